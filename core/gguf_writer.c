@@ -1,0 +1,333 @@
+/* gguf_writer.c: the GGUF writer. Keys and tensor declarations gather in memory; the header goes out with the first
+ * data, and the data streams behind it. */
+#include "core/gguf.h"
+
+#include "core/os.h"
+#include "core/tensor.h"
+
+#include <string.h>
+
+enum { ALIGNMENT = 32, VERSION = 3 };
+
+struct declared {
+    char name[GEUL_MAX_NAME];
+    enum geul_type type;
+    int n_dims;
+    int64_t shape[GEUL_MAX_DIMS];
+    size_t bytes;
+};
+
+struct bytes {
+    uint8_t *data;
+    size_t size, capacity;
+};
+
+struct geul_gguf_writer {
+    struct geul_context *ctx;
+    struct geul_outfile *file;
+    enum geul_status status;
+    struct bytes keys; /* as they go into the file */
+    size_t n_keys;
+    struct declared *tensors;
+    size_t n_tensors, tensor_capacity;
+    bool header_written;
+    size_t current; /* tensor that data goes to, and how much of it has come */
+    size_t filled;
+};
+
+static const uint32_t type_numbers[GEUL_TYPE_COUNT] = {
+#define TYPE(id, name, gguf_id, block, bytes, act, codec) gguf_id,
+#include "geul_types.def"
+#undef TYPE
+};
+
+/* Keeps the first failure; its message is in the context. GEUL_OK changes nothing. */
+static void fail(struct geul_gguf_writer *w, enum geul_status status)
+{
+    if (w->status == GEUL_OK)
+        w->status = status;
+}
+
+/* Appends size bytes. */
+static void put(struct geul_gguf_writer *w, struct bytes *to, const void *data, size_t size)
+{
+    size_t need, capacity = to->capacity ? to->capacity : 4096;
+    if (w->status != GEUL_OK)
+        return;
+    if (!geul_add_size(to->size, size, &need) || need > SIZE_MAX / 2) {
+        fail(w, geul_fail(w->ctx, GEUL_ERROR_MEMORY, "the header of the GGUF file would be too large"));
+        return;
+    }
+    while (capacity < need)
+        capacity *= 2;
+    if (capacity != to->capacity) {
+        uint8_t *grown = geul_realloc(w->ctx, to->data, capacity, 1);
+        if (!grown) {
+            fail(w, GEUL_ERROR_MEMORY);
+            return;
+        }
+        to->data = grown;
+        to->capacity = capacity;
+    }
+    if (size)
+        memcpy(to->data + to->size, data, size);
+    to->size = need;
+}
+
+/* Appends a little-endian number of 1..8 bytes. */
+static void put_number(struct geul_gguf_writer *w, struct bytes *to, uint64_t v, size_t bytes)
+{
+    uint8_t b[8];
+    for (size_t i = 0; i < 8; i++)
+        b[i] = (uint8_t)(v >> (8 * i));
+    put(w, to, b, bytes);
+}
+
+static void put_string(struct geul_gguf_writer *w, struct bytes *to, const char *s, size_t length)
+{
+    put_number(w, to, length, 8);
+    put(w, to, s, length);
+}
+
+/* Appends a key's name and type; its value follows. */
+static void put_key(struct geul_gguf_writer *w, const char *key, enum geul_gguf_type type)
+{
+    if (w->header_written)
+        fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "key %s was set after the first tensor data", key));
+    put_string(w, &w->keys, key, strlen(key));
+    put_number(w, &w->keys, type, 4);
+    w->n_keys++;
+}
+
+static void put_array(struct geul_gguf_writer *w, const char *key, enum geul_gguf_type type, size_t count)
+{
+    put_key(w, key, GEUL_GGUF_ARRAY);
+    put_number(w, &w->keys, type, 4);
+    put_number(w, &w->keys, count, 8);
+}
+
+/* A writer for path; nothing appears there before commit. NULL on failure. End it with commit or abandon. */
+struct geul_gguf_writer *geul_gguf_writer_new(struct geul_context *ctx, const char *path)
+{
+    struct geul_gguf_writer *w = geul_alloc(ctx, 1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->ctx = ctx;
+    w->file = geul_outfile_open(ctx, path);
+    if (w->file)
+        return w;
+    geul_free(ctx, w);
+    return NULL;
+}
+
+void geul_gguf_set_u32(struct geul_gguf_writer *w, const char *key, uint32_t v)
+{
+    put_key(w, key, GEUL_GGUF_U32);
+    put_number(w, &w->keys, v, 4);
+}
+
+void geul_gguf_set_i32(struct geul_gguf_writer *w, const char *key, int32_t v)
+{
+    put_key(w, key, GEUL_GGUF_I32);
+    put_number(w, &w->keys, (uint32_t)v, 4);
+}
+
+void geul_gguf_set_u64(struct geul_gguf_writer *w, const char *key, uint64_t v)
+{
+    put_key(w, key, GEUL_GGUF_U64);
+    put_number(w, &w->keys, v, 8);
+}
+
+static void put_f32(struct geul_gguf_writer *w, float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    put_number(w, &w->keys, bits, 4);
+}
+
+void geul_gguf_set_f32(struct geul_gguf_writer *w, const char *key, float v)
+{
+    put_key(w, key, GEUL_GGUF_F32);
+    put_f32(w, v);
+}
+
+void geul_gguf_set_bool(struct geul_gguf_writer *w, const char *key, bool v)
+{
+    put_key(w, key, GEUL_GGUF_BOOL);
+    put_number(w, &w->keys, v, 1);
+}
+
+void geul_gguf_set_string(struct geul_gguf_writer *w, const char *key, const char *s, size_t length)
+{
+    put_key(w, key, GEUL_GGUF_STRING);
+    put_string(w, &w->keys, s, length);
+}
+
+void geul_gguf_set_i32s(struct geul_gguf_writer *w, const char *key, const int32_t *v, size_t count)
+{
+    put_array(w, key, GEUL_GGUF_I32, count);
+    for (size_t i = 0; i < count; i++)
+        put_number(w, &w->keys, (uint32_t)v[i], 4);
+}
+
+void geul_gguf_set_f32s(struct geul_gguf_writer *w, const char *key, const float *v, size_t count)
+{
+    put_array(w, key, GEUL_GGUF_F32, count);
+    for (size_t i = 0; i < count; i++)
+        put_f32(w, v[i]);
+}
+
+void geul_gguf_set_strings(struct geul_gguf_writer *w, const char *key, const char *const *s, const size_t *lengths,
+                           size_t count)
+{
+    put_array(w, key, GEUL_GGUF_STRING, count);
+    for (size_t i = 0; i < count; i++)
+        put_string(w, &w->keys, s[i], lengths[i]);
+}
+
+void geul_gguf_copy_key(struct geul_gguf_writer *w, const struct geul_gguf *g, int64_t i)
+{
+    size_t bytes;
+    const void *value = geul_gguf_key_value(g, i, &bytes);
+    const char *name = geul_gguf_key_name(g, i);
+    if (strcmp(name, "general.alignment") == 0) { /* this writer has its own */
+        geul_gguf_set_u32(w, name, ALIGNMENT);
+        return;
+    }
+    put_key(w, name, geul_gguf_key_type(g, i));
+    put(w, &w->keys, value, bytes);
+}
+
+void geul_gguf_declare_tensor(struct geul_gguf_writer *w, const char *name, enum geul_type type, int n_dims,
+                              const int64_t *shape)
+{
+    size_t length = strlen(name), bytes;
+    if (w->status != GEUL_OK)
+        return;
+    if (w->header_written || length == 0 || length >= GEUL_MAX_NAME || n_dims < 1 || n_dims > GEUL_MAX_DIMS ||
+        !geul_shape_bytes(type, n_dims, shape, &bytes)) {
+        fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT,
+                          "tensor %.80s cannot be declared: it comes after data, its name is empty or longer than %d "
+                          "bytes, or its shape does not fit type %s",
+                          name, GEUL_MAX_NAME - 1, geul_type_name(type)));
+        return;
+    }
+    if (w->n_tensors == w->tensor_capacity) {
+        size_t capacity = w->tensor_capacity ? 2 * w->tensor_capacity : 64;
+        struct declared *grown = geul_realloc(w->ctx, w->tensors, capacity, sizeof *grown);
+        if (!grown) {
+            fail(w, GEUL_ERROR_MEMORY);
+            return;
+        }
+        w->tensors = grown;
+        w->tensor_capacity = capacity;
+    }
+    struct declared *t = &w->tensors[w->n_tensors++];
+    memset(t, 0, sizeof *t);
+    memcpy(t->name, name, length);
+    t->type = type;
+    t->n_dims = n_dims;
+    t->bytes = bytes;
+    for (int i = 0; i < n_dims; i++)
+        t->shape[i] = shape[i];
+}
+
+/* Writes to the file; sticky. */
+static void emit(struct geul_gguf_writer *w, const void *data, size_t size)
+{
+    if (w->status == GEUL_OK && size > 0)
+        fail(w, geul_outfile_write(w->file, data, size));
+}
+
+/* Zeros up to the next multiple of the alignment. */
+static void emit_padding(struct geul_gguf_writer *w)
+{
+    static const uint8_t zeros[ALIGNMENT];
+    emit(w, zeros, (size_t)((ALIGNMENT - geul_outfile_tell(w->file) % ALIGNMENT) % ALIGNMENT));
+}
+
+/* Header, keys and tensor table. */
+static void emit_header(struct geul_gguf_writer *w)
+{
+    struct bytes head = {0};
+    uint64_t offset = 0;
+    put(w, &head, "GGUF", 4);
+    put_number(w, &head, VERSION, 4);
+    put_number(w, &head, w->n_tensors, 8);
+    put_number(w, &head, w->n_keys, 8);
+    put(w, &head, w->keys.data, w->keys.size);
+    for (size_t i = 0; i < w->n_tensors; i++) {
+        const struct declared *t = &w->tensors[i];
+        put_string(w, &head, t->name, strlen(t->name));
+        put_number(w, &head, (uint64_t)t->n_dims, 4);
+        for (int d = t->n_dims - 1; d >= 0; d--)
+            put_number(w, &head, (uint64_t)t->shape[d], 8);
+        put_number(w, &head, type_numbers[t->type], 4);
+        put_number(w, &head, offset, 8);
+        offset += t->bytes + (ALIGNMENT - t->bytes % ALIGNMENT) % ALIGNMENT;
+    }
+    emit(w, head.data, head.size);
+    emit_padding(w);
+    geul_free(w->ctx, head.data);
+    w->header_written = true;
+}
+
+void geul_gguf_write_data(struct geul_gguf_writer *w, const void *data, size_t bytes)
+{
+    const uint8_t *from = data;
+    if (!w->header_written && w->status == GEUL_OK)
+        emit_header(w);
+    while (bytes > 0 && w->status == GEUL_OK) {
+        if (w->current == w->n_tensors) {
+            fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "more data than the declared tensors hold"));
+            return;
+        }
+        size_t rest = w->tensors[w->current].bytes - w->filled, n = bytes < rest ? bytes : rest;
+        emit(w, from, n);
+        from += n;
+        bytes -= n;
+        w->filled += n;
+        if (w->filled == w->tensors[w->current].bytes) {
+            emit_padding(w);
+            w->current++;
+            w->filled = 0;
+        }
+    }
+}
+
+enum geul_status geul_gguf_writer_status(const struct geul_gguf_writer *w)
+{
+    return w->status;
+}
+
+/* Frees everything but the file. */
+static void free_writer(struct geul_gguf_writer *w)
+{
+    geul_free(w->ctx, w->keys.data);
+    geul_free(w->ctx, w->tensors);
+    geul_free(w->ctx, w);
+}
+
+enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w)
+{
+    if (!w->header_written && w->status == GEUL_OK)
+        emit_header(w);
+    if (w->status == GEUL_OK && w->current < w->n_tensors)
+        fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "tensor %s was declared but its data did not come",
+                          w->tensors[w->current].name));
+    enum geul_status status = w->status;
+    if (status == GEUL_OK)
+        status = geul_outfile_commit(w->file);
+    else
+        geul_outfile_abandon(w->file);
+    free_writer(w);
+    return status;
+}
+
+void geul_gguf_writer_abandon(struct geul_gguf_writer *w)
+{
+    if (!w)
+        return;
+    geul_outfile_abandon(w->file);
+    free_writer(w);
+}
