@@ -10,9 +10,20 @@
 #include "core/context.h"
 
 enum geul_gguf_type { /* the numbers are the format's */
-    GEUL_GGUF_U8, GEUL_GGUF_I8, GEUL_GGUF_U16, GEUL_GGUF_I16, GEUL_GGUF_U32, GEUL_GGUF_I32, GEUL_GGUF_F32,
-    GEUL_GGUF_BOOL, GEUL_GGUF_STRING, GEUL_GGUF_ARRAY, GEUL_GGUF_U64, GEUL_GGUF_I64, GEUL_GGUF_F64,
-    GEUL_GGUF_TYPE_COUNT
+                      GEUL_GGUF_U8,
+                      GEUL_GGUF_I8,
+                      GEUL_GGUF_U16,
+                      GEUL_GGUF_I16,
+                      GEUL_GGUF_U32,
+                      GEUL_GGUF_I32,
+                      GEUL_GGUF_F32,
+                      GEUL_GGUF_BOOL,
+                      GEUL_GGUF_STRING,
+                      GEUL_GGUF_ARRAY,
+                      GEUL_GGUF_U64,
+                      GEUL_GGUF_I64,
+                      GEUL_GGUF_F64,
+                      GEUL_GGUF_TYPE_COUNT
 };
 
 struct geul_gguf;

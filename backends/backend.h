@@ -1,0 +1,59 @@
+/* backend.h: the whole contract between core and a backend.
+ *
+ * A backend drives one kind of hardware; a device is one piece of it. Tensor data in a device's buffer is an address in
+ * that device's own address space and is NEVER dereferenced outside its backend, except where `host` says so.
+ * Work given to run() may still be going on when run() returns; event_record()/event_wait() order it. upload(),
+ * download() and buffer_free() wait for the device themselves.
+ */
+#ifndef GEUL_BACKEND_H
+#define GEUL_BACKEND_H
+
+#include "core/tensor.h"
+
+struct geul_device {
+    const struct geul_backend *backend;
+    char name[64];
+    void *state; /* the backend's own */
+};
+
+struct geul_buffer {
+    struct geul_device *device;
+    void *base; /* device address of the first byte */
+    size_t size;
+    bool host;   /* base may be dereferenced by the CPU backend */
+    void *state; /* the backend's own */
+};
+
+struct geul_backend {
+    const char *name; /* "cpu" */
+    /* Bytes free and in all on the device; zeros when unknown. */
+    void (*memory)(struct geul_device *device, size_t *free_bytes, size_t *total_bytes);
+    /* size bytes, contents undefined, base aligned to 64. */
+    enum geul_status (*buffer_new)(struct geul_context *ctx, struct geul_device *device, size_t size,
+                                   struct geul_buffer *out);
+    /* Makes caller-owned host memory (mapped weights) usable without a copy. NULL: the device cannot; upload instead.*/
+    enum geul_status (*buffer_wrap)(struct geul_context *ctx, struct geul_device *device, void *host, size_t size,
+                                    struct geul_buffer *out);
+    void (*buffer_free)(struct geul_context *ctx, struct geul_buffer *buffer);
+    /* Host memory to and from [address, address + size) of buffer; the range was checked by core. */
+    void (*upload)(struct geul_buffer *buffer, void *address, const void *src, size_t size);
+    void (*download)(const struct geul_buffer *buffer, const void *address, void *dst, size_t size);
+    /* Device to device without the host; false: this pair cannot, core goes through host memory. May be NULL. */
+    bool (*copy)(struct geul_buffer *dst, void *dst_address, const struct geul_buffer *src, const void *src_address,
+                 size_t size);
+    /* Whether the device has a kernel for this node's op, types and layouts. Never looks at data. */
+    bool (*supports)(const struct geul_device *device, const struct geul_tensor *node);
+    /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. */
+    enum geul_status (*run)(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
+                            int n_nodes);
+    /* A ticket for all work given so far, and waiting for it. */
+    uint64_t (*event_record)(struct geul_device *device);
+    void (*event_wait)(struct geul_device *device, uint64_t ticket);
+};
+
+/* The CPU device (backends/cpu/cpu.c). n_threads 0: one per core. Close with geul_cpu_close(). */
+struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads);
+void geul_cpu_close(struct geul_context *ctx, struct geul_device *device);
+int geul_cpu_threads(const struct geul_device *device);
+
+#endif

@@ -1,0 +1,246 @@
+/* context.c: the memory, the arena, the first failure and the log of a geul_context. */
+#include "core/context.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGNMENT     64
+#define FIRST_CHUNK   ((size_t)64 << 10)
+#define LARGEST_CHUNK ((size_t)4 << 20)
+
+/* A piece of the arena; the bytes follow the header. */
+struct chunk {
+    struct chunk *next;
+    size_t size, used;
+    char pad[ALIGNMENT - sizeof(void *) - 2 * sizeof(size_t)];
+};
+_Static_assert(sizeof(struct chunk) == ALIGNMENT, "arena bytes must start aligned");
+
+struct geul_context {
+    struct geul_context_options options;
+    struct chunk *chunks;  /* all chunks, in order of use */
+    struct chunk *current; /* the one that is being filled */
+    enum geul_status status;
+    char message[1024];
+    struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */
+};
+
+/* Sits right before every block that geul_alloc() hands out. */
+struct block {
+    void *raw;
+    size_t raw_size, size;
+};
+_Static_assert(sizeof(struct block) <= ALIGNMENT, "the block header must fit before the aligned bytes");
+
+static void *default_allocate(void *user, void *ptr, size_t old_size, size_t size)
+{
+    (void)user;
+    (void)old_size;
+    if (size == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return ptr ? realloc(ptr, size) : malloc(size);
+}
+
+/* size zeroed bytes from the context's allocator, not yet aligned. The C library's calloc gives large blocks as
+ * untouched pages, so a big cache costs memory only where it is used. */
+static void *raw_zeroed(const struct geul_context_options *o, size_t size)
+{
+    if (o->allocate == default_allocate)
+        return calloc(1, size);
+    void *raw = o->allocate(o->allocate_user, NULL, 0, size);
+    if (raw)
+        memset(raw, 0, size);
+    return raw;
+}
+
+struct geul_context *geul_context_new(const struct geul_context_options *options)
+{
+    struct geul_context_options o = options ? *options : (struct geul_context_options){0};
+    if (!o.allocate)
+        o.allocate = default_allocate;
+    struct geul_context *ctx = raw_zeroed(&o, sizeof *ctx);
+    if (ctx)
+        ctx->options = o;
+    return ctx;
+}
+
+struct geul_context *geul_context_new_like(const struct geul_context *parent)
+{
+    return geul_context_new(parent ? &parent->options : NULL);
+}
+
+void geul_context_free(struct geul_context *ctx)
+{
+    if (!ctx)
+        return;
+    for (struct chunk *c = ctx->chunks, *next; c; c = next) {
+        next = c->next;
+        geul_free(ctx, c);
+    }
+    struct geul_context_options o = ctx->options;
+    o.allocate(o.allocate_user, ctx, sizeof *ctx, 0);
+}
+
+void geul_context_reset(struct geul_context *ctx)
+{
+    for (struct chunk *c = ctx->chunks; c; c = c->next)
+        c->used = 0;
+    ctx->current = ctx->chunks;
+    ctx->last_tensor = NULL;
+    geul_error_clear(ctx);
+}
+
+const char *geul_error(const struct geul_context *ctx)
+{
+    return ctx ? ctx->message : "";
+}
+
+enum geul_status geul_error_status(const struct geul_context *ctx)
+{
+    return ctx ? ctx->status : GEUL_OK;
+}
+
+void geul_error_clear(struct geul_context *ctx)
+{
+    if (ctx) {
+        ctx->status = GEUL_OK;
+        ctx->message[0] = '\0';
+    }
+}
+
+enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, const char *format, ...)
+{
+    if (!ctx || ctx->status != GEUL_OK)
+        return status;
+    ctx->status = status;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(ctx->message, sizeof ctx->message, format, args);
+    va_end(args);
+    return status;
+}
+
+void *geul_fail_memory(struct geul_context *ctx, size_t size)
+{
+    geul_fail(ctx, GEUL_ERROR_MEMORY, "out of memory: %zu more bytes (%.1f MiB) are not to be had", size,
+              (double)size / (1 << 20));
+    return NULL;
+}
+
+enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_context *from)
+{
+    if (ctx == from)
+        return from->status;
+    if (from->status == GEUL_OK)
+        return GEUL_OK;
+    return geul_fail(ctx, from->status, "%s", from->message);
+}
+
+void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...)
+{
+    if (!ctx || !ctx->options.log)
+        return;
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    ctx->options.log(ctx->options.log_user, level, text);
+}
+
+static struct block *block_of(void *ptr)
+{
+    return (struct block *)(void *)((char *)ptr - sizeof(struct block));
+}
+
+void *geul_alloc(struct geul_context *ctx, size_t count, size_t size)
+{
+    size_t bytes, raw_size;
+    if (!geul_mul_size(count, size, &bytes) || !geul_add_size(bytes, 2 * ALIGNMENT, &raw_size))
+        return geul_fail_memory(ctx, SIZE_MAX);
+    char *raw = raw_zeroed(&ctx->options, raw_size);
+    if (!raw)
+        return geul_fail_memory(ctx, bytes);
+    char *ptr = raw + ALIGNMENT;
+    ptr += (ALIGNMENT - (uintptr_t)ptr % ALIGNMENT) % ALIGNMENT;
+    *block_of(ptr) = (struct block){raw, raw_size, bytes};
+    return ptr;
+}
+
+void *geul_realloc(struct geul_context *ctx, void *ptr, size_t count, size_t size)
+{
+    void *grown = geul_alloc(ctx, count, size);
+    if (!grown || !ptr)
+        return grown;
+    size_t old_bytes = block_of(ptr)->size, new_bytes = block_of(grown)->size;
+    memcpy(grown, ptr, old_bytes < new_bytes ? old_bytes : new_bytes);
+    geul_free(ctx, ptr);
+    return grown;
+}
+
+void geul_free(struct geul_context *ctx, void *ptr)
+{
+    if (!ptr)
+        return;
+    struct block *b = block_of(ptr);
+    ctx->options.allocate(ctx->options.allocate_user, b->raw, b->raw_size, 0);
+}
+
+char *geul_strndup(struct geul_context *ctx, const char *s, size_t n)
+{
+    size_t size;
+    if (!geul_add_size(n, 1, &size))
+        return geul_fail_memory(ctx, n);
+    char *copy = geul_alloc(ctx, size, 1);
+    if (copy && n)
+        memcpy(copy, s, n);
+    return copy;
+}
+
+/* A chunk with room for bytes becomes the current one: the next kept one that is large enough, or a new one. */
+static bool next_chunk(struct geul_context *ctx, size_t bytes)
+{
+    struct chunk **link = ctx->current ? &ctx->current->next : &ctx->chunks;
+    while (*link && (*link)->size < bytes)
+        link = &(*link)->next;
+    if (!*link) {
+        size_t size = ctx->current ? ctx->current->size * 2 : FIRST_CHUNK;
+        size = size > LARGEST_CHUNK ? LARGEST_CHUNK : size;
+        size = size < bytes ? bytes : size;
+        size_t total;
+        if (!geul_add_size(size, sizeof(struct chunk), &total))
+            return geul_fail_memory(ctx, bytes);
+        struct chunk *c = geul_alloc(ctx, total, 1);
+        if (!c)
+            return false;
+        c->size = size;
+        *link = c;
+    }
+    ctx->current = *link;
+    return true;
+}
+
+void *geul_arena(struct geul_context *ctx, size_t count, size_t size)
+{
+    size_t bytes;
+    if (!geul_mul_size(count, size, &bytes) || bytes > SIZE_MAX - 16)
+        return geul_fail_memory(ctx, SIZE_MAX);
+    bytes = (bytes + 15) / 16 * 16;
+    struct chunk *c = ctx->current;
+    if (!c || c->size - c->used < bytes) {
+        if (!next_chunk(ctx, bytes))
+            return NULL;
+        c = ctx->current;
+    }
+    char *ptr = (char *)(c + 1) + c->used;
+    c->used += bytes;
+    return memset(ptr, 0, bytes);
+}
+
+struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
+{
+    return &ctx->last_tensor;
+}

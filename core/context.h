@@ -1,0 +1,60 @@
+/* context.h: memory, errors and logging; every other module takes a struct geul_context for these three. */
+#ifndef GEUL_CONTEXT_H
+#define GEUL_CONTEXT_H
+
+#include "geul_tensor.h"
+
+#include <stdarg.h>
+
+#if defined(__GNUC__)
+#define GEUL_PRINTF(a, b) __attribute__((format(printf, a, b)))
+#else
+#define GEUL_PRINTF(a, b)
+#endif
+
+/* Records a failure, unless one is recorded already, and returns status. The text says what, where and what to do;
+ * no newline. ctx may be NULL. */
+enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, const char *format, ...)
+    GEUL_PRINTF(3, 4);
+/* Records "out of memory" for a request of size bytes. Always returns NULL. */
+void *geul_fail_memory(struct geul_context *ctx, size_t size);
+/* Records in ctx the failure that from holds, and returns its status. For work done in a private context. */
+enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_context *from);
+/* Sends one line to the log callback, if there is one. */
+void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...) GEUL_PRINTF(3, 4);
+
+/* count * size bytes, zeroed; NULL (recorded) on overflow or when memory is short. Free with geul_free(). count or
+ * size 0 gives a valid unique pointer. Aligned to 64 bytes. */
+void *geul_alloc(struct geul_context *ctx, size_t count, size_t size);
+/* Grows or shrinks; on failure returns NULL and ptr stays valid. New bytes are not zeroed. ptr may be NULL. */
+void *geul_realloc(struct geul_context *ctx, void *ptr, size_t count, size_t size);
+/* Frees what geul_alloc()/geul_realloc() gave; NULL is allowed. */
+void geul_free(struct geul_context *ctx, void *ptr);
+/* A copy of n bytes plus a NUL; NULL (recorded) when memory is short. */
+char *geul_strndup(struct geul_context *ctx, const char *s, size_t n);
+
+/* Zeroed memory that lives until geul_context_reset()/_free(); aligned to 16. NULL (recorded) on failure. */
+void *geul_arena(struct geul_context *ctx, size_t count, size_t size);
+
+/* Where tensor.c keeps the newest tensor of ctx; NULL after a reset. */
+struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx);
+
+/* Checked arithmetic for sizes that come from files: false on overflow, *out untouched. */
+static inline bool geul_mul_size(size_t a, size_t b, size_t *out)
+{
+    size_t r;
+    if (__builtin_mul_overflow(a, b, &r))
+        return false;
+    *out = r;
+    return true;
+}
+static inline bool geul_add_size(size_t a, size_t b, size_t *out)
+{
+    size_t r;
+    if (__builtin_add_overflow(a, b, &r))
+        return false;
+    *out = r;
+    return true;
+}
+
+#endif

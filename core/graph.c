@@ -1,0 +1,75 @@
+/* graph.c: which nodes of a context the outputs need, in the order in which they were built. */
+#include "core/graph.h"
+
+enum { UNUSED = 0, NEEDED = 1 };
+
+/* Marks what t reads. Weights of other contexts are left alone: several threads may share them. */
+static bool mark_operands(struct geul_context *ctx, const struct geul_tensor *t)
+{
+    for (int i = 0; i < t->n_src; i++) {
+        struct geul_tensor *s = t->src[i];
+        if (s->ctx == ctx) {
+            s->mark = NEEDED;
+        } else if (s->op != GEUL_OP_LEAF || s->input) {
+            geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s reads %s, which was made in another context", t->name, s->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Collects the marked nodes and inputs of ctx; the list runs from newest to oldest. */
+static void collect(struct geul_graph *g, struct geul_tensor *newest)
+{
+    int node = g->n_nodes, leaf = g->n_leaves;
+    for (struct geul_tensor *t = newest; t; t = t->previous) {
+        if (t->mark != NEEDED)
+            continue;
+        if (t->op != GEUL_OP_LEAF)
+            g->nodes[--node] = t;
+        else if (t->input)
+            g->leaves[--leaf] = t;
+    }
+    for (int i = 0; i < g->n_nodes; i++)
+        g->nodes[i]->mark = (uint32_t)i;
+    for (int i = 0; i < g->n_leaves; i++)
+        g->leaves[i]->mark = (uint32_t)i;
+}
+
+struct geul_graph *geul_graph_new(struct geul_context *ctx, struct geul_tensor *const *outputs, int n_outputs)
+{
+    struct geul_tensor *newest = *geul_context_last_tensor(ctx);
+    for (struct geul_tensor *t = newest; t; t = t->previous)
+        t->mark = UNUSED;
+    for (int i = 0; i < n_outputs; i++) {
+        if (!outputs[i]) {
+            geul_fail(ctx, GEUL_ERROR_ARGUMENT, "output %d of the graph is missing", i);
+            return NULL;
+        }
+        outputs[i]->mark = NEEDED;
+        outputs[i]->output = true;
+    }
+    struct geul_graph *g = geul_arena(ctx, 1, sizeof *g);
+    if (!g)
+        return NULL;
+    g->ctx = ctx;
+    for (struct geul_tensor *t = newest; t; t = t->previous) { /* users come before what they use */
+        if (t->mark != NEEDED)
+            continue;
+        if (!mark_operands(ctx, t))
+            return NULL;
+        g->n_nodes += t->op != GEUL_OP_LEAF;
+        g->n_leaves += t->input;
+    }
+    g->nodes = geul_arena(ctx, (size_t)g->n_nodes, sizeof *g->nodes);
+    g->leaves = geul_arena(ctx, (size_t)g->n_leaves, sizeof *g->leaves);
+    if (!g->nodes || !g->leaves)
+        return NULL;
+    collect(g, newest);
+    return g;
+}
+
+int geul_graph_nodes(const struct geul_graph *graph)
+{
+    return graph->n_nodes;
+}

@@ -1,0 +1,47 @@
+/* os.h: everything geul asks of the operating system. One file implements it per system (os_posix.c). */
+#ifndef GEUL_OS_H
+#define GEUL_OS_H
+
+#include "core/context.h"
+
+/* A whole file mapped for reading. */
+struct geul_map {
+    const uint8_t *data; /* NULL when size is 0 */
+    size_t size;
+};
+
+/* Maps path for reading. Fails with a message naming path. */
+enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map);
+void geul_os_unmap(struct geul_map *map);
+/* Hints that [data, data+size) of a mapping will be read soon / will not be needed again. */
+void geul_os_map_will_need(const void *data, size_t size);
+void geul_os_map_done_with(const void *data, size_t size);
+
+/* Whether path names something that exists (of any kind). */
+bool geul_os_exists(const char *path);
+/* Makes a directory; one that exists already is fine. Its parent must exist. */
+enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path);
+
+/* An output that appears under its name only when it is whole: written to a temporary file beside path, synced and
+ * renamed by commit. abandon (also after a failed write) removes the temporary file. Buffered. */
+struct geul_outfile;
+struct geul_outfile *geul_outfile_open(struct geul_context *ctx, const char *path);
+enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, size_t size);
+/* Bytes written so far. */
+uint64_t geul_outfile_tell(const struct geul_outfile *f);
+/* Flush, sync, rename; frees f whatever happens. */
+enum geul_status geul_outfile_commit(struct geul_outfile *f);
+void geul_outfile_abandon(struct geul_outfile *f);
+
+/* Cores this process may run on (affinity respected), at least 1. */
+int geul_os_cores(void);
+/* Seconds from an arbitrary start; never goes back. */
+double geul_os_seconds(void);
+/* Peak resident bytes of this process, 0 when unknown. */
+uint64_t geul_os_peak_rss(void);
+/* 64 bits that differ from run to run; for default seeds only. */
+uint64_t geul_os_entropy(void);
+/* The value of an environment variable, NULL when unset. */
+const char *geul_os_env(const char *name);
+
+#endif

@@ -1,0 +1,298 @@
+/* os_posix.c: os.h for POSIX systems. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
+#include "core/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define OUT_BUFFER ((size_t)1 << 20)
+
+static enum geul_status io_failed(struct geul_context *ctx, const char *doing, const char *path)
+{
+    char text[128];
+#ifdef __GLIBC__
+    const char *why = strerror_r(errno, text, sizeof text);
+#else
+    const char *why = strerror_r(errno, text, sizeof text) == 0 ? text : "unknown error";
+#endif
+    return geul_fail(ctx, GEUL_ERROR_IO, "cannot %s %s: %s", doing, path, why);
+}
+
+enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map)
+{
+    *map = (struct geul_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return io_failed(ctx, "open", path);
+    struct stat st;
+    enum geul_status status = GEUL_OK;
+    if (fstat(fd, &st) != 0) {
+        status = io_failed(ctx, "inspect", path);
+    } else if (!S_ISREG(st.st_mode)) {
+        status = geul_fail(ctx, GEUL_ERROR_IO, "cannot open %s: it is %s, not a file", path,
+                           S_ISDIR(st.st_mode) ? "a directory" : "a device or pipe");
+    } else if (st.st_size > 0) {
+        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (data == MAP_FAILED)
+            status = io_failed(ctx, "map", path);
+        else
+            *map = (struct geul_map){data, (size_t)st.st_size};
+    }
+    close(fd);
+    return status;
+}
+
+void geul_os_unmap(struct geul_map *map)
+{
+    if (map->data)
+        munmap((void *)(uintptr_t)map->data, map->size);
+    *map = (struct geul_map){0};
+}
+
+/* madvise() over the pages that lie wholly (inner) or partly in [data, data + size). */
+static void advise(const void *data, size_t size, int advice, bool inner)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)data, to = from + size;
+    from = inner ? (from + page - 1) / page * page : from / page * page;
+    to = inner ? to / page * page : to;
+    if (to > from)
+        (void)madvise((void *)from, to - from, advice);
+}
+
+void geul_os_map_will_need(const void *data, size_t size)
+{
+    advise(data, size, MADV_WILLNEED, false);
+}
+
+void geul_os_map_done_with(const void *data, size_t size)
+{
+    advise(data, size, MADV_DONTNEED, true);
+}
+
+bool geul_os_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path)
+{
+    struct stat st;
+    if (mkdir(path, 0777) == 0)
+        return GEUL_OK;
+    if (errno != EEXIST || stat(path, &st) != 0)
+        return io_failed(ctx, "make the directory", path);
+    if (!S_ISDIR(st.st_mode))
+        return geul_fail(ctx, GEUL_ERROR_IO, "cannot make the directory %s: a file of that name exists", path);
+    return GEUL_OK;
+}
+
+struct geul_outfile {
+    struct geul_context *ctx;
+    int fd;
+    uint64_t written;
+    size_t n_held;
+    enum geul_status status;
+    char *path, *temporary;
+    unsigned char *held; /* OUT_BUFFER bytes */
+};
+
+static void outfile_free(struct geul_outfile *f)
+{
+    struct geul_context *ctx = f->ctx;
+    if (f->fd >= 0)
+        close(f->fd);
+    geul_free(ctx, f->path);
+    geul_free(ctx, f->temporary);
+    geul_free(ctx, f->held);
+    geul_free(ctx, f);
+}
+
+/* Creates the temporary file beside path; keeps the mode of a file that is being replaced. */
+static bool outfile_create(struct geul_outfile *f)
+{
+    struct stat st;
+    mode_t mode = 0666;
+    if (stat(f->path, &st) == 0) {
+        if (!S_ISREG(st.st_mode)) {
+            geul_fail(f->ctx, GEUL_ERROR_IO, "cannot write %s: it exists and is not a file", f->path);
+            return false;
+        }
+        mode = st.st_mode & 0777;
+    }
+    size_t size = strlen(f->path) + 64;
+    f->temporary = geul_alloc(f->ctx, size, 1);
+    if (!f->temporary)
+        return false;
+    for (int attempt = 0; attempt < 100; attempt++) {
+        snprintf(f->temporary, size, "%s.tmp%ld-%d", f->path, (long)getpid(), attempt);
+        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (f->fd >= 0)
+            return true;
+        if (errno != EEXIST)
+            break;
+    }
+    io_failed(f->ctx, "create", f->temporary);
+    return false;
+}
+
+struct geul_outfile *geul_outfile_open(struct geul_context *ctx, const char *path)
+{
+    struct geul_outfile *f = geul_alloc(ctx, 1, sizeof *f);
+    if (!f)
+        return NULL;
+    f->ctx = ctx;
+    f->fd = -1;
+    f->path = geul_strndup(ctx, path, strlen(path));
+    f->held = geul_alloc(ctx, OUT_BUFFER, 1);
+    if (!f->path || !f->held || !outfile_create(f)) {
+        outfile_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+/* Writes all of data to the file descriptor; remembers and reports the first failure. */
+static enum geul_status write_through(struct geul_outfile *f, const unsigned char *data, size_t size)
+{
+    while (f->status == GEUL_OK && size > 0) {
+        ssize_t n = write(f->fd, data, size < ((size_t)1 << 30) ? size : (size_t)1 << 30);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            f->status = io_failed(f->ctx, "write", f->temporary);
+        else
+            data += n, size -= (size_t)n;
+    }
+    return f->status;
+}
+
+static enum geul_status outfile_flush(struct geul_outfile *f)
+{
+    enum geul_status status = write_through(f, f->held, f->n_held);
+    f->n_held = 0;
+    return status;
+}
+
+enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, size_t size)
+{
+    if (f->status != GEUL_OK)
+        return f->status;
+    if (size > OUT_BUFFER - f->n_held && outfile_flush(f) != GEUL_OK)
+        return f->status;
+    if (size >= OUT_BUFFER) {
+        write_through(f, data, size);
+    } else if (size) {
+        memcpy(f->held + f->n_held, data, size);
+        f->n_held += size;
+    }
+    f->written += size;
+    return f->status;
+}
+
+uint64_t geul_outfile_tell(const struct geul_outfile *f)
+{
+    return f->written;
+}
+
+/* Makes the rename itself survive a power cut. Some file systems refuse to sync directories; that is not an error. */
+static void sync_directory_of(const char *path, char *scratch)
+{
+    strcpy(scratch, path);
+    char *slash = strrchr(scratch, '/');
+    if (slash)
+        slash[slash == scratch] = '\0';
+    int fd = open(slash ? scratch : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+}
+
+enum geul_status geul_outfile_commit(struct geul_outfile *f)
+{
+    enum geul_status status = outfile_flush(f);
+    if (status == GEUL_OK && fsync(f->fd) != 0)
+        status = io_failed(f->ctx, "sync", f->temporary);
+    int fd = f->fd;
+    f->fd = -1;
+    if (close(fd) != 0 && status == GEUL_OK)
+        status = io_failed(f->ctx, "close", f->temporary);
+    if (status == GEUL_OK && rename(f->temporary, f->path) != 0)
+        status = io_failed(f->ctx, "rename the finished file to", f->path);
+    if (status == GEUL_OK)
+        sync_directory_of(f->path, f->temporary);
+    else
+        unlink(f->temporary);
+    outfile_free(f);
+    return status;
+}
+
+void geul_outfile_abandon(struct geul_outfile *f)
+{
+    if (!f)
+        return;
+    unlink(f->temporary);
+    outfile_free(f);
+}
+
+int geul_os_cores(void)
+{
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return CPU_COUNT(&set);
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+}
+
+double geul_os_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+uint64_t geul_os_peak_rss(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return 0;
+#ifdef __APPLE__
+    return (uint64_t)usage.ru_maxrss;
+#else
+    return (uint64_t)usage.ru_maxrss * 1024;
+#endif
+}
+
+uint64_t geul_os_entropy(void)
+{
+    uint64_t bits = 0;
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && read(fd, &bits, sizeof bits) == (ssize_t)sizeof bits;
+    if (fd >= 0)
+        close(fd);
+    if (ok)
+        return bits;
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return ((uint64_t)t.tv_sec << 30 ^ (uint64_t)t.tv_nsec) * 0x9e3779b97f4a7c15u + (uint64_t)getpid();
+}
+
+const char *geul_os_env(const char *name)
+{
+    return getenv(name);
+}

@@ -1,0 +1,546 @@
+/* schedule.c: from a graph to device segments with copies between them, and running those.
+ *
+ *   assign    every node goes to the device of the weight or cache it reads, else to that of its first operand
+ *   values    every result, input and copy becomes a value with a life; one memory plan per device
+ *   place     addresses; nodes that read a copy get a twin whose operands point at it
+ *   segments  runs of nodes of one device, each preceded by the copies that it needs
+ */
+#include "core/schedule.h"
+
+#include "core/plan.h"
+
+#include <string.h>
+
+/* The copy of a value on another device. */
+struct copy {
+    const struct geul_tensor *root; /* what is copied: a contiguous result, input or weight */
+    struct geul_tensor *on;         /* its twin on device */
+    int device;
+    int value;  /* index in that device's plan */
+    int before; /* node before which it is made */
+};
+
+struct segment {
+    int device, first_copy, n_copies, n_nodes;
+    struct geul_tensor **nodes;
+};
+
+struct geul_schedule {
+    int *device; /* per node */
+    int *value;  /* per node: index in its device's plan, -1 for views and stores */
+    int *last;   /* per node: last step that reads its memory */
+    int *leaf_device, *leaf_value;
+    struct geul_plan_value *values[GEUL_MAX_DEVICES];
+    int n_values[GEUL_MAX_DEVICES];
+    struct copy *copies;
+    int n_copies, max_copies;
+    struct segment *segments;
+    int n_segments;
+};
+
+struct geul_runtime {
+    struct geul_context *ctx;
+    struct geul_device *devices[GEUL_MAX_DEVICES];
+    int n_devices;
+    struct geul_buffer memory[GEUL_MAX_DEVICES];
+    uint64_t tickets[GEUL_MAX_DEVICES];
+    struct geul_device *own_cpu; /* opened by geul_runtime_new() */
+    const struct geul_graph *planned;
+    void *staging; /* host memory for copies that no pair of devices can make */
+    size_t staging_bytes;
+};
+
+/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+
+struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_device *const *devices, int n_devices)
+{
+    if (n_devices < 1 || n_devices > GEUL_MAX_DEVICES) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a runtime takes 1 to %d devices, not %d", GEUL_MAX_DEVICES, n_devices);
+        return NULL;
+    }
+    struct geul_runtime *rt = geul_alloc(ctx, 1, sizeof *rt);
+    if (!rt)
+        return NULL;
+    rt->ctx = ctx;
+    rt->n_devices = n_devices;
+    memcpy(rt->devices, devices, (size_t)n_devices * sizeof *devices);
+    return rt;
+}
+
+struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geul_runtime_options *options)
+{
+    struct geul_device *cpu = geul_cpu_open(ctx, options ? options->n_threads : 0);
+    if (!cpu)
+        return NULL;
+    struct geul_runtime *rt = geul_runtime_over(ctx, &cpu, 1);
+    if (rt)
+        rt->own_cpu = cpu;
+    else
+        geul_cpu_close(ctx, cpu);
+    return rt;
+}
+
+void geul_runtime_free(struct geul_runtime *rt)
+{
+    if (!rt)
+        return;
+    for (int d = 0; d < rt->n_devices; d++)
+        if (rt->memory[d].device)
+            rt->devices[d]->backend->buffer_free(rt->ctx, &rt->memory[d]);
+    geul_free(rt->ctx, rt->staging);
+    if (rt->own_cpu)
+        geul_cpu_close(rt->ctx, rt->own_cpu);
+    geul_free(rt->ctx, rt);
+}
+
+int geul_runtime_threads(const struct geul_runtime *rt)
+{
+    return rt->own_cpu ? geul_cpu_threads(rt->own_cpu) : 0;
+}
+
+struct geul_device *geul_runtime_device(const struct geul_runtime *rt, int i)
+{
+    return rt->devices[i];
+}
+
+int geul_runtime_devices(const struct geul_runtime *rt)
+{
+    return rt->n_devices;
+}
+
+int geul_runtime_segments(const struct geul_runtime *rt)
+{
+    return rt->planned ? rt->planned->schedule->n_segments : 0;
+}
+
+int geul_runtime_copies(const struct geul_runtime *rt)
+{
+    return rt->planned ? rt->planned->schedule->n_copies : 0;
+}
+
+size_t geul_runtime_bytes(const struct geul_runtime *rt, int device)
+{
+    return rt->memory[device].size;
+}
+
+bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node)
+{
+    return node->op == GEUL_OP_VIEW || (geul_layout_fits(node) && device->backend->supports(device, node));
+}
+
+/* ------------------------------------------------------------------------------------------------------- assign -- */
+
+/* The tensor whose memory t lives in: views share their operand's, a store's result is its cache. */
+static struct geul_tensor *root_of(struct geul_tensor *t)
+{
+    while (t->op == GEUL_OP_VIEW || (geul_op_info(t->op)->flags & GEUL_FLAG_WRITES))
+        t = t->src[0];
+    return t;
+}
+
+/* Whether t is a weight or a cache: it has had its place since before the graph. */
+static bool is_placed(const struct geul_tensor *t)
+{
+    return t->op == GEUL_OP_LEAF && !t->input;
+}
+
+static int device_index(const struct geul_runtime *rt, const struct geul_device *device)
+{
+    int d = 0;
+    while (d < rt->n_devices && rt->devices[d] != device)
+        d++;
+    return d;
+}
+
+/* The device that holds t's values; -1 for an input that has no place yet. */
+static int home_of(const struct geul_runtime *rt, const struct geul_schedule *s, struct geul_tensor *t)
+{
+    const struct geul_tensor *root = root_of(t);
+    if (is_placed(root))
+        return device_index(rt, root->buffer->device);
+    return root->input ? s->leaf_device[root->mark] : s->device[root->mark];
+}
+
+/* A device for node: where a weight or cache among its operands lies, else where the first placed operand lies, else
+ * the first device. -1 when none of them can. */
+static int choose_device(const struct geul_runtime *rt, const struct geul_schedule *s, const struct geul_tensor *node)
+{
+    int candidates[2 * GEUL_MAX_SRC + 1], n = 0;
+    for (int pinned = 1; pinned >= 0; pinned--)
+        for (int i = 0; i < node->n_src; i++) {
+            const struct geul_tensor *root = root_of(node->src[i]);
+            if (pinned == is_placed(root))
+                candidates[n++] = home_of(rt, s, node->src[i]);
+        }
+    candidates[n++] = 0;
+    for (int i = 0; i < n; i++) {
+        int d = candidates[i];
+        if (d >= 0 && d < rt->n_devices && geul_device_supports(rt->devices[d], node))
+            return d;
+        if (geul_op_info(node->op)->flags & GEUL_FLAG_WRITES)
+            break; /* what is written stays where it is */
+    }
+    return -1;
+}
+
+static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
+{
+    for (int i = 0; i < g->n_leaves; i++)
+        s->leaf_device[i] = -1;
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct geul_tensor *t = g->nodes[i];
+        if (t->op == GEUL_OP_VIEW) {
+            s->device[i] = home_of(rt, s, t->src[0]);
+            continue;
+        }
+        s->device[i] = choose_device(rt, s, t);
+        if (s->device[i] < 0)
+            return geul_fail(g->ctx, GEUL_ERROR_UNSUPPORTED, "no device can compute %s (operation %s)", t->name,
+                             geul_op_info(t->op)->name);
+        for (int k = 0; k < t->n_src; k++) {
+            const struct geul_tensor *root = root_of(t->src[k]);
+            if (root->input && s->leaf_device[root->mark] < 0)
+                s->leaf_device[root->mark] = s->device[i];
+        }
+    }
+    return GEUL_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- values -- */
+
+static int add_value(struct geul_schedule *s, int device, size_t bytes, int first, int last)
+{
+    int i = s->n_values[device]++;
+    s->values[device][i] = (struct geul_plan_value){.bytes = bytes, .first = first, .last = last, .reuses = -1};
+    return i;
+}
+
+/* The copy of root on device, NULL when there is none yet. */
+static struct copy *find_copy(const struct geul_schedule *s, const struct geul_tensor *root, int device)
+{
+    for (int i = s->n_copies - 1; i >= 0; i--)
+        if (s->copies[i].root == root && s->copies[i].device == device)
+            return &s->copies[i];
+    return NULL;
+}
+
+/* Last step in which each result is read; outputs live on after the last step. */
+static void find_last_uses(const struct geul_graph *g, struct geul_schedule *s)
+{
+    for (int i = 0; i < g->n_nodes; i++) {
+        s->last[i] = i;
+        struct geul_tensor *t = g->nodes[i];
+        for (int k = 0; k < t->n_src; k++) {
+            const struct geul_tensor *root = root_of(t->src[k]);
+            if (root->op != GEUL_OP_LEAF)
+                s->last[root->mark] = i;
+        }
+    }
+    for (int i = 0; i < g->n_nodes; i++) { /* an output's root may be read after the output itself */
+        const struct geul_tensor *root = root_of(g->nodes[i]);
+        if (g->nodes[i]->output && root->op != GEUL_OP_LEAF)
+            s->last[root->mark] = g->n_nodes;
+    }
+}
+
+/* Whether node may write its result over its first operand: nobody reads that later, and nobody else reads it now. */
+static bool may_reuse(const struct geul_schedule *s, const struct geul_tensor *node, int step)
+{
+    struct geul_tensor *a = node->src[0], *root = root_of(a);
+    if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE) || root->op == GEUL_OP_LEAF ||
+        s->device[root->mark] != s->device[step] || s->last[root->mark] != step)
+        return false;
+    for (int k = 1; k < node->n_src; k++)
+        if (root_of(node->src[k]) == root)
+            return false;
+    return a->type == node->type && geul_is_contiguous(a) && geul_tensor_bytes(a) == geul_tensor_bytes(root) &&
+           geul_tensor_bytes(a) == geul_tensor_bytes(node);
+}
+
+/* Makes sure that node's operands have copies on its device where they live elsewhere. */
+static enum geul_status add_copies(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s,
+                                   int step)
+{
+    const struct geul_tensor *node = g->nodes[step];
+    int device = s->device[step];
+    for (int k = 0; k < node->n_src; k++) {
+        struct geul_tensor *root = root_of(node->src[k]);
+        if (home_of(rt, s, root) == device)
+            continue;
+        struct copy *c = find_copy(s, root, device);
+        bool stale = c && is_placed(root); /* a cache may have been written since */
+        if (!c || stale) {
+            struct geul_tensor *on = geul_arena(g->ctx, 1, sizeof *on);
+            if (!on)
+                return GEUL_ERROR_MEMORY;
+            *on = *root;
+            on->op = GEUL_OP_LEAF;
+            on->n_src = 0;
+            c = &s->copies[s->n_copies++];
+            *c = (struct copy){root, on, device, add_value(s, device, geul_tensor_bytes(root), step, step), step};
+        }
+        s->values[device][c->value].last = step;
+    }
+    return GEUL_OK;
+}
+
+/* Every input, result and copy becomes a value of its device's plan. */
+static enum geul_status make_values(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
+{
+    find_last_uses(g, s);
+    for (int i = 0; i < g->n_leaves; i++) {
+        if (s->leaf_device[i] < 0)
+            s->leaf_device[i] = 0; /* an input that is an output and read by nobody */
+        s->leaf_value[i] = add_value(s, s->leaf_device[i], geul_tensor_bytes(g->leaves[i]), 0, g->n_nodes);
+    }
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct geul_tensor *t = g->nodes[i];
+        s->value[i] = -1;
+        if (t->op == GEUL_OP_VIEW)
+            continue;
+        enum geul_status status = add_copies(rt, g, s, i);
+        if (status != GEUL_OK)
+            return status;
+        if (root_of(t) != t)
+            continue;
+        s->value[i] = add_value(s, s->device[i], geul_tensor_bytes(t), i, s->last[i]);
+        if (may_reuse(s, t, i))
+            s->values[s->device[i]][s->value[i]].reuses = s->value[root_of(t->src[0])->mark];
+    }
+    return GEUL_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------------- place -- */
+
+static void put(struct geul_tensor *t, struct geul_buffer *buffer, const struct geul_plan_value *v)
+{
+    t->buffer = buffer;
+    t->data = (char *)buffer->base + v->offset;
+}
+
+/* Plans each device, makes sure it has the memory, and gives every tensor its address. */
+static enum geul_status place(struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
+{
+    for (int d = 0; d < rt->n_devices; d++) {
+        size_t total;
+        enum geul_status status = geul_plan(g->ctx, s->values[d], s->n_values[d], &total);
+        if (status != GEUL_OK)
+            return status;
+        struct geul_buffer *m = &rt->memory[d];
+        if (m->device && m->size >= total)
+            continue;
+        if (m->device)
+            rt->devices[d]->backend->buffer_free(rt->ctx, m);
+        *m = (struct geul_buffer){0};
+        struct geul_buffer fresh = {0};
+        status = rt->devices[d]->backend->buffer_new(g->ctx, rt->devices[d], total, &fresh);
+        if (status != GEUL_OK)
+            return status;
+        *m = fresh;
+    }
+    for (int i = 0; i < g->n_leaves; i++) {
+        int d = s->leaf_device[i];
+        put(g->leaves[i], &rt->memory[d], &s->values[d][s->leaf_value[i]]);
+    }
+    for (int i = 0; i < s->n_copies; i++) {
+        struct copy *c = &s->copies[i];
+        put(c->on, &rt->memory[c->device], &s->values[c->device][c->value]);
+    }
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct geul_tensor *t = g->nodes[i];
+        if (s->value[i] >= 0) {
+            put(t, &rt->memory[s->device[i]], &s->values[s->device[i]][s->value[i]]);
+        } else {
+            t->buffer = t->src[0]->buffer;
+            t->data = (char *)t->src[0]->data + (t->op == GEUL_OP_VIEW ? t->params.view.offset : 0);
+        }
+    }
+    return GEUL_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------- segments -- */
+
+/* t as seen on the device of copy c: the same shape and strides over the copy's memory. */
+static struct geul_tensor *twin_operand(struct geul_context *ctx, const struct geul_tensor *t, const struct copy *c)
+{
+    struct geul_tensor *twin = geul_arena(ctx, 1, sizeof *twin);
+    if (!twin)
+        return NULL;
+    *twin = *t;
+    twin->op = GEUL_OP_LEAF;
+    twin->n_src = 0;
+    twin->buffer = c->on->buffer;
+    twin->data = (char *)c->on->data + ((const char *)t->data - (const char *)c->root->data);
+    return twin;
+}
+
+/* The newest copy of root on device that was made at or before step. */
+static const struct copy *copy_for(const struct geul_schedule *s, const struct geul_tensor *root, int device, int step)
+{
+    const struct copy *found = NULL;
+    for (int i = 0; i < s->n_copies && s->copies[i].before <= step; i++)
+        if (s->copies[i].root == root && s->copies[i].device == device)
+            found = &s->copies[i];
+    return found;
+}
+
+/* The node to hand to its device: itself, or a twin that reads copies. NULL when memory is short. */
+static struct geul_tensor *node_for_device(const struct geul_runtime *rt, struct geul_graph *g,
+                                           const struct geul_schedule *s, int step)
+{
+    struct geul_tensor *node = g->nodes[step], *twin = NULL;
+    for (int k = 0; k < node->n_src; k++) {
+        const struct geul_tensor *root = root_of(node->src[k]);
+        if (home_of(rt, s, node->src[k]) == s->device[step])
+            continue;
+        if (!twin) {
+            twin = geul_arena(g->ctx, 1, sizeof *twin);
+            if (!twin)
+                return NULL;
+            *twin = *node;
+        }
+        twin->src[k] = twin_operand(g->ctx, node->src[k], copy_for(s, root, s->device[step], step));
+        if (!twin->src[k])
+            return NULL;
+    }
+    return twin ? twin : node;
+}
+
+/* Cuts the nodes into runs of one device. A copy that a node needs also begins a new segment. */
+static enum geul_status make_segments(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
+{
+    struct geul_tensor **list = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *));
+    s->segments = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof *s->segments);
+    if (!list || !s->segments)
+        return GEUL_ERROR_MEMORY;
+    struct segment *current = NULL;
+    int copies = 0, used = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i]->op == GEUL_OP_VIEW)
+            continue;
+        bool needs_copy = copies < s->n_copies && s->copies[copies].before == i;
+        if (!current || current->device != s->device[i] || needs_copy) {
+            current = &s->segments[s->n_segments++];
+            *current = (struct segment){.device = s->device[i], .first_copy = copies, .nodes = list + used};
+            while (copies < s->n_copies && s->copies[copies].before == i)
+                copies++;
+            current->n_copies = copies - current->first_copy;
+        }
+        list[used] = node_for_device(rt, g, s, i);
+        if (!list[used++])
+            return GEUL_ERROR_MEMORY;
+        current->n_nodes++;
+    }
+    return GEUL_OK;
+}
+
+/* Host memory for the largest copy. */
+static enum geul_status make_staging(struct geul_runtime *rt, const struct geul_graph *g, const struct geul_schedule *s)
+{
+    size_t most = 0;
+    for (int i = 0; i < s->n_copies; i++) {
+        size_t bytes = geul_tensor_bytes(s->copies[i].root);
+        most = bytes > most ? bytes : most;
+    }
+    if (most <= rt->staging_bytes)
+        return GEUL_OK;
+    geul_free(rt->ctx, rt->staging);
+    rt->staging_bytes = 0;
+    rt->staging = geul_alloc(g->ctx, most, 1);
+    if (!rt->staging)
+        return GEUL_ERROR_MEMORY;
+    rt->staging_bytes = most;
+    return GEUL_OK;
+}
+
+/* A schedule with its arrays sized for g, in g's arena. */
+static struct geul_schedule *new_schedule(const struct geul_runtime *rt, const struct geul_graph *g)
+{
+    size_t nodes = (size_t)g->n_nodes, leaves = (size_t)g->n_leaves;
+    size_t copies = rt->n_devices > 1 ? nodes * GEUL_MAX_SRC : 0;
+    struct geul_schedule *s = geul_arena(g->ctx, 1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->device = geul_arena(g->ctx, nodes, sizeof *s->device);
+    s->value = geul_arena(g->ctx, nodes, sizeof *s->value);
+    s->last = geul_arena(g->ctx, nodes, sizeof *s->last);
+    s->leaf_device = geul_arena(g->ctx, leaves, sizeof *s->leaf_device);
+    s->leaf_value = geul_arena(g->ctx, leaves, sizeof *s->leaf_value);
+    s->copies = geul_arena(g->ctx, copies, sizeof *s->copies);
+    bool ok = s->device && s->value && s->last && s->leaf_device && s->leaf_value && s->copies;
+    for (int d = 0; d < rt->n_devices; d++) {
+        s->values[d] = geul_arena(g->ctx, nodes + leaves + copies, sizeof *s->values[d]);
+        ok = ok && s->values[d];
+    }
+    return ok ? s : NULL;
+}
+
+enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
+{
+    rt->planned = NULL;
+    if (!g)
+        return GEUL_ERROR_ARGUMENT;
+    struct geul_schedule *s = new_schedule(rt, g);
+    if (!s)
+        return GEUL_ERROR_MEMORY;
+    enum geul_status status = assign(rt, g, s);
+    if (status == GEUL_OK)
+        status = make_values(rt, g, s);
+    if (status == GEUL_OK)
+        status = place(rt, g, s);
+    if (status == GEUL_OK)
+        status = make_segments(rt, g, s);
+    if (status == GEUL_OK)
+        status = make_staging(rt, g, s);
+    if (status != GEUL_OK)
+        return status;
+    g->schedule = s;
+    rt->planned = g;
+    return GEUL_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- run -- */
+
+static void wait_for(struct geul_runtime *rt, int device)
+{
+    rt->devices[device]->backend->event_wait(rt->devices[device], rt->tickets[device]);
+}
+
+/* Moves one value to another device: directly, or by way of host memory. */
+static void make_copy(struct geul_runtime *rt, const struct copy *c)
+{
+    const struct geul_tensor *from = c->root;
+    struct geul_tensor *to = c->on;
+    size_t bytes = geul_tensor_bytes(from);
+    const struct geul_backend *target = to->buffer->device->backend;
+    int source = device_index(rt, from->buffer->device);
+    if (source < rt->n_devices)
+        wait_for(rt, source);
+    if (target->copy && target->copy(to->buffer, to->data, from->buffer, from->data, bytes))
+        return;
+    const void *host = from->data;
+    if (!from->buffer->host) {
+        from->buffer->device->backend->download(from->buffer, from->data, rt->staging, bytes);
+        host = rt->staging;
+    }
+    target->upload(to->buffer, to->data, host, bytes);
+}
+
+enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
+{
+    if (!g || rt->planned != g)
+        return geul_fail(g ? g->ctx : rt->ctx, GEUL_ERROR_ARGUMENT, "the graph must be planned on this runtime first");
+    const struct geul_schedule *s = g->schedule;
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
+        const struct segment *seg = &s->segments[i];
+        struct geul_device *device = rt->devices[seg->device];
+        for (int k = 0; k < seg->n_copies; k++)
+            make_copy(rt, &s->copies[seg->first_copy + k]);
+        status = device->backend->run(g->ctx, device, seg->nodes, seg->n_nodes);
+        rt->tickets[seg->device] = device->backend->event_record(device);
+    }
+    for (int d = 0; d < rt->n_devices; d++)
+        wait_for(rt, d);
+    return status;
+}

@@ -1,0 +1,23 @@
+/* schedule.h: which device computes which node, what is copied between them, and the memory for all of it. */
+#ifndef GEUL_SCHEDULE_H
+#define GEUL_SCHEDULE_H
+
+#include "backends/backend.h"
+#include "core/graph.h"
+
+#define GEUL_MAX_DEVICES 8
+
+/* The devices behind geul_runtime. Tests build one around their own devices. The first device takes what nobody else
+ * claims, and must support every op. Graphs planned on a runtime must come from contexts with ctx's allocator. */
+struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_device *const *devices, int n_devices);
+struct geul_device *geul_runtime_device(const struct geul_runtime *rt, int i);
+int geul_runtime_devices(const struct geul_runtime *rt);
+/* Number of device segments / inserted copies of the planned graph, and bytes of planned memory per device. */
+int geul_runtime_segments(const struct geul_runtime *rt);
+int geul_runtime_copies(const struct geul_runtime *rt);
+size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
+/* Whether device can compute node: the layout column and the backend's own answer. The scheduler, the tests and
+ * `geul info --ops` all ask here. */
+bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
+
+#endif

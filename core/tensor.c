@@ -1,0 +1,415 @@
+/* tensor.c: types, tensors, views and the builders of the public header. */
+#include "core/tensor.h"
+
+#include "backends/backend.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+static const struct {
+    const char *name;
+    int64_t block;
+    size_t bytes;
+} types[GEUL_TYPE_COUNT] = {
+#define TYPE(id, name, gguf_id, block, bytes, act, codec) {name, block, bytes},
+#include "geul_types.def"
+#undef TYPE
+};
+
+const char *geul_type_name(enum geul_type type)
+{
+    return (unsigned)type < GEUL_TYPE_COUNT ? types[type].name : "?";
+}
+
+enum geul_type geul_type_from_name(const char *name)
+{
+    unsigned i = 0;
+    while (i < GEUL_TYPE_COUNT && strcasecmp(name, types[i].name) != 0)
+        i++;
+    return (enum geul_type)i;
+}
+
+int64_t geul_type_block(enum geul_type type)
+{
+    return (unsigned)type < GEUL_TYPE_COUNT ? types[type].block : 0;
+}
+
+size_t geul_type_bytes(enum geul_type type)
+{
+    return (unsigned)type < GEUL_TYPE_COUNT ? types[type].bytes : 0;
+}
+
+/* ------------------------------------------------------------------------------------------------------ shapes -- */
+
+bool geul_shape_bytes(enum geul_type type, int n_dims, const int64_t *shape, size_t *bytes)
+{
+    if ((unsigned)type >= GEUL_TYPE_COUNT || n_dims < 1 || n_dims > GEUL_MAX_DIMS)
+        return false;
+    size_t total = types[type].bytes;
+    for (int i = 0; i < n_dims; i++) {
+        int64_t n = shape[i];
+        if (n < 0)
+            return false;
+        if (i == n_dims - 1) {
+            if (n % types[type].block != 0)
+                return false;
+            n /= types[type].block;
+        }
+        if (!geul_mul_size(total, (size_t)n, &total))
+            return false;
+    }
+    if (total > (size_t)INT64_MAX)
+        return false;
+    *bytes = total;
+    return true;
+}
+
+/* Stride of dimension dim in a contiguous tensor of t's type and shape. */
+static size_t contiguous_stride(const struct geul_tensor *t, int dim)
+{
+    size_t stride = types[t->type].bytes;
+    for (int i = t->n_dims - 1; i > dim; i--)
+        stride *= (size_t)(i == t->n_dims - 1 ? t->shape[i] / types[t->type].block : t->shape[i]);
+    return stride;
+}
+
+void geul_set_contiguous(struct geul_tensor *t)
+{
+    for (int i = 0; i < t->n_dims; i++)
+        t->stride[i] = contiguous_stride(t, i);
+    for (int i = t->n_dims; i < GEUL_MAX_DIMS; i++)
+        t->shape[i] = 1;
+}
+
+bool geul_is_contiguous(const struct geul_tensor *t)
+{
+    for (int i = 0; i < t->n_dims; i++)
+        if (t->shape[i] != 1 && t->stride[i] != contiguous_stride(t, i))
+            return false;
+    return true;
+}
+
+int64_t geul_cols(const struct geul_tensor *t)
+{
+    return t->shape[t->n_dims - 1];
+}
+
+int64_t geul_rows(const struct geul_tensor *t)
+{
+    int64_t rows = 1;
+    for (int i = 0; i < t->n_dims - 1; i++)
+        rows *= t->shape[i];
+    return rows;
+}
+
+const char *geul_shape_text(const struct geul_tensor *t, char *text, size_t size)
+{
+    size_t used = 0;
+    for (int i = 0; i < t->n_dims && used < size; i++) {
+        int n = snprintf(text + used, size - used, "%s%lld", i ? ", " : "(", (long long)t->shape[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used + 1 < size)
+        strcpy(text + used, ")");
+    return text;
+}
+
+enum geul_type geul_tensor_type(const struct geul_tensor *t)
+{
+    return t->type;
+}
+
+int geul_tensor_dims(const struct geul_tensor *t)
+{
+    return t->n_dims;
+}
+
+int64_t geul_tensor_shape(const struct geul_tensor *t, int i)
+{
+    i = i < 0 ? i + t->n_dims : i;
+    return i >= 0 && i < t->n_dims ? t->shape[i] : 0;
+}
+
+int64_t geul_tensor_elements(const struct geul_tensor *t)
+{
+    return geul_rows(t) * geul_cols(t);
+}
+
+size_t geul_tensor_bytes(const struct geul_tensor *t)
+{
+    size_t bytes = 0;
+    (void)geul_shape_bytes(t->type, t->n_dims, t->shape, &bytes); /* was valid when t was made */
+    return bytes;
+}
+
+const char *geul_tensor_name(const struct geul_tensor *t)
+{
+    return t->name;
+}
+
+/* ----------------------------------------------------------------------------------------------------- transfer -- */
+
+/* Whether bytes may be copied into or out of t; records why not. */
+static enum geul_status check_transfer(const struct geul_tensor *t, size_t bytes)
+{
+    if (!t->buffer)
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s has no memory yet: plan its graph first", t->name);
+    if (!geul_is_contiguous(t))
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s is a strided view: copy it with geul_contiguous()", t->name);
+    if (bytes != geul_tensor_bytes(t))
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s holds %zu bytes, not %zu", t->name, geul_tensor_bytes(t),
+                         bytes);
+    return GEUL_OK;
+}
+
+enum geul_status geul_tensor_write(struct geul_tensor *t, const void *src, size_t bytes)
+{
+    enum geul_status status = check_transfer(t, bytes);
+    if (status == GEUL_OK)
+        t->buffer->device->backend->upload(t->buffer, t->data, src, bytes);
+    return status;
+}
+
+enum geul_status geul_tensor_read(const struct geul_tensor *t, void *dst, size_t bytes)
+{
+    enum geul_status status = check_transfer(t, bytes);
+    if (status == GEUL_OK)
+        t->buffer->device->backend->download(t->buffer, t->data, dst, bytes);
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------------- creation -- */
+
+static struct geul_tensor *new_tensor(struct geul_context *ctx, const char *name)
+{
+    struct geul_tensor *t = geul_arena(ctx, 1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->ctx = ctx;
+    snprintf(t->name, sizeof t->name, "%s", name);
+    struct geul_tensor **last = geul_context_last_tensor(ctx);
+    t->previous = *last;
+    *last = t;
+    return t;
+}
+
+struct geul_tensor *geul_named(struct geul_tensor *t, const char *format, ...)
+{
+    if (!t)
+        return NULL;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(t->name, sizeof t->name, format, args);
+    va_end(args);
+    return t;
+}
+
+struct geul_tensor *geul_leaf(struct geul_context *ctx, enum geul_type type, int n_dims, const int64_t *shape,
+                              const char *name, struct geul_buffer *buffer, void *data)
+{
+    size_t bytes;
+    if (!geul_shape_bytes(type, n_dims, shape, &bytes)) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                  "tensor %s: a shape needs 1 to 4 dimensions, none negative, the last a multiple of %lld for %s", name,
+                  (long long)geul_type_block(type), geul_type_name(type));
+        return NULL;
+    }
+    struct geul_tensor *t = new_tensor(ctx, name);
+    if (!t)
+        return NULL;
+    t->type = type;
+    t->n_dims = n_dims;
+    memcpy(t->shape, shape, (size_t)n_dims * sizeof *shape);
+    geul_set_contiguous(t);
+    t->input = !buffer;
+    t->buffer = buffer;
+    t->data = data;
+    return t;
+}
+
+struct geul_tensor *geul_input(struct geul_context *ctx, enum geul_type type, int n_dims, const int64_t *shape,
+                               const char *name)
+{
+    return geul_leaf(ctx, type, n_dims, shape, name, NULL, NULL);
+}
+
+struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct geul_tensor *const *src, int n_src,
+                              const union geul_op_params *params)
+{
+    const struct geul_op_info *info = geul_op_info(op);
+    for (int i = 0; i < info->n_src - info->n_optional; i++)
+        if (i >= n_src || !src[i])
+            return NULL;
+    struct geul_tensor *t = new_tensor(ctx, info->name);
+    if (!t)
+        return NULL;
+    t->op = op;
+    t->n_src = n_src;
+    memcpy(t->src, src, (size_t)n_src * sizeof *src);
+    if (params)
+        t->params = *params;
+    return info->shape(t) ? t : NULL;
+}
+
+/* A view of t with the given shape and strides, offset bytes from t's first element. */
+static struct geul_tensor *view(struct geul_context *ctx, struct geul_tensor *t, int n_dims, const int64_t *shape,
+                                const size_t *stride, size_t offset)
+{
+    struct geul_tensor *v = new_tensor(ctx, t->name);
+    if (!v)
+        return NULL;
+    v->op = GEUL_OP_VIEW;
+    v->n_src = 1;
+    v->src[0] = t;
+    v->params.view.offset = offset;
+    v->type = t->type;
+    v->n_dims = n_dims;
+    for (int i = 0; i < GEUL_MAX_DIMS; i++)
+        v->shape[i] = i < n_dims ? shape[i] : 1;
+    if (stride)
+        memcpy(v->stride, stride, (size_t)n_dims * sizeof *stride);
+    else
+        geul_set_contiguous(v);
+    return geul_op_info(GEUL_OP_VIEW)->shape(v) ? v : NULL;
+}
+
+/* Records that t cannot be seen in the wanted way. */
+static struct geul_tensor *refuse_view(struct geul_context *ctx, const struct geul_tensor *t, const char *what)
+{
+    char text[96];
+    geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s %s of %s: %s", t->name, geul_shape_text(t, text, sizeof text),
+              geul_type_name(t->type), what);
+    return NULL;
+}
+
+struct geul_tensor *geul_reshape(struct geul_context *ctx, struct geul_tensor *t, int n_dims, const int64_t *shape)
+{
+    size_t bytes;
+    if (!t)
+        return NULL;
+    if (!geul_is_contiguous(t))
+        return refuse_view(ctx, t, "only contiguous tensors can be reshaped; use geul_contiguous() first");
+    if (!geul_shape_bytes(t->type, n_dims, shape, &bytes) || bytes != geul_tensor_bytes(t))
+        return refuse_view(ctx, t, "the new shape does not hold the same elements");
+    return view(ctx, t, n_dims, shape, NULL, 0);
+}
+
+struct geul_tensor *geul_narrow(struct geul_context *ctx, struct geul_tensor *t, int dim, int64_t start, int64_t length)
+{
+    if (!t)
+        return NULL;
+    if (dim < 0 || dim >= t->n_dims || start < 0 || length < 0 || start > t->shape[dim] - length)
+        return refuse_view(ctx, t, "the range to narrow to lies outside");
+    int64_t unit = dim == t->n_dims - 1 ? types[t->type].block : 1;
+    if (start % unit || length % unit)
+        return refuse_view(ctx, t, "a range must begin and end at a block");
+    int64_t shape[GEUL_MAX_DIMS];
+    memcpy(shape, t->shape, sizeof shape);
+    shape[dim] = length;
+    return view(ctx, t, t->n_dims, shape, t->stride, (size_t)(start / unit) * t->stride[dim]);
+}
+
+struct geul_tensor *geul_split_last(struct geul_context *ctx, struct geul_tensor *t, int64_t n)
+{
+    if (!t)
+        return NULL;
+    int last = t->n_dims - 1;
+    if (t->n_dims == GEUL_MAX_DIMS || n < 1 || t->shape[last] % n || t->shape[last] / n % types[t->type].block)
+        return refuse_view(ctx, t, "the last dimension cannot be split like this");
+    int64_t shape[GEUL_MAX_DIMS] = {0};
+    size_t stride[GEUL_MAX_DIMS] = {0};
+    memcpy(shape, t->shape, sizeof shape);
+    memcpy(stride, t->stride, sizeof stride);
+    shape[last] = n;
+    shape[last + 1] = t->shape[last] / n;
+    stride[last + 1] = t->stride[last];
+    stride[last] = (size_t)(shape[last + 1] / types[t->type].block) * t->stride[last];
+    return view(ctx, t, t->n_dims + 1, shape, stride, 0);
+}
+
+struct geul_tensor *geul_transpose(struct geul_context *ctx, struct geul_tensor *t, int dim0, int dim1)
+{
+    if (!t)
+        return NULL;
+    if (dim0 < 0 || dim0 >= t->n_dims || dim1 < 0 || dim1 >= t->n_dims)
+        return refuse_view(ctx, t, "it has no such dimension to transpose");
+    int64_t shape[GEUL_MAX_DIMS];
+    size_t stride[GEUL_MAX_DIMS];
+    memcpy(shape, t->shape, sizeof shape);
+    memcpy(stride, t->stride, sizeof stride);
+    shape[dim0] = t->shape[dim1], shape[dim1] = t->shape[dim0];
+    stride[dim0] = t->stride[dim1], stride[dim1] = t->stride[dim0];
+    return view(ctx, t, t->n_dims, shape, stride, 0);
+}
+
+/* ----------------------------------------------------------------------------------------------------- builders -- */
+
+/* geul_node() with its operands written out. */
+#define NODE(ctx, op, params, ...)                                                                                     \
+    geul_node(ctx, op, (struct geul_tensor *const[]){__VA_ARGS__},                                                     \
+              (int)(sizeof((struct geul_tensor *const[]){__VA_ARGS__}) / sizeof(struct geul_tensor *)), params)
+
+struct geul_tensor *geul_contiguous(struct geul_context *ctx, struct geul_tensor *t)
+{
+    return NODE(ctx, GEUL_OP_CONT, NULL, t);
+}
+
+struct geul_tensor *geul_add(struct geul_context *ctx, struct geul_tensor *a, struct geul_tensor *b)
+{
+    return NODE(ctx, GEUL_OP_ADD, NULL, a, b);
+}
+
+struct geul_tensor *geul_gelu(struct geul_context *ctx, struct geul_tensor *x, enum geul_gelu kind)
+{
+    union geul_op_params p = {.gelu = {kind}};
+    return NODE(ctx, GEUL_OP_GELU, &p, x);
+}
+
+struct geul_tensor *geul_layernorm(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *weight,
+                                   struct geul_tensor *bias, float eps)
+{
+    union geul_op_params p = {.norm = {eps}};
+    return NODE(ctx, GEUL_OP_LAYERNORM, &p, x, weight, bias);
+}
+
+struct geul_tensor *geul_matmul(struct geul_context *ctx, struct geul_tensor *a, struct geul_tensor *b)
+{
+    return NODE(ctx, GEUL_OP_MATMUL, NULL, a, b);
+}
+
+struct geul_tensor *geul_linear(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *weight,
+                                struct geul_tensor *bias, bool has_bias)
+{
+    if (!x || !weight || (has_bias && !bias))
+        return NULL;
+    if (weight->n_dims != 2)
+        return refuse_view(ctx, weight, "a linear layer's weight has 2 dimensions");
+    struct geul_tensor *columns = geul_transpose(ctx, weight, 0, 1);
+    return has_bias ? NODE(ctx, GEUL_OP_MATMUL, NULL, x, columns, bias) : geul_matmul(ctx, x, columns);
+}
+
+struct geul_tensor *geul_embed(struct geul_context *ctx, struct geul_tensor *table, struct geul_tensor *ids)
+{
+    return NODE(ctx, GEUL_OP_EMBED, NULL, table, ids);
+}
+
+struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *place, int n_rot,
+                              float base)
+{
+    union geul_op_params p = {.rope = {n_rot, base}};
+    return NODE(ctx, GEUL_OP_ROPE, &p, x, place);
+}
+
+struct geul_tensor *geul_store(struct geul_context *ctx, struct geul_tensor *cache, struct geul_tensor *x,
+                               struct geul_tensor *place)
+{
+    return NODE(ctx, GEUL_OP_STORE, NULL, cache, x, place);
+}
+
+struct geul_tensor *geul_attention(struct geul_context *ctx, struct geul_tensor *q, struct geul_tensor *k,
+                                   struct geul_tensor *v, struct geul_tensor *place, float scale)
+{
+    union geul_op_params p = {.attention = {scale}};
+    return NODE(ctx, GEUL_OP_ATTENTION, &p, q, k, v, place);
+}

@@ -1,0 +1,253 @@
+/* geul.h: run Polyglot-Ko and other GPT-NeoX models.
+ *
+ *     struct geul_context *ctx = geul_context_new(NULL);
+ *     struct geul_model   *model = geul_model_load(ctx, "polyglot-ko-1.3b-q8_0.gguf", NULL);
+ *     struct geul_session *session = model ? geul_session_new(ctx, model, NULL) : NULL;
+ *     struct geul_sampling sampling = geul_sampling_default();
+ *     sampling.temperature = 0.7f;
+ *     struct geul_generation how = {.sampling = &sampling, .max_tokens = 128, .on_text = print_text};
+ *     if (!session || geul_generate(session, "한국의 수도는", &how, NULL) != GEUL_OK)
+ *         fprintf(stderr, "%s\n", geul_error(ctx));
+ *     geul_session_free(session);
+ *     geul_model_free(model);
+ *     geul_context_free(ctx);
+ *
+ * Conventions  Texts are UTF-8 with explicit lengths where NUL may occur. Token ids are int32_t.
+ * Lifetime     A session keeps a reading hold on its model; free sessions before models, models before their context.
+ * Errors       Calls return geul_status or NULL; the reason is in the context the object was made with. Each call that
+ *              loads, evaluates or generates begins by clearing that context's last failure.
+ * Threads      A model is read-only after loading and may serve sessions of several threads, each session with a
+ *              context of its own. A session belongs to one thread at a time.
+ */
+#ifndef GEUL_H
+#define GEUL_H
+
+#include "geul_tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "0.1.0" */
+GEUL_API const char *geul_version(void);
+
+/* --------------------------------------------------------------------------------------------------- tokenizer -- */
+
+struct geul_tokenizer;
+
+/* Matches regular expressions that are not among those geul has a scanner for. The geul command passes one made with
+ * PCRE2; an application that loads such a tokenizer supplies its own. */
+struct geul_regex_engine {
+    /* Compiled pattern (UTF-8, Unicode properties), or NULL with a message in error (size bytes). */
+    void *(*compile)(const char *pattern, size_t length, char *error, size_t size);
+    /* The first match at or after start in text: true and [*from, *to) in bytes. */
+    bool (*match)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to);
+    void (*free)(void *compiled);
+};
+
+/* Reads the tokenizer that a GGUF file carries. engine may be NULL. NULL on failure. */
+GEUL_API struct geul_tokenizer *geul_tokenizer_load(struct geul_context *ctx, const char *gguf_path,
+                                                    const struct geul_regex_engine *engine);
+GEUL_API void geul_tokenizer_free(struct geul_tokenizer *tok);
+/* Number of ids that have a text (padding rows of the model are not counted). */
+GEUL_API int32_t geul_tokenizer_size(const struct geul_tokenizer *tok);
+/* Splits any bytes (NUL and broken UTF-8 included) into ids. *ids is allocated, freed by geul_tokens_free().
+ * parse_special: texts such as "<|endoftext|>" become their id (as HF does); otherwise they are ordinary text.
+ * Safe to call from several threads on one tokenizer when each passes its own ctx. */
+GEUL_API enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
+                                        size_t length, bool parse_special, int32_t **ids, size_t *count);
+GEUL_API void geul_tokens_free(struct geul_context *ctx, int32_t *ids);
+/* The bytes of one id as they appear in a text; not NUL-terminated; length 0 for ids without one. Valid as long as
+ * tok. Special tokens give their text. */
+GEUL_API const char *geul_token_text(const struct geul_tokenizer *tok, int32_t id, size_t *length);
+GEUL_API bool geul_token_is_special(const struct geul_tokenizer *tok, int32_t id);
+/* The id whose exact text this is (special tokens included), -1 when there is none. */
+GEUL_API int32_t geul_token_find(const struct geul_tokenizer *tok, const char *text, size_t length);
+/* The token that ends a text (<|endoftext|>), -1 when the tokenizer has none. */
+GEUL_API int32_t geul_token_end(const struct geul_tokenizer *tok);
+/* Text of ids; allocated and NUL-terminated; free with geul_text_free(). NULL on failure. skip_special leaves special
+ * tokens out. */
+GEUL_API char *geul_detokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const int32_t *ids,
+                               size_t count, bool skip_special, size_t *length);
+GEUL_API void geul_text_free(struct geul_context *ctx, char *text);
+
+/* Streaming: bytes come in token by token, whole code points go out. A byte that can no longer become valid UTF-8 goes
+ * out as U+FFFD. Plain data, no memory of its own: zero it to start. */
+struct geul_utf8_stream {
+    unsigned char held[4];
+    int n_held;
+};
+/* Appends bytes; writes what is complete into out, which must hold 3 * (length + 4) bytes; returns its length. */
+GEUL_API size_t geul_utf8_push(struct geul_utf8_stream *s, const char *bytes, size_t length, char *out);
+/* The end of the text: what is held goes out as U+FFFD. out must hold 12 bytes. */
+GEUL_API size_t geul_utf8_finish(struct geul_utf8_stream *s, char *out);
+
+/* ------------------------------------------------------------------------------------------------------- model -- */
+
+struct geul_model;
+
+struct geul_model_options {
+    int n_threads;                         /* 0: one per core */
+    const struct geul_regex_engine *regex; /* for unusual tokenizers; may be NULL */
+    bool no_tokenizer;                     /* ids only */
+};
+
+/* The shape of a GPT-NeoX model. */
+struct geul_model_shape {
+    int n_layers, d_model, d_ff, n_heads, d_head;
+    int n_rot;     /* rotary dims per head */
+    int n_context; /* positions it was trained for */
+    int n_vocab;   /* rows of the embedding, padding included */
+    float norm_eps, rope_base;
+    bool parallel_residual;
+    enum geul_gelu gelu;
+    int64_t n_params;
+};
+
+/* Maps a GGUF file; weights stay in the file. options may be NULL. NULL on failure. */
+GEUL_API struct geul_model *geul_model_load(struct geul_context *ctx, const char *path,
+                                            const struct geul_model_options *options);
+GEUL_API void geul_model_free(struct geul_model *model);
+GEUL_API const struct geul_model_shape *geul_model_get_shape(const struct geul_model *model);
+/* NULL when the file has no tokenizer or it was not wanted. */
+GEUL_API const struct geul_tokenizer *geul_model_get_tokenizer(const struct geul_model *model);
+/* The chat template named or carried by the file: "koalpaca", "kullm", "kgoat", a template text, or NULL (a base
+ * model). */
+GEUL_API const char *geul_model_get_template(const struct geul_model *model);
+/* general.name of the file, "" when it has none. */
+GEUL_API const char *geul_model_get_name(const struct geul_model *model);
+
+/* ----------------------------------------------------------------------------------------------------- session -- */
+
+struct geul_session;
+
+struct geul_session_options {
+    int n_context;             /* positions per sequence; 0: the model's */
+    int n_sequences;           /* independent texts in the cache; 0: 1 */
+    int n_batch;               /* most tokens computed at once; 0: 512 */
+    enum geul_type cache_type; /* GEUL_TYPE_F32 (0) or GEUL_TYPE_F16 */
+};
+
+/* KV cache and working memory for evaluating texts. options may be NULL (f16 cache). NULL on failure. */
+GEUL_API struct geul_session *geul_session_new(struct geul_context *ctx, const struct geul_model *model,
+                                               const struct geul_session_options *options);
+GEUL_API void geul_session_free(struct geul_session *s);
+GEUL_API const struct geul_model *geul_session_model(const struct geul_session *s);
+GEUL_API struct geul_context *geul_session_context(const struct geul_session *s);
+/* Tokens that sequence seq holds, and how many it can. */
+GEUL_API int geul_session_length(const struct geul_session *s, int seq);
+GEUL_API int geul_session_capacity(const struct geul_session *s);
+/* Bytes of the KV cache. */
+GEUL_API size_t geul_session_cache_bytes(const struct geul_session *s);
+
+/* A token to append to a sequence. */
+struct geul_batch_item {
+    int32_t token;
+    int32_t seq;
+    bool want_logits;
+};
+/* Called once per item that wants logits, in order: n_vocab floats, valid during the call. false stops. */
+typedef bool (*geul_logits_callback)(void *user, int item, const float *logits, int n_vocab);
+
+/* Appends items to their sequences and computes them together, in pieces of n_batch. Logits of sequences do not depend
+ * on their neighbours in the batch beyond rounding. On failure the sequences keep their old lengths. */
+GEUL_API enum geul_status geul_session_eval(struct geul_session *s, const struct geul_batch_item *items, int n,
+                                            geul_logits_callback callback, void *user);
+/* The common case: appends n tokens to seq; *logits (n_vocab floats of the last token) is valid until the next call on
+ * s. logits may be NULL. */
+GEUL_API enum geul_status geul_session_append(struct geul_session *s, int seq, const int32_t *tokens, int n,
+                                              const float **logits);
+/* Forgets everything from position length on. Longer than the sequence: no effect. */
+GEUL_API void geul_session_truncate(struct geul_session *s, int seq, int length);
+/* Makes sequence to an exact copy of sequence from. */
+GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, int to);
+
+/* ---------------------------------------------------------------------------------------------------- sampling -- */
+
+struct geul_sampling {
+    float temperature;       /* <= 0: greedy */
+    int top_k;               /* 0: off */
+    float top_p;             /* 1: off */
+    float min_p;             /* 0: off */
+    float typical_p;         /* 1: off */
+    float repeat_penalty;    /* 1: off; logits of seen tokens are divided (> 0) or multiplied (< 0) by it */
+    float presence_penalty;  /* 0: off; subtracted once per seen token */
+    float frequency_penalty; /* 0: off; subtracted per occurrence */
+    int penalty_last_n;      /* how many tokens count as seen; -1: all */
+    uint64_t seed;
+};
+
+/* Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalties over the last 64 tokens, seed 0. */
+GEUL_API struct geul_sampling geul_sampling_default(void);
+
+struct geul_sampler;
+/* n_allowed: ids from n_allowed on (padding rows) are never chosen. NULL on failure. */
+GEUL_API struct geul_sampler *geul_sampler_new(struct geul_context *ctx, const struct geul_sampling *sampling,
+                                               int n_vocab, int n_allowed);
+GEUL_API void geul_sampler_free(struct geul_sampler *sampler);
+/* Chooses the next token and remembers it. Same seed, logits and history: same token on every platform. -1 when no
+ * logit is finite. Filters run in the order: penalties, top-k, typical, top-p, min-p, temperature. */
+GEUL_API int32_t geul_sampler_next(struct geul_sampler *sampler, const float *logits);
+/* Tells the sampler of a token it did not choose (the prompt), for the penalties. */
+GEUL_API void geul_sampler_accept(struct geul_sampler *sampler, int32_t token);
+/* Forgets the history and starts the random numbers again from seed. */
+GEUL_API void geul_sampler_reset(struct geul_sampler *sampler, uint64_t seed);
+
+/* -------------------------------------------------------------------------------------------------- generation -- */
+
+enum geul_stop_reason { GEUL_STOP_LENGTH, GEUL_STOP_END_TOKEN, GEUL_STOP_STRING, GEUL_STOP_CONTEXT, GEUL_STOP_CALLER };
+
+struct geul_generation {
+    const struct geul_sampling *sampling; /* NULL: the default */
+    int max_tokens;                       /* <= 0: until something else stops it */
+    const char *const *stop;              /* strings that end the text; never printed, not even partly */
+    int n_stop;
+    bool ignore_end_token;
+    int seq; /* sequence of the session to continue */
+    /* Whole code points as they become certain; false stops. May be NULL. */
+    bool (*on_text)(void *user, const char *text, size_t length);
+    /* After each evaluated piece of the prompt; false stops. May be NULL. */
+    bool (*on_prompt)(void *user, int done, int total);
+    void *user;
+};
+
+struct geul_generation_result {
+    enum geul_stop_reason reason;
+    int n_prompt, n_reused, n_generated; /* reused: prompt tokens that the session still held */
+    double prompt_seconds, generation_seconds;
+    int32_t *tokens; /* generated ids, end token included; free with geul_tokens_free() */
+    char *text;      /* the whole continuation; free with geul_text_free() */
+    size_t text_length;
+};
+
+/* Continues prompt. The longest prefix of the prompt's tokens that the session already holds is not computed again.
+ * result may be NULL. The session then holds the prompt and the continuation. */
+GEUL_API enum geul_status geul_generate(struct geul_session *s, const char *prompt, const struct geul_generation *how,
+                                        struct geul_generation_result *result);
+/* The same for ids. */
+GEUL_API enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, int n,
+                                            const struct geul_generation *how, struct geul_generation_result *result);
+
+/* --------------------------------------------------------------------------------------------------- templates -- */
+
+struct geul_turn {
+    const char *question;
+    const char *answer; /* NULL for the turn that waits for its answer */
+};
+/* A prompt template: "koalpaca", "kullm", "kgoat", or a text holding {instruction} and, for finished turns, {output}
+ * (and {input} if it takes one). NULL when it holds no {instruction}. */
+struct geul_template;
+GEUL_API struct geul_template *geul_template_new(struct geul_context *ctx, const char *name_or_text);
+GEUL_API void geul_template_free(struct geul_template *t);
+GEUL_API const char *geul_template_name(const struct geul_template *t);
+/* The prompt for a conversation of n turns; the last one has no answer. input (extra context) may be NULL. Finished
+ * turns end with <|endoftext|>. Allocated; free with geul_text_free(). NULL on failure. */
+GEUL_API char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t,
+                                   const struct geul_turn *turns, int n, const char *input);
+/* The strings that end an answer under this template; *n of them. */
+GEUL_API const char *const *geul_template_stops(const struct geul_template *t, int *n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
