@@ -15,6 +15,7 @@ os.environ.update(ATEN_CPU_CAPABILITY="default", MKL_CBWR="COMPATIBLE", OMP_NUM_
                   HF_HUB_OFFLINE="1")
 
 import collections
+import itertools
 import json
 import shutil
 
@@ -30,23 +31,24 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS, LR, BETAS, EPS, DECAY = 10, 1e-3, (0.9, 0.95), 1e-8, 0.1
 GREEDY = 64
 
-# name: heads x d_head, layers, d_ff, vocabulary rows, rotary_pct, and what is particular. `weights` names the file form.
+# name: heads x d_head, layers, d_ff, vocabulary rows, rotary_pct, and what is particular.
+# `weights` names the file form; `seed` is the first one tried.
 CASES = {
-    "parallel":    dict(heads=2, d_head=16, layers=2, d_ff=64, vocab=64, pct=0.5, T=32, train=True),
-    "sequential":  dict(heads=2, d_head=16, layers=2, d_ff=64, vocab=64, pct=0.25, T=28, train=True, parallel=False,
+    "parallel":    dict(seed=1091, heads=2, d_head=16, layers=2, d_ff=64, vocab=64, pct=0.5, T=32, train=True),
+    "sequential":  dict(seed=2952, heads=2, d_head=16, layers=2, d_ff=64, vocab=64, pct=0.25, T=28, train=True, parallel=False,
                         act="gelu_new", v4=True),
-    "odd_sizes":   dict(heads=3, d_head=16, layers=1, d_ff=80, vocab=72, pct=1.0, T=24, train=True, act="gelu_fast",
+    "odd_sizes":   dict(seed=3009, heads=3, d_head=16, layers=1, d_ff=80, vocab=72, pct=1.0, T=24, train=True, act="gelu_fast",
                         v4=True, base=5000, eps=1e-3),
-    "quantizable": dict(heads=2, d_head=32, layers=1, d_ff=128, vocab=96, pct=0.5, T=40, weights="safetensors_sharded"),
-    "head64_bf16": dict(heads=2, d_head=64, layers=1, d_ff=64, vocab=64, pct=0.25, T=32, dtype=torch.bfloat16,
+    "quantizable": dict(seed=4008, heads=2, d_head=32, layers=1, d_ff=128, vocab=96, pct=0.5, T=40, weights="safetensors_sharded"),
+    "head64_bf16": dict(seed=5007, heads=2, d_head=64, layers=1, d_ff=64, vocab=64, pct=0.25, T=32, dtype=torch.bfloat16,
                         weights="safetensors_sharded", parallel=False, act="gelu_new"),
-    "head80_f16":  dict(heads=2, d_head=80, layers=1, d_ff=32, vocab=64, pct=0.25, T=24, dtype=torch.float16,
+    "head80_f16":  dict(seed=6011, heads=2, d_head=80, layers=1, d_ff=32, vocab=64, pct=0.25, T=24, dtype=torch.float16,
                         weights="bin", v4=True, old_buffers=True),
-    "head128_f16": dict(heads=1, d_head=128, layers=1, d_ff=32, vocab=64, pct=0.5, T=24, dtype=torch.float16,
+    "head128_f16": dict(seed=7047, heads=1, d_head=128, layers=1, d_ff=32, vocab=64, pct=0.5, T=24, dtype=torch.float16,
                         weights="bin_sharded", v4=True),
-    "head256_bf16": dict(heads=1, d_head=256, layers=1, d_ff=32, vocab=48, pct=0.25, T=24, dtype=torch.bfloat16,
+    "head256_bf16": dict(seed=8245, heads=1, d_head=256, layers=1, d_ff=32, vocab=48, pct=0.25, T=24, dtype=torch.bfloat16,
                          coarse=True),
-    "full":        dict(heads=2, d_head=16, layers=2, d_ff=64, vocab=448, pct=0.5, T=0, weights="safetensors_sharded",
+    "full":        dict(seed=9000, heads=2, d_head=16, layers=2, d_ff=64, vocab=448, pct=0.5, T=0, weights="safetensors_sharded",
                         v4=True, tokenizer=True),
 }
 TORCH_NAME = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -99,8 +101,8 @@ def random_weights(c, seed):
         p = f"gpt_neox.layers.{i}."
         norm(p + "input_layernorm")
         norm(p + "post_attention_layernorm")
-        linear(p + "attention.query_key_value", 3 * hidden, hidden, 1.3)
-        linear(p + "attention.dense", hidden, hidden, 1.2)
+        linear(p + "attention.query_key_value", 3 * hidden, hidden, 1.6)
+        linear(p + "attention.dense", hidden, hidden, 2.5)
         linear(p + "mlp.dense_h_to_4h", ff, hidden, 1.3)
         linear(p + "mlp.dense_4h_to_h", hidden, ff, 1.5)
     norm("gpt_neox.final_layer_norm")
@@ -187,6 +189,10 @@ def greedy(model, tokens, usable):
     return ids[len(tokens):], margin, padding_won
 
 
+def longest_run(ids):
+    return max(len(list(g)) for _, g in itertools.groupby(ids))
+
+
 def save_npy(path, array, dtype):
     np.save(path, np.ascontiguousarray(array, dtype=dtype))
 
@@ -221,8 +227,8 @@ def write_training(folder, tokens):
                 "on 2-D tensors only, no clipping, constant rate\n")
 
 
-def make_case(name, c, case_index):
-    """Write tests/golden/<name>/, trying seeds until the greedy continuation has no near tie."""
+def make_case(name, c):
+    """Write tests/golden/<name>/. Takes the first seed from c["seed"] on whose greedy continuation has no near tie."""
     folder = os.path.join(HERE, name)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
@@ -231,7 +237,7 @@ def make_case(name, c, case_index):
     if c.get("tokenizer"):
         usable, text_ids = make_tok.write_full_tokenizer(folder)
     floor = 2e-3 if c.get("dtype", torch.float32) == torch.float32 else 1e-2
-    for seed in range(1000 * (case_index + 1), 1000 * (case_index + 1) + 200):
+    for seed in range(c["seed"], c["seed"] + 1000):
         w = random_weights(c, seed)
         if c.get("old_buffers"):
             old_buffers(c, w)
@@ -239,7 +245,7 @@ def make_case(name, c, case_index):
         tokens = text_ids or np.random.default_rng(seed + 500).integers(0, usable, c["T"]).tolist()
         model = load(folder)
         ids, margin, padding_won = greedy(model, tokens, usable)
-        varied = len(set(ids)) >= 12
+        varied = len(set(ids)) >= 20 and longest_run(ids) <= 4
         if margin > floor and varied and (padding_won or not text_ids) and not (text_ids and 2 in ids):
             break
     else:
@@ -263,8 +269,8 @@ def main():
     torch.set_num_threads(1)
     torch.backends.mkldnn.enabled = False
     torch.use_deterministic_algorithms(True)
-    for i, (name, c) in enumerate(CASES.items()):
-        make_case(name, c, i)
+    for name, c in CASES.items():
+        make_case(name, c)
     with open(os.path.join(HERE, "cases.tsv"), "w", encoding="utf-8") as f:
         f.write("case\tdtype\ttokens\tvocab\tusable\ttrain\n")
         for name, c in CASES.items():
