@@ -563,6 +563,10 @@ int main(int argc, char **argv)
     for (int k = 0; k < counts[SKIPPED]; k++)
         printf("skipped: %s: %s\n", skips[k].name, skips[k].reason);
     free(skips);
+    if (counts[PASSED] + counts[FAILED] + counts[SKIPPED] == 0) {
+        printf("FAIL  no test of that name\n");
+        counts[FAILED]++;
+    }
     printf("%d passed, %d failed, %d skipped\n", counts[PASSED], counts[FAILED], counts[SKIPPED]);
     return counts[FAILED] ? 1 : 0;
 }

@@ -1,0 +1,68 @@
+# The front door. Everything here is a short name for a CMake preset or a script; see `make help`.
+PREFIX ?= /usr/local
+DESTDIR ?=
+FUZZ_SECONDS ?= 20
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+MODEL ?= share/geul-mini.gguf
+BENCH ?= --synthetic 1.3b:q8_0 -p 256 -n 32 -r 3
+
+# $(call build,PRESET,FOLDER): configures when there is nothing to build with yet, then builds.
+generator = $(if $(shell command -v ninja),Ninja,Unix Makefiles)
+define build
+	@test -f $(2)/build.ninja || test -f $(2)/Makefile || \
+	    { rm -f $(2)/CMakeCache.txt; cmake --preset $(1) -G "$(generator)" -Wno-dev; }
+	@cmake --build $(2) -j $(JOBS)
+endef
+
+.PHONY: help setup run build test debug asan clang fuzz bench install format clean
+
+help:
+	@echo 'make run       set up this machine, build, and chat with the shipped model'
+	@echo 'make test      set up, build, run every test (ARGS=... names parts: unit aarch64 tree scripts)'
+	@echo 'make build     leaves build/geul'
+	@echo 'make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo 'make debug     build-debug/, without optimisation'
+	@echo 'make asan      the tests under the address and undefined-behaviour sanitizers (build-asan/)'
+	@echo 'make clang     build with clang (build-clang/)'
+	@echo 'make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) each (build-fuzz/, needs clang)'
+	@echo 'make bench     geul bench $(BENCH)      (BENCH=...)'
+	@echo 'make format    clang-format over all sources'
+	@echo 'make clean     removes the build folders'
+
+setup:
+	@tools/setup
+
+run: build
+	@tools/start $(MODEL)
+
+build: setup
+	$(call build,release,build)
+
+test: build
+	@tests/run build $(ARGS)
+
+debug: setup
+	$(call build,debug,build-debug)
+
+asan: setup
+	$(call build,asan,build-asan)
+	@tests/run build-asan unit scripts
+
+clang: setup
+	$(call build,clang,build-clang)
+
+fuzz: setup
+	$(call build,fuzz,build-fuzz)
+	@tests/fuzz/run_fuzz build-fuzz $(FUZZ_SECONDS)
+
+bench: build
+	build/geul bench $(BENCH)
+
+install: build
+	DESTDIR=$(DESTDIR) cmake --install build --prefix $(PREFIX)
+
+format:
+	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build build-debug build-asan build-clang build-fuzz build-aarch64

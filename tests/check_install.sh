@@ -1,0 +1,59 @@
+#!/bin/bash
+# Installs to a scratch folder, then compiles and runs a program against it by pkg-config and by find_package(Geul).
+set -eu
+cd "$(dirname "$0")/.."
+build=${GEUL_BUILD:-$PWD/build}
+if ! grep -q '^GEUL_SANITIZE:[A-Z]*=$' "$build/CMakeCache.txt"; then
+    echo "a sanitized library is not for installing"
+    exit 77
+fi
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+DESTDIR=$scratch/root cmake --install "$build" --prefix /opt/geul >"$scratch/log" || { cat "$scratch/log"; exit 1; }
+prefix=$scratch/root/opt/geul
+lib=$(dirname "$(find "$prefix" -name libgeul.a)")
+for file in bin/geul include/geul.h include/geul_tensor.h include/geul_types.def; do
+    [ -f "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
+done
+
+mkdir "$scratch/consumer"
+cat >"$scratch/consumer/consumer.c" <<'END'
+#include <geul.h>
+#include <stdio.h>
+int main(void)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_model *model = geul_model_load(ctx, "/nonexistent.gguf", NULL);
+    printf("geul %s: %s\n", geul_version(), geul_error(ctx));
+    geul_context_free(ctx);
+    return model != NULL;
+}
+END
+cat >"$scratch/consumer/CMakeLists.txt" <<'END'
+cmake_minimum_required(VERSION 3.20)
+project(consumer LANGUAGES C)
+find_package(Geul 0.1 REQUIRED)
+add_executable(consumer consumer.c)
+target_link_libraries(consumer Geul::geul)
+END
+
+export PKG_CONFIG_PATH=$lib/pkgconfig
+check() # check HOW PROGRAM
+{
+    local said
+    said=$(LD_LIBRARY_PATH=$lib "$2") || { echo "$1: the program failed: $said"; exit 1; }
+    case $said in
+    "geul $(pkg-config --modversion geul): "*/nonexistent.gguf*) echo "$1: $said" ;;
+    *) echo "$1: unexpected output: $said"; exit 1 ;;
+    esac
+}
+cd "$scratch/consumer"
+# shellcheck disable=SC2046
+"${CC:-cc}" consumer.c -o by-pkg-config $(pkg-config --cflags --libs geul)
+check "pkg-config" ./by-pkg-config
+# shellcheck disable=SC2046
+"${CC:-cc}" consumer.c -o static $(pkg-config --cflags geul) "$lib/libgeul.a" $(pkg-config --static --libs-only-l geul | sed 's/-lgeul//')
+check "libgeul.a" ./static
+cmake -S . -B by-cmake -DCMAKE_PREFIX_PATH="$prefix" >"$scratch/log" && cmake --build by-cmake >>"$scratch/log" ||
+    { cat "$scratch/log"; exit 1; }
+check "find_package" by-cmake/consumer
