@@ -1,0 +1,187 @@
+/* model.c: loading: maps the file, puts every weight on its device, reads tokenizer and template. */
+#include "models/model.h"
+
+#include "core/os.h"
+#include "tokenizer/tokenizer.h"
+
+#include <string.h>
+
+const char *geul_version(void)
+{
+    return GEUL_VERSION;
+}
+
+struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer)
+{
+    return layer < m->first_device_layers ? m->devices[0] : m->devices[m->n_devices - 1];
+}
+
+/* A leaf for a tensor of the file: in place where the device can read the mapping, else a copy on the device. */
+static struct geul_tensor *place_weight(void *user, const struct geul_gguf_tensor *t, int layer)
+{
+    struct geul_model *m = user;
+    struct geul_device *device = geul_model_layer_device(m, layer);
+    struct geul_buffer *b = &m->buffers[m->n_buffers];
+    enum geul_status status;
+    if (device->backend->buffer_wrap) {
+        void *mapped = (void *)(uintptr_t)t->data; /* read-only; no operation writes to a weight */
+        status = device->backend->buffer_wrap(m->own, device, mapped, t->bytes, b);
+    } else {
+        status = device->backend->buffer_new(m->own, device, t->bytes, b);
+        if (status == GEUL_OK)
+            device->backend->upload(b, b->base, t->data, t->bytes);
+    }
+    if (status != GEUL_OK)
+        return NULL;
+    m->n_buffers++;
+    return geul_leaf(m->own, t->type, t->n_dims, t->shape, t->name, b, b->base);
+}
+
+/* Chat templates in files are Jinja programs; the three families are told by the words that only they use. */
+static const char *known_template(const char *text, size_t n)
+{
+    static const struct {
+        const char *mark, *name;
+    } marks[] = {{"### 질문:", "koalpaca"}, {"### 명령어:", "kullm"}, {"정답:", "kgoat"}};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        size_t length = strlen(marks[i].mark);
+        for (size_t at = 0; at + length <= n; at++)
+            if (memcmp(text + at, marks[i].mark, length) == 0)
+                return marks[i].name;
+    }
+    return NULL;
+}
+
+/* Fills name and template_text from the file's keys. */
+static enum geul_status read_labels(struct geul_context *ctx, struct geul_model *m)
+{
+    const char *s;
+    size_t n;
+    bool named = geul_gguf_string(m->file, "general.name", &s, &n);
+    m->name = geul_strndup(ctx, named ? s : "", named ? n : 0);
+    if (!m->name)
+        return GEUL_ERROR_MEMORY;
+    if (geul_gguf_string(m->file, "geul.template", &s, &n)) {
+        m->template_text = geul_strndup(ctx, s, n);
+        return m->template_text ? GEUL_OK : GEUL_ERROR_MEMORY;
+    }
+    if (!geul_gguf_string(m->file, "tokenizer.chat_template", &s, &n))
+        return GEUL_OK;
+    const char *known = known_template(s, n);
+    if (!known) {
+        geul_log(ctx, GEUL_LOG_WARN,
+                 "%s: its chat template is a program geul does not run; name one of the built-in "
+                 "templates or write one with {instruction} and {output}",
+                 geul_gguf_path(m->file));
+        return GEUL_OK;
+    }
+    m->template_text = geul_strndup(ctx, known, strlen(known));
+    return m->template_text ? GEUL_OK : GEUL_ERROR_MEMORY;
+}
+
+/* Opens path and binds everything into m; on failure m is partly filled and ctx has the reason. */
+static enum geul_status load(struct geul_context *ctx, struct geul_model *m, const char *path,
+                             const struct geul_model_options *options)
+{
+    m->file = geul_gguf_open(ctx, path);
+    if (!m->file)
+        return geul_error_status(ctx);
+    m->buffers = geul_alloc(ctx, (size_t)geul_gguf_tensor_count(m->file) + 1, sizeof *m->buffers); /* + tied output */
+    m->own = geul_context_new_like(ctx);
+    if (!m->buffers || !m->own) {
+        geul_fail_memory(ctx, sizeof *m);
+        return GEUL_ERROR_MEMORY;
+    }
+    enum geul_status status = geul_neox_bind(m->own, m->file, &m->neox, place_weight, m);
+    if (status != GEUL_OK)
+        return geul_fail_from(ctx, m->own);
+    status = read_labels(ctx, m);
+    if (status != GEUL_OK || options->no_tokenizer || !geul_gguf_has_tokenizer(m->file))
+        return status;
+    m->tokenizer = geul_tokenizer_from_gguf(ctx, m->file, options->regex);
+    if (!m->tokenizer)
+        return geul_error_status(ctx);
+    if (geul_tokenizer_size(m->tokenizer) > m->neox.shape.n_vocab)
+        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the tokenizer has %d ids but the embedding only %d rows", path,
+                         geul_tokenizer_size(m->tokenizer), m->neox.shape.n_vocab);
+    return GEUL_OK;
+}
+
+struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
+                                      const struct geul_model_options *options, struct geul_device *const *devices,
+                                      int n_devices, int first_layers)
+{
+    static const struct geul_model_options defaults = {0};
+    options = options ? options : &defaults;
+    geul_error_clear(ctx);
+    struct geul_model *m = geul_alloc(ctx, 1, sizeof *m);
+    if (!m)
+        return NULL;
+    m->ctx = ctx;
+    m->n_devices = n_devices;
+    m->first_device_layers = first_layers;
+    for (int d = 0; d < n_devices && d < GEUL_MAX_DEVICES; d++)
+        m->devices[d] = devices[d];
+    if (n_devices == 0) {
+        m->devices[0] = m->own_cpu = geul_cpu_open(ctx, options->n_threads);
+        m->n_devices = 1;
+    }
+    if (!m->devices[0] || load(ctx, m, path, options) != GEUL_OK) {
+        geul_model_free(m);
+        return NULL;
+    }
+    return m;
+}
+
+struct geul_model *geul_model_load(struct geul_context *ctx, const char *path, const struct geul_model_options *options)
+{
+    return geul_model_load_on(ctx, path, options, NULL, 0, 0);
+}
+
+void geul_model_free(struct geul_model *m)
+{
+    if (!m)
+        return;
+    struct geul_context *ctx = m->ctx;
+    for (int64_t i = 0; i < m->n_buffers; i++)
+        m->buffers[i].device->backend->buffer_free(m->own, &m->buffers[i]);
+    if (m->own_cpu)
+        geul_cpu_close(ctx, m->own_cpu);
+    geul_tokenizer_free(m->tokenizer);
+    geul_context_free(m->own);
+    geul_gguf_close(m->file);
+    geul_free(ctx, m->buffers);
+    geul_free(ctx, m->name);
+    geul_free(ctx, m->template_text);
+    geul_free(ctx, m);
+}
+
+const struct geul_model_shape *geul_model_get_shape(const struct geul_model *m)
+{
+    return &m->neox.shape;
+}
+
+const struct geul_tokenizer *geul_model_get_tokenizer(const struct geul_model *m)
+{
+    return m->tokenizer;
+}
+
+const char *geul_model_get_template(const struct geul_model *m)
+{
+    return m->template_text;
+}
+
+const char *geul_model_get_name(const struct geul_model *m)
+{
+    return m->name;
+}
+
+const struct geul_gguf *geul_model_file(const struct geul_model *m)
+{
+    return m->file;
+}
+
+int geul_model_usable_vocab(const struct geul_model *m)
+{
+    return m->tokenizer ? geul_tokenizer_size(m->tokenizer) : m->neox.shape.n_vocab;
+}

@@ -1,0 +1,37 @@
+/* model.h: a loaded model: the mapped file, its weights on their devices, its tokenizer. */
+#ifndef GEUL_MODEL_H
+#define GEUL_MODEL_H
+
+#include "models/neox.h"
+
+#include "core/schedule.h"
+
+struct geul_model {
+    struct geul_context *ctx; /* the caller's, for errors while loading and for memory */
+    struct geul_context *own; /* holds the weight leaves */
+    struct geul_gguf *file;
+    struct geul_tokenizer *tokenizer;
+    struct geul_neox neox;
+    struct geul_device *devices[GEUL_MAX_DEVICES];
+    int n_devices;
+    struct geul_device *own_cpu;
+    int first_device_layers;     /* layers from this one on live on the last device */
+    struct geul_buffer *buffers; /* one per tensor of the file */
+    int64_t n_buffers;
+    char *name;
+    char *template_text; /* NULL: a base model */
+};
+
+/* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the
+ * other layers on the last device. n_devices 0: a CPU device of its own. */
+struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
+                                      const struct geul_model_options *options, struct geul_device *const *devices,
+                                      int n_devices, int first_layers);
+/* The device of a layer's weights and cache. */
+struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
+/* The open file, for programs that show its keys. */
+const struct geul_gguf *geul_model_file(const struct geul_model *m);
+/* Ids from here on are padding rows and never sampled. */
+int geul_model_usable_vocab(const struct geul_model *m);
+
+#endif

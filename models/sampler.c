@@ -1,0 +1,291 @@
+/* sampler.c: from logits to a token. Uses only IEEE additions, multiplications and divisions, so that the same seed
+ * gives the same text on every machine. */
+#include "geul.h"
+
+#include "core/context.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct candidate {
+    int32_t id;
+    float logit;
+    double p; /* probability, or whatever the filter in work sorts by */
+};
+
+struct geul_sampler {
+    struct geul_context *ctx;
+    struct geul_sampling how;
+    int n_vocab, n_allowed;
+    uint64_t random; /* state of the generator */
+    struct candidate *candidates;
+    int32_t *history; /* ring of the last penalty_last_n tokens */
+    int n_history, most_history, oldest;
+    int *counts; /* per id, how often it stands in the history */
+};
+
+struct geul_sampling geul_sampling_default(void)
+{
+    return (struct geul_sampling){.temperature = 0.8f,
+                                  .top_k = 40,
+                                  .top_p = 0.95f,
+                                  .min_p = 0.05f,
+                                  .typical_p = 1,
+                                  .repeat_penalty = 1,
+                                  .penalty_last_n = 64};
+}
+
+/* -------------------------------------------------------------------------------------------- portable numbers -- */
+
+/* e^x for x <= 0, to about 1e-15; the C library's may differ by a bit from machine to machine. */
+static double portable_exp(double x)
+{
+    if (!(x > -700))
+        return 0;
+    const double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
+    int k = (int)(x * 1.4426950408889634 - 0.5);
+    double r = (x - k * ln2_high) - k * ln2_low, term = 1, sum = 1; /* |r| <= 0.35 */
+    for (int i = 1; i <= 14; i++) {
+        term *= r / i;
+        sum += term;
+    }
+    return ldexp(sum, k);
+}
+
+/* ln x for x >= 1, by Newton's method on portable_exp(). */
+static double portable_log(double x)
+{
+    int k;
+    double m = frexp(x, &k), y = k * 0.6931471805599453 + (m - 1);
+    for (int i = 0; i < 6; i++)
+        y += x * portable_exp(-y) - 1;
+    return y;
+}
+
+/* The next number in [0, 1). (splitmix64, Steele et al. 2014) */
+static double uniform(struct geul_sampler *s)
+{
+    uint64_t z = s->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+
+struct geul_sampler *geul_sampler_new(struct geul_context *ctx, const struct geul_sampling *sampling, int n_vocab,
+                                      int n_allowed)
+{
+    struct geul_sampling how = sampling ? *sampling : geul_sampling_default();
+    if (n_vocab < 1 || n_allowed < 1 || n_allowed > n_vocab || how.top_k < 0 || how.penalty_last_n < -1 ||
+        !(how.repeat_penalty > 0) || !(how.top_p >= 0) || !(how.typical_p >= 0) || !(how.min_p >= 0)) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                  "sampling needs top-k >= 0, top-p, min-p, typical-p >= 0, a repeat penalty > 0 and a vocabulary");
+        return NULL;
+    }
+    struct geul_sampler *s = geul_alloc(ctx, 1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->ctx = ctx;
+    s->how = how;
+    s->n_vocab = n_vocab;
+    s->n_allowed = n_allowed;
+    s->most_history = how.penalty_last_n < 0 ? 1 << 20 : how.penalty_last_n;
+    s->candidates = geul_alloc(ctx, (size_t)n_allowed, sizeof *s->candidates);
+    s->history = geul_alloc(ctx, (size_t)s->most_history, sizeof *s->history);
+    s->counts = geul_alloc(ctx, (size_t)n_vocab, sizeof *s->counts);
+    if (!s->candidates || !s->history || !s->counts) {
+        geul_sampler_free(s);
+        return NULL;
+    }
+    geul_sampler_reset(s, how.seed);
+    return s;
+}
+
+void geul_sampler_free(struct geul_sampler *s)
+{
+    if (!s)
+        return;
+    geul_free(s->ctx, s->candidates);
+    geul_free(s->ctx, s->history);
+    geul_free(s->ctx, s->counts);
+    geul_free(s->ctx, s);
+}
+
+void geul_sampler_reset(struct geul_sampler *s, uint64_t seed)
+{
+    s->random = seed;
+    s->n_history = s->oldest = 0;
+    memset(s->counts, 0, (size_t)s->n_vocab * sizeof *s->counts);
+}
+
+void geul_sampler_accept(struct geul_sampler *s, int32_t token)
+{
+    if (s->most_history == 0 || token < 0 || token >= s->n_vocab)
+        return;
+    if (s->n_history == s->most_history) {
+        s->counts[s->history[s->oldest]]--;
+        s->history[s->oldest] = token;
+        s->oldest = (s->oldest + 1) % s->most_history;
+    } else {
+        s->history[s->n_history++] = token;
+    }
+    s->counts[token]++;
+}
+
+/* ------------------------------------------------------------------------------------------------------ filters -- */
+
+/* Better first: higher p, then lower id, so that the order is total. */
+static int by_p(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->p != y->p)
+        return x->p > y->p ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static void sort_by_p(struct candidate *c, int n)
+{
+    qsort(c, (size_t)n, sizeof *c, by_p);
+}
+
+/* Moves root of a heap whose root is the worst candidate down to its place. */
+static void sift_down(struct candidate *heap, int n, int root)
+{
+    for (int child; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && by_p(&heap[child + 1], &heap[child]) > 0)
+            child++;
+        if (by_p(&heap[root], &heap[child]) >= 0)
+            return;
+        struct candidate t = heap[root];
+        heap[root] = heap[child];
+        heap[child] = t;
+    }
+}
+
+/* Keeps the k best of n by logit, best first; returns how many there are. */
+static int keep_top_k(struct candidate *c, int n, int k)
+{
+    for (int i = 0; i < n; i++)
+        c[i].p = c[i].logit;
+    if (k > 0 && k < n) {
+        for (int i = k / 2 - 1; i >= 0; i--)
+            sift_down(c, k, i);
+        for (int i = k; i < n; i++)
+            if (by_p(&c[i], &c[0]) < 0) {
+                c[0] = c[i];
+                sift_down(c, k, 0);
+            }
+        n = k;
+    }
+    sort_by_p(c, n);
+    return n;
+}
+
+/* p of sorted candidates from their logits; returns ln of the normalizer relative to the best logit. */
+static double softmax(struct candidate *c, int n, double inverse_temperature)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += c[i].p = portable_exp(((double)c[i].logit - (double)c[0].logit) * inverse_temperature);
+    for (int i = 0; i < n; i++)
+        c[i].p /= sum;
+    return portable_log(sum);
+}
+
+/* Locally typical sampling: keeps the candidates whose surprise is nearest to the entropy, until they hold typical_p of
+ * the probability. (Meister et al. 2022) */
+static int keep_typical(struct candidate *c, int n, double typical_p)
+{
+    double log_sum = softmax(c, n, 1), entropy = 0;
+    float best = c[0].logit;
+    for (int i = 0; i < n; i++)
+        entropy += c[i].p * (log_sum - ((double)c[i].logit - (double)best));
+    for (int i = 0; i < n; i++)
+        c[i].p = -fabs(log_sum - ((double)c[i].logit - (double)best) - entropy);
+    sort_by_p(c, n);
+    double mass = 0;
+    int kept = 0;
+    while (kept < n && mass < typical_p)
+        mass += portable_exp((double)c[kept++].logit - (double)best - log_sum);
+    return keep_top_k(c, kept, 0);
+}
+
+/* Keeps the best until they hold top_p of the probability; at least one. */
+static int keep_top_p(struct candidate *c, int n, double top_p)
+{
+    softmax(c, n, 1);
+    double mass = 0;
+    int kept = 0;
+    do
+        mass += c[kept++].p;
+    while (kept < n && mass < top_p);
+    return kept;
+}
+
+/* Keeps what is at least min_p times as probable as the best. */
+static int keep_min_p(struct candidate *c, int n, double min_p)
+{
+    int kept = 1;
+    while (kept < n && portable_exp((double)c[kept].logit - (double)c[0].logit) >= min_p)
+        kept++;
+    return kept;
+}
+
+/* The allowed ids with finite logits after penalties; returns their number. */
+static int gather(struct geul_sampler *s, const float *logits)
+{
+    const struct geul_sampling *how = &s->how;
+    int n = 0;
+    for (int id = 0; id < s->n_allowed; id++) {
+        float l = logits[id];
+        if (!isfinite(l))
+            continue;
+        int count = s->counts[id];
+        if (count > 0) {
+            l = l > 0 ? l / how->repeat_penalty : l * how->repeat_penalty;
+            l -= how->presence_penalty + how->frequency_penalty * (float)count;
+        }
+        s->candidates[n++] = (struct candidate){id, l, 0};
+    }
+    return n;
+}
+
+/* Draws one of n sorted candidates at the given temperature. */
+static int32_t draw(struct geul_sampler *s, int n)
+{
+    struct candidate *c = s->candidates;
+    softmax(c, n, 1.0 / (double)s->how.temperature);
+    double left = uniform(s);
+    int i = 0;
+    while (i < n - 1 && (left -= c[i].p) >= 0)
+        i++;
+    return c[i].id;
+}
+
+int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
+{
+    const struct geul_sampling *how = &s->how;
+    struct candidate *c = s->candidates;
+    int n = gather(s, logits);
+    if (n == 0)
+        return -1;
+    int32_t token;
+    if (!(how->temperature > 0)) {
+        keep_top_k(c, n, 1);
+        token = c[0].id;
+    } else {
+        n = keep_top_k(c, n, how->top_k);
+        if (how->typical_p < 1)
+            n = keep_typical(c, n, (double)how->typical_p);
+        if (how->top_p < 1)
+            n = keep_top_p(c, n, (double)how->top_p);
+        if (how->min_p > 0)
+            n = keep_min_p(c, n, (double)how->min_p);
+        token = draw(s, n);
+    }
+    geul_sampler_accept(s, token);
+    return token;
+}

@@ -1,0 +1,340 @@
+/* session.c: the KV cache with several sequences, and running the model's graph over batches of tokens. */
+#include "models/session.h"
+
+#include "core/os.h"
+
+#include <string.h>
+
+struct geul_session {
+    struct geul_context *ctx;    /* the caller's */
+    struct geul_context *leaves; /* cache tensors */
+    struct geul_context *graphs; /* the graph of the last batch shape; rebuilt when the shape changes */
+    const struct geul_model *model;
+    struct geul_runtime *runtime;
+    int n_context, n_sequences, n_batch;
+    enum geul_type cache_type;
+    struct geul_tensor **k, **v; /* per layer (S, H, P, D) */
+    struct geul_buffer *buffers; /* k and v of layer i at 2i and 2i + 1 */
+    int n_buffers;
+    size_t cache_bytes;
+    int *length;     /* per sequence */
+    int32_t *tokens; /* (S, P) */
+    int *planned;    /* per sequence: length after the batch in work */
+    struct geul_neox_inputs in;
+    struct geul_tensor *out; /* logits (R, V) of the current graph */
+    struct geul_graph *graph;
+    int graph_tokens, graph_rows;
+    int32_t *ids, *place, *rows;   /* host copies of the inputs, n_batch each (place 2 n_batch) */
+    struct geul_batch_item *items; /* n_batch, for geul_session_append() */
+    float *logits;                 /* one row */
+};
+
+/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+
+/* The cache tensor number i (k and v alternate) on the device of its layer. */
+static struct geul_tensor *new_cache(struct geul_session *s, int i)
+{
+    const struct geul_model_shape *shape = &s->model->neox.shape;
+    int64_t dims[4] = {s->n_sequences, shape->n_heads, s->n_context, shape->d_head};
+    size_t bytes;
+    if (!geul_shape_bytes(s->cache_type, 4, dims, &bytes)) {
+        geul_fail(s->ctx, GEUL_ERROR_MEMORY, "a cache of %d sequences of %d positions is too large", s->n_sequences,
+                  s->n_context);
+        return NULL;
+    }
+    struct geul_device *device = geul_model_layer_device(s->model, i / 2);
+    struct geul_buffer *b = &s->buffers[i];
+    if (device->backend->buffer_new(s->ctx, device, bytes, b) != GEUL_OK)
+        return NULL;
+    s->n_buffers = i + 1;
+    s->cache_bytes += bytes;
+    struct geul_tensor *t = geul_leaf(s->leaves, s->cache_type, 4, dims, i % 2 ? "v_cache" : "k_cache", b, b->base);
+    if (!t)
+        geul_fail_from(s->ctx, s->leaves);
+    return t;
+}
+
+static bool make_caches(struct geul_session *s)
+{
+    int n = s->model->neox.shape.n_layers;
+    for (int i = 0; i < n; i++) {
+        s->k[i] = new_cache(s, 2 * i);
+        s->v[i] = s->k[i] ? new_cache(s, 2 * i + 1) : NULL;
+        if (!s->v[i])
+            return false;
+    }
+    return true;
+}
+
+/* Allocates everything that hangs on s. */
+static bool make_parts(struct geul_session *s)
+{
+    struct geul_context *ctx = s->ctx;
+    size_t layers = (size_t)s->model->neox.shape.n_layers, batch = (size_t)s->n_batch;
+    s->leaves = geul_context_new_like(ctx);
+    s->graphs = geul_context_new_like(ctx);
+    if (!s->leaves || !s->graphs) {
+        geul_fail_memory(ctx, sizeof *s);
+        return false;
+    }
+    s->k = geul_alloc(ctx, layers, sizeof(struct geul_tensor *));
+    s->v = geul_alloc(ctx, layers, sizeof(struct geul_tensor *));
+    s->buffers = geul_alloc(ctx, 2 * layers, sizeof *s->buffers);
+    s->length = geul_alloc(ctx, (size_t)s->n_sequences, sizeof *s->length);
+    s->planned = geul_alloc(ctx, (size_t)s->n_sequences, sizeof *s->planned);
+    s->tokens = geul_alloc(ctx, (size_t)s->n_sequences * (size_t)s->n_context, sizeof *s->tokens);
+    s->ids = geul_alloc(ctx, batch, sizeof *s->ids);
+    s->place = geul_alloc(ctx, 2 * batch, sizeof *s->place);
+    s->rows = geul_alloc(ctx, batch, sizeof *s->rows);
+    s->items = geul_alloc(ctx, batch, sizeof *s->items);
+    s->logits = geul_alloc(ctx, (size_t)s->model->neox.shape.n_vocab, sizeof *s->logits);
+    if (!s->k || !s->v || !s->buffers || !s->length || !s->planned || !s->tokens || !s->ids || !s->place || !s->rows ||
+        !s->items || !s->logits)
+        return false;
+    s->runtime = geul_runtime_over(ctx, s->model->devices, s->model->n_devices);
+    return s->runtime && make_caches(s);
+}
+
+struct geul_session *geul_session_new(struct geul_context *ctx, const struct geul_model *model,
+                                      const struct geul_session_options *options)
+{
+    static const struct geul_session_options defaults = {.cache_type = GEUL_TYPE_F16};
+    const struct geul_session_options *o = options ? options : &defaults;
+    geul_error_clear(ctx);
+    if (o->n_context < 0 || o->n_sequences < 0 || o->n_batch < 0 || o->n_context > 1 << 24 ||
+        o->n_sequences > 1 << 16 || o->n_batch > 1 << 20) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a session of %d positions, %d sequences, batches of %d is out of range",
+                  o->n_context, o->n_sequences, o->n_batch);
+        return NULL;
+    }
+    if (geul_type_block(o->cache_type) != 1 || o->cache_type == GEUL_TYPE_I32) {
+        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "a cache of type %s is not possible; f16, bf16 and f32 are",
+                  geul_type_name(o->cache_type));
+        return NULL;
+    }
+    struct geul_session *s = geul_alloc(ctx, 1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->ctx = ctx;
+    s->model = model;
+    s->n_context = o->n_context ? o->n_context : model->neox.shape.n_context;
+    s->n_sequences = o->n_sequences ? o->n_sequences : 1;
+    s->n_batch = o->n_batch ? o->n_batch : 512;
+    s->cache_type = o->cache_type;
+    if (!make_parts(s)) {
+        geul_session_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void geul_session_free(struct geul_session *s)
+{
+    if (!s)
+        return;
+    struct geul_context *ctx = s->ctx;
+    geul_runtime_free(s->runtime);
+    for (int i = 0; i < s->n_buffers; i++)
+        s->buffers[i].device->backend->buffer_free(ctx, &s->buffers[i]);
+    void *parts[] = {s->k,   s->v,     s->buffers, s->length, s->planned, s->tokens,
+                     s->ids, s->place, s->rows,    s->items,  s->logits};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        geul_free(ctx, parts[i]);
+    geul_context_free(s->leaves);
+    geul_context_free(s->graphs);
+    geul_free(ctx, s);
+}
+
+const struct geul_model *geul_session_model(const struct geul_session *s)
+{
+    return s->model;
+}
+
+struct geul_context *geul_session_context(const struct geul_session *s)
+{
+    return s->ctx;
+}
+
+int geul_session_length(const struct geul_session *s, int seq)
+{
+    return seq >= 0 && seq < s->n_sequences ? s->length[seq] : 0;
+}
+
+int geul_session_capacity(const struct geul_session *s)
+{
+    return s->n_context;
+}
+
+size_t geul_session_cache_bytes(const struct geul_session *s)
+{
+    return s->cache_bytes;
+}
+
+const int32_t *geul_session_tokens(const struct geul_session *s, int seq)
+{
+    return s->tokens + (size_t)seq * (size_t)s->n_context;
+}
+
+int geul_session_batch(const struct geul_session *s)
+{
+    return s->n_batch;
+}
+
+int geul_session_sequences(const struct geul_session *s)
+{
+    return s->n_sequences;
+}
+
+/* --------------------------------------------------------------------------------------------------- evaluation -- */
+
+/* Makes the planned graph one of n_tokens tokens and n_rows rows of logits. */
+static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int n_rows)
+{
+    if (s->graph && s->graph_tokens == n_tokens && s->graph_rows == n_rows)
+        return GEUL_OK;
+    struct geul_context *g = s->graphs;
+    s->graph = NULL;
+    geul_context_reset(g);
+    s->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");
+    s->in.place = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "place");
+    s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");
+    s->out = geul_neox_forward(g, &s->model->neox, &s->in, s->k, s->v);
+    struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
+    if (!graph || geul_runtime_plan(s->runtime, graph) != GEUL_OK)
+        return geul_fail_from(s->ctx, g);
+    s->graph = graph;
+    s->graph_tokens = n_tokens;
+    s->graph_rows = n_rows;
+    return GEUL_OK;
+}
+
+/* Checks items and finds where each goes; s->planned gets the lengths after them. */
+static enum geul_status check_items(struct geul_session *s, const struct geul_batch_item *items, int n)
+{
+    int n_vocab = s->model->neox.shape.n_vocab;
+    memcpy(s->planned, s->length, (size_t)s->n_sequences * sizeof *s->planned);
+    for (int i = 0; i < n; i++) {
+        if (items[i].seq < 0 || items[i].seq >= s->n_sequences)
+            return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "item %d asks for sequence %d; the session has %d", i,
+                             items[i].seq, s->n_sequences);
+        if (items[i].token < 0 || items[i].token >= n_vocab)
+            return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "item %d is token %d; the model has ids 0 to %d", i,
+                             items[i].token, n_vocab - 1);
+        if (s->planned[items[i].seq]++ >= s->n_context)
+            return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "sequence %d is full: the session holds %d positions",
+                             items[i].seq, s->n_context);
+    }
+    return GEUL_OK;
+}
+
+/* Computes up to n_batch items whose places follow s->planned; hands out their logits. Items are numbered from
+ * first_item on. */
+static enum geul_status eval_piece(struct geul_session *s, const struct geul_batch_item *items, int n, int first_item,
+                                   geul_logits_callback callback, void *user)
+{
+    int n_rows = 0, n_vocab = s->model->neox.shape.n_vocab;
+    for (int i = 0; i < n; i++) {
+        int seq = items[i].seq, position = s->planned[seq]++;
+        s->ids[i] = items[i].token;
+        s->place[2 * i] = seq;
+        s->place[2 * i + 1] = position;
+        s->tokens[(size_t)seq * (size_t)s->n_context + (size_t)position] = items[i].token;
+        if (items[i].want_logits)
+            s->rows[n_rows++] = i;
+    }
+    bool wanted = n_rows > 0;
+    if (!wanted)
+        s->rows[n_rows++] = 0; /* a graph has at least one output row */
+    enum geul_status status = prepare_graph(s, n, n_rows);
+    if (status != GEUL_OK)
+        return status;
+    if (geul_tensor_write(s->in.ids, s->ids, (size_t)n * sizeof *s->ids) != GEUL_OK ||
+        geul_tensor_write(s->in.place, s->place, 2 * (size_t)n * sizeof *s->place) != GEUL_OK ||
+        geul_tensor_write(s->in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
+        geul_runtime_run(s->runtime, s->graph) != GEUL_OK) {
+        geul_fail_from(s->ctx, s->graphs);
+        s->graph = NULL;
+        return geul_error_status(s->ctx);
+    }
+    for (int r = 0; r < n_rows && wanted; r++) {
+        size_t row_bytes = (size_t)n_vocab * sizeof *s->logits;
+        const struct geul_buffer *b = s->out->buffer;
+        b->device->backend->download(b, (const char *)s->out->data + (size_t)r * row_bytes, s->logits, row_bytes);
+        if (callback && !callback(user, first_item + s->rows[r], s->logits, n_vocab))
+            return geul_fail(s->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+    }
+    return GEUL_OK;
+}
+
+enum geul_status geul_session_eval(struct geul_session *s, const struct geul_batch_item *items, int n,
+                                   geul_logits_callback callback, void *user)
+{
+    geul_error_clear(s->ctx);
+    enum geul_status status = check_items(s, items, n);
+    memcpy(s->planned, s->length, (size_t)s->n_sequences * sizeof *s->planned);
+    for (int done = 0; done < n && status == GEUL_OK; done += s->n_batch) {
+        int piece = n - done < s->n_batch ? n - done : s->n_batch;
+        status = eval_piece(s, items + done, piece, done, callback, user);
+    }
+    if (status == GEUL_OK)
+        memcpy(s->length, s->planned, (size_t)s->n_sequences * sizeof *s->length);
+    return status;
+}
+
+enum geul_status geul_session_append(struct geul_session *s, int seq, const int32_t *tokens, int n,
+                                     const float **logits)
+{
+    int before = geul_session_length(s, seq);
+    geul_error_clear(s->ctx);
+    if (seq < 0 || seq >= s->n_sequences || n < 0 || n > s->n_context - before)
+        return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "%d more tokens do not fit: sequence %d holds %d of %d", n, seq,
+                         before, s->n_context);
+    for (int done = 0; done < n; done += s->n_batch) {
+        int m = n - done < s->n_batch ? n - done : s->n_batch;
+        for (int i = 0; i < m; i++)
+            s->items[i] = (struct geul_batch_item){tokens[done + i], seq, logits && done + i == n - 1};
+        enum geul_status status = geul_session_eval(s, s->items, m, NULL, NULL);
+        if (status != GEUL_OK) {
+            geul_session_truncate(s, seq, before);
+            return status;
+        }
+    }
+    if (logits)
+        *logits = n > 0 ? s->logits : NULL;
+    return GEUL_OK;
+}
+
+void geul_session_truncate(struct geul_session *s, int seq, int length)
+{
+    if (seq >= 0 && seq < s->n_sequences && length >= 0 && length < s->length[seq])
+        s->length[seq] = length;
+}
+
+enum geul_status geul_session_copy(struct geul_session *s, int from, int to)
+{
+    geul_error_clear(s->ctx);
+    if (from < 0 || to < 0 || from >= s->n_sequences || to >= s->n_sequences)
+        return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "cannot copy sequence %d to %d: the session has %d", from, to,
+                         s->n_sequences);
+    if (from == to)
+        return GEUL_OK;
+    size_t length = (size_t)s->length[from];
+    size_t bytes = length * (size_t)s->model->neox.shape.d_head * geul_type_bytes(s->cache_type);
+    void *rows = geul_alloc(s->ctx, bytes, 1); /* the held positions of one head */
+    if (!rows)
+        return GEUL_ERROR_MEMORY;
+    for (int i = 0; i < s->n_buffers; i++) {
+        struct geul_tensor *t = i % 2 ? s->v[i / 2] : s->k[i / 2];
+        const struct geul_backend *backend = t->buffer->device->backend;
+        for (int64_t h = 0; h < t->shape[1]; h++) {
+            char *head = (char *)t->data + (size_t)h * t->stride[1];
+            backend->download(t->buffer, head + (size_t)from * t->stride[0], rows, bytes);
+            backend->upload(t->buffer, head + (size_t)to * t->stride[0], rows, bytes);
+        }
+    }
+    geul_free(s->ctx, rows);
+    memcpy(s->tokens + (size_t)to * (size_t)s->n_context, s->tokens + (size_t)from * (size_t)s->n_context,
+           length * sizeof *s->tokens);
+    s->length[to] = s->length[from];
+    return GEUL_OK;
+}

@@ -1,0 +1,185 @@
+/* template.c: prompt templates of the Korean fine-tunes, byte for byte, and templates written by users. */
+#include "geul.h"
+
+#include "core/context.h"
+
+#include <string.h>
+
+#define END_OF_TEXT "<|endoftext|>"
+
+/* A template in parts: plain or with_input up to where the answer goes, then `gap` + answer + `end` in finished
+ * turns.*/
+struct geul_template {
+    struct geul_context *ctx; /* of user templates, NULL for built-in ones */
+    const char *name;
+    const char *plain, *with_input; /* with {instruction} and {input}; with_input may be NULL */
+    const char *gap;                /* between the prompt and a finished answer */
+    const char *end;                /* after a finished answer */
+    const char *stops[2];
+    int n_stops;
+};
+
+#define KULLM_TASK "요청을 적절히 완료하는 응답을 작성하세요.\n\n### 명령어:\n{instruction}\n\n"
+
+static const struct geul_template built_in[] = {
+    {.name = "koalpaca",
+     .plain = "### 질문: {instruction}\n\n### 답변:",
+     .with_input = "### 질문: {instruction}\n\n### 맥락: {input}\n\n### 답변:",
+     .gap = " ",
+     .end = END_OF_TEXT,
+     .stops = {"###"},
+     .n_stops = 1},
+    {.name = "kullm",
+     .plain = "아래는 작업을 설명하는 명령어입니다. " KULLM_TASK "### 응답:\n",
+     .with_input = "아래는 작업을 설명하는 명령어와 추가 컨텍스트를 제공하는 입력이 짝을 이루는 예제입니다. " KULLM_TASK
+                   "### 입력:\n{input}\n\n### 응답:\n",
+     .gap = "",
+     .end = END_OF_TEXT,
+     .stops = {"###"},
+     .n_stops = 1},
+    {.name = "kgoat", .plain = "{instruction}\n\n정답:", .gap = " ", .end = END_OF_TEXT},
+};
+
+/* Splits a user's text at {output}: what stands before it is the prompt (its trailing spaces become the gap), what
+ * stands behind it ends a finished answer and, when it is more than white space, stops an answer. */
+static struct geul_template *from_text(struct geul_context *ctx, const char *text)
+{
+    static const char mark[] = "{output}";
+    const char *output = strstr(text, mark);
+    size_t prompt = output ? (size_t)(output - text) : strlen(text), gap = 0;
+    while (output && gap < prompt && text[prompt - gap - 1] == ' ')
+        gap++;
+    const char *end = output ? output + strlen(mark) : "";
+    struct geul_template *t = geul_alloc(ctx, 1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->ctx = ctx;
+    t->name = "file";
+    t->plain = geul_strndup(ctx, text, prompt - gap);
+    t->gap = geul_strndup(ctx, text + prompt - gap, gap);
+    t->end = *end ? geul_strndup(ctx, end, strlen(end)) : geul_strndup(ctx, END_OF_TEXT, strlen(END_OF_TEXT));
+    if (!t->plain || !t->gap || !t->end) {
+        geul_template_free(t);
+        return NULL;
+    }
+    if (strstr(t->plain, "{input}"))
+        t->with_input = t->plain;
+    if (*end && strcmp(end, END_OF_TEXT) != 0 && end[strspn(end, " \t\r\n")])
+        t->stops[t->n_stops++] = t->end;
+    return t;
+}
+
+struct geul_template *geul_template_new(struct geul_context *ctx, const char *name_or_text)
+{
+    for (size_t i = 0; i < sizeof built_in / sizeof *built_in; i++) {
+        if (strcmp(name_or_text, built_in[i].name) != 0)
+            continue;
+        struct geul_template *t = geul_alloc(ctx, 1, sizeof *t);
+        if (t) {
+            *t = built_in[i];
+            t->ctx = ctx;
+        }
+        return t;
+    }
+    if (strstr(name_or_text, "{instruction}"))
+        return from_text(ctx, name_or_text);
+    geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+              "\"%.40s\" is no template: koalpaca, kullm, kgoat or a text holding {instruction} are possible",
+              name_or_text);
+    return NULL;
+}
+
+void geul_template_free(struct geul_template *t)
+{
+    if (!t)
+        return;
+    if (strcmp(t->name, "file") == 0) {
+        geul_free(t->ctx, (void *)(uintptr_t)t->plain);
+        geul_free(t->ctx, (void *)(uintptr_t)t->gap);
+        geul_free(t->ctx, (void *)(uintptr_t)t->end);
+    }
+    geul_free(t->ctx, t);
+}
+
+const char *geul_template_name(const struct geul_template *t)
+{
+    return t->name;
+}
+
+const char *const *geul_template_stops(const struct geul_template *t, int *n)
+{
+    *n = t->n_stops;
+    return t->stops;
+}
+
+/* A growing text; after a failed allocation it stays failed. */
+struct text {
+    struct geul_context *ctx;
+    char *data;
+    size_t used, size;
+    bool failed;
+};
+
+static void append(struct text *t, const char *s, size_t n)
+{
+    if (t->failed)
+        return;
+    if (n >= t->size - t->used) {
+        size_t size = 2 * t->size + n + 64;
+        char *grown = size > n ? geul_realloc(t->ctx, t->data, size, 1) : NULL;
+        if (!grown) {
+            t->failed = true;
+            return;
+        }
+        t->data = grown;
+        t->size = size;
+    }
+    if (n)
+        memcpy(t->data + t->used, s, n);
+    t->used += n;
+    t->data[t->used] = '\0';
+}
+
+/* Appends form with its {instruction} and {input} filled in. What is filled in is not searched again. */
+static void append_filled(struct text *t, const char *form, const char *instruction, const char *input)
+{
+    const struct {
+        const char *mark, *value;
+    } fields[] = {{"{instruction}", instruction}, {"{input}", input ? input : ""}};
+    while (*form) {
+        size_t plain = strcspn(form, "{");
+        append(t, form, plain);
+        form += plain;
+        if (!*form)
+            break;
+        size_t i = 0;
+        while (i < 2 && strncmp(form, fields[i].mark, strlen(fields[i].mark)) != 0)
+            i++;
+        if (i < 2) {
+            append(t, fields[i].value, strlen(fields[i].value));
+            form += strlen(fields[i].mark);
+        } else {
+            append(t, form++, 1);
+        }
+    }
+}
+
+char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t, const struct geul_turn *turns, int n,
+                          const char *input)
+{
+    struct text text = {.ctx = ctx};
+    append(&text, "", 0);
+    for (int i = 0; i < n; i++) {
+        bool extra = i == 0 && input && *input && t->with_input; /* context stands at the beginning and stays cached */
+        append_filled(&text, extra ? t->with_input : t->plain, turns[i].question, extra ? input : NULL);
+        if (turns[i].answer) {
+            append(&text, t->gap, strlen(t->gap));
+            append(&text, turns[i].answer, strlen(turns[i].answer));
+            append(&text, t->end, strlen(t->end));
+        }
+    }
+    if (!text.failed)
+        return text.data;
+    geul_free(ctx, text.data);
+    return NULL;
+}
