@@ -37,6 +37,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SPECIAL = ["<|unused0|>", "<|unused1|>", "<|endoftext|>", "<|sep|>"]  # ids 0..3, as in Polyglot-Ko
 EOT = 2
 HELD_OUT = 0.03
+CHAT_TEMPLATE = ("{% for m in messages %}{% if m['role'] == 'user' %}### 질문: {{ m['content'] }}\n\n### 답변:"
+                 "{% else %} {{ m['content'] }}<|endoftext|>{% endif %}{% endfor %}")
 TURNS = [1, 1, 1, 1, 1, 2, 2, 3, 3, 4]  # pairs in one training sequence, drawn evenly from this list
 
 # Our own words. A line: questions separated by "|", then "=>", then the answer (all questions get this answer).
@@ -268,8 +270,9 @@ def save(model, tok, out):
     model.save_pretrained(out)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tok, model_max_length=model.config.max_position_embeddings, eos_token="<|endoftext|>",
-        bos_token="<|endoftext|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False)
-    fast.save_pretrained(out)
+        bos_token="<|endoftext|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE)
+    fast.save_pretrained(out, save_jinja_files=False)  # the template goes into tokenizer_config.json
 
 
 def main():
