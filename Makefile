@@ -6,6 +6,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MODEL ?= share/geul-mini.gguf
 BENCH ?= --synthetic 1.3b:q8_0 -p 256 -n 32 -r 3
 
+MAKEFLAGS += --no-print-directory
+
 # $(call build,PRESET,FOLDER): configures when there is nothing to build with yet, then builds.
 generator = $(if $(shell command -v ninja),Ninja,Unix Makefiles)
 define build

@@ -2,7 +2,8 @@
  *
  *     geul-tests [-v] [-l] [PART OF A NAME]...      -v shows the output of tests that pass, -l only lists names
  *
- * The last line is "N passed, N failed, N skipped"; the exit code is 1 when one failed.
+ * GEUL_TEST_SECONDS changes the time limit of each test. The last line is "N passed, N failed, N skipped"; the exit
+ * code is 1 when one failed.
  */
 #include "tests/harness.h"
 
@@ -416,6 +417,15 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* The time limit of a test in seconds. */
+static unsigned time_limit(void)
+{
+    const char *given = getenv("GEUL_TEST_SECONDS");
+    if (given && atoi(given) > 0)
+        return (unsigned)atoi(given);
+    return SANITIZED ? SECONDS_SANITIZED : SECONDS;
+}
+
 /* The child's side: output into log, a time limit, the test; leaves through exit() so that leaks are looked for. */
 static void run_child(const struct test *t, FILE *log)
 {
@@ -425,7 +435,7 @@ static void run_child(const struct test *t, FILE *log)
     dup2(fileno(log), STDERR_FILENO);
     if (!freopen("/dev/null", "r", stdin))
         _exit(126);
-    alarm(SANITIZED ? SECONDS_SANITIZED : SECONDS);
+    alarm(time_limit());
     t->run();
     fflush(NULL);
     exit(0);
@@ -448,7 +458,7 @@ static void show_output(FILE *log)
 static const char *why_failed(int status, char *text, size_t size)
 {
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-        snprintf(text, size, "took more than %d s", SANITIZED ? SECONDS_SANITIZED : SECONDS);
+        snprintf(text, size, "took more than %u s", time_limit());
     else if (WIFSIGNALED(status))
         snprintf(text, size, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else if (WEXITSTATUS(status) != 0)
