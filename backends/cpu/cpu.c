@@ -1,0 +1,230 @@
+/* cpu.c: the CPU as a device: memory, threads and the walk over a graph's nodes. */
+#include "backends/cpu/cpu.h"
+
+#include "backends/cpu/cpu_ops.h"
+#include "core/os.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_THREADS = 1024 };
+
+static void cpu_memory(struct geul_device *device, size_t *free_bytes, size_t *total_bytes)
+{
+    (void)device;
+    *free_bytes = *total_bytes = 0; /* the operating system's business */
+}
+
+static enum geul_status cpu_buffer_new(struct geul_context *ctx, struct geul_device *device, size_t size,
+                                       struct geul_buffer *out)
+{
+    void *base = geul_alloc(ctx, 1, size);
+    if (!base)
+        return GEUL_ERROR_MEMORY;
+    *out = (struct geul_buffer){.device = device, .base = base, .size = size, .host = true, .state = base};
+    return GEUL_OK;
+}
+
+static enum geul_status cpu_buffer_wrap(struct geul_context *ctx, struct geul_device *device, void *host, size_t size,
+                                        struct geul_buffer *out)
+{
+    (void)ctx;
+    *out = (struct geul_buffer){.device = device, .base = host, .size = size, .host = true, .state = NULL};
+    return GEUL_OK;
+}
+
+/* state is the memory to free; wrapped buffers have none. */
+static void cpu_buffer_free(struct geul_context *ctx, struct geul_buffer *buffer)
+{
+    geul_free(ctx, buffer->state);
+    *buffer = (struct geul_buffer){0};
+}
+
+static void cpu_upload(struct geul_buffer *buffer, void *address, const void *src, size_t size)
+{
+    (void)buffer;
+    if (size > 0)
+        memcpy(address, src, size);
+}
+
+static void cpu_download(const struct geul_buffer *buffer, const void *address, void *dst, size_t size)
+{
+    (void)buffer;
+    if (size > 0)
+        memcpy(dst, address, size);
+}
+
+static bool cpu_copy(struct geul_buffer *dst, void *dst_address, const struct geul_buffer *src, const void *src_address,
+                     size_t size)
+{
+    if (!dst->host || !src->host)
+        return false;
+    if (size > 0)
+        memmove(dst_address, src_address, size);
+    return true;
+}
+
+static bool cpu_supports(const struct geul_device *device, const struct geul_tensor *node)
+{
+    const struct geul_cpu_state *state = device->state;
+    const struct geul_cpu_op *op = geul_cpu_op(node->op);
+    return !op->supports || op->supports(&state->choice.kernels, node);
+}
+
+/* The most scratch and kept memory that any of the nodes wants, each rounded up to whole cache lines. */
+static bool scratch_needed(const struct geul_cpu_state *state, struct geul_tensor *const *nodes, int n_nodes,
+                           size_t *scratch, size_t *kept)
+{
+    *scratch = *kept = 0;
+    for (int i = 0; i < n_nodes; i++) {
+        const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
+        size_t bytes = 0;
+        if (op->scratch && !op->scratch(&state->choice.kernels, nodes[i], state->n_threads, &bytes))
+            return false;
+        *scratch = bytes > *scratch ? bytes : *scratch;
+        bytes = 0;
+        if (op->kept && !op->kept(nodes[i], &bytes))
+            return false;
+        *kept = bytes > *kept ? bytes : *kept;
+    }
+    if (!geul_add_size(*scratch, 63, scratch) || !geul_add_size(*kept, 63, kept))
+        return false;
+    *scratch &= ~(size_t)63;
+    *kept &= ~(size_t)63;
+    return true;
+}
+
+/* Makes the device's scratch memory large enough for nodes. */
+static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_cpu_state *state,
+                                     struct geul_tensor *const *nodes, int n_nodes, size_t *kept)
+{
+    size_t scratch, all;
+    if (!scratch_needed(state, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
+        return geul_fail(ctx, GEUL_ERROR_MEMORY, "the CPU's working memory for this graph exceeds the address space; "
+                                                 "use smaller batches");
+    if (all <= state->scratch_bytes)
+        return GEUL_OK;
+    geul_free(ctx, state->scratch);
+    state->scratch_bytes = 0;
+    state->scratch = geul_alloc(ctx, 1, all);
+    if (!state->scratch)
+        return GEUL_ERROR_MEMORY;
+    state->scratch_bytes = all;
+    return GEUL_OK;
+}
+
+/* One thread's walk over all nodes. A node starts when every thread has finished the one before. */
+static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int n_nodes)
+{
+    int step = 0;
+    for (int i = 0; i < n_nodes; i++) {
+        const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
+        if (!op->run)
+            continue;
+        run->next = &run->shared->next[step & 1];
+        step++;
+        /* Nobody uses the other counter now: the node before this one is done. */
+        if (run->thread == 0)
+            atomic_store_explicit(&run->shared->next[step & 1], 0, memory_order_relaxed);
+        op->run(run, nodes[i]);
+        geul_cpu_barrier(run);
+    }
+}
+
+static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
+                                int n_nodes)
+{
+    struct geul_cpu_state *state = device->state;
+    size_t kept;
+    enum geul_status status = grow_scratch(ctx, state, nodes, n_nodes, &kept);
+    if (status != GEUL_OK)
+        return status;
+    struct geul_cpu_shared shared = {0};
+#pragma omp parallel num_threads(state->n_threads)
+    {
+        struct geul_cpu_run run = {
+            .thread = omp_get_thread_num(),
+            .n_threads = omp_get_num_threads(), /* fewer than asked for when a limit is set; results are the same */
+            .kernels = &state->choice.kernels,
+            .shared = &shared,
+            .kept = state->scratch,
+            .scratch = kept ? state->scratch + kept : state->scratch,
+        };
+        walk(&run, nodes, n_nodes);
+    }
+    return GEUL_OK;
+}
+
+/* run() has finished when it returns, so there is never anything to wait for. */
+static uint64_t cpu_event_record(struct geul_device *device)
+{
+    (void)device;
+    return 0;
+}
+
+static void cpu_event_wait(struct geul_device *device, uint64_t ticket)
+{
+    (void)device;
+    (void)ticket;
+}
+
+static const struct geul_backend cpu_backend = {
+    .name = "cpu",
+    .memory = cpu_memory,
+    .buffer_new = cpu_buffer_new,
+    .buffer_wrap = cpu_buffer_wrap,
+    .buffer_free = cpu_buffer_free,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .copy = cpu_copy,
+    .supports = cpu_supports,
+    .run = cpu_run,
+    .event_record = cpu_event_record,
+    .event_wait = cpu_event_wait,
+};
+
+struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads)
+{
+    struct geul_device *device = geul_alloc(ctx, 1, sizeof *device);
+    struct geul_cpu_state *state = geul_alloc(ctx, 1, sizeof *state);
+    const char *cap = geul_os_env("GEUL_CPU");
+    if (!device || !state || geul_cpu_choose(ctx, cap && cap[0] ? cap : NULL, &state->choice) != GEUL_OK) {
+        geul_free(ctx, state);
+        geul_free(ctx, device);
+        return NULL;
+    }
+    state->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
+    if (state->n_threads > MAX_THREADS)
+        state->n_threads = MAX_THREADS;
+    device->backend = &cpu_backend;
+    device->state = state;
+    snprintf(device->name, sizeof device->name, "CPU, %d thread%s", state->n_threads, state->n_threads > 1 ? "s" : "");
+    return device;
+}
+
+void geul_cpu_close(struct geul_context *ctx, struct geul_device *device)
+{
+    if (!device)
+        return;
+    struct geul_cpu_state *state = device->state;
+    geul_free(ctx, state->scratch);
+    geul_free(ctx, state);
+    geul_free(ctx, device);
+}
+
+int geul_cpu_threads(const struct geul_device *device)
+{
+    const struct geul_cpu_state *state = device->state;
+    return state->n_threads;
+}
+
+bool geul_cpu_describe(const struct geul_device *device, int i, const char **slot, const char **variant)
+{
+    const struct geul_cpu_state *state = device->state;
+    if (i < 0 || i >= GEUL_CPU_SLOT_COUNT)
+        return false;
+    *slot = geul_cpu_slot_name((enum geul_cpu_slot)i);
+    *variant = state->choice.variant[i];
+    return true;
+}

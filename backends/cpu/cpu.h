@@ -1,0 +1,19 @@
+/* cpu.h: what the CPU backend offers besides backends/backend.h. */
+#ifndef GEUL_CPU_H
+#define GEUL_CPU_H
+
+#include "backends/backend.h"
+#include "backends/cpu/cpu_detect.h"
+
+/* What lies behind geul_device.state. */
+struct geul_cpu_state {
+    int n_threads;
+    struct geul_cpu_choice choice;
+    uint8_t *scratch; /* grows with the graphs that were run */
+    size_t scratch_bytes;
+};
+
+/* Slot i and the instruction set whose kernel fills it, for listings. false after the last slot. */
+bool geul_cpu_describe(const struct geul_device *device, int i, const char **slot, const char **variant);
+
+#endif

@@ -1,0 +1,70 @@
+/* cpu_ops.c: the dispatch array over core/ops.def (a row without geul_cpu_op_<ID> does not link), and what kernels
+ * share. */
+#include "backends/cpu/cpu_ops.h"
+
+#include <sched.h>
+
+const struct geul_cpu_op geul_cpu_op_VIEW = {NULL, NULL, NULL, NULL};
+
+const struct geul_cpu_op *geul_cpu_op(enum geul_op op)
+{
+    static const struct geul_cpu_op *const table[GEUL_OP_COUNT] = {
+        &geul_cpu_op_VIEW, /* LEAF: nothing to compute */
+#define OP(id, ...) &geul_cpu_op_##id,
+#include "core/ops.def"
+#undef OP
+    };
+    return table[op];
+}
+
+/* Tells the core that this is a waiting loop. */
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void geul_cpu_barrier(struct geul_cpu_run *run)
+{
+    enum { SPINS = 4000 }; /* some 50 microseconds; then the core may be needed by a thread of ours */
+    struct geul_cpu_shared *s = run->shared;
+    if (run->n_threads == 1)
+        return;
+    int generation = atomic_load_explicit(&s->generation, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&s->arrived, 1, memory_order_acq_rel) + 1 == run->n_threads) {
+        atomic_store_explicit(&s->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&s->generation, generation + 1, memory_order_release);
+        return;
+    }
+    for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++) {
+        if (i < SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+}
+
+size_t geul_cpu_take(struct geul_cpu_run *run)
+{
+    return atomic_fetch_add_explicit(run->next, 1, memory_order_relaxed);
+}
+
+void geul_cpu_share(const struct geul_cpu_run *run, size_t n, size_t *from, size_t *to)
+{
+    size_t each = n / (size_t)run->n_threads, more = n % (size_t)run->n_threads, i = (size_t)run->thread;
+    *from = each * i + (i < more ? i : more);
+    *to = *from + each + (i < more);
+}
+
+void *geul_cpu_row(const struct geul_tensor *t, size_t row)
+{
+    uint8_t *p = t->data;
+    for (int d = t->n_dims - 2; d >= 0; d--) {
+        p += row % (size_t)t->shape[d] * t->stride[d];
+        row /= (size_t)t->shape[d];
+    }
+    return p;
+}

@@ -1,0 +1,56 @@
+/* cpu_ops.h: what an operation is to the CPU backend, and what it may use while it runs. */
+#ifndef GEUL_CPU_OPS_H
+#define GEUL_CPU_OPS_H
+
+#include "backends/cpu/kernels.h"
+
+#include <stdatomic.h>
+
+/* Shared by the threads of one run. The parts lie on cache lines of their own. */
+struct geul_cpu_shared {
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_int generation;
+    _Alignas(64) atomic_size_t next[2]; /* work counters of even and odd nodes */
+};
+
+/* One thread's view of a run. */
+struct geul_cpu_run {
+    int thread, n_threads;
+    const struct geul_cpu_kernels *kernels;
+    struct geul_cpu_shared *shared;
+    uint8_t *scratch;    /* of this node; all threads see the same, aligned to 64 */
+    uint8_t *kept;       /* the same, but it keeps its contents from node to node of one run */
+    atomic_size_t *next; /* this node's work counter, 0 at its start */
+    /* What the rotary table in kept was made for. Every thread walks the same nodes, so all hold the same. */
+    const struct geul_tensor *rope_place;
+    struct geul_params_rope rope_params;
+};
+
+/* One operation. Kernels cannot fail: everything was checked when the graph was built and planned. */
+struct geul_cpu_op {
+    /* Whether types and strides are handled; shapes and the layout column were checked by core. NULL: always. */
+    bool (*supports)(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t);
+    /* Bytes of scratch, and of kept memory, for n_threads threads. false on overflow. NULL: none. */
+    bool (*scratch)(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, int n_threads, size_t *bytes);
+    bool (*kept)(const struct geul_tensor *t, size_t *bytes);
+    /* Computes this thread's part. NULL: nothing to compute. */
+    void (*run)(struct geul_cpu_run *run, const struct geul_tensor *t);
+};
+
+/* The operation's row. */
+const struct geul_cpu_op *geul_cpu_op(enum geul_op op);
+
+/* Waits until all threads of the run are here. */
+void geul_cpu_barrier(struct geul_cpu_run *run);
+/* The next piece of work that no thread has taken yet: 0, 1, 2... */
+size_t geul_cpu_take(struct geul_cpu_run *run);
+/* This thread's even share [*from, *to) of n pieces. */
+void geul_cpu_share(const struct geul_cpu_run *run, size_t n, size_t *from, size_t *to);
+/* Address of row number row of t: rows run over all dimensions but the last, in order. */
+void *geul_cpu_row(const struct geul_tensor *t, size_t row);
+
+#define OP(id, ...) extern const struct geul_cpu_op geul_cpu_op_##id;
+#include "core/ops.def"
+#undef OP
+
+#endif

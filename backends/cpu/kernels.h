@@ -1,0 +1,75 @@
+/* kernels.h: the table of micro-kernels that one instruction set fills, made from kernels.def. */
+#ifndef GEUL_CPU_KERNELS_H
+#define GEUL_CPU_KERNELS_H
+
+#include "core/tensor.h"
+
+/* Weights times few tokens: the blocks are read where they lie in the file. */
+struct geul_cpu_dot {
+    size_t k_step; /* packed activations take x_step bytes per k_step values, the last step whole */
+    size_t x_step;
+    /* One token's k activations into the form that rows() wants. NULL: it takes them as they are. */
+    void (*pack_x)(void *packed, const float *x, size_t k);
+    /* out[r] = sum over k of w[r][k] * x[k], rows rows of w, stride bytes apart. A row's result does not depend on
+     * which other rows are computed with it. */
+    void (*rows)(float *out, const void *w, size_t stride, const void *x, size_t k, int rows);
+};
+
+/* Weights times many tokens: mr weight rows are unpacked into a panel, once per k_block values, and all tokens stream
+ * past it, nr at a time. What must agree (sizes, layout of both sides, the kernel) is here together. */
+struct geul_cpu_panel {
+    int mr, nr;
+    int min_tokens; /* from here on the panel is faster than dot kernels */
+    size_t k_block; /* a multiple of k_step; mr rows of it fit the first-level cache */
+    size_t k_step;  /* the panel takes w_step, and the nr tokens x_step, bytes per k_step values, the last step whole */
+    size_t w_step, x_step;
+    /* rows <= mr rows of k values; what is missing becomes zero. */
+    void (*pack_w)(void *panel, const void *w, size_t stride, int rows, size_t k);
+    /* The same from memory where k is the outer dimension: row k at w + k * stride holds the values of all weight rows.
+     * NULL for block types. */
+    void (*pack_w_outer)(void *panel, const void *w, size_t stride, int rows, size_t k);
+    void (*pack_x)(void *packed, const float *x, size_t stride, int tokens, size_t k);
+    /* out[t * out_stride + r] (out_stride in floats) for all mr rows and nr tokens: += the products; or, with start,
+     * = start[r] + the products. */
+    void (*tile)(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start);
+};
+
+/* out[i] += sum over rows r of p[r] * v[r][i], n values per row, rows stride bytes apart. */
+typedef void geul_cpu_mix(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n);
+/* n float32 values into the type. */
+typedef void geul_cpu_narrow(void *out, const float *x, size_t n);
+
+struct geul_cpu_kernels {
+#define KERNEL(name, returns, arguments, meaning) returns(*name) arguments;
+#define TYPED(family, type, meaning)
+#include "backends/cpu/kernels.def"
+#undef KERNEL
+#undef TYPED
+    const struct geul_cpu_dot *dot[GEUL_TYPE_COUNT];
+    const struct geul_cpu_panel *panel[GEUL_TYPE_COUNT];
+    const struct geul_cpu_panel *cache[GEUL_TYPE_COUNT];
+    geul_cpu_mix *mix[GEUL_TYPE_COUNT];
+    geul_cpu_narrow *narrow[GEUL_TYPE_COUNT];
+};
+
+enum geul_cpu_slot {
+#define KERNEL(name, returns, arguments, meaning) GEUL_CPU_SLOT_##name,
+#define TYPED(family, type, meaning)              GEUL_CPU_SLOT_##family##_##type,
+#include "backends/cpu/kernels.def"
+#undef KERNEL
+#undef TYPED
+    GEUL_CPU_SLOT_COUNT
+};
+
+/* One table per instruction set, NULL where it adds nothing. Only those of the processor family built for exist. */
+#define VARIANT(name, family, meaning) extern const struct geul_cpu_kernels geul_cpu_kernels_##name;
+#include "backends/cpu/variants.def"
+#undef VARIANT
+
+/* Bytes that k values take when packed in steps. */
+static inline size_t geul_cpu_packed_bytes(size_t k, size_t k_step, size_t step_bytes)
+{
+    return (k + k_step - 1) / k_step * step_bytes;
+}
+
+#endif

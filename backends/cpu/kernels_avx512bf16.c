@@ -1,0 +1,131 @@
+/* kernels_avx512bf16.c: bfloat16 products by vdpbf16ps (two at a time into float32). The activations are rounded to
+ * bfloat16 too, so this serves bfloat16 weights alone. */
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/vector_avx512.h"
+
+#include <string.h>
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+enum { ROWS = 2, MR = 16 * ROWS, NR = 12 };
+
+/* One pair of values of every row: k_step 2. */
+struct weights {
+    uint32_t pair[MR];
+};
+struct tokens {
+    uint32_t pair[NR];
+};
+
+/* Pair i of a row of k values; the last one may lack its second half. */
+static uint32_t pair_at(const uint8_t *row, size_t i, size_t k)
+{
+    uint32_t v = 0;
+    memcpy(&v, row + 4 * i, k - 2 * i < 2 ? 2 : 4);
+    return v;
+}
+
+static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    struct weights *out = panel;
+    size_t pairs = (k + 1) / 2;
+    for (int v = 0; v < ROWS; v++) {
+        const uint8_t *p = (const uint8_t *)w + (size_t)v * 16 * stride;
+        size_t i = 0;
+        if (rows >= 16 * (v + 1))
+            for (; 2 * (i + 4) <= k; i += 4)
+                vf_transpose4(p + 4 * i, stride, &out[i].pair[16 * v], sizeof *out);
+        for (; i < pairs; i++)
+            for (int r = 0; r < 16; r++)
+                out[i].pair[16 * v + r] = 16 * v + r < rows ? pair_at(p + (size_t)r * stride, i, k) : 0;
+    }
+}
+
+static void pack_x(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    struct tokens *out = packed;
+    size_t pairs = (k + 1) / 2;
+    for (int t = 0; t < NR; t++) {
+        const float *row = (const float *)((const uint8_t *)x + (size_t)t * stride);
+        for (size_t i = 0; i < pairs; i += 8) {
+            size_t left = k - 2 * i;
+            uint32_t pair[8];
+            __m512 v = t < tokens ? vf_load_n(row + 2 * i, left < 16 ? left : 16) : vf_zero();
+            __m256bh h = _mm512_cvtneps_pbh(v);
+            memcpy(pair, &h, sizeof pair);
+            for (size_t j = 0; j < 8 && i + j < pairs; j++)
+                out[i + j].pair[t] = pair[j];
+        }
+    }
+}
+
+static inline __m512bh as_bf16(__m512i v)
+{
+    __m512bh h;
+    memcpy(&h, &v, sizeof h);
+    return h;
+}
+
+static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+{
+    const struct weights *w = panel;
+    const struct tokens *x = packed;
+    __m512 sum[NR][ROWS];
+    UNROLL for (size_t t = 0; t < NR; t++)
+        UNROLL for (size_t v = 0; v < ROWS; v++)
+            sum[t][v] = _mm512_loadu_ps((start ? start : out + t * out_stride) + 16 * v);
+    for (size_t i = 0; i < (k + 1) / 2; i++, w++, x++) {
+        __m512bh w0 = as_bf16(_mm512_loadu_si512(w->pair)), w1 = as_bf16(_mm512_loadu_si512(w->pair + 16));
+        UNROLL for (size_t t = 0; t < NR; t++) {
+            __m512bh two = as_bf16(_mm512_set1_epi32((int)x->pair[t]));
+            sum[t][0] = _mm512_dpbf16_ps(sum[t][0], w0, two);
+            sum[t][1] = _mm512_dpbf16_ps(sum[t][1], w1, two);
+        }
+    }
+    UNROLL for (size_t t = 0; t < NR; t++)
+        UNROLL for (size_t v = 0; v < ROWS; v++)
+            _mm512_storeu_ps(out + t * out_stride + 16 * v, sum[t][v]);
+}
+
+static uint64_t peak_bf16(uint64_t rounds)
+{
+    enum { N = 12 };
+    volatile float sink;
+    __m512 sum[N];
+    __m512i a = _mm512_set1_epi16(0x3f80), b = _mm512_set1_epi16(0x3c00);
+    UNROLL for (int j = 0; j < N; j++)
+        sum[j] = _mm512_set1_ps((float)j);
+    for (uint64_t i = 0; i < rounds; i++) {
+        UNROLL for (int j = 0; j < N; j++)
+            sum[j] = _mm512_dpbf16_ps(sum[j], as_bf16(a), as_bf16(b));
+        __asm__ volatile("" : "+v"(a));
+    }
+    UNROLL for (int j = 0; j < N; j++)
+        sink = _mm512_reduce_add_ps(sum[j]);
+    (void)sink;
+    return rounds * N * 32;
+}
+
+static const struct geul_cpu_panel bf16_panel = {.mr = MR,
+                                                 .nr = NR,
+                                                 .min_tokens = 5,
+                                                 .k_block = 512,
+                                                 .k_step = 2,
+                                                 .w_step = sizeof(struct weights),
+                                                 .x_step = sizeof(struct tokens),
+                                                 .pack_w = pack_w,
+                                                 .pack_x = pack_x,
+                                                 .tile = tile};
+
+const struct geul_cpu_kernels geul_cpu_kernels_avx512bf16 = {
+    .panel = {[GEUL_TYPE_BF16] = &bf16_panel},
+    .peak_bf16 = peak_bf16,
+};

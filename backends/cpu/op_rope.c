@@ -1,0 +1,58 @@
+/* op_rope.c: ROPE. The cosines and sines of a run are computed once: all layers turn by the same angles. */
+#include "backends/cpu/cpu_ops.h"
+
+#include <math.h>
+#include <string.h>
+
+/* T rows of n_rot floats: n_rot/2 cosines, n_rot/2 sines. */
+static bool rope_kept(const struct geul_tensor *t, size_t *bytes)
+{
+    size_t row = (size_t)t->params.rope.n_rot * sizeof(float);
+    return geul_mul_size((size_t)t->shape[0], row, bytes);
+}
+
+/* Angles are made in double and rounded once, so that late positions are as exact as early ones. */
+static void fill_angles(float *row, int32_t position, struct geul_params_rope p)
+{
+    int half = p.n_rot / 2;
+    for (int i = 0; i < half; i++) {
+        double angle = position * pow(p.base, -2.0 * i / p.n_rot);
+        row[i] = (float)cos(angle);
+        row[i + half] = (float)sin(angle);
+    }
+}
+
+/* Fills the table for place, unless it still holds it from a node before. */
+static void prepare_table(struct geul_cpu_run *run, const struct geul_tensor *t)
+{
+    const struct geul_tensor *place = t->src[1];
+    struct geul_params_rope p = t->params.rope;
+    if (run->rope_place == place && run->rope_params.n_rot == p.n_rot && run->rope_params.base == p.base)
+        return;
+    size_t from, to;
+    geul_cpu_share(run, (size_t)t->shape[0], &from, &to);
+    for (size_t i = from; i < to; i++) {
+        const int32_t *at = geul_cpu_row(place, i);
+        fill_angles((float *)run->kept + i * (size_t)p.n_rot, at[1], p);
+    }
+    run->rope_place = place;
+    run->rope_params = p;
+    geul_cpu_barrier(run);
+}
+
+static void run_rope(struct geul_cpu_run *run, const struct geul_tensor *t)
+{
+    const struct geul_tensor *x = t->src[0];
+    size_t n_rot = (size_t)t->params.rope.n_rot, depth = (size_t)t->shape[2], from, to;
+    prepare_table(run, t);
+    geul_cpu_share(run, (size_t)geul_rows(t), &from, &to);
+    for (size_t r = from; r < to; r++) { /* one head of one token */
+        const float *angles = (const float *)run->kept + r / (size_t)t->shape[1] * n_rot, *src = geul_cpu_row(x, r);
+        float *dst = geul_cpu_row(t, r);
+        run->kernels->rotate(dst, src, angles, angles + n_rot / 2, n_rot / 2);
+        if (dst != src && depth > n_rot)
+            memcpy(dst + n_rot, src + n_rot, (depth - n_rot) * sizeof *dst);
+    }
+}
+
+const struct geul_cpu_op geul_cpu_op_ROPE = {.kept = rope_kept, .run = run_rope};
