@@ -1,0 +1,238 @@
+/* neox_config.c: see neox_config.h. */
+#include "convert/neox_config.h"
+
+#include "convert/json_file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Larger than any model; small enough that products of two stay far from overflow. */
+#define MOST (INT64_C(1) << 28)
+
+/* The whole numbers of config.json and of GGUF files. */
+static const struct {
+    const char *json, *gguf;
+    size_t field;
+} numbers[] = {
+    {"num_hidden_layers", "gptneox.block_count", offsetof(struct geul_neox_config, n_layers)},
+    {"hidden_size", "gptneox.embedding_length", offsetof(struct geul_neox_config, d_model)},
+    {"intermediate_size", "gptneox.feed_forward_length", offsetof(struct geul_neox_config, d_ff)},
+    {"num_attention_heads", "gptneox.attention.head_count", offsetof(struct geul_neox_config, n_heads)},
+    {"max_position_embeddings", "gptneox.context_length", offsetof(struct geul_neox_config, n_context)},
+    {"vocab_size", "gptneox.vocab_size", offsetof(struct geul_neox_config, n_vocab)},
+};
+
+/* Names of activations, and the GELU that each is. The first of each kind is what geul writes. */
+static const struct {
+    const char *name;
+    enum geul_gelu gelu;
+} activations[] = {
+    {"gelu", GEUL_GELU_ERF},       {"gelu_new", GEUL_GELU_TANH},          {"gelu_python", GEUL_GELU_ERF},
+    {"gelu_fast", GEUL_GELU_TANH}, {"gelu_pytorch_tanh", GEUL_GELU_TANH}, {"gelu_python_tanh", GEUL_GELU_TANH},
+};
+
+static int64_t *field(struct geul_neox_config *c, size_t offset)
+{
+    return (int64_t *)(void *)((char *)c + offset);
+}
+
+/* Derived values and what must hold whatever the source. name is for messages. */
+static enum geul_status finish(struct geul_context *ctx, const char *name, struct geul_neox_config *c,
+                               double rotary_share)
+{
+    if (c->d_model % c->n_heads != 0)
+        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the hidden size %lld is not a multiple of the %lld heads", name,
+                         (long long)c->d_model, (long long)c->n_heads);
+    c->d_head = c->d_model / c->n_heads;
+    if (rotary_share >= 0)
+        c->n_rot = (int64_t)((double)c->d_head * rotary_share); /* truncated, as transformers does */
+    if (c->n_rot < 0 || c->n_rot > c->d_head || c->n_rot % 2 != 0)
+        return geul_fail(ctx, GEUL_ERROR_FORMAT,
+                         "%s: %lld rotary dimensions in heads of %lld; an even number up to that is possible", name,
+                         (long long)c->n_rot, (long long)c->d_head);
+    return GEUL_OK;
+}
+
+/* hidden_act. */
+static void read_activation(struct geul_context *ctx, const char *name, const json_t *json, struct geul_neox_config *c)
+{
+    const char *act = "gelu";
+    geul_json_string(ctx, name, json, "hidden_act", &act);
+    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
+        if (strcmp(act, activations[i].name) == 0) {
+            c->gelu = activations[i].gelu;
+            return;
+        }
+    char text[40];
+    geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: hidden_act \"%s\" is not a GELU; geul computes gelu and its tanh forms",
+              name, geul_printable(act, text, sizeof text));
+}
+
+/* Rotary settings: at the top (transformers 4) or in rope_parameters (5), which has the last word. *share gets the
+ * part of a head that turns. */
+static void read_rope(struct geul_context *ctx, const char *name, const json_t *json, struct geul_neox_config *c,
+                      double *share)
+{
+    static const char *const types[] = {"rope_type", "type"};
+    c->rope_base = 10000;
+    *share = 0.25;
+    geul_json_real(ctx, name, json, "rotary_pct", 0, 1, share);
+    geul_json_real(ctx, name, json, "partial_rotary_factor", 0, 1, share);
+    geul_json_real(ctx, name, json, "rotary_emb_base", 1, 1e12, &c->rope_base);
+    geul_json_real(ctx, name, json, "rope_theta", 1, 1e12, &c->rope_base);
+    const json_t *p = json_object_get(json, "rope_parameters");
+    geul_json_real(ctx, name, p, "partial_rotary_factor", 0, 1, share);
+    geul_json_real(ctx, name, p, "rope_theta", 1, 1e12, &c->rope_base);
+    const json_t *places[] = {p, json_object_get(json, "rope_scaling")};
+    for (size_t i = 0; i < 4; i++) {
+        const char *type = "default";
+        char text[40];
+        geul_json_string(ctx, name, places[i / 2], types[i % 2], &type);
+        if (strcmp(type, "default") != 0)
+            geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
+                      "%s: rotary embedding of type \"%s\" (scaled positions); geul computes the plain one only", name,
+                      geul_printable(type, text, sizeof text));
+    }
+}
+
+enum geul_status geul_neox_config_read(struct geul_context *ctx, const char *name, const json_t *json,
+                                       struct geul_neox_config *out)
+{
+    struct geul_neox_config c = {.norm_eps = 1e-5, .parallel_residual = true, .attention_bias = true};
+    const char *type = "?";
+    char text[40];
+    double share;
+    c.bos = c.eos = -1;
+    geul_json_string(ctx, name, json, "model_type", &type);
+    if (strcmp(type, "gpt_neox") != 0)
+        return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
+                         "%s: model_type is \"%s\"; geul converts \"gpt_neox\" (Polyglot-Ko, Pythia, GPT-NeoX)", name,
+                         geul_printable(type, text, sizeof text));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (!geul_json_int(ctx, name, json, numbers[i].json, 1, MOST, field(&c, numbers[i].field)))
+            geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: \"%s\" is missing", name, numbers[i].json);
+    geul_json_real(ctx, name, json, "layer_norm_eps", 0, 1, &c.norm_eps);
+    geul_json_bool(ctx, name, json, "use_parallel_residual", &c.parallel_residual);
+    geul_json_bool(ctx, name, json, "tie_word_embeddings", &c.tied_embeddings);
+    geul_json_bool(ctx, name, json, "attention_bias", &c.attention_bias);
+    if (json_is_integer(json_object_get(json, "bos_token_id"))) /* may be a list elsewhere; only these are used */
+        c.bos = json_integer_value(json_object_get(json, "bos_token_id"));
+    if (json_is_integer(json_object_get(json, "eos_token_id")))
+        c.eos = json_integer_value(json_object_get(json, "eos_token_id"));
+    read_activation(ctx, name, json, &c);
+    read_rope(ctx, name, json, &c, &share);
+    if (geul_error_status(ctx) != GEUL_OK)
+        return geul_error_status(ctx);
+    enum geul_status status = finish(ctx, name, &c, share);
+    if (status == GEUL_OK)
+        *out = c;
+    return status;
+}
+
+/* geul.gelu: "erf" or "tanh". Files without it (llama.cpp's) are taken as exact, as transformers computes them. */
+static void read_gelu(const struct geul_gguf *g, struct geul_neox_config *c)
+{
+    const char *s;
+    size_t length;
+    c->gelu = GEUL_GELU_ERF;
+    if (geul_gguf_string(g, "geul.gelu", &s, &length) && length == 4 && memcmp(s, "tanh", 4) == 0)
+        c->gelu = GEUL_GELU_TANH;
+}
+
+enum geul_status geul_neox_config_from_gguf(struct geul_context *ctx, const struct geul_gguf *g,
+                                            struct geul_neox_config *out)
+{
+    struct geul_neox_config c = {.norm_eps = 1e-5, .rope_base = 10000, .attention_bias = true};
+    const char *architecture = "", *path = geul_gguf_path(g);
+    size_t length = 0;
+    uint64_t n_rot = UINT64_MAX, v;
+    c.bos = c.eos = -1;
+    geul_gguf_string(g, "general.architecture", &architecture, &length);
+    if (length != 7 || memcmp(architecture, "gptneox", 7) != 0)
+        return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: general.architecture is not \"gptneox\"", path);
+    const struct geul_gguf_tensor *embedding = geul_gguf_find_tensor(g, "token_embd.weight");
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        bool found = geul_gguf_u64(g, numbers[i].gguf, &v);
+        if (strcmp(numbers[i].gguf, "gptneox.vocab_size") == 0 && embedding) {
+            v = (uint64_t)embedding->shape[0];
+            found = true;
+        }
+        if (!found || v < 1 || v > MOST)
+            return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key %s is missing or out of range", path, numbers[i].gguf);
+        *field(&c, numbers[i].field) = (int64_t)v;
+    }
+    geul_gguf_f64(g, "gptneox.attention.layer_norm_epsilon", &c.norm_eps);
+    geul_gguf_f64(g, "gptneox.rope.freq_base", &c.rope_base);
+    c.parallel_residual = true;
+    geul_gguf_bool(g, "gptneox.use_parallel_residual", &c.parallel_residual);
+    if (geul_gguf_u64(g, "gptneox.rope.dimension_count", &n_rot))
+        c.n_rot = n_rot < MOST ? (int64_t)n_rot : MOST;
+    if (geul_gguf_u64(g, "tokenizer.ggml.bos_token_id", &v) && v < MOST)
+        c.bos = (int64_t)v;
+    if (geul_gguf_u64(g, "tokenizer.ggml.eos_token_id", &v) && v < MOST)
+        c.eos = (int64_t)v;
+    read_gelu(g, &c);
+    enum geul_status status = finish(ctx, path, &c, n_rot == UINT64_MAX ? 1.0 : -1.0);
+    if (status == GEUL_OK)
+        *out = c;
+    return status;
+}
+
+void geul_neox_config_to_gguf(const struct geul_neox_config *c, struct geul_gguf_writer *w)
+{
+    struct geul_neox_config copy = *c;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        geul_gguf_set_u32(w, numbers[i].gguf, (uint32_t)*field(&copy, numbers[i].field));
+    geul_gguf_set_u32(w, "gptneox.rope.dimension_count", (uint32_t)c->n_rot);
+    geul_gguf_set_f32(w, "gptneox.rope.freq_base", (float)c->rope_base);
+    geul_gguf_set_f32(w, "gptneox.attention.layer_norm_epsilon", (float)c->norm_eps);
+    geul_gguf_set_bool(w, "gptneox.use_parallel_residual", c->parallel_residual);
+    const char *gelu = c->gelu == GEUL_GELU_TANH ? "tanh" : "erf";
+    geul_gguf_set_string(w, "geul.gelu", gelu, strlen(gelu));
+}
+
+/* The shortest decimal that is v as float32: 1e-05 rather than 9.99999974737875e-06. */
+static double round_decimal(double v)
+{
+    char text[40];
+    for (int digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*e", digits - 1, v);
+        if ((float)strtod(text, NULL) == (float)v)
+            return strtod(text, NULL);
+    }
+    return v;
+}
+
+json_t *geul_neox_config_to_json(const struct geul_neox_config *c, const char *dtype)
+{
+    struct geul_neox_config copy = *c;
+    const char *act = c->gelu == GEUL_GELU_TANH ? "gelu_new" : "gelu";
+    double share = (double)c->n_rot / (double)c->d_head, base = round_decimal(c->rope_base);
+    json_t *json = json_pack("{s:[s], s:s, s:s, s:f, s:f, s:f, s:b, s:b, s:b, s:s, s:f}", "architectures",
+                             "GPTNeoXForCausalLM", "model_type", "gpt_neox", "hidden_act", act, "layer_norm_eps",
+                             round_decimal(c->norm_eps), "rotary_pct", share, "rotary_emb_base", base,
+                             "use_parallel_residual", c->parallel_residual, "tie_word_embeddings", c->tied_embeddings,
+                             "attention_bias", c->attention_bias, "torch_dtype", dtype, "initializer_range", 0.02);
+    bool ok = json != NULL;
+    for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
+        ok = json_object_set_new(json, numbers[i].json, json_integer(*field(&copy, numbers[i].field))) == 0;
+    if (ok && c->bos >= 0)
+        ok = json_object_set_new(json, "bos_token_id", json_integer(c->bos)) == 0;
+    if (ok && c->eos >= 0)
+        ok = json_object_set_new(json, "eos_token_id", json_integer(c->eos)) == 0;
+    if (ok)
+        return json;
+    json_decref(json);
+    return NULL;
+}
+
+bool geul_neox_config_equal(const struct geul_neox_config *a, const struct geul_neox_config *b)
+{
+    struct geul_neox_config x = *a, y = *b;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (*field(&x, numbers[i].field) != *field(&y, numbers[i].field))
+            return false;
+    return a->n_rot == b->n_rot && a->parallel_residual == b->parallel_residual && a->gelu == b->gelu &&
+           (float)a->norm_eps == (float)b->norm_eps && (float)a->rope_base == (float)b->rope_base;
+}

@@ -1,0 +1,107 @@
+/* transcode.c: see transcode.h. */
+#include "convert/transcode.h"
+
+#include "core/os.h"
+#include "core/tensor.h"
+
+#include <math.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define BLOCK_BYTES ((size_t)4 << 20)
+#define LARGEST_F16 65520.0f /* from here on float16 rounds to infinity */
+
+struct scratch {
+    uint8_t *out, *rows; /* a block of output rows; a source row and its floats for each thread */
+    size_t per_thread, raw_bytes;
+    size_t from_bytes, to_bytes; /* of a row */
+    int64_t block;               /* rows */
+    int n_threads;
+};
+
+static int thread_number(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+/* Source row of output row r. */
+static const uint8_t *source_row(const struct geul_transcode *t, const struct scratch *s, int64_t r)
+{
+    return t->data + (size_t)(t->row_of ? t->row_of(t->config, r) : r) * s->from_bytes;
+}
+
+/* Values of x that the output type cannot hold as finite numbers. */
+static int64_t count_lost(const float *x, int64_t n, enum geul_type to)
+{
+    const float most = to == GEUL_TYPE_F16 ? LARGEST_F16 : INFINITY;
+    int64_t lost = 0;
+    for (int64_t i = 0; i < n; i++)
+        lost += !(fabsf(x[i]) < most);
+    return lost;
+}
+
+/* Encodes output row r into out; returns the number of lost values. */
+static int64_t convert_row(const struct geul_transcode *t, const struct scratch *s, int64_t r, uint8_t *out)
+{
+    uint8_t *raw = s->rows + (size_t)thread_number() * s->per_thread;
+    float *x = (float *)(void *)(raw + s->raw_bytes);
+    if (!t->data) {
+        memset(x, 0, (size_t)t->cols * sizeof *x);
+    } else {
+        memcpy(raw, source_row(t, s, r), s->from_bytes); /* the file may have it at an odd address */
+        geul_decode(t->from, raw, x, t->cols);
+    }
+    if (t->data && t->from == t->to)
+        memcpy(out, raw, s->to_bytes);
+    else
+        geul_encode(t->to, x, out, t->cols);
+    return count_lost(x, t->cols, t->to);
+}
+
+/* Allocates the buffers for t. */
+static bool make_scratch(struct geul_context *ctx, const struct geul_transcode *t, struct scratch *s)
+{
+    s->n_threads = t->n_threads > 0 ? t->n_threads : geul_os_cores();
+    if (!geul_shape_bytes(t->from, 1, &t->cols, &s->from_bytes) ||
+        !geul_shape_bytes(t->to, 1, &t->cols, &s->to_bytes)) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "rows of %lld cannot go from %s to %s", (long long)t->cols,
+                  geul_type_name(t->from), geul_type_name(t->to));
+        return false;
+    }
+    s->block = (int64_t)(BLOCK_BYTES / ((size_t)t->cols * sizeof(float)));
+    s->block = s->block < 1 ? 1 : s->block > t->rows ? t->rows : s->block;
+    if (s->n_threads > s->block)
+        s->n_threads = (int)s->block;
+    s->raw_bytes = (s->from_bytes + 63) / 64 * 64;
+    s->per_thread = s->raw_bytes + ((size_t)t->cols * sizeof(float) + 63) / 64 * 64;
+    s->out = geul_alloc(ctx, (size_t)s->block, s->to_bytes);
+    s->rows = s->out ? geul_alloc(ctx, (size_t)s->n_threads, s->per_thread) : NULL;
+    return s->rows != NULL;
+}
+
+enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t, int64_t *lost)
+{
+    struct scratch s = {0};
+    enum geul_status status = make_scratch(ctx, t, &s) ? GEUL_OK : geul_error_status(ctx);
+    int64_t bad = 0;
+    for (int64_t from = 0; status == GEUL_OK && from < t->rows; from += s.block) {
+        int64_t n = t->rows - from < s.block ? t->rows - from : s.block;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static) num_threads(s.n_threads) reduction(+ : bad)
+#endif
+        for (int64_t i = 0; i < n; i++)
+            bad += convert_row(t, &s, from + i, s.out + (size_t)i * s.to_bytes);
+        status = t->sink(t->user, s.out, (size_t)n * s.to_bytes);
+    }
+    geul_free(ctx, s.rows);
+    geul_free(ctx, s.out);
+    *lost = bad;
+    return status;
+}

@@ -1,0 +1,24 @@
+/* transcode.h: streaming the rows of a tensor from one element type to another, in another order. */
+#ifndef GEUL_TRANSCODE_H
+#define GEUL_TRANSCODE_H
+
+#include "convert/neox_tensors.h"
+
+struct geul_transcode {
+    const uint8_t *data; /* source, any alignment; NULL: zeros */
+    enum geul_type from, to;
+    int64_t rows, cols; /* cols must be a multiple of both blocks */
+    /* The source row that output row r is; NULL: the same. */
+    int64_t (*row_of)(const struct geul_neox_config *c, int64_t r);
+    const struct geul_neox_config *config;
+    int n_threads;
+    /* Receives the output in order, some MB at a time; another status than GEUL_OK stops. */
+    enum geul_status (*sink)(void *user, const void *data, size_t bytes);
+    void *user;
+};
+
+/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit. *lost gets the number of values
+ * that are not finite in the output: NaN and infinity of the source, and what float16 cannot hold. */
+enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t, int64_t *lost);
+
+#endif
