@@ -62,12 +62,12 @@ INLINE vf vf_gelu_erf(vf x)
     return vf_mul(vf_mul(vf_set1(0.5f), x), vf_below_zero(x, tail, vf_sub(vf_set1(2.0f), tail)));
 }
 
-/* x/2 * (1 + tanh(y)) = x / (1 + e^(-2y)). */
+/* x/2 * (1 + tanh(y)) = x e^(2y) / (1 + e^(2y)). */
 INLINE vf vf_gelu_tanh(vf x)
 {
     vf cube = vf_mul(vf_mul(x, x), x);
-    vf y = vf_mul(vf_set1(-1.59576912f), vf_fma(vf_set1(0.044715f), cube, x));
-    return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(y)));
+    vf e = vf_exp(vf_mul(vf_set1(1.59576912f), vf_fma(vf_set1(0.044715f), cube, x)));
+    return vf_mul(x, vf_div(e, vf_add(vf_set1(1.0f), e)));
 }
 
 static void gelu_erf(float *out, const float *x, size_t n)

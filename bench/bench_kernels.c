@@ -1,0 +1,179 @@
+/* bench_kernels.c: products and small operations of the CPU backend beside the ceilings of this machine.
+ *
+ *     bench_kernels [-t THREADS] [-r REPEATS]       GEUL_CPU=... caps the instruction set
+ *
+ * Prompt: T tokens times weights (N, K): GMAC/s, and the share of the int8 (Q8_0, Q4_0), bfloat16 (BF16 where the CPU
+ * has such products) or float32 ceiling. Decode: one token, weights too large for the caches: GB/s, and the share of
+ * the read bandwidth. Medians. */
+#include "backends/cpu/ceilings.h"
+#include "backends/cpu/cpu.h"
+#include "core/os.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_REPEATS = 1000 };
+
+struct bench {
+    struct geul_context *ctx;
+    struct geul_device *device;
+    struct geul_cpu_ceilings ceilings;
+    int repeats;
+};
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median seconds of running the nodes. */
+static double measure(const struct bench *b, struct geul_tensor **nodes, int n_nodes)
+{
+    double seconds[MOST_REPEATS];
+    for (int i = -1; i < b->repeats; i++) {
+        double start = geul_os_seconds();
+        b->device->backend->run(b->ctx, b->device, nodes, n_nodes);
+        if (i >= 0)
+            seconds[i] = geul_os_seconds() - start;
+    }
+    qsort(seconds, (size_t)b->repeats, sizeof seconds[0], compare);
+    return seconds[b->repeats / 2];
+}
+
+/* A leaf with memory of its own, random bytes that make finite numbers. */
+static struct geul_tensor *leaf(const struct bench *b, enum geul_type type, int n_dims, const int64_t *shape)
+{
+    size_t bytes;
+    if (!geul_shape_bytes(type, n_dims, shape, &bytes))
+        return NULL;
+    uint8_t *data = geul_alloc(b->ctx, 1, bytes);
+    if (!data)
+        return NULL;
+    float row[256];
+    uint8_t encoded[sizeof row];
+    for (int i = 0; i < 256; i++)
+        row[i] = sinf((float)i) * 0.1f;
+    if (type != GEUL_TYPE_I32) {
+        size_t piece = 256 / (size_t)geul_type_block(type) * geul_type_bytes(type);
+        geul_encode(type, row, encoded, 256);
+        for (size_t i = 0; i < bytes; i += piece)
+            memcpy(data + i, encoded, bytes - i < piece ? bytes - i : piece);
+    }
+    return geul_leaf(b->ctx, type, n_dims, shape, "leaf", NULL, data);
+}
+
+static void give_memory(const struct bench *b, struct geul_tensor *t)
+{
+    size_t bytes;
+    if (t && geul_shape_bytes(t->type, t->n_dims, t->shape, &bytes))
+        t->data = geul_alloc(b->ctx, 1, bytes);
+}
+
+static double ceiling_of(const struct bench *b, enum geul_type type)
+{
+    if (geul_type_block(type) > 1)
+        return b->ceilings.int8_macs_per_s;
+    return type == GEUL_TYPE_BF16 ? b->ceilings.bf16_macs_per_s : b->ceilings.f32_macs_per_s;
+}
+
+static void bench_matmul(const struct bench *b, enum geul_type type, int64_t tokens, int64_t n, int64_t k)
+{
+    struct geul_tensor *w = leaf(b, type, 2, (int64_t[]){n, k}), *x = leaf(b, GEUL_TYPE_F32, 2, (int64_t[]){tokens, k});
+    struct geul_tensor *bias = leaf(b, GEUL_TYPE_F32, 1, (int64_t[]){n}), *y = geul_linear(b->ctx, x, w, bias, true);
+    give_memory(b, y);
+    if (!y || !y->data) {
+        printf("  %-5s %s\n", geul_type_name(type), geul_error(b->ctx));
+        return;
+    }
+    y->src[1]->data = w->data; /* the transposed view */
+    double s = measure(b, &y, 1);
+    double macs = (double)tokens * (double)n * (double)k, bytes = (double)n * (double)w->stride[0];
+    printf("  %-5s T=%-4d N=%-6d K=%-6d %8.1f us %8.1f GMAC/s %5.1f %% of %s  %6.1f GB/s %5.1f %% of read\n",
+           geul_type_name(type), (int)tokens, (int)n, (int)k, s * 1e6, macs / s * 1e-9, 100 * macs / s / ceiling_of(b, type),
+           geul_type_block(type) > 1 ? "int8" : type == GEUL_TYPE_BF16 ? "bf16" : "f32 ", bytes / s * 1e-9,
+           100 * bytes / s / b->ceilings.read_bytes_per_s);
+    geul_free(b->ctx, w->data);
+    geul_free(b->ctx, x->data);
+    geul_free(b->ctx, bias->data);
+    geul_free(b->ctx, y->data);
+}
+
+static void report(const struct bench *b, const char *name, struct geul_tensor *t, double per, const char *unit)
+{
+    give_memory(b, t);
+    if (!t || !t->data) {
+        printf("  %-20s %s\n", name, geul_error(b->ctx));
+        return;
+    }
+    double s = measure(b, &t, 1);
+    printf("  %-34s %9.1f us %8.2f %s\n", name, s * 1e6, per / s * 1e-9, unit);
+}
+
+/* The small operations of a 1.3B model's layer over T tokens, and attention over depth positions. */
+static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
+{
+    enum { HEADS = 16, HEAD = 128, WIDTH = HEADS * HEAD };
+    struct geul_tensor *x = leaf(b, GEUL_TYPE_F32, 2, (int64_t[]){tokens, WIDTH});
+    struct geul_tensor *wide = leaf(b, GEUL_TYPE_F32, 2, (int64_t[]){tokens, 4 * WIDTH});
+    struct geul_tensor *q = leaf(b, GEUL_TYPE_F32, 3, (int64_t[]){tokens, HEADS, HEAD});
+    struct geul_tensor *g = leaf(b, GEUL_TYPE_F32, 1, (int64_t[]){WIDTH});
+    struct geul_tensor *cache = leaf(b, GEUL_TYPE_F16, 4, (int64_t[]){1, HEADS, depth, HEAD});
+    struct geul_tensor *place = leaf(b, GEUL_TYPE_I32, 2, (int64_t[]){tokens, 2});
+    if (!x || !wide || !q || !g || !cache || !place)
+        return;
+    double pairs = 0;
+    for (int64_t i = 0; i < tokens; i++) {
+        ((int32_t *)place->data)[2 * i + 1] = (int32_t)(depth - tokens + i);
+        pairs += (double)(depth - tokens + i + 1);
+    }
+    double elements = (double)tokens * WIDTH;
+    printf("T=%d, cache depth %d\n", (int)tokens, (int)depth);
+    report(b, "add (T, 2048)", geul_add(b->ctx, x, x), elements, "G elements/s");
+    report(b, "layernorm (T, 2048)", geul_layernorm(b->ctx, x, g, g, 1e-5f), elements, "G elements/s");
+    report(b, "gelu erf (T, 8192)", geul_gelu(b->ctx, wide, GEUL_GELU_ERF), 4 * elements, "G elements/s");
+    report(b, "gelu tanh (T, 8192)", geul_gelu(b->ctx, wide, GEUL_GELU_TANH), 4 * elements, "G elements/s");
+    report(b, "rope (T, 16, 128), 64 dims", geul_rope(b->ctx, q, place, 64, 10000), elements / 2, "G elements/s");
+    report(b, "store f16", geul_store(b->ctx, cache, q, place), elements, "G elements/s");
+    report(b, "attention f16", geul_attention(b->ctx, q, cache, cache, place, 0.1f), pairs * 2 * WIDTH, "GMAC/s");
+}
+
+int main(int argc, char **argv)
+{
+    int threads = 0;
+    struct bench b = {.ctx = geul_context_new(NULL), .repeats = 9};
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "-t") == 0)
+            threads = atoi(argv[i + 1]);
+        else if (strcmp(argv[i], "-r") == 0)
+            b.repeats = atoi(argv[i + 1]);
+    }
+    b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
+    b.device = b.ctx ? geul_cpu_open(b.ctx, threads) : NULL;
+    if (!b.device || geul_cpu_ceilings(b.ctx, b.device, &b.ceilings) != GEUL_OK) {
+        fprintf(stderr, "%s\n", b.ctx ? geul_error(b.ctx) : "out of memory");
+        return 1;
+    }
+    printf("%s; ceilings: read %.1f GB/s, float32 %.0f, bfloat16 %.0f, int8 %.0f GMAC/s\n", b.device->name,
+           b.ceilings.read_bytes_per_s * 1e-9, b.ceilings.f32_macs_per_s * 1e-9, b.ceilings.bf16_macs_per_s * 1e-9,
+           b.ceilings.int8_macs_per_s * 1e-9);
+    const enum geul_type types[] = {GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0, GEUL_TYPE_BF16, GEUL_TYPE_F16, GEUL_TYPE_F32};
+    const int64_t tokens[] = {256, 16, 4, 2};
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 5; j++) {
+            bench_matmul(&b, types[j], tokens[i], 2048, 2048);
+            bench_matmul(&b, types[j], tokens[i], 8192, 2048);
+        }
+    printf("decode\n");
+    for (int j = 0; j < 5; j++)
+        bench_matmul(&b, types[j], 1, geul_type_bytes(types[j]) == 18 ? 131072 : 65536, 2048);
+    bench_small(&b, 256, 256);
+    bench_small(&b, 256, 2048);
+    bench_small(&b, 1, 256);
+    bench_small(&b, 1, 2048);
+    geul_cpu_close(b.ctx, b.device);
+    geul_context_free(b.ctx);
+    return 0;
+}

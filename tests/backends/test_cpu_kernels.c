@@ -1,0 +1,505 @@
+/* test_cpu_kernels.c: every slot of every instruction set that this machine has, against the meaning in double. */
+#include "tests/backends/cpu_cases.h"
+
+static const size_t sizes[] = CPU_SIZES;
+enum { N_SIZES = sizeof sizes / sizeof sizes[0], LONGEST = 300 };
+
+/* The kernels under test. Slots that the instruction set does not fill are skipped: another one's are used there. */
+static const struct geul_cpu_kernels *kernels;
+static const char *variant;
+static uint64_t seed;
+
+static float *randoms(size_t n, double spread)
+{
+    float *x = malloc((n + 1) * sizeof *x);
+    for (size_t i = 0; x && i < n; i++)
+        x[i] = (float)(spread * test_normal(&seed));
+    return x;
+}
+
+static void check(const char *slot, size_t n, const void *got, const double *want, double absolute, double relative)
+{
+    char what[96];
+    snprintf(what, sizeof what, "%s %s n=%zu", variant, slot, n);
+    cpu_close(what, got, want, (int64_t)n, absolute, relative);
+}
+
+static void check_add(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *a = randoms(n, 2), *b = randoms(n, 2);
+        double want[LONGEST];
+        a[n / 2] = n % 2 ? NAN : INFINITY;
+        for (size_t i = 0; i < n; i++)
+            want[i] = (double)a[i] + b[i];
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernels->add((float *)out.data, a, b, n);
+        check("add", n, out.data, want, 0, 1e-7);
+        cpu_guard_free(&out, "add");
+        kernels->add(a, a, b, n);
+        check("add in place", n, a, want, 0, 1e-7);
+        free(a);
+        free(b);
+    }
+}
+
+static double gelu_of(double x, bool tanh_form)
+{
+    if (tanh_form)
+        return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    return 0.5 * x * erfc(-x * 0.7071067811865476);
+}
+
+static void check_gelu(bool tanh_form)
+{
+    const char *slot = tanh_form ? "gelu_tanh" : "gelu_erf";
+    void (*kernel)(float *, const float *, size_t) = tanh_form ? kernels->gelu_tanh : kernels->gelu_erf;
+    const float special[] = {0, -0.0f, NAN, INFINITY, -INFINITY, 1e-30f, -1e-30f, 30, -30, 1e30f, -1e30f, 5.9f, -5.9f};
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 3);
+        double want[LONGEST];
+        for (size_t i = 0; i < n && i < sizeof special / sizeof special[0]; i++)
+            x[n - 1 - i] = special[i];
+        for (size_t i = 0; i < n; i++)
+            want[i] = gelu_of(x[i], tanh_form);
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernel((float *)out.data, x, n);
+        /* minus infinity: NaN as in PyTorch, or 0, which is the limit */
+        for (size_t i = 0; i < n; i++)
+            if (x[i] == -INFINITY && ((float *)out.data)[i] == 0)
+                want[i] = 0;
+        check(slot, n, out.data, want, 4e-7, 2e-7);
+        cpu_guard_free(&out, slot);
+        free(x);
+    }
+    for (double v = -9; v < 9; v += 9e-4) { /* the whole range finely */
+        float x = (float)v, out;
+        kernel(&out, &x, 1);
+        double want = gelu_of(x, tanh_form);
+        if (!cpu_close(slot, &out, &want, 1, 1.2e-7 * (1 + fabs(v)), 2e-7))
+            break;
+    }
+}
+
+static void check_gelu_erf(void)
+{
+    check_gelu(false);
+}
+
+static void check_gelu_tanh(void)
+{
+    check_gelu(true);
+}
+
+static void check_layernorm(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 3), *w = randoms(n, 1), *b = randoms(n, 1);
+        double want[LONGEST], mean = 0, var = 0;
+        for (size_t i = 0; i < n; i++)
+            mean += (double)(x[i] += 10) / (double)n;
+        for (size_t i = 0; i < n; i++)
+            var += (x[i] - mean) * (x[i] - mean) / (double)n;
+        for (size_t i = 0; i < n; i++)
+            want[i] = (x[i] - mean) / sqrt(var + 1e-5) * w[i] + b[i];
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernels->layernorm((float *)out.data, x, w, b, 1e-5f, n);
+        check("layernorm", n, out.data, want, 1e-5, 1e-5);
+        cpu_guard_free(&out, "layernorm");
+        x[n / 2] = NAN;
+        kernels->layernorm(x, x, w, b, 1e-5f, n);
+        CHECK_MSG(isnan(x[0]) && isnan(x[n - 1]), "%s layernorm hides NaN", variant);
+        free(x);
+        free(w);
+        free(b);
+    }
+}
+
+static void check_rotate(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t half = sizes[s];
+        float *x = randoms(2 * half, 1), *c = randoms(half, 1), *d = randoms(half, 1);
+        double want[2 * LONGEST];
+        for (size_t i = 0; i < half; i++) {
+            want[i] = (double)x[i] * c[i] - (double)x[i + half] * d[i];
+            want[i + half] = (double)x[i + half] * c[i] + (double)x[i] * d[i];
+        }
+        struct cpu_guard out = cpu_guard(2 * half * sizeof(float), 0);
+        kernels->rotate((float *)out.data, x, c, d, half);
+        check("rotate", 2 * half, out.data, want, 1e-6, 1e-6);
+        cpu_guard_free(&out, "rotate");
+        kernels->rotate(x, x, c, d, half);
+        check("rotate in place", 2 * half, x, want, 1e-6, 1e-6);
+        free(x);
+        free(c);
+        free(d);
+    }
+}
+
+static void check_scale(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        double want[LONGEST];
+        struct cpu_guard x = cpu_guard(n * sizeof(float), 4);
+        for (size_t i = 0; i < n; i++)
+            want[i] = 0.37f * (double)(((float *)x.data)[i] = test_normal(&seed));
+        kernels->scale((float *)x.data, 0.37f, n);
+        check("scale", n, x.data, want, 0, 1e-7);
+        cpu_guard_free(&x, "scale");
+    }
+}
+
+/* Two blocks one after the other must give the weights of one softmax over both. */
+static void check_softmax(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(2 * n, 8), max = -INFINITY, sum = 0;
+        double want[2 * LONGEST], high = -INFINITY, total = 0;
+        for (size_t i = 0; i < 2 * n; i++)
+            high = fmax(high, 0.3f * x[i]);
+        for (size_t i = 0; i < 2 * n; i++)
+            total += want[i] = exp((double)0.3f * x[i] - high);
+        float before = kernels->softmax(x, n, 0.3f, &max, &sum);
+        CHECK_MSG(before == 0, "%s softmax: the first block scales nothing", variant);
+        before = kernels->softmax(x + n, n, 0.3f, &max, &sum);
+        for (size_t i = 0; i < n; i++)
+            x[i] *= before;
+        check("softmax", 2 * n, x, want, 1e-6, 1e-5);
+        CHECK_MSG(fabs(sum - total) < 2e-6 * total + 1e-6, "%s softmax sum %g, expected %g", variant, sum, total);
+        x[n - 1] = NAN;
+        kernels->softmax(x, n, 0.3f, &max, &sum);
+        CHECK_MSG(isnan(sum), "%s softmax hides NaN", variant);
+        free(x);
+    }
+}
+
+/* Weights of the type (rows, k), as blocks with stride bytes between rows and as doubles. */
+struct weights {
+    uint8_t *data;
+    double *values;
+    size_t stride;
+};
+
+static struct weights make_weights(enum geul_type type, size_t rows, size_t k)
+{
+    struct weights w = {.stride = k / (size_t)geul_type_block(type) * geul_type_bytes(type)};
+    w.stride += geul_type_bytes(type); /* rows of a view need not touch */
+    w.data = malloc(rows * w.stride);
+    w.values = malloc(rows * k * sizeof *w.values);
+    float *x = randoms(k, 1);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < k; i++)
+            x[i] = (float)test_normal(&seed);
+        if (k > 1)
+            x[test_random(&seed) % k] = -4; /* the extreme code of Q4_0 */
+        geul_encode(type, x, w.data + r * w.stride, (int64_t)k);
+        geul_decode(type, w.data + r * w.stride, x, (int64_t)k);
+        for (size_t i = 0; i < k; i++)
+            w.values[r * k + i] = x[i];
+    }
+    if (geul_type_block(type) > 1 && type == GEUL_TYPE_Q8_0) {
+        memset(w.data + 2, 0x80, 32); /* -128, which files may hold; the sums must not overflow */
+        geul_decode(type, w.data, x, 32);
+        for (size_t i = 0; i < 32; i++)
+            w.values[i] = x[i];
+    }
+    free(x);
+    return w;
+}
+
+static void free_weights(struct weights *w)
+{
+    free(w->data);
+    free(w->values);
+}
+
+/* What the product sees of activations: int8 blocks for block types, bfloat16 where the panel rounds them. */
+static void seen_activations(float *x, size_t k, bool blocks, bool bf16)
+{
+    for (size_t i = 0; blocks && i < k; i += 32) {
+        float amax = 0;
+        for (size_t j = 0; j < 32; j++)
+            amax = fabsf(x[i + j]) > amax ? fabsf(x[i + j]) : amax;
+        for (size_t j = 0; amax > 0 && j < 32; j++)
+            x[i + j] = (float)lrintf(x[i + j] * (127.0f / amax)) * (amax / 127.0f);
+    }
+    for (size_t i = 0; bf16 && i < k; i++)
+        x[i] = geul_bf16_to_f32(geul_f32_to_bf16(x[i]));
+}
+
+static void check_dot(enum geul_type type)
+{
+    const struct geul_cpu_dot *dot = kernels->dot[type];
+    bool blocks = geul_type_block(type) > 1;
+    enum { ROWS = 7 };
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t k = blocks ? sizes[s] / 8 * 32 + 32 : sizes[s];
+        struct weights w = make_weights(type, ROWS, k);
+        float *x = randoms(k, 1), out[ROWS + 1] = {0}, again = 0;
+        if (blocks)
+            x[0] = 40; /* an outlier sets its block's scale */
+        struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, dot->k_step, dot->x_step), 0);
+        if (dot->pack_x)
+            dot->pack_x(packed.data, x, k);
+        const void *in = dot->pack_x ? (const void *)packed.data : x;
+        for (int rows = 1; rows <= ROWS; rows++) {
+            out[rows] = 12345;
+            dot->rows(out, w.data, w.stride, in, k, rows);
+            CHECK_MSG(out[rows] == 12345, "%s dot writes too far", variant);
+        }
+        dot->rows(&again, w.data + 5 * w.stride, w.stride, in, k, 1);
+        CHECK_MSG(memcmp(&again, &out[5], sizeof again) == 0, "%s dot: a row depends on its neighbours", variant);
+        cpu_guard_free(&packed, "pack_x");
+        seen_activations(x, k, blocks, false);
+        double want[ROWS], size = 1;
+        for (size_t r = 0; r < ROWS; r++) {
+            want[r] = 0;
+            for (size_t i = 0; i < k; i++) {
+                want[r] += w.values[r * k + i] * x[i];
+                size = fmax(size, fabs(w.values[r * k + i] * x[i]));
+            }
+        }
+        check("dot", ROWS, out, want, 3e-7 * size * sqrt((double)k), 1e-6);
+        if (dot->pack_x) { /* an infinite activation must not become a small number */
+            x[k - 1] = k % 64 ? INFINITY : NAN;
+            struct cpu_guard bad = cpu_guard(geul_cpu_packed_bytes(k, dot->k_step, dot->x_step), 0);
+            dot->pack_x(bad.data, x, k);
+            dot->rows(out, w.data, w.stride, bad.data, k, ROWS);
+            CHECK_MSG(isnan(out[0]) && isnan(out[ROWS - 1]), "%s dot hides NaN", variant);
+            cpu_guard_free(&bad, "pack_x");
+        }
+        free(x);
+        free_weights(&w);
+    }
+}
+
+/* One tile of rows weight rows and tokens tokens. */
+static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size_t k, int rows, int tokens, bool bf16)
+{
+    size_t mr = (size_t)g->mr, nr = (size_t)g->nr;
+    struct weights w = make_weights(type, (size_t)rows, k);
+    float *x = randoms((size_t)tokens * (k + 3), 1), *start = randoms(mr, 1);
+    struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->w_step), 0);
+    struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
+    struct cpu_guard out = cpu_guard(mr * nr * sizeof(float), 0);
+    g->pack_w(panel.data, w.data, w.stride, rows, k);
+    g->pack_x(packed.data, x, (k + 3) * sizeof(float), tokens, k);
+    g->tile((float *)out.data, mr, panel.data, packed.data, k, start);
+    g->tile((float *)out.data, mr, panel.data, packed.data, k, NULL); /* a second time on top */
+    for (int t = 0; t < tokens; t++) {
+        seen_activations(x + (size_t)t * (k + 3), k, g->pack_w_outer == NULL && geul_type_block(type) > 1, bf16);
+        double want[128], size = 1;
+        for (size_t r = 0; r < (size_t)rows; r++) {
+            want[r] = start[r];
+            for (size_t i = 0; i < k; i++) {
+                double product = w.values[r * k + i] * x[(size_t)t * (k + 3) + i];
+                want[r] += 2 * product;
+                size = fmax(size, fabs(product));
+            }
+        }
+        char what[96];
+        snprintf(what, sizeof what, "%s panel %s k=%zu rows=%d token %d of %d", variant, geul_type_name(type), k, rows,
+                 t, tokens);
+        cpu_close(what, (float *)out.data + (size_t)t * mr, want, rows, 1e-6 * size * sqrt((double)k), 2e-6);
+    }
+    cpu_guard_free(&panel, "pack_w");
+    cpu_guard_free(&packed, "pack_x");
+    cpu_guard_free(&out, "tile");
+    free(x);
+    free(start);
+    free_weights(&w);
+}
+
+/* pack_w_outer of the transposed weights must give the panel of pack_w. */
+static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, size_t k, int rows)
+{
+    size_t bytes = geul_type_bytes(type), n = (size_t)rows, size = geul_cpu_packed_bytes(k, g->k_step, g->w_step);
+    struct weights w = make_weights(type, n, k);
+    uint8_t *turned = malloc(k * n * bytes);
+    for (size_t i = 0; i < k; i++)
+        for (size_t r = 0; r < n; r++)
+            memcpy(turned + (i * n + r) * bytes, w.data + r * w.stride + i * bytes, bytes);
+    struct cpu_guard a = cpu_guard(size, 0), b = cpu_guard(size, 0);
+    g->pack_w(a.data, w.data, w.stride, rows, k);
+    g->pack_w_outer(b.data, turned, n * bytes, rows, k);
+    CHECK_MSG(memcmp(a.data, b.data, size) == 0, "%s pack_w_outer %s k=%zu rows=%d", variant, geul_type_name(type), k,
+              rows);
+    cpu_guard_free(&a, "pack_w");
+    cpu_guard_free(&b, "pack_w_outer");
+    free(turned);
+    free_weights(&w);
+}
+
+static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
+{
+    bool blocks = geul_type_block(type) > 1;
+    bool bf16 = strcmp(variant, "avx512bf16") == 0;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t k = blocks ? sizes[s] / 8 * 32 + 32 : sizes[s];
+        int rows = 1 + (int)(test_random(&seed) % (uint64_t)g->mr);
+        check_tile(g, type, k, g->mr, g->nr, bf16);
+        check_tile(g, type, k, rows, 1 + (int)(test_random(&seed) % (uint64_t)g->nr), bf16);
+        if (g->pack_w_outer)
+            check_outer(g, type, k, rows);
+    }
+    for (int rows = 1; rows <= g->mr; rows++)
+        check_tile(g, type, 96, rows, g->nr, bf16);
+    CHECK_MSG(g->k_block % g->k_step == 0 && g->k_block % 32 == 0, "%s: k_block must hold whole blocks", variant);
+}
+
+static void check_panel(enum geul_type type)
+{
+    check_panels(kernels->panel[type], type);
+}
+
+static void check_cache(enum geul_type type)
+{
+    CHECK_MSG(kernels->cache[type]->k_step == 1 && kernels->cache[type]->pack_w_outer, "attention relies on these");
+    check_panels(kernels->cache[type], type);
+}
+
+static void check_mix(enum geul_type type)
+{
+    enum { ROWS = 9 };
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct weights v = make_weights(type, ROWS, n);
+        float *p = randoms(ROWS, 1);
+        double want[LONGEST];
+        struct cpu_guard out = cpu_guard(n * sizeof(float), 4);
+        for (size_t i = 0; i < n; i++) {
+            want[i] = ((float *)out.data)[i] = test_normal(&seed);
+            for (size_t r = 0; r < ROWS; r++)
+                want[i] += (double)p[r] * v.values[r * n + i];
+        }
+        kernels->mix[type]((float *)out.data, v.data, v.stride, p, ROWS, n);
+        check("mix", n, out.data, want, 1e-5, 1e-6);
+        cpu_guard_free(&out, "mix");
+        free(p);
+        free_weights(&v);
+    }
+}
+
+/* Bit for bit what the reference encoding gives. */
+static void check_narrow(enum geul_type type)
+{
+    const float special[] = {NAN,     INFINITY, -INFINITY, 0,       -0.0f,   65504,    65519.9f, 65520,   1e30f,
+                             6e-8f,   3e-8f,    2.9e-8f,   6.1e-5f, -6.2e-5f, 1e-40f,   1.00048828125f, 1.0009765625f};
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s], bytes = n * geul_type_bytes(type);
+        float *x = randoms(n, 100);
+        uint16_t want[2 * LONGEST], got[2 * LONGEST];
+        for (size_t i = 0; i < n && i < sizeof special / sizeof special[0]; i++)
+            x[n - 1 - i] = special[i];
+        geul_encode(type, x, want, (int64_t)n);
+        struct cpu_guard out = cpu_guard(bytes, 2 * (size_t)(s % 2));
+        kernels->narrow[type](out.data, x, n);
+        memcpy(got, out.data, bytes);
+        for (size_t i = 0; i < bytes / 2; i++) {
+            bool nan = geul_type_bytes(type) == 2 && isnan(x[i]) && (got[i] & 0x7f80) == (want[i] & 0x7f80);
+            if (!CHECK_MSG(got[i] == want[i] || nan, "%s narrow %s: %.9g gives %04x, expected %04x", variant,
+                           geul_type_name(type), x[i * 2 / geul_type_bytes(type)], got[i], want[i]))
+                break;
+        }
+        cpu_guard_free(&out, "narrow");
+        free(x);
+    }
+}
+
+static void check_peak_f32(void)
+{
+    CHECK(kernels->peak_f32(10) > kernels->peak_f32(5));
+}
+
+static void check_peak_bf16(void)
+{
+    CHECK(kernels->peak_bf16(10) > kernels->peak_bf16(5));
+}
+
+static void check_peak_int8(void)
+{
+    CHECK(kernels->peak_int8(10) > kernels->peak_int8(5));
+}
+
+static void check_read_sum(void)
+{
+    uint64_t *data = calloc(512, 8);
+    for (size_t i = 0; i < 512; i += 8)
+        data[i] = i;
+    CHECK_INT(kernels->read_sum(data, 512 * 8), 63 * 64 / 2 * 8);
+    free(data);
+}
+
+TEST(cpu_every_slot_of_every_instruction_set)
+{
+    bool supported;
+    for (int i = 0; (kernels = geul_cpu_variant(i, &variant, &supported)) != NULL; i++) {
+        if (!supported) {
+            printf("  (%s: not on this machine)\n", variant);
+            continue;
+        }
+        seed = CPU_SEED;
+#define KERNEL(name, returns, arguments, meaning)                                                                      \
+    if (kernels->name)                                                                                                 \
+        check_##name();
+#define TYPED(family, type, meaning)                                                                                   \
+    if (kernels->family[GEUL_TYPE_##type])                                                                             \
+        check_##family(GEUL_TYPE_##type);
+#include "backends/cpu/kernels.def"
+#undef KERNEL
+#undef TYPED
+    }
+}
+
+TEST(cpu_table_has_no_hole)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_device *device = cpu_device(ctx, "scalar", 1);
+    REQUIRE(device);
+    const char *slot, *from;
+    int n = 0;
+    for (; geul_cpu_describe(device, n, &slot, &from); n++)
+        CHECK_MSG(from && strcmp(from, "scalar") == 0 && geul_cpu_slot_meaning((enum geul_cpu_slot)n)[0], "slot %s",
+                  slot);
+    CHECK_INT(n, GEUL_CPU_SLOT_COUNT);
+    geul_cpu_close(ctx, device);
+    geul_context_free(ctx);
+}
+
+TEST(cpu_unknown_cap_is_an_error)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    setenv("GEUL_CPU", "mmx", 1);
+    CHECK(geul_cpu_open(ctx, 1) == NULL);
+    CHECK(strstr(geul_error(ctx), "\"mmx\"") && strstr(geul_error(ctx), "scalar"));
+    CHECK(geul_error_status(ctx) == GEUL_ERROR_ARGUMENT);
+    unsetenv("GEUL_CPU");
+    geul_context_free(ctx);
+}
+
+TEST(cpu_cap_holds)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *name, *slot, *from;
+    bool supported, seen[16] = {false};
+    for (int i = 0; i < 16 && geul_cpu_variant(i, &name, &supported); i++) {
+        struct geul_device *device = cpu_device(ctx, name, 1);
+        REQUIRE(device);
+        seen[i] = supported;
+        for (int j = 0; geul_cpu_describe(device, j, &slot, &from); j++) {
+            int at = 0;
+            const char *other;
+            while (geul_cpu_variant(at, &other, &supported) && strcmp(other, from) != 0)
+                at++;
+            CHECK_MSG(at <= i && seen[at], "%s: slot %s comes from %s", name, slot, from);
+        }
+        geul_cpu_close(ctx, device);
+    }
+    geul_context_free(ctx);
+}
