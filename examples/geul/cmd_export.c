@@ -1,0 +1,74 @@
+/* cmd_export.c: `geul export` makes a Hugging Face directory from a GGUF file. */
+#include "examples/geul/command.h"
+#include "examples/geul/options.h"
+#include "examples/geul/progress.h"
+#include "examples/geul/report.h"
+#include "examples/geul/terminal.h"
+
+#include "convert/gguf_to_hf.h"
+#include "core/os.h"
+
+#include <stdio.h>
+
+struct settings {
+    const char *type;
+    int n_threads;
+    bool json;
+};
+
+static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
+     "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones", 0, 0, types, NULL, false},
+    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints directory and seconds as JSON", 0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "export",
+    .usage = "FILE DIR [options]",
+    .about = "make a Hugging Face directory from a GGUF file, which transformers loads",
+    .example = "geul export koalpaca.gguf koalpaca-hf --type f16",
+    .options = options,
+    .min_args = 2,
+    .max_args = 2,
+    .arg_name = "the file or the directory",
+};
+
+static bool on_progress(void *user, uint64_t done, uint64_t total)
+{
+    (void)user;
+    geul_progress_update(done, total);
+    return !geul_interrupted();
+}
+
+int geul_cmd_export(int argc, char **argv)
+{
+    struct settings s = {.type = "keep"};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    struct geul_context *ctx = geul_report_context(true);
+    if (!ctx)
+        return 1;
+    geul_interrupt_catch();
+    struct geul_export_options how = {
+        .type = geul_type_from_name(s.type), .n_threads = s.n_threads, .progress = on_progress};
+    double start = geul_os_seconds();
+    geul_progress_begin("exporting", NULL);
+    enum geul_status status = geul_export_hf(ctx, args[0], args[1], &how);
+    geul_progress_hide();
+    double seconds = geul_os_seconds() - start;
+    if (status != GEUL_OK)
+        code = geul_report_failure(ctx);
+    else if (s.json)
+        geul_report_json(json_pack("{s:s, s:f}", "directory", args[1], "seconds", seconds));
+    else
+        printf("%s: written in %.1f s\n", args[1], seconds);
+    geul_context_free(ctx);
+    return code;
+}

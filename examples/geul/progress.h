@@ -1,0 +1,20 @@
+/* progress.h: a bar with rate and time left on stderr, for work that takes more than a second on a terminal. */
+#ifndef GEUL_PROGRESS_H
+#define GEUL_PROGRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Begins a piece of work; label and unit are short English words ("tokens"); unit NULL means bytes. */
+void geul_progress_begin(const char *label, const char *unit);
+/* done of total; total 0: unknown. Cheap to call often. */
+void geul_progress_update(uint64_t done, uint64_t total);
+/* Takes the bar off the screen. Harmless when none is there. */
+void geul_progress_hide(void);
+
+/* Plain units: "384 MiB", "7.3 GB/s", "1 min 20 s". Each writes into text and returns it. */
+const char *geul_progress_bytes(uint64_t bytes, char *text, size_t size);
+const char *geul_progress_time(double seconds, char *text, size_t size);
+
+#endif

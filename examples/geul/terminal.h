@@ -1,0 +1,21 @@
+/* terminal.h: signals and the shape of the terminal. */
+#ifndef GEUL_TERMINAL_H
+#define GEUL_TERMINAL_H
+
+#include <stdbool.h>
+
+/* At the start of the program: makes sure that descriptors 0 to 2 are open, so that no file gets their numbers, and
+ * that writing to a closed pipe is an error instead of a signal. */
+void geul_terminal_start(void);
+/* Columns of the terminal on stderr, 80 when unknown; whether stderr is one. */
+int geul_terminal_width(void);
+bool geul_terminal_on_stderr(void);
+
+/* From here on Ctrl-C only sets a flag, so that the work can end at a good place; a second Ctrl-C while the first is
+ * not yet taken ends the program with code 130. */
+void geul_interrupt_catch(void);
+bool geul_interrupted(void);
+/* Takes the flag back. */
+void geul_interrupt_clear(void);
+
+#endif
