@@ -105,11 +105,11 @@ struct geul_tokenizer_spec {
     struct geul_tok_added *added; /* their texts are in tokens */
     size_t n_added, added_capacity;
     struct geul_tok_steps stages[GEUL_TOK_STAGE_COUNT];
-    struct geul_tok_text unk;  /* text of the token for the unknown */
-    bool ignore_merges;        /* a word that is a token is taken whole */
-    bool byte_fallback;        /* unknown characters become <0xXX> tokens */
-    bool fuse_unk;             /* neighbouring unknown characters become one unk token */
-    int32_t bos, eos;          /* -1: not said */
+    struct geul_tok_text unk; /* text of the token for the unknown */
+    bool ignore_merges;       /* a word that is a token is taken whole */
+    bool byte_fallback;       /* unknown characters become <0xXX> tokens */
+    bool fuse_unk;            /* neighbouring unknown characters become one unk token */
+    int32_t bos, eos;         /* -1: not said */
 };
 
 /* An empty spec, and back to it. spec_free() may be called on any spec that was initialised. */

@@ -4,13 +4,13 @@
 #include <string.h>
 
 static const struct geul_tok_step_info step_infos[] = {
-#define REGEX    GEUL_TOK_HAS_REGEX
-#define TEXT     GEUL_TOK_HAS_TEXT
-#define CONTENT  GEUL_TOK_HAS_CONTENT
-#define BEHAVIOR GEUL_TOK_HAS_BEHAVIOR
-#define INVERT   GEUL_TOK_HAS_INVERT
-#define LEFT     GEUL_TOK_HAS_LEFT
-#define RIGHT    GEUL_TOK_HAS_RIGHT
+#define REGEX                         GEUL_TOK_HAS_REGEX
+#define TEXT                          GEUL_TOK_HAS_TEXT
+#define CONTENT                       GEUL_TOK_HAS_CONTENT
+#define BEHAVIOR                      GEUL_TOK_HAS_BEHAVIOR
+#define INVERT                        GEUL_TOK_HAS_INVERT
+#define LEFT                          GEUL_TOK_HAS_LEFT
+#define RIGHT                         GEUL_TOK_HAS_RIGHT
 #define STEP(id, name, stage, fields) {name, GEUL_TOK_STAGE_##stage, fields},
 #include "tokenizer/steps.def"
 #undef STEP
