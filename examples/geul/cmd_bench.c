@@ -45,8 +45,8 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "bench",
     .usage = "-m FILE | --synthetic SIZE:TYPE [options]",
+    .summary = "measure speed and memory beside the machine's own ceilings",
     .about =
-        "measure speed and memory beside the machine's own ceilings\n"
         "The ceilings are measured in the same run with the same threads: how fast memory can be read, and how many\n"
         "multiply-adds the instructions in use can do. A prompt is compared with the arithmetic of its weights' type,\n"
         "generation with reading all weights once per token.",

@@ -29,8 +29,8 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "chat",
     .usage = "-m FILE [options]",
+    .summary = "talk with a model",
     .about =
-        "talk with a model\n"
         "Questions come from the terminal, or one per line from standard input. /help lists what else can be typed.",
     .example = "geul chat -m koalpaca.gguf --temp 0.7 --top-p 0.9\n"
                "echo 안녕 | geul chat -m koalpaca.gguf",

@@ -23,9 +23,10 @@ struct settings {
 
 #define FIELD(name) offsetof(struct settings, name)
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt), "the text to continue; - reads standard input", 0, 0,
+    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt),
+     "the text to continue; - reads standard input, without its last newline", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file, without its last newline", 0, 0,
      NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file", 0, 0, NULL, NULL, false},
     {GEUL_OPTION_INT, "-n, --predict, --n-predict", "N", FIELD(n_predict),
      "tokens to write at most, -1: until the text ends or the context is full", -1, 1 << 30, NULL, NULL, false},
     {GEUL_OPTION_LIST, "--stop, -r, --reverse-prompt", "TEXT", FIELD(stop),
@@ -47,7 +48,7 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "complete",
     .usage = "-m FILE -p TEXT [options]",
-    .about = "continue a text",
+    .summary = "continue a text",
     .example = "geul complete -m polyglot.gguf -p \"한국의 수도는\" -n 64\n"
                "echo 오늘의 날씨는 | geul complete -m polyglot.gguf -p - --temp 0 --json",
     .options = options,
@@ -108,7 +109,7 @@ static int print_json(const struct settings *s, const struct geul_loaded *l, con
                   geul_report_json_ids(r->tokens, (size_t)r->n_generated), "prompt_tokens",
                   geul_report_json_ids(ids->data, ids->n), "stop_reason", geul_stop_reason_name(r->reason), "seed",
                   (json_int_t)s->sampling.sampling.seed, "timings", geul_generation_timings(l->load_seconds, r));
-    return geul_report_json(json);
+    return geul_report_json_line(json);
 }
 
 /* Generates and prints. Returns the exit code. */

@@ -39,8 +39,8 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "convert",
     .usage = "DIR -o FILE [options]",
-    .about = "make a GGUF file from a Hugging Face directory\n"
-             "The directory holds config.json, tokenizer.json and the weights as safetensors or .bin, sharded or not.",
+    .summary = "make a GGUF file from a Hugging Face directory",
+    .about = "The directory holds config.json, tokenizer.json and the weights as safetensors or .bin, sharded or not.",
     .example = "geul convert polyglot-ko-1.3b -o polyglot-ko-1.3b.gguf --type q8_0",
     .options = options,
     .min_args = 1,

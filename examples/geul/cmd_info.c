@@ -32,7 +32,7 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "info",
     .usage = "FILE | --cpu | --ops | --devices [options]",
-    .about = "show a file, the processor, the operations or the devices",
+    .summary = "show a file, the processor, the operations or the devices",
     .example = "geul info polyglot.gguf\n"
                "geul info --cpu",
     .options = options,

@@ -22,9 +22,10 @@ struct settings {
 
 #define FIELD(name) offsetof(struct settings, name)
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt), "the text; - reads standard input", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt),
+     "the text; - reads standard input, without its last newline", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file, without its last newline", 0, 0,
+     NULL, NULL, false},
     {GEUL_OPTION_TEXT, "--ids", "\"1 2 3\"", FIELD(ids), "token ids instead of a text", 0, 0, NULL, NULL, false},
     {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the .npy file: float32 (positions, vocabulary)", 0, 0,
      NULL, NULL, true},
@@ -37,7 +38,7 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "logits",
     .usage = "-m FILE -p TEXT -o FILE.npy [options]",
-    .about = "write the logits of every position of a text, in NumPy's format",
+    .summary = "write the logits of every position of a text, in NumPy's format",
     .example = "geul logits -m polyglot.gguf -p \"한국의 수도는\" -o logits.npy\n"
                "python3 -c 'import numpy; print(numpy.load(\"logits.npy\")[-1].argmax())'",
     .options = options,
@@ -120,9 +121,9 @@ static int run(const struct settings *s, struct geul_loaded *l, const struct geu
     double seconds = geul_os_seconds() - start;
     int n_vocab = geul_model_get_shape(l->model)->n_vocab;
     if (s->json)
-        return geul_report_json(json_pack("{s:s, s:o, s:[I, i], s:f}", "file", s->output, "tokens",
-                                          geul_report_json_ids(ids->data, ids->n), "shape", (json_int_t)ids->n, n_vocab,
-                                          "seconds", seconds));
+        return geul_report_json_line(json_pack("{s:s, s:o, s:[I, i], s:f}", "file", s->output, "tokens",
+                                               geul_report_json_ids(ids->data, ids->n), "shape", (json_int_t)ids->n,
+                                               n_vocab, "seconds", seconds));
     printf("%s: %zu positions x %d logits, float32\n", s->output, ids->n, n_vocab);
     return 0;
 }

@@ -7,7 +7,6 @@
 #include "convert/json_file.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
-#include "tokenizer/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,42 +36,20 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "tokenize",
     .usage = "-m FILE [-p TEXT] [options]",
-    .about = "text to token ids and back: one line of ids per line of text",
+    .summary = "text to token ids and back: one line of ids per line of text",
     .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
                "geul tokenize -m polyglot-ko-1.3b < corpus.txt | geul tokenize -m polyglot-ko-1.3b --decode",
     .options = options,
 };
-
-/* The tokenizer in a tokenizer.json. NULL on failure. */
-static struct geul_tokenizer *load_json(struct geul_context *ctx, const char *path)
-{
-    struct geul_map map;
-    struct geul_tokenizer_spec spec;
-    if (geul_os_map(ctx, path, &map) != GEUL_OK)
-        return NULL;
-    geul_tokenizer_spec_init(&spec);
-    struct geul_tokenizer *tok = NULL;
-    if (geul_tokenizer_spec_from_json(ctx, (const char *)map.data, map.size, &spec) == GEUL_OK)
-        tok = geul_tokenizer_new(ctx, &spec, geul_regex());
-    geul_tokenizer_spec_free(ctx, &spec);
-    geul_os_unmap(&map);
-    return tok;
-}
 
 /* The tokenizer of a directory, a .json or a GGUF file. NULL on failure. */
 static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
 {
     char *inside = geul_path_join(ctx, path, "tokenizer.json");
     size_t n = strlen(path);
-    struct geul_tokenizer *tok;
-    if (inside && geul_os_exists(inside))
-        tok = load_json(ctx, inside);
-    else if (n > 5 && strcmp(path + n - 5, ".json") == 0)
-        tok = load_json(ctx, path);
-    else
-        tok = geul_tokenizer_load(ctx, path, geul_regex());
+    bool json = (inside && geul_os_exists(inside)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
     geul_free(ctx, inside);
-    return tok;
+    return json ? geul_tokenizer_from_json(ctx, path) : geul_tokenizer_load(ctx, path, geul_regex());
 }
 
 /* Bytes for the eye: control characters, backslashes and broken UTF-8 as escapes. out holds 4 * n + 1 bytes. */

@@ -22,8 +22,7 @@ static void print_cpu(const struct geul_device *cpu)
 {
     const char *name, *slot, *variant;
     bool supported;
-    printf("%s, %d threads\n\ninstruction sets of this build (GEUL_CPU=NAME caps the choice):\n", cpu->name,
-           geul_cpu_threads(cpu));
+    printf("%s\n\ninstruction sets of this build (GEUL_CPU=NAME caps the choice):\n", cpu->name);
     for (int i = 0; geul_cpu_variant(i, &name, &supported); i++)
         printf("  %-12s %s\n", name, supported ? "supported" : "not on this machine");
     printf("\nkernels in use:\n");
@@ -110,9 +109,11 @@ int geul_info_devices(struct geul_context *ctx, bool json)
         code = geul_report_json(json_pack("[{s:s, s:s, s:i, s:I, s:I}]", "backend", cpu->backend->name, "name",
                                           cpu->name, "n_threads", geul_cpu_threads(cpu), "free_bytes",
                                           (json_int_t)free_bytes, "total_bytes", (json_int_t)total_bytes));
+    else if (total_bytes)
+        printf("%-6s %s: %s of %s free\n", cpu->backend->name, cpu->name, geul_progress_bytes(free_bytes, a, sizeof a),
+               geul_progress_bytes(total_bytes, b, sizeof b));
     else
-        printf("%-6s %s: %d threads, %s of %s free\n", cpu->backend->name, cpu->name, geul_cpu_threads(cpu),
-               geul_progress_bytes(free_bytes, a, sizeof a), geul_progress_bytes(total_bytes, b, sizeof b));
+        printf("%-6s %s\n", cpu->backend->name, cpu->name);
     geul_cpu_close(ctx, cpu);
     return code;
 }

@@ -69,7 +69,7 @@ void geul_sampling_args_seed(struct geul_sampling_args *args)
 
 const struct geul_regex_engine *geul_regex(void)
 {
-    return &geul_regex_pcre2;
+    return geul_regex_pcre2();
 }
 
 /* Loads into *out; false with the reason in its context. */

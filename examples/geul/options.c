@@ -255,7 +255,8 @@ void geul_option_list(const struct geul_option *rows, const void *settings)
         }
         const char *name = strstr(rows->names, "--");
         value_text(rows, (const char *)settings + rows->offset, value, sizeof value);
-        printf("  %-20s %-8s %s\n", name ? name + 2 : rows->names, value, rows->help);
+        int length = name ? (int)strcspn(name + 2, ",") : 0;
+        printf("  %-18.*s %-11s %s\n", length, name ? name + 2 : "", value, rows->help);
     }
 }
 
@@ -311,7 +312,8 @@ static void print_indented(const char *text)
 
 static void print_help(const struct geul_command_help *help, const char *settings)
 {
-    printf("geul %s: %s\n\n  geul %s %s\n\nOptions:\n", help->name, help->about, help->name, help->usage);
+    printf("geul %s: %s\n\n  geul %s %s\n\n%s%sOptions:\n", help->name, help->summary, help->name, help->usage,
+           help->about ? help->about : "", help->about ? "\n\n" : "");
     print_rows(help->options, settings);
     print_rows(help_rows, settings);
     printf("\nExample:\n");

@@ -44,7 +44,8 @@ struct geul_option {
 struct geul_command_help {
     const char *name;
     const char *usage;   /* "DIR -o FILE [options]" */
-    const char *about;   /* one or more whole lines */
+    const char *summary; /* one line, no full stop */
+    const char *about;   /* more to know, or NULL */
     const char *example; /* whole lines; each is printed with two spaces before it */
     const struct geul_option *options;
     int min_args, max_args; /* words that are no options */

@@ -72,8 +72,12 @@ char *geul_text_input_prompt(const char *text, const char *file, size_t *length,
         *code = geul_report_usage(text ? "-p and -f exclude each other" : "-p TEXT or -f FILE is missing");
         return NULL;
     }
-    if (file || strcmp(text, "-") == 0)
-        return geul_text_input_file(file ? file : "-", length);
+    if (file || strcmp(text, "-") == 0) {
+        char *all = geul_text_input_file(file ? file : "-", length);
+        if (all && *length > 0 && all[*length - 1] == '\n') /* editors and echo put it there; no one means it */
+            all[--*length] = '\0';
+        return all;
+    }
     *length = strlen(text);
     char *copy = strdup(text);
     if (!copy)

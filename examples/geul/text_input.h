@@ -10,7 +10,8 @@
 char *geul_text_input_file(const char *path, size_t *length);
 /* The next line without its newline; *line grows as getline() does it and is freed by free(). false at the end. */
 bool geul_text_input_line(FILE *f, char **line, size_t *capacity, size_t *length);
-/* The prompt that -p (TEXT or "-") or -f names; one of them must be given. NULL after a message, with *code set. */
+/* The prompt that -p (TEXT or "-") or -f names; one of them must be given; a newline at the end of
+ * a file is left out. NULL after a message, with *code set. */
 char *geul_text_input_prompt(const char *text, const char *file, size_t *length, int *code);
 
 #endif
