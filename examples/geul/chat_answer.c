@@ -107,6 +107,7 @@ static enum geul_status generate(struct geul_chat *c, const struct geul_ids *ids
                                   .max_tokens = c->settings.n_predict,
                                   .stop = stop,
                                   .n_stop = n_stop,
+                                  .ignore_end_token = c->ignore_eos,
                                   .on_text = on_text,
                                   .on_prompt = geul_generation_prompt,
                                   .user = printer};

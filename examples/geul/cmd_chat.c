@@ -12,6 +12,7 @@ struct settings {
     struct geul_model_args model;
     struct geul_chat_settings chat;
     const char *template_name, *system;
+    bool ignore_eos;
 };
 
 #define FIELD(name) offsetof(struct settings, name)
@@ -21,6 +22,8 @@ static const struct geul_option options[] = {
      NULL, false},
     {GEUL_OPTION_TEXT, "-sys, --system", "TEXT", FIELD(system), "stands before the conversation, as /system sets it", 0,
      0, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--ignore-eos", NULL, FIELD(ignore_eos), "answers go on after the end of the text", 0, 0, NULL,
+     NULL, false},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(chat), .group = geul_chat_options},
     {.kind = GEUL_OPTION_END},
@@ -46,7 +49,8 @@ static bool choose_template(struct geul_chat *c, const char *name)
     if (strcmp(name, "none") != 0 && !geul_template_open(c->loaded.ctx, c->loaded.model, name, &c->form))
         return false;
     if (c->form)
-        fprintf(stderr, "template: %s%s\n", geul_template_name(c->form), automatic ? " (from the file)" : "");
+        fprintf(stderr, "template: %s%s\n", automatic ? geul_template_name(c->form) : name,
+                automatic ? " (from the file)" : "");
     else
         fprintf(stderr, "template: none%s; the model continues what you write\n", automatic ? " (a base model)" : "");
     if (!c->form && c->settings.n_predict < 0)
@@ -86,7 +90,7 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
-    struct geul_chat c = {.settings = s.chat};
+    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos};
     geul_interrupt_catch();
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
@@ -96,7 +100,7 @@ int geul_cmd_chat(int argc, char **argv)
         c.system = s.system ? strdup(s.system) : NULL;
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
         if (geul_chat_line_terminal(lines))
-            fprintf(stderr, "%s; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
+            fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
                     *geul_model_get_name(c.loaded.model) ? geul_model_get_name(c.loaded.model) : s.model.path);
         converse(&c, lines);
         geul_chat_line_free(lines);

@@ -9,19 +9,22 @@
 #include "core/os.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct settings {
     const char *type;
-    int n_threads;
+    int n_threads, shard_mb;
     bool json;
 };
 
-static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL};
+static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in the order of enum geul_export_dtype */
 
 #define FIELD(name) offsetof(struct settings, name)
 static const struct geul_option options[] = {
     {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
      "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones", 0, 0, types, NULL, false},
+    {GEUL_OPTION_INT, "--max-shard-mb", "N", FIELD(shard_mb), "largest size of a weight file in MB", 1, 1 << 20, NULL,
+     NULL, false},
     {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
     {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints directory and seconds as JSON", 0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_END},
@@ -47,7 +50,7 @@ static bool on_progress(void *user, uint64_t done, uint64_t total)
 
 int geul_cmd_export(int argc, char **argv)
 {
-    struct settings s = {.type = "keep"};
+    struct settings s = {.type = "keep", .shard_mb = 5000};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
@@ -57,7 +60,10 @@ int geul_cmd_export(int argc, char **argv)
         return 1;
     geul_interrupt_catch();
     struct geul_export_options how = {
-        .type = geul_type_from_name(s.type), .n_threads = s.n_threads, .progress = on_progress};
+        .n_threads = s.n_threads, .max_shard_bytes = (uint64_t)s.shard_mb * 1000000, .progress = on_progress};
+    for (int i = 0; types[i]; i++)
+        if (strcmp(s.type, types[i]) == 0)
+            how.dtype = (enum geul_export_dtype)i;
     double start = geul_os_seconds();
     geul_progress_begin("exporting", NULL);
     enum geul_status status = geul_export_hf(ctx, args[0], args[1], &how);

@@ -1,0 +1,91 @@
+/* test_command_chat.c: `geul chat` with its lines from a pipe. check_chat_tmux.sh tries it in a terminal. */
+#include "tests/command/command_fixture.h"
+
+/* Chats with the golden model; extra words end with NULL. */
+static struct test_run chat(const char *model, const char *input, const char *extra, const char *value)
+{
+    const char *const argv[] = {"chat", "-m", model, "-n", "6", "--seed", "1", extra, value, NULL};
+    return test_geul(argv, input, strlen(input));
+}
+
+TEST(command_chat_answers_each_line)
+{
+    const char *model = fixture_model();
+    REQUIRE(model);
+    struct test_run r = chat(model, "안녕\n\n이름이 뭐야?\n", NULL, NULL);
+    CHECK_INT(r.status, 0);
+    CHECK_STR(r.err, "template: koalpaca (from the file)\n");
+    CHECK(fixture_is_utf8(r.out, r.out_length) && r.out_length > 2);
+    CHECK(r.out_length > 0 && r.out[r.out_length - 1] == '\n');
+    struct test_run again = chat(model, "안녕\n\n이름이 뭐야?\n", NULL, NULL);
+    CHECK_STR(again.out, r.out); /* one seed, one conversation */
+    test_run_free(&again);
+    test_run_free(&r);
+    r = chat(model, "옛날 옛적에\n", "--template", "none");
+    CHECK_INT(r.status, 0);
+    CHECK_MSG(strstr(r.err, "template: none"), "%s", r.err);
+    test_run_free(&r);
+}
+
+TEST(command_chat_commands)
+{
+    const char *model = fixture_model();
+    REQUIRE(model);
+    char saved[1024], input[4096];
+    snprintf(saved, sizeof saved, "%s", test_scratch("saved.json"));
+    snprintf(input, sizeof input,
+             "/help\n/system 친절하게\n/system\n하나\n둘\n/undo\n/save %s\n/reset\n/undo\n/load %s\n/set temp 0.25\n"
+             "/set\n/set temp 1000\n/set nothing 1\n/retry\n/retyr\n/exit\n이 줄은 읽지 않는다\n",
+             saved, saved);
+    struct test_run r = chat(model, input, NULL, NULL);
+    CHECK_INT(r.status, 0);
+    static const char *const printed[] = {"/retry",        "친절하게\n",       "The last turn is gone; 1 left.",
+                                          "1 turn saved",  "is empty",         "1 turn loaded",
+                                          "temp is 0.25.", "frequency-penalty"};
+    for (size_t i = 0; i < sizeof printed / sizeof *printed; i++)
+        CHECK_MSG(strstr(r.out, printed[i]), "\"%s\" is missing from: %s", printed[i], r.out);
+    static const char *const complained[] = {"nothing to undo", "outside 0 to 100", "no setting \"nothing\"",
+                                             "did you mean /retry"};
+    for (size_t i = 0; i < sizeof complained / sizeof *complained; i++)
+        CHECK_MSG(strstr(r.err, complained[i]), "\"%s\" is missing from: %s", complained[i], r.err);
+    test_run_free(&r);
+
+    json_error_t error;
+    json_t *json = json_load_file(saved, 0, &error);
+    REQUIRE(CHECK_MSG(json, "%s", error.text));
+    CHECK_STR(json_string_value(json_object_get(json, "system")), "친절하게");
+    const json_t *turns = json_object_get(json, "turns");
+    CHECK_INT(json_array_size(turns), 1);
+    CHECK_STR(json_string_value(json_object_get(json_array_get(turns, 0), "question")), "하나");
+    json_decref(json);
+}
+
+TEST(command_chat_bad_files)
+{
+    const char *model = fixture_model();
+    REQUIRE(model);
+    char input[4096];
+    test_spill(test_scratch("list.json"), "{\"turns\": [{\"question\": 3}]}", 28);
+    snprintf(input, sizeof input, "/load /no/such.json\n/load %s\n/save /no/such/place.json\n/save\n/load\n",
+             test_scratch("list.json"));
+    struct test_run r = chat(model, input, NULL, NULL);
+    CHECK_INT(r.status, 0);
+    CHECK_MSG(strstr(r.err, "/no/such.json") && strstr(r.err, "no conversation") && strstr(r.err, "/no/such/place"),
+              "%s", r.err);
+    test_run_free(&r);
+}
+
+/* 128 positions are soon full: whole turns leave, and it goes on. */
+TEST(command_chat_full_context)
+{
+    const char *model = fixture_model();
+    REQUIRE(model);
+    struct test_run r = chat(model, "첫째 질문입니다\n둘째 질문입니다\n셋째 질문입니다\n넷째 질문입니다\n", NULL, NULL);
+    CHECK_INT(r.status, 0);
+    CHECK_MSG(strstr(r.err, "is full; the oldest") && strstr(r.err, "left"), "%s", r.err);
+    test_run_free(&r);
+    r = chat(model, "이 질문은 혼자서도 너무 길다\n짧다\n", "-c", "8");
+    CHECK_INT(r.status, 1);
+    CHECK_MSG(strstr(r.err, "the context holds 8"), "%s", r.err);
+    test_run_free(&r);
+}

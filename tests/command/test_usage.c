@@ -1,0 +1,114 @@
+/* test_usage.c: help, wrong usage and missing or broken files, the same for every subcommand. */
+#include "tests/command/command_fixture.h"
+
+static const char *const commands[] = {"complete", "chat",   "tokenize", "logits", "info",
+                                       "convert",  "export", "synth",    "bench"};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+TEST(command_help)
+{
+    struct test_run r = GEUL("--help");
+    CHECK_INT(r.status, 0);
+    CHECK_INT(r.err_length, 0);
+    for (int i = 0; i < N_COMMANDS; i++)
+        CHECK_MSG(strstr(r.out, commands[i]), "the help does not name %s", commands[i]);
+    struct test_run bare = GEUL(NULL);
+    CHECK_INT(bare.status, 0);
+    CHECK_STR(bare.out, r.out);
+    test_run_free(&bare);
+    test_run_free(&r);
+    r = GEUL("--version");
+    CHECK_INT(r.status, 0);
+    CHECK_MSG(strncmp(r.out, "geul ", 5) == 0 && strchr(r.out, '.'), "%s", r.out);
+    test_run_free(&r);
+}
+
+TEST(command_help_of_subcommands)
+{
+    for (int i = 0; i < N_COMMANDS; i++) {
+        struct test_run r = GEUL(commands[i], "--help");
+        CHECK_INT(r.status, 0);
+        CHECK_INT(r.err_length, 0);
+        CHECK_MSG(strstr(r.out, "Example:\n  "), "%s --help has no example", commands[i]);
+        CHECK_MSG(strstr(r.out, "--help"), "%s --help does not name itself", commands[i]);
+        CHECK_MSG(strcmp(commands[i], "chat") == 0 || strstr(r.out, "--json"), "%s has no --json", commands[i]);
+        struct test_run other = GEUL("help", commands[i]);
+        CHECK_STR(other.out, r.out);
+        test_run_free(&other);
+        test_run_free(&r);
+    }
+}
+
+TEST(command_wrong_usage)
+{
+    fixture_fails(GEUL("complet"), 2, "geul: ", "did you mean \"complete\"");
+    fixture_fails(GEUL("--json"), 2, "geul: ", "--json");
+    for (int i = 0; i < N_COMMANDS; i++) {
+        char begins[64];
+        snprintf(begins, sizeof begins, "geul %s: ", commands[i]);
+        fixture_fails(GEUL(commands[i], "--no-such-thing"), 2, begins, "--help");
+        fixture_fails(GEUL(commands[i]), 2, begins, "--help");
+    }
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--tmep", "0.5"), 2,
+                  "geul complete: ", "did you mean --temp?");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--temp", "hot"), 2, "geul complete: --temp", "not a number");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--temp", "nan"), 2, "geul complete: --temp", "not a number");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--top-p=1.5"), 2, "geul complete: --top-p", "outside 0 to 1");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-n", "1e3"), 2, "geul complete: -n", "whole number");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-t", "-1"), 2, "geul complete: -t", "outside");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-t", "99999999999999999999"), 2, "geul complete: -t",
+                  "outside");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--seed", "-1"), 2, "geul complete: --seed", "whole number");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--echo=1"), 2, "geul complete: --echo", "no value");
+    fixture_fails(GEUL("complete", "-m"), 2, "geul complete: -m", "needs a value");
+    fixture_fails(GEUL("complete", "-m", "x"), 2, "geul complete: ", "-p TEXT or -f FILE");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-f", "z"), 2, "geul complete: ", "exclude");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "extra"), 2, "geul complete: ", "\"extra\"");
+    fixture_fails(GEUL("convert", "dir", "-o", "x", "--type", "q3_x"), 2, "geul convert: --type", "f32, f16, bf16");
+    fixture_fails(GEUL("synth", "1.3b", "-o", "x"), 2, "geul synth: ", "SIZE:TYPE");
+    fixture_fails(GEUL("synth", "2b:f16", "-o", "x"), 2, "geul synth: ", "1.3b, 3.8b");
+    fixture_fails(GEUL("synth", "1.3b:q9", "-o", "x"), 2, "geul synth: ", "q4_0");
+    fixture_fails(GEUL("bench", "-m", "x", "--synthetic", "1.3b:f16"), 2, "geul bench: ", "either");
+    fixture_fails(GEUL("info", "x", "--cpu"), 2, "geul info: ", "exactly one");
+}
+
+TEST(command_missing_and_broken_files)
+{
+    char wrong[1024], empty[1024], output[1024];
+    snprintf(wrong, sizeof wrong, "%s", test_scratch("wrong.gguf"));
+    snprintf(empty, sizeof empty, "%s", test_scratch("empty.gguf"));
+    snprintf(output, sizeof output, "%s", test_scratch("output"));
+    test_spill(wrong, "this is no model, only a text", 29);
+    test_spill(empty, "", 0);
+    const char *const files[] = {"/no/such/file.gguf", wrong, empty, test_path("golden")};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const char *f = files[i];
+        fixture_fails(GEUL("complete", "-m", f, "-p", "x"), 1, "geul complete: ", f);
+        fixture_fails(GEUL("chat", "-m", f), 1, "geul chat: ", f);
+        fixture_fails(GEUL("tokenize", "-m", f, "-p", "x"), 1, "geul tokenize: ", f);
+        fixture_fails(GEUL("logits", "-m", f, "--ids", "1", "-o", output), 1, "geul logits: ", f);
+        fixture_fails(GEUL("info", f), 1, "geul info: ", f);
+        fixture_fails(GEUL("bench", "-m", f), 1, "geul bench: ", f);
+        fixture_fails(GEUL("export", f, output), 1, "geul export: ", f);
+        fixture_fails(GEUL("convert", f, "-o", output), 1, "geul convert: ", f);
+    }
+    fixture_fails(GEUL("complete", "-m", "x", "-f", "/no/such/prompt"), 1, "geul complete: ", "/no/such/prompt");
+    fixture_fails(GEUL("synth", "/no/config.json:f16", "-o", output), 1, "geul synth: ", "/no/config.json");
+    fixture_fails(GEUL("synth", "1.3b:q4_0", "-o", "/no/such/directory/x.gguf"), 1,
+                  "geul synth: ", "/no/such/directory");
+}
+
+TEST(command_reports_a_full_disk)
+{
+    if (system("test -w /dev/full") != 0) {
+        test_skip("there is no /dev/full");
+        return;
+    }
+    char line[2048];
+    snprintf(line, sizeof line, "'%s' info --ops >/dev/full 2>'%s'", GEUL_BINARY, test_scratch("err"));
+    int status = system(line);
+    CHECK_MSG(status == 256, "exit status %d", status);
+    char *err = test_slurp(test_scratch("err"), NULL);
+    CHECK_MSG(err && strstr(err, "cannot write to standard output"), "%s", err ? err : "");
+    free(err);
+}
