@@ -18,6 +18,7 @@ enum { WARM_UP_TOKENS = 32 };
 struct run {
     struct geul_loaded *l;
     const struct geul_bench_plan *plan;
+    int n_batch;
     int32_t *ids;                /* n_prompt + n_generate */
     double *prompt, *generation; /* tokens/s of each repeat */
     uint64_t done, total;        /* tokens */
@@ -30,14 +31,15 @@ static bool advance(struct run *r, int tokens)
     return !geul_interrupted();
 }
 
-/* Appends n ids in one go, or one by one as generation does; *seconds may be NULL. */
+/* Appends n ids in pieces of a batch, or one by one as generation does; *seconds may be NULL. */
 static enum geul_status timed(struct run *r, const int32_t *ids, int n, bool one_by_one, double *seconds)
 {
     double start = geul_os_seconds();
     const float *logits;
     for (int done = 0; done < n;) {
-        int m = one_by_one ? 1 : n;
-        enum geul_status status = geul_session_append(r->l->session, 0, ids + done, m, &logits);
+        int m = one_by_one ? 1 : n - done < r->n_batch ? n - done : r->n_batch;
+        bool wanted = one_by_one || done + m == n;
+        enum geul_status status = geul_session_append(r->l->session, 0, ids + done, m, wanted ? &logits : NULL);
         if (status != GEUL_OK)
             return status;
         done += m;
@@ -93,11 +95,11 @@ static void fill_ids(int32_t *ids, int n, int n_vocab, uint64_t seed)
     }
 }
 
-static enum geul_status measure_speed(struct geul_loaded *l, const struct geul_bench_plan *plan,
+static enum geul_status measure_speed(struct geul_loaded *l, const struct geul_bench_plan *plan, int n_batch,
                                       struct geul_bench_result *out)
 {
     int n = plan->n_prompt + plan->n_generate;
-    struct run r = {.l = l, .plan = plan};
+    struct run r = {.l = l, .plan = plan, .n_batch = n_batch};
     r.ids = geul_alloc(l->ctx, (size_t)n, sizeof *r.ids);
     r.prompt = geul_alloc(l->ctx, (size_t)plan->repeats, sizeof *r.prompt);
     r.generation = geul_alloc(l->ctx, (size_t)plan->repeats, sizeof *r.generation);
@@ -178,7 +180,7 @@ int geul_bench_measure(const struct geul_model_args *args, const struct geul_ben
         return code;
     out->load_seconds = l.load_seconds;
     out->kv_cache_bytes = geul_session_cache_bytes(l.session);
-    enum geul_status status = measure_speed(&l, plan, out);
+    enum geul_status status = measure_speed(&l, plan, args->n_batch, out);
     out->peak_rss_bytes = geul_os_peak_rss(); /* before the ceilings, which take memory of their own */
     struct geul_gguf *g = status == GEUL_OK ? geul_gguf_open(l.ctx, args->path) : NULL;
     if (g) {

@@ -131,12 +131,13 @@ void geul_chat_answer(struct geul_chat *c)
     enum geul_status status = generate(c, &ids, &printer, &r);
     geul_ids_free(&c->loaded, &ids);
     if (status != GEUL_OK) {
-        if (!geul_interrupted()) {
+        if (geul_interrupted()) {
+            geul_report_note("stopped");
+        } else {
             geul_report_failure(c->loaded.ctx);
             c->code = 1;
         }
         geul_chat_drop_last(c);
-        geul_interrupt_clear();
         return;
     }
     geul_report_text("\n", 1);
@@ -147,5 +148,4 @@ void geul_chat_answer(struct geul_chat *c)
     keep(c, r.text, r.text_length, printer.trim);
     geul_tokens_free(c->loaded.ctx, r.tokens);
     geul_text_free(c->loaded.ctx, r.text);
-    geul_interrupt_clear();
 }

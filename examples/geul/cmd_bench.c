@@ -132,8 +132,8 @@ static void collect(const struct settings *s, const struct geul_bench_result *r,
 
 static int print_json(const char *path, const struct geul_bench_result *r, const struct row *rows)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s}", "model", path, "type", geul_type_name(r->type), "prompt_ceiling",
-                             r->prompt_ceiling);
+    json_t *json = json_pack("{s:o, s:s, s:s}", "model", geul_report_json_name(path), "type", geul_type_name(r->type),
+                             "prompt_ceiling", r->prompt_ceiling);
     for (int i = 0; i < N_ROWS; i++)
         json_object_set_new(json, rows[i].name,
                             rows[i].whole ? json_integer((json_int_t)rows[i].value)
@@ -207,7 +207,7 @@ int geul_cmd_bench(int argc, char **argv)
         return geul_report_usage("either -m FILE or --synthetic SIZE:TYPE is needed");
     if (s.n_prompt + s.n_generate == 0)
         return geul_report_usage("-p 0 -n 0 leaves nothing to measure");
-    geul_interrupt_catch();
+    geul_interrupt_catch(1);
     char *path = s.synthetic ? synthetic_path(s.synthetic, &code) : NULL;
     if (s.synthetic && !path)
         return code;

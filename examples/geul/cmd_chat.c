@@ -76,6 +76,10 @@ static void converse(struct geul_chat *c, struct geul_chat_line *lines)
         geul_chat_answer(c);
         if (!geul_report_text("", 0))
             return; /* nobody listens any more */
+        if (geul_interrupted() && !geul_chat_line_terminal(lines)) {
+            c->code = 130; /* there is nobody to write the next question */
+            return;
+        }
     }
 }
 
@@ -91,7 +95,7 @@ int geul_cmd_chat(int argc, char **argv)
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
     struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos};
-    geul_interrupt_catch();
+    geul_interrupt_catch(5);
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
     if (code != 0)

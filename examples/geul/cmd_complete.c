@@ -164,7 +164,7 @@ int geul_cmd_complete(int argc, char **argv)
     char *prompt = geul_text_input_prompt(s.prompt, s.file, &length, &code);
     if (!prompt)
         return code;
-    geul_interrupt_catch();
+    geul_interrupt_catch(1);
     geul_sampling_args_seed(&s.sampling);
     struct geul_loaded l;
     struct geul_template *used = NULL;

@@ -66,8 +66,9 @@ static int report(struct geul_context *ctx, const struct settings *s, double sec
     int64_t tensors = geul_gguf_tensor_count(g);
     geul_gguf_close(g);
     if (s->json)
-        return geul_report_json(json_pack("{s:s, s:s, s:I, s:I, s:f}", "file", s->output, "type", s->type, "file_bytes",
-                                          (json_int_t)bytes, "tensors", (json_int_t)tensors, "seconds", seconds));
+        return geul_report_json(json_pack("{s:o, s:s, s:I, s:I, s:f}", "file", geul_report_json_name(s->output), "type",
+                                          s->type, "file_bytes", (json_int_t)bytes, "tensors", (json_int_t)tensors,
+                                          "seconds", seconds));
     printf("%s: %s, %lld tensors, %s, in %.1f s\n", s->output, s->type, (long long)tensors,
            geul_progress_bytes(bytes, size, sizeof size), seconds);
     return 0;
@@ -83,7 +84,7 @@ int geul_cmd_convert(int argc, char **argv)
     struct geul_context *ctx = geul_report_context(true);
     if (!ctx)
         return 1;
-    geul_interrupt_catch();
+    geul_interrupt_catch(1);
     struct geul_convert_options how = {
         .type = geul_type_from_name(s.type), .name = s.name, .n_threads = s.n_threads, .progress = on_progress};
     for (int i = 0; gelus[i]; i++)

@@ -58,7 +58,7 @@ int geul_cmd_export(int argc, char **argv)
     struct geul_context *ctx = geul_report_context(true);
     if (!ctx)
         return 1;
-    geul_interrupt_catch();
+    geul_interrupt_catch(1);
     struct geul_export_options how = {
         .n_threads = s.n_threads, .max_shard_bytes = (uint64_t)s.shard_mb * 1000000, .progress = on_progress};
     for (int i = 0; types[i]; i++)
@@ -72,7 +72,7 @@ int geul_cmd_export(int argc, char **argv)
     if (status != GEUL_OK)
         code = geul_report_failure(ctx);
     else if (s.json)
-        geul_report_json(json_pack("{s:s, s:f}", "directory", args[1], "seconds", seconds));
+        geul_report_json(json_pack("{s:o, s:f}", "directory", geul_report_json_name(args[1]), "seconds", seconds));
     else
         printf("%s: written in %.1f s\n", args[1], seconds);
     geul_context_free(ctx);

@@ -5,6 +5,7 @@
 #include "examples/geul/progress.h"
 #include "examples/geul/report.h"
 
+#include "convert/json_file.h"
 #include "core/gguf.h"
 #include "geul.h"
 
@@ -133,9 +134,10 @@ static void print_keys(const struct geul_gguf *g)
     printf("\nkeys:\n");
     for (int64_t i = 0; i < geul_gguf_key_count(g); i++) {
         const char *name = geul_gguf_key_name(g, i), *s;
+        char shown[128];
         struct geul_gguf_array array;
         size_t n;
-        printf("  %-42s ", name);
+        printf("  %-42s ", geul_printable(name, shown, sizeof shown));
         if (geul_gguf_get_array(g, name, &array)) {
             print_array(&array);
             continue;
@@ -153,12 +155,12 @@ static void print_tensors(const struct geul_gguf *g)
     printf("\ntensors:\n");
     for (int64_t i = 0; i < geul_gguf_tensor_count(g); i++) {
         const struct geul_gguf_tensor *t = geul_gguf_tensor_at(g, i);
-        char shape[96] = "", size[32];
+        char shape[96] = "", size[32], name[80];
         for (int d = 0; d < t->n_dims; d++) {
             size_t n = strlen(shape);
             snprintf(shape + n, sizeof shape - n, "%s%lld", d ? " x " : "", (long long)t->shape[d]);
         }
-        printf("  %-28s %-5s %16s %10s\n", t->name, geul_type_name(t->type), shape,
+        printf("  %-28s %-5s %16s %10s\n", geul_printable(t->name, name, sizeof name), geul_type_name(t->type), shape,
                geul_progress_bytes(t->bytes, size, sizeof size));
     }
 }
@@ -212,14 +214,14 @@ static int print_json(const struct geul_gguf *g)
         for (int d = 0; d < t->n_dims; d++)
             json_array_append_new(shape, json_integer(t->shape[d]));
         json_array_append_new(tensors,
-                              json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "type", geul_type_name(t->type),
-                                        "shape", shape, "bytes", (json_int_t)t->bytes));
+                              json_pack("{s:o, s:s, s:o, s:I}", "name", geul_report_json_name(t->name), "type",
+                                        geul_type_name(t->type), "shape", shape, "bytes", (json_int_t)t->bytes));
     }
-    return geul_report_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "file", geul_gguf_path(g), "version",
-                                      (json_int_t)geul_gguf_version(g), "file_bytes",
-                                      (json_int_t)geul_gguf_file_bytes(g), "parameters", (json_int_t)sum.elements,
-                                      "tensor_bytes", (json_int_t)sum.bytes, "kv_cache_bytes", (json_int_t)sum.kv_cache,
-                                      "keys", keys, "tensors", tensors));
+    return geul_report_json(
+        json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "file", geul_report_json_name(geul_gguf_path(g)),
+                  "version", (json_int_t)geul_gguf_version(g), "file_bytes", (json_int_t)geul_gguf_file_bytes(g),
+                  "parameters", (json_int_t)sum.elements, "tensor_bytes", (json_int_t)sum.bytes, "kv_cache_bytes",
+                  (json_int_t)sum.kv_cache, "keys", keys, "tensors", tensors));
 }
 
 int geul_cmd_info(int argc, char **argv)

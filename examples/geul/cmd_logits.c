@@ -121,9 +121,9 @@ static int run(const struct settings *s, struct geul_loaded *l, const struct geu
     double seconds = geul_os_seconds() - start;
     int n_vocab = geul_model_get_shape(l->model)->n_vocab;
     if (s->json)
-        return geul_report_json_line(json_pack("{s:s, s:o, s:[I, i], s:f}", "file", s->output, "tokens",
-                                               geul_report_json_ids(ids->data, ids->n), "shape", (json_int_t)ids->n,
-                                               n_vocab, "seconds", seconds));
+        return geul_report_json_line(json_pack("{s:o, s:o, s:[I, i], s:f}", "file", geul_report_json_name(s->output),
+                                               "tokens", geul_report_json_ids(ids->data, ids->n), "shape",
+                                               (json_int_t)ids->n, n_vocab, "seconds", seconds));
     printf("%s: %zu positions x %d logits, float32\n", s->output, ids->n, n_vocab);
     return 0;
 }
@@ -142,7 +142,7 @@ int geul_cmd_logits(int argc, char **argv)
         return geul_report_usage("--ids takes the place of -p and -f");
     if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
-    geul_interrupt_catch();
+    geul_interrupt_catch(1);
     struct geul_loaded l;
     struct geul_ids ids = {NULL, 0};
     code = geul_loaded_open(&s.model, !s.ids, &l);

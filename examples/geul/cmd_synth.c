@@ -48,7 +48,7 @@ int geul_cmd_synth(int argc, char **argv)
     struct geul_synth synth;
     if (!ctx)
         return 1;
-    geul_interrupt_catch();
+    geul_interrupt_catch(1);
     double start = geul_os_seconds();
     struct geul_gguf *g = NULL;
     if (!geul_synth_parse(ctx, args[0], &synth))
@@ -60,8 +60,8 @@ int geul_cmd_synth(int argc, char **argv)
         char text[32];
         uint64_t bytes = geul_gguf_file_bytes(g);
         if (s.json)
-            geul_report_json(
-                json_pack("{s:s, s:I, s:f}", "file", s.output, "file_bytes", (json_int_t)bytes, "seconds", seconds));
+            geul_report_json(json_pack("{s:o, s:I, s:f}", "file", geul_report_json_name(s.output), "file_bytes",
+                                       (json_int_t)bytes, "seconds", seconds));
         else
             printf("%s: %s in %.1f s\n", s.output, geul_progress_bytes(bytes, text, sizeof text), seconds);
     }

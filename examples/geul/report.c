@@ -129,6 +129,11 @@ json_t *geul_report_json_text(const char *text, size_t length)
     return json;
 }
 
+json_t *geul_report_json_name(const char *name)
+{
+    return geul_report_json_text(name, strlen(name));
+}
+
 json_t *geul_report_json_real(double v)
 {
     return isfinite(v) ? json_real(v) : json_null();

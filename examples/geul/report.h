@@ -27,6 +27,8 @@ int geul_report_json(json_t *json);
 int geul_report_json_line(json_t *json);
 /* A JSON string of any bytes; what is not UTF-8 becomes U+FFFD. */
 json_t *geul_report_json_text(const char *text, size_t length);
+/* The same for a file's name. */
+json_t *geul_report_json_name(const char *name);
 /* A JSON number; null when it is not finite. */
 json_t *geul_report_json_real(double v);
 /* A JSON array of n ids. */

@@ -6,7 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupts;
+static volatile sig_atomic_t interrupts, most_interrupts;
 
 void geul_terminal_start(void)
 {
@@ -32,12 +32,13 @@ bool geul_terminal_on_stderr(void)
 static void on_interrupt(int signal_number)
 {
     (void)signal_number;
-    if (interrupts++)
+    if (++interrupts > most_interrupts)
         _exit(130);
 }
 
-void geul_interrupt_catch(void)
+void geul_interrupt_catch(int patience)
 {
+    most_interrupts = patience;
     struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);

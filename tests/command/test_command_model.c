@@ -184,6 +184,29 @@ TEST(command_closed_pipe_is_quiet)
     free(err);
 }
 
+TEST(command_interrupt_ends_cleanly)
+{
+    const char *model = fixture_model();
+    REQUIRE(model);
+    char line[2048];
+    if (system("timeout --preserve-status 5 true 2>/dev/null") != 0) {
+        test_skip("needs timeout");
+        return;
+    }
+    snprintf(line, sizeof line,
+             "timeout --preserve-status -s INT -k 60 1 '%s' complete -m '%s' -p 안녕 -n -1 -c 300000 --ignore-eos"
+             " >'%s' 2>'%s'",
+             GEUL_BINARY, model, test_scratch("out"), test_scratch("err"));
+    int status = system(line);
+    CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 130, "exit status %d", status);
+    size_t n;
+    char *out = test_slurp(test_scratch("out"), &n), *err = test_slurp(test_scratch("err"), NULL);
+    CHECK(out && n > 0 && fixture_is_utf8(out, n));
+    CHECK_MSG(err && strchr(err, '\n') == strrchr(err, '\n'), "%s", err); /* the warning about -c alone */
+    free(out);
+    free(err);
+}
+
 TEST(command_complete_refusals)
 {
     const char *model = fixture_model();
