@@ -1,6 +1,6 @@
 /* bench_kernels.c: products and small operations of the CPU backend beside the ceilings of this machine.
  *
- *     bench_kernels [-t THREADS] [-r REPEATS]       GEUL_CPU=... caps the instruction set
+ *     bench_kernels [-t THREADS] [-r REPEATS] [-o prompt|decode|small]       GEUL_CPU=... caps the instruction set
  *
  * Prompt: T tokens times weights (N, K): GMAC/s, and the share of the int8 (Q8_0, Q4_0), bfloat16 (BF16 where the CPU
  * has such products) or float32 ceiling. Decode: one token, weights too large for the caches: GB/s, and the share of
@@ -140,15 +140,51 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
     report(b, "attention f16", geul_attention(b->ctx, q, cache, cache, place, 0.1f), pairs * 2 * WIDTH, "GMAC/s");
 }
 
+static const enum geul_type bench_types[] = {GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0, GEUL_TYPE_BF16, GEUL_TYPE_F16,
+                                             GEUL_TYPE_F32};
+enum { N_TYPES = sizeof bench_types / sizeof bench_types[0] };
+
+static void bench_prompt(const struct bench *b)
+{
+    const int64_t tokens[] = {256, 16, 4, 2};
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < N_TYPES; j++) {
+            bench_matmul(b, bench_types[j], tokens[i], 2048, 2048);
+            bench_matmul(b, bench_types[j], tokens[i], 8192, 2048);
+        }
+}
+
+/* 150 MB and more of weights each, so that no cache helps. */
+static void bench_decode(const struct bench *b)
+{
+    for (int j = 0; j < N_TYPES; j++)
+        bench_matmul(b, bench_types[j], 1, bench_types[j] == GEUL_TYPE_Q4_0 ? 131072 : 65536, 2048);
+}
+
+static void bench_all_small(const struct bench *b)
+{
+    bench_small(b, 256, 256);
+    bench_small(b, 256, 2048);
+    bench_small(b, 1, 256);
+    bench_small(b, 1, 2048);
+}
+
 int main(int argc, char **argv)
 {
+    static const struct {
+        const char *name;
+        void (*run)(const struct bench *);
+    } parts[] = {{"prompt", bench_prompt}, {"decode", bench_decode}, {"small", bench_all_small}};
     int threads = 0;
+    const char *only = NULL;
     struct bench b = {.ctx = geul_context_new(NULL), .repeats = 9};
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "-t") == 0)
             threads = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "-r") == 0)
             b.repeats = atoi(argv[i + 1]);
+        else if (strcmp(argv[i], "-o") == 0)
+            only = argv[i + 1];
     }
     b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
     b.device = b.ctx ? geul_cpu_open(b.ctx, threads) : NULL;
@@ -159,20 +195,9 @@ int main(int argc, char **argv)
     printf("%s; ceilings: read %.1f GB/s, float32 %.0f, bfloat16 %.0f, int8 %.0f GMAC/s\n", b.device->name,
            b.ceilings.read_bytes_per_s * 1e-9, b.ceilings.f32_macs_per_s * 1e-9, b.ceilings.bf16_macs_per_s * 1e-9,
            b.ceilings.int8_macs_per_s * 1e-9);
-    const enum geul_type types[] = {GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0, GEUL_TYPE_BF16, GEUL_TYPE_F16, GEUL_TYPE_F32};
-    const int64_t tokens[] = {256, 16, 4, 2};
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 5; j++) {
-            bench_matmul(&b, types[j], tokens[i], 2048, 2048);
-            bench_matmul(&b, types[j], tokens[i], 8192, 2048);
-        }
-    printf("decode\n");
-    for (int j = 0; j < 5; j++)
-        bench_matmul(&b, types[j], 1, geul_type_bytes(types[j]) == 18 ? 131072 : 65536, 2048);
-    bench_small(&b, 256, 256);
-    bench_small(&b, 256, 2048);
-    bench_small(&b, 1, 256);
-    bench_small(&b, 1, 2048);
+    for (int i = 0; i < 3; i++)
+        if (!only || strcmp(only, parts[i].name) == 0)
+            parts[i].run(&b);
     geul_cpu_close(b.ctx, b.device);
     geul_context_free(b.ctx);
     return 0;

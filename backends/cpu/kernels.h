@@ -72,4 +72,11 @@ static inline size_t geul_cpu_packed_bytes(size_t k, size_t k_step, size_t step_
     return (k + k_step - 1) / k_step * step_bytes;
 }
 
+/* How far ahead of a row that is read four at a time to prefetch, in bytes: short rows end before the hardware has seen
+ * their pattern, so the next four are asked for. */
+static inline size_t geul_cpu_ahead(size_t stride)
+{
+    return stride < 4096 ? 4 * stride : 1024;
+}
+
 #endif

@@ -62,7 +62,7 @@ INLINE __m256i product_q4_0(const uint8_t *w, const struct block *x)
 INLINE void block_rows(float *out, const uint8_t *w, size_t stride, const struct block *x, size_t k, const int R,
                        size_t bytes, multiplier *multiply)
 {
-    enum { AHEAD = 1024 };
+    const size_t ahead = geul_cpu_ahead(stride);
     __m256 sum[4];
     UNROLL for (int r = 0; r < R; r++)
         sum[r] = _mm256_setzero_ps();
@@ -71,7 +71,7 @@ INLINE void block_rows(float *out, const uint8_t *w, size_t stride, const struct
             const uint8_t *p = w + (size_t)r * stride + i * bytes;
             uint16_t d;
             memcpy(&d, p, 2);
-            __builtin_prefetch(p + AHEAD);
+            __builtin_prefetch(p + ahead);
             __m256 factor = _mm256_set1_ps(_cvtsh_ss(d) * x[i].scale);
             sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(multiply(p, &x[i])), factor, sum[r]);
         }

@@ -102,7 +102,7 @@ INLINE __m512 add_pair(__m512 sum, const uint8_t *block, const struct pair *x, u
 INLINE void dot_rows(float *out, const uint8_t *w, size_t stride, const struct pair *x, size_t k, const int R,
                      unpacker *unpack, size_t bytes)
 {
-    enum { AHEAD = 1024 };
+    const size_t ahead = geul_cpu_ahead(stride);
     __m512 sum[4];
     size_t blocks = k / BLOCK;
     UNROLL for (int r = 0; r < R; r++)
@@ -110,7 +110,7 @@ INLINE void dot_rows(float *out, const uint8_t *w, size_t stride, const struct p
     for (size_t i = 0; i + 2 <= blocks; i += 2)
         UNROLL for (int r = 0; r < R; r++) {
             const uint8_t *p = w + (size_t)r * stride + i * bytes;
-            __builtin_prefetch(p + AHEAD);
+            __builtin_prefetch(p + ahead);
             sum[r] = add_pair(sum[r], p, &x[i / 2], unpack, bytes, true);
         }
     UNROLL for (int r = 0; r < R; r++) {

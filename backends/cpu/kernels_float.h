@@ -190,7 +190,7 @@ static const void *at(const void *p, size_t i, size_t bytes)
 INLINE void dot_rows(float *out, const void *w, size_t stride, const float *x, size_t k, const int R, size_t bytes,
                      loader *load, loader_n *load_n)
 {
-    enum { AHEAD = 1024 };
+    const size_t ahead = geul_cpu_ahead(stride);
     vf even[4], odd[4];
     size_t i = 0;
     UNROLL for (int r = 0; r < R; r++)
@@ -199,7 +199,7 @@ INLINE void dot_rows(float *out, const void *w, size_t stride, const float *x, s
         vf x0 = vf_load(x + i), x1 = vf_load(x + i + VF_WIDTH);
         UNROLL for (int r = 0; r < R; r++) {
             const uint8_t *p = (const uint8_t *)w + (size_t)r * stride + i * bytes;
-            __builtin_prefetch(p + AHEAD);
+            __builtin_prefetch(p + ahead);
             even[r] = vf_fma(load(p), x0, even[r]);
             odd[r] = vf_fma(load(p + VF_WIDTH * bytes), x1, odd[r]);
         }

@@ -17,7 +17,10 @@ struct product {
     size_t w_stride; /* bytes from one weight row (outer: one k) to the next */
 };
 
-enum { DOT_ROWS = 16 }; /* weight rows that stay in the first-level cache while the tokens pass */
+enum {
+    DOT_ROWS = 16,         /* weight rows that stay in the first-level cache while the tokens pass */
+    DOT_BYTES = 128 * 1024 /* what a thread reads in one go when there is one token: long streams are faster */
+};
 
 static bool transposed(const struct geul_tensor *b)
 {
@@ -100,8 +103,11 @@ static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const
             p->dot->pack_x(run->scratch + i * x_bytes, geul_cpu_row(a, i), p->k);
         geul_cpu_barrier(run);
     }
-    for (size_t n0; (n0 = geul_cpu_take(run) * DOT_ROWS) < p->n;) {
-        size_t rows = p->n - n0 < DOT_ROWS ? p->n - n0 : DOT_ROWS;
+    size_t step = DOT_ROWS;
+    while (p->m == 1 && step * p->w_stride < DOT_BYTES && step * 16 < p->n)
+        step += DOT_ROWS;
+    for (size_t n0; (n0 = geul_cpu_take(run) * step) < p->n;) {
+        size_t rows = p->n - n0 < step ? p->n - n0 : step;
         const uint8_t *w = (const uint8_t *)t->src[1]->data + n0 * p->w_stride;
         for (size_t i = 0; i < p->m; i++) {
             float *out = (float *)geul_cpu_row(t, i) + n0;

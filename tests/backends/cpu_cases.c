@@ -56,15 +56,24 @@ struct geul_tensor *cpu_leaf(struct geul_context *ctx, uint64_t *seed, enum geul
     return geul_leaf(ctx, type, n_dims, shape, "leaf", NULL, data);
 }
 
+struct geul_tensor *cpu_view(struct geul_tensor *t)
+{
+    if (t && t->op == GEUL_OP_VIEW)
+        t->data = (uint8_t *)cpu_view(t->src[0])->data + t->params.view.offset;
+    return t;
+}
+
 double cpu_value(const struct geul_tensor *t, int64_t i)
 {
     const uint8_t *p = t->data;
     int64_t block = geul_type_block(t->type), in_block = 0;
     float values[256];
+    bool found = block == 1; /* the dimension that counts blocks */
     for (int d = t->n_dims - 1; d >= 0; d--) {
         int64_t at = i % t->shape[d];
         i /= t->shape[d];
-        if (block > 1 && t->stride[d] == geul_type_bytes(t->type)) {
+        if (!found && t->stride[d] == geul_type_bytes(t->type)) {
+            found = true;
             in_block = at % block;
             at /= block;
         }

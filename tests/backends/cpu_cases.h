@@ -28,6 +28,8 @@ struct geul_device *cpu_device(struct geul_context *ctx, const char *variant, in
 /* A contiguous leaf of the type with normal random values times spread; memory from the arena of ctx. */
 struct geul_tensor *cpu_leaf(struct geul_context *ctx, uint64_t *seed, enum geul_type type, int n_dims,
                              const int64_t *shape, double spread);
+/* Gives a view of a leaf, or of such a view, its address already, so that its values can be read; returns t. */
+struct geul_tensor *cpu_view(struct geul_tensor *t);
 /* Element i (in row-major order of its shape) of a tensor of any type and strides. */
 double cpu_value(const struct geul_tensor *t, int64_t i);
 /* Gives every node of the chain that ends in t memory and computes it. false (and a failed check) on failure. */

@@ -1,0 +1,469 @@
+/* test_cpu_ops.c: every operation of core/ops.def on the CPU against its meaning in double, under every instruction set
+ * that this machine has, and bit-equal for every number of threads. */
+#include "tests/backends/cpu_cases.h"
+
+/* One run of one case: a fresh context and the same random numbers each time. */
+struct run {
+    struct geul_context *ctx;
+    struct geul_device *device;
+    uint64_t seed;
+    const char *what;
+    float *kept; /* all results so far, to compare thread counts */
+    size_t n_kept, room;
+    bool compare; /* against kept instead of a reference */
+    size_t at;
+};
+
+/* Checks result t against want (row-major), or bits against an earlier run with another thread count. */
+static void verify(struct run *r, const struct geul_tensor *t, const double *want, double absolute, double relative)
+{
+    int64_t n = geul_tensor_elements(t);
+    float *got = malloc((size_t)(n + 1) * sizeof *got);
+    for (int64_t i = 0; i < n; i++)
+        got[i] = (float)cpu_value(t, i);
+    if (r->compare) {
+        CHECK_MSG(r->at + (size_t)n <= r->n_kept && memcmp(got, r->kept + r->at, (size_t)n * sizeof *got) == 0,
+                  "%s %s: other bits with %d threads", r->what, t->name, geul_cpu_threads(r->device));
+        r->at += (size_t)n;
+    } else {
+        char what[160];
+        snprintf(what, sizeof what, "%s %s", r->what, t->name);
+        cpu_close(what, got, want, n, absolute, relative);
+        r->kept = realloc(r->kept, (r->n_kept + (size_t)n + 1) * sizeof *r->kept);
+        memcpy(r->kept + r->n_kept, got, (size_t)n * sizeof *got);
+        r->n_kept += (size_t)n;
+    }
+    free(got);
+}
+
+static double *doubles(const struct run *r, int64_t n)
+{
+    return geul_arena(r->ctx, (size_t)n + 1, sizeof(double));
+}
+
+#define LEAF(type, spread, ...)                                                                                        \
+    cpu_leaf(r->ctx, &r->seed, GEUL_TYPE_##type, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),            \
+             (int64_t[]){__VA_ARGS__}, spread)
+
+static struct geul_tensor *places(struct run *r, int64_t tokens)
+{
+    return LEAF(I32, 0, tokens, 2);
+}
+
+static void set_place(struct geul_tensor *place, int64_t token, int32_t seq, int32_t position)
+{
+    ((int32_t *)place->data)[2 * token] = seq;
+    ((int32_t *)place->data)[2 * token + 1] = position;
+}
+
+static const int64_t sizes[] = {1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130, 1025};
+enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
+
+/* A view of columns [1, 1 + n) of x (rows, n + 3): strided rows that start off every boundary. */
+static struct geul_tensor *strided(struct run *r, int64_t rows, int64_t n)
+{
+    return cpu_view(geul_narrow(r->ctx, LEAF(F32, 2, rows, n + 3), 1, 1, n));
+}
+
+static void case_add(struct run *r)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        int64_t n = sizes[s];
+        struct geul_tensor *a = strided(r, 5, n), *b = s % 2 ? LEAF(F32, 2, n) : strided(r, 5, n);
+        double *want = doubles(r, 5 * n);
+        for (int64_t i = 0; i < 5 * n; i++)
+            want[i] = cpu_value(a, i) + cpu_value(b, s % 2 ? i % n : i);
+        struct geul_tensor *y = geul_add(r->ctx, a, b);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 0, 1e-7);
+    }
+    struct geul_tensor *a = LEAF(F32, 1, 2, 3, 4, 5), *b = LEAF(F32, 1, 3, 4, 5), *y = geul_add(r->ctx, a, b);
+    double want[120];
+    for (int64_t i = 0; i < 120; i++)
+        want[i] = cpu_value(a, i) + cpu_value(b, i % 60);
+    y->data = a->data; /* in place */
+    if (cpu_compute(r->ctx, r->device, y))
+        verify(r, y, want, 0, 1e-7);
+}
+
+static void case_gelu(struct run *r)
+{
+    for (int s = 0; s < 2 * N_SIZES; s++) {
+        int64_t n = sizes[s / 2];
+        struct geul_tensor *x = strided(r, 3, n);
+        double *want = doubles(r, 3 * n);
+        ((float *)x->data)[0] = NAN;
+        for (int64_t i = 0; i < 3 * n; i++) {
+            double v = cpu_value(x, i), cube = v * v * v;
+            want[i] = s % 2 ? 0.5 * v * (1 + tanh(0.7978845608028654 * (v + 0.044715 * cube)))
+                            : 0.5 * v * erfc(-v * 0.7071067811865476);
+        }
+        struct geul_tensor *y = geul_gelu(r->ctx, x, s % 2 ? GEUL_GELU_TANH : GEUL_GELU_ERF);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 5e-7, 2e-7);
+    }
+}
+
+static void case_layernorm(struct run *r)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        int64_t n = sizes[s];
+        struct geul_tensor *x = strided(r, 4, n), *w = LEAF(F32, 1, n), *b = LEAF(F32, 1, n);
+        double *want = doubles(r, 4 * n);
+        for (int64_t row = 0; row < 4; row++) {
+            double mean = 0, var = 0;
+            for (int64_t i = 0; i < n; i++)
+                mean += cpu_value(x, row * n + i) / (double)n;
+            for (int64_t i = 0; i < n; i++)
+                var += pow(cpu_value(x, row * n + i) - mean, 2) / (double)n;
+            for (int64_t i = 0; i < n; i++)
+                want[row * n + i] = (cpu_value(x, row * n + i) - mean) / sqrt(var + (double)1e-5f) * cpu_value(w, i) +
+                                    cpu_value(b, i);
+        }
+        struct geul_tensor *y = geul_layernorm(r->ctx, x, w, b, 1e-5f);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 2e-5, 1e-5);
+    }
+}
+
+/* What int8 activations look like after their rounding. */
+static void round_activations(double *x, int64_t k)
+{
+    for (int64_t i = 0; i < k; i += 32) {
+        float amax = 0;
+        for (int64_t j = i; j < i + 32; j++)
+            amax = fmaxf(amax, fabsf((float)x[j]));
+        for (int64_t j = i; amax > 0 && j < i + 32; j++)
+            x[j] = (double)lrintf((float)x[j] * (127.0f / amax)) * (double)(amax / 127.0f);
+    }
+}
+
+/* x (tokens, k) times the transpose of w (n, k), plus bias. bfloat16 panels may round the activations: 2^-9. */
+static void one_product(struct run *r, enum geul_type type, int64_t tokens, int64_t n, int64_t k, bool has_bias)
+{
+    struct geul_tensor *x = cpu_view(geul_narrow(r->ctx, LEAF(F32, 1, tokens, k + 3), 1, 2, k));
+    struct geul_tensor *w = cpu_leaf(r->ctx, &r->seed, type, 2, (int64_t[]){n, k}, 1);
+    struct geul_tensor *bias = LEAF(F32, 1, n);
+    double *want = doubles(r, tokens * n), *row = doubles(r, k), *weights = doubles(r, n * k);
+    for (int64_t i = 0; i < n * k; i++)
+        weights[i] = cpu_value(w, i);
+    for (int64_t t = 0; t < tokens; t++) {
+        for (int64_t i = 0; i < k; i++)
+            row[i] = cpu_value(x, t * k + i);
+        if (geul_type_block(type) > 1)
+            round_activations(row, k);
+        for (int64_t j = 0; j < n; j++) {
+            double sum = has_bias ? cpu_value(bias, j) : 0;
+            for (int64_t i = 0; i < k; i++)
+                sum += weights[j * k + i] * row[i];
+            want[t * n + j] = sum;
+        }
+    }
+    struct geul_tensor *y = geul_linear(r->ctx, x, w, bias, has_bias);
+    double size = sqrt((double)k);
+    if (cpu_compute(r->ctx, r->device, y))
+        verify(r, y, want, type == GEUL_TYPE_BF16 ? 8e-3 * size : 3e-6 * size, 2e-6);
+}
+
+static void case_matmul(struct run *r)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+    static const struct {
+        int64_t tokens, n, k;
+    } shapes[] = {{1, 1, 1},   {1, 17, 33},  {2, 40, 64},  {3, 33, 96},   {5, 31, 7},    {6, 32, 128},
+                  {7, 65, 32}, {13, 70, 65}, {25, 64, 288}, {9, 3, 1056}, {12, 96, 2080}, {64, 16, 31}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (size_t j = 0; j < 5; j++) {
+            int64_t block = geul_type_block(types[j]), k = (shapes[i].k + block - 1) / block * block;
+            one_product(r, types[j], shapes[i].tokens, shapes[i].n, k, (i + j) % 2);
+        }
+    for (int64_t tokens = 1; tokens < 20; tokens += 6) { /* NaN and infinity come out, in their own row only */
+        for (size_t j = 0; j < 5; j++) {
+            struct geul_tensor *x = LEAF(F32, 1, tokens, 64), *w = cpu_leaf(r->ctx, &r->seed, types[j], 2,
+                                                                             (int64_t[]){33, 64}, 1);
+            ((float *)x->data)[(tokens - 1) * 64 + 5] = j % 2 ? NAN : INFINITY;
+            struct geul_tensor *y = geul_linear(r->ctx, x, w, NULL, false);
+            if (!cpu_compute(r->ctx, r->device, y))
+                continue;
+            for (int64_t i = 0; i < tokens * 33; i++) {
+                bool finite = isfinite(cpu_value(y, i));
+                bool zero = geul_type_block(types[j]) == 1 && cpu_value(w, i % 33 * 64 + 5) == 0;
+                CHECK_MSG(zero || finite == (i / 33 < tokens - 1), "%s %s: row %d of %d", r->what,
+                          geul_type_name(types[j]), (int)(i / 33), (int)tokens);
+            }
+        }
+    }
+}
+
+static void case_embed(struct run *r)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+    for (int j = 0; j < 5; j++) {
+        struct geul_tensor *table = cpu_leaf(r->ctx, &r->seed, types[j], 2, (int64_t[]){9, 64}, 1);
+        struct geul_tensor *ids = LEAF(I32, 0, 6);
+        int32_t *id = ids->data;
+        double want[6 * 64];
+        memcpy(id, (int32_t[]){8, 0, -1, 9, INT32_MIN, 3}, 6 * sizeof *id);
+        for (int i = 0; i < 6 * 64; i++)
+            want[i] = id[i / 64] >= 0 && id[i / 64] < 9 ? cpu_value(table, id[i / 64] * 64 + i % 64) : NAN;
+        struct geul_tensor *y = geul_embed(r->ctx, table, ids);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 0, 0);
+    }
+}
+
+static void case_rope(struct run *r)
+{
+    static const struct {
+        int64_t tokens, heads, depth;
+        int n_rot;
+    } shapes[] = {{1, 1, 2, 2}, {3, 2, 8, 4}, {5, 3, 80, 20}, {4, 2, 64, 64}, {9, 4, 33, 30}, {2, 2, 16, 0}};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        int64_t tokens = shapes[s].tokens, heads = shapes[s].heads, depth = shapes[s].depth, n = tokens * heads * depth;
+        int n_rot = shapes[s].n_rot, half = n_rot / 2;
+        /* heads inside a fused projection: strided tokens */
+        struct geul_tensor *fused = LEAF(F32, 1, tokens, 3 * heads * depth), *place = places(r, tokens);
+        struct geul_tensor *middle = geul_narrow(r->ctx, fused, 1, heads * depth, heads * depth);
+        struct geul_tensor *x = cpu_view(geul_split_last(r->ctx, middle, heads));
+        double *want = doubles(r, n);
+        for (int64_t t = 0; t < tokens; t++)
+            set_place(place, t, 0, (int32_t)(test_random(&r->seed) % 2048));
+        for (int64_t i = 0; i < n; i++) {
+            int64_t t = i / (heads * depth), d = i % depth;
+            int pair = (int)(d % (half ? half : 1));
+            double angle = ((int32_t *)place->data)[2 * t + 1] * pow(10000, -2.0 * pair / (n_rot ? n_rot : 1));
+            want[i] = cpu_value(x, i);
+            if (d < half)
+                want[i] = cpu_value(x, i) * cos(angle) - cpu_value(x, i + half) * sin(angle);
+            else if (d < n_rot)
+                want[i] = cpu_value(x, i) * cos(angle) + cpu_value(x, i - half) * sin(angle);
+        }
+        /* twice in one run: the second takes the table of the first */
+        struct geul_tensor *a = geul_rope(r->ctx, x, place, n_rot, 10000);
+        struct geul_tensor *b = geul_rope(r->ctx, x, place, n_rot, 10000);
+        struct geul_tensor *sum = geul_add(r->ctx, a, b);
+        for (int64_t i = 0; i < n; i++)
+            want[i] *= 2;
+        if (cpu_compute(r->ctx, r->device, sum))
+            verify(r, sum, want, 2e-6, 1e-6);
+    }
+}
+
+static void case_store(struct run *r)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16};
+    for (int j = 0; j < 3; j++) {
+        struct geul_tensor *cache = cpu_leaf(r->ctx, &r->seed, types[j], 4, (int64_t[]){2, 3, 5, 7}, 1);
+        struct geul_tensor *x = LEAF(F32, 1, 7, 3, 7), *place = places(r, 7);
+        const int32_t at[7][2] = {{0, 0}, {1, 4}, {0, 2}, {2, 0}, {0, 5}, {-1, 1}, {0, 2}}; /* three outside, one twice */
+        double want[2 * 3 * 5 * 7];
+        for (int i = 0; i < 210; i++)
+            want[i] = cpu_value(cache, i);
+        for (int t = 0; t < 7; t++) {
+            set_place(place, t, at[t][0], at[t][1]);
+            for (int i = 0; i < 21 && at[t][0] >= 0 && at[t][0] < 2 && at[t][1] < 5; i++) {
+                float v = (float)cpu_value(x, t * 21 + i);
+                uint8_t coded[4];
+                geul_encode(types[j], &v, coded, 1);
+                geul_decode(types[j], coded, &v, 1);
+                want[((at[t][0] * 3 + i / 7) * 5 + at[t][1]) * 7 + i % 7] = v;
+            }
+        }
+        struct geul_tensor *y = geul_store(r->ctx, cache, x, place);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 0, 0);
+    }
+}
+
+/* Attention of the tokens at their places, by the book. */
+static void attend(const struct geul_tensor *q, const struct geul_tensor *k, const struct geul_tensor *v,
+                   const int32_t *place, double scale, double *want)
+{
+    int64_t tokens = q->shape[0], heads = q->shape[1], depth = q->shape[2], room = k->shape[2];
+    double *p = malloc((size_t)room * sizeof *p);
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t h = 0; h < heads; h++) {
+            double *out = want + (t * heads + h) * depth, high = -INFINITY, sum = 0;
+            int64_t seq = place[2 * t], last = place[2 * t + 1], base = (seq * heads + h) * room * depth;
+            bool inside = seq >= 0 && seq < k->shape[0] && last >= 0 && last < room;
+            for (int64_t d = 0; d < depth; d++)
+                out[d] = inside ? 0 : NAN;
+            for (int64_t c = 0; inside && c <= last; c++) {
+                p[c] = 0;
+                for (int64_t d = 0; d < depth; d++)
+                    p[c] += scale * cpu_value(q, (t * heads + h) * depth + d) * cpu_value(k, base + c * depth + d);
+                high = fmax(high, p[c]);
+            }
+            for (int64_t c = 0; inside && c <= last; c++)
+                sum += p[c] = exp(p[c] - high);
+            for (int64_t c = 0; inside && c <= last; c++)
+                for (int64_t d = 0; d < depth; d++)
+                    out[d] += p[c] / sum * cpu_value(v, base + c * depth + d);
+        }
+    free(p);
+}
+
+static void case_attention(struct run *r)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16};
+    static const struct {
+        int64_t tokens, heads, room, depth, sequences;
+        int32_t first; /* position of the first token */
+    } shapes[] = {{1, 1, 1, 1, 1, 0},    {1, 2, 70, 16, 1, 66},  {5, 3, 40, 24, 2, 3},   {50, 2, 130, 64, 1, 0},
+                  {60, 1, 190, 80, 1, 125}, {17, 2, 64, 33, 3, 40}, {4, 1, 300, 128, 1, 290}};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        enum geul_type type = types[s % 3];
+        int64_t tokens = shapes[s].tokens, heads = shapes[s].heads, depth = shapes[s].depth, n = tokens * heads * depth;
+        int64_t cache[] = {shapes[s].sequences, heads, shapes[s].room, depth};
+        struct geul_tensor *q = cpu_view(geul_split_last(r->ctx, strided(r, tokens, heads * depth), heads));
+        struct geul_tensor *k = cpu_leaf(r->ctx, &r->seed, type, 4, cache, 1);
+        struct geul_tensor *v = cpu_leaf(r->ctx, &r->seed, type, 4, cache, 1), *place = places(r, tokens);
+        double *want = doubles(r, n);
+        for (int64_t t = 0; t < tokens; t++) /* several sequences change every three tokens */
+            set_place(place, t, (int32_t)(t / 3 % cache[0]), shapes[s].first + (int32_t)t);
+        if (s == 2) {
+            set_place(place, 1, 0, 40); /* one position too far */
+            set_place(place, 4, -1, 2);
+        }
+        attend(q, k, v, place->data, 0.25, want);
+        struct geul_tensor *y = geul_attention(r->ctx, q, k, v, place, 0.25f);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 1e-5, 1e-5);
+    }
+}
+
+static void case_cont(struct run *r)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+    for (int j = 0; j < 5; j++) {
+        struct geul_tensor *x = cpu_leaf(r->ctx, &r->seed, types[j], 3, (int64_t[]){3, 5, 64}, 1);
+        bool plain = geul_type_block(types[j]) == 1;
+        x = geul_transpose(r->ctx, x, 0, plain ? 2 : 1);
+        x = cpu_view(geul_narrow(r->ctx, x, plain ? 0 : 1, 1, 2));
+        int64_t n = geul_tensor_elements(x);
+        double *want = doubles(r, n);
+        for (int64_t i = 0; i < n; i++)
+            want[i] = cpu_value(x, i);
+        struct geul_tensor *y = geul_contiguous(r->ctx, x);
+        if (cpu_compute(r->ctx, r->device, y))
+            verify(r, y, want, 0, 0);
+    }
+}
+
+/* Views compute nothing, but whatever follows must see through them. */
+static void case_view(struct run *r)
+{
+    struct geul_tensor *x = LEAF(F32, 1, 4, 6), *sum = geul_add(r->ctx, x, x);
+    struct geul_tensor *y = geul_contiguous(r->ctx, geul_transpose(r->ctx, sum, 0, 1));
+    double want[24];
+    for (int i = 0; i < 24; i++)
+        want[i] = 2 * cpu_value(x, i % 4 * 6 + i / 4);
+    if (cpu_compute(r->ctx, r->device, y))
+        verify(r, y, want, 0, 1e-7);
+}
+
+/* An operation without a case here does not pass. */
+static void (*const cases[GEUL_OP_COUNT])(struct run *) = {
+    [GEUL_OP_VIEW] = case_view,           [GEUL_OP_CONT] = case_cont,     [GEUL_OP_ADD] = case_add,
+    [GEUL_OP_GELU] = case_gelu,           [GEUL_OP_LAYERNORM] = case_layernorm, [GEUL_OP_MATMUL] = case_matmul,
+    [GEUL_OP_EMBED] = case_embed,         [GEUL_OP_ROPE] = case_rope,     [GEUL_OP_STORE] = case_store,
+    [GEUL_OP_ATTENTION] = case_attention,
+};
+
+/* One op under one instruction set: against the reference with 1 thread, then the same bits with others. */
+static void check_op(enum geul_op op, const char *variant)
+{
+    static const int threads[] = {1, 2, 3, 4, 7};
+    char what[96];
+    struct run r = {.what = what};
+    snprintf(what, sizeof what, "%s under %s", geul_op_info(op)->name, variant);
+    if (!CHECK_MSG(cases[op] != NULL, "%s has no test case", geul_op_info(op)->name))
+        return;
+    for (int i = 0; i < 5; i++) {
+        r.ctx = geul_context_new(NULL);
+        r.device = cpu_device(r.ctx, variant, threads[i]);
+        r.seed = CPU_SEED;
+        r.compare = i > 0;
+        r.at = 0;
+        if (r.device)
+            cases[op](&r);
+        geul_cpu_close(r.ctx, r.device);
+        geul_context_free(r.ctx);
+    }
+    free(r.kept);
+}
+
+static void check_variant(const char *variant)
+{
+    const char *name;
+    bool supported = false;
+    for (int i = 0; geul_cpu_variant(i, &name, &supported) && strcmp(name, variant) != 0; i++)
+        supported = false;
+    if (!supported) {
+        test_skip("this machine has no %s", variant);
+        return;
+    }
+    for (int op = GEUL_OP_LEAF + 1; op < GEUL_OP_COUNT; op++)
+        check_op((enum geul_op)op, variant);
+}
+
+/* One test per instruction set of this build. */
+#define VARIANT(name, family, meaning) IF_##family(TEST(cpu_ops_##name) { check_variant(#name); })
+#define IF_ANY(test)                   test
+#if defined(__x86_64__)
+#define IF_X86(test) test
+#define IF_ARM(test)
+#else
+#define IF_X86(test)
+#define IF_ARM(test) test
+#endif
+#include "backends/cpu/variants.def"
+#undef VARIANT
+
+TEST(cpu_device_basics)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_device *device = cpu_device(ctx, NULL, 3);
+    REQUIRE(device);
+    CHECK_INT(geul_cpu_threads(device), 3);
+    struct geul_buffer buffer, wrapped;
+    char memory[64] = "mapped", out[64];
+    CHECK(device->backend->buffer_new(ctx, device, 100, &buffer) == GEUL_OK);
+    CHECK((uintptr_t)buffer.base % 64 == 0 && buffer.size == 100 && buffer.host);
+    CHECK(device->backend->buffer_wrap(ctx, device, memory, sizeof memory, &wrapped) == GEUL_OK);
+    CHECK(wrapped.base == memory);
+    CHECK(device->backend->copy(&buffer, buffer.base, &wrapped, memory, sizeof memory));
+    device->backend->download(&buffer, buffer.base, out, sizeof out);
+    CHECK_STR(out, "mapped");
+    device->backend->buffer_free(ctx, &wrapped);
+    device->backend->buffer_free(ctx, &buffer);
+    geul_cpu_close(ctx, device);
+    geul_context_free(ctx);
+}
+
+/* Opening and running with every allocation failing in turn gives an error each time and leaves nothing behind. */
+TEST(cpu_survives_failing_allocations)
+{
+    struct geul_context *maker = geul_context_new(NULL);
+    uint64_t seed = CPU_SEED;
+    struct geul_tensor *x = cpu_leaf(maker, &seed, GEUL_TYPE_F32, 2, (int64_t[]){9, 64}, 1);
+    struct geul_tensor *w = cpu_leaf(maker, &seed, GEUL_TYPE_Q8_0, 2, (int64_t[]){40, 64}, 1);
+    struct geul_tensor *y = geul_linear(maker, x, w, NULL, false);
+    REQUIRE(y);
+    y->data = geul_arena(maker, 9 * 40, sizeof(float));
+    y->src[1]->data = w->data;
+    bool done = false;
+    for (long n = 1; n < 50 && !done; n++) {
+        struct test_allocator allocator = {.fail_at = n};
+        struct geul_context *ctx = geul_context_new(
+            &(struct geul_context_options){.allocate = test_allocate, .allocate_user = &allocator});
+        struct geul_device *device = ctx ? geul_cpu_open(ctx, 2) : NULL;
+        done = device && device->backend->run(ctx, device, &y, 1) == GEUL_OK;
+        CHECK_MSG(!ctx || done || geul_error(ctx)[0], "allocation %ld fails without an error", n);
+        geul_cpu_close(ctx, device);
+        geul_context_free(ctx);
+        CHECK_MSG(allocator.outstanding == 0, "allocation %ld failing leaves %ld behind", n, allocator.outstanding);
+    }
+    CHECK(done);
+    geul_context_free(maker);
+}
