@@ -1,0 +1,85 @@
+/* Contexts: memory that may fail, the arena, the first error. */
+#include "core/context.h"
+#include "tests/harness.h"
+
+TEST(context_keeps_the_first_error)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    REQUIRE(ctx);
+    CHECK_STR(geul_error(ctx), "");
+    CHECK_INT(geul_fail(ctx, GEUL_ERROR_IO, "disk %d", 7), GEUL_ERROR_IO);
+    geul_fail(ctx, GEUL_ERROR_MEMORY, "later");
+    CHECK_STR(geul_error(ctx), "disk 7");
+    CHECK_INT(geul_error_status(ctx), GEUL_ERROR_IO);
+    struct geul_context *other = geul_context_new_like(ctx);
+    REQUIRE(other);
+    CHECK_INT(geul_fail_from(other, ctx), GEUL_ERROR_IO);
+    CHECK_STR(geul_error(other), "disk 7");
+    geul_error_clear(ctx);
+    CHECK_STR(geul_error(ctx), "");
+    geul_context_free(other);
+    geul_context_free(ctx);
+}
+
+TEST(context_alloc_is_aligned_zeroed_and_bounded)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    REQUIRE(ctx);
+    for (size_t n = 0; n < 300; n += 37) {
+        unsigned char *p = geul_alloc(ctx, n, 1);
+        REQUIRE(p);
+        CHECK_INT((uintptr_t)p % 64, 0);
+        for (size_t i = 0; i < n; i++)
+            if (p[i])
+                CHECK_MSG(false, "byte %zu of %zu is not zero", i, n);
+        memset(p, 0xee, n);
+        unsigned char *q = geul_realloc(ctx, p, n + 100, 1);
+        REQUIRE(q);
+        CHECK(n == 0 || (q[0] == 0xee && q[n - 1] == 0xee));
+        geul_free(ctx, q);
+    }
+    CHECK(geul_alloc(ctx, SIZE_MAX / 2, 4) == NULL);
+    CHECK_INT(geul_error_status(ctx), GEUL_ERROR_MEMORY);
+    geul_context_free(ctx);
+}
+
+TEST(context_arena_is_reused_after_reset)
+{
+    struct test_allocator a = {0};
+    struct geul_context *ctx =
+        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
+    REQUIRE(ctx);
+    long calls = 0;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 1000; i++) {
+            char *p = geul_arena(ctx, 1, (size_t)(i % 500) + 1);
+            REQUIRE(p);
+            CHECK_INT((uintptr_t)p % 16, 0);
+            if (p[0] || p[i % 500])
+                CHECK_MSG(false, "arena memory is not zeroed");
+            memset(p, 1, (size_t)(i % 500) + 1);
+        }
+        REQUIRE(geul_arena(ctx, 1, 9 << 20)); /* larger than any chunk */
+        if (round == 0)
+            calls = a.calls;
+        CHECK_INT(a.calls, calls); /* later rounds find their memory */
+        geul_context_reset(ctx);
+    }
+    geul_context_free(ctx);
+    CHECK_INT(a.outstanding, 0);
+}
+
+static void remember_line(void *user, enum geul_log_level level, const char *text)
+{
+    snprintf(user, 64, "%d %s", (int)level, text);
+}
+
+TEST(context_logs_through_the_callback_only)
+{
+    char line[64] = "";
+    struct geul_context *ctx = geul_context_new(&(struct geul_context_options){.log = remember_line, .log_user = line});
+    REQUIRE(ctx);
+    geul_log(ctx, GEUL_LOG_WARN, "the end token is %d", 2);
+    CHECK_STR(line, "2 the end token is 2");
+    geul_context_free(ctx);
+}
