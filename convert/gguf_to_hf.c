@@ -1,0 +1,334 @@
+/* gguf_to_hf.c: see gguf_to_hf.h. */
+#include "convert/gguf_to_hf.h"
+
+#include "convert/json_file.h"
+#include "convert/kept_files.h"
+#include "convert/safetensors.h"
+#include "convert/transcode.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define DEFAULT_SHARD ((uint64_t)5000000000)
+
+struct job {
+    struct geul_context *ctx;
+    const struct geul_export_options *options;
+    struct geul_gguf *gguf;
+    const char *dir;
+    struct geul_neox_config config;
+    json_t *config_json;
+    enum geul_dtype dtype;
+    struct geul_neox_tensor *tensors;
+    struct geul_source_tensor *out; /* what is written, in order; names point into tensors */
+    const struct geul_gguf_tensor **from;
+    int *shard; /* number of the file of each, from 0 */
+    size_t count;
+    int n_shards;
+    struct geul_safetensors_writer *writer;
+    uint64_t done, total;
+};
+
+/* Names of the dtypes in config.json. */
+static const char *dtype_word(enum geul_dtype dtype)
+{
+    return dtype == GEUL_DTYPE_F32 ? "float32" : dtype == GEUL_DTYPE_BF16 ? "bfloat16" : "float16";
+}
+
+/* -------------------------------------------------------------------------------------------------------- config -- */
+
+/* The config.json that the file kept, when it still describes the same model; else NULL. */
+static json_t *kept_config(struct job *j)
+{
+    const char *text;
+    size_t length;
+    struct geul_neox_config c;
+    if (!geul_gguf_string(j->gguf, geul_kept_key("config.json"), &text, &length))
+        return NULL;
+    struct geul_context *quiet = geul_context_new_like(j->ctx);
+    json_t *json = quiet ? geul_json_parse(quiet, "geul.hf.config", text, length) : NULL;
+    bool fits = json && geul_neox_config_read(quiet, "geul.hf.config", json, &c) == GEUL_OK &&
+                geul_neox_config_equal(&c, &j->config);
+    geul_context_free(quiet);
+    if (!fits) {
+        geul_log(j->ctx, GEUL_LOG_WARN,
+                 "the config.json kept in the file does not describe its tensors; a new one is "
+                 "made from the keys");
+        json_decref(json);
+        return NULL;
+    }
+    j->config.tied_embeddings = c.tied_embeddings;
+    j->config.attention_bias = c.attention_bias;
+    if (c.gelu != j->config.gelu)
+        json_object_set_new(json, "hidden_act", json_string(j->config.gelu == GEUL_GELU_TANH ? "gelu_new" : "gelu"));
+    return json;
+}
+
+/* Reads the model's shape, chooses the dtype and makes config.json's content. */
+static enum geul_status prepare_config(struct job *j)
+{
+    static const enum geul_dtype asked[] = {GEUL_DTYPE_COUNT, GEUL_DTYPE_F32, GEUL_DTYPE_F16, GEUL_DTYPE_BF16};
+    enum geul_status status = geul_neox_config_from_gguf(j->ctx, j->gguf, &j->config);
+    if (status != GEUL_OK)
+        return status;
+    if (j->config.n_layers > geul_gguf_tensor_count(j->gguf))
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: says %lld layers, but holds %lld tensors in all",
+                         geul_gguf_path(j->gguf), (long long)j->config.n_layers,
+                         (long long)geul_gguf_tensor_count(j->gguf));
+    const struct geul_gguf_tensor *sample = geul_gguf_find_tensor(j->gguf, "blk.0.attn_qkv.weight");
+    j->dtype = asked[j->options->dtype];
+    if (j->dtype == GEUL_DTYPE_COUNT)
+        j->dtype = geul_dtype_of_type(sample ? sample->type : GEUL_TYPE_F16);
+    j->config_json = kept_config(j);
+    if (!j->config_json)
+        j->config_json = geul_neox_config_to_json(&j->config, dtype_word(j->dtype));
+    const char *key = json_object_get(j->config_json, "dtype") ? "dtype" : "torch_dtype";
+    if (!j->config_json || json_object_set_new(j->config_json, key, json_string(dtype_word(j->dtype))) != 0)
+        return geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
+    return GEUL_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- tensors -- */
+
+/* Checks tensor t of the file and adds it to what is written. */
+static enum geul_status plan_tensor(struct job *j, struct geul_neox_tensor *t)
+{
+    const struct geul_gguf_tensor *g = geul_gguf_find_tensor(j->gguf, t->gguf);
+    char a[80], b[80];
+    if ((t->optional && !j->config.attention_bias) || (t->output && j->config.tied_embeddings))
+        return GEUL_OK;
+    if (!g)
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing", geul_gguf_path(j->gguf),
+                         t->gguf, geul_dims_text(t->n_dims, t->shape, a, sizeof a));
+    bool same = g->n_dims == t->n_dims && g->shape[0] == t->shape[0] && (t->n_dims == 1 || g->shape[1] == t->shape[1]);
+    if (!same || g->type == GEUL_TYPE_I32)
+        return geul_fail(
+            j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is %s of shape %s where the keys ask for weights of %s",
+            geul_gguf_path(j->gguf), t->gguf, geul_type_name(g->type), geul_dims_text(g->n_dims, g->shape, a, sizeof a),
+            geul_dims_text(t->n_dims, t->shape, b, sizeof b));
+    struct geul_source_tensor *o = &j->out[j->count];
+    *o = (struct geul_source_tensor){
+        .name = t->hf, .dtype = j->dtype, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}};
+    if (!geul_source_bytes(o->dtype, o->n_dims, o->shape, &o->bytes))
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "tensor %s is impossibly large", t->gguf);
+    j->from[j->count++] = g;
+    j->total += o->bytes;
+    return GEUL_OK;
+}
+
+/* Lists what is written and deals it to files of at most the wanted size. */
+static enum geul_status plan_output(struct job *j)
+{
+    size_t n = 0;
+    j->tensors = geul_neox_tensor_list(j->ctx, &j->config, &n);
+    j->out = geul_alloc(j->ctx, n, sizeof *j->out);
+    j->from = geul_alloc(j->ctx, n, sizeof *j->from);
+    j->shard = geul_alloc(j->ctx, n, sizeof *j->shard);
+    if (!j->tensors || !j->out || !j->from || !j->shard)
+        return GEUL_ERROR_MEMORY;
+    for (size_t i = 0; i < n; i++)
+        if (plan_tensor(j, &j->tensors[i]) != GEUL_OK)
+            return geul_error_status(j->ctx);
+    uint64_t most = j->options->max_shard_bytes ? j->options->max_shard_bytes : DEFAULT_SHARD, held = 0;
+    for (size_t i = 0; i < j->count; i++) {
+        if (held > 0 && held + j->out[i].bytes > most) {
+            j->n_shards++;
+            held = 0;
+        }
+        held += j->out[i].bytes;
+        j->shard[i] = j->n_shards;
+    }
+    j->n_shards++;
+    return GEUL_OK;
+}
+
+/* Takes a piece of output: writes it and reports progress. */
+static enum geul_status take_piece(void *user, const void *data, size_t bytes)
+{
+    struct job *j = user;
+    geul_safetensors_write(j->writer, data, bytes);
+    j->done += bytes;
+    if (j->options->progress && !j->options->progress(j->options->user, j->done, j->total))
+        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; the directory holds no complete model");
+    return GEUL_OK;
+}
+
+static enum geul_status move_tensor(struct job *j, size_t i)
+{
+    const struct geul_gguf_tensor *g = j->from[i];
+    bool qkv = strstr(g->name, "attn_qkv") != NULL, rows = g->n_dims == 2 || qkv;
+    struct geul_transcode how = {
+        .data = g->data,
+        .from = g->type,
+        .to = geul_dtype_info(j->dtype)->type,
+        .rows = rows ? j->out[i].shape[0] : 1,
+        .cols = rows ? j->out[i].shape[1] : j->out[i].shape[0],
+        .row_of = qkv ? geul_neox_qkv_row_back : NULL,
+        .config = &j->config,
+        .n_threads = j->options->n_threads,
+        .sink = take_piece,
+        .user = j,
+    };
+    int64_t lost = 0;
+    enum geul_status status = geul_transcode_rows(j->ctx, &how, &lost);
+    geul_os_map_done_with(g->data, g->bytes);
+    if (lost > 0)
+        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", g->name,
+                 (long long)lost, dtype_word(j->dtype));
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- files --
+ */
+
+/* The name of weight file number i. */
+static void shard_name(const struct job *j, int i, char out[64])
+{
+    if (j->n_shards == 1)
+        snprintf(out, 64, "model.safetensors");
+    else
+        snprintf(out, 64, "model-%05d-of-%05d.safetensors", i + 1, j->n_shards);
+}
+
+/* Writes tensors [first, last) as one file. */
+static enum geul_status write_shard(struct job *j, int number, size_t first, size_t last)
+{
+    char name[64];
+    shard_name(j, number, name);
+    char *path = geul_path_join(j->ctx, j->dir, name);
+    j->writer = path ? geul_safetensors_writer_new(j->ctx, path, j->out + first, last - first) : NULL;
+    geul_free(j->ctx, path);
+    if (!j->writer)
+        return geul_error_status(j->ctx);
+    enum geul_status status = GEUL_OK;
+    for (size_t i = first; status == GEUL_OK && i < last; i++)
+        status = move_tensor(j, i);
+    if (status == GEUL_OK)
+        return geul_safetensors_commit(j->writer);
+    geul_safetensors_abandon(j->writer);
+    return status;
+}
+
+static enum geul_status write_index(struct job *j)
+{
+    json_t *map = json_object();
+    bool ok = map != NULL;
+    for (size_t i = 0; ok && i < j->count; i++) {
+        char name[64];
+        shard_name(j, j->shard[i], name);
+        ok = json_object_set_new(map, j->out[i].name, json_string(name)) == 0;
+    }
+    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->total, "weight_map", map);
+    char *path = geul_path_join(j->ctx, j->dir, "model.safetensors.index.json");
+    enum geul_status status = GEUL_ERROR_MEMORY;
+    if (ok && index && path)
+        status = geul_json_save(j->ctx, path, index, true);
+    else
+        geul_fail(j->ctx, status, "out of memory");
+    json_decref(index);
+    geul_free(j->ctx, path);
+    return status;
+}
+
+static enum geul_status write_weights(struct job *j)
+{
+    char *single = geul_path_join(j->ctx, j->dir, "model.safetensors");
+    bool stale = single && j->n_shards > 1 && geul_os_exists(single);
+    geul_free(j->ctx, single);
+    if (stale)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
+                         "%s holds a model.safetensors, which would be taken instead of the shards to be written; "
+                         "remove it or give another directory",
+                         j->dir);
+    enum geul_status status = GEUL_OK;
+    for (size_t first = 0, last; status == GEUL_OK && first < j->count; first = last) {
+        for (last = first; last < j->count && j->shard[last] == j->shard[first];)
+            last++;
+        status = write_shard(j, j->shard[first], first, last);
+    }
+    return status == GEUL_OK && j->n_shards > 1 ? write_index(j) : status;
+}
+
+/* Writes json as dir/file. */
+static enum geul_status save(struct job *j, const char *file, const json_t *json)
+{
+    char *path = geul_path_join(j->ctx, j->dir, file);
+    enum geul_status status = path ? geul_json_save(j->ctx, path, json, true) : GEUL_ERROR_MEMORY;
+    geul_free(j->ctx, path);
+    return status;
+}
+
+/* Files that were not kept but that transformers likes to find. */
+static enum geul_status write_defaults(struct job *j)
+{
+    enum geul_status status = GEUL_OK;
+    if (!geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")))
+        geul_log(j->ctx, GEUL_LOG_WARN, "the file keeps no tokenizer.json; copy the model's own into %s", j->dir);
+    if (!geul_gguf_has(j->gguf, geul_kept_key("generation_config.json")) && j->config.eos >= 0) {
+        json_t *json =
+            json_pack("{s:I, s:I}", "bos_token_id", (json_int_t)(j->config.bos >= 0 ? j->config.bos : j->config.eos),
+                      "eos_token_id", (json_int_t)j->config.eos);
+        status = save(j, "generation_config.json", json);
+        json_decref(json);
+    }
+    if (status == GEUL_OK && geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")) &&
+        !geul_gguf_has(j->gguf, geul_kept_key("tokenizer_config.json"))) {
+        json_t *json = json_pack("{s:s, s:I}", "tokenizer_class", "PreTrainedTokenizerFast", "model_max_length",
+                                 (json_int_t)j->config.n_context);
+        status = save(j, "tokenizer_config.json", json);
+        json_decref(json);
+    }
+    return status;
+}
+
+/* chat_template.jinja, unless tokenizer_config.json carries the template already. */
+static enum geul_status write_template(struct job *j)
+{
+    const char *text, *config;
+    size_t length, config_length;
+    if (!geul_gguf_string(j->gguf, "tokenizer.chat_template", &text, &length))
+        return GEUL_OK;
+    bool there = false;
+    if (geul_gguf_string(j->gguf, geul_kept_key("tokenizer_config.json"), &config, &config_length)) {
+        json_t *json = json_loadb(config, config_length, JSON_ALLOW_NUL, NULL);
+        there = json_object_get(json, "chat_template") != NULL;
+        json_decref(json);
+    }
+    return there ? GEUL_OK : geul_kept_write(j->ctx, j->dir, "chat_template.jinja", text, length);
+}
+
+static enum geul_status write_directory(struct job *j)
+{
+    enum geul_status status = geul_os_make_directory(j->ctx, j->dir);
+    if (status == GEUL_OK)
+        status = save(j, "config.json", j->config_json);
+    if (status == GEUL_OK)
+        status = geul_kept_from_gguf(j->ctx, j->gguf, j->dir);
+    if (status == GEUL_OK)
+        status = write_template(j);
+    if (status == GEUL_OK)
+        status = write_defaults(j);
+    return status == GEUL_OK ? write_weights(j) : status;
+}
+
+enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
+                                const struct geul_export_options *options)
+{
+    const struct geul_export_options defaults = {0};
+    struct job j = {.ctx = ctx, .options = options ? options : &defaults, .dir = dir};
+    geul_error_clear(ctx);
+    j.gguf = geul_gguf_open(ctx, gguf_path);
+    enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);
+    if (status == GEUL_OK)
+        status = plan_output(&j);
+    if (status == GEUL_OK)
+        status = write_directory(&j);
+    json_decref(j.config_json);
+    geul_free(ctx, j.tensors);
+    geul_free(ctx, j.out);
+    geul_free(ctx, j.from);
+    geul_free(ctx, j.shard);
+    geul_gguf_close(j.gguf);
+    return status;
+}

@@ -1,0 +1,389 @@
+/* hf_to_gguf.c: see hf_to_gguf.h. Everything is checked before the first byte is written; then the tensors stream
+ * through a few MB, one after the other. */
+#include "convert/hf_to_gguf.h"
+
+#include "convert/checkpoint.h"
+#include "convert/json_file.h"
+#include "convert/kept_files.h"
+#include "convert/regex_pcre2.h"
+#include "convert/tokenizer_json.h"
+#include "convert/transcode.h"
+#include "core/os.h"
+#include "core/tensor.h"
+#include "tokenizer/tokenizer.h"
+
+#include <string.h>
+
+/* llama.cpp's numbers for "the type most matrices have", and the version of the block formats. */
+static const struct {
+    enum geul_type type;
+    uint32_t file_type;
+} file_types[] = {
+    {GEUL_TYPE_F32, 0}, {GEUL_TYPE_F16, 1}, {GEUL_TYPE_Q4_0, 2}, {GEUL_TYPE_Q8_0, 7}, {GEUL_TYPE_BF16, 32},
+};
+enum { QUANTIZATION_VERSION = 2, ALIGNMENT = 32 };
+
+/* One tensor on its way. */
+struct move {
+    const struct geul_source_tensor *from; /* NULL: zeros */
+    enum geul_type type;
+};
+
+struct job {
+    struct geul_context *ctx;
+    const char *dir;
+    const struct geul_convert_options *options;
+    struct geul_neox_config config;
+    struct geul_checkpoint *checkpoint;
+    struct geul_neox_tensor *tensors;
+    struct move *moves; /* one per tensor */
+    size_t count;
+    struct geul_gguf_writer *writer;
+    uint64_t done, total; /* bytes of the output */
+};
+
+/* ---------------------------------------------------------------------------------------------------- inspection -- */
+
+static enum geul_status read_config(struct job *j)
+{
+    char *path = geul_path_join(j->ctx, j->dir, "config.json");
+    if (!path)
+        return GEUL_ERROR_MEMORY;
+    json_t *json = geul_json_load(j->ctx, path);
+    enum geul_status status = json ? geul_neox_config_read(j->ctx, path, json, &j->config) : geul_error_status(j->ctx);
+    json_decref(json);
+    geul_free(j->ctx, path);
+    if (j->options->gelu != GEUL_CONVERT_GELU_CONFIG)
+        j->config.gelu = j->options->gelu == GEUL_CONVERT_GELU_TANH ? GEUL_GELU_TANH : GEUL_GELU_ERF;
+    return status;
+}
+
+/* The type a tensor gets in the file. */
+static enum geul_type choose_type(const struct job *j, const struct geul_neox_tensor *t)
+{
+    if (t->n_dims == 1)
+        return GEUL_TYPE_F32;
+    enum geul_type type = t->output && j->options->type == GEUL_TYPE_Q4_0 ? GEUL_TYPE_Q8_0 : j->options->type;
+    if (t->shape[1] % geul_type_block(type) == 0)
+        return type;
+    geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are no multiple of %s's block of %lld", t->gguf,
+             (long long)t->shape[1], geul_type_name(type), (long long)geul_type_block(type));
+    return GEUL_TYPE_F16;
+}
+
+/* The checkpoint's tensor for t, under any of its names. */
+static const struct geul_source_tensor *find_source(const struct job *j, const struct geul_neox_tensor *t)
+{
+    if (t->output && j->config.tied_embeddings)
+        return geul_checkpoint_find(j->checkpoint, "gpt_neox.embed_in.weight");
+    const struct geul_source_tensor *s = geul_checkpoint_find(j->checkpoint, t->hf);
+    return !s && t->alias[0] ? geul_checkpoint_find(j->checkpoint, t->alias) : s;
+}
+
+/* Checks that s is what t must be. */
+static enum geul_status check_source(const struct job *j, const struct geul_neox_tensor *t,
+                                     const struct geul_source_tensor *s)
+{
+    char a[100], b[60];
+    if (!s)
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing", j->dir, t->hf,
+                         geul_dims_text(t->n_dims, t->shape, a, sizeof a));
+    bool same = s->n_dims == t->n_dims;
+    for (int i = 0; same && i < t->n_dims; i++)
+        same = s->shape[i] == t->shape[i];
+    if (!same)
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s has shape %s where config.json asks for %s", j->dir,
+                         s->name, geul_dims_text(s->n_dims, s->shape, a, sizeof a),
+                         geul_dims_text(t->n_dims, t->shape, b, sizeof b));
+    if (geul_dtype_info(s->dtype)->type == GEUL_TYPE_COUNT)
+        return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
+                         j->dir, s->name, geul_dtype_info(s->dtype)->name);
+    return GEUL_OK;
+}
+
+/* Fails on a tensor that no GPT-NeoX model has: something of the model would be lost. used has a flag per tensor. */
+static enum geul_status check_extra(const struct job *j, const bool *used)
+{
+    for (size_t i = 0; i < geul_checkpoint_count(j->checkpoint); i++) {
+        const struct geul_source_tensor *s = geul_checkpoint_at(j->checkpoint, i);
+        char text[100];
+        bool output = strcmp(s->name, "embed_out.weight") == 0 || strcmp(s->name, "lm_head.weight") == 0;
+        if (!used[i] && !geul_neox_is_buffer(s->name) && !output)
+            return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED,
+                             "%s: holds tensor %s of shape %s, which is no part of the GPT-NeoX model that config.json "
+                             "describes",
+                             j->dir, s->name, geul_dims_text(s->n_dims, s->shape, text, sizeof text));
+    }
+    return GEUL_OK;
+}
+
+/* Pairs every tensor of the model with one of the checkpoint. */
+static enum geul_status plan_moves(struct job *j)
+{
+    size_t have = geul_checkpoint_count(j->checkpoint);
+    if ((uint64_t)j->config.n_layers > have)
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT,
+                         "%s: config.json says %lld layers, but there are %zu tensors in all", j->dir,
+                         (long long)j->config.n_layers, have);
+    j->tensors = geul_neox_tensor_list(j->ctx, &j->config, &j->count);
+    j->moves = j->tensors ? geul_alloc(j->ctx, j->count, sizeof *j->moves) : NULL;
+    bool *used = j->moves ? geul_alloc(j->ctx, have, sizeof *used) : NULL;
+    enum geul_status status = used ? GEUL_OK : GEUL_ERROR_MEMORY;
+    for (size_t i = 0; status == GEUL_OK && i < j->count; i++) {
+        const struct geul_neox_tensor *t = &j->tensors[i];
+        j->moves[i].type = choose_type(j, t);
+        size_t bytes = 0;
+        if (!t->optional || j->config.attention_bias) {
+            const struct geul_source_tensor *s = find_source(j, t);
+            status = check_source(j, t, s);
+            j->moves[i].from = s;
+            if (status == GEUL_OK)
+                used[s - geul_checkpoint_at(j->checkpoint, 0)] = true;
+        }
+        if (status == GEUL_OK && !geul_shape_bytes(j->moves[i].type, t->n_dims, t->shape, &bytes))
+            status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is impossibly large", j->dir, t->hf);
+        j->total += bytes;
+    }
+    if (status == GEUL_OK)
+        status = check_extra(j, used);
+    geul_free(j->ctx, used);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- keys -- */
+
+/* The last part of a path, "model" where there is none. */
+static const char *base_name(const char *path, size_t *length)
+{
+    size_t end = strlen(path), start;
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    for (start = end; start > 0 && path[start - 1] != '/';)
+        start--;
+    *length = end - start;
+    if (*length == 0 || path[start] == '.') {
+        *length = 5;
+        return "model";
+    }
+    return path + start;
+}
+
+static void set_text(struct job *j, const char *key, const char *text)
+{
+    geul_gguf_set_string(j->writer, key, text, strlen(text));
+}
+
+static void set_general_keys(struct job *j)
+{
+    size_t length;
+    const char *name = base_name(j->dir, &length);
+    set_text(j, "general.architecture", "gptneox");
+    set_text(j, "general.type", "model");
+    geul_gguf_set_string(j->writer, "general.name", j->options->name ? j->options->name : name,
+                         j->options->name ? strlen(j->options->name) : length);
+    for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
+        if (file_types[i].type == j->options->type)
+            geul_gguf_set_u32(j->writer, "general.file_type", file_types[i].file_type);
+    geul_gguf_set_u32(j->writer, "general.quantization_version", QUANTIZATION_VERSION);
+    geul_gguf_set_u32(j->writer, "general.alignment", ALIGNMENT);
+    geul_neox_config_to_gguf(&j->config, j->writer);
+}
+
+/* The end token is <|endoftext|> whatever config.json says: Polyglot-Ko's published one names an unused token. */
+static void fix_end_token(struct job *j, struct geul_tokenizer_spec *spec)
+{
+    static const char end[] = "<|endoftext|>";
+    int32_t id = geul_tokenizer_spec_find(spec, end, sizeof end - 1);
+    int64_t said = j->config.eos;
+    if (id < 0) {
+        spec->eos = said >= 0 && said < spec->n_tokens ? (int32_t)said : -1;
+        geul_log(j->ctx, GEUL_LOG_WARN, "the tokenizer has no %s; texts end with id %d, as config.json says", end,
+                 spec->eos);
+    } else {
+        spec->eos = id;
+        if (said >= 0 && said != id)
+            geul_log(j->ctx, GEUL_LOG_WARN,
+                     "config.json says that id %lld ends a text; the tokenizer's %s is %d, "
+                     "which is written instead",
+                     (long long)said, end, id);
+    }
+    spec->bos = spec->eos; /* as in GPT-NeoX's own training data: one token between texts */
+}
+
+/* Reads tokenizer.json, checks it by making a tokenizer of it, and writes its keys. */
+static enum geul_status add_tokenizer(struct job *j, const char *path)
+{
+    struct geul_map map;
+    struct geul_tokenizer_spec spec;
+    if (geul_os_map(j->ctx, path, &map) != GEUL_OK)
+        return geul_error_status(j->ctx);
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = geul_tokenizer_spec_from_json(j->ctx, (const char *)map.data, map.size, &spec);
+    if (status == GEUL_OK && spec.n_tokens > j->config.n_vocab)
+        status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: has %d tokens, but the model has %lld rows for them", path,
+                           spec.n_tokens, (long long)j->config.n_vocab);
+    if (status == GEUL_OK) {
+        fix_end_token(j, &spec);
+        status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
+    }
+    if (status == GEUL_OK) {
+        struct geul_tokenizer *tok = geul_tokenizer_new(j->ctx, &spec, geul_regex_pcre2());
+        status = tok ? GEUL_OK : geul_error_status(j->ctx);
+        geul_tokenizer_free(tok);
+    }
+    geul_tokenizer_spec_free(j->ctx, &spec);
+    geul_os_unmap(&map);
+    return status;
+}
+
+static enum geul_status set_tokenizer_keys(struct job *j)
+{
+    char *path = geul_path_join(j->ctx, j->dir, "tokenizer.json");
+    if (!path)
+        return GEUL_ERROR_MEMORY;
+    enum geul_status status = GEUL_OK;
+    if (geul_os_exists(path))
+        status = add_tokenizer(j, path);
+    else
+        geul_log(j->ctx, GEUL_LOG_WARN, "%s has no tokenizer.json: the file will hold ids only, no texts", j->dir);
+    geul_free(j->ctx, path);
+    return status;
+}
+
+/* tokenizer.chat_template: from chat_template.jinja, else from tokenizer_config.json (a text, or the one named
+ * "default" of a list). */
+static enum geul_status set_template_key(struct job *j)
+{
+    size_t length;
+    char *text = geul_kept_read(j->ctx, j->dir, "chat_template.jinja", &length);
+    if (text)
+        geul_gguf_set_string(j->writer, "tokenizer.chat_template", text, length);
+    geul_free(j->ctx, text);
+    char *path = text ? NULL : geul_path_join(j->ctx, j->dir, "tokenizer_config.json");
+    if (path && geul_os_exists(path)) {
+        json_t *json = geul_json_load(j->ctx, path);
+        const json_t *t = json_object_get(json, "chat_template"), *entry;
+        size_t i;
+        json_array_foreach((json_t *)(uintptr_t)(json_is_array(t) ? t : NULL), i, entry)
+        {
+            const char *name = json_string_value(json_object_get(entry, "name"));
+            if (name && strcmp(name, "default") == 0)
+                t = json_object_get(entry, "template");
+        }
+        if (json_is_string(t))
+            geul_gguf_set_string(j->writer, "tokenizer.chat_template", json_string_value(t), json_string_length(t));
+        json_decref(json);
+    }
+    geul_free(j->ctx, path);
+    return geul_error_status(j->ctx);
+}
+
+/* ------------------------------------------------------------------------------------------------------- tensors -- */
+
+/* Takes a piece of output: writes it and reports progress. */
+static enum geul_status take_piece(void *user, const void *data, size_t bytes)
+{
+    struct job *j = user;
+    geul_gguf_write_data(j->writer, data, bytes);
+    j->done += bytes;
+    if (geul_gguf_writer_status(j->writer) != GEUL_OK)
+        return geul_gguf_writer_status(j->writer);
+    if (j->options->progress && !j->options->progress(j->options->user, j->done, j->total))
+        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
+    return GEUL_OK;
+}
+
+static enum geul_status move_tensor(struct job *j, size_t i)
+{
+    const struct geul_neox_tensor *t = &j->tensors[i];
+    const struct move *m = &j->moves[i];
+    bool rows = t->n_dims == 2 || t->qkv; /* a qkv bias is moved value by value */
+    struct geul_transcode how = {
+        .data = m->from ? m->from->data : NULL,
+        .from = m->from ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
+        .to = m->type,
+        .rows = rows ? t->shape[0] : 1,
+        .cols = rows ? t->shape[1] : t->shape[0],
+        .row_of = t->qkv ? geul_neox_qkv_row : NULL,
+        .config = &j->config,
+        .n_threads = j->options->n_threads,
+        .sink = take_piece,
+        .user = j,
+    };
+    int64_t lost = 0;
+    enum geul_status status = geul_transcode_rows(j->ctx, &how, &lost);
+    if (m->from)
+        geul_os_map_done_with(m->from->data, m->from->bytes);
+    if (lost > 0)
+        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf, (long long)lost,
+                 geul_type_name(m->type));
+    return status;
+}
+
+static enum geul_status write_file(struct job *j, const char *out_path)
+{
+    j->writer = geul_gguf_writer_new(j->ctx, out_path);
+    if (!j->writer)
+        return geul_error_status(j->ctx);
+    set_general_keys(j);
+    enum geul_status status = set_tokenizer_keys(j);
+    if (status == GEUL_OK)
+        status = set_template_key(j);
+    if (status == GEUL_OK)
+        status = geul_kept_to_gguf(j->ctx, j->dir, j->writer);
+    for (size_t i = 0; i < j->count; i++)
+        geul_gguf_declare_tensor(j->writer, j->tensors[i].gguf, j->moves[i].type, j->tensors[i].n_dims,
+                                 j->tensors[i].shape);
+    for (size_t i = 0; status == GEUL_OK && i < j->count; i++)
+        status = move_tensor(j, i);
+    if (status == GEUL_OK)
+        return geul_gguf_writer_commit(j->writer);
+    geul_gguf_writer_abandon(j->writer);
+    return status;
+}
+
+/* Opens what was written and compares it with what was meant. */
+static enum geul_status verify(const struct job *j, const char *path)
+{
+    struct geul_gguf *g = geul_gguf_open(j->ctx, path);
+    if (!g)
+        return geul_error_status(j->ctx);
+    enum geul_status status = GEUL_OK;
+    bool same = geul_gguf_tensor_count(g) == (int64_t)j->count;
+    for (size_t i = 0; same && i < j->count; i++) {
+        const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, j->tensors[i].gguf);
+        same = t && t->type == j->moves[i].type && t->n_dims == j->tensors[i].n_dims &&
+               t->shape[0] == j->tensors[i].shape[0] && t->shape[1] == j->tensors[i].shape[1];
+    }
+    if (!same)
+        status = geul_fail(j->ctx, GEUL_ERROR_IO,
+                           "%s: the written file does not read back as it was meant; check the "
+                           "disk and convert again",
+                           path);
+    geul_gguf_close(g);
+    return status;
+}
+
+enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, const char *out_path,
+                                 const struct geul_convert_options *options)
+{
+    const struct geul_convert_options defaults = {0};
+    struct job j = {.ctx = ctx, .dir = dir, .options = options ? options : &defaults};
+    geul_error_clear(ctx);
+    if (j.options->type >= GEUL_TYPE_I32)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a model cannot be written as %s; use f32, f16, bf16, q8_0 or q4_0",
+                         geul_type_name(j.options->type));
+    enum geul_status status = read_config(&j);
+    if (status == GEUL_OK) {
+        j.checkpoint = geul_checkpoint_open(ctx, dir);
+        status = j.checkpoint ? plan_moves(&j) : geul_error_status(ctx);
+    }
+    if (status == GEUL_OK)
+        status = write_file(&j, out_path);
+    if (status == GEUL_OK)
+        status = verify(&j, out_path);
+    geul_free(ctx, j.moves);
+    geul_free(ctx, j.tensors);
+    geul_checkpoint_close(j.checkpoint);
+    return status;
+}
