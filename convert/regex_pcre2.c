@@ -4,6 +4,7 @@
 
 #include <pcre2.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -29,6 +30,59 @@ static void regex_free(void *compiled)
     free(r);
 }
 
+/* What \\s and \\w mean to Oniguruma, by which Hugging Face matches; PCRE2 adds U+180E to the one and lacks marks in
+ * the other. A property stands last, so that a hyphen after it means itself. */
+static const struct {
+    char lower, upper;
+    const char *members;
+} classes[] = {
+    {'s', 'S', "\\x{9}-\\x{D}\\x{85}\\p{Z}"},
+    {'w', 'W',
+     "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+     "\\p{Pc}\\p{N}\\p{M}\\p{L}"},
+};
+
+/* Writes what stands for the escape \\letter into out (room for 128); returns its length. */
+static size_t translate_escape(char letter, bool in_class, char *out)
+{
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        if (letter == classes[i].lower)
+            return (size_t)snprintf(out, 128, in_class ? "%s" : "[%s]", classes[i].members);
+        if (letter == classes[i].upper && !in_class)
+            return (size_t)snprintf(out, 128, "[^%s]", classes[i].members);
+    }
+    out[0] = '\\';
+    out[1] = letter;
+    return 2;
+}
+
+/* The pattern with \\s and \\w spelled out; malloc()ed, *n gets its length. NULL when memory is short. */
+static char *translate(const char *p, size_t length, size_t *n)
+{
+    const char *end = p + length;
+    char *out = length < SIZE_MAX / 128 ? malloc(length * 72 + 128) : NULL;
+    bool in_class = false;
+    *n = 0;
+    while (out && p < end) {
+        if (*p == '\\' && end - p > 1) {
+            *n += translate_escape(p[1], in_class, out + *n);
+            p += 2;
+            continue;
+        }
+        char c = out[(*n)++] = *p++;
+        if (in_class) {
+            in_class = c != ']';
+        } else if (c == '[') {
+            in_class = true;
+            if (p < end && *p == '^')
+                out[(*n)++] = *p++;
+            if (p < end && *p == ']') /* means itself here */
+                out[(*n)++] = *p++;
+        }
+    }
+    return out;
+}
+
 static void *regex_compile(const char *pattern, size_t length, char *error, size_t size)
 {
     struct regex *r = calloc(1, sizeof *r);
@@ -40,13 +94,17 @@ static void *regex_compile(const char *pattern, size_t length, char *error, size
     }
     atomic_init(&r->spare, NULL);
     /* invalid UTF-8 in a text then matches nothing, instead of being undefined */
-    r->code =
-        pcre2_compile((PCRE2_SPTR)pattern, length,
-                      PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+    size_t n;
+    char *translated = translate(pattern, length, &n);
+    r->code = !translated ? NULL
+                          : pcre2_compile((PCRE2_SPTR)translated, n,
+                                          PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C,
+                                          &code, &at, NULL);
+    free(translated);
     r->limits = r->code ? pcre2_match_context_create(NULL) : NULL;
     if (!r->limits) {
         PCRE2_UCHAR text[120] = "out of memory";
-        if (!r->code)
+        if (code)
             pcre2_get_error_message(code, text, sizeof text);
         snprintf(error, size, "%s (at byte %zu)", (const char *)text, (size_t)at);
         regex_free(r);

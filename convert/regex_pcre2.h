@@ -5,8 +5,8 @@
 #include "geul.h"
 
 /* An engine that may serve all tokenizers and threads. Patterns see Unicode properties; any bytes may be matched
- * against; a match that would take unreasonably long counts as none. \s differs from Hugging Face's (Oniguruma) in
- * U+180E. */
+ * against; a match that would take unreasonably long counts as none. \s and \w mean what they mean
+ * to Oniguruma, which Hugging Face uses. */
 const struct geul_regex_engine *geul_regex_pcre2(void);
 
 #endif

@@ -17,6 +17,23 @@ static const struct {
     {0x4E00, 0x9FFF, ALL}, {0xAC00, 0xD7A3, NFC | NFKC}, {0xFF01, 0xFFEF, NFC}, {0x1F300, 0x1FAFF, ALL},
 };
 
+/* Characters whose decompositions are younger than the tables of Hugging Face's normalizer (Unicode 9 or so). Models
+ * were trained on what it makes of them, which is nothing. */
+static const struct {
+    int32_t first, last;
+} young[] = {
+    {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xAB69, 0xAB69},   {0x10781, 0x107BA},
+    {0x11938, 0x11938}, {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
+};
+
+static bool is_young(int32_t c)
+{
+    for (size_t i = 0; i < sizeof young / sizeof *young && c >= young[i].first; i++)
+        if (c <= young[i].last)
+            return true;
+    return false;
+}
+
 static unsigned form_bit(enum geul_tok_step_kind kind)
 {
     return kind == GEUL_TOK_STEP_NFC ? NFC : kind == GEUL_TOK_STEP_NFKC ? NFKC : kind == GEUL_TOK_STEP_NFD ? NFD : NFKD;
@@ -115,7 +132,7 @@ static bool normalize_valid(struct geul_context *ctx, unsigned form, const char 
         if (!ok)
             break;
         utf8proc_ssize_t n = utf8proc_decompose_char(c, p.c + p.n, 32, (utf8proc_option_t)options, NULL);
-        if (n <= 0 || n > 32) {
+        if (n <= 0 || n > 32 || is_young(c)) {
             p.c[p.n] = c;
             n = 1;
         }

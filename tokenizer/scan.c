@@ -161,7 +161,6 @@ static const struct {
      "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|"
      "\\s*[\\r\\n]|" SPACES},
     {GEUL_SCANNER_QWEN2, GPT4("\\p{N}")},
-    {GEUL_SCANNER_WORDS, "\\w+|[^\\w\\s]+"},
 };
 
 enum geul_scanner geul_scanner_find(const char *pattern, size_t length)
@@ -174,8 +173,8 @@ enum geul_scanner geul_scanner_find(const char *pattern, size_t length)
 
 const char *geul_scanner_pattern(enum geul_scanner scanner)
 {
-    size_t i = 0;
-    while (patterns[i].scanner != scanner)
-        i++;
-    return patterns[i].pattern;
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
+        if (patterns[i].scanner == scanner)
+            return patterns[i].pattern;
+    return "";
 }

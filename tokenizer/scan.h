@@ -15,7 +15,7 @@ enum geul_scanner {
 
 /* The scanner that matches exactly what the regular expression does, GEUL_SCANNER_COUNT when there is none. */
 enum geul_scanner geul_scanner_find(const char *pattern, size_t length);
-/* A pattern of the scanner, as tokenizer.json files write it. */
+/* The pattern of a scanner as tokenizer.json files write it; "" for WORDS, which is a step and no pattern there. */
 const char *geul_scanner_pattern(enum geul_scanner scanner);
 /* The first match in [p, end), p < end: true, *from and *to. Any bytes are allowed: a byte that is not part of valid
  * UTF-8 counts as a symbol. */

@@ -53,7 +53,8 @@ static bool build_vocabulary(struct geul_tokenizer *tok)
             geul_fail(tok->ctx, GEUL_ERROR_FORMAT, "tokenizer: added token %zu has id %d, which is no token", i, a->id);
             return false;
         }
-        tok->flags[a->id] |= (unsigned char)(GEUL_TOK_IS_ADDED | (a->special ? GEUL_TOK_IS_SPECIAL : 0));
+        tok->flags[a->id] |= (unsigned char)(GEUL_TOK_IS_ADDED | (a->special ? GEUL_TOK_IS_SPECIAL : 0) |
+                                             (a->normalized ? GEUL_TOK_IS_NORMALIZED : 0));
     }
     return true;
 }
@@ -152,7 +153,17 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
     return geul_error_status(tok->ctx) == GEUL_OK && geul_bytes_add(tok->ctx, out, now.s, now.n);
 }
 
-/* Fills text, table and longest. Added tokens stand for themselves. */
+/* Appends what an added token stands for: itself, or what normalization makes of it where it is looked for in
+ * normalized text (as in Hugging Face's decoding). */
+static bool decode_added(struct geul_tokenizer *tok, int32_t id, struct geul_bytes work[2])
+{
+    struct geul_slice s = tok->raw[id];
+    if (tok->flags[id] & GEUL_TOK_IS_NORMALIZED && !geul_tok_normalize(tok->ctx, tok, &s.s, &s.n, work))
+        return false;
+    return geul_bytes_add(tok->ctx, &tok->decoded, s.s, s.n);
+}
+
+/* Fills text, table and longest. */
 static bool build_texts(struct geul_tokenizer *tok)
 {
     int32_t point_of[256];
@@ -166,10 +177,10 @@ static bool build_texts(struct geul_tokenizer *tok)
     tok->text = start ? geul_alloc(tok->ctx, n, sizeof *tok->text) : NULL;
     bool ok = tok->text && geul_text_table_init(tok->ctx, &tok->table, n);
     for (size_t id = 0; ok && id < n; id++) {
-        if (tok->raw[id].s && (tok->flags[id] & GEUL_TOK_IS_ADDED))
-            ok = geul_bytes_add(tok->ctx, &tok->decoded, tok->raw[id].s, tok->raw[id].n);
-        else if (tok->raw[id].s)
+        if (tok->raw[id].s && !(tok->flags[id] & GEUL_TOK_IS_ADDED))
             ok = decode_token(tok, byte_of, tok->raw[id], work, &tok->decoded);
+        else if (tok->raw[id].s)
+            ok = decode_added(tok, (int32_t)id, work);
         start[id + 1] = tok->decoded.length;
     }
     for (size_t id = 0; ok && id < n; id++) {
@@ -439,35 +450,23 @@ static bool build_steps(struct geul_tokenizer *tok, const struct geul_regex_engi
 static bool build_added(struct geul_tokenizer *tok)
 {
     const struct geul_tokenizer_spec *spec = &tok->spec;
-    struct geul_bytes buffers[2] = {{0}, {0}}, texts = {0};
-    size_t *start = geul_alloc(tok->ctx, spec->n_added + 1, sizeof *start), raw_bytes = 0;
-    bool ok = start != NULL;
-    for (size_t i = 0; ok && i < spec->n_added; i++) {
-        struct geul_slice s = tok->raw[spec->added[i].id];
-        raw_bytes += spec->added[i].normalized ? 0 : s.n;
-        if (spec->added[i].normalized)
-            ok = geul_tok_normalize(tok->ctx, tok, &s.s, &s.n, buffers) && geul_bytes_add(tok->ctx, &texts, s.s, s.n);
-        start[i + 1] = texts.length;
-    }
-    ok = ok && geul_added_init(tok->ctx, &tok->added_raw, spec->added, raw_bytes) &&
-         geul_added_init(tok->ctx, &tok->added_normal, spec->added, texts.length);
-    for (int pass = 0; ok && pass < 2; pass++)
+    size_t n_raw = 0, n_normal = 0;
+    for (size_t i = 0; i < spec->n_added; i++)
+        *(spec->added[i].normalized ? &n_normal : &n_raw) += tok->text[spec->added[i].id].n;
+    if (!geul_added_init(tok->ctx, &tok->added_raw, spec->added, n_raw) ||
+        !geul_added_init(tok->ctx, &tok->added_normal, spec->added, n_normal))
+        return false;
+    for (int pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < spec->n_added; i++) {
             const struct geul_tok_added *a = &spec->added[i];
-            struct geul_slice s = tok->raw[a->id];
+            struct geul_slice s = tok->text[a->id];
             if (a->special != (pass == 0))
                 continue;
-            if (a->normalized)
-                s = (struct geul_slice){texts.data ? texts.data + start[i] : "", start[i + 1] - start[i]};
             geul_added_insert(a->normalized ? &tok->added_normal : &tok->added_raw, (int32_t)i, s.s, s.n);
             tok->has_added_normal |= a->normalized;
             tok->has_added_raw |= !a->normalized;
         }
-    geul_free(tok->ctx, buffers[0].data);
-    geul_free(tok->ctx, buffers[1].data);
-    geul_free(tok->ctx, texts.data);
-    geul_free(tok->ctx, start);
-    return ok;
+    return true;
 }
 
 /* The token that ends a text: <|endoftext|>, which Polyglot-Ko's own files name wrongly, before what the file says. */

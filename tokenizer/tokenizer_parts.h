@@ -13,7 +13,8 @@
 enum { /* what is known of an id */
        GEUL_TOK_IS_ADDED = 1,
        GEUL_TOK_IS_SPECIAL = 2,
-       GEUL_TOK_IS_WHOLE = 4, /* a word of this text becomes this one id: no merging needed */
+       GEUL_TOK_IS_NORMALIZED = 8, /* an added token that is looked for in normalized text */
+       GEUL_TOK_IS_WHOLE = 4,      /* a word of this text becomes this one id: no merging needed */
 };
 
 /* Everything here is read-only once built. Slices point into spec.pool or decoded. */
