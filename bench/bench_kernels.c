@@ -92,9 +92,12 @@ static void bench_matmul(const struct bench *b, enum geul_type type, int64_t tok
     double s = measure(b, &y, 1);
     double macs = (double)tokens * (double)n * (double)k, bytes = (double)n * (double)w->stride[0];
     printf("  %-5s T=%-4d N=%-6d K=%-6d %8.1f us %8.1f GMAC/s %5.1f %% of %s  %6.1f GB/s %5.1f %% of read\n",
-           geul_type_name(type), (int)tokens, (int)n, (int)k, s * 1e6, macs / s * 1e-9, 100 * macs / s / ceiling_of(b, type),
-           geul_type_block(type) > 1 ? "int8" : type == GEUL_TYPE_BF16 ? "bf16" : "f32 ", bytes / s * 1e-9,
-           100 * bytes / s / b->ceilings.read_bytes_per_s);
+           geul_type_name(type), (int)tokens, (int)n, (int)k, s * 1e6, macs / s * 1e-9,
+           100 * macs / s / ceiling_of(b, type),
+           geul_type_block(type) > 1 ? "int8"
+           : type == GEUL_TYPE_BF16  ? "bf16"
+                                     : "f32 ",
+           bytes / s * 1e-9, 100 * bytes / s / b->ceilings.read_bytes_per_s);
     geul_free(b->ctx, w->data);
     geul_free(b->ctx, x->data);
     geul_free(b->ctx, bias->data);

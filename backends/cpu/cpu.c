@@ -101,8 +101,9 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_cpu_s
 {
     size_t scratch, all;
     if (!scratch_needed(state, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
-        return geul_fail(ctx, GEUL_ERROR_MEMORY, "the CPU's working memory for this graph exceeds the address space; "
-                                                 "use smaller batches");
+        return geul_fail(ctx, GEUL_ERROR_MEMORY,
+                         "the CPU's working memory for this graph exceeds the address space; "
+                         "use smaller batches");
     if (all <= state->scratch_bytes)
         return GEUL_OK;
     geul_free(ctx, state->scratch);

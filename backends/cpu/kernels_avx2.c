@@ -64,10 +64,10 @@ INLINE void block_rows(float *out, const uint8_t *w, size_t stride, const struct
 {
     const size_t ahead = geul_cpu_ahead(stride);
     __m256 sum[4];
-    UNROLL for (int r = 0; r < R; r++)
-        sum[r] = _mm256_setzero_ps();
+    UNROLL for (int r = 0; r < R; r++) sum[r] = _mm256_setzero_ps();
     for (size_t i = 0; i < k / BLOCK; i++)
-        UNROLL for (int r = 0; r < R; r++) {
+        UNROLL for (int r = 0; r < R; r++)
+        {
             const uint8_t *p = w + (size_t)r * stride + i * bytes;
             uint16_t d;
             memcpy(&d, p, 2);
@@ -75,8 +75,7 @@ INLINE void block_rows(float *out, const uint8_t *w, size_t stride, const struct
             __m256 factor = _mm256_set1_ps(_cvtsh_ss(d) * x[i].scale);
             sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(multiply(p, &x[i])), factor, sum[r]);
         }
-    UNROLL for (int r = 0; r < R; r++)
-        out[r] = vf_sum(sum[r]);
+    UNROLL for (int r = 0; r < R; r++) out[r] = vf_sum(sum[r]);
 }
 
 INLINE void dot_blocks(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, size_t bytes,
@@ -128,9 +127,11 @@ INLINE void store_sums(float *out, size_t out_stride, float (*sum)[MR])
 /* sum[t] += product[t] * the rows' scales * the token's scale. */
 INLINE void add_product(float (*sum)[MR], __m256i (*product)[2], const float *w_scale, const float *x_scale)
 {
-    UNROLL for (size_t v = 0; v < 2; v++) {
+    UNROLL for (size_t v = 0; v < 2; v++)
+    {
         vf scales = vf_load(w_scale + 8 * v);
-        UNROLL for (size_t t = 0; t < NR; t++) {
+        UNROLL for (size_t t = 0; t < NR; t++)
+        {
             float *s = sum[t] + 8 * v;
             vf factor = vf_mul(scales, vf_set1(x_scale[t]));
             vf_store(s, vf_fma(_mm256_cvtepi32_ps(product[t][v]), factor, vf_load(s)));
@@ -192,11 +193,11 @@ static void tile_q8_0(float *out, size_t out_stride, const void *panel, const vo
     load_sums(sum, out, out_stride, start);
     for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
         __m256i product[NR][2];
-        UNROLL for (size_t t = 0; t < NR; t++)
-            product[t][0] = product[t][1] = _mm256_setzero_si256();
+        UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
         for (size_t s = 0; s < BLOCK / 2; s++) {
             __m256i w0 = load_bytes(&w->pair[s][0]), w1 = load_bytes(&w->pair[s][8]);
-            UNROLL for (size_t t = 0; t < NR; t++) {
+            UNROLL for (size_t t = 0; t < NR; t++)
+            {
                 __m256i two = _mm256_set1_epi32(x->pair[t][s]);
                 product[t][0] = _mm256_add_epi32(product[t][0], _mm256_madd_epi16(w0, two));
                 product[t][1] = _mm256_add_epi32(product[t][1], _mm256_madd_epi16(w1, two));
@@ -264,21 +265,19 @@ static void tile_q4_0(float *out, size_t out_stride, const void *panel, const vo
     load_sums(sum, out, out_stride, start);
     for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
         __m256i product[NR][2];
-        UNROLL for (size_t t = 0; t < NR; t++)
-            product[t][0] = product[t][1] = _mm256_setzero_si256();
+        UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
         /* int16 sums: 8 steps of at most 2 * 15 * 127 */
         for (size_t s = 0; s < BLOCK / 4; s++) {
             __m256i w0 = load_bytes(&w->four[s][0]), w1 = load_bytes(&w->four[s][8]);
-            UNROLL for (size_t t = 0; t < NR; t++) {
+            UNROLL for (size_t t = 0; t < NR; t++)
+            {
                 __m256i four = _mm256_set1_epi32(x->four[t][s]);
                 product[t][0] = _mm256_add_epi16(product[t][0], _mm256_maddubs_epi16(w0, four));
                 product[t][1] = _mm256_add_epi16(product[t][1], _mm256_maddubs_epi16(w1, four));
             }
         }
-        UNROLL for (size_t t = 0; t < NR; t++)
-            UNROLL for (size_t v = 0; v < 2; v++)
-                product[t][v] = _mm256_add_epi32(_mm256_madd_epi16(product[t][v], _mm256_set1_epi16(1)),
-                                                 _mm256_set1_epi32(x->start[t]));
+        UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < 2; v++) product[t][v] =
+            _mm256_add_epi32(_mm256_madd_epi16(product[t][v], _mm256_set1_epi16(1)), _mm256_set1_epi32(x->start[t]));
         add_product(sum, product, w->scale, x->scale);
     }
     store_sums(out, out_stride, sum);
@@ -290,15 +289,14 @@ static uint64_t peak_int8(uint64_t rounds)
     enum { N = 12 };
     volatile int sink;
     __m256i sum[N], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(-2);
-    UNROLL for (int j = 0; j < N; j++)
-        sum[j] = _mm256_set1_epi32(j);
+    UNROLL for (int j = 0; j < N; j++) sum[j] = _mm256_set1_epi32(j);
     for (uint64_t i = 0; i < rounds; i++)
-        UNROLL for (int j = 0; j < N; j++) {
+        UNROLL for (int j = 0; j < N; j++)
+        {
             __asm__ volatile("" : "+x"(a));
             sum[j] = _mm256_add_epi16(sum[j], _mm256_maddubs_epi16(a, b));
         }
-    UNROLL for (int j = 0; j < N; j++)
-        sink = _mm256_extract_epi32(sum[j], 0);
+    UNROLL for (int j = 0; j < N; j++) sink = _mm256_extract_epi32(sum[j], 0);
     (void)sink;
     return rounds * N * 32;
 }

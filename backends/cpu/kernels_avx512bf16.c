@@ -79,20 +79,19 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
     const struct weights *w = panel;
     const struct tokens *x = packed;
     __m512 sum[NR][ROWS];
-    UNROLL for (size_t t = 0; t < NR; t++)
-        UNROLL for (size_t v = 0; v < ROWS; v++)
-            sum[t][v] = _mm512_loadu_ps((start ? start : out + t * out_stride) + 16 * v);
+    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++) sum[t][v] =
+        _mm512_loadu_ps((start ? start : out + t * out_stride) + 16 * v);
     for (size_t i = 0; i < (k + 1) / 2; i++, w++, x++) {
         __m512bh w0 = as_bf16(_mm512_loadu_si512(w->pair)), w1 = as_bf16(_mm512_loadu_si512(w->pair + 16));
-        UNROLL for (size_t t = 0; t < NR; t++) {
+        UNROLL for (size_t t = 0; t < NR; t++)
+        {
             __m512bh two = as_bf16(_mm512_set1_epi32((int)x->pair[t]));
             sum[t][0] = _mm512_dpbf16_ps(sum[t][0], w0, two);
             sum[t][1] = _mm512_dpbf16_ps(sum[t][1], w1, two);
         }
     }
-    UNROLL for (size_t t = 0; t < NR; t++)
-        UNROLL for (size_t v = 0; v < ROWS; v++)
-            _mm512_storeu_ps(out + t * out_stride + 16 * v, sum[t][v]);
+    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++)
+        _mm512_storeu_ps(out + t * out_stride + 16 * v, sum[t][v]);
 }
 
 static uint64_t peak_bf16(uint64_t rounds)
@@ -101,15 +100,12 @@ static uint64_t peak_bf16(uint64_t rounds)
     volatile float sink;
     __m512 sum[N];
     __m512i a = _mm512_set1_epi16(0x3f80), b = _mm512_set1_epi16(0x3c00);
-    UNROLL for (int j = 0; j < N; j++)
-        sum[j] = _mm512_set1_ps((float)j);
+    UNROLL for (int j = 0; j < N; j++) sum[j] = _mm512_set1_ps((float)j);
     for (uint64_t i = 0; i < rounds; i++) {
-        UNROLL for (int j = 0; j < N; j++)
-            sum[j] = _mm512_dpbf16_ps(sum[j], as_bf16(a), as_bf16(b));
+        UNROLL for (int j = 0; j < N; j++) sum[j] = _mm512_dpbf16_ps(sum[j], as_bf16(a), as_bf16(b));
         __asm__ volatile("" : "+v"(a));
     }
-    UNROLL for (int j = 0; j < N; j++)
-        sink = _mm512_reduce_add_ps(sum[j]);
+    UNROLL for (int j = 0; j < N; j++) sink = _mm512_reduce_add_ps(sum[j]);
     (void)sink;
     return rounds * N * 32;
 }

@@ -105,18 +105,19 @@ INLINE void dot_rows(float *out, const uint8_t *w, size_t stride, const struct p
     const size_t ahead = geul_cpu_ahead(stride);
     __m512 sum[4];
     size_t blocks = k / BLOCK;
-    UNROLL for (int r = 0; r < R; r++)
-        sum[r] = _mm512_setzero_ps();
+    UNROLL for (int r = 0; r < R; r++) sum[r] = _mm512_setzero_ps();
     for (size_t i = 0; i + 2 <= blocks; i += 2)
-        UNROLL for (int r = 0; r < R; r++) {
+        UNROLL for (int r = 0; r < R; r++)
+        {
             const uint8_t *p = w + (size_t)r * stride + i * bytes;
             __builtin_prefetch(p + ahead);
             sum[r] = add_pair(sum[r], p, &x[i / 2], unpack, bytes, true);
         }
-    UNROLL for (int r = 0; r < R; r++) {
+    UNROLL for (int r = 0; r < R; r++)
+    {
         if (blocks % 2)
-            sum[r] = add_pair(sum[r], w + (size_t)r * stride + (blocks - 1) * bytes, &x[blocks / 2], unpack, bytes,
-                              false);
+            sum[r] =
+                add_pair(sum[r], w + (size_t)r * stride + (blocks - 1) * bytes, &x[blocks / 2], unpack, bytes, false);
         out[r] = _mm512_reduce_add_ps(sum[r]);
     }
 }
@@ -248,32 +249,31 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
     const struct weights *w = panel;
     const struct tokens *x = packed;
     __m512 sum[NR][ROWS];
-    UNROLL for (size_t t = 0; t < NR; t++)
-        UNROLL for (size_t v = 0; v < ROWS; v++)
-            sum[t][v] = _mm512_loadu_ps((start ? start : out + t * out_stride) + 16 * v);
+    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++) sum[t][v] =
+        _mm512_loadu_ps((start ? start : out + t * out_stride) + 16 * v);
     for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
         __m512i product[NR][ROWS];
-        UNROLL for (size_t t = 0; t < NR; t++)
-            UNROLL for (size_t v = 0; v < ROWS; v++)
-                product[t][v] = _mm512_set1_epi32(x->start[t]);
-        UNROLL for (size_t s = 0; s < BLOCK / 4; s++) {
+        UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++) product[t][v] =
+            _mm512_set1_epi32(x->start[t]);
+        UNROLL for (size_t s = 0; s < BLOCK / 4; s++)
+        {
             __m512i w0 = _mm512_loadu_si512(w->q[s]), w1 = _mm512_loadu_si512(w->q[s] + 64);
-            UNROLL for (size_t t = 0; t < NR; t++) {
+            UNROLL for (size_t t = 0; t < NR; t++)
+            {
                 __m512i four = _mm512_set1_epi32(x->q[t][s]);
                 product[t][0] = _mm512_dpbusd_epi32(product[t][0], w0, four);
                 product[t][1] = _mm512_dpbusd_epi32(product[t][1], w1, four);
             }
         }
-        UNROLL for (size_t v = 0; v < ROWS; v++) {
+        UNROLL for (size_t v = 0; v < ROWS; v++)
+        {
             __m512 scale = _mm512_loadu_ps(w->scale + 16 * v);
-            UNROLL for (size_t t = 0; t < NR; t++)
-                sum[t][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product[t][v]),
-                                            _mm512_mul_ps(scale, _mm512_set1_ps(x->scale[t])), sum[t][v]);
+            UNROLL for (size_t t = 0; t < NR; t++) sum[t][v] = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(product[t][v]), _mm512_mul_ps(scale, _mm512_set1_ps(x->scale[t])), sum[t][v]);
         }
     }
-    UNROLL for (size_t t = 0; t < NR; t++)
-        UNROLL for (size_t v = 0; v < ROWS; v++)
-            _mm512_storeu_ps(out + t * out_stride + 16 * v, sum[t][v]);
+    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++)
+        _mm512_storeu_ps(out + t * out_stride + 16 * v, sum[t][v]);
 }
 
 static uint64_t peak_int8(uint64_t rounds)
@@ -281,15 +281,12 @@ static uint64_t peak_int8(uint64_t rounds)
     enum { N = 12 };
     volatile int sink;
     __m512i sum[N], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-2);
-    UNROLL for (int j = 0; j < N; j++)
-        sum[j] = _mm512_set1_epi32(j);
+    UNROLL for (int j = 0; j < N; j++) sum[j] = _mm512_set1_epi32(j);
     for (uint64_t i = 0; i < rounds; i++) {
-        UNROLL for (int j = 0; j < N; j++)
-            sum[j] = _mm512_dpbusd_epi32(sum[j], a, b);
+        UNROLL for (int j = 0; j < N; j++) sum[j] = _mm512_dpbusd_epi32(sum[j], a, b);
         __asm__ volatile("" : "+v"(a));
     }
-    UNROLL for (int j = 0; j < N; j++)
-        sink = _mm512_reduce_add_epi32(sum[j]);
+    UNROLL for (int j = 0; j < N; j++) sink = _mm512_reduce_add_epi32(sum[j]);
     (void)sink;
     return rounds * N * 64;
 }
@@ -298,8 +295,10 @@ static const struct geul_cpu_dot q8_0_dot = {2 * BLOCK, sizeof(struct pair), pac
 static const struct geul_cpu_dot q4_0_dot = {2 * BLOCK, sizeof(struct pair), pack_pairs_q4_0, dot_q4_0};
 
 #define BLOCK_PANEL(type)                                                                                              \
-    {.mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),          \
-     .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile}
+    {                                                                                                                  \
+        .mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),       \
+        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile                    \
+    }
 static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx512vnni = {

@@ -193,11 +193,11 @@ INLINE void dot_rows(float *out, const void *w, size_t stride, const float *x, s
     const size_t ahead = geul_cpu_ahead(stride);
     vf even[4], odd[4];
     size_t i = 0;
-    UNROLL for (int r = 0; r < R; r++)
-        even[r] = odd[r] = vf_zero();
+    UNROLL for (int r = 0; r < R; r++) even[r] = odd[r] = vf_zero();
     for (; i + 2 * VF_WIDTH <= k; i += 2 * VF_WIDTH) {
         vf x0 = vf_load(x + i), x1 = vf_load(x + i + VF_WIDTH);
-        UNROLL for (int r = 0; r < R; r++) {
+        UNROLL for (int r = 0; r < R; r++)
+        {
             const uint8_t *p = (const uint8_t *)w + (size_t)r * stride + i * bytes;
             __builtin_prefetch(p + ahead);
             even[r] = vf_fma(load(p), x0, even[r]);
@@ -207,11 +207,10 @@ INLINE void dot_rows(float *out, const void *w, size_t stride, const float *x, s
     for (; i < k; i += VF_WIDTH) {
         size_t n = k - i < VF_WIDTH ? k - i : VF_WIDTH;
         vf x0 = vf_load_n(x + i, n);
-        UNROLL for (int r = 0; r < R; r++)
-            even[r] = vf_fma(load_n((const uint8_t *)w + (size_t)r * stride + i * bytes, n), x0, even[r]);
+        UNROLL for (int r = 0; r < R; r++) even[r] =
+            vf_fma(load_n((const uint8_t *)w + (size_t)r * stride + i * bytes, n), x0, even[r]);
     }
-    UNROLL for (int r = 0; r < R; r++)
-        out[r] = vf_sum(vf_add(even[r], odd[r]));
+    UNROLL for (int r = 0; r < R; r++) out[r] = vf_sum(vf_add(even[r], odd[r]));
 }
 
 INLINE void dot_plain(float *out, const void *w, size_t stride, const float *x, size_t k, int rows, size_t bytes,
@@ -256,13 +255,11 @@ INLINE void mix_plain(float *out, const void *v, size_t stride, const float *p, 
     size_t i = 0;
     for (; i + WIDE * VF_WIDTH <= n; i += WIDE * VF_WIDTH) {
         vf sum[WIDE];
-        UNROLL for (int j = 0; j < WIDE; j++)
-            sum[j] = vf_load(out + i + j * VF_WIDTH);
+        UNROLL for (int j = 0; j < WIDE; j++) sum[j] = vf_load(out + i + j * VF_WIDTH);
         for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < WIDE; j++)
-                sum[j] = vf_fma(vf_set1(p[r]), load(at(at(v, r, stride), i + j * VF_WIDTH, bytes)), sum[j]);
-        UNROLL for (int j = 0; j < WIDE; j++)
-            vf_store(out + i + j * VF_WIDTH, sum[j]);
+            UNROLL for (size_t j = 0; j < WIDE; j++) sum[j] =
+                vf_fma(vf_set1(p[r]), load(at(at(v, r, stride), i + j * VF_WIDTH, bytes)), sum[j]);
+        UNROLL for (int j = 0; j < WIDE; j++) vf_store(out + i + j * VF_WIDTH, sum[j]);
     }
     for (; i < n; i += VF_WIDTH) {
         size_t left = n - i < VF_WIDTH ? n - i : VF_WIDTH;
@@ -297,8 +294,9 @@ static void narrow_f16(void *out, const float *x, size_t n)
         geul_encode(GEUL_TYPE_F16, x + i, (uint8_t *)out + 2 * i, (int64_t)(n - i));
 }
 
-/* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a buffer,
- * from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4 vectors. */
+/* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
+ * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
+ * vectors. */
 INLINE void pack_plain(float *panel, const void *w, size_t stride, int rows, size_t k, size_t bytes, loader *load,
                        loader_n *load_n)
 {
@@ -329,7 +327,8 @@ INLINE void pack_plain_outer(float *panel, const void *w, size_t stride, int row
                              loader_n *load_n)
 {
     for (size_t i = 0; i < k; i++)
-        UNROLL for (size_t v = 0; v < VF_ROWS; v++) {
+        UNROLL for (size_t v = 0; v < VF_ROWS; v++)
+        {
             const void *p = at(at(w, i, stride), v * VF_WIDTH, bytes);
             size_t from = v * VF_WIDTH, left = (size_t)rows > from ? (size_t)rows - from : 0;
             vf_store(panel + i * VF_MR + from, left >= VF_WIDTH ? load(p) : left ? load_n(p, left) : vf_zero());
@@ -381,22 +380,19 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
 {
     const float *w = panel, *x = packed;
     vf sum[VF_TOKENS][VF_ROWS];
-    UNROLL for (size_t t = 0; t < VF_TOKENS; t++)
-        UNROLL for (size_t v = 0; v < VF_ROWS; v++)
-            sum[t][v] = vf_load((start ? start : out + t * out_stride) + v * VF_WIDTH);
+    UNROLL for (size_t t = 0; t < VF_TOKENS; t++) UNROLL for (size_t v = 0; v < VF_ROWS; v++) sum[t][v] =
+        vf_load((start ? start : out + t * out_stride) + v * VF_WIDTH);
     for (size_t i = 0; i < k; i++, w += VF_MR, x += VF_TOKENS) {
         vf column[VF_ROWS];
-        UNROLL for (size_t v = 0; v < VF_ROWS; v++)
-            column[v] = vf_load(w + v * VF_WIDTH);
-        UNROLL for (size_t t = 0; t < VF_TOKENS; t++) {
+        UNROLL for (size_t v = 0; v < VF_ROWS; v++) column[v] = vf_load(w + v * VF_WIDTH);
+        UNROLL for (size_t t = 0; t < VF_TOKENS; t++)
+        {
             vf value = vf_set1(x[t]);
-            UNROLL for (size_t v = 0; v < VF_ROWS; v++)
-                sum[t][v] = vf_fma(column[v], value, sum[t][v]);
+            UNROLL for (size_t v = 0; v < VF_ROWS; v++) sum[t][v] = vf_fma(column[v], value, sum[t][v]);
         }
     }
-    UNROLL for (size_t t = 0; t < VF_TOKENS; t++)
-        UNROLL for (size_t v = 0; v < VF_ROWS; v++)
-            vf_store(out + t * out_stride + v * VF_WIDTH, sum[t][v]);
+    UNROLL for (size_t t = 0; t < VF_TOKENS; t++) UNROLL for (size_t v = 0; v < VF_ROWS; v++)
+        vf_store(out + t * out_stride + v * VF_WIDTH, sum[t][v]);
 }
 
 static uint64_t peak_f32(uint64_t rounds)
@@ -404,31 +400,31 @@ static uint64_t peak_f32(uint64_t rounds)
     enum { N = 12 };
     volatile float sink;
     vf sum[N], factor = vf_set1(0.999f), one = vf_set1(1.0f);
-    UNROLL for (int j = 0; j < N; j++)
-        sum[j] = vf_set1((float)j);
+    UNROLL for (int j = 0; j < N; j++) sum[j] = vf_set1((float)j);
     for (uint64_t i = 0; i < rounds; i++)
-        UNROLL for (int j = 0; j < N; j++)
-            sum[j] = vf_fma(sum[j], factor, one);
-    UNROLL for (int j = 0; j < N; j++)
-        sink = vf_sum(sum[j]);
+        UNROLL for (int j = 0; j < N; j++) sum[j] = vf_fma(sum[j], factor, one);
+    UNROLL for (int j = 0; j < N; j++) sink = vf_sum(sum[j]);
     (void)sink;
     return rounds * N * VF_WIDTH;
 }
 
-static const struct geul_cpu_dot f32_dot = {1, sizeof(float), NULL, dot_f32}, f16_dot = {1, sizeof(float), NULL, dot_f16};
+static const struct geul_cpu_dot f32_dot = {1, sizeof(float), NULL, dot_f32},
+                                 f16_dot = {1, sizeof(float), NULL, dot_f16};
 static const struct geul_cpu_dot bf16_dot = {1, sizeof(float), NULL, dot_bf16};
 
 #define FLOAT_PANEL(type)                                                                                              \
-    {.mr = VF_MR, .nr = VF_TOKENS, .min_tokens = 5, .k_block = 256, .k_step = 1, .w_step = VF_MR * sizeof(float),      \
-     .x_step = VF_TOKENS * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x,  \
-     .tile = tile}
+    {                                                                                                                  \
+        .mr = VF_MR, .nr = VF_TOKENS, .min_tokens = 5, .k_block = 256, .k_step = 1, .w_step = VF_MR * sizeof(float),   \
+        .x_step = VF_TOKENS * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type,                 \
+        .pack_x = pack_x, .tile = tile                                                                                 \
+    }
 static const struct geul_cpu_panel f32_panel = FLOAT_PANEL(f32), f16_panel = FLOAT_PANEL(f16);
 static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
 
 /* What a unit's table takes from here. */
 #define FLOAT_KERNELS                                                                                                  \
-    .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate, .scale = scale,\
-    .softmax = softmax, .peak_f32 = peak_f32,                                                                          \
+    .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate,                \
+    .scale = scale, .softmax = softmax, .peak_f32 = peak_f32,                                                          \
     .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},             \
     .mix = {[GEUL_TYPE_F32] = mix_f32, [GEUL_TYPE_F16] = mix_f16, [GEUL_TYPE_BF16] = mix_bf16},                        \
     .narrow = {[GEUL_TYPE_F16] = narrow_f16}

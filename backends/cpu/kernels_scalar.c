@@ -408,12 +408,16 @@ static const struct geul_cpu_dot q8_0_dot = {BLOCK, sizeof(struct block), quanti
 static const struct geul_cpu_dot q4_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q4_0};
 
 #define PLAIN_PANEL(type)                                                                                              \
-    {.mr = MR, .nr = NR, .min_tokens = 8, .k_block = 512, .k_step = 1, .w_step = MR * sizeof(float),                   \
-     .x_step = NR * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain,   \
-     .tile = tile_plain}
+    {                                                                                                                  \
+        .mr = MR, .nr = NR, .min_tokens = 8, .k_block = 512, .k_step = 1, .w_step = MR * sizeof(float),                \
+        .x_step = NR * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type,                        \
+        .pack_x = pack_x_plain, .tile = tile_plain                                                                     \
+    }
 #define BLOCK_PANEL(type)                                                                                              \
-    {.mr = MR, .nr = NR, .min_tokens = 8, .k_block = 1024, .k_step = BLOCK, .w_step = MR * sizeof(struct block),       \
-     .x_step = NR * sizeof(struct block), .pack_w = pack_##type, .pack_x = pack_x_blocks, .tile = tile_blocks}
+    {                                                                                                                  \
+        .mr = MR, .nr = NR, .min_tokens = 8, .k_block = 1024, .k_step = BLOCK, .w_step = MR * sizeof(struct block),    \
+        .x_step = NR * sizeof(struct block), .pack_w = pack_##type, .pack_x = pack_x_blocks, .tile = tile_blocks       \
+    }
 static const struct geul_cpu_panel f32_panel = PLAIN_PANEL(f32), f16_panel = PLAIN_PANEL(f16);
 static const struct geul_cpu_panel bf16_panel = PLAIN_PANEL(bf16);
 static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);

@@ -10,7 +10,7 @@
 
 /* What one product looks like. */
 struct product {
-    const struct geul_cpu_dot *dot;     /* one of the two */
+    const struct geul_cpu_dot *dot; /* one of the two */
     const struct geul_cpu_panel *panel;
     size_t m, n, k;
     bool outer;      /* b is packed along N, not along K */
@@ -84,7 +84,8 @@ static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct 
 {
     struct product p = look(kernels, t);
     if (p.dot)
-        return !p.dot->pack_x || geul_mul_size(p.m, line(geul_cpu_packed_bytes(p.k, p.dot->k_step, p.dot->x_step)), bytes);
+        return !p.dot->pack_x ||
+               geul_mul_size(p.m, line(geul_cpu_packed_bytes(p.k, p.dot->k_step, p.dot->x_step)), bytes);
     size_t tiles = ceil_div(p.m, (size_t)p.panel->nr) * ceil_div(p.k, p.panel->k_block), threads;
     return geul_mul_size(tiles, packed_x_bytes(p.panel), bytes) &&
            geul_mul_size((size_t)n_threads, thread_bytes(p.panel), &threads) && geul_add_size(*bytes, threads, bytes);

@@ -389,8 +389,8 @@ static void check_mix(enum geul_type type)
 /* Bit for bit what the reference encoding gives. */
 static void check_narrow(enum geul_type type)
 {
-    const float special[] = {NAN,     INFINITY, -INFINITY, 0,       -0.0f,   65504,    65519.9f, 65520,   1e30f,
-                             6e-8f,   3e-8f,    2.9e-8f,   6.1e-5f, -6.2e-5f, 1e-40f,   1.00048828125f, 1.0009765625f};
+    const float special[] = {NAN,   INFINITY, -INFINITY, 0,       -0.0f,    65504,  65519.9f,       65520,        1e30f,
+                             6e-8f, 3e-8f,    2.9e-8f,   6.1e-5f, -6.2e-5f, 1e-40f, 1.00048828125f, 1.0009765625f};
     for (int s = 0; s < N_SIZES; s++) {
         size_t n = sizes[s], bytes = n * geul_type_bytes(type);
         float *x = randoms(n, 100);

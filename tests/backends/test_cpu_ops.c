@@ -117,8 +117,8 @@ static void case_layernorm(struct run *r)
             for (int64_t i = 0; i < n; i++)
                 var += pow(cpu_value(x, row * n + i) - mean, 2) / (double)n;
             for (int64_t i = 0; i < n; i++)
-                want[row * n + i] = (cpu_value(x, row * n + i) - mean) / sqrt(var + (double)1e-5f) * cpu_value(w, i) +
-                                    cpu_value(b, i);
+                want[row * n + i] =
+                    (cpu_value(x, row * n + i) - mean) / sqrt(var + (double)1e-5f) * cpu_value(w, i) + cpu_value(b, i);
         }
         struct geul_tensor *y = geul_layernorm(r->ctx, x, w, b, 1e-5f);
         if (cpu_compute(r->ctx, r->device, y))
@@ -167,10 +167,11 @@ static void one_product(struct run *r, enum geul_type type, int64_t tokens, int6
 
 static void case_matmul(struct run *r)
 {
-    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                           GEUL_TYPE_Q4_0};
     static const struct {
         int64_t tokens, n, k;
-    } shapes[] = {{1, 1, 1},   {1, 17, 33},  {2, 40, 64},  {3, 33, 96},   {5, 31, 7},    {6, 32, 128},
+    } shapes[] = {{1, 1, 1},   {1, 17, 33},  {2, 40, 64},   {3, 33, 96},  {5, 31, 7},     {6, 32, 128},
                   {7, 65, 32}, {13, 70, 65}, {25, 64, 288}, {9, 3, 1056}, {12, 96, 2080}, {64, 16, 31}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (size_t j = 0; j < 5; j++) {
@@ -179,8 +180,8 @@ static void case_matmul(struct run *r)
         }
     for (int64_t tokens = 1; tokens < 20; tokens += 6) { /* NaN and infinity come out, in their own row only */
         for (size_t j = 0; j < 5; j++) {
-            struct geul_tensor *x = LEAF(F32, 1, tokens, 64), *w = cpu_leaf(r->ctx, &r->seed, types[j], 2,
-                                                                             (int64_t[]){33, 64}, 1);
+            struct geul_tensor *x = LEAF(F32, 1, tokens, 64),
+                               *w = cpu_leaf(r->ctx, &r->seed, types[j], 2, (int64_t[]){33, 64}, 1);
             ((float *)x->data)[(tokens - 1) * 64 + 5] = j % 2 ? NAN : INFINITY;
             struct geul_tensor *y = geul_linear(r->ctx, x, w, NULL, false);
             if (!cpu_compute(r->ctx, r->device, y))
@@ -197,7 +198,8 @@ static void case_matmul(struct run *r)
 
 static void case_embed(struct run *r)
 {
-    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                           GEUL_TYPE_Q4_0};
     for (int j = 0; j < 5; j++) {
         struct geul_tensor *table = cpu_leaf(r->ctx, &r->seed, types[j], 2, (int64_t[]){9, 64}, 1);
         struct geul_tensor *ids = LEAF(I32, 0, 6);
@@ -255,7 +257,8 @@ static void case_store(struct run *r)
     for (int j = 0; j < 3; j++) {
         struct geul_tensor *cache = cpu_leaf(r->ctx, &r->seed, types[j], 4, (int64_t[]){2, 3, 5, 7}, 1);
         struct geul_tensor *x = LEAF(F32, 1, 7, 3, 7), *place = places(r, 7);
-        const int32_t at[7][2] = {{0, 0}, {1, 4}, {0, 2}, {2, 0}, {0, 5}, {-1, 1}, {0, 2}}; /* three outside, one twice */
+        const int32_t at[7][2] = {{0, 0}, {1, 4},  {0, 2}, {2, 0},
+                                  {0, 5}, {-1, 1}, {0, 2}}; /* three outside, one twice */
         double want[2 * 3 * 5 * 7];
         for (int i = 0; i < 210; i++)
             want[i] = cpu_value(cache, i);
@@ -309,7 +312,7 @@ static void case_attention(struct run *r)
     static const struct {
         int64_t tokens, heads, room, depth, sequences;
         int32_t first; /* position of the first token */
-    } shapes[] = {{1, 1, 1, 1, 1, 0},    {1, 2, 70, 16, 1, 66},  {5, 3, 40, 24, 2, 3},   {50, 2, 130, 64, 1, 0},
+    } shapes[] = {{1, 1, 1, 1, 1, 0},       {1, 2, 70, 16, 1, 66},  {5, 3, 40, 24, 2, 3},    {50, 2, 130, 64, 1, 0},
                   {60, 1, 190, 80, 1, 125}, {17, 2, 64, 33, 3, 40}, {4, 1, 300, 128, 1, 290}};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         enum geul_type type = types[s % 3];
@@ -334,7 +337,8 @@ static void case_attention(struct run *r)
 
 static void case_cont(struct run *r)
 {
-    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                           GEUL_TYPE_Q4_0};
     for (int j = 0; j < 5; j++) {
         struct geul_tensor *x = cpu_leaf(r->ctx, &r->seed, types[j], 3, (int64_t[]){3, 5, 64}, 1);
         bool plain = geul_type_block(types[j]) == 1;
@@ -364,9 +368,9 @@ static void case_view(struct run *r)
 
 /* An operation without a case here does not pass. */
 static void (*const cases[GEUL_OP_COUNT])(struct run *) = {
-    [GEUL_OP_VIEW] = case_view,           [GEUL_OP_CONT] = case_cont,     [GEUL_OP_ADD] = case_add,
+    [GEUL_OP_VIEW] = case_view,           [GEUL_OP_CONT] = case_cont,           [GEUL_OP_ADD] = case_add,
     [GEUL_OP_GELU] = case_gelu,           [GEUL_OP_LAYERNORM] = case_layernorm, [GEUL_OP_MATMUL] = case_matmul,
-    [GEUL_OP_EMBED] = case_embed,         [GEUL_OP_ROPE] = case_rope,     [GEUL_OP_STORE] = case_store,
+    [GEUL_OP_EMBED] = case_embed,         [GEUL_OP_ROPE] = case_rope,           [GEUL_OP_STORE] = case_store,
     [GEUL_OP_ATTENTION] = case_attention,
 };
 
@@ -455,8 +459,8 @@ TEST(cpu_survives_failing_allocations)
     bool done = false;
     for (long n = 1; n < 50 && !done; n++) {
         struct test_allocator allocator = {.fail_at = n};
-        struct geul_context *ctx = geul_context_new(
-            &(struct geul_context_options){.allocate = test_allocate, .allocate_user = &allocator});
+        struct geul_context *ctx =
+            geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &allocator});
         struct geul_device *device = ctx ? geul_cpu_open(ctx, 2) : NULL;
         done = device && device->backend->run(ctx, device, &y, 1) == GEUL_OK;
         CHECK_MSG(!ctx || done || geul_error(ctx)[0], "allocation %ld fails without an error", n);
