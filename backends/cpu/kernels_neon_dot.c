@@ -1,29 +1,206 @@
-/* kernels_neon_dot.c: int8 products by SDOT: four products of each of 4 words. */
+/* kernels_neon_dot.c: int8 products by sdot (four at a time into int32), for blocks of Q8_0 and Q4_0.
+ *
+ * Activations are packed by kernels_neon.c, which every machine with sdot can run too. */
+#include "backends/cpu/kernels.h"
+
 #include <arm_neon.h>
+#include <string.h>
 
-#define WORD 4
-#include "backends/cpu/blocks_neon.h"
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+#define INLINE static inline __attribute__((always_inline))
 
-static inline int32x4_t block_product(int8x16x2_t w, int8x16x2_t x)
+enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 8, NR = 4 };
+
+/* What the dot slots of kernels_neon.c make of 32 activations. */
+struct block {
+    int8_t q[BLOCK];
+    float scale;
+};
+
+static void quantize_row(void *packed, const float *x, size_t k)
 {
-    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), w.val[0], x.val[0]), w.val[1], x.val[1]);
+    geul_cpu_kernels_neon.dot[GEUL_TYPE_Q8_0]->pack_x(packed, x, k);
 }
 
-static inline void tile_products(int32x4_t product[NR][2], const struct weights *w, const struct tokens *x)
+/* The 32 values of a weight block as int8. */
+typedef int8x16x2_t unpacker(const uint8_t *block);
+
+INLINE int8x16x2_t load_bytes(const int8_t *p)
 {
-    UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = vdupq_n_s32(0);
-    UNROLL for (size_t s = 0; s < BLOCK / WORD; s++)
-    {
-        int8x16_t w0 = vld1q_s8(w->q[s][0]), w1 = vld1q_s8(w->q[s][4]);
-        UNROLL for (size_t t = 0; t < NR; t++)
+    return (int8x16x2_t){{vld1q_s8(p), vld1q_s8(p + 16)}};
+}
+
+INLINE int8x16x2_t unpack_q8_0(const uint8_t *block)
+{
+    return load_bytes((const int8_t *)block + 2);
+}
+
+INLINE int8x16x2_t unpack_q4_0(const uint8_t *block)
+{
+    const int8x16_t offset = vdupq_n_s8(Q4_0_OFFSET);
+    uint8x16_t v = vld1q_u8(block + 2);
+    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+    return (int8x16x2_t){{vsubq_s8(low, offset), vsubq_s8(high, offset)}};
+}
+
+/* The scales of four blocks. */
+INLINE float32x4_t load_scales(const uint8_t *const block[4])
+{
+    uint16_t d[4];
+    for (int r = 0; r < 4; r++)
+        memcpy(&d[r], block[r], sizeof d[r]);
+    uint16x4_t v = vdup_n_u16(d[0]);
+    v = vset_lane_u16(d[1], v, 1);
+    v = vset_lane_u16(d[2], v, 2);
+    v = vset_lane_u16(d[3], v, 3);
+    return vcvt_f32_f16(vreinterpret_f16_u16(v));
+}
+
+/* ------------------------------------------------------------------------------------------------- few tokens -- */
+
+/* The sums of four vectors. */
+INLINE int32x4_t sum_each(const int32x4_t v[4])
+{
+    return vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]));
+}
+
+/* Four rows at a time; beyond the end the last row is computed again, so that all go the same way. */
+INLINE void dot_blocks(float *out, const void *w, size_t stride, const struct block *x, size_t k, int rows,
+                       size_t bytes, unpacker *unpack)
+{
+    enum { AHEAD = 1024 };
+    for (int first = 0; first < rows; first += 4) {
+        int here = rows - first < 4 ? rows - first : 4;
+        const uint8_t *p[4];
+        float32x4_t sum = vdupq_n_f32(0);
+        for (int r = 0; r < 4; r++)
+            p[r] = (const uint8_t *)w + (size_t)(first + (r < here ? r : here - 1)) * stride;
+        for (size_t i = 0; i < k / BLOCK; i++) {
+            int8x16x2_t q = load_bytes(x[i].q);
+            int32x4_t product[4];
+            float32x4_t factor = vmulq_n_f32(load_scales(p), x[i].scale);
+            UNROLL for (int r = 0; r < 4; r++)
+            {
+                int8x16x2_t v = unpack(p[r]);
+                __builtin_prefetch(p[r] + AHEAD);
+                product[r] = vdotq_s32(vdotq_s32(vdupq_n_s32(0), v.val[0], q.val[0]), v.val[1], q.val[1]);
+                p[r] += bytes;
+            }
+            sum = vfmaq_f32(sum, vcvtq_f32_s32(sum_each(product)), factor);
+        }
+        float sums[4];
+        vst1q_f32(sums, sum);
+        memcpy(out + first, sums, (size_t)here * sizeof *out);
+    }
+}
+
+static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
+{
+    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0);
+}
+
+static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
+{
+    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0);
+}
+
+/* ------------------------------------------------------------------------------------------------ many tokens -- */
+
+/* One block of MR weight rows: q[s] holds bytes 4s..4s+3 of every row. */
+struct weights {
+    int8_t q[BLOCK / 4][MR][4];
+    float scale[MR];
+};
+
+/* One block of NR tokens. */
+struct tokens {
+    struct block token[NR];
+};
+
+INLINE void pack_blocks(struct weights *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t bytes,
+                        unpacker *unpack)
+{
+    memset(out, 0, k / BLOCK * sizeof *out);
+    for (size_t i = 0; i < k / BLOCK; i++, out++)
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *block = w + (size_t)r * stride + i * bytes;
+            const uint8_t *const same[4] = {block, block, block, block};
+            int8x16x2_t v = unpack(block);
+            int8_t q[BLOCK];
+            vst1q_s8(q, v.val[0]);
+            vst1q_s8(q + 16, v.val[1]);
+            for (int s = 0; s < BLOCK / 4; s++)
+                memcpy(out->q[s][r], q + 4 * s, 4);
+            out->scale[r] = vgetq_lane_f32(load_scales(same), 0);
+        }
+}
+
+static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_blocks(panel, w, stride, rows, k, Q8_0_BYTES, unpack_q8_0);
+}
+
+static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_blocks(panel, w, stride, rows, k, Q4_0_BYTES, unpack_q4_0);
+}
+
+static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    struct tokens *out = packed;
+    memset(out, 0, k / BLOCK * sizeof *out);
+    for (int t = 0; t < tokens; t++) {
+        const float *row = (const float *)((const uint8_t *)x + (size_t)t * stride);
+        for (size_t i = 0; i < k / BLOCK; i++)
+            quantize_row(&out[i].token[t], row + i * BLOCK, BLOCK);
+    }
+}
+
+/* Bytes 16h..16h+15 of the block: four steps, each of which takes a lane of every token. Lanes must be literals. */
+INLINE void add_half(int32x4_t (*product)[MR / 4], const struct weights *w, const struct tokens *x, int h)
+{
+    int8x16_t q[NR];
+    UNROLL for (int t = 0; t < NR; t++) q[t] = vld1q_s8(x->token[t].q + 16 * h);
+#define STEP(lane)                                                                                                     \
+    UNROLL for (int v = 0; v < MR / 4; v++)                                                                            \
+    {                                                                                                                  \
+        int8x16_t rows = vld1q_s8(w->q[4 * h + lane][4 * v]);                                                          \
+        UNROLL for (int t = 0; t < NR; t++) product[t][v] = vdotq_laneq_s32(product[t][v], rows, q[t], lane);          \
+    }
+    STEP(0)
+    STEP(1)
+    STEP(2)
+    STEP(3)
+#undef STEP
+}
+
+static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+{
+    const struct weights *w = panel;
+    const struct tokens *x = packed;
+    float32x4_t sum[NR][MR / 4];
+    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++) sum[t][v] =
+        vld1q_f32((start ? start : out + t * out_stride) + 4 * v);
+    for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
+        int32x4_t product[NR][MR / 4];
+        UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++) product[t][v] =
+            vdupq_n_s32(0);
+        add_half(product, w, x, 0);
+        add_half(product, w, x, 1);
+        UNROLL for (size_t v = 0; v < MR / 4; v++)
         {
-            int32_t four;
-            memcpy(&four, x->q[s][t], 4);
-            int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
-            product[t][0] = vdotq_s32(product[t][0], w0, all);
-            product[t][1] = vdotq_s32(product[t][1], w1, all);
+            float32x4_t scale = vld1q_f32(w->scale + 4 * v);
+            UNROLL for (size_t t = 0; t < NR; t++) sum[t][v] =
+                vfmaq_f32(sum[t][v], vcvtq_f32_s32(product[t][v]), vmulq_n_f32(scale, x->token[t].scale));
         }
     }
+    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++)
+        vst1q_f32(out + t * out_stride + 4 * v, sum[t][v]);
 }
 
 static uint64_t peak_int8(uint64_t rounds)
@@ -42,5 +219,18 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 16;
 }
 
+static const struct geul_cpu_dot q8_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q8_0};
+static const struct geul_cpu_dot q4_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q4_0};
+
+#define BLOCK_PANEL(type)                                                                                              \
+    {                                                                                                                  \
+        .mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),       \
+        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile                    \
+    }
+static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
+
 const struct geul_cpu_kernels geul_cpu_kernels_neon_dot = {
-    .dot = {BLOCK_DOTS}, .panel = {BLOCK_PANELS}, .peak_int8 = peak_int8};
+    .dot = {[GEUL_TYPE_Q8_0] = &q8_0_dot, [GEUL_TYPE_Q4_0] = &q4_0_dot},
+    .panel = {[GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
+    .peak_int8 = peak_int8,
+};

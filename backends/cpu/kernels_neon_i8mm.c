@@ -1,29 +1,141 @@
-/* kernels_neon_i8mm.c: int8 products by SMMLA: 2 tokens times 2 rows, 8 bytes of each. */
+/* kernels_neon_i8mm.c: int8 products of 2 x 8 by 8 x 2 matrices by smmla, for panels of Q8_0 and Q4_0.
+ *
+ * Rows and tokens go in pairs; a vector of sums holds (token 0, row 0), (0, 1), (1, 0), (1, 1). Activations are made
+ * int8 by kernels_neon.c, which every machine with smmla can run too. Dot kernels stay with sdot: with one token half
+ * of each matrix would be idle. */
+#include "backends/cpu/kernels.h"
+
 #include <arm_neon.h>
+#include <string.h>
 
-#define WORD 8
-#include "backends/cpu/blocks_neon.h"
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+#define INLINE static inline __attribute__((always_inline))
 
-static inline int32x4_t block_product(int8x16x2_t w, int8x16x2_t x)
+enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 8, NR = 6, STEP = 8 };
+
+/* What the dot slots of kernels_neon.c make of 32 activations. */
+struct block {
+    int8_t q[BLOCK];
+    float scale;
+};
+
+/* One block of MR weight rows: q[s] holds bytes 8s..8s+7 of every row. scale[p] is that of a pair, twice. */
+struct weights {
+    int8_t q[BLOCK / STEP][MR][STEP];
+    float scale[MR / 2][4]; /* row 0, row 1, row 0, row 1 */
+};
+
+/* One block of NR tokens. */
+struct tokens {
+    int8_t q[BLOCK / STEP][NR][STEP];
+    float scale[NR / 2][4]; /* token 0, token 0, token 1, token 1 */
+};
+
+/* The 32 values of a weight block as int8. */
+typedef int8x16x2_t unpacker(const uint8_t *block);
+
+INLINE int8x16x2_t unpack_q8_0(const uint8_t *block)
 {
-    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), w.val[0], x.val[0]), w.val[1], x.val[1]);
+    const int8_t *p = (const int8_t *)block + 2;
+    return (int8x16x2_t){{vld1q_s8(p), vld1q_s8(p + 16)}};
 }
 
-/* SMMLA gives (token 0, row 0) (0, 1) (1, 0) (1, 1); two neighbours make the rows of a token whole. */
-static inline void tile_products(int32x4_t product[NR][2], const struct weights *w, const struct tokens *x)
+INLINE int8x16x2_t unpack_q4_0(const uint8_t *block)
 {
-    int32x4_t pair[NR / 2][MR / 2];
-    UNROLL for (size_t t = 0; t < NR / 2; t++) UNROLL for (size_t r = 0; r < MR / 2; r++) pair[t][r] = vdupq_n_s32(0);
-    UNROLL for (size_t s = 0; s < BLOCK / WORD; s++) UNROLL for (size_t t = 0; t < NR / 2; t++)
-    {
-        int8x16_t two = vld1q_s8(x->q[s][2 * t]);
-        UNROLL for (size_t r = 0; r < MR / 2; r++) pair[t][r] = vmmlaq_s32(pair[t][r], two, vld1q_s8(w->q[s][2 * r]));
+    const int8x16_t offset = vdupq_n_s8(Q4_0_OFFSET);
+    uint8x16_t v = vld1q_u8(block + 2);
+    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+    return (int8x16x2_t){{vsubq_s8(low, offset), vsubq_s8(high, offset)}};
+}
+
+INLINE float load_scale(const uint8_t *block)
+{
+    uint16_t d;
+    memcpy(&d, block, sizeof d);
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(d))), 0);
+}
+
+INLINE void pack_blocks(struct weights *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t bytes,
+                        unpacker *unpack)
+{
+    memset(out, 0, k / BLOCK * sizeof *out);
+    for (size_t i = 0; i < k / BLOCK; i++, out++)
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *block = w + (size_t)r * stride + i * bytes;
+            int8x16x2_t v = unpack(block);
+            vst1_s8(out->q[0][r], vget_low_s8(v.val[0]));
+            vst1_s8(out->q[1][r], vget_high_s8(v.val[0]));
+            vst1_s8(out->q[2][r], vget_low_s8(v.val[1]));
+            vst1_s8(out->q[3][r], vget_high_s8(v.val[1]));
+            out->scale[r / 2][r % 2] = out->scale[r / 2][r % 2 + 2] = load_scale(block);
+        }
+}
+
+static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_blocks(panel, w, stride, rows, k, Q8_0_BYTES, unpack_q8_0);
+}
+
+static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_blocks(panel, w, stride, rows, k, Q4_0_BYTES, unpack_q4_0);
+}
+
+static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    struct tokens *out = packed;
+    memset(out, 0, k / BLOCK * sizeof *out);
+    for (int t = 0; t < tokens; t++) {
+        const float *row = (const float *)((const uint8_t *)x + (size_t)t * stride);
+        for (size_t i = 0; i < k / BLOCK; i++) {
+            struct block b;
+            geul_cpu_kernels_neon.dot[GEUL_TYPE_Q8_0]->pack_x(&b, row + i * BLOCK, BLOCK);
+            for (int s = 0; s < BLOCK / STEP; s++)
+                memcpy(out[i].q[s][t], b.q + STEP * s, STEP);
+            float *scale = out[i].scale[t / 2] + t % 2 * 2;
+            scale[0] = scale[1] = b.scale;
+        }
     }
-    UNROLL for (size_t t = 0; t < NR / 2; t++) UNROLL for (size_t v = 0; v < 2; v++)
+}
+
+static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+{
+    const struct weights *w = panel;
+    const struct tokens *x = packed;
+    size_t from_stride = start ? 0 : out_stride;
+    float32x4_t sum[NR / 2][MR / 2];
+    UNROLL for (size_t t = 0; t < NR / 2; t++) UNROLL for (size_t p = 0; p < MR / 2; p++)
     {
-        int32x4_t a = pair[t][2 * v], b = pair[t][2 * v + 1];
-        product[2 * t][v] = vcombine_s32(vget_low_s32(a), vget_low_s32(b));
-        product[2 * t + 1][v] = vcombine_s32(vget_high_s32(a), vget_high_s32(b));
+        const float *from = (start ? start : out) + 2 * t * from_stride + 2 * p;
+        sum[t][p] = vcombine_f32(vld1_f32(from), vld1_f32(from + from_stride));
+    }
+    for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
+        int32x4_t product[NR / 2][MR / 2];
+        UNROLL for (size_t t = 0; t < NR / 2; t++) UNROLL for (size_t p = 0; p < MR / 2; p++) product[t][p] =
+            vdupq_n_s32(0);
+        UNROLL for (size_t s = 0; s < BLOCK / STEP; s++) UNROLL for (size_t t = 0; t < NR / 2; t++)
+        {
+            int8x16_t two = vld1q_s8(x->q[s][2 * t]);
+            UNROLL for (size_t p = 0; p < MR / 2; p++) product[t][p] =
+                vmmlaq_s32(product[t][p], two, vld1q_s8(w->q[s][2 * p]));
+        }
+        UNROLL for (size_t t = 0; t < NR / 2; t++)
+        {
+            float32x4_t scale = vld1q_f32(x->scale[t]);
+            UNROLL for (size_t p = 0; p < MR / 2; p++) sum[t][p] =
+                vfmaq_f32(sum[t][p], vcvtq_f32_s32(product[t][p]), vmulq_f32(vld1q_f32(w->scale[p]), scale));
+        }
+    }
+    UNROLL for (size_t t = 0; t < NR / 2; t++) UNROLL for (size_t p = 0; p < MR / 2; p++)
+    {
+        float *to = out + 2 * t * out_stride + 2 * p;
+        vst1_f32(to, vget_low_f32(sum[t][p]));
+        vst1_f32(to + out_stride, vget_high_f32(sum[t][p]));
     }
 }
 
@@ -43,5 +155,14 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 32;
 }
 
+#define BLOCK_PANEL(type)                                                                                              \
+    {                                                                                                                  \
+        .mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),       \
+        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile                    \
+    }
+static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
+
 const struct geul_cpu_kernels geul_cpu_kernels_neon_i8mm = {
-    .dot = {BLOCK_DOTS}, .panel = {BLOCK_PANELS}, .peak_int8 = peak_int8};
+    .panel = {[GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
+    .peak_int8 = peak_int8,
+};
