@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MATCH_LIMIT 1000000 /* steps of backtracking within one match */
 #define DEPTH_LIMIT 10000   /* nested backtracking points, without JIT */
@@ -30,7 +31,7 @@ static void regex_free(void *compiled)
     free(r);
 }
 
-/* What \\s and \\w mean to Oniguruma, by which Hugging Face matches; PCRE2 adds U+180E to the one and lacks marks in
+/* What \s and \w mean to Oniguruma, by which Hugging Face matches; PCRE2 adds U+180E to the one and lacks marks in
  * the other. A property stands last, so that a hyphen after it means itself. */
 static const struct {
     char lower, upper;
@@ -42,7 +43,7 @@ static const struct {
      "\\p{Pc}\\p{N}\\p{M}\\p{L}"},
 };
 
-/* Writes what stands for the escape \\letter into out (room for 128); returns its length. */
+/* Writes what stands for the escape \letter into out (room for 128); returns its length. */
 static size_t translate_escape(char letter, bool in_class, char *out)
 {
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
@@ -56,8 +57,22 @@ static size_t translate_escape(char letter, bool in_class, char *out)
     return 2;
 }
 
-/* The pattern with \\s and \\w spelled out; malloc()ed, *n gets its length. NULL when memory is short. */
-static char *translate(const char *p, size_t length, size_t *n)
+/* Whether p (behind a backslash) begins the property of a script by its name, such as p{Hangul}. Names of categories
+ * have at most two letters; PCRE2's own begin with X. */
+static bool is_script(const char *p, const char *end)
+{
+    if (end - p < 6 || (*p != 'p' && *p != 'P') || p[1] != '{' || p[2] == 'X')
+        return false;
+    const char *name = p + 2, *q = name;
+    while (q < end && ((*q >= 'A' && *q <= 'Z') || (*q >= 'a' && *q <= 'z') || *q == '_'))
+        q++;
+    return q < end && *q == '}' && q - name > 2 && memcmp(name, "Any", 3) != 0;
+}
+
+/* The pattern as PCRE2 is to see it: \s and \w spelled out and, if scripts, \p{Hangul} as \p{sc:Hangul}. (PCRE2 would
+ * otherwise count characters that several scripts share, such as brackets, as Hangul.) malloc()ed, *n gets its length.
+ * NULL when memory is short. */
+static char *translate(const char *p, size_t length, bool scripts, size_t *n)
 {
     const char *end = p + length;
     char *out = length < SIZE_MAX / 128 ? malloc(length * 72 + 128) : NULL;
@@ -65,8 +80,9 @@ static char *translate(const char *p, size_t length, size_t *n)
     *n = 0;
     while (out && p < end) {
         if (*p == '\\' && end - p > 1) {
-            *n += translate_escape(p[1], in_class, out + *n);
-            p += 2;
+            bool script = scripts && is_script(p + 1, end);
+            *n += script ? (size_t)snprintf(out + *n, 8, "\\%c{sc:", p[1]) : translate_escape(p[1], in_class, out + *n);
+            p += script ? 3 : 2;
             continue;
         }
         char c = out[(*n)++] = *p++;
@@ -83,6 +99,18 @@ static char *translate(const char *p, size_t length, size_t *n)
     return out;
 }
 
+/* The compiled pattern, or NULL with PCRE2's error number (0: no memory) and its place. */
+static pcre2_code *compile_translated(const char *pattern, size_t length, bool scripts, int *error, PCRE2_SIZE *at)
+{
+    /* invalid UTF-8 in a text then matches nothing, instead of being undefined */
+    const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C;
+    size_t n;
+    char *translated = translate(pattern, length, scripts, &n);
+    pcre2_code *code = translated ? pcre2_compile((PCRE2_SPTR)translated, n, options, error, at, NULL) : NULL;
+    free(translated);
+    return code;
+}
+
 static void *regex_compile(const char *pattern, size_t length, char *error, size_t size)
 {
     struct regex *r = calloc(1, sizeof *r);
@@ -93,14 +121,10 @@ static void *regex_compile(const char *pattern, size_t length, char *error, size
         return NULL;
     }
     atomic_init(&r->spare, NULL);
-    /* invalid UTF-8 in a text then matches nothing, instead of being undefined */
-    size_t n;
-    char *translated = translate(pattern, length, &n);
-    r->code = !translated ? NULL
-                          : pcre2_compile((PCRE2_SPTR)translated, n,
-                                          PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C,
-                                          &code, &at, NULL);
-    free(translated);
+    /* without the names of scripts where PCRE2 is older than 10.40 or the name is another property's */
+    r->code = compile_translated(pattern, length, true, &code, &at);
+    if (!r->code)
+        r->code = compile_translated(pattern, length, false, &code, &at);
     r->limits = r->code ? pcre2_match_context_create(NULL) : NULL;
     if (!r->limits) {
         PCRE2_UCHAR text[120] = "out of memory";
