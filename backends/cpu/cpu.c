@@ -138,9 +138,14 @@ static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *de
 {
     struct geul_cpu_state *state = device->state;
     size_t kept;
+    /* Sessions of several threads may share a model and so its device; they take turns, since they want the same cores.
+     */
+    omp_set_lock(&state->turn);
     enum geul_status status = grow_scratch(ctx, state, nodes, n_nodes, &kept);
-    if (status != GEUL_OK)
+    if (status != GEUL_OK) {
+        omp_unset_lock(&state->turn);
         return status;
+    }
     struct geul_cpu_shared shared = {0};
 #pragma omp parallel num_threads(state->n_threads)
     {
@@ -154,6 +159,7 @@ static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *de
         };
         walk(&run, nodes, n_nodes);
     }
+    omp_unset_lock(&state->turn);
     return GEUL_OK;
 }
 
@@ -195,6 +201,7 @@ struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads)
         geul_free(ctx, device);
         return NULL;
     }
+    omp_init_lock(&state->turn);
     state->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
     if (state->n_threads > MAX_THREADS)
         state->n_threads = MAX_THREADS;
@@ -209,6 +216,7 @@ void geul_cpu_close(struct geul_context *ctx, struct geul_device *device)
     if (!device)
         return;
     struct geul_cpu_state *state = device->state;
+    omp_destroy_lock(&state->turn);
     geul_free(ctx, state->scratch);
     geul_free(ctx, state);
     geul_free(ctx, device);

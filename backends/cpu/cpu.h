@@ -5,12 +5,15 @@
 #include "backends/backend.h"
 #include "backends/cpu/cpu_detect.h"
 
+#include <omp.h>
+
 /* What lies behind geul_device.state. */
 struct geul_cpu_state {
     int n_threads;
     struct geul_cpu_choice choice;
     uint8_t *scratch; /* grows with the graphs that were run */
     size_t scratch_bytes;
+    omp_lock_t turn; /* held during a run */
 };
 
 /* Slot i and the instruction set whose kernel fills it, for listings. false after the last slot. */
