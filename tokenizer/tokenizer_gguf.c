@@ -256,6 +256,10 @@ static int32_t read_id(const struct geul_gguf *g, const char *key, int32_t n_tok
 
 bool geul_gguf_has_tokenizer(const struct geul_gguf *g)
 {
+    const char *model;
+    size_t n;
+    if (geul_gguf_string(g, "tokenizer.ggml.model", &model, &n) && n == 8 && memcmp(model, "no_vocab", 8) == 0)
+        return false; /* how llama.cpp says that a file holds ids only */
     return geul_gguf_has(g, "tokenizer.ggml.model") || geul_gguf_has(g, "tokenizer.ggml.tokens") ||
            geul_gguf_has(g, "tokenizer.huggingface.json");
 }

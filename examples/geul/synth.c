@@ -252,6 +252,7 @@ static enum geul_status declare(struct work *k, const struct geul_synth *synth, 
     snprintf(name, sizeof name, "synthetic %s", synth->label);
     geul_gguf_set_string(k->w, "general.architecture", "gptneox", strlen("gptneox"));
     geul_gguf_set_string(k->w, "general.name", name, strlen(name));
+    geul_gguf_set_string(k->w, "tokenizer.ggml.model", "no_vocab", strlen("no_vocab")); /* llama.cpp wants to be told */
     geul_neox_config_to_gguf(&synth->config, k->w);
     for (size_t i = 0; i < n; i++) {
         size_t bytes;
