@@ -27,9 +27,6 @@ enum lie {
     ZIP64,
     ZIP64_LIE
 };
-HONEST, COMPRESSED, ENCRYPTED, PACKED_SIZE, LOCAL_OFFSET, MEMBER_SIZE, OTHER_NAME, ENTRY_COUNT, DIRECTORY_OFFSET,
-    NAME_TWICE, ZIP64, ZIP64_LIE
-}
 ;
 
 static void local_header(struct bytes *b, const struct member *m, enum lie lie)
