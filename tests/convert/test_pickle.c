@@ -27,7 +27,6 @@ enum lie {
     ZIP64,
     ZIP64_LIE
 };
-;
 
 static void local_header(struct bytes *b, const struct member *m, enum lie lie)
 {

@@ -1,0 +1,599 @@
+/* test_convert.c: directories to GGUF and back, on the goldens and on small directories with one thing wrong. */
+#include "convert/checkpoint.h"
+#include "convert/gguf_to_hf.h"
+#include "convert/hf_to_gguf.h"
+#include "convert/neox_tensors.h"
+#include "convert/npy.h"
+#include "convert/safetensors.h"
+#include "core/os.h"
+#include "core/tensor.h"
+#include "tests/harness.h"
+#include "tests/hostile.h"
+
+#include <jansson.h>
+
+static const char *const goldens[] = {"parallel",   "sequential",  "odd_sizes",    "quantizable", "head64_bf16",
+                                      "head80_f16", "head128_f16", "head256_bf16", "full"};
+#define N_GOLDENS (sizeof goldens / sizeof *goldens)
+
+static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+
+/* Static storage, apart from the harness's few places for paths. */
+static const char *golden_dir(const char *name)
+{
+    static char root[512], dir[600];
+    if (!root[0])
+        snprintf(root, sizeof root, "%s", test_path("golden"));
+    snprintf(dir, sizeof dir, "%s/%s", root, name);
+    return dir;
+}
+
+static void remove_directory(const char *dir)
+{
+    char command[700];
+    snprintf(command, sizeof command, "rm -r '%s'", dir);
+    int status = system(command);
+    CHECK_INT(status, 0);
+}
+
+/* The config of a directory. */
+static bool read_config(struct geul_context *ctx, const char *dir, struct geul_neox_config *c)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    json_t *json = json_load_file(path, 0, NULL);
+    bool ok = CHECK(json != NULL) && CHECK(geul_neox_config_read(ctx, path, json, c) == GEUL_OK);
+    json_decref(json);
+    return ok;
+}
+
+/* A tensor of a checkpoint under either of its names. */
+static const struct geul_source_tensor *find(const struct geul_checkpoint *c, const struct geul_neox_tensor *t)
+{
+    const struct geul_source_tensor *s = geul_checkpoint_find(c, t->hf);
+    return s || !t->alias[0] ? s : geul_checkpoint_find(c, t->alias);
+}
+
+/* Values of a source tensor as floats; malloc()ed. */
+static float *source_values(const struct geul_source_tensor *s)
+{
+    size_t n = s->bytes / geul_dtype_info(s->dtype)->bytes;
+    void *aligned = malloc(s->bytes);
+    float *x = malloc(n * sizeof *x);
+    memcpy(aligned, s->data, s->bytes);
+    geul_decode(geul_dtype_info(s->dtype)->type, aligned, x, (int64_t)n);
+    free(aligned);
+    return x;
+}
+
+/* Largest difference between tensor g of a GGUF file and s of the checkpoint, relative to the largest value. The order
+ * of Q, K and V is written out here a second time, from the description in docs. */
+static double difference(const struct geul_neox_config *c, const struct geul_neox_tensor *t,
+                         const struct geul_gguf_tensor *g, const struct geul_source_tensor *s)
+{
+    int64_t rows = t->shape[0], cols = t->n_dims == 2 ? t->shape[1] : 1;
+    float *x = source_values(s), *y = malloc((size_t)(rows * cols) * sizeof *y);
+    double worst = 0, most = 1e-30;
+    geul_decode(g->type, g->data, y, rows * cols);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t to = i;
+        if (t->qkv) { /* HF: [head][q|k|v][d_head]; GGUF: [q|k|v][head][d_head] */
+            int64_t head = i / (3 * c->d_head), part = i / c->d_head % 3;
+            to = part * c->n_heads * c->d_head + head * c->d_head + i % c->d_head;
+        }
+        for (int64_t j = 0; j < cols; j++) {
+            double a = (double)x[i * cols + j];
+            worst = fmax(worst, fabs(a - (double)y[to * cols + j]));
+            most = fmax(most, fabs(a));
+        }
+    }
+    free(x);
+    free(y);
+    return worst / most;
+}
+
+/* The type that matrix t must have when `asked` was asked for. */
+static enum geul_type expected_type(const struct geul_neox_tensor *t, enum geul_type asked)
+{
+    if (t->n_dims == 1)
+        return GEUL_TYPE_F32;
+    if (asked == GEUL_TYPE_Q4_0 && t->output)
+        asked = GEUL_TYPE_Q8_0;
+    return t->shape[1] % geul_type_block(asked) == 0 ? asked : GEUL_TYPE_F16;
+}
+
+static void check_file(struct geul_context *ctx, const char *dir, const char *path, enum geul_type type)
+{
+    static const double limits[GEUL_TYPE_COUNT] = {
+        [GEUL_TYPE_F16] = 6e-4, [GEUL_TYPE_BF16] = 4e-3, [GEUL_TYPE_Q8_0] = 6e-3, [GEUL_TYPE_Q4_0] = 0.15};
+    static const uint64_t numbers[GEUL_TYPE_COUNT] = {
+        [GEUL_TYPE_F16] = 1, [GEUL_TYPE_BF16] = 32, [GEUL_TYPE_Q8_0] = 7, [GEUL_TYPE_Q4_0] = 2};
+    struct geul_neox_config c, back;
+    size_t count = 0;
+    uint64_t number = 99;
+    struct geul_gguf *g = geul_gguf_open(ctx, path);
+    struct geul_checkpoint *source = geul_checkpoint_open(ctx, dir);
+    REQUIRE(g && source && read_config(ctx, dir, &c));
+    struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
+    CHECK(geul_neox_config_from_gguf(ctx, g, &back) == GEUL_OK && geul_neox_config_equal(&c, &back));
+    CHECK_INT(back.gelu, c.gelu);
+    CHECK(geul_gguf_u64(g, "general.file_type", &number) && number == numbers[type]);
+    CHECK_INT(geul_gguf_tensor_count(g), (int64_t)count);
+    for (size_t i = 0; i < count; i++) {
+        const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, list[i].gguf);
+        const struct geul_source_tensor *s = find(source, &list[i]);
+        REQUIRE(t && s);
+        CHECK_INT(t->type, expected_type(&list[i], type));
+        CHECK(t->n_dims == list[i].n_dims && t->shape[0] == list[i].shape[0] && t->shape[1] == list[i].shape[1]);
+        double d = difference(&c, &list[i], t, s);
+        CHECK_MSG(d <= limits[t->type], "%s %s as %s: difference %g", dir, t->name, geul_type_name(t->type), d);
+    }
+    geul_free(ctx, list);
+    geul_checkpoint_close(source);
+    geul_gguf_close(g);
+}
+
+TEST(convert_every_golden_to_every_type)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (size_t i = 0; i < N_GOLDENS; i++)
+        for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+            const char *path = test_scratch("model.gguf"), *dir = golden_dir(goldens[i]);
+            struct geul_convert_options o = {.type = types[k], .n_threads = 2};
+            CHECK_MSG(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK, "%s: %s", dir, geul_error(ctx));
+            check_file(ctx, dir, path, types[k]);
+        }
+    geul_context_free(ctx);
+}
+
+/* Checks that two directories hold the same tensors, bit by bit. */
+static void check_same(struct geul_context *ctx, const char *a, const char *b)
+{
+    struct geul_neox_config c, d;
+    size_t count = 0;
+    struct geul_checkpoint *x = geul_checkpoint_open(ctx, a), *y = geul_checkpoint_open(ctx, b);
+    CHECK_STR(geul_error(ctx), "");
+    REQUIRE(x && y && read_config(ctx, a, &c) && read_config(ctx, b, &d));
+    CHECK(geul_neox_config_equal(&c, &d) && c.gelu == d.gelu);
+    struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
+    for (size_t i = 0; i < count; i++) {
+        const struct geul_source_tensor *s = find(x, &list[i]), *t = find(y, &list[i]);
+        REQUIRE(s && t);
+        CHECK_MSG(s->dtype == t->dtype && s->bytes == t->bytes && memcmp(s->data, t->data, s->bytes) == 0,
+                  "%s and %s differ in %s", a, b, list[i].hf);
+    }
+    CHECK_INT(geul_checkpoint_count(y), count);
+    geul_free(ctx, list);
+    geul_checkpoint_close(x);
+    geul_checkpoint_close(y);
+}
+
+TEST(convert_and_export_give_back_every_bit)
+{
+    static const enum geul_type own[] = {GEUL_TYPE_F32, GEUL_TYPE_F32, GEUL_TYPE_F32,  GEUL_TYPE_F32, GEUL_TYPE_BF16,
+                                         GEUL_TYPE_F16, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_F32};
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (size_t i = 0; i < N_GOLDENS; i++) {
+        const char *path = test_scratch("model.gguf"), *dir = golden_dir(goldens[i]), *back = test_scratch("back");
+        struct geul_convert_options o = {.type = own[i], .n_threads = 1};
+        struct geul_export_options e = {.n_threads = 1, .max_shard_bytes = i % 2 ? 10000 : 0};
+        char out[600], index[700];
+        snprintf(out, sizeof out, "%s-%s", back, goldens[i]);
+        REQUIRE(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK);
+        CHECK_MSG(geul_export_hf(ctx, path, out, &e) == GEUL_OK, "%s: %s", dir, geul_error(ctx));
+        snprintf(index, sizeof index, "%s/model.safetensors.index.json", out);
+        CHECK(geul_os_exists(index) == (i % 2 == 1));
+        check_same(ctx, dir, out);
+        remove_directory(out);
+    }
+    geul_context_free(ctx);
+}
+
+static const char *const companions[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                                         "special_tokens_map.json"};
+
+TEST(export_gives_back_the_companions)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *path = test_scratch("model.gguf"), *back = test_scratch("back");
+    struct geul_convert_options o = {.type = GEUL_TYPE_Q8_0};
+    REQUIRE(geul_convert_hf(ctx, golden_dir("full"), path, &o) == GEUL_OK);
+    REQUIRE(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
+    for (size_t i = 0; i < sizeof companions / sizeof *companions; i++) {
+        char a[600], b[600];
+        size_t n = 0, m = 1;
+        snprintf(a, sizeof a, "%s/%s", golden_dir("full"), companions[i]);
+        snprintf(b, sizeof b, "%s/%s", back, companions[i]);
+        char *x = test_slurp(a, &n), *y = test_slurp(b, &m);
+        CHECK_MSG(x && y && n == m && memcmp(x, y, n) == 0, "%s changed", companions[i]);
+        free(x);
+        free(y);
+    }
+    struct geul_gguf *g = geul_gguf_open(ctx, path);
+    uint64_t end = 0;
+    CHECK(g && geul_gguf_u64(g, "tokenizer.ggml.eos_token_id", &end) && end == 2);
+    geul_gguf_close(g);
+    geul_context_free(ctx);
+}
+
+/* --------------------------------------------------------------------------------------------- made-up directories --
+ */
+
+/* What is wrong or unusual about a directory. */
+enum fault { SOUND, MISSING, MISSHAPEN, EXTRA, INTEGERS, TIED, NO_BIAS, OVERFLOWS, BUFFERS, N_FAULTS };
+
+static const char config_text[] =
+    "{\"model_type\": \"gpt_neox\", \"num_hidden_layers\": 1, \"hidden_size\": 8, \"intermediate_size\": 16,"
+    " \"num_attention_heads\": 2, \"max_position_embeddings\": 32, \"vocab_size\": 10, \"rotary_pct\": 0.5,"
+    " \"tie_word_embeddings\": %s, \"attention_bias\": %s}";
+
+static void spill_text(const char *dir, const char *file, const char *text)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    CHECK(test_spill(path, text, strlen(text)));
+}
+
+/* Writes config.json and model.safetensors into dir. */
+static void make_directory(struct geul_context *ctx, const char *dir, enum fault fault)
+{
+    char config[sizeof config_text + 20], path[700];
+    struct geul_neox_config c;
+    struct geul_source_tensor out[32];
+    size_t count = 0, n = 0;
+    snprintf(config, sizeof config, config_text, fault == TIED ? "true" : "false", fault == NO_BIAS ? "false" : "true");
+    REQUIRE(geul_os_make_directory(ctx, dir) == GEUL_OK);
+    spill_text(dir, "config.json", config);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    REQUIRE(read_config(ctx, dir, &c));
+    struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
+    for (size_t i = 0; i < count; i++) {
+        bool ffn = strstr(list[i].hf, "h_to_4h.weight") != NULL;
+        if ((fault == MISSING && ffn) || (fault == TIED && list[i].output) || (fault == NO_BIAS && list[i].optional))
+            continue;
+        out[n] = (struct geul_source_tensor){.name = list[i].hf,
+                                             .dtype = fault == INTEGERS && ffn ? GEUL_DTYPE_I32 : GEUL_DTYPE_F32,
+                                             .n_dims = list[i].n_dims,
+                                             .shape = {list[i].shape[0], list[i].shape[1]}};
+        if (fault == MISSHAPEN && ffn)
+            out[n].shape[0]--;
+        geul_source_bytes(out[n].dtype, out[n].n_dims, out[n].shape, &out[n].bytes);
+        n++;
+    }
+    char extra[] = "lm_head.bias", buffer[] = "gpt_neox.layers.0.attention.masked_bias";
+    if (fault == EXTRA || fault == BUFFERS)
+        out[n++] = (struct geul_source_tensor){
+            .name = fault == EXTRA ? extra : buffer, .dtype = GEUL_DTYPE_F32, .n_dims = 1, .shape = {1}, .bytes = 4};
+    struct geul_safetensors_writer *w = geul_safetensors_writer_new(ctx, path, out, n);
+    REQUIRE(w != NULL);
+    float value = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < out[i].bytes / 4; k++) {
+            value += fault == OVERFLOWS ? 1000.0f : 0.25f;
+            geul_safetensors_write(w, &value, sizeof value);
+        }
+    CHECK(geul_safetensors_commit(w) == GEUL_OK);
+    geul_free(ctx, list);
+}
+
+static const struct {
+    enum fault fault;
+    const char *message; /* NULL: converts */
+} faults[] = {
+    {SOUND, NULL},
+    {MISSING, "tensor gpt_neox.layers.0.mlp.dense_h_to_4h.weight of shape (16, 8) is missing"},
+    {MISSHAPEN, "has shape (15, 8) where config.json asks for (16, 8)"},
+    {EXTRA, "holds tensor lm_head.bias of shape (1)"},
+    {INTEGERS, "is I32"},
+    {TIED, NULL},
+    {NO_BIAS, NULL},
+    {OVERFLOWS, NULL},
+    {BUFFERS, NULL},
+};
+_Static_assert(sizeof faults / sizeof *faults == N_FAULTS, "a fault without a case");
+
+TEST(convert_says_what_is_wrong_with_a_directory)
+{
+    for (size_t i = 0; i < N_FAULTS; i++) {
+        struct meter m;
+        struct geul_context *ctx = meter_context(&m);
+        const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf");
+        size_t held = m.now;
+        make_directory(ctx, dir, faults[i].fault);
+        struct geul_convert_options o = {.type = GEUL_TYPE_F16, .n_threads = 1};
+        enum geul_status status = geul_convert_hf(ctx, dir, path, &o);
+        CHECK_MSG((status == GEUL_OK) == (faults[i].message == NULL), "fault %zu: %s", i, geul_error(ctx));
+        CHECK(geul_os_exists(path) == (faults[i].message == NULL));
+        if (faults[i].message)
+            check_failure(ctx, &m, held, "directory", faults[i].message);
+        geul_context_free(ctx);
+        remove(path);
+    }
+}
+
+TEST(convert_tied_embeddings_and_absent_biases)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back");
+    make_directory(ctx, dir, TIED);
+    REQUIRE(geul_convert_hf(ctx, dir, path, NULL) == GEUL_OK);
+    struct geul_gguf *g = geul_gguf_open(ctx, path);
+    REQUIRE(g != NULL);
+    const struct geul_gguf_tensor *in = geul_gguf_find_tensor(g, "token_embd.weight"),
+                                  *out = geul_gguf_find_tensor(g, "output.weight");
+    CHECK(in && out && in->bytes == out->bytes && memcmp(in->data, out->data, in->bytes) == 0);
+    geul_gguf_close(g);
+    CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, back);
+    CHECK(c && geul_checkpoint_count(c) == 15 && !geul_checkpoint_find(c, "embed_out.weight"));
+    geul_checkpoint_close(c);
+
+    make_directory(ctx, dir, NO_BIAS);
+    REQUIRE(geul_convert_hf(ctx, dir, path, NULL) == GEUL_OK);
+    g = geul_gguf_open(ctx, path);
+    REQUIRE(g != NULL);
+    const struct geul_gguf_tensor *bias = geul_gguf_find_tensor(g, "blk.0.attn_qkv.bias");
+    REQUIRE(bias && bias->shape[0] == 24);
+    for (int i = 0; i < 24; i++)
+        CHECK(((const float *)bias->data)[i] == 0);
+    geul_gguf_close(g);
+    CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
+    c = geul_checkpoint_open(ctx, back);
+    CHECK(c && !geul_checkpoint_find(c, "gpt_neox.layers.0.attention.dense.bias"));
+    CHECK(c && geul_checkpoint_find(c, "gpt_neox.layers.0.mlp.dense_h_to_4h.bias"));
+    geul_checkpoint_close(c);
+    geul_context_free(ctx);
+}
+
+/* What the log said. */
+static void collect(void *user, enum geul_log_level level, const char *line)
+{
+    char *text = user;
+    size_t n = strlen(text);
+    (void)level;
+    snprintf(text + n, 4096 - n, "%s\n", line);
+}
+
+TEST(convert_says_what_it_decided)
+{
+    char text[4096] = "";
+    struct geul_context *ctx = geul_context_new(&(struct geul_context_options){.log = collect, .log_user = text});
+    const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf");
+    struct geul_convert_options o = {.type = GEUL_TYPE_F16};
+    make_directory(ctx, dir, OVERFLOWS);
+    REQUIRE(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK);
+    CHECK(strstr(text, "no tokenizer.json: the file will hold ids only"));
+    CHECK(strstr(text, "too large for f16"));
+    text[0] = '\0';
+    o.type = GEUL_TYPE_Q4_0;
+    REQUIRE(geul_convert_hf(ctx, golden_dir("odd_sizes"), path, &o) == GEUL_OK);
+    CHECK(strstr(text, "blk.0.ffn_down.weight stays f16"));
+    text[0] = '\0';
+    REQUIRE(geul_convert_hf(ctx, golden_dir("full"), path, &o) == GEUL_OK);
+    CHECK(strstr(text, "config.json says that id 0 ends a text; the tokenizer's <|endoftext|> is 2"));
+    geul_context_free(ctx);
+}
+
+TEST(convert_overrides_gelu_and_name_and_keeps_templates)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back"), *s = "";
+    size_t n = 0;
+    struct geul_convert_options o = {.gelu = GEUL_CONVERT_GELU_TANH, .name = "이름"};
+    make_directory(ctx, dir, SOUND);
+    spill_text(dir, "tokenizer_config.json",
+               "{\"chat_template\": [{\"name\": \"tool\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": "
+               "\"### 질문\"}]}");
+    REQUIRE(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK);
+    struct geul_gguf *g = geul_gguf_open(ctx, path);
+    REQUIRE(g != NULL);
+    CHECK(geul_gguf_string(g, "general.name", &s, &n) && n == 6 && memcmp(s, "이름", 6) == 0);
+    CHECK(geul_gguf_string(g, "geul.gelu", &s, &n) && n == 4);
+    CHECK(geul_gguf_string(g, "tokenizer.chat_template", &s, &n) && n == 10 && memcmp(s, "### 질문", 10) == 0);
+    geul_gguf_close(g);
+    CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
+    struct geul_neox_config c;
+    CHECK(read_config(ctx, back, &c) && c.gelu == GEUL_GELU_TANH);
+    spill_text(dir, "chat_template.jinja", "{{ jinja }}");
+    spill_text(dir, "tokenizer_config.json", "{}");
+    REQUIRE(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK);
+    REQUIRE(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
+    char file[700];
+    snprintf(file, sizeof file, "%s/chat_template.jinja", back);
+    char *jinja = test_slurp(file, &n);
+    CHECK(jinja && strcmp(jinja, "{{ jinja }}") == 0);
+    free(jinja);
+    geul_context_free(ctx);
+}
+
+static bool stop_halfway(void *user, uint64_t done, uint64_t total)
+{
+    uint64_t *seen = user;
+    CHECK(done >= *seen && done <= total);
+    *seen = done;
+    return 2 * done < total;
+}
+
+TEST(convert_and_export_can_be_stopped)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back");
+    uint64_t seen = 0;
+    make_directory(ctx, dir, SOUND);
+    struct geul_convert_options o = {.progress = stop_halfway, .user = &seen};
+    CHECK(geul_convert_hf(ctx, dir, path, &o) == GEUL_ERROR_CANCELLED);
+    CHECK(seen > 0 && !geul_os_exists(path));
+    REQUIRE(geul_convert_hf(ctx, dir, path, NULL) == GEUL_OK);
+    seen = 0;
+    struct geul_export_options e = {.progress = stop_halfway, .user = &seen};
+    CHECK(geul_export_hf(ctx, path, back, &e) == GEUL_ERROR_CANCELLED);
+    char weights[700];
+    snprintf(weights, sizeof weights, "%s/model.safetensors", back);
+    CHECK(seen > 0 && !geul_os_exists(weights));
+    geul_context_free(ctx);
+}
+
+/* --------------------------------------------------------------------------------------------- configs and indices --
+ */
+
+#define SIZES                                                                                                          \
+    "\"num_hidden_layers\": 2, \"hidden_size\": 64, \"intermediate_size\": 256, \"num_attention_heads\": 4,"           \
+    "\"max_position_embeddings\": 128, \"vocab_size\": 100"
+#define NEOX "{\"model_type\": \"gpt_neox\", " SIZES
+
+static const struct {
+    const char *json, *message; /* NULL: is read */
+    int64_t n_rot;
+    double base;
+    enum geul_gelu gelu;
+    bool parallel;
+} configs[] = {
+    {NEOX "}", NULL, 4, 10000, GEUL_GELU_ERF, true},
+    {NEOX ", \"rotary_pct\": 0.5, \"rotary_emb_base\": 5000, \"use_parallel_residual\": false}", NULL, 8, 5000,
+     GEUL_GELU_ERF, false},
+    {NEOX ", \"rotary_pct\": 1.0, \"rope_theta\": 20000.0, \"hidden_act\": \"gelu_new\"}", NULL, 16, 20000,
+     GEUL_GELU_TANH, true},
+    {NEOX ", \"rope_parameters\": {\"partial_rotary_factor\": 0.5, \"rope_theta\": 500000, \"rope_type\": "
+          "\"default\"}, \"hidden_act\": \"gelu_fast\"}",
+     NULL, 8, 500000, GEUL_GELU_TANH, true},
+    {NEOX ", \"rotary_pct\": 0.25, \"rope_parameters\": {\"partial_rotary_factor\": 1}, \"hidden_act\": "
+          "\"gelu_pytorch_tanh\", \"rope_scaling\": null}",
+     NULL, 16, 10000, GEUL_GELU_TANH, true},
+    {NEOX ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}}", "type \"linear\"", 0, 0, 0, 0},
+    {NEOX ", \"rope_parameters\": {\"rope_type\": \"yarn\"}}", "type \"yarn\"", 0, 0, 0, 0},
+    {NEOX ", \"hidden_act\": \"relu\"}", "hidden_act \"relu\"", 0, 0, 0, 0},
+    {NEOX ", \"rotary_pct\": 1.5}", "\"rotary_pct\" must be a number from 0 to 1", 0, 0, 0, 0},
+    {NEOX ", \"layer_norm_eps\": \"small\"}", "\"layer_norm_eps\" must be a number", 0, 0, 0, 0},
+    {NEOX ", \"use_parallel_residual\": 1}", "must be true or false", 0, 0, 0, 0},
+    {NEOX ", \"rotary_pct\": 0.1}", "1 rotary dimensions", 0, 0, 0, 0},
+    {"{\"model_type\": \"llama\"}", "model_type is \"llama\"", 0, 0, 0, 0},
+    {"{" SIZES "}", "model_type", 0, 0, 0, 0},
+    {"{\"model_type\": \"gpt_neox\"}", "\"num_hidden_layers\" is missing", 0, 0, 0, 0},
+    {"{\"model_type\": \"gpt_neox\", \"num_hidden_layers\": -1}", "must be a whole number from 1", 0, 0, 0, 0},
+    {"{\"model_type\": \"gpt_neox\", \"num_hidden_layers\": 1, \"hidden_size\": 65, \"intermediate_size\": 1, "
+     "\"num_attention_heads\": 4, \"max_position_embeddings\": 1, \"vocab_size\": 1}",
+     "not a multiple of the 4 heads", 0, 0, 0, 0},
+    {"[]", "model_type", 0, 0, 0, 0},
+};
+
+TEST(convert_reads_configs_of_transformers_4_and_5)
+{
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        struct geul_context *ctx = geul_context_new(NULL);
+        struct geul_neox_config c;
+        json_t *json = json_loads(configs[i].json, 0, NULL);
+        REQUIRE(json != NULL);
+        bool ok = geul_neox_config_read(ctx, "config.json", json, &c) == GEUL_OK;
+        CHECK_MSG(ok == !configs[i].message, "%s: %s", configs[i].json, geul_error(ctx));
+        if (configs[i].message)
+            CHECK_MSG(strstr(geul_error(ctx), configs[i].message), "\"%s\" lacks \"%s\"", geul_error(ctx),
+                      configs[i].message);
+        else
+            CHECK_MSG(c.n_rot == configs[i].n_rot && c.rope_base == configs[i].base && c.gelu == configs[i].gelu &&
+                          c.parallel_residual == configs[i].parallel && c.d_head == 16,
+                      "%s was misread", configs[i].json);
+        json_decref(json);
+        geul_context_free(ctx);
+    }
+}
+
+static const struct {
+    const char *config, *index, *message;
+} directories[] = {
+    {NULL, NULL, "config.json"},
+    {"{", NULL, "not valid JSON"},
+    {"[]", NULL, "not an object"},
+    {"", NULL, "0 bytes of JSON"},
+    {NEOX "}", NULL, "has no weights"},
+    {NEOX "}", "{}", "no \"weight_map\""},
+    {NEOX "}", "{\"weight_map\": {\"a\": \"../secret.safetensors\"}}", "not a plain file name"},
+    {NEOX "}", "{\"weight_map\": {\"a\": \"/etc/passwd\"}}", "not a plain file name"},
+    {NEOX "}", "{\"weight_map\": {\"a\": 7}}", "not a plain file name"},
+    {NEOX "}", "{\"weight_map\": {\"a\": \"model-1.safetensors\"}}", "model-1.safetensors"},
+    {NEOX "}", "{\"weight_map\": {\"a\": \"part.safetensors\"}}", "tensor a, which no shard holds"},
+    {"{\"model_type\": \"gpt_neox\", \"num_hidden_layers\": 200000000, \"hidden_size\": 4, \"intermediate_size\": 4, "
+     "\"num_attention_heads\": 1, \"max_position_embeddings\": 4, \"vocab_size\": 4, \"rotary_pct\": 0.5}",
+     "{\"weight_map\": {\"b\": \"part.safetensors\"}}", "says 200000000 layers, but there are 1 tensors"},
+};
+
+TEST(convert_refuses_broken_directories)
+{
+    for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) {
+        struct meter m;
+        struct geul_context *ctx = meter_context(&m);
+        size_t held = m.now;
+        char dir[600];
+        snprintf(dir, sizeof dir, "%s-%zu", test_scratch("broken"), i);
+        REQUIRE(geul_os_make_directory(ctx, dir) == GEUL_OK);
+        if (directories[i].config)
+            spill_text(dir, "config.json", directories[i].config);
+        if (directories[i].index)
+            spill_text(dir, "model.safetensors.index.json", directories[i].index);
+        struct bytes b = {0};
+        static const char header[] = "{\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
+        bytes_number(&b, sizeof header - 1, 8);
+        bytes_text(&b, header);
+        bytes_zeros(&b, 4);
+        char part[700];
+        snprintf(part, sizeof part, "%s/part.safetensors", dir);
+        CHECK(test_spill(part, b.data, b.size));
+        bytes_free(&b);
+        CHECK(geul_convert_hf(ctx, dir, test_scratch("out.gguf"), NULL) != GEUL_OK);
+        check_failure(ctx, &m, held, directories[i].message, directories[i].message);
+        geul_context_free(ctx);
+        remove_directory(dir);
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------------- memory -- */
+
+/* Converts and exports in a context whose n-th allocation fails; returns whether that was one too many. */
+static bool convert_with_failure(const char *dir, long n)
+{
+    const char *path = test_scratch("out.gguf"), *back = test_scratch("back");
+    struct test_allocator a = {.fail_at = n};
+    struct geul_context *ctx =
+        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
+    struct geul_convert_options o = {.type = GEUL_TYPE_Q8_0, .n_threads = 1};
+    struct geul_export_options e = {.n_threads = 1};
+    bool ok = ctx && geul_convert_hf(ctx, dir, path, &o) == GEUL_OK && geul_export_hf(ctx, path, back, &e) == GEUL_OK;
+    CHECK_MSG(!ctx || ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "allocation %ld: %s", n, geul_error(ctx));
+    geul_context_free(ctx);
+    CHECK_MSG(a.outstanding == 0, "allocation %ld left %ld blocks", n, a.outstanding);
+    return ok && a.calls < n;
+}
+
+TEST(convert_survives_every_failing_allocation)
+{
+    long n = 1;
+    while (!convert_with_failure(golden_dir("quantizable"), n))
+        REQUIRE(n++ < 20000);
+}
+
+/* The tokenizer's thousands of allocations are failed one by one in its own tests; here only some of them. */
+TEST(convert_survives_failing_allocations_with_a_tokenizer)
+{
+    long n = 1;
+    while (!convert_with_failure(golden_dir("full"), n)) {
+        n += n < 60 ? 1 : 37;
+        REQUIRE(n < 2000000);
+    }
+}
+
+TEST(npy_is_read_back)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *path = test_scratch("x.npy");
+    const float x[6] = {1, 2, 3, 4, 5, -6};
+    const int64_t shape[2] = {2, 3};
+    struct test_npy npy;
+    REQUIRE(geul_npy_write_f32(ctx, path, 2, shape, x) == GEUL_OK);
+    REQUIRE(test_npy_read(path, &npy));
+    CHECK(npy.n_dims == 2 && npy.shape[0] == 2 && npy.shape[1] == 3 && npy.f32 && memcmp(npy.f32, x, sizeof x) == 0);
+    test_npy_free(&npy);
+    struct geul_npy_writer *w = geul_npy_writer_new(ctx, path, 1, (const int64_t[]){4});
+    REQUIRE(w != NULL);
+    geul_npy_write_rows(w, x, 3);
+    CHECK(geul_npy_commit(w) == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
+}
