@@ -8,12 +8,12 @@ BENCH ?= --synthetic 1.3b:q8_0 -p 256 -n 32 -r 3
 
 MAKEFLAGS += --no-print-directory
 
-# $(call build,PRESET,FOLDER): configures when there is nothing to build with yet, then builds.
+# $(call build,PRESET,FOLDER[,TARGETS]): configures when there is nothing to build with yet, then builds.
 generator = $(if $(shell command -v ninja),Ninja,Unix Makefiles)
 define build
 	@test -f $(2)/build.ninja || test -f $(2)/Makefile || \
 	    { rm -f $(2)/CMakeCache.txt; cmake --preset $(1) -G "$(generator)" -Wno-dev; }
-	@cmake --build $(2) -j $(JOBS)
+	@cmake --build $(2) -j $(JOBS) $(if $(3),--target $(3))
 endef
 
 .PHONY: help setup run build test debug asan clang fuzz bench install format clean
@@ -34,7 +34,8 @@ help:
 setup:
 	@tools/setup
 
-run: build
+run: setup
+	$(call build,release,build,geul)
 	@tools/start $(MODEL)
 
 build: setup
