@@ -111,7 +111,9 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
             status = geul_source_append(ctx, list, &t);
     }
     json_decref(header);
-    return status == GEUL_OK ? check_overlap(ctx, name, list->items + first, list->count - first) : status;
+    if (status != GEUL_OK || list->count == first)
+        return status;
+    return check_overlap(ctx, name, list->items + first, list->count - first);
 }
 
 /* ------------------------------------------------------------------------------------------------------ writing -- */

@@ -97,6 +97,17 @@ TEST(safetensors_reads_holes_scalars_and_empty_tensors)
     bytes_free(&b);
 }
 
+TEST(safetensors_without_tensors)
+{
+    struct bytes b = make_file("{\"__metadata__\":{}}", 0);
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_source_list list = {0};
+    CHECK(geul_safetensors_read(ctx, "file", b.data, b.size, &list) == GEUL_OK && list.count == 0);
+    geul_source_free(ctx, &list);
+    geul_context_free(ctx);
+    bytes_free(&b);
+}
+
 TEST(safetensors_writer_round_trip)
 {
     struct geul_context *ctx = geul_context_new(NULL);

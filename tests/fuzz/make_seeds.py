@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Write the seeds of the fuzz targets for GGUF, safetensors and pickle: tests/fuzz/make_seeds.py (no packages needed).
+
+Each is a few hundred bytes, whole and honest; the fuzzer does the rest.
+"""
+import io
+import os
+import struct
+import zipfile
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seeds")
+
+
+def put(target, name, data):
+    os.makedirs(os.path.join(HERE, target), exist_ok=True)
+    with open(os.path.join(HERE, target, name), "wb") as f:
+        f.write(data)
+
+
+def text(s):
+    return struct.pack("<Q", len(s)) + s.encode()
+
+
+def gguf(version):
+    keys = [("general.alignment", 4, struct.pack("<I", 32)), ("u8", 0, b"\1"), ("i16", 3, b"\1\2"), ("f64", 12, b"\0" * 8),
+            ("b", 7, b"\1"), ("s", 8, text("글")), ("n", 9, struct.pack("<IQ3i", 5, 3, 1, -2, 3)),
+            ("t", 9, struct.pack("<IQ", 8, 2) + text("a") + text("bc"))]
+    tensors = [("x", (4, 2), 0, 0, 32), ("y", (32,), 8, 32, 34)]
+    b = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
+    for key, kind, value in keys:
+        b += text(key) + struct.pack("<I", kind) + value
+    for name, dims, kind, offset, _ in tensors:
+        b += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+    return b + b"\0" * (-len(b) % 32) + b"\1" * 66
+
+
+def safetensors():
+    head = ('{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},'
+            '"b":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}}').encode()
+    return struct.pack("<Q", len(head)) + head + b"\1" * 26
+
+
+def string(s):
+    return b"X" + struct.pack("<I", len(s)) + s.encode()
+
+
+def program():
+    storage = (b"(" + string("storage") + b"ctorch\nFloatStorage\nq\0" + string("0") + string("cpu") + b"K\x0ctQ")
+    tensor = (b"ctorch._utils\n_rebuild_tensor_v2\nq\1(" + storage + b"K\1K\2K\3\x86K\3K\1\x86\x89"
+              b"ccollections\nOrderedDict\n)RtR")
+    state = b"}" + string("_metadata") + b"h\2sb"
+    return (b"\x80\2ccollections\nOrderedDict\n)R(" + string("w") + tensor + b"u" + b"q\2" + state + b".")
+
+
+def archive():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as z:
+        for name, data in (("a/data.pkl", program()), ("a/byteorder", b"little"), ("a/data/0", b"\0" * 48)):
+            z.writestr(zipfile.ZipInfo(name), data)
+    return out.getvalue()
+
+
+put("fuzz_gguf", "version2", gguf(2))
+put("fuzz_gguf", "version3", gguf(3))
+put("fuzz_safetensors", "two", safetensors())
+put("fuzz_pickle", "program", program())
+put("fuzz_pickle", "archive", archive())
