@@ -6,7 +6,8 @@
 1. convert then export gives a directory that transformers loads with identical logits;
 2. the PyPI package gguf reads every key and tensor that geul writes, and its NumPy decoder gives the values that geul's
    export gives, for every type;
-3. a file that gguf's writer makes of a golden's tensors is exported by geul with every bit in place.
+3. a file that gguf's writer makes of a golden's tensors runs in geul with the logits of transformers (1e-4 of their
+   range), and is exported with every bit in place.
 
 Needs torch, transformers, safetensors, gguf and numpy (the environment of tests/golden/make.py, and gguf).
 """
@@ -97,6 +98,18 @@ def logits(folder):
     return model.eval()(input_ids=torch.arange(n)[None]).logits
 
 
+def check_runs(geul, name, file, folder, tmp):
+    """geul's own logits for the file, beside transformers' for the directory."""
+    theirs = logits(folder)[0].numpy()
+    out = f"{tmp}/{name}.npy"
+    ids = " ".join(str(i) for i in range(len(theirs)))
+    if run(geul, "logits", "-m", file, "--ids", ids, "-o", out):
+        mine = np.load(out)
+        worst = float(np.abs(mine - theirs).max() / (theirs.max() - theirs.min()))
+        print(f"  geul's logits differ by {worst:.1e} of their range")
+        check(worst <= 1e-4, f"{name}: geul's logits differ by {worst} of their range")
+
+
 def check_transformers(geul, name, folder, tmp):
     """convert and export in the type of the golden's own weights."""
     dtype = next(iter(weights(folder).values())).dtype
@@ -162,6 +175,7 @@ def check_gguf_writer(geul, name, folder, config, tmp):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+    check_runs(geul, name, file, folder, tmp)
     if not run(geul, "export", file, back):
         return
     b = as_gguf(back, heads)

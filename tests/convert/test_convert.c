@@ -200,7 +200,7 @@ TEST(export_gives_back_the_companions)
     REQUIRE(geul_convert_hf(ctx, golden_dir("full"), path, &o) == GEUL_OK);
     REQUIRE(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
     for (size_t i = 0; i < sizeof companions / sizeof *companions; i++) {
-        char a[600], b[600];
+        char a[700], b[700];
         size_t n = 0, m = 1;
         snprintf(a, sizeof a, "%s/%s", golden_dir("full"), companions[i]);
         snprintf(b, sizeof b, "%s/%s", back, companions[i]);
