@@ -114,8 +114,10 @@ bool geul_shape_matmul(struct geul_tensor *t)
         return refuse(t, "a (M, K) times (K, N) product needs the same K");
     if (!is_f32(a) || a->stride[1] != sizeof(float))
         return refuse(t, "the left side must be f32 with packed rows");
-    if (b->type == GEUL_TYPE_I32 || b->stride[0] != geul_type_bytes(b->type))
-        return refuse(t, "the right side must be the transpose of a weight with packed rows");
+    size_t element = geul_type_bytes(b->type);
+    bool plain = geul_type_block(b->type) == 1 && b->stride[1] == element;
+    if (b->type == GEUL_TYPE_I32 || (b->stride[0] != element && !plain))
+        return refuse(t, "the right side must have packed rows, or be the transpose of a weight that has");
     if (bias && (!is_f32(bias) || bias->n_dims != 1 || bias->shape[0] != b->shape[1]))
         return refuse(t, "the bias must be f32 and as long as a row of the result");
     return shaped(t, GEUL_TYPE_F32, 2, (int64_t[]){a->shape[0], b->shape[1]});

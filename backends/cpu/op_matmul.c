@@ -58,6 +58,12 @@ static size_t ceil_div(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
+/* At least one, so that a sum of no products is computed too. */
+static size_t k_blocks(const struct product *p)
+{
+    return p->k ? ceil_div(p->k, p->panel->k_block) : 1;
+}
+
 static size_t line(size_t bytes)
 {
     return (bytes + 63) & ~(size_t)63;
@@ -86,7 +92,7 @@ static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct 
     if (p.dot)
         return !p.dot->pack_x ||
                geul_mul_size(p.m, line(geul_cpu_packed_bytes(p.k, p.dot->k_step, p.dot->x_step)), bytes);
-    size_t tiles = ceil_div(p.m, (size_t)p.panel->nr) * ceil_div(p.k, p.panel->k_block), threads;
+    size_t tiles = ceil_div(p.m, (size_t)p.panel->nr) * k_blocks(&p), threads;
     return geul_mul_size(tiles, packed_x_bytes(p.panel), bytes) &&
            geul_mul_size((size_t)n_threads, thread_bytes(p.panel), &threads) && geul_add_size(*bytes, threads, bytes);
 }
@@ -125,7 +131,7 @@ static void pack_tokens(struct geul_cpu_run *run, const struct geul_tensor *a, c
 {
     const struct geul_cpu_panel *g = p->panel;
     size_t nr = (size_t)g->nr, tiles = ceil_div(p->m, nr), from, to;
-    geul_cpu_share(run, tiles * ceil_div(p->k, g->k_block), &from, &to);
+    geul_cpu_share(run, tiles * k_blocks(p), &from, &to);
     for (size_t i = from; i < to; i++) {
         size_t k0 = i / tiles * g->k_block, t0 = i % tiles * nr;
         size_t k = p->k - k0 < g->k_block ? p->k - k0 : g->k_block, tokens = p->m - t0 < nr ? p->m - t0 : nr;
@@ -162,7 +168,7 @@ static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, con
     const struct geul_cpu_panel *g = p->panel;
     const struct geul_tensor *b = t->src[1];
     const float *bias = t->n_src > 2 && t->src[2] ? t->src[2]->data : NULL;
-    size_t mr = (size_t)g->mr, tiles = ceil_div(p->m, (size_t)g->nr), blocks = ceil_div(p->k, g->k_block);
+    size_t mr = (size_t)g->mr, tiles = ceil_div(p->m, (size_t)g->nr), blocks = k_blocks(p);
     uint8_t *mine = run->scratch + tiles * blocks * packed_x_bytes(g) + (size_t)run->thread * thread_bytes(g);
     float *start = (float *)(mine + panel_bytes(g));
     float *spare = (float *)((uint8_t *)start + line(mr * sizeof(float)));
