@@ -30,10 +30,6 @@ static void collect(struct geul_graph *g, struct geul_tensor *newest)
         else if (t->input)
             g->leaves[--leaf] = t;
     }
-    for (int i = 0; i < g->n_nodes; i++)
-        g->nodes[i]->mark = (uint32_t)i;
-    for (int i = 0; i < g->n_leaves; i++)
-        g->leaves[i]->mark = (uint32_t)i;
 }
 
 struct geul_graph *geul_graph_new(struct geul_context *ctx, struct geul_tensor *const *outputs, int n_outputs)
@@ -44,6 +40,10 @@ struct geul_graph *geul_graph_new(struct geul_context *ctx, struct geul_tensor *
     for (int i = 0; i < n_outputs; i++) {
         if (!outputs[i]) {
             geul_fail(ctx, GEUL_ERROR_ARGUMENT, "output %d of the graph is missing", i);
+            return NULL;
+        }
+        if (outputs[i]->ctx != ctx) {
+            geul_fail(ctx, GEUL_ERROR_ARGUMENT, "output %s of the graph was made in another context", outputs[i]->name);
             return NULL;
         }
         outputs[i]->mark = NEEDED;

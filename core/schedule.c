@@ -475,11 +475,22 @@ static struct geul_schedule *new_schedule(const struct geul_runtime *rt, const s
     return ok ? s : NULL;
 }
 
+/* Every node and input gets its index as its mark. Another graph of the same context may share them, so this is done
+ * for each plan. */
+static void number(struct geul_graph *g)
+{
+    for (int i = 0; i < g->n_nodes; i++)
+        g->nodes[i]->mark = (uint32_t)i;
+    for (int i = 0; i < g->n_leaves; i++)
+        g->leaves[i]->mark = (uint32_t)i;
+}
+
 enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
 {
     rt->planned = NULL;
     if (!g)
         return GEUL_ERROR_ARGUMENT;
+    number(g);
     struct geul_schedule *s = new_schedule(rt, g);
     if (!s)
         return GEUL_ERROR_MEMORY;

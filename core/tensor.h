@@ -65,7 +65,7 @@ struct geul_tensor {
                                    dereference it */
     struct geul_context *ctx;
     struct geul_tensor *previous; /* the tensor made before this one in ctx */
-    uint32_t mark;                /* scratch of graph.c */
+    uint32_t mark;                /* scratch of graph.c; while planning, its index in the graph */
     bool input;                   /* a leaf whose place comes from planning and whose values come from the caller */
     bool output;                  /* values must survive until the run ends */
     char name[GEUL_MAX_NAME];

@@ -124,3 +124,92 @@ TEST(schedule_refuses_unplanned_graphs)
     geul_runtime_free(rt);
     geul_context_free(ctx);
 }
+
+/* A small graph planned after a larger one of the same context was made, and the other way round. */
+TEST(graphs_of_one_context_do_not_mix)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_runtime *rt = geul_runtime_new(ctx, &(struct geul_runtime_options){.n_threads = 1});
+    REQUIRE(rt);
+    CHECK_INT(geul_runtime_threads(rt), 1);
+    struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 8}, "x");
+    struct geul_tensor *big = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){64, 64}, "big");
+    for (int i = 0; i < 200; i++)
+        big = geul_add(ctx, big, big);
+    struct geul_tensor *twice = geul_add(ctx, x, x); /* needed again after the next result */
+    struct geul_tensor *y = geul_add(ctx, geul_add(ctx, twice, x), twice);
+    struct geul_graph *small = geul_graph_new(ctx, &y, 1);
+    struct geul_graph *large = geul_graph_new(ctx, (struct geul_tensor *[]){y, big}, 2);
+    REQUIRE(small && large);
+    for (int round = 0; round < 2; round++) {
+        struct geul_graph *g = round ? large : small;
+        float v[16], out[16];
+        for (int i = 0; i < 16; i++)
+            v[i] = (float)(i - round);
+        REQUIRE(geul_runtime_plan(rt, g) == GEUL_OK);
+        REQUIRE(geul_tensor_write(x, v, sizeof v) == GEUL_OK && geul_runtime_run(rt, g) == GEUL_OK);
+        REQUIRE(geul_tensor_read(y, out, sizeof out) == GEUL_OK);
+        for (int i = 0; i < 16; i++)
+            CHECK_MSG(out[i] == 5 * v[i], "round %d, element %d: %g", round, i, (double)out[i]);
+    }
+    geul_runtime_free(rt);
+    geul_context_free(ctx);
+}
+
+TEST(graph_refuses_outputs_of_another_context)
+{
+    struct geul_context *ctx = geul_context_new(NULL), *other = geul_context_new(NULL);
+    struct geul_tensor *x = geul_input(other, GEUL_TYPE_F32, 1, (int64_t[]){8}, "x");
+    struct geul_tensor *y = geul_add(other, x, x);
+    CHECK(geul_graph_new(ctx, &y, 1) == NULL);
+    CHECK_MSG(strstr(geul_error(ctx), "another context") != NULL, "%s", geul_error(ctx));
+    geul_context_free(other);
+    geul_context_free(ctx);
+}
+
+/* b (K, N) as it is written in a paper, and as the transpose of a weight; K of 0 is a sum of nothing. */
+TEST(matmul_takes_a_plain_right_side)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_runtime *rt = geul_runtime_new(ctx, &(struct geul_runtime_options){.n_threads = 2});
+    REQUIRE(rt);
+    static const int shapes[][3] = {{1, 5, 3}, {2, 1, 7}, {19, 33, 21}, {8, 0, 4}, {1, 0, 4}, {3, 4, 1}, {40, 0, 40}};
+    for (size_t c = 0; c < sizeof shapes / sizeof *shapes; c++) {
+        int m = shapes[c][0], k = shapes[c][1], n = shapes[c][2];
+        struct geul_tensor *a = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){m, k}, "a");
+        struct geul_tensor *b = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){k, n}, "b");
+        struct geul_tensor *w = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){n, k}, "w");
+        struct geul_tensor *y = geul_matmul(ctx, a, b), *z = geul_linear(ctx, a, w, NULL, false);
+        if (!CHECK_MSG(y && z, "%s", geul_error(ctx)))
+            break;
+        struct geul_graph *g = geul_graph_new(ctx, (struct geul_tensor *[]){y, z}, 2);
+        REQUIRE(g && geul_runtime_plan(rt, g) == GEUL_OK);
+        float va[19 * 33 + 8], vb[33 * 21 + 8], vw[33 * 21 + 8], out[2][1600];
+        for (int i = 0; i < m * k; i++)
+            va[i] = (float)(i % 7) - 3;
+        for (int i = 0; i < k * n; i++) {
+            vb[i] = (float)(i % 5) - 2;
+            vw[i % n * k + i / n] = vb[i];
+        }
+        memset(out, 0x7f, sizeof out);
+        size_t bytes = (size_t)(m * n) * sizeof(float);
+        REQUIRE(geul_tensor_write(a, va, (size_t)(m * k) * sizeof(float)) == GEUL_OK);
+        REQUIRE(geul_tensor_write(b, vb, (size_t)(k * n) * sizeof(float)) == GEUL_OK);
+        REQUIRE(geul_tensor_write(w, vw, (size_t)(k * n) * sizeof(float)) == GEUL_OK);
+        for (int i = 0; i < 2; i++) { /* what the memory of the results held before */
+            struct geul_tensor *t = i ? z : y;
+            REQUIRE(geul_tensor_write(t, out[i], bytes) == GEUL_OK);
+        }
+        REQUIRE(geul_runtime_run(rt, g) == GEUL_OK);
+        REQUIRE(geul_tensor_read(y, out[0], bytes) == GEUL_OK && geul_tensor_read(z, out[1], bytes) == GEUL_OK);
+        for (int i = 0; i < m * n; i++) {
+            float expected = 0; /* whole numbers: exact */
+            for (int j = 0; j < k; j++)
+                expected += va[i / n * k + j] * vb[j * n + i % n];
+            CHECK_MSG(out[0][i] == expected && out[1][i] == expected, "(%d, %d) x (%d, %d), element %d: %g, %g, not %g",
+                      m, k, k, n, i, (double)out[0][i], (double)out[1][i], (double)expected);
+        }
+    }
+    geul_runtime_free(rt);
+    geul_context_free(ctx);
+}
