@@ -52,7 +52,8 @@ struct geul_context;
 /* All fields may be zero. */
 struct geul_context_options {
     /* Lua's allocator contract: size 0 frees ptr and returns NULL; ptr NULL allocates; otherwise reallocates.
-     * NULL selects the C library. Must give memory aligned for any C type. */
+     * NULL selects the C library. Must give memory aligned for any C type. That of a model's context is called from the
+     * threads of its sessions too. */
     void *(*allocate)(void *user, void *ptr, size_t old_size, size_t size);
     void *allocate_user;
     /* Receives what the library would like a person to know. NULL: silence. text is one line without newline. */
@@ -132,7 +133,8 @@ GEUL_API struct geul_tensor *geul_gelu(struct geul_context *ctx, struct geul_ten
 /* Rows of x (…, C) to mean 0 and variance 1, then * weight (C) + bias (C). */
 GEUL_API struct geul_tensor *geul_layernorm(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *weight,
                                             struct geul_tensor *bias, float eps);
-/* a (M, K) times b (K, N): (M, N) in float32. b may be the transpose of a (N, K) weight of any type. */
+/* a (M, K) times b (K, N): (M, N) in float32. b is of a plain type, or the transpose of a (N, K) weight of
+ * any type. */
 GEUL_API struct geul_tensor *geul_matmul(struct geul_context *ctx, struct geul_tensor *a, struct geul_tensor *b);
 /* x (T, K) times transposed weight (N, K), plus bias (N) unless has_bias is false: (T, N). */
 GEUL_API struct geul_tensor *geul_linear(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *weight,

@@ -106,11 +106,12 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_cpu_s
                          "use smaller batches");
     if (all <= state->scratch_bytes)
         return GEUL_OK;
-    geul_free(ctx, state->scratch);
+    geul_free(state->own, state->scratch);
     state->scratch_bytes = 0;
-    state->scratch = geul_alloc(ctx, 1, all);
+    geul_error_clear(state->own);
+    state->scratch = geul_alloc(state->own, 1, all);
     if (!state->scratch)
-        return GEUL_ERROR_MEMORY;
+        return geul_fail_from(ctx, state->own);
     state->scratch_bytes = all;
     return GEUL_OK;
 }
@@ -196,12 +197,17 @@ struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads)
     struct geul_device *device = geul_alloc(ctx, 1, sizeof *device);
     struct geul_cpu_state *state = geul_alloc(ctx, 1, sizeof *state);
     const char *cap = geul_os_env("GEUL_CPU");
-    if (!device || !state || geul_cpu_choose(ctx, cap && cap[0] ? cap : NULL, &state->choice) != GEUL_OK) {
+    struct geul_context *own = geul_context_new_like(ctx);
+    if (!own)
+        geul_fail_memory(ctx, sizeof *state);
+    if (!device || !state || !own || geul_cpu_choose(ctx, cap && cap[0] ? cap : NULL, &state->choice) != GEUL_OK) {
+        geul_context_free(own);
         geul_free(ctx, state);
         geul_free(ctx, device);
         return NULL;
     }
     omp_init_lock(&state->turn);
+    state->own = own;
     state->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
     if (state->n_threads > MAX_THREADS)
         state->n_threads = MAX_THREADS;
@@ -217,7 +223,8 @@ void geul_cpu_close(struct geul_context *ctx, struct geul_device *device)
         return;
     struct geul_cpu_state *state = device->state;
     omp_destroy_lock(&state->turn);
-    geul_free(ctx, state->scratch);
+    geul_free(state->own, state->scratch);
+    geul_context_free(state->own);
     geul_free(ctx, state);
     geul_free(ctx, device);
 }

@@ -11,7 +11,8 @@
 struct geul_cpu_state {
     int n_threads;
     struct geul_cpu_choice choice;
-    uint8_t *scratch; /* grows with the graphs that were run */
+    struct geul_context *own; /* scratch comes from here: the contexts of runs may have other allocators */
+    uint8_t *scratch;         /* grows with the graphs that were run */
     size_t scratch_bytes;
     omp_lock_t turn; /* held during a run */
 };
