@@ -206,7 +206,7 @@ struct geul_generation {
     int seq; /* sequence of the session to continue */
     /* Whole code points as they become certain; false stops. May be NULL. */
     bool (*on_text)(void *user, const char *text, size_t length);
-    /* After each evaluated piece of the prompt; false stops. May be NULL. */
+    /* After each evaluated piece of the prompt; false stops with GEUL_ERROR_CANCELLED. May be NULL. */
     bool (*on_prompt)(void *user, int done, int total);
     void *user;
 };
@@ -221,7 +221,8 @@ struct geul_generation_result {
 };
 
 /* Continues prompt. The longest prefix of the prompt's tokens that the session already holds is not computed again.
- * result may be NULL. The session then holds the prompt and the continuation. */
+ * result may be NULL; on failure it is all zeros. The session then holds the prompt and the continuation, its last
+ * token perhaps not. */
 GEUL_API enum geul_status geul_generate(struct geul_session *s, const char *prompt, const struct geul_generation *how,
                                         struct geul_generation_result *result);
 /* The same for ids. */
@@ -234,7 +235,7 @@ struct geul_turn {
     const char *question;
     const char *answer; /* NULL for the turn that waits for its answer */
 };
-/* A prompt template: "koalpaca", "kullm", "kgoat", or a text holding {instruction} and, for finished turns, {output}
+/* A prompt template: "koalpaca", "kullm", "kgoat", or a text holding {instruction} and, behind it, {output}
  * (and {input} if it takes one). NULL when it holds no {instruction}. */
 struct geul_template;
 GEUL_API struct geul_template *geul_template_new(struct geul_context *ctx, const char *name_or_text);

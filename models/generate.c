@@ -217,6 +217,8 @@ enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, i
     struct geul_context *ctx = geul_session_context(s);
     const struct geul_model *m = geul_session_model(s);
     geul_error_clear(ctx);
+    if (result)
+        *result = (struct geul_generation_result){0};
     if (n < 1 || how->seq < 0 || how->seq >= geul_session_sequences(s))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                          "generation needs a prompt of at least one token and a sequence "
@@ -246,6 +248,8 @@ enum geul_status geul_generate(struct geul_session *s, const char *prompt, const
     struct geul_context *ctx = geul_session_context(s);
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(geul_session_model(s));
     geul_error_clear(ctx);
+    if (result)
+        *result = (struct geul_generation_result){0};
     if (!tok)
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "the model has no tokenizer: give it token ids");
     int32_t *ids;

@@ -160,8 +160,10 @@ TEST(generate_reuses_the_prefix_and_fills_the_context)
     char text[512] = "";
     while (strlen(text) < 480)
         strcat(text, "하늘은 왜 ");
-    enum geul_status status = geul_generate(e.session, text, &how, NULL);
+    memset(&a, 0x7f, sizeof a);
+    enum geul_status status = geul_generate(e.session, text, &how, &a);
     CHECK_INT(status, GEUL_ERROR_ARGUMENT);
+    CHECK(a.text == NULL && a.tokens == NULL); /* so that freeing a result is always right */
     CHECK(strstr(geul_error(e.ctx), "holds 48") != NULL);
     how.max_tokens = 4;
     REQUIRE(geul_generate(e.session, "", &how, &a) == GEUL_OK); /* begins after an end token */
@@ -270,6 +272,58 @@ TEST(generate_in_threads_on_one_model)
     }
     free(alone);
     engine_close(&e);
+}
+
+/* Hands out memory with its own mark in front, and counts what comes back with another's. */
+struct marking {
+    uint64_t mark;
+    long outstanding, strangers;
+};
+
+static void *allocate_marked(void *user, void *ptr, size_t old_size, size_t size)
+{
+    struct marking *m = user;
+    uint64_t *old = ptr ? (uint64_t *)ptr - 2 : NULL;
+    uint64_t *raw = size ? malloc(size + 16) : NULL;
+    if (old)
+        m->strangers += *old != m->mark;
+    if (raw) {
+        *raw = m->mark;
+        if (old)
+            memcpy(raw + 2, ptr, old_size < size ? old_size : size);
+    }
+    m->outstanding += (raw != NULL) - (old != NULL && (raw || size == 0));
+    if (raw || size == 0)
+        free(old);
+    return raw ? raw + 2 : NULL;
+}
+
+/* A model and two sessions, each on a context with an allocator of its own: memory goes back where it came from. */
+TEST(generate_returns_memory_to_its_own_allocator)
+{
+    struct marking marks[3] = {{.mark = 1}, {.mark = 2}, {.mark = 3}};
+    struct geul_context *ctx[3];
+    for (int i = 0; i < 3; i++)
+        REQUIRE((ctx[i] = geul_context_new(
+                     &(struct geul_context_options){.allocate = allocate_marked, .allocate_user = &marks[i]})));
+    struct geul_model *model = geul_model_load(ctx[0], mini(), &(struct geul_model_options){.n_threads = 1});
+    REQUIRE(model);
+    struct geul_session *s[2];
+    for (int i = 0; i < 2; i++)
+        REQUIRE((s[i] = geul_session_new(ctx[i + 1], model, &(struct geul_session_options){.n_context = 64})));
+    struct geul_generation how = {.max_tokens = 2};
+    CHECK_INT(geul_generate(s[0], "안녕", &how, NULL), GEUL_OK);
+    CHECK_INT(geul_generate(s[1], "안녕하세요 오늘은 날씨가 참 좋습니다", &how, NULL), GEUL_OK);
+    for (int i = 0; i < 2; i++) {
+        geul_session_free(s[i]);
+        geul_context_free(ctx[i + 1]);
+        CHECK_INT(marks[i + 1].outstanding, 0);
+    }
+    geul_model_free(model);
+    geul_context_free(ctx[0]);
+    CHECK_INT(marks[0].outstanding, 0);
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(marks[i].strangers, 0);
 }
 
 /* Load, tokenize, generate 4 tokens with an allocator that fails at call fail_at. */
