@@ -32,7 +32,7 @@ static enum geul_status io_failed(struct geul_context *ctx, const char *doing, c
 enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map)
 {
     *map = (struct geul_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a pipe's writer */
     if (fd < 0)
         return io_failed(ctx, "open", path);
     struct stat st;

@@ -4,6 +4,9 @@
 #include "tests/harness.h"
 #include "tests/hostile.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 /* --------------------------------------------------------------------------------------------- hand-made files -- */
 
 static void head(struct bytes *b, uint32_t version, uint64_t n_tensors, uint64_t n_keys)
@@ -329,6 +332,12 @@ TEST(gguf_missing_file_and_directory)
     geul_error_clear(ctx);
     CHECK(geul_gguf_open(ctx, "/tmp") == NULL);
     check_failure(ctx, &m, held, "directory", "directory");
+    geul_error_clear(ctx);
+    const char *pipe = test_scratch("pipe.gguf"); /* nobody writes to it: opening it must not wait */
+    REQUIRE(mkfifo(pipe, 0600) == 0);
+    alarm(20);
+    CHECK(geul_gguf_open(ctx, pipe) == NULL);
+    check_failure(ctx, &m, held, "pipe", "pipe");
     geul_context_free(ctx);
 }
 
