@@ -80,9 +80,11 @@ struct geul_sampler *geul_sampler_new(struct geul_context *ctx, const struct geu
 {
     struct geul_sampling how = sampling ? *sampling : geul_sampling_default();
     if (n_vocab < 1 || n_allowed < 1 || n_allowed > n_vocab || how.top_k < 0 || how.penalty_last_n < -1 ||
-        !(how.repeat_penalty > 0) || !(how.top_p >= 0) || !(how.typical_p >= 0) || !(how.min_p >= 0)) {
+        !(how.repeat_penalty > 0) || !isfinite(how.repeat_penalty) || !isfinite(how.presence_penalty) ||
+        !isfinite(how.frequency_penalty) || !(how.top_p >= 0) || !(how.typical_p >= 0) || !(how.min_p >= 0)) {
         geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                  "sampling needs top-k >= 0, top-p, min-p, typical-p >= 0, a repeat penalty > 0 and a vocabulary");
+                  "sampling needs top-k >= 0, top-p, min-p, typical-p >= 0, a repeat penalty > 0, finite penalties and "
+                  "a vocabulary");
         return NULL;
     }
     struct geul_sampler *s = geul_alloc(ctx, 1, sizeof *s);
@@ -241,14 +243,13 @@ static int gather(struct geul_sampler *s, const float *logits)
     int n = 0;
     for (int id = 0; id < s->n_allowed; id++) {
         float l = logits[id];
-        if (!isfinite(l))
-            continue;
         int count = s->counts[id];
         if (count > 0) {
             l = l > 0 ? l / how->repeat_penalty : l * how->repeat_penalty;
             l -= how->presence_penalty + how->frequency_penalty * (float)count;
         }
-        s->candidates[n++] = (struct candidate){id, l, 0};
+        if (isfinite(l))
+            s->candidates[n++] = (struct candidate){id, l, 0};
     }
     return n;
 }

@@ -152,3 +152,35 @@ TEST(sampler_never_chooses_padding_or_what_is_not_finite)
     CHECK(geul_error(ctx)[0] != '\0');
     geul_context_free(ctx);
 }
+
+TEST(sampler_survives_penalties_without_bounds)
+{
+    float logits[V] = {0, 3e38f, -3e38f, 1, 2, 3};
+    struct geul_context *ctx = geul_context_new(NULL);
+    const float odd[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3; i++)
+        for (int which = 0; which < 3; which++) {
+            struct geul_sampling how = pure();
+            float *const fields[] = {&how.repeat_penalty, &how.presence_penalty, &how.frequency_penalty};
+            *fields[which] = odd[i];
+            struct geul_sampler *s = geul_sampler_new(ctx, &how, V, V);
+            CHECK_MSG(!s && geul_error(ctx)[0], "field %d takes %g", which, (double)odd[i]);
+            geul_sampler_free(s);
+            geul_error_clear(ctx);
+        }
+    /* Penalties that leave the range of a float put a token out of the question. */
+    struct geul_sampling how = pure();
+    how.typical_p = 0.9f;
+    how.repeat_penalty = 3e38f;
+    how.frequency_penalty = 3e38f;
+    how.penalty_last_n = -1;
+    struct geul_sampler *s = geul_sampler_new(ctx, &how, V, V);
+    REQUIRE(s);
+    for (int i = 0; i < 200; i++) {
+        int32_t id = geul_sampler_next(s, logits);
+        CHECK(id >= -1 && id < V);
+        geul_sampler_accept(s, 2);
+    }
+    geul_sampler_free(s);
+    geul_context_free(ctx);
+}
