@@ -58,6 +58,9 @@ TEST(template_stops_and_refusals)
             CHECK_STR(stops[0], cases[i].stop);
         geul_template_free(t);
     }
+    CHECK(geul_template_new(ctx, "{output} {instruction}") == NULL); /* the prompt would not hold the question */
+    CHECK(strstr(geul_error(ctx), "{instruction}") != NULL);
+    geul_error_clear(ctx);
     CHECK(geul_template_new(ctx, "alpaca") == NULL);
     CHECK(strstr(geul_error(ctx), "koalpaca") != NULL);
     geul_context_free(ctx);
