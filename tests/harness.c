@@ -507,8 +507,9 @@ static int run_test(const struct test *t, bool verbose)
     const char *why = pid > 0 ? why_failed(status, text, sizeof text) : "cannot fork";
     int result = why ? FAILED : outcome->skipped ? SKIPPED : PASSED;
     static const char *const words[] = {"ok  ", "FAIL", "skip"};
-    const char *file = strstr(t->file, "tests/");
-    printf("%s  %-48s %7.0f ms  %s\n", words[result], t->name, 1e3 * (now() - start), file ? file : t->file);
+    size_t root = strlen(GEUL_SOURCE_DIR);
+    const char *file = strncmp(t->file, GEUL_SOURCE_DIR "/", root + 1) == 0 ? t->file + root + 1 : t->file;
+    printf("%s  %-48s %7.0f ms  %s\n", words[result], t->name, 1e3 * (now() - start), file);
     if (why)
         printf("      %s\n", why);
     if (why && outcome->seeded)

@@ -126,7 +126,7 @@ static const struct {
 } commands[] = {
     {"/help", "", "shows this list", do_help},
     {"/reset", "", "forgets the conversation", do_reset},
-    {"/system", "[TEXT]", "shows or sets a text that stands before the conversation; - removes it", do_system},
+    {"/system", "[TEXT]", "shows or sets the text before the conversation, - for none", do_system},
     {"/retry", "", "answers the last question again", do_retry},
     {"/undo", "", "takes the last question and its answer back", do_undo},
     {"/save", "FILE", "writes the conversation as JSON", do_save},

@@ -163,6 +163,22 @@ static void load_history(struct geul_chat_line *l)
     fclose(f);
 }
 
+/* Home, End, Delete and Ctrl with an arrow as the usual terminals send them, whatever TERM promises: over ssh and
+ * inside tmux it is often the name of another terminal. */
+static void bind_keys(EditLine *editor)
+{
+    static const struct {
+        const wchar_t *keys, *command;
+    } bindings[] = {
+        {L"\\e[H", L"ed-move-to-beg"},  {L"\\eOH", L"ed-move-to-beg"},  {L"\\e[1~", L"ed-move-to-beg"},
+        {L"\\e[7~", L"ed-move-to-beg"}, {L"\\e[F", L"ed-move-to-end"},  {L"\\eOF", L"ed-move-to-end"},
+        {L"\\e[4~", L"ed-move-to-end"}, {L"\\e[8~", L"ed-move-to-end"}, {L"\\e[3~", L"ed-delete-next-char"},
+        {L"\\e[1;5D", L"ed-prev-word"}, {L"\\e[1;5C", L"em-next-word"},
+    };
+    for (size_t i = 0; i < sizeof bindings / sizeof *bindings; i++)
+        el_wset(editor, EL_BIND, bindings[i].keys, bindings[i].command, NULL);
+}
+
 /* Makes the editor; on failure the plain reading of lines remains. */
 static void start_editor(struct geul_chat_line *l, struct geul_context *ctx)
 {
@@ -180,6 +196,7 @@ static void start_editor(struct geul_chat_line *l, struct geul_context *ctx)
     el_wset(l->editor, EL_GETCFN, read_character);
     el_wset(l->editor, EL_HIST, history_w, l->history);
     el_wset(l->editor, EL_SIGNAL, 0);
+    bind_keys(l->editor);
     el_source(l->editor, NULL);
     l->history_path = geul_path_state(ctx, "history");
     geul_error_clear(ctx); /* without a place for it there is no history */

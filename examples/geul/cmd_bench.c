@@ -47,8 +47,8 @@ static const struct geul_command_help help = {
     .usage = "-m FILE | --synthetic SIZE:TYPE [options]",
     .summary = "measure speed and memory beside the machine's own ceilings",
     .about =
-        "The ceilings are measured in the same run with the same threads: how fast memory can be read, and how many\n"
-        "multiply-adds the instructions in use can do. A prompt is compared with the arithmetic of its weights' type,\n"
+        "The ceilings are measured in the same run with the same threads: how fast memory can be read, and how many "
+        "multiply-adds the instructions in use can do. A prompt is compared with the arithmetic of its weights' type, "
         "generation with reading all weights once per token.",
     .example = "geul bench --synthetic 1.3b:q8_0 -p 256 -n 32 -r 3\n"
                "geul bench -m polyglot.gguf --json",

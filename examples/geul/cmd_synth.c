@@ -28,7 +28,7 @@ static const struct geul_command_help help = {
     .name = "synth",
     .usage = "SIZE:TYPE -o FILE [options]",
     .summary = "make a GGUF file with random weights, for measuring a machine without a download",
-    .about = "SIZE is 1.3b, 3.8b, 5.8b, 12.8b (Polyglot-Ko's shapes) or a Hugging Face config.json; TYPE is f32, f16,\n"
+    .about = "SIZE is 1.3b, 3.8b, 5.8b, 12.8b (Polyglot-Ko's shapes) or a Hugging Face config.json; TYPE is f32, f16, "
              "bf16, q8_0 or q4_0. The file has no tokenizer and what it writes has no sense.",
     .example = "geul synth 1.3b:q8_0 -o random-1.3b.gguf",
     .options = options,

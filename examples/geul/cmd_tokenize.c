@@ -38,7 +38,8 @@ static const struct geul_command_help help = {
     .usage = "-m FILE [-p TEXT] [options]",
     .summary = "text to token ids and back: one line of ids per line of text",
     .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
-               "geul tokenize -m polyglot-ko-1.3b < corpus.txt | geul tokenize -m polyglot-ko-1.3b --decode",
+               "geul tokenize -m polyglot-ko-1.3b < corpus.txt > ids.txt\n"
+               "geul tokenize -m polyglot-ko-1.3b --decode < ids.txt",
     .options = options,
 };
 

@@ -61,7 +61,9 @@ int main(int argc, char **argv)
     if (strcmp(word, "--version") == 0) {
         printf("geul %s\n", geul_version());
         code = 0;
-    } else if (strcmp(word, "help") == 0 && argc > 2 && find_command(argv[2]) >= 0) {
+    } else if (strcmp(word, "help") == 0 && argc > 2 && argv[2][0] != '-' && find_command(argv[2]) < 0) {
+        code = unknown_command(argv[2]);
+    } else if (strcmp(word, "help") == 0 && argc > 2 && argv[2][0] != '-') {
         geul_report_begin(argv[2]);
         code = commands[find_command(argv[2])].run(2, help);
     } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {

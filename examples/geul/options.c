@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 28, HELP_WIDTH = 100, NAMES_MAX = 128 };
+enum { HELP_COLUMN = 28, LIST_COLUMN = 33, HELP_WIDTH = 79, NAMES_MAX = 128 };
 
 static const struct geul_option help_rows[] = {
     {GEUL_OPTION_FLAG, "-h, --help", NULL, 0, "show this help", 0, 0, NULL, NULL, false}, {.kind = GEUL_OPTION_END}};
@@ -245,6 +245,25 @@ bool geul_option_set(const struct geul_option *rows, void *settings, const char 
     return store(o, name, value, field) == 0;
 }
 
+/* Prints text in lines of HELP_WIDTH that begin at column `indent`; the first one continues at column `at`. */
+static void print_wrapped(const char *text, int at, int indent)
+{
+    printf("%*s", indent > at ? indent - at : 0, "");
+    int first = at > indent ? at : indent;
+    at = first;
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+        if (at + 1 + n > HELP_WIDTH && at > first) {
+            printf("\n%*s", indent, "");
+            at = first = indent;
+        }
+        printf("%s%.*s", at > first ? " " : "", n, text);
+        at += n + (at > first);
+        text += n + (text[n] == ' ');
+    }
+    putchar('\n');
+}
+
 void geul_option_list(const struct geul_option *rows, const void *settings)
 {
     for (; rows->kind != GEUL_OPTION_END; rows++) {
@@ -256,26 +275,9 @@ void geul_option_list(const struct geul_option *rows, const void *settings)
         const char *name = strstr(rows->names, "--");
         value_text(rows, (const char *)settings + rows->offset, value, sizeof value);
         int length = name ? (int)strcspn(name + 2, ",") : 0;
-        printf("  %-18.*s %-11s %s\n", length, name ? name + 2 : "", value, rows->help);
+        int at = printf("  %-18.*s %-11s ", length, name ? name + 2 : "", value);
+        print_wrapped(rows->help, at, LIST_COLUMN);
     }
-}
-
-/* Prints text in lines of HELP_WIDTH; the first one continues at column `at`, the others begin at HELP_COLUMN. */
-static void print_wrapped(const char *text, int at)
-{
-    printf("%*s", HELP_COLUMN - at, "");
-    at = HELP_COLUMN;
-    while (*text) {
-        int n = (int)strcspn(text, " ");
-        if (at + n > HELP_WIDTH && at > HELP_COLUMN) {
-            printf("\n%*s", HELP_COLUMN, "");
-            at = HELP_COLUMN;
-        }
-        printf("%s%.*s", at > HELP_COLUMN ? " " : "", n, text);
-        at += n + (at > HELP_COLUMN);
-        text += n + (text[n] == ' ');
-    }
-    putchar('\n');
 }
 
 static void print_rows(const struct geul_option *rows, const char *settings)
@@ -296,7 +298,7 @@ static void print_rows(const struct geul_option *rows, const char *settings)
             putchar('\n');
             at = 0;
         }
-        print_wrapped(line, at);
+        print_wrapped(line, at, HELP_COLUMN);
     }
 }
 
@@ -312,8 +314,13 @@ static void print_indented(const char *text)
 
 static void print_help(const struct geul_command_help *help, const char *settings)
 {
-    printf("geul %s: %s\n\n  geul %s %s\n\n%s%sOptions:\n", help->name, help->summary, help->name, help->usage,
-           help->about ? help->about : "", help->about ? "\n\n" : "");
+    print_wrapped(help->summary, printf("geul %s: ", help->name), 0);
+    printf("\n  geul %s %s\n\n", help->name, help->usage);
+    if (help->about) {
+        print_wrapped(help->about, 0, 0);
+        putchar('\n');
+    }
+    printf("Options:\n");
     print_rows(help->options, settings);
     print_rows(help_rows, settings);
     printf("\nExample:\n");

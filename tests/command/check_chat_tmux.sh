@@ -50,6 +50,11 @@ expect "backspace over wide characters" "^> /system 가라 *$"
 key Left Left
 text "힣"
 expect "insertion before wide characters" "^> /system 힣가라 *$"
+key End BSpace
+expect "End" "^> /system 힣가 *$"
+tm send-keys -t chat -H 1b 5b 38 7e # End as rxvt sends it, whatever TERM says
+text "라"
+expect "another terminal's End" "^> /system 힣가라 *$"
 key Enter
 expect "the system text is set" "stands before the conversation"
 text "/system"

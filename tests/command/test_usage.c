@@ -5,6 +5,15 @@ static const char *const commands[] = {"complete", "chat",   "tokenize", "logits
                                        "convert",  "export", "synth",    "bench"};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
+/* Columns that a line takes on a terminal; Hangul takes two. */
+static int columns(const char *line, const char *end)
+{
+    int n = 0;
+    for (; line < end; line++)
+        n += ((unsigned char)*line & 0xc0) == 0x80 ? 0 : (unsigned char)*line >= 0xe1 ? 2 : 1;
+    return n;
+}
+
 TEST(command_help)
 {
     struct test_run r = GEUL("--help");
@@ -32,6 +41,9 @@ TEST(command_help_of_subcommands)
         CHECK_MSG(strstr(r.out, "Example:\n  "), "%s --help has no example", commands[i]);
         CHECK_MSG(strstr(r.out, "--help"), "%s --help does not name itself", commands[i]);
         CHECK_MSG(strcmp(commands[i], "chat") == 0 || strstr(r.out, "--json"), "%s has no --json", commands[i]);
+        for (const char *line = r.out, *end; (end = strchr(line, '\n')); line = end + 1)
+            CHECK_MSG(columns(line, end) < 80, "%s --help: too wide for a terminal: %.*s", commands[i],
+                      (int)(end - line), line);
         struct test_run other = GEUL("help", commands[i]);
         CHECK_STR(other.out, r.out);
         test_run_free(&other);
@@ -42,6 +54,7 @@ TEST(command_help_of_subcommands)
 TEST(command_wrong_usage)
 {
     fixture_fails(GEUL("complet"), 2, "geul: ", "did you mean \"complete\"");
+    fixture_fails(GEUL("help", "complet"), 2, "geul: ", "did you mean \"complete\"");
     fixture_fails(GEUL("--json"), 2, "geul: ", "--json");
     for (int i = 0; i < N_COMMANDS; i++) {
         char begins[64];
