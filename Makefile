@@ -61,8 +61,10 @@ fuzz: setup
 bench: build
 	build/geul bench $(BENCH)
 
+# Programs find the new library at once only when the loader's cache knows it.
 install: build
 	DESTDIR=$(DESTDIR) cmake --install build --prefix $(PREFIX)
+	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ! command -v ldconfig >/dev/null || ldconfig
 
 format:
 	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
