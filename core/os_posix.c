@@ -278,6 +278,22 @@ uint64_t geul_os_peak_rss(void)
 #endif
 }
 
+void geul_os_memory(size_t *available, size_t *total)
+{
+    char line[128];
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    *available = 0;
+    *total = pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
+    FILE *f = fopen("/proc/meminfo", "re"); /* sysconf() does not count what the page cache would give back */
+    while (f && fgets(line, sizeof line, f)) {
+        unsigned long long kb;
+        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
+            *available = (size_t)kb * 1024;
+    }
+    if (f)
+        fclose(f);
+}
+
 uint64_t geul_os_entropy(void)
 {
     uint64_t bits = 0;

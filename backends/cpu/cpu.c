@@ -13,7 +13,7 @@ enum { MAX_THREADS = 1024 };
 static void cpu_memory(struct geul_device *device, size_t *free_bytes, size_t *total_bytes)
 {
     (void)device;
-    *free_bytes = *total_bytes = 0; /* the operating system's business */
+    geul_os_memory(free_bytes, total_bytes);
 }
 
 static enum geul_status cpu_buffer_new(struct geul_context *ctx, struct geul_device *device, size_t size,
