@@ -46,8 +46,7 @@ static bool span(const struct geul_tensor *t, size_t *bytes)
     size_t total = geul_type_bytes(t->type);
     for (int i = 0; i < t->n_dims; i++) {
         int64_t steps = t->shape[i];
-        /* One dimension of a block type counts blocks; wherever a transpose moved it, its stride is a block's. */
-        if (geul_type_block(t->type) > 1 && t->stride[i] == geul_type_bytes(t->type))
+        if (i == t->block_dim)
             steps /= geul_type_block(t->type);
         size_t reach;
         if (steps == 0)
@@ -71,7 +70,7 @@ bool geul_shape_view(struct geul_tensor *t)
 bool geul_shape_cont(struct geul_tensor *t)
 {
     const struct geul_tensor *x = t->src[0];
-    if (geul_type_block(x->type) > 1 && x->stride[x->n_dims - 1] != geul_type_bytes(x->type))
+    if (geul_type_block(x->type) > 1 && x->block_dim != x->n_dims - 1)
         return refuse(t, "blocks cannot be copied across their rows");
     if (x->type == GEUL_TYPE_I32)
         return refuse(t, "only numbers with a float value can be copied");
@@ -115,8 +114,9 @@ bool geul_shape_matmul(struct geul_tensor *t)
     if (!is_f32(a) || a->stride[1] != sizeof(float))
         return refuse(t, "the left side must be f32 with packed rows");
     size_t element = geul_type_bytes(b->type);
-    bool plain = geul_type_block(b->type) == 1 && b->stride[1] == element;
-    if (b->type == GEUL_TYPE_I32 || (b->stride[0] != element && !plain))
+    bool plain = geul_type_block(b->type) == 1 && (b->stride[0] == element || b->stride[1] == element);
+    bool turned = b->block_dim == 0 && b->stride[0] == element;
+    if (b->type == GEUL_TYPE_I32 || (!plain && !turned))
         return refuse(t, "the right side must have packed rows, or be the transpose of a weight that has");
     if (bias && (!is_f32(bias) || bias->n_dims != 1 || bias->shape[0] != b->shape[1]))
         return refuse(t, "the bias must be f32 and as long as a row of the result");
@@ -193,7 +193,9 @@ bool geul_layout_fits(const struct geul_tensor *t)
         const struct geul_tensor *s = t->src[i];
         if (!s)
             continue;
-        if (layout == GEUL_LAYOUT_ROWS && s->stride[s->n_dims - 1] != geul_type_bytes(s->type))
+        bool rows = s->stride[s->n_dims - 1] == geul_type_bytes(s->type) &&
+                    (geul_type_block(s->type) == 1 || s->block_dim == s->n_dims - 1);
+        if (layout == GEUL_LAYOUT_ROWS && !rows)
             return false;
         if (layout == GEUL_LAYOUT_DENSE && !geul_is_contiguous(s))
             return false;

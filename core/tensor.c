@@ -80,10 +80,13 @@ void geul_set_contiguous(struct geul_tensor *t)
         t->stride[i] = contiguous_stride(t, i);
     for (int i = t->n_dims; i < GEUL_MAX_DIMS; i++)
         t->shape[i] = 1;
+    t->block_dim = t->n_dims - 1;
 }
 
 bool geul_is_contiguous(const struct geul_tensor *t)
 {
+    if (types[t->type].block > 1 && t->block_dim != t->n_dims - 1)
+        return false;
     for (int i = 0; i < t->n_dims; i++)
         if (t->shape[i] != 1 && t->stride[i] != contiguous_stride(t, i))
             return false;
@@ -252,9 +255,15 @@ struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct 
     return info->shape(t) ? t : NULL;
 }
 
-/* A view of t with the given shape and strides, offset bytes from t's first element. */
+/* Elements of dimension dim that cannot be parted. */
+static int64_t unit_of(const struct geul_tensor *t, int dim)
+{
+    return dim == t->block_dim ? types[t->type].block : 1;
+}
+
+/* A view of t with the given shape and strides (NULL: contiguous), offset bytes from t's first element. */
 static struct geul_tensor *view(struct geul_context *ctx, struct geul_tensor *t, int n_dims, const int64_t *shape,
-                                const size_t *stride, size_t offset)
+                                const size_t *stride, int block_dim, size_t offset)
 {
     struct geul_tensor *v = new_tensor(ctx, t->name);
     if (!v)
@@ -267,10 +276,12 @@ static struct geul_tensor *view(struct geul_context *ctx, struct geul_tensor *t,
     v->n_dims = n_dims;
     for (int i = 0; i < GEUL_MAX_DIMS; i++)
         v->shape[i] = i < n_dims ? shape[i] : 1;
-    if (stride)
+    if (stride) {
         memcpy(v->stride, stride, (size_t)n_dims * sizeof *stride);
-    else
+        v->block_dim = block_dim;
+    } else {
         geul_set_contiguous(v);
+    }
     return geul_op_info(GEUL_OP_VIEW)->shape(v) ? v : NULL;
 }
 
@@ -292,7 +303,7 @@ struct geul_tensor *geul_reshape(struct geul_context *ctx, struct geul_tensor *t
         return refuse_view(ctx, t, "only contiguous tensors can be reshaped; use geul_contiguous() first");
     if (!geul_shape_bytes(t->type, n_dims, shape, &bytes) || bytes != geul_tensor_bytes(t))
         return refuse_view(ctx, t, "the new shape does not hold the same elements");
-    return view(ctx, t, n_dims, shape, NULL, 0);
+    return view(ctx, t, n_dims, shape, NULL, 0, 0);
 }
 
 struct geul_tensor *geul_narrow(struct geul_context *ctx, struct geul_tensor *t, int dim, int64_t start, int64_t length)
@@ -301,13 +312,13 @@ struct geul_tensor *geul_narrow(struct geul_context *ctx, struct geul_tensor *t,
         return NULL;
     if (dim < 0 || dim >= t->n_dims || start < 0 || length < 0 || start > t->shape[dim] - length)
         return refuse_view(ctx, t, "the range to narrow to lies outside");
-    int64_t unit = dim == t->n_dims - 1 ? types[t->type].block : 1;
+    int64_t unit = unit_of(t, dim);
     if (start % unit || length % unit)
         return refuse_view(ctx, t, "a range must begin and end at a block");
     int64_t shape[GEUL_MAX_DIMS];
     memcpy(shape, t->shape, sizeof shape);
     shape[dim] = length;
-    return view(ctx, t, t->n_dims, shape, t->stride, (size_t)(start / unit) * t->stride[dim]);
+    return view(ctx, t, t->n_dims, shape, t->stride, t->block_dim, (size_t)(start / unit) * t->stride[dim]);
 }
 
 struct geul_tensor *geul_split_last(struct geul_context *ctx, struct geul_tensor *t, int64_t n)
@@ -315,7 +326,8 @@ struct geul_tensor *geul_split_last(struct geul_context *ctx, struct geul_tensor
     if (!t)
         return NULL;
     int last = t->n_dims - 1;
-    if (t->n_dims == GEUL_MAX_DIMS || n < 1 || t->shape[last] % n || t->shape[last] / n % types[t->type].block)
+    int64_t unit = unit_of(t, last);
+    if (t->n_dims == GEUL_MAX_DIMS || n < 1 || t->shape[last] % n || t->shape[last] / n % unit)
         return refuse_view(ctx, t, "the last dimension cannot be split like this");
     int64_t shape[GEUL_MAX_DIMS] = {0};
     size_t stride[GEUL_MAX_DIMS] = {0};
@@ -324,8 +336,8 @@ struct geul_tensor *geul_split_last(struct geul_context *ctx, struct geul_tensor
     shape[last] = n;
     shape[last + 1] = t->shape[last] / n;
     stride[last + 1] = t->stride[last];
-    stride[last] = (size_t)(shape[last + 1] / types[t->type].block) * t->stride[last];
-    return view(ctx, t, t->n_dims + 1, shape, stride, 0);
+    stride[last] = (size_t)(shape[last + 1] / unit) * t->stride[last];
+    return view(ctx, t, t->n_dims + 1, shape, stride, t->block_dim + (t->block_dim == last), 0);
 }
 
 struct geul_tensor *geul_transpose(struct geul_context *ctx, struct geul_tensor *t, int dim0, int dim1)
@@ -340,7 +352,8 @@ struct geul_tensor *geul_transpose(struct geul_context *ctx, struct geul_tensor 
     memcpy(stride, t->stride, sizeof stride);
     shape[dim0] = t->shape[dim1], shape[dim1] = t->shape[dim0];
     stride[dim0] = t->stride[dim1], stride[dim1] = t->stride[dim0];
-    return view(ctx, t, t->n_dims, shape, stride, 0);
+    int block_dim = t->block_dim == dim0 ? dim1 : t->block_dim == dim1 ? dim0 : t->block_dim;
+    return view(ctx, t, t->n_dims, shape, stride, block_dim, 0);
 }
 
 /* ----------------------------------------------------------------------------------------------------- builders -- */

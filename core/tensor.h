@@ -56,8 +56,9 @@ struct geul_tensor {
     int n_dims;
     int n_src;
     int64_t shape[GEUL_MAX_DIMS]; /* shape[0] outermost; unused dimensions are 1 */
-    size_t stride[GEUL_MAX_DIMS]; /* bytes from one index to the next; for the last dimension of a block type, bytes
+    size_t stride[GEUL_MAX_DIMS]; /* bytes from one index to the next; for block_dim of a block type, bytes
                                      per BLOCK */
+    int block_dim; /* the dimension that the blocks of a block type lie along: the last, until a transpose moves it */
     struct geul_tensor *src[GEUL_MAX_SRC];
     union geul_op_params params;
     struct geul_buffer *buffer; /* where the values are; NULL before planning */
