@@ -13,8 +13,7 @@ struct geul_map {
 /* Maps path for reading. Fails with a message naming path. */
 enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map);
 void geul_os_unmap(struct geul_map *map);
-/* Hints that [data, data+size) of a mapping will be read soon / will not be needed again. */
-void geul_os_map_will_need(const void *data, size_t size);
+/* Hints that [data, data+size) of a mapping will not be needed again. */
 void geul_os_map_done_with(const void *data, size_t size);
 
 /* Whether path names something that exists (of any kind). */

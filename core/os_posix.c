@@ -60,25 +60,12 @@ void geul_os_unmap(struct geul_map *map)
     *map = (struct geul_map){0};
 }
 
-/* madvise() over the pages that lie wholly (inner) or partly in [data, data + size). */
-static void advise(const void *data, size_t size, int advice, bool inner)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = (uintptr_t)data, to = from + size;
-    from = inner ? (from + page - 1) / page * page : from / page * page;
-    to = inner ? to / page * page : to;
-    if (to > from)
-        (void)madvise((void *)from, to - from, advice);
-}
-
-void geul_os_map_will_need(const void *data, size_t size)
-{
-    advise(data, size, MADV_WILLNEED, false);
-}
-
 void geul_os_map_done_with(const void *data, size_t size)
 {
-    advise(data, size, MADV_DONTNEED, true);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)data + page - 1) / page * page, to = ((uintptr_t)data + size) / page * page;
+    if (to > from) /* whole pages: their neighbours' values stay */
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 bool geul_os_exists(const char *path)

@@ -98,16 +98,6 @@ int geul_runtime_threads(const struct geul_runtime *rt)
     return rt->own_cpu ? geul_cpu_threads(rt->own_cpu) : 0;
 }
 
-struct geul_device *geul_runtime_device(const struct geul_runtime *rt, int i)
-{
-    return rt->devices[i];
-}
-
-int geul_runtime_devices(const struct geul_runtime *rt)
-{
-    return rt->n_devices;
-}
-
 int geul_runtime_segments(const struct geul_runtime *rt)
 {
     return rt->planned ? rt->planned->schedule->n_segments : 0;

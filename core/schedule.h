@@ -10,8 +10,6 @@
 /* The devices behind geul_runtime. Tests build one around their own devices. The first device takes what nobody else
  * claims, and must support every op. Graphs planned on a runtime must come from contexts with ctx's allocator. */
 struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_device *const *devices, int n_devices);
-struct geul_device *geul_runtime_device(const struct geul_runtime *rt, int i);
-int geul_runtime_devices(const struct geul_runtime *rt);
 /* Number of device segments / inserted copies of the planned graph, and bytes of planned memory per device. */
 int geul_runtime_segments(const struct geul_runtime *rt);
 int geul_runtime_copies(const struct geul_runtime *rt);

@@ -176,11 +176,6 @@ const char *geul_model_get_name(const struct geul_model *m)
     return m->name;
 }
 
-const struct geul_gguf *geul_model_file(const struct geul_model *m)
-{
-    return m->file;
-}
-
 int geul_model_usable_vocab(const struct geul_model *m)
 {
     return m->tokenizer ? geul_tokenizer_size(m->tokenizer) : m->neox.shape.n_vocab;

@@ -29,8 +29,6 @@ struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path
                                       int n_devices, int first_layers);
 /* The device of a layer's weights and cache. */
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
-/* The open file, for programs that show its keys. */
-const struct geul_gguf *geul_model_file(const struct geul_model *m);
 /* Ids from here on are padding rows and never sampled. */
 int geul_model_usable_vocab(const struct geul_model *m);
 

@@ -64,6 +64,9 @@ static void check_split(struct geul_context *ctx, struct geul_device *const *dev
     struct geul_graph *g = geul_graph_new(gctx, &out, 1);
     REQUIRE(g && geul_runtime_plan(rt, g) == GEUL_OK);
     CHECK_INT(geul_runtime_segments(rt), expected_segments);
+    CHECK_INT(geul_runtime_copies(rt), expected_segments - 1); /* here each segment but the first begins with one */
+    for (int d = 0; d < n; d++)
+        CHECK((geul_runtime_bytes(rt, d) > 0) == (expected_segments > 1 || d == home));
     for (int round = 0; round < 2; round++) { /* inputs survive a run */
         if (round == 0)
             REQUIRE(geul_tensor_write(in, x, sizeof x) == GEUL_OK);
