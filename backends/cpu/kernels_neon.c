@@ -143,17 +143,12 @@ static inline void vf_transpose4(const void *src, size_t src_stride, void *dst, 
         memcpy((uint8_t *)dst + i * dst_stride, &t[i], sizeof t[i]);
 }
 
+#include "backends/cpu/blocks_neon.h"
 #include "backends/cpu/kernels_float.h"
 
 /* ------------------------------------------------------------------------------------------------------ blocks -- */
 
-enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 8, NR = 4 };
-
-/* 32 activations as int8 and their scale. kernels_neon_dot.c and kernels_neon_i8mm.c take these from here. */
-struct block {
-    int8_t q[BLOCK];
-    float scale;
-};
+enum { MR = 8, NR = 4 };
 
 /* Bit-equal to kernels_scalar.c: NaN as the scale when x holds an infinite or undefined value. */
 static void quantize(struct block *b, const float *x)

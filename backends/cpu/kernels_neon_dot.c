@@ -1,6 +1,7 @@
 /* kernels_neon_dot.c: int8 products by sdot (four at a time into int32), for blocks of Q8_0 and Q4_0.
  *
  * Activations are packed by kernels_neon.c, which every machine with sdot can run too. */
+#include "backends/cpu/blocks_neon.h"
 #include "backends/cpu/kernels.h"
 
 #include <arm_neon.h>
@@ -13,13 +14,7 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 8, NR = 4 };
-
-/* What the dot slots of kernels_neon.c make of 32 activations. */
-struct block {
-    int8_t q[BLOCK];
-    float scale;
-};
+enum { MR = 8, NR = 4 };
 
 static void quantize_row(void *packed, const float *x, size_t k)
 {

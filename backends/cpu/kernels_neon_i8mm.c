@@ -3,6 +3,7 @@
  * Rows and tokens go in pairs; a vector of sums holds (token 0, row 0), (0, 1), (1, 0), (1, 1). Activations are made
  * int8 by kernels_neon.c, which every machine with smmla can run too. Dot kernels stay with sdot: with one token half
  * of each matrix would be idle. */
+#include "backends/cpu/blocks_neon.h"
 #include "backends/cpu/kernels.h"
 
 #include <arm_neon.h>
@@ -15,13 +16,7 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 8, NR = 6, STEP = 8 };
-
-/* What the dot slots of kernels_neon.c make of 32 activations. */
-struct block {
-    int8_t q[BLOCK];
-    float scale;
-};
+enum { MR = 8, NR = 6, STEP = 8 };
 
 /* One block of MR weight rows: q[s] holds bytes 8s..8s+7 of every row. scale[p] is that of a pair, twice. */
 struct weights {
