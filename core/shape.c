@@ -170,10 +170,18 @@ bool geul_shape_attention(struct geul_tensor *t)
     return shaped(t, GEUL_TYPE_F32, 3, q->shape);
 }
 
+/* A GPU column says N until its backend has a dispatch array; a Y before that does not compile. */
+#define OP(id, name, src, opt, params, shape, layout, flags, backward, cuda, vulkan)                                   \
+    _Static_assert(GEUL_KERNEL_##cuda + GEUL_KERNEL_##vulkan == 0, name " claims a kernel that nobody wrote");
+enum { GEUL_KERNEL_N = 0 };
+#include "core/ops.def"
+#undef OP
+
 static const struct geul_op_info infos[GEUL_OP_COUNT] = {
     [GEUL_OP_LEAF] = {.name = "leaf"},
 #define OP(id, name, src, opt, params, shape, layout, flags, backward, cuda, vulkan)                                   \
-    [GEUL_OP_##id] = {name, src, opt, GEUL_LAYOUT_##layout, GEUL_FLAGS_##flags, geul_shape_##shape, #backward},
+    [GEUL_OP_##id] = {                                                                                                 \
+        name, src, opt, GEUL_LAYOUT_##layout, GEUL_FLAGS_##flags, geul_shape_##shape, GEUL_BACKWARD_##backward},
 #define GEUL_FLAGS_0       0
 #define GEUL_FLAGS_INPLACE GEUL_FLAG_INPLACE
 #define GEUL_FLAGS_WRITES  GEUL_FLAG_WRITES

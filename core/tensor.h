@@ -48,6 +48,12 @@ union geul_op_params {
 enum geul_layout { GEUL_LAYOUT_ANY, GEUL_LAYOUT_ROWS, GEUL_LAYOUT_DENSE, GEUL_LAYOUT_VIEW };
 enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
 
+/* The backward column: what is known about an op's gradient. A name that is not here does not compile. */
+enum geul_backward {
+    GEUL_BACKWARD_todo,    /* comes with the training issue; a graph that needs it is refused */
+    GEUL_BACKWARD_nondiff, /* writes a cache; no gradient flows through it */
+};
+
 struct geul_buffer;
 
 struct geul_tensor {
@@ -80,7 +86,7 @@ struct geul_op_info {
     enum geul_layout layout;
     unsigned flags;
     bool (*shape)(struct geul_tensor *t); /* checks t->src, fills type/shape/stride; records the failure */
-    const char *backward;                 /* name of the rule, for the support matrix */
+    enum geul_backward backward;
 };
 const struct geul_op_info *geul_op_info(enum geul_op op);
 

@@ -22,6 +22,7 @@ struct geul_chat {
     struct geul_chat_turn *turns;
     int n_turns, turns_size;
     uint64_t n_answers; /* moves the seed on */
+    bool json;          /* one JSON object a line instead of text */
     bool ignore_eos;    /* answers go on after the end token */
     bool done;          /* /exit */
     int code;           /* exit code so far */

@@ -11,6 +11,7 @@
 /* White space at the beginning of an answer is left out, at its end too: it is held back until more text comes. */
 struct printer {
     bool trim, begun;
+    bool silent; /* with --json the whole answer is printed at its end */
     char held[64];
     size_t n_held;
 };
@@ -45,7 +46,7 @@ static bool on_text(void *user, const char *text, size_t length)
 {
     struct printer *p = user;
     geul_progress_hide();
-    bool ok = p->trim ? print_trimmed(p, text, length) : geul_report_text(text, length);
+    bool ok = p->silent || (p->trim ? print_trimmed(p, text, length) : geul_report_text(text, length));
     return ok && !geul_interrupted();
 }
 
@@ -75,8 +76,9 @@ static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids)
     return true;
 }
 
-/* Keeps text as the answer of the last turn, without the white space around it when the template sets its own. */
-static void keep(struct geul_chat *c, const char *text, size_t length, bool trim)
+/* Keeps text as the answer of the last turn, without the white space around it when the template sets its own. Without
+ * memory for it the turn is dropped: false. */
+static bool keep(struct geul_chat *c, const char *text, size_t length, bool trim)
 {
     while (trim && length > 0 && is_space(*text)) {
         text++;
@@ -87,13 +89,14 @@ static void keep(struct geul_chat *c, const char *text, size_t length, bool trim
     char *answer = malloc(length + 1);
     if (!answer) {
         geul_chat_drop_last(c);
-        return;
+        return false;
     }
     memcpy(answer, text, length);
     answer[length] = '\0';
     for (char *nul = memchr(answer, '\0', length); nul; nul = memchr(nul, '\0', (size_t)(answer + length - nul)))
         *nul = ' '; /* conversations are C strings */
     c->turns[c->n_turns - 1].answer = answer;
+    return true;
 }
 
 static enum geul_status generate(struct geul_chat *c, const struct geul_ids *ids, struct printer *printer,
@@ -117,11 +120,24 @@ static enum geul_status generate(struct geul_chat *c, const struct geul_ids *ids
     return status;
 }
 
+/* Prints the last turn, now answered, as a line of JSON. */
+static void print_json(const struct geul_chat *c, const struct geul_ids *ids, const struct geul_generation_result *r)
+{
+    const struct geul_chat_turn *turn = &c->turns[c->n_turns - 1];
+    json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:s, s:o}", "question",
+                             geul_report_json_text(turn->question, strlen(turn->question)), "answer",
+                             geul_report_json_text(turn->answer, strlen(turn->answer)), "tokens",
+                             geul_report_json_ids(r->tokens, (size_t)r->n_generated), "prompt_tokens",
+                             geul_report_json_ids(ids->data, ids->n), "stop_reason", geul_stop_reason_name(r->reason),
+                             "timings", geul_generation_timings(c->loaded.load_seconds, r));
+    geul_report_json_line(json);
+}
+
 void geul_chat_answer(struct geul_chat *c)
 {
     struct geul_ids ids;
     struct geul_generation_result r;
-    struct printer printer = {.trim = c->form != NULL};
+    struct printer printer = {.trim = c->form != NULL, .silent = c->json};
     geul_interrupt_clear();
     if (!fit_prompt(c, &ids)) {
         geul_chat_drop_last(c);
@@ -129,8 +145,8 @@ void geul_chat_answer(struct geul_chat *c)
         return;
     }
     enum geul_status status = generate(c, &ids, &printer, &r);
-    geul_ids_free(&c->loaded, &ids);
     if (status != GEUL_OK) {
+        geul_ids_free(&c->loaded, &ids);
         if (geul_interrupted()) {
             geul_report_note("stopped");
         } else {
@@ -140,12 +156,15 @@ void geul_chat_answer(struct geul_chat *c)
         geul_chat_drop_last(c);
         return;
     }
-    geul_report_text("\n", 1);
+    if (!c->json)
+        geul_report_text("\n", 1);
     if (r.reason == GEUL_STOP_CALLER)
         geul_report_note("stopped");
     else if (r.reason == GEUL_STOP_CONTEXT)
         geul_report_note("the context is full; the answer ends here");
-    keep(c, r.text, r.text_length, printer.trim);
+    if (keep(c, r.text, r.text_length, printer.trim) && c->json)
+        print_json(c, &ids, &r);
+    geul_ids_free(&c->loaded, &ids);
     geul_tokens_free(c->loaded.ctx, r.tokens);
     geul_text_free(c->loaded.ctx, r.text);
 }

@@ -12,7 +12,7 @@ struct settings {
     struct geul_model_args model;
     struct geul_chat_settings chat;
     const char *template_name, *system;
-    bool ignore_eos;
+    bool ignore_eos, json;
 };
 
 #define FIELD(name) offsetof(struct settings, name)
@@ -24,6 +24,8 @@ static const struct geul_option options[] = {
      0, NULL, NULL, false},
     {GEUL_OPTION_FLAG, "--ignore-eos", NULL, FIELD(ignore_eos), "answers go on after the end of the text", 0, 0, NULL,
      NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints each answer as a line of JSON with token ids and timings",
+     0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(chat), .group = geul_chat_options},
     {.kind = GEUL_OPTION_END},
@@ -94,7 +96,7 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
-    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos};
+    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json};
     geul_interrupt_catch(5);
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);

@@ -27,6 +27,27 @@ TEST(command_chat_answers_each_line)
     test_run_free(&r);
 }
 
+TEST(command_chat_json)
+{
+    const char *const argv[] = {"chat", "-m", test_path("../share/geul-mini.gguf"), "--json", "--temp", "0", NULL};
+    const char *questions = "안녕\n고마워\n";
+    struct test_run r = test_geul(argv, questions, strlen(questions));
+    CHECK_INT(r.status, 0);
+    char *rest = NULL;
+    int lines = 0;
+    for (char *line = strtok_r(r.out, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), lines++) {
+        json_t *json = json_loads(line, 0, NULL);
+        const char *answer = json_string_value(json_object_get(json, "answer"));
+        CHECK_MSG(answer && *answer && *answer != ' ', "%s", line);
+        CHECK_STR(json_string_value(json_object_get(json, "question")), lines ? "고마워" : "안녕");
+        CHECK_STR(json_string_value(json_object_get(json, "stop_reason")), "end_token");
+        CHECK(json_array_size(json_object_get(json, "tokens")) > 2);
+        json_decref(json);
+    }
+    CHECK_INT(lines, 2);
+    test_run_free(&r);
+}
+
 TEST(command_chat_commands)
 {
     const char *model = fixture_model();
