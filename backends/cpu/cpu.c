@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_THREADS = 1024 };
+enum {
+    MAX_THREADS = 1024,
+    SPINS = 4000, /* 50 to 200 microseconds; then the core may be needed by a thread of ours */
+};
 
 static void cpu_memory(struct geul_device *device, size_t *free_bytes, size_t *total_bytes)
 {
@@ -152,6 +155,7 @@ static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *de
     {
         struct geul_cpu_run run = {
             .thread = omp_get_thread_num(),
+            .spins = state->spins,
             .n_threads = omp_get_num_threads(), /* fewer than asked for when a limit is set; results are the same */
             .kernels = &state->choice.kernels,
             .shared = &shared,
@@ -211,6 +215,8 @@ struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads)
     state->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
     if (state->n_threads > MAX_THREADS)
         state->n_threads = MAX_THREADS;
+    /* With more threads than cores the one that is waited for needs the core of one that waits. */
+    state->spins = state->n_threads > geul_os_cores() ? 0 : SPINS;
     device->backend = &cpu_backend;
     device->state = state;
     snprintf(device->name, sizeof device->name, "CPU, %d thread%s", state->n_threads, state->n_threads > 1 ? "s" : "");

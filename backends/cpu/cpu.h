@@ -10,6 +10,7 @@
 /* What lies behind geul_device.state. */
 struct geul_cpu_state {
     int n_threads;
+    int spins; /* see struct geul_cpu_run */
     struct geul_cpu_choice choice;
     struct geul_context *own; /* scratch comes from here: the contexts of runs may have other allocators */
     uint8_t *scratch;         /* grows with the graphs that were run */

@@ -29,7 +29,6 @@ static inline void relax(void)
 
 void geul_cpu_barrier(struct geul_cpu_run *run)
 {
-    enum { SPINS = 4000 }; /* some 50 microseconds; then the core may be needed by a thread of ours */
     struct geul_cpu_shared *s = run->shared;
     if (run->n_threads == 1)
         return;
@@ -40,7 +39,7 @@ void geul_cpu_barrier(struct geul_cpu_run *run)
         return;
     }
     for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++) {
-        if (i < SPINS)
+        if (i < run->spins)
             relax();
         else
             sched_yield();

@@ -16,6 +16,7 @@ struct geul_cpu_shared {
 /* One thread's view of a run. */
 struct geul_cpu_run {
     int thread, n_threads;
+    int spins; /* rounds of waiting before the core is offered to others */
     const struct geul_cpu_kernels *kernels;
     struct geul_cpu_shared *shared;
     uint8_t *scratch;    /* of this node; all threads see the same, aligned to 64 */

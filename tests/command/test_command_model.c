@@ -95,6 +95,19 @@ TEST(command_complete_matches_golden)
     test_npy_free(&tokens);
 }
 
+/* More threads than cores must not wait for each other at the cores' expense: that took a minute. */
+TEST(command_complete_with_too_many_threads)
+{
+    const char *model = fixture_model();
+    REQUIRE(model);
+    json_t *json = fixture_json(
+        GEUL("complete", "-m", model, "-p", "가", "-n", "64", "--ignore-eos", "-t", "64", "--temp", "0", "--json"));
+    double tps = json_real_value(json_object_get(json_object_get(json, "timings"), "generation_tps"));
+    if (!test_sanitized())
+        CHECK_MSG(tps > 10, "%.2f tokens/s with 64 threads", tps);
+    json_decref(json);
+}
+
 TEST(command_complete_from_stdin)
 {
     const char *model = fixture_model();
