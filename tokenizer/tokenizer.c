@@ -159,13 +159,22 @@ static bool encode_word(void *user, const char *s, size_t n)
 
 /* ------------------------------------------------------------------------------------------------ one text -- */
 
+bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now)
+{
+    if (now <= 4096 || now / 64 <= n)
+        return true;
+    geul_fail(ctx, GEUL_ERROR_FORMAT, "tokenizer: its steps let a text of %zu bytes grow to %zu and more", n, now);
+    return false;
+}
+
 bool geul_tok_normalize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char **s, size_t *n,
                         struct geul_bytes buffers[2])
 {
+    size_t before = *n;
     for (size_t i = 0; i < tok->n_normal; i++) {
         struct geul_bytes *out = &buffers[i % 2];
         out->length = 0;
-        if (!geul_normalize(ctx, &tok->normal[i], *s, *n, out))
+        if (!geul_normalize(ctx, &tok->normal[i], *s, *n, out) || !geul_tok_growth_fits(ctx, before, out->length))
             return false;
         *s = out->data ? out->data : "";
         *n = out->length;

@@ -147,7 +147,7 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
                 now = (struct geul_slice){to->data ? to->data : "", to->length};
             which ^= 1;
         }
-        if (geul_error_status(tok->ctx) != GEUL_OK)
+        if (geul_error_status(tok->ctx) != GEUL_OK || !geul_tok_growth_fits(tok->ctx, raw.n, now.n))
             return false;
     }
     return geul_error_status(tok->ctx) == GEUL_OK && geul_bytes_add(tok->ctx, out, now.s, now.n);

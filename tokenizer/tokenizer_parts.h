@@ -44,6 +44,10 @@ struct geul_tokenizer {
     bool has_added_raw, has_added_normal;
 };
 
+/* Whether a text of n bytes may have become one of `now` by a tokenizer's steps; records that it may not. Honest steps
+ * make a few bytes of one; in a row, those of a hostile file could fill any memory. */
+bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now);
+
 /* Runs all normalizer steps over [*s, *s + *n); *s then points to the text itself or into one of the two buffers. */
 bool geul_tok_normalize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char **s, size_t *n,
                         struct geul_bytes buffers[2]);

@@ -272,6 +272,39 @@ TEST(tokenizer_hostile_json)
     }
 }
 
+/* Steps that each turn one byte into 64: the text of one letter would become 64^6 bytes. Decoding steps likewise. */
+TEST(tokenizer_steps_cannot_blow_a_text_up)
+{
+    char many[65], step[200], json[2048];
+    memset(many, 'a', 64);
+    many[64] = '\0';
+    snprintf(step, sizeof step, "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"%s\"}", many);
+    for (int decoder = 0; decoder < 2; decoder++) {
+        struct test_allocator a = {0};
+        struct geul_context_options o = {.allocate = test_allocate, .allocate_user = &a};
+        struct geul_context *ctx = geul_context_new(&o);
+        struct geul_tokenizer_spec spec;
+        geul_tokenizer_spec_init(&spec);
+        int n = snprintf(json, sizeof json,
+                         "{\"%s\":{\"type\":\"Sequence\",\"%s\":[%s,%s,%s,%s,%s,%s]},"
+                         "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+                         decoder ? "decoder" : "normalizer", decoder ? "decoders" : "normalizers", step, step, step,
+                         step, step, step);
+        REQUIRE(n < (int)sizeof json);
+        CHECK(geul_tokenizer_spec_from_json(ctx, json, (size_t)n, &spec) == GEUL_OK);
+        struct geul_tokenizer *tok = geul_tokenizer_new(ctx, &spec, NULL);
+        int32_t *ids = NULL;
+        size_t count;
+        if (CHECK_MSG((tok != NULL) == !decoder, "%s", geul_error(ctx)) && tok)
+            CHECK_INT(geul_tokenize(ctx, tok, "a", 1, false, &ids, &count), GEUL_ERROR_FORMAT);
+        CHECK_MSG(strstr(geul_error(ctx), "grow") != NULL, "%s", geul_error(ctx));
+        geul_tokens_free(ctx, ids);
+        geul_tokenizer_free(tok);
+        geul_tokenizer_spec_free(ctx, &spec);
+        geul_context_free(ctx);
+    }
+}
+
 TEST(tokenizer_json_truncated)
 {
     struct geul_context *ctx = geul_context_new(NULL);
