@@ -104,7 +104,8 @@ struct geul_model_shape {
     int64_t n_params;
 };
 
-/* Maps a GGUF file; weights stay in the file. options may be NULL. NULL on failure. */
+/* Maps a GGUF file; weights stay in the file, which must not be cut short while the model lives (the system would end
+ * the process with SIGBUS); replacing it by renaming another over it is fine. options may be NULL. NULL on failure. */
 GEUL_API struct geul_model *geul_model_load(struct geul_context *ctx, const char *path,
                                             const struct geul_model_options *options);
 GEUL_API void geul_model_free(struct geul_model *model);

@@ -131,6 +131,16 @@ static bool to_utf8(const wchar_t *wide, size_t n, char **text, size_t *capacity
     return true;
 }
 
+/* Opens the file of kept lines; what a person typed is theirs to read alone. NULL where that is not possible. */
+static FILE *open_history(const struct geul_chat_line *l, const char *mode, int flags)
+{
+    int fd = l->history_path ? open(l->history_path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600) : -1;
+    FILE *f = fd >= 0 ? fdopen(fd, mode) : NULL;
+    if (!f && fd >= 0)
+        close(fd);
+    return f;
+}
+
 /* Puts the kept lines into the editor's history; a file that has grown too long is cut to its newest lines. */
 static void load_history(struct geul_chat_line *l)
 {
@@ -152,7 +162,7 @@ static void load_history(struct geul_chat_line *l)
     free(wide);
     if (f)
         fclose(f);
-    if (n_lines < 2 * HISTORY_LINES || !(f = fopen(l->history_path, "w")))
+    if (n_lines < 2 * HISTORY_LINES || !(f = open_history(l, "w", O_TRUNC)))
         return;
     line = NULL;
     capacity = 0;
@@ -241,7 +251,7 @@ static void remember(struct geul_chat_line *l, const wchar_t *wide)
     if (!*l->line)
         return;
     history_w(l->history, &event, H_ENTER, wide);
-    FILE *f = l->history_path ? fopen(l->history_path, "a") : NULL;
+    FILE *f = open_history(l, "a", O_APPEND);
     if (!f)
         return;
     fprintf(f, "%s\n", l->line);
