@@ -11,6 +11,7 @@
 #include "examples/geul/text_input.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
