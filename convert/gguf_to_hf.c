@@ -19,6 +19,7 @@ struct job {
     const char *dir;
     struct geul_neox_config config;
     json_t *config_json;
+    bool config_replaced; /* the kept one described another model */
     enum geul_dtype dtype;
     struct geul_neox_tensor *tensors;
     struct geul_source_tensor *out; /* what is written, in order; names point into tensors */
@@ -52,9 +53,7 @@ static json_t *kept_config(struct job *j)
                 geul_neox_config_equal(&c, &j->config);
     geul_context_free(quiet);
     if (!fits) {
-        geul_log(j->ctx, GEUL_LOG_WARN,
-                 "the config.json kept in the file does not describe its tensors; a new one is "
-                 "made from the keys");
+        j->config_replaced = true;
         json_decref(json);
         return NULL;
     }
@@ -322,6 +321,9 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);
     if (status == GEUL_OK)
         status = plan_output(&j);
+    if (status == GEUL_OK && j.config_replaced)
+        geul_log(ctx, GEUL_LOG_WARN,
+                 "the config.json kept in the file does not describe its tensors; a new one is made from the keys");
     if (status == GEUL_OK)
         status = write_directory(&j);
     json_decref(j.config_json);

@@ -189,25 +189,31 @@ static void set_general_keys(struct job *j)
     geul_neox_config_to_gguf(&j->config, j->writer);
 }
 
-/* The end token is <|endoftext|> whatever config.json says: Polyglot-Ko's published one names an unused token. */
-static void fix_end_token(struct job *j, struct geul_tokenizer_spec *spec)
+static const char end_of_text[] = "<|endoftext|>";
+
+/* The end token is <|endoftext|> whatever config.json says: Polyglot-Ko's published one names an unused token. Returns
+ * its id, -1 when there is none and config.json's is taken. */
+static int32_t choose_end_token(const struct job *j, struct geul_tokenizer_spec *spec)
 {
-    static const char end[] = "<|endoftext|>";
-    int32_t id = geul_tokenizer_spec_find(spec, end, sizeof end - 1);
+    int32_t id = geul_tokenizer_spec_find(spec, end_of_text, sizeof end_of_text - 1);
     int64_t said = j->config.eos;
-    if (id < 0) {
-        spec->eos = said >= 0 && said < spec->n_tokens ? (int32_t)said : -1;
-        geul_log(j->ctx, GEUL_LOG_WARN, "the tokenizer has no %s; texts end with id %d, as config.json says", end,
-                 spec->eos);
-    } else {
-        spec->eos = id;
-        if (said >= 0 && said != id)
-            geul_log(j->ctx, GEUL_LOG_WARN,
-                     "config.json says that id %lld ends a text; the tokenizer's %s is %d, "
-                     "which is written instead",
-                     (long long)said, end, id);
-    }
+    spec->eos = id >= 0 ? id : said >= 0 && said < spec->n_tokens ? (int32_t)said : -1;
     spec->bos = spec->eos; /* as in GPT-NeoX's own training data: one token between texts */
+    return id;
+}
+
+/* Says what became of the end token, where it is not what everybody expects. found: what choose_end_token() returned.
+ */
+static void tell_end_token(const struct job *j, int32_t found)
+{
+    long long said = (long long)j->config.eos;
+    if (found < 0)
+        geul_log(j->ctx, GEUL_LOG_WARN, "the tokenizer has no %s; texts end with id %lld, as config.json says",
+                 end_of_text, said);
+    else if (said >= 0 && said != found)
+        geul_log(j->ctx, GEUL_LOG_WARN,
+                 "config.json says that id %lld ends a text; the tokenizer's %s is %d, which is written instead", said,
+                 end_of_text, found);
 }
 
 /* Reads tokenizer.json, checks it by making a tokenizer of it, and writes its keys. */
@@ -222,8 +228,9 @@ static enum geul_status add_tokenizer(struct job *j, const char *path)
     if (status == GEUL_OK && spec.n_tokens > j->config.n_vocab)
         status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: has %d tokens, but the model has %lld rows for them", path,
                            spec.n_tokens, (long long)j->config.n_vocab);
+    int32_t end = -1;
     if (status == GEUL_OK) {
-        fix_end_token(j, &spec);
+        end = choose_end_token(j, &spec);
         status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     }
     if (status == GEUL_OK) {
@@ -231,6 +238,8 @@ static enum geul_status add_tokenizer(struct job *j, const char *path)
         status = tok ? GEUL_OK : geul_error_status(j->ctx);
         geul_tokenizer_free(tok);
     }
+    if (status == GEUL_OK)
+        tell_end_token(j, end);
     geul_tokenizer_spec_free(j->ctx, &spec);
     geul_os_unmap(&map);
     return status;

@@ -2,6 +2,7 @@
 #include "convert/neox_config.h"
 
 #include "convert/json_file.h"
+#include "models/neox.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,53 +131,35 @@ enum geul_status geul_neox_config_read(struct geul_context *ctx, const char *nam
     return status;
 }
 
-/* geul.gelu: "erf" or "tanh". Files without it (llama.cpp's) are taken as exact, as transformers computes them. */
-static void read_gelu(const struct geul_gguf *g, struct geul_neox_config *c)
-{
-    const char *s;
-    size_t length;
-    c->gelu = GEUL_GELU_ERF;
-    if (geul_gguf_string(g, "geul.gelu", &s, &length) && length == 4 && memcmp(s, "tanh", 4) == 0)
-        c->gelu = GEUL_GELU_TANH;
-}
-
 enum geul_status geul_neox_config_from_gguf(struct geul_context *ctx, const struct geul_gguf *g,
                                             struct geul_neox_config *out)
 {
-    struct geul_neox_config c = {.norm_eps = 1e-5, .rope_base = 10000, .attention_bias = true};
-    const char *architecture = "", *path = geul_gguf_path(g);
-    size_t length = 0;
-    uint64_t n_rot = UINT64_MAX, v;
-    c.bos = c.eos = -1;
-    geul_gguf_string(g, "general.architecture", &architecture, &length);
-    if (length != 7 || memcmp(architecture, "gptneox", 7) != 0)
-        return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: general.architecture is not \"gptneox\"", path);
-    const struct geul_gguf_tensor *embedding = geul_gguf_find_tensor(g, "token_embd.weight");
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        bool found = geul_gguf_u64(g, numbers[i].gguf, &v);
-        if (strcmp(numbers[i].gguf, "gptneox.vocab_size") == 0 && embedding) {
-            v = (uint64_t)embedding->shape[0];
-            found = true;
-        }
-        if (!found || v < 1 || v > MOST)
-            return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key %s is missing or out of range", path, numbers[i].gguf);
-        *field(&c, numbers[i].field) = (int64_t)v;
-    }
-    geul_gguf_f64(g, "gptneox.attention.layer_norm_epsilon", &c.norm_eps);
-    geul_gguf_f64(g, "gptneox.rope.freq_base", &c.rope_base);
-    c.parallel_residual = true;
-    geul_gguf_bool(g, "gptneox.use_parallel_residual", &c.parallel_residual);
-    if (geul_gguf_u64(g, "gptneox.rope.dimension_count", &n_rot))
-        c.n_rot = n_rot < MOST ? (int64_t)n_rot : MOST;
-    if (geul_gguf_u64(g, "tokenizer.ggml.bos_token_id", &v) && v < MOST)
+    struct geul_model_shape s;
+    enum geul_status status = geul_neox_read_shape(ctx, g, &s);
+    if (status != GEUL_OK)
+        return status;
+    struct geul_neox_config c = {.n_layers = s.n_layers,
+                                 .d_model = s.d_model,
+                                 .d_ff = s.d_ff,
+                                 .n_heads = s.n_heads,
+                                 .d_head = s.d_head,
+                                 .n_rot = s.n_rot,
+                                 .n_context = s.n_context,
+                                 .n_vocab = s.n_vocab,
+                                 .norm_eps = (double)s.norm_eps,
+                                 .rope_base = (double)s.rope_base,
+                                 .parallel_residual = s.parallel_residual,
+                                 .attention_bias = true,
+                                 .gelu = s.gelu,
+                                 .bos = -1,
+                                 .eos = -1};
+    uint64_t v;
+    if (geul_gguf_u64(g, "tokenizer.ggml.bos_token_id", &v) && v < (uint64_t)c.n_vocab)
         c.bos = (int64_t)v;
-    if (geul_gguf_u64(g, "tokenizer.ggml.eos_token_id", &v) && v < MOST)
+    if (geul_gguf_u64(g, "tokenizer.ggml.eos_token_id", &v) && v < (uint64_t)c.n_vocab)
         c.eos = (int64_t)v;
-    read_gelu(g, &c);
-    enum geul_status status = finish(ctx, path, &c, n_rot == UINT64_MAX ? 1.0 : -1.0);
-    if (status == GEUL_OK)
-        *out = c;
-    return status;
+    *out = c;
+    return GEUL_OK;
 }
 
 void geul_neox_config_to_gguf(const struct geul_neox_config *c, struct geul_gguf_writer *w)

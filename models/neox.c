@@ -172,23 +172,6 @@ static int dims_of(const struct geul_model_shape *s, const struct weight *w, int
     return n;
 }
 
-bool geul_neox_weight_at(const struct geul_model_shape *s, int i, char *name, int *n_dims, int64_t *shape)
-{
-    const struct weight *w;
-    int inner = i - COUNT(before_layers), outer = inner - s->n_layers * COUNT(layer_weights);
-    if (i < 0 || outer >= COUNT(after_layers))
-        return false;
-    if (inner >= 0 && outer < 0) {
-        w = &layer_weights[inner % COUNT(layer_weights)];
-        snprintf(name, GEUL_MAX_NAME, "blk.%d.%s", inner / COUNT(layer_weights), w->name);
-    } else {
-        w = inner < 0 ? &before_layers[i] : &after_layers[outer];
-        snprintf(name, GEUL_MAX_NAME, "%s", w->name);
-    }
-    *n_dims = dims_of(s, w, shape);
-    return true;
-}
-
 /* Everything that binding weights needs. */
 struct binder {
     struct geul_context *ctx;

@@ -37,10 +37,6 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
 /* Finds every weight, checks its shape and places it; fills all of m, whose arrays live in ctx's arena. */
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
                                 geul_neox_place_weight place, void *user);
-/* The shape of weight number i in the order of the file, for programs that write such files; false past the end.
- * layer counts from 0, -1 outside the layers; name holds GEUL_MAX_NAME bytes. */
-bool geul_neox_weight_at(const struct geul_model_shape *s, int i, char *name, int *n_dims, int64_t *shape);
-
 struct geul_neox_inputs {
     struct geul_tensor *ids;   /* i32 (T) */
     struct geul_tensor *place; /* i32 (T, 2): sequence and position of each token */
