@@ -223,15 +223,14 @@ static void put_change(struct geul_gguf_writer *w, const struct change *c)
         geul_gguf_set_u64(w, c->key, (uint64_t)c->number);
 }
 
-/* Writes the model again with the change, and without the config.json that it was made from. */
+/* Writes the model again with the change. */
 static bool write_changed(const char *from, const char *to, const struct change *c)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_gguf *g = geul_gguf_open(ctx, from);
     struct geul_gguf_writer *w = g ? geul_gguf_writer_new(ctx, to) : NULL;
     for (int64_t i = 0; w && i < geul_gguf_key_count(g); i++)
-        if (strcmp(geul_gguf_key_name(g, i), c->key ? c->key : "") != 0 &&
-            strcmp(geul_gguf_key_name(g, i), "geul.hf.config") != 0)
+        if (strcmp(geul_gguf_key_name(g, i), c->key ? c->key : "") != 0)
             geul_gguf_copy_key(w, g, i);
     if (w && c->key)
         put_change(w, c);
@@ -416,11 +415,11 @@ TEST(bad_input_tokenizer_json)
         {"no model", "{}", "tokenizer.json"},
         {"another kind", "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {\"a\": 0}}}", "WordPiece"},
         {"merge that names no token",
-         "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<|endoftext|>\": 0, \"a\": 3, \"b\": 1, \"ab\": 2}, "
+         "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<|endoftext|>\": 2, \"a\": 3, \"b\": 1, \"ab\": 0}, "
          "\"merges\": [\"a c\"]}}",
          "merge"},
         {"merge whose result is no token",
-         "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<|endoftext|>\": 0, \"a\": 3, \"b\": 1}, \"merges\": [[\"a\", "
+         "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<|endoftext|>\": 2, \"a\": 3, \"b\": 1}, \"merges\": [[\"a\", "
          "\"b\"]]}}",
          "merge"},
         {"merge as a number", "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [7]}}", "merge"},
