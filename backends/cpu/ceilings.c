@@ -7,7 +7,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { READ_BYTES = 128 << 20, READ_PASSES = 12, PEAK_PASSES = 5 };
+enum { READ_BYTES = 512 << 20, READ_PASSES = 12, PEAK_PASSES = 5 };
 
 static const double PEAK_SECONDS = 0.012; /* one pass */
 

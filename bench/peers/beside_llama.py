@@ -54,7 +54,10 @@ def llama_once(path, n_prompt, n_generate, n_threads):
 
 
 def child(command):
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode != 0:
+        sys.exit(done.stderr.decode(errors="replace")[-2000:])
+    return json.loads(done.stdout)
 
 
 def compare(spec, a):
