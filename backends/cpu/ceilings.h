@@ -10,8 +10,8 @@ struct geul_cpu_ceilings {
     double f32_macs_per_s, bf16_macs_per_s, int8_macs_per_s; /* multiply-adds */
 };
 
-/* Measures device (a CPU device) in about a second, with 512 MiB of memory for a moment: call it before loading a model
- * when peak memory matters. Fails only when that memory cannot be had. */
+/* Measures device (a CPU device) in about a second, with 512 MiB of memory for a moment: ask for peak memory
+ * before. Fails only when that memory cannot be had. */
 enum geul_status geul_cpu_ceilings(struct geul_context *ctx, struct geul_device *device,
                                    struct geul_cpu_ceilings *ceilings);
 
