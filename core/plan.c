@@ -58,7 +58,7 @@ enum geul_status geul_plan(struct geul_context *ctx, struct geul_plan_value *val
     enum geul_status status = GEUL_OK;
     for (int i = 0; i < n && status == GEUL_OK; i++) {
         struct geul_plan_value *v = &values[i];
-        if (v->bytes > SIZE_MAX / 2 - *total - ALIGNMENT) {
+        if (v->bytes > SIZE_MAX / 4 || *total > SIZE_MAX / 4) { /* so that no sum below can overflow */
             status = geul_fail(ctx, GEUL_ERROR_MEMORY, "the graph needs more memory than can be addressed");
             break;
         }

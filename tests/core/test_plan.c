@@ -47,7 +47,14 @@ TEST(plan_uses_dead_memory_again)
     size_t total;
     CHECK_INT(geul_plan(ctx, chain, 100, &total), GEUL_OK);
     CHECK_INT(total, 2 * 1024);
-    struct geul_plan_value huge[2] = {{SIZE_MAX / 2, 0, 1, -1, 0}, {SIZE_MAX / 2, 1, 1, -1, 0}};
-    CHECK_INT(geul_plan(ctx, huge, 2, &total), GEUL_ERROR_MEMORY);
+    const size_t sizes[] = {SIZE_MAX, SIZE_MAX / 2, SIZE_MAX / 2 - 64, SIZE_MAX / 4};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct geul_plan_value huge[3];
+        for (int k = 0; k < 3; k++)
+            huge[k] = (struct geul_plan_value){.bytes = sizes[i], .first = k, .last = 2, .reuses = -1};
+        enum geul_status status = geul_plan(ctx, huge, 3, &total);
+        CHECK_INT(status, GEUL_ERROR_MEMORY);
+        geul_error_clear(ctx);
+    }
     geul_context_free(ctx);
 }
