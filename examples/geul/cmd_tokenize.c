@@ -171,16 +171,18 @@ static int decode(const struct settings *s, struct geul_context *ctx, const stru
     size_t n = 0, text_length = 0;
     int more;
     const char *at = line;
-    while (ids && (more = next_id(&at, &id)) > 0) {
+    if (!ids)
+        return geul_report_error("out of memory");
+    while ((more = next_id(&at, &id)) > 0) {
         if (id >= geul_tokenizer_size(tok)) {
             free(ids);
             return geul_report_error("id %d is outside the vocabulary of %d", id, geul_tokenizer_size(tok));
         }
         ids[n++] = id;
     }
-    if (!ids || more < 0) {
+    if (more < 0 || at < line + length) { /* ids end before the line where it holds a NUL byte */
         free(ids);
-        return ids ? geul_report_error("\"%.20s\" is no token id", at) : geul_report_error("out of memory");
+        return geul_report_error("\"%.20s\" is no token id", *at ? at : "NUL byte");
     }
     char *text = geul_detokenize(ctx, tok, ids, n, false, &text_length);
     free(ids);

@@ -50,4 +50,6 @@ TEST(command_tokenize_forms)
     json_decref(json);
     fixture_fails(GEUL("tokenize", "-m", model, "-p", "75 hello", "--decode"), 1, "geul tokenize: ", "hello");
     fixture_fails(GEUL("tokenize", "-m", model, "-p", "100000", "--decode"), 1, "geul tokenize: ", "vocabulary");
+    const char *const from_stdin[] = {"tokenize", "-m", model, "--decode", NULL};
+    fixture_fails(test_geul(from_stdin, "75\0 76\n", 7), 1, "geul tokenize: ", "NUL byte");
 }
