@@ -5,15 +5,10 @@
 #include <stdint.h>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/unroll.h"
 #include "backends/cpu/vector_avx512.h"
 
 #include <string.h>
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 
 enum { ROWS = 2, MR = 16 * ROWS, NR = 12 };
 

@@ -5,16 +5,10 @@
 #include "backends/cpu/quantize_x86.h"
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/unroll.h"
 #include "backends/cpu/vector_avx512.h"
 
 #include <string.h>
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     BLOCK = 32,

@@ -7,16 +7,10 @@
  * load_f16(_n), load_bf16(_n), store_f16(_n), and vf_transpose4: see pack_plain. It is included once per unit, so
  * nothing here is shared between files that are compiled with different flags. */
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/unroll.h"
 
 #include <math.h>
 #include <string.h>
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-#define INLINE static inline __attribute__((always_inline))
 
 enum { VF_MR = VF_WIDTH * VF_ROWS };
 

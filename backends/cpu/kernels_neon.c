@@ -175,41 +175,6 @@ static void quantize(struct block *b, const float *x)
     }
 }
 
-/* The 32 values of a weight block as int8. */
-typedef int8x16x2_t unpacker(const uint8_t *block);
-
-INLINE int8x16x2_t load_bytes(const int8_t *p)
-{
-    return (int8x16x2_t){{vld1q_s8(p), vld1q_s8(p + 16)}};
-}
-
-INLINE int8x16x2_t unpack_q8_0(const uint8_t *block)
-{
-    return load_bytes((const int8_t *)block + 2);
-}
-
-INLINE int8x16x2_t unpack_q4_0(const uint8_t *block)
-{
-    const int8x16_t offset = vdupq_n_s8(Q4_0_OFFSET);
-    uint8x16_t v = vld1q_u8(block + 2);
-    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
-    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
-    return (int8x16x2_t){{vsubq_s8(low, offset), vsubq_s8(high, offset)}};
-}
-
-/* The scales of four blocks. */
-INLINE float32x4_t load_scales(const uint8_t *const block[4])
-{
-    uint16_t d[4];
-    for (int r = 0; r < 4; r++)
-        memcpy(&d[r], block[r], sizeof d[r]);
-    uint16x4_t v = vdup_n_u16(d[0]);
-    v = vset_lane_u16(d[1], v, 1);
-    v = vset_lane_u16(d[2], v, 2);
-    v = vset_lane_u16(d[3], v, 3);
-    return vcvt_f32_f16(vreinterpret_f16_u16(v));
-}
-
 /* 4 partial sums of a block's product. */
 INLINE int32x4_t multiply(int8x16x2_t w, int8x16x2_t x)
 {
@@ -218,12 +183,6 @@ INLINE int32x4_t multiply(int8x16x2_t w, int8x16x2_t x)
     a = vmlal_high_s8(a, w.val[0], x.val[0]);
     b = vmlal_high_s8(b, w.val[1], x.val[1]);
     return vpadalq_s16(vpaddlq_s16(a), b);
-}
-
-/* The sums of four vectors. */
-INLINE int32x4_t sum_each(const int32x4_t v[4])
-{
-    return vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]));
 }
 
 /* ------------------------------------------------------------------------------------------------- few tokens -- */
@@ -235,41 +194,14 @@ static void quantize_row(void *packed, const float *x, size_t k)
         quantize(b++, x + i);
 }
 
-/* Four rows at a time; beyond the end the last row is computed again, so that all go the same way. */
-INLINE void dot_blocks(float *out, const void *w, size_t stride, const struct block *x, size_t k, int rows,
-                       size_t bytes, unpacker *unpack)
-{
-    enum { AHEAD = 1024 };
-    for (int first = 0; first < rows; first += 4) {
-        int here = rows - first < 4 ? rows - first : 4;
-        const uint8_t *p[4];
-        float32x4_t sum = vdupq_n_f32(0);
-        for (int r = 0; r < 4; r++)
-            p[r] = (const uint8_t *)w + (size_t)(first + (r < here ? r : here - 1)) * stride;
-        for (size_t i = 0; i < k / BLOCK; i++) {
-            int8x16x2_t q = load_bytes(x[i].q);
-            int32x4_t product[4];
-            float32x4_t factor = vmulq_n_f32(load_scales(p), x[i].scale);
-            UNROLL for (int r = 0; r < 4; r++)
-            {
-                __builtin_prefetch(p[r] + AHEAD);
-                product[r] = multiply(unpack(p[r]), q);
-                p[r] += bytes;
-            }
-            sum = vfmaq_f32(sum, vcvtq_f32_s32(sum_each(product)), factor);
-        }
-        vf_store_n(out + first, sum, (size_t)here);
-    }
-}
-
 static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
 {
-    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0);
+    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0, multiply);
 }
 
 static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
 {
-    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0);
+    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0, multiply);
 }
 
 /* ------------------------------------------------------------------------------------------------ many tokens -- */
@@ -283,28 +215,22 @@ struct tokens {
     struct block token[NR];
 };
 
-INLINE void pack_blocks(struct weights *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t bytes,
-                        unpacker *unpack)
+INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
 {
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (size_t i = 0; i < k / BLOCK; i++, out++)
-        for (int r = 0; r < rows; r++) {
-            const uint8_t *block = w + (size_t)r * stride + i * bytes;
-            int8x16x2_t q = unpack(block);
-            vst1q_s8(out->q[r], q.val[0]);
-            vst1q_s8(out->q[r] + 16, q.val[1]);
-            out->scale[r] = vgetq_lane_f32(vf_load_f16_n(block, 1), 0);
-        }
+    struct weights *out = weights;
+    vst1q_s8(out->q[r], q.val[0]);
+    vst1q_s8(out->q[r] + 16, q.val[1]);
+    out->scale[r] = scale;
 }
 
 static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
 {
-    pack_blocks(panel, w, stride, rows, k, Q8_0_BYTES, unpack_q8_0);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place);
 }
 
 static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
 {
-    pack_blocks(panel, w, stride, rows, k, Q4_0_BYTES, unpack_q4_0);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place);
 }
 
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)

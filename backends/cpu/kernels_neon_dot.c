@@ -7,13 +7,6 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 enum { MR = 8, NR = 4 };
 
 static void quantize_row(void *packed, const float *x, size_t k)
@@ -21,87 +14,22 @@ static void quantize_row(void *packed, const float *x, size_t k)
     geul_cpu_kernels_neon.dot[GEUL_TYPE_Q8_0]->pack_x(packed, x, k);
 }
 
-/* The 32 values of a weight block as int8. */
-typedef int8x16x2_t unpacker(const uint8_t *block);
-
-INLINE int8x16x2_t load_bytes(const int8_t *p)
-{
-    return (int8x16x2_t){{vld1q_s8(p), vld1q_s8(p + 16)}};
-}
-
-INLINE int8x16x2_t unpack_q8_0(const uint8_t *block)
-{
-    return load_bytes((const int8_t *)block + 2);
-}
-
-INLINE int8x16x2_t unpack_q4_0(const uint8_t *block)
-{
-    const int8x16_t offset = vdupq_n_s8(Q4_0_OFFSET);
-    uint8x16_t v = vld1q_u8(block + 2);
-    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
-    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
-    return (int8x16x2_t){{vsubq_s8(low, offset), vsubq_s8(high, offset)}};
-}
-
-/* The scales of four blocks. */
-INLINE float32x4_t load_scales(const uint8_t *const block[4])
-{
-    uint16_t d[4];
-    for (int r = 0; r < 4; r++)
-        memcpy(&d[r], block[r], sizeof d[r]);
-    uint16x4_t v = vdup_n_u16(d[0]);
-    v = vset_lane_u16(d[1], v, 1);
-    v = vset_lane_u16(d[2], v, 2);
-    v = vset_lane_u16(d[3], v, 3);
-    return vcvt_f32_f16(vreinterpret_f16_u16(v));
-}
-
 /* ------------------------------------------------------------------------------------------------- few tokens -- */
 
-/* The sums of four vectors. */
-INLINE int32x4_t sum_each(const int32x4_t v[4])
+/* 4 partial sums of a block's product. */
+INLINE int32x4_t multiply(int8x16x2_t w, int8x16x2_t x)
 {
-    return vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]));
-}
-
-/* Four rows at a time; beyond the end the last row is computed again, so that all go the same way. */
-INLINE void dot_blocks(float *out, const void *w, size_t stride, const struct block *x, size_t k, int rows,
-                       size_t bytes, unpacker *unpack)
-{
-    enum { AHEAD = 1024 };
-    for (int first = 0; first < rows; first += 4) {
-        int here = rows - first < 4 ? rows - first : 4;
-        const uint8_t *p[4];
-        float32x4_t sum = vdupq_n_f32(0);
-        for (int r = 0; r < 4; r++)
-            p[r] = (const uint8_t *)w + (size_t)(first + (r < here ? r : here - 1)) * stride;
-        for (size_t i = 0; i < k / BLOCK; i++) {
-            int8x16x2_t q = load_bytes(x[i].q);
-            int32x4_t product[4];
-            float32x4_t factor = vmulq_n_f32(load_scales(p), x[i].scale);
-            UNROLL for (int r = 0; r < 4; r++)
-            {
-                int8x16x2_t v = unpack(p[r]);
-                __builtin_prefetch(p[r] + AHEAD);
-                product[r] = vdotq_s32(vdotq_s32(vdupq_n_s32(0), v.val[0], q.val[0]), v.val[1], q.val[1]);
-                p[r] += bytes;
-            }
-            sum = vfmaq_f32(sum, vcvtq_f32_s32(sum_each(product)), factor);
-        }
-        float sums[4];
-        vst1q_f32(sums, sum);
-        memcpy(out + first, sums, (size_t)here * sizeof *out);
-    }
+    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), w.val[0], x.val[0]), w.val[1], x.val[1]);
 }
 
 static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
 {
-    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0);
+    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0, multiply);
 }
 
 static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
 {
-    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0);
+    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0, multiply);
 }
 
 /* ------------------------------------------------------------------------------------------------ many tokens -- */
@@ -117,32 +45,25 @@ struct tokens {
     struct block token[NR];
 };
 
-INLINE void pack_blocks(struct weights *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t bytes,
-                        unpacker *unpack)
+INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
 {
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (size_t i = 0; i < k / BLOCK; i++, out++)
-        for (int r = 0; r < rows; r++) {
-            const uint8_t *block = w + (size_t)r * stride + i * bytes;
-            const uint8_t *const same[4] = {block, block, block, block};
-            int8x16x2_t v = unpack(block);
-            int8_t q[BLOCK];
-            vst1q_s8(q, v.val[0]);
-            vst1q_s8(q + 16, v.val[1]);
-            for (int s = 0; s < BLOCK / 4; s++)
-                memcpy(out->q[s][r], q + 4 * s, 4);
-            out->scale[r] = vgetq_lane_f32(load_scales(same), 0);
-        }
+    struct weights *out = weights;
+    int8_t bytes[BLOCK];
+    vst1q_s8(bytes, q.val[0]);
+    vst1q_s8(bytes + 16, q.val[1]);
+    for (int s = 0; s < BLOCK / 4; s++)
+        memcpy(out->q[s][r], bytes + 4 * s, 4);
+    out->scale[r] = scale;
 }
 
 static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
 {
-    pack_blocks(panel, w, stride, rows, k, Q8_0_BYTES, unpack_q8_0);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place);
 }
 
 static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
 {
-    pack_blocks(panel, w, stride, rows, k, Q4_0_BYTES, unpack_q4_0);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place);
 }
 
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)

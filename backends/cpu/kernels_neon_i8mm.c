@@ -9,13 +9,6 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 enum { MR = 8, NR = 6, STEP = 8 };
 
 /* One block of MR weight rows: q[s] holds bytes 8s..8s+7 of every row. scale[p] is that of a pair, twice. */
@@ -30,55 +23,24 @@ struct tokens {
     float scale[NR / 2][4]; /* token 0, token 0, token 1, token 1 */
 };
 
-/* The 32 values of a weight block as int8. */
-typedef int8x16x2_t unpacker(const uint8_t *block);
-
-INLINE int8x16x2_t unpack_q8_0(const uint8_t *block)
+INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
 {
-    const int8_t *p = (const int8_t *)block + 2;
-    return (int8x16x2_t){{vld1q_s8(p), vld1q_s8(p + 16)}};
-}
-
-INLINE int8x16x2_t unpack_q4_0(const uint8_t *block)
-{
-    const int8x16_t offset = vdupq_n_s8(Q4_0_OFFSET);
-    uint8x16_t v = vld1q_u8(block + 2);
-    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
-    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
-    return (int8x16x2_t){{vsubq_s8(low, offset), vsubq_s8(high, offset)}};
-}
-
-INLINE float load_scale(const uint8_t *block)
-{
-    uint16_t d;
-    memcpy(&d, block, sizeof d);
-    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(d))), 0);
-}
-
-INLINE void pack_blocks(struct weights *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t bytes,
-                        unpacker *unpack)
-{
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (size_t i = 0; i < k / BLOCK; i++, out++)
-        for (int r = 0; r < rows; r++) {
-            const uint8_t *block = w + (size_t)r * stride + i * bytes;
-            int8x16x2_t v = unpack(block);
-            vst1_s8(out->q[0][r], vget_low_s8(v.val[0]));
-            vst1_s8(out->q[1][r], vget_high_s8(v.val[0]));
-            vst1_s8(out->q[2][r], vget_low_s8(v.val[1]));
-            vst1_s8(out->q[3][r], vget_high_s8(v.val[1]));
-            out->scale[r / 2][r % 2] = out->scale[r / 2][r % 2 + 2] = load_scale(block);
-        }
+    struct weights *out = weights;
+    vst1_s8(out->q[0][r], vget_low_s8(q.val[0]));
+    vst1_s8(out->q[1][r], vget_high_s8(q.val[0]));
+    vst1_s8(out->q[2][r], vget_low_s8(q.val[1]));
+    vst1_s8(out->q[3][r], vget_high_s8(q.val[1]));
+    out->scale[r / 2][r % 2] = out->scale[r / 2][r % 2 + 2] = scale;
 }
 
 static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
 {
-    pack_blocks(panel, w, stride, rows, k, Q8_0_BYTES, unpack_q8_0);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place);
 }
 
 static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
 {
-    pack_blocks(panel, w, stride, rows, k, Q4_0_BYTES, unpack_q4_0);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place);
 }
 
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
