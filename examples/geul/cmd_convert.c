@@ -48,13 +48,6 @@ static const struct geul_command_help help = {
     .arg_name = "the directory",
 };
 
-static bool on_progress(void *user, uint64_t done, uint64_t total)
-{
-    (void)user;
-    geul_progress_update(done, total);
-    return !geul_interrupted();
-}
-
 /* Says what was written. Returns the exit code. */
 static int report(struct geul_context *ctx, const struct settings *s, double seconds)
 {
@@ -85,8 +78,10 @@ int geul_cmd_convert(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
-    struct geul_convert_options how = {
-        .type = geul_type_from_name(s.type), .name = s.name, .n_threads = s.n_threads, .progress = on_progress};
+    struct geul_convert_options how = {.type = geul_type_from_name(s.type),
+                                       .name = s.name,
+                                       .n_threads = s.n_threads,
+                                       .progress = geul_progress_callback};
     for (int i = 0; gelus[i]; i++)
         if (strcmp(s.gelu, gelus[i]) == 0)
             how.gelu = (enum geul_convert_gelu)i;

@@ -41,13 +41,6 @@ static const struct geul_command_help help = {
     .arg_name = "the file or the directory",
 };
 
-static bool on_progress(void *user, uint64_t done, uint64_t total)
-{
-    (void)user;
-    geul_progress_update(done, total);
-    return !geul_interrupted();
-}
-
 int geul_cmd_export(int argc, char **argv)
 {
     struct settings s = {.type = "keep", .shard_mb = 5000};
@@ -59,8 +52,9 @@ int geul_cmd_export(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
-    struct geul_export_options how = {
-        .n_threads = s.n_threads, .max_shard_bytes = (uint64_t)s.shard_mb * 1000000, .progress = on_progress};
+    struct geul_export_options how = {.n_threads = s.n_threads,
+                                      .max_shard_bytes = (uint64_t)s.shard_mb * 1000000,
+                                      .progress = geul_progress_callback};
     for (int i = 0; types[i]; i++)
         if (strcmp(s.type, types[i]) == 0)
             how.dtype = (enum geul_export_dtype)i;

@@ -41,9 +41,7 @@ enum geul_status geul_ids_generate(struct geul_loaded *l, const struct geul_ids 
 
 bool geul_generation_prompt(void *user, int done, int total)
 {
-    (void)user;
-    geul_progress_update((uint64_t)done, (uint64_t)total);
-    return !geul_interrupted();
+    return geul_progress_callback(user, (uint64_t)done, (uint64_t)total);
 }
 
 const char *geul_stop_reason_name(enum geul_stop_reason reason)

@@ -80,6 +80,13 @@ void geul_progress_update(uint64_t done, uint64_t total)
     bar.visible = true;
 }
 
+bool geul_progress_callback(void *user, uint64_t done, uint64_t total)
+{
+    (void)user;
+    geul_progress_update(done, total);
+    return !geul_interrupted();
+}
+
 void geul_progress_hide(void)
 {
     if (bar.visible) {

@@ -10,6 +10,8 @@
 void geul_progress_begin(const char *label, const char *unit);
 /* done of total; total 0: unknown. Cheap to call often. */
 void geul_progress_update(uint64_t done, uint64_t total);
+/* The same as a callback of the library's long calls: false, so that they stop, after Ctrl-C. user is not used. */
+bool geul_progress_callback(void *user, uint64_t done, uint64_t total);
 /* Takes the bar off the screen. Harmless when none is there. */
 void geul_progress_hide(void);
 
