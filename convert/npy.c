@@ -87,13 +87,3 @@ void geul_npy_abandon(struct geul_npy_writer *w)
     geul_outfile_abandon(w->file);
     geul_free(w->ctx, w);
 }
-
-enum geul_status geul_npy_write_f32(struct geul_context *ctx, const char *path, int n_dims, const int64_t *shape,
-                                    const float *data)
-{
-    struct geul_npy_writer *w = geul_npy_writer_new(ctx, path, n_dims, shape);
-    if (!w)
-        return geul_error_status(ctx);
-    geul_npy_write_rows(w, data, w->expected);
-    return geul_npy_commit(w);
-}

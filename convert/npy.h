@@ -13,8 +13,5 @@ void geul_npy_write_rows(struct geul_npy_writer *w, const float *data, size_t co
 /* Checks that all values came, syncs, renames; frees w whatever happens. */
 enum geul_status geul_npy_commit(struct geul_npy_writer *w);
 void geul_npy_abandon(struct geul_npy_writer *w);
-/* All at once. */
-enum geul_status geul_npy_write_f32(struct geul_context *ctx, const char *path, int n_dims, const int64_t *shape,
-                                    const float *data);
 
 #endif

@@ -587,11 +587,15 @@ TEST(npy_is_read_back)
     const float x[6] = {1, 2, 3, 4, 5, -6};
     const int64_t shape[2] = {2, 3};
     struct test_npy npy;
-    REQUIRE(geul_npy_write_f32(ctx, path, 2, shape, x) == GEUL_OK);
+    struct geul_npy_writer *w = geul_npy_writer_new(ctx, path, 2, shape);
+    REQUIRE(w != NULL);
+    geul_npy_write_rows(w, x, 2);
+    geul_npy_write_rows(w, x + 2, 4);
+    REQUIRE(geul_npy_commit(w) == GEUL_OK);
     REQUIRE(test_npy_read(path, &npy));
     CHECK(npy.n_dims == 2 && npy.shape[0] == 2 && npy.shape[1] == 3 && npy.f32 && memcmp(npy.f32, x, sizeof x) == 0);
     test_npy_free(&npy);
-    struct geul_npy_writer *w = geul_npy_writer_new(ctx, path, 1, (const int64_t[]){4});
+    w = geul_npy_writer_new(ctx, path, 1, (const int64_t[]){4});
     REQUIRE(w != NULL);
     geul_npy_write_rows(w, x, 3);
     CHECK(geul_npy_commit(w) == GEUL_ERROR_ARGUMENT);
