@@ -24,9 +24,13 @@ struct geul_session {
     struct geul_tensor *out; /* logits (R, V) of the current graph */
     struct geul_graph *graph;
     int graph_tokens, graph_rows;
-    int32_t *ids, *place, *rows;   /* host copies of the inputs, n_batch each (place 2 n_batch) */
-    struct geul_batch_item *items; /* n_batch, for geul_session_append() */
-    float *logits;                 /* one row */
+    int32_t *ids, *place, *rows;    /* host copies of the inputs, n_batch each (place 2 n_batch) */
+    struct geul_batch_item *items;  /* n_batch, for geul_session_append() */
+    float *logits;                  /* one row */
+    geul_session_observer observer; /* NULL: nobody looks */
+    void *observer_user;
+    float *observed; /* host copy of what is shown, observed_bytes */
+    size_t observed_bytes;
 };
 
 /* ----------------------------------------------------------------------------------------------------- lifetime -- */
@@ -137,7 +141,7 @@ void geul_session_free(struct geul_session *s)
     for (int i = 0; i < s->n_buffers; i++)
         s->buffers[i].device->backend->buffer_free(ctx, &s->buffers[i]);
     void *parts[] = {s->k,   s->v,     s->buffers, s->length, s->planned, s->tokens,
-                     s->ids, s->place, s->rows,    s->items,  s->logits};
+                     s->ids, s->place, s->rows,    s->items,  s->logits,  s->observed};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         geul_free(ctx, parts[i]);
     geul_context_free(s->leaves);
@@ -187,6 +191,63 @@ int geul_session_sequences(const struct geul_session *s)
 
 /* --------------------------------------------------------------------------------------------------- evaluation -- */
 
+/* The weight of a product, NULL when node is none: another operation, or a product of two computed values. */
+static const struct geul_tensor *weight_of(const struct geul_tensor *node)
+{
+    if (node->op != GEUL_OP_MATMUL)
+        return NULL;
+    const struct geul_tensor *weight = node->src[1];
+    while (weight->op == GEUL_OP_VIEW)
+        weight = weight->src[0];
+    return weight->op == GEUL_OP_LEAF && !weight->input ? weight : NULL;
+}
+
+void geul_session_observe(struct geul_session *s, geul_session_observer observer, void *user)
+{
+    s->observer = observer;
+    s->observer_user = user;
+    s->graph = NULL; /* which values outlive a run depends on it */
+}
+
+size_t geul_session_observed_floats(const struct geul_model_shape *shape)
+{
+    /* the inputs of attn_qkv, attn_output, ffn_up (C each) and ffn_down (F) */
+    return (size_t)shape->n_layers * (3 * (size_t)shape->d_model + (size_t)shape->d_ff);
+}
+
+/* Keeps the inputs of all products of graph, which is not planned yet, until its run ends. */
+static void keep_observed(const struct geul_graph *graph)
+{
+    for (int i = 0; i < graph->n_nodes; i++)
+        if (weight_of(graph->nodes[i]))
+            graph->nodes[i]->src[0]->output = true;
+}
+
+/* Shows the inputs of all products of the last run; those of the output matrix only if some logits were wanted. */
+static enum geul_status show_observed(struct geul_session *s, bool wanted)
+{
+    for (int i = 0; i < s->graph->n_nodes; i++) {
+        const struct geul_tensor *node = s->graph->nodes[i], *weight = weight_of(node);
+        if (!weight || (node == s->out && !wanted))
+            continue;
+        const struct geul_tensor *x = node->src[0];
+        size_t bytes = geul_tensor_bytes(x);
+        if (x->type != GEUL_TYPE_F32 || !geul_is_contiguous(x))
+            return geul_fail(s->ctx, GEUL_ERROR_UNSUPPORTED, "the input of %s cannot be observed", weight->name);
+        if (bytes > s->observed_bytes) {
+            float *grown = geul_realloc(s->ctx, s->observed, bytes, 1);
+            if (!grown)
+                return GEUL_ERROR_MEMORY;
+            s->observed = grown;
+            s->observed_bytes = bytes;
+        }
+        x->buffer->device->backend->download(x->buffer, x->data, s->observed, bytes);
+        if (!s->observer(s->observer_user, weight->name, s->observed, (int)geul_rows(x), (int)geul_cols(x)))
+            return geul_fail(s->ctx, GEUL_ERROR_CANCELLED, "stopped by the observer");
+    }
+    return GEUL_OK;
+}
+
 /* Makes the planned graph one of n_tokens tokens and n_rows rows of logits. */
 static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int n_rows)
 {
@@ -200,6 +261,8 @@ static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int 
     s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");
     s->out = geul_neox_forward(g, &s->model->neox, &s->in, s->k, s->v);
     struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
+    if (graph && s->observer)
+        keep_observed(graph);
     if (!graph || geul_runtime_plan(s->runtime, graph) != GEUL_OK)
         return geul_fail_from(s->ctx, g);
     s->graph = graph;
@@ -256,6 +319,8 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
         s->graph = NULL;
         return geul_error_status(s->ctx);
     }
+    if (s->observer && (status = show_observed(s, wanted)) != GEUL_OK)
+        return status;
     for (int r = 0; r < n_rows && wanted; r++) {
         size_t row_bytes = (size_t)n_vocab * sizeof *s->logits;
         const struct geul_buffer *b = s->out->buffer;
