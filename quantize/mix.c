@@ -1,0 +1,152 @@
+/* mix.c: see mix.h. docs/quantization.md has what the rows were chosen by. */
+#include "quantize/mix.h"
+
+#include "core/tensor.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The layers in which a matrix gets the better of its two types. */
+enum where {
+    NOWHERE,
+    FIRST,  /* the first eighth: what goes wrong there goes through all others */
+    SPREAD, /* the first and the last eighth, and every third in between */
+};
+
+struct choice {
+    enum geul_type type, better;
+    enum where where;
+};
+
+struct geul_mix {
+    const char *name;
+    uint32_t file_type;
+    struct choice choices[GEUL_MIX_PARTS];
+};
+
+/* clang-format off */
+#define T(id)              GEUL_TYPE_##id
+#define ALL(a)             {T(a), T(a), NOWHERE}
+#define SOME(a, b, layers) {T(a), T(b), layers}
+#define MIX(name, file_type, embedding, output, qkv, attn_output, up, down)                                            \
+    {name, file_type, {ALL(F32), embedding, output, qkv, attn_output, up, down, up}}
+#define PLAIN(name, file_type, a, output) MIX(name, file_type, ALL(a), ALL(output), ALL(a), ALL(a), ALL(a), ALL(a))
+
+static const struct geul_mix mixes[] = {
+    /*     file_type  embedding  output     qkv                       attn_output ffn_up   ffn_down */
+    PLAIN("f32",     0, F32, F32),
+    PLAIN("bf16",   32, BF16, BF16),
+    PLAIN("f16",     1, F16, F16),
+    PLAIN("q8_0",    7, Q8_0, Q8_0),
+    PLAIN("q6_k",   18, Q6_K, Q6_K),
+    PLAIN("q5_1",    9, Q5_1, Q6_K),
+    MIX("q5_k_m",   17, ALL(Q5_K), ALL(Q6_K), SOME(Q5_K, Q6_K, SPREAD), ALL(Q5_K), ALL(Q5_K), SOME(Q5_K, Q6_K, SPREAD)),
+    PLAIN("q5_k_s", 16, Q5_K, Q6_K),
+    PLAIN("q5_0",    8, Q5_0, Q6_K),
+    PLAIN("q4_1",    3, Q4_1, Q6_K),
+    MIX("q4_k_m",   15, ALL(Q4_K), ALL(Q6_K), SOME(Q4_K, Q6_K, SPREAD), ALL(Q4_K), ALL(Q4_K), SOME(Q4_K, Q6_K, SPREAD)),
+    MIX("q4_k_s",   14, ALL(Q4_K), ALL(Q6_K), SOME(Q4_K, Q5_K, FIRST),  ALL(Q4_K), ALL(Q4_K), SOME(Q4_K, Q5_K, FIRST)),
+    PLAIN("q4_0",    2, Q4_0, Q6_K),
+    PLAIN("iq4_nl", 25, IQ4_NL, Q6_K),
+    PLAIN("iq4_xs", 30, IQ4_XS, Q6_K),
+    MIX("q3_k_l",   13, ALL(Q3_K), ALL(Q6_K), ALL(Q5_K),                ALL(Q5_K), ALL(Q3_K), ALL(Q5_K)),
+    MIX("q3_k_m",   12, ALL(Q3_K), ALL(Q6_K), ALL(Q4_K),                ALL(Q4_K), ALL(Q3_K), ALL(Q4_K)),
+    PLAIN("q3_k_s", 11, Q3_K, Q6_K),
+    MIX("q2_k",     10, ALL(Q2_K), ALL(Q6_K), ALL(Q3_K),                ALL(Q3_K), ALL(Q2_K), ALL(Q3_K)),
+};
+/* clang-format on */
+enum { N_MIXES = sizeof mixes / sizeof *mixes };
+
+/* Where a type's blocks do not fit a row: the type that takes its place, with smaller blocks and no fewer bits. */
+static const enum geul_type stand_ins[GEUL_TYPE_COUNT] = {
+    [GEUL_TYPE_Q2_K] = GEUL_TYPE_IQ4_NL, [GEUL_TYPE_Q3_K] = GEUL_TYPE_IQ4_NL, [GEUL_TYPE_IQ4_XS] = GEUL_TYPE_IQ4_NL,
+    [GEUL_TYPE_Q4_K] = GEUL_TYPE_Q5_0,   [GEUL_TYPE_Q5_K] = GEUL_TYPE_Q5_1,   [GEUL_TYPE_Q6_K] = GEUL_TYPE_Q8_0,
+};
+
+/* Whether a and b are the same but for the case of ASCII letters. */
+static bool same_name(const char *a, const char *b)
+{
+    for (; *a && *b; a++, b++) {
+        char x = *a >= 'A' && *a <= 'Z' ? (char)(*a + 32) : *a, y = *b >= 'A' && *b <= 'Z' ? (char)(*b + 32) : *b;
+        if (x != y)
+            return false;
+    }
+    return *a == *b;
+}
+
+const struct geul_mix *geul_mix_find(const char *name)
+{
+    for (size_t i = 0; i < N_MIXES; i++)
+        if (same_name(mixes[i].name, name))
+            return &mixes[i];
+    return NULL;
+}
+
+const struct geul_mix *geul_mix_at(size_t i)
+{
+    return i < N_MIXES ? &mixes[i] : NULL;
+}
+
+const char *geul_mix_name(const struct geul_mix *mix)
+{
+    return mix->name;
+}
+
+uint32_t geul_mix_file_type(const struct geul_mix *mix)
+{
+    return mix->file_type;
+}
+
+enum geul_mix_part geul_mix_part(const char *tensor, int n_dims, int *layer)
+{
+    static const struct {
+        const char *name;
+        enum geul_mix_part part;
+    } names[] = {
+        {"token_embd.weight", GEUL_MIX_EMBEDDING}, {"output.weight", GEUL_MIX_OUTPUT},
+        {"attn_qkv.weight", GEUL_MIX_QKV},         {"attn_output.weight", GEUL_MIX_ATTN_OUTPUT},
+        {"ffn_up.weight", GEUL_MIX_FFN_UP},        {"ffn_down.weight", GEUL_MIX_FFN_DOWN},
+    };
+    *layer = -1;
+    if (strncmp(tensor, "blk.", 4) == 0 && tensor[4] >= '0' && tensor[4] <= '9') {
+        char *end;
+        long n = strtol(tensor + 4, &end, 10);
+        if (*end == '.' && n >= 0 && n < INT32_MAX) {
+            *layer = (int)n;
+            tensor = end + 1;
+        }
+    }
+    if (n_dims < 2)
+        return GEUL_MIX_PLAIN;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(tensor, names[i].name) == 0)
+            return names[i].part;
+    return GEUL_MIX_OTHER;
+}
+
+/* Whether layer i of n is among those that get the better type. */
+static bool is_better(enum where where, int i, int n)
+{
+    int eighth = n / 8;
+    if (where == NOWHERE || i < 0)
+        return false;
+    return i < eighth || (where == SPREAD && (i >= 7 * n / 8 || (i - eighth) % 3 == 2));
+}
+
+enum geul_type geul_mix_type(const struct geul_mix *mix, const char *tensor, int n_layers, int n_dims,
+                             const int64_t *shape, bool *fell_back)
+{
+    int layer;
+    const struct choice *c = &mix->choices[geul_mix_part(tensor, n_dims, &layer)];
+    enum geul_type wanted = is_better(c->where, layer, n_layers) ? c->better : c->type;
+    enum geul_type type = n_dims < 1 ? wanted : geul_mix_fitting(wanted, shape[n_dims - 1]);
+    *fell_back = type != wanted;
+    return type;
+}
+
+enum geul_type geul_mix_fitting(enum geul_type type, int64_t columns)
+{
+    if (columns % geul_type_block(type) != 0 && stand_ins[type] != GEUL_TYPE_F32)
+        type = stand_ins[type];
+    return columns % geul_type_block(type) == 0 ? type : GEUL_TYPE_F16;
+}
