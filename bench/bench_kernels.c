@@ -191,10 +191,13 @@ int main(int argc, char **argv)
     }
     b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
     b.device = b.ctx ? geul_cpu_open(b.ctx, threads) : NULL;
-    if (!b.device || geul_cpu_ceilings(b.ctx, b.device, &b.ceilings) != GEUL_OK) {
+    struct geul_cpu_probe *probe = b.device ? geul_cpu_probe_new(b.ctx, b.device) : NULL;
+    if (!probe) {
         fprintf(stderr, "%s\n", b.ctx ? geul_error(b.ctx) : "out of memory");
         return 1;
     }
+    b.ceilings = geul_cpu_probe_measure(probe);
+    geul_cpu_probe_free(probe);
     printf("%s; ceilings: read %.1f GB/s, float32 %.0f, bfloat16 %.0f, int8 %.0f GMAC/s\n", b.device->name,
            b.ceilings.read_bytes_per_s * 1e-9, b.ceilings.f32_macs_per_s * 1e-9, b.ceilings.bf16_macs_per_s * 1e-9,
            b.ceilings.int8_macs_per_s * 1e-9);

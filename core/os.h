@@ -38,6 +38,8 @@ int geul_os_cores(void);
 double geul_os_seconds(void);
 /* Peak resident bytes of this process, 0 when unknown. */
 uint64_t geul_os_peak_rss(void);
+/* Lets the peak begin again at what is resident. false where the system cannot. */
+bool geul_os_peak_rss_reset(void);
 /* Bytes of the machine's memory that can still be had, and of all of it; 0 where the system does not say. */
 void geul_os_memory(size_t *available, size_t *total);
 /* 64 bits that differ from run to run; for default seeds only. */

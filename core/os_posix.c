@@ -265,6 +265,15 @@ uint64_t geul_os_peak_rss(void)
 #endif
 }
 
+bool geul_os_peak_rss_reset(void)
+{
+    int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && write(fd, "5", 1) == 1; /* 5: the high-water mark, man 5 proc */
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
 void geul_os_memory(size_t *available, size_t *total)
 {
     char line[128];

@@ -7,71 +7,124 @@
 #include <omp.h>
 #include <string.h>
 
-enum { READ_BYTES = 512 << 20, READ_PASSES = 12, PEAK_PASSES = 5 };
+enum { READ_BYTES = 512 << 20, READ_PASSES = 2, PEAK_PASSES = 4 };
 
-static const double PEAK_SECONDS = 0.012; /* one pass */
+static const double PEAK_SECONDS = 0.008; /* one pass */
 
-/* Multiply-adds per second of one kernel. */
-static double peak(int n_threads, uint64_t (*kernel)(uint64_t rounds))
+enum peak { PEAK_F32, PEAK_BF16, PEAK_INT8, N_PEAKS };
+typedef uint64_t peak_kernel(uint64_t rounds);
+
+struct geul_cpu_probe {
+    struct geul_context *ctx;
+    int n_threads;
+    const struct geul_cpu_kernels *kernels;
+    peak_kernel *peak[N_PEAKS];
+    uint64_t rounds[N_PEAKS]; /* that take PEAK_SECONDS */
+    uint8_t *data;            /* READ_BYTES, more than the caches hold */
+};
+
+/* Ways to read a thread's part, for read_sum: which one is fastest differs between machines and from moment to moment,
+ * by up to a tenth, so the best of all is the ceiling. */
+static const struct {
+    size_t streams, ahead;
+} patterns[] = {{1, 0}, {1, 8192}, {2, 4096}, {4, 1024}};
+enum { N_PATTERNS = sizeof patterns / sizeof patterns[0] };
+
+/* How many rounds of a kernel take PEAK_SECONDS. */
+static uint64_t calibrate(peak_kernel *kernel)
 {
     uint64_t rounds = 1000;
-    double took = 0, best = 0;
+    double took = 0;
     while (took < PEAK_SECONDS / 4 && rounds < (uint64_t)1 << 40) {
         rounds *= 2;
         double start = geul_os_seconds();
         kernel(rounds);
         took = geul_os_seconds() - start;
     }
-    rounds = (uint64_t)((double)rounds * PEAK_SECONDS / took);
+    return (uint64_t)((double)rounds * PEAK_SECONDS / took);
+}
+
+struct geul_cpu_probe *geul_cpu_probe_new(struct geul_context *ctx, struct geul_device *device)
+{
+    const struct geul_cpu_state *state = device->state;
+    const struct geul_cpu_kernels *kernels = &state->choice.kernels;
+    struct geul_cpu_probe *probe = geul_alloc(ctx, 1, sizeof *probe);
+    uint8_t *data = probe ? geul_alloc(ctx, 1, READ_BYTES) : NULL;
+    if (!data) {
+        geul_free(ctx, probe);
+        return NULL;
+    }
+    *probe = (struct geul_cpu_probe){
+        .ctx = ctx,
+        .n_threads = state->n_threads,
+        .kernels = kernels,
+        .peak = {[PEAK_F32] = kernels->peak_f32, [PEAK_BF16] = kernels->peak_bf16, [PEAK_INT8] = kernels->peak_int8},
+        .data = data,
+    };
+#pragma omp parallel num_threads(probe->n_threads)
+    {
+        size_t each = READ_BYTES / (size_t)omp_get_num_threads();
+        memset(data + (size_t)omp_get_thread_num() * each, 1, each); /* so that the pages exist */
+    }
+    for (int i = 0; i < N_PEAKS; i++)
+        probe->rounds[i] = calibrate(probe->peak[i]);
+    return probe;
+}
+
+void geul_cpu_probe_free(struct geul_cpu_probe *probe)
+{
+    if (!probe)
+        return;
+    geul_free(probe->ctx, probe->data);
+    geul_free(probe->ctx, probe);
+}
+
+size_t geul_cpu_probe_bytes(const struct geul_cpu_probe *probe)
+{
+    (void)probe;
+    return READ_BYTES;
+}
+
+/* Multiply-adds per second of one kernel. */
+static double peak_rate(const struct geul_cpu_probe *probe, enum peak which)
+{
+    double best = 0;
     for (int pass = 0; pass < PEAK_PASSES; pass++) {
         uint64_t macs = 0;
         double start = geul_os_seconds();
-#pragma omp parallel num_threads(n_threads) reduction(+ : macs)
-        macs += kernel(rounds);
+#pragma omp parallel num_threads(probe->n_threads) reduction(+ : macs)
+        macs += probe->peak[which](probe->rounds[which]);
         double rate = (double)macs / (geul_os_seconds() - start);
         best = rate > best ? rate : best;
     }
     return best;
 }
 
-/* Bytes per second when every thread reads its part of data. */
-static double read_rate(int n_threads, const struct geul_cpu_kernels *kernels, uint8_t *data)
+/* Bytes per second of one pass in which every thread reads its part of the data. */
+static double read_rate(const struct geul_cpu_probe *probe, size_t streams, size_t ahead)
 {
-    double best = 0;
-#pragma omp parallel num_threads(n_threads)
+    uint64_t sum = 0, bytes = 0;
+    double start = geul_os_seconds();
+#pragma omp parallel num_threads(probe->n_threads) reduction(+ : sum, bytes)
     {
-        size_t each = READ_BYTES / (size_t)omp_get_num_threads();
-        memset(data + (size_t)omp_get_thread_num() * each, 1, each); /* so that the pages exist */
+        size_t each = READ_BYTES / (size_t)omp_get_num_threads() / 4096 * 4096;
+        sum += probe->kernels->read_sum(probe->data + (size_t)omp_get_thread_num() * each, each, streams, ahead);
+        bytes += each;
     }
-    for (int pass = 0; pass < READ_PASSES; pass++) {
-        uint64_t sum = 0, bytes = 0;
-        double start = geul_os_seconds();
-#pragma omp parallel num_threads(n_threads) reduction(+ : sum, bytes)
-        {
-            size_t each = READ_BYTES / (size_t)omp_get_num_threads() / 256 * 256;
-            sum += kernels->read_sum(data + (size_t)omp_get_thread_num() * each, each);
-            bytes += each;
-        }
-        volatile uint64_t sink = sum;
-        (void)sink;
-        double rate = (double)bytes / (geul_os_seconds() - start);
-        best = rate > best ? rate : best;
-    }
-    return best;
+    volatile uint64_t sink = sum;
+    (void)sink;
+    return (double)bytes / (geul_os_seconds() - start);
 }
 
-enum geul_status geul_cpu_ceilings(struct geul_context *ctx, struct geul_device *device,
-                                   struct geul_cpu_ceilings *ceilings)
+struct geul_cpu_ceilings geul_cpu_probe_measure(const struct geul_cpu_probe *probe)
 {
-    const struct geul_cpu_state *state = device->state;
-    const struct geul_cpu_kernels *kernels = &state->choice.kernels;
-    uint8_t *data = geul_alloc(ctx, 1, READ_BYTES);
-    if (!data)
-        return GEUL_ERROR_MEMORY;
-    ceilings->read_bytes_per_s = read_rate(state->n_threads, kernels, data);
-    geul_free(ctx, data);
-    ceilings->f32_macs_per_s = peak(state->n_threads, kernels->peak_f32);
-    ceilings->bf16_macs_per_s = peak(state->n_threads, kernels->peak_bf16);
-    ceilings->int8_macs_per_s = peak(state->n_threads, kernels->peak_int8);
-    return GEUL_OK;
+    double read = 0;
+    for (int i = 0; i < READ_PASSES * N_PATTERNS; i++) {
+        double rate = read_rate(probe, patterns[i % N_PATTERNS].streams, patterns[i % N_PATTERNS].ahead);
+        read = rate > read ? rate : read;
+    }
+    return (struct geul_cpu_ceilings){.read_bytes_per_s = read,
+                                      .f32_macs_per_s = peak_rate(probe, PEAK_F32),
+                                      .bf16_macs_per_s = peak_rate(probe, PEAK_BF16),
+                                      .int8_macs_per_s = peak_rate(probe, PEAK_INT8)};
 }

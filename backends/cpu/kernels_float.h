@@ -419,6 +419,7 @@ static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
 #define FLOAT_KERNELS                                                                                                  \
     .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate,                \
     .scale = scale, .softmax = softmax, .peak_f32 = peak_f32,                                                          \
+    .peak_bf16 = peak_f32, /* without instructions of their own, bfloat16 products are float32 ones */                 \
     .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},             \
     .mix = {[GEUL_TYPE_F32] = mix_f32, [GEUL_TYPE_F16] = mix_f16, [GEUL_TYPE_BF16] = mix_bf16},                        \
     .narrow = {[GEUL_TYPE_F16] = narrow_f16}

@@ -300,6 +300,5 @@ const struct geul_cpu_kernels geul_cpu_kernels_neon = {
     FLOAT_KERNELS,
     .dot = {FLOAT_DOTS, [GEUL_TYPE_Q8_0] = &q8_0_dot, [GEUL_TYPE_Q4_0] = &q4_0_dot},
     .panel = {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
-    .peak_bf16 = peak_f32, /* bfloat16 weights are multiplied as float32 */
     .peak_int8 = peak_int8,
 };

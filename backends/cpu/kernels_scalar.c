@@ -389,15 +389,20 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N;
 }
 
-static uint64_t read_sum(const void *data, size_t bytes)
+static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t ahead)
 {
-    const uint8_t *p = data;
     uint64_t sum[4] = {0};
-    for (size_t i = 0; i + 256 <= bytes; i += 256)
-        for (size_t j = 0; j < 4; j++) {
-            uint64_t v;
-            memcpy(&v, p + i + 64 * j, sizeof v);
-            sum[j] += v;
+    size_t each = bytes / streams;
+    for (size_t i = 0; i + 256 <= each; i += 256)
+        for (size_t s = 0; s < streams; s++) {
+            const uint8_t *p = (const uint8_t *)data + s * each + i;
+            for (size_t j = 0; j < 4; j++) {
+                uint64_t v;
+                if (ahead > 0)
+                    __builtin_prefetch(p + 64 * j + ahead);
+                memcpy(&v, p + 64 * j, sizeof v);
+                sum[j] += v;
+            }
         }
     return sum[0] + sum[1] + sum[2] + sum[3];
 }

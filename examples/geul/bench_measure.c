@@ -165,9 +165,12 @@ static enum geul_status measure_ceilings(struct geul_context *ctx, int n_threads
     if (!cpu)
         return geul_error_status(ctx);
     out->n_threads = geul_cpu_threads(cpu);
-    enum geul_status status = geul_cpu_ceilings(ctx, cpu, &out->ceilings);
+    struct geul_cpu_probe *probe = geul_cpu_probe_new(ctx, cpu);
+    if (probe)
+        out->ceilings = geul_cpu_probe_measure(probe);
+    geul_cpu_probe_free(probe);
     geul_cpu_close(ctx, cpu);
-    return status;
+    return probe ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
 int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_plan *plan,

@@ -432,7 +432,9 @@ static void check_read_sum(void)
     uint64_t *data = calloc(512, 8);
     for (size_t i = 0; i < 512; i += 8)
         data[i] = i;
-    CHECK_INT(kernels->read_sum(data, 512 * 8), 63 * 64 / 2 * 8);
+    for (size_t streams = 1; streams <= 4; streams *= 2)
+        for (size_t ahead = 0; ahead <= 1024; ahead += 512)
+            CHECK_INT(kernels->read_sum(data, 512 * 8, streams, ahead), 63 * 64 / 2 * 8);
     free(data);
 }
 
