@@ -1,10 +1,8 @@
 /* codec.c: the reference encoding and decoding of every element type. Every faster kernel is tested against these. */
-#include "core/tensor.h"
+#include "core/block_choose.h"
 
 #include <math.h>
 #include <string.h>
-
-#define BLOCK 32
 
 static uint32_t bits_of(float f)
 {
@@ -106,74 +104,6 @@ static void encode_bf16(const float *src, uint8_t *dst, int64_t n)
         store_u16(dst + 2 * i, geul_f32_to_bf16(src[i]));
 }
 
-/* The element of largest magnitude of a block, with its sign; NaN when the block holds a NaN or infinity, so that
- * damage in a checkpoint is seen and not rounded away. */
-static float block_extreme(const float *x)
-{
-    float extreme = 0;
-    for (int i = 0; i < BLOCK; i++) {
-        if (!isfinite(x[i]))
-            return NAN;
-        if (fabsf(x[i]) > fabsf(extreme))
-            extreme = x[i];
-    }
-    return extreme;
-}
-
-/* Q8_0: float16 scale d, 32 int8 q; value d * q. */
-static void decode_q8_0(const uint8_t *src, float *dst, int64_t n)
-{
-    for (int64_t b = 0; b < n / BLOCK; b++, src += 2 + BLOCK, dst += BLOCK) {
-        float d = geul_f16_to_f32(load_u16(src));
-        for (int i = 0; i < BLOCK; i++)
-            dst[i] = d * (float)(int8_t)src[2 + i];
-    }
-}
-
-static void encode_q8_0(const float *src, uint8_t *dst, int64_t n)
-{
-    for (int64_t b = 0; b < n / BLOCK; b++, src += BLOCK, dst += 2 + BLOCK) {
-        float d = fabsf(block_extreme(src)) / 127.0f;
-        float inverse = d > 0 ? 1.0f / d : 0.0f;
-        store_u16(dst, geul_f32_to_f16(d));
-        for (int i = 0; i < BLOCK; i++) {
-            float q = roundf(src[i] * inverse);
-            dst[2 + i] = (uint8_t)(int8_t)(q >= -128.0f && q <= 127.0f ? (int)q : q > 0 ? 127 : q < 0 ? -128 : 0);
-        }
-    }
-}
-
-/* Q4_0: float16 scale d, 16 bytes; byte i holds element i (low nibble) and i + 16 (high); value d * (q - 8). */
-static void decode_q4_0(const uint8_t *src, float *dst, int64_t n)
-{
-    for (int64_t b = 0; b < n / BLOCK; b++, src += 2 + BLOCK / 2, dst += BLOCK) {
-        float d = geul_f16_to_f32(load_u16(src));
-        for (int i = 0; i < BLOCK / 2; i++) {
-            dst[i] = d * (float)((src[2 + i] & 15) - 8);
-            dst[i + BLOCK / 2] = d * (float)((src[2 + i] >> 4) - 8);
-        }
-    }
-}
-
-/* The product is formed in double so that rounding does not depend on whether the compiler fuses it with the sum; the
- * PyPI gguf package does the same. */
-static int nibble(float x, float inverse)
-{
-    double q = (double)x * (double)inverse + 8.5;
-    return q >= 16 ? 15 : q > 0 ? (int)q : 0;
-}
-
-static void encode_q4_0(const float *src, uint8_t *dst, int64_t n)
-{
-    for (int64_t b = 0; b < n / BLOCK; b++, src += BLOCK, dst += 2 + BLOCK / 2) {
-        float d = block_extreme(src) / -8.0f;
-        float inverse = d != 0 ? 1.0f / d : 0.0f;
-        store_u16(dst, geul_f32_to_f16(d));
-        for (int i = 0; i < BLOCK / 2; i++)
-            dst[2 + i] = (uint8_t)(nibble(src[i], inverse) | nibble(src[i + BLOCK / 2], inverse) << 4);
-    }
-}
-
 static void decode_none(const uint8_t *src, float *dst, int64_t n)
 {
     (void)src;
@@ -188,21 +118,53 @@ static void encode_none(const float *src, uint8_t *dst, int64_t n)
     (void)n;
 }
 
-static const struct {
+/* A plain format has both functions; a block type has a choice of its integers, and what it means is in block.h. */
+struct codec {
     void (*decode)(const uint8_t *src, float *dst, int64_t n);
     void (*encode)(const float *src, uint8_t *dst, int64_t n);
-} codecs[GEUL_TYPE_COUNT] = {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) {decode_##codec, encode_##codec},
+    geul_block_choice *choose;
+};
+
+static const struct codec codec_f32 = {decode_f32, encode_f32, NULL}, codec_f16 = {decode_f16, encode_f16, NULL},
+                          codec_bf16 = {decode_bf16, encode_bf16, NULL}, codec_none = {decode_none, encode_none, NULL},
+                          codec_nearest = {NULL, NULL, geul_choose_nearest},
+                          codec_extreme = {NULL, NULL, geul_choose_extreme},
+                          codec_affine = {NULL, NULL, geul_choose_affine},
+                          codec_offset = {NULL, NULL, geul_choose_offset},
+                          codec_centred = {NULL, NULL, geul_choose_centred};
+
+static const struct codec *const codecs[GEUL_TYPE_COUNT] = {
+#define TYPE(id, name, gguf_id, block, bytes, act, codec) &codec_##codec,
 #include "geul_types.def"
 #undef TYPE
 };
 
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n)
 {
-    codecs[type].decode(src, dst, n);
+    const struct geul_block_format *format = geul_block_format(type);
+    if (!format) {
+        codecs[type]->decode(src, dst, n);
+        return;
+    }
+    struct geul_block block;
+    const uint8_t *bytes = src;
+    for (int64_t i = 0; i < n; i += format->block, bytes += geul_type_bytes(type)) {
+        geul_block_unpack(type, bytes, &block);
+        geul_block_values(format, &block, dst + i);
+    }
 }
 
 void geul_encode(enum geul_type type, const float *src, void *dst, int64_t n)
 {
-    codecs[type].encode(src, dst, n);
+    const struct geul_block_format *format = geul_block_format(type);
+    if (!format) {
+        codecs[type]->encode(src, dst, n);
+        return;
+    }
+    struct geul_block block;
+    uint8_t *bytes = dst;
+    for (int64_t i = 0; i < n; i += format->block, bytes += geul_type_bytes(type)) {
+        codecs[type]->choose(format, src + i, &block);
+        geul_block_pack(type, &block, bytes);
+    }
 }

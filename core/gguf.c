@@ -327,7 +327,7 @@ static bool read_placement(struct cursor *c, struct geul_gguf_tensor *t, uint64_
         const size_t known = sizeof format_types / sizeof *format_types;
         geul_fail(c->ctx, GEUL_ERROR_UNSUPPORTED,
                   "%s: tensor %s has type %s (number %llu), which geul does not read; convert or quantize the model "
-                  "anew to f32, f16, bf16, q8_0 or q4_0",
+                  "anew, for instance to f16, q8_0 or q4_k",
                   c->path, t->name, number < known ? format_types[number] : "unknown", (unsigned long long)number);
         return false;
     }

@@ -49,7 +49,7 @@ static bool matmul_supports(const struct geul_cpu_kernels *kernels, const struct
     if (bias && bias->stride[0] != sizeof(float))
         return false;
     if (transposed(b))
-        return kernels->panel[b->type] != NULL;
+        return kernels->panel[b->type] && kernels->dot[b->type];
     return kernels->cache[b->type] && b->stride[1] == geul_type_bytes(b->type);
 }
 

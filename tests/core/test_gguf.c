@@ -225,7 +225,7 @@ static void f_overflow(struct bytes *b)
 }
 static void f_type_known(struct bytes *b)
 {
-    one(b, 256, 1, 12, 0);
+    one(b, 256, 1, 21, 0);
 }
 static void f_type_unknown(struct bytes *b)
 {
@@ -297,7 +297,7 @@ static const struct {
     {"dimension 0", "dimension of 0", f_dim_zero},
     {"dimension 2^64", "dimension of 18446744073709551615", f_dim_negative},
     {"overflowing shape", "impossible shape", f_overflow},
-    {"type geul lacks", "type q4_K (number 12)", f_type_known},
+    {"type geul lacks", "type iq3_s (number 21)", f_type_known},
     {"unknown type", "type unknown (number 4711)", f_type_unknown},
     {"row that is no multiple of the block", "impossible shape", f_block},
     {"unaligned offset", "not a multiple of 32", f_unaligned},

@@ -1,0 +1,263 @@
+/* block.c: see block.h. How each block type packs its integers into bytes.
+ *
+ * The q of all types lie in bit planes: a chunk of `run` bytes holds run * 8 / bits elements, the first run of them in
+ * the lowest bits of its bytes, the next run in the bits above, and so on. Types of 3, 5 and 6 bits have a second plane
+ * for the high bits. (Layouts: llama.cpp's block_q*; checked against the PyPI package gguf, tests/core/test_block.c.)
+ */
+#include "core/block.h"
+
+#include <string.h>
+
+enum { NONE = -1, Q8_SIGN = 0x80 };
+
+struct plane {
+    int16_t at; /* byte offset in the block */
+    int8_t bits, run;
+};
+
+/* Scales and minima of the groups, from and to their bytes. */
+typedef void read_scales(const uint8_t *bytes, struct geul_block *block);
+typedef void write_scales(const struct geul_block *block, uint8_t *bytes);
+
+struct layout {
+    struct geul_block_format format;
+    int16_t d, m; /* byte offsets of the float16 values; NONE: not stored */
+    struct plane low, high;
+    uint8_t flip; /* what is stored is (q - q_low) ^ flip */
+    int16_t scales;
+    read_scales *read;
+    write_scales *write;
+};
+
+static uint16_t load_u16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static void store_u16(uint8_t *p, uint16_t v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+/* ------------------------------------------------------------------------------------------------------ scales -- */
+
+/* Q2_K, 16 bytes: the scale in the low nibble, the minimum in the high one. */
+static void read_nibble_pairs(const uint8_t *bytes, struct geul_block *block)
+{
+    for (int g = 0; g < 16; g++) {
+        block->scale[g] = bytes[g] & 15;
+        block->min[g] = bytes[g] >> 4;
+    }
+}
+
+static void write_nibble_pairs(const struct geul_block *block, uint8_t *bytes)
+{
+    for (int g = 0; g < 16; g++)
+        bytes[g] = (uint8_t)(block->scale[g] | block->min[g] << 4);
+}
+
+/* Q3_K, 12 bytes, scale + 32 in 6 bits: low nibbles of groups 0..7 and 8..15 in the first 8 bytes, then the high pairs
+ * of groups g, g + 4, g + 8, g + 12 in byte 8 + g. */
+static void read_six_bits(const uint8_t *bytes, struct geul_block *block)
+{
+    for (int g = 0; g < 16; g++) {
+        int low = bytes[g % 8] >> 4 * (g / 8) & 15, high = bytes[8 + g % 4] >> 2 * (g / 4) & 3;
+        block->scale[g] = (int16_t)((low | high << 4) - 32);
+    }
+}
+
+static void write_six_bits(const struct geul_block *block, uint8_t *bytes)
+{
+    memset(bytes, 0, 12);
+    for (int g = 0; g < 16; g++) {
+        int s = block->scale[g] + 32;
+        bytes[g % 8] = (uint8_t)(bytes[g % 8] | (s & 15) << 4 * (g / 8));
+        bytes[8 + g % 4] = (uint8_t)(bytes[8 + g % 4] | (s >> 4) << 2 * (g / 4));
+    }
+}
+
+/* Q4_K and Q5_K, 12 bytes, 6 bits each: scales 0..3 in bytes 0..3, minima 0..3 in bytes 4..7; of groups 4..7 the low
+ * nibbles in bytes 8..11 (scale low, minimum high) and the high pairs on top of the first eight bytes. */
+static void read_six_bit_pairs(const uint8_t *bytes, struct geul_block *block)
+{
+    for (int g = 0; g < 4; g++) {
+        block->scale[g] = bytes[g] & 63;
+        block->min[g] = bytes[4 + g] & 63;
+        block->scale[4 + g] = (int16_t)((bytes[8 + g] & 15) | (bytes[g] >> 6) << 4);
+        block->min[4 + g] = (int16_t)(bytes[8 + g] >> 4 | (bytes[4 + g] >> 6) << 4);
+    }
+}
+
+static void write_six_bit_pairs(const struct geul_block *block, uint8_t *bytes)
+{
+    for (int g = 0; g < 4; g++) {
+        int s = block->scale[4 + g], m = block->min[4 + g];
+        bytes[g] = (uint8_t)(block->scale[g] | (s >> 4) << 6);
+        bytes[4 + g] = (uint8_t)(block->min[g] | (m >> 4) << 6);
+        bytes[8 + g] = (uint8_t)((s & 15) | (m & 15) << 4);
+    }
+}
+
+/* Q6_K: 16 int8. */
+static void read_bytes(const uint8_t *bytes, struct geul_block *block)
+{
+    for (int g = 0; g < 16; g++)
+        block->scale[g] = (int8_t)bytes[g];
+}
+
+static void write_bytes(const struct geul_block *block, uint8_t *bytes)
+{
+    for (int g = 0; g < 16; g++)
+        bytes[g] = (uint8_t)block->scale[g];
+}
+
+/* IQ4_XS, scale + 32 in 6 bits: the high pairs of 8 groups in 2 bytes, then their low nibbles in 4. */
+static void read_split_six_bits(const uint8_t *bytes, struct geul_block *block)
+{
+    for (int g = 0; g < 8; g++) {
+        int low = bytes[2 + g / 2] >> 4 * (g % 2) & 15, high = bytes[g / 4] >> 2 * (g % 4) & 3;
+        block->scale[g] = (int16_t)((low | high << 4) - 32);
+    }
+}
+
+static void write_split_six_bits(const struct geul_block *block, uint8_t *bytes)
+{
+    memset(bytes, 0, 6);
+    for (int g = 0; g < 8; g++) {
+        int s = block->scale[g] + 32;
+        bytes[2 + g / 2] = (uint8_t)(bytes[2 + g / 2] | (s & 15) << 4 * (g % 2));
+        bytes[g / 4] = (uint8_t)(bytes[g / 4] | (s >> 4) << 2 * (g % 4));
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------ layouts -- */
+
+/* The 16 levels of the IQ4 types: closer together round zero, where the weights are. */
+static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+/* Members in the order of the structs: {block, group, q_low, q_high, scale_low, scale_high, min_high, codebook},
+ * d, m, low plane, high plane, flip, scales. */
+static const struct layout layouts[GEUL_TYPE_COUNT] = {
+    [GEUL_TYPE_Q8_0] = {{32, 32, -128, 127, 1, 1, 0, NULL}, 0, NONE, {2, 8, 32}, {0, 0, 0}, Q8_SIGN, NONE, NULL, NULL},
+    [GEUL_TYPE_Q4_0] = {{32, 32, -8, 7, 1, 1, 0, NULL}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL, NULL},
+    [GEUL_TYPE_Q4_1] = {{32, 32, 0, 15, 1, 1, 1, NULL}, 0, 2, {4, 4, 16}, {0, 0, 0}, 0, NONE, NULL, NULL},
+    [GEUL_TYPE_Q5_0] = {{32, 32, -16, 15, 1, 1, 0, NULL}, 0, NONE, {6, 4, 16}, {2, 1, 1}, 0, NONE, NULL, NULL},
+    [GEUL_TYPE_Q5_1] = {{32, 32, 0, 31, 1, 1, 1, NULL}, 0, 2, {8, 4, 16}, {4, 1, 1}, 0, NONE, NULL, NULL},
+    [GEUL_TYPE_Q2_K] =
+        {{256, 16, 0, 3, 0, 15, 15, NULL}, 80, 82, {16, 2, 32}, {0, 0, 0}, 0, 0, read_nibble_pairs, write_nibble_pairs},
+    [GEUL_TYPE_Q3_K] =
+        {{256, 16, -4, 3, -32, 31, 0, NULL}, 108, NONE, {32, 2, 32}, {0, 1, 32}, 0, 96, read_six_bits, write_six_bits},
+    [GEUL_TYPE_Q4_K] = {{256, 32, 0, 15, 0, 63, 63, NULL},
+                        0,
+                        2,
+                        {16, 4, 32},
+                        {0, 0, 0},
+                        0,
+                        4,
+                        read_six_bit_pairs,
+                        write_six_bit_pairs},
+    [GEUL_TYPE_Q5_K] = {{256, 32, 0, 31, 0, 63, 63, NULL},
+                        0,
+                        2,
+                        {48, 4, 32},
+                        {16, 1, 32},
+                        0,
+                        4,
+                        read_six_bit_pairs,
+                        write_six_bit_pairs},
+    [GEUL_TYPE_Q6_K] =
+        {{256, 16, -32, 31, -128, 127, 0, NULL}, 208, NONE, {0, 4, 64}, {128, 2, 32}, 0, 192, read_bytes, write_bytes},
+    [GEUL_TYPE_IQ4_NL] = {{32, 32, 0, 15, 1, 1, 0, iq4_levels}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL, NULL},
+    [GEUL_TYPE_IQ4_XS] = {{256, 32, 0, 15, -32, 31, 0, iq4_levels},
+                          0,
+                          NONE,
+                          {8, 4, 16},
+                          {0, 0, 0},
+                          0,
+                          2,
+                          read_split_six_bits,
+                          write_split_six_bits},
+};
+
+const struct geul_block_format *geul_block_format(enum geul_type type)
+{
+    return (unsigned)type < GEUL_TYPE_COUNT && layouts[type].format.block ? &layouts[type].format : NULL;
+}
+
+/* Adds the plane's bits, shifted up, to the n elements of q. */
+static void read_plane(struct plane p, const uint8_t *src, int n, int up, int16_t *q)
+{
+    int mask = (1 << p.bits) - 1;
+    for (int16_t *end = q + n; q < end; src += p.run)
+        for (int down = 0; down < 8; down += p.bits, q += p.run)
+            for (int i = 0; i < p.run; i++)
+                q[i] = (int16_t)(q[i] | (src[i] >> down & mask) << up);
+}
+
+/* Adds bits `down` and above of the n codes to the plane's bytes, which were zero. */
+static void write_plane(struct plane p, const uint8_t *code, int n, int down, uint8_t *dst)
+{
+    int mask = (1 << p.bits) - 1;
+    for (const uint8_t *end = code + n; code < end; dst += p.run)
+        for (int up = 0; up < 8; up += p.bits, code += p.run)
+            for (int i = 0; i < p.run; i++)
+                dst[i] = (uint8_t)(dst[i] | (code[i] >> down & mask) << up);
+}
+
+void geul_block_unpack(enum geul_type type, const void *bytes, struct geul_block *block)
+{
+    const struct layout *l = &layouts[type];
+    const struct geul_block_format *f = &l->format;
+    const uint8_t *src = bytes;
+    block->d = geul_f16_to_f32(load_u16(src + l->d));
+    block->m = l->m == NONE ? 0.0f : geul_f16_to_f32(load_u16(src + l->m));
+    if (f->min_high == 1)
+        block->m = -block->m;
+    for (int g = 0; g < f->block / f->group; g++) {
+        block->scale[g] = 1;
+        block->min[g] = f->min_high == 1;
+    }
+    if (l->read)
+        l->read(src + l->scales, block);
+    memset(block->q, 0, (size_t)f->block * sizeof *block->q);
+    if (l->high.bits)
+        read_plane(l->high, src + l->high.at, f->block, l->low.bits, block->q);
+    read_plane(l->low, src + l->low.at, f->block, 0, block->q);
+    for (int i = 0; i < f->block; i++)
+        block->q[i] = (int16_t)((block->q[i] ^ l->flip) + f->q_low);
+}
+
+void geul_block_pack(enum geul_type type, const struct geul_block *block, void *bytes)
+{
+    const struct layout *l = &layouts[type];
+    const struct geul_block_format *f = &l->format;
+    uint8_t *dst = bytes, code[GEUL_BLOCK_MAX];
+    for (int i = 0; i < f->block; i++)
+        code[i] = (uint8_t)((block->q[i] - f->q_low) ^ l->flip);
+    memset(dst, 0, geul_type_bytes(type));
+    store_u16(dst + l->d, geul_f32_to_f16(block->d));
+    if (l->m != NONE)
+        store_u16(dst + l->m, geul_f32_to_f16(f->min_high == 1 ? -block->m : block->m));
+    if (l->write)
+        l->write(block, dst + l->scales);
+    write_plane(l->low, code, f->block, 0, dst + l->low.at);
+    if (l->high.bits)
+        write_plane(l->high, code, f->block, l->low.bits, dst + l->high.at);
+}
+
+/* Every product is exact in float32 (11 bits of d, at most 7 of scale and 7 of v, fewer where the other has more), so
+ * the difference is rounded once, whether the compiler fuses or not. */
+void geul_block_values(const struct geul_block_format *format, const struct geul_block *block, float *x)
+{
+    const int16_t *q = block->q;
+    for (int g = 0; g < format->block / format->group; g++, q += format->group, x += format->group) {
+        float d = block->d * (float)block->scale[g], m = format->min_high ? block->m * (float)block->min[g] : 0.0f;
+        if (format->codebook)
+            for (int i = 0; i < format->group; i++)
+                x[i] = d * (float)format->codebook[q[i]] - m;
+        else
+            for (int i = 0; i < format->group; i++)
+                x[i] = d * (float)q[i] - m;
+    }
+}
