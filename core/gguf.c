@@ -381,6 +381,7 @@ static bool read_tensors(struct cursor *c, struct geul_gguf *g)
     for (int64_t i = 0; ok && i < n; i++) {
         struct geul_gguf_tensor *t = &tensors[first + i];
         memset(t, 0, sizeof *t);
+        t->part = g->n_maps > 0 ? g->n_maps - 1 : 0;
         t->name = read_name(c, GEUL_MAX_NAME - 1, "the name of a tensor");
         g->n_tensors += t->name != NULL;
         ok = t->name && read_dims(c, t) && read_placement(c, t, &offsets[i]);

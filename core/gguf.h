@@ -44,6 +44,7 @@ struct geul_gguf_tensor {
     int64_t shape[4]; /* row-major */
     const void *data; /* in the mapping, aligned to at least 32 bytes unless the file says less */
     size_t bytes;
+    int64_t part; /* of a split file that holds it, from 0 */
 };
 
 /* Open a GGUF file for reading; for the first part of a split file (-00001-of-0000N.gguf) all parts are opened.
@@ -88,7 +89,9 @@ const struct geul_gguf_tensor *geul_gguf_find_tensor(const struct geul_gguf *g, 
 /* Writing: set keys, declare all tensors, then hand over their data in declared order, in pieces of any size.
  * Failures are sticky: check geul_gguf_writer_commit() alone. Nothing appears under path before commit. */
 struct geul_gguf_writer;
+/* path NULL: a writer that only counts; it takes keys and declarations, no data, and is abandoned. */
 struct geul_gguf_writer *geul_gguf_writer_new(struct geul_context *ctx, const char *path);
+void geul_gguf_set_u16(struct geul_gguf_writer *w, const char *key, uint16_t v);
 void geul_gguf_set_u32(struct geul_gguf_writer *w, const char *key, uint32_t v);
 void geul_gguf_set_i32(struct geul_gguf_writer *w, const char *key, int32_t v);
 void geul_gguf_set_u64(struct geul_gguf_writer *w, const char *key, uint64_t v);
@@ -104,9 +107,14 @@ void geul_gguf_copy_key(struct geul_gguf_writer *w, const struct geul_gguf *g, i
 void geul_gguf_declare_tensor(struct geul_gguf_writer *w, const char *name, enum geul_type type, int n_dims,
                               const int64_t *shape);
 void geul_gguf_write_data(struct geul_gguf_writer *w, const void *data, size_t bytes);
+/* Bytes of the whole file with the keys and tensors declared so far. */
+uint64_t geul_gguf_writer_bytes(struct geul_gguf_writer *w);
 /* The first failure so far, for long writers that want to stop early. */
 enum geul_status geul_gguf_writer_status(const struct geul_gguf_writer *w);
-/* Checks that all declared data came, syncs, renames; frees w whatever happens. */
+/* Checks that all declared data came, and syncs: only the renaming is left for commit. For writers of several files
+ * that are to appear together. */
+enum geul_status geul_gguf_writer_finish(struct geul_gguf_writer *w);
+/* Finishes if need be, renames; frees w whatever happens. */
 enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w);
 void geul_gguf_writer_abandon(struct geul_gguf_writer *w);
 

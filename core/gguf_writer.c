@@ -24,7 +24,7 @@ struct bytes {
 
 struct geul_gguf_writer {
     struct geul_context *ctx;
-    struct geul_outfile *file;
+    struct geul_outfile *file; /* NULL: only counts */
     enum geul_status status;
     struct bytes keys; /* as they go into the file */
     size_t n_keys;
@@ -106,18 +106,25 @@ static void put_array(struct geul_gguf_writer *w, const char *key, enum geul_ggu
     put_number(w, &w->keys, count, 8);
 }
 
-/* A writer for path; nothing appears there before commit. NULL on failure. End it with commit or abandon. */
+/* A writer for path, or for counting when path is NULL; nothing appears before commit. NULL on failure. End it with
+ * commit or abandon. */
 struct geul_gguf_writer *geul_gguf_writer_new(struct geul_context *ctx, const char *path)
 {
     struct geul_gguf_writer *w = geul_alloc(ctx, 1, sizeof *w);
     if (!w)
         return NULL;
     w->ctx = ctx;
-    w->file = geul_outfile_open(ctx, path);
-    if (w->file)
+    w->file = path ? geul_outfile_open(ctx, path) : NULL;
+    if (w->file || !path)
         return w;
     geul_free(ctx, w);
     return NULL;
+}
+
+void geul_gguf_set_u16(struct geul_gguf_writer *w, const char *key, uint16_t v)
+{
+    put_key(w, key, GEUL_GGUF_U16);
+    put_number(w, &w->keys, v, 2);
 }
 
 void geul_gguf_set_u32(struct geul_gguf_writer *w, const char *key, uint32_t v)
@@ -232,6 +239,13 @@ void geul_gguf_declare_tensor(struct geul_gguf_writer *w, const char *name, enum
         t->shape[i] = shape[i];
 }
 
+/* Refuses data for a writer that only counts. */
+static void need_file(struct geul_gguf_writer *w)
+{
+    if (!w->file)
+        fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "a GGUF writer without a path takes no data"));
+}
+
 /* Writes to the file; sticky. */
 static void emit(struct geul_gguf_writer *w, const void *data, size_t size)
 {
@@ -246,35 +260,56 @@ static void emit_padding(struct geul_gguf_writer *w)
     emit(w, zeros, (size_t)((ALIGNMENT - geul_outfile_tell(w->file) % ALIGNMENT) % ALIGNMENT));
 }
 
-/* Header, keys and tensor table. */
+static uint64_t padded(uint64_t bytes)
+{
+    return bytes + (ALIGNMENT - bytes % ALIGNMENT) % ALIGNMENT;
+}
+
+/* Header, keys and tensor table into *head, which the caller frees. Returns the bytes of all tensors with padding. */
+static uint64_t make_header(struct geul_gguf_writer *w, struct bytes *head)
+{
+    uint64_t offset = 0;
+    put(w, head, "GGUF", 4);
+    put_number(w, head, VERSION, 4);
+    put_number(w, head, w->n_tensors, 8);
+    put_number(w, head, w->n_keys, 8);
+    put(w, head, w->keys.data, w->keys.size);
+    for (size_t i = 0; i < w->n_tensors; i++) {
+        const struct declared *t = &w->tensors[i];
+        put_string(w, head, t->name, strlen(t->name));
+        put_number(w, head, (uint64_t)t->n_dims, 4);
+        for (int d = t->n_dims - 1; d >= 0; d--)
+            put_number(w, head, (uint64_t)t->shape[d], 8);
+        put_number(w, head, type_numbers[t->type], 4);
+        put_number(w, head, offset, 8);
+        offset += padded(t->bytes);
+    }
+    return offset;
+}
+
+/* Everything before the tensors. */
 static void emit_header(struct geul_gguf_writer *w)
 {
     struct bytes head = {0};
-    uint64_t offset = 0;
-    put(w, &head, "GGUF", 4);
-    put_number(w, &head, VERSION, 4);
-    put_number(w, &head, w->n_tensors, 8);
-    put_number(w, &head, w->n_keys, 8);
-    put(w, &head, w->keys.data, w->keys.size);
-    for (size_t i = 0; i < w->n_tensors; i++) {
-        const struct declared *t = &w->tensors[i];
-        put_string(w, &head, t->name, strlen(t->name));
-        put_number(w, &head, (uint64_t)t->n_dims, 4);
-        for (int d = t->n_dims - 1; d >= 0; d--)
-            put_number(w, &head, (uint64_t)t->shape[d], 8);
-        put_number(w, &head, type_numbers[t->type], 4);
-        put_number(w, &head, offset, 8);
-        offset += t->bytes + (ALIGNMENT - t->bytes % ALIGNMENT) % ALIGNMENT;
-    }
+    make_header(w, &head);
     emit(w, head.data, head.size);
     emit_padding(w);
     geul_free(w->ctx, head.data);
     w->header_written = true;
 }
 
+uint64_t geul_gguf_writer_bytes(struct geul_gguf_writer *w)
+{
+    struct bytes head = {0};
+    uint64_t tensors = make_header(w, &head);
+    geul_free(w->ctx, head.data);
+    return padded(head.size) + tensors;
+}
+
 void geul_gguf_write_data(struct geul_gguf_writer *w, const void *data, size_t bytes)
 {
     const uint8_t *from = data;
+    need_file(w);
     if (!w->header_written && w->status == GEUL_OK)
         emit_header(w);
     while (bytes > 0 && w->status == GEUL_OK) {
@@ -308,14 +343,22 @@ static void free_writer(struct geul_gguf_writer *w)
     geul_free(w->ctx, w);
 }
 
-enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w)
+enum geul_status geul_gguf_writer_finish(struct geul_gguf_writer *w)
 {
+    need_file(w);
     if (!w->header_written && w->status == GEUL_OK)
         emit_header(w);
     if (w->status == GEUL_OK && w->current < w->n_tensors)
         fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "tensor %s was declared but its data did not come",
                           w->tensors[w->current].name));
-    enum geul_status status = w->status;
+    if (w->status == GEUL_OK)
+        fail(w, geul_outfile_finish(w->file));
+    return w->status;
+}
+
+enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w)
+{
+    enum geul_status status = geul_gguf_writer_finish(w);
     if (status == GEUL_OK)
         status = geul_outfile_commit(w->file);
     else

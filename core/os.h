@@ -18,6 +18,8 @@ void geul_os_map_done_with(const void *data, size_t size);
 
 /* Whether path names something that exists (of any kind). */
 bool geul_os_exists(const char *path);
+/* Whether both paths name the same existing file. */
+bool geul_os_same_file(const char *a, const char *b);
 /* Makes a directory; one that exists already is fine. Its parent must exist. */
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path);
 
@@ -28,7 +30,9 @@ struct geul_outfile *geul_outfile_open(struct geul_context *ctx, const char *pat
 enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, size_t size);
 /* Bytes written so far. */
 uint64_t geul_outfile_tell(const struct geul_outfile *f);
-/* Flush, sync, rename; frees f whatever happens. */
+/* Flush, sync, close; memory for buffering is given back. Nothing can be written afterwards. */
+enum geul_status geul_outfile_finish(struct geul_outfile *f);
+/* Finishes if need be, renames; frees f whatever happens. */
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);
 

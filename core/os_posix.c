@@ -74,6 +74,12 @@ bool geul_os_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool geul_os_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path)
 {
     struct stat st;
@@ -208,15 +214,24 @@ static void sync_directory_of(const char *path, char *scratch)
     }
 }
 
+enum geul_status geul_outfile_finish(struct geul_outfile *f)
+{
+    if (f->fd < 0)
+        return f->status;
+    outfile_flush(f);
+    if (f->status == GEUL_OK && fsync(f->fd) != 0)
+        f->status = io_failed(f->ctx, "sync", f->temporary);
+    if (close(f->fd) != 0 && f->status == GEUL_OK)
+        f->status = io_failed(f->ctx, "close", f->temporary);
+    f->fd = -1;
+    geul_free(f->ctx, f->held);
+    f->held = NULL;
+    return f->status;
+}
+
 enum geul_status geul_outfile_commit(struct geul_outfile *f)
 {
-    enum geul_status status = outfile_flush(f);
-    if (status == GEUL_OK && fsync(f->fd) != 0)
-        status = io_failed(f->ctx, "sync", f->temporary);
-    int fd = f->fd;
-    f->fd = -1;
-    if (close(fd) != 0 && status == GEUL_OK)
-        status = io_failed(f->ctx, "close", f->temporary);
+    enum geul_status status = geul_outfile_finish(f);
     if (status == GEUL_OK && rename(f->temporary, f->path) != 0)
         status = io_failed(f->ctx, "rename the finished file to", f->path);
     if (status == GEUL_OK)
