@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const cache_types[] = {"f16", "f32", NULL};
+const char *const geul_cache_types[] = {"f16", "f32", NULL};
 
 #define MODEL(field)    offsetof(struct geul_model_args, field)
 #define SAMPLING(field) offsetof(struct geul_sampling_args, sampling.field)
@@ -31,7 +31,7 @@ const struct geul_option geul_model_options[] = {
     {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", MODEL(n_gpu_layers),
      "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
     {GEUL_OPTION_CHOICE, "-ctk, --cache-type", "TYPE", MODEL(cache_type), "keys and values are kept as f16 or f32", 0,
-     0, cache_types, NULL, false},
+     0, geul_cache_types, NULL, false},
     {GEUL_OPTION_FLAG, "-v, --verbose", NULL, MODEL(verbose), "notes and timings on stderr", 0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_END},
 };
@@ -85,7 +85,11 @@ static bool load(const struct geul_model_args *args, bool tokenizer, struct geul
         return false;
     }
     struct geul_session_options session = {
-        .n_context = args->n_context, .n_batch = args->n_batch, .cache_type = geul_type_from_name(args->cache_type)};
+        .n_context = args->n_context,
+        .n_sequences = args->n_sequences,
+        .n_batch = args->n_batch,
+        .cache_type = geul_type_from_name(args->cache_type),
+    };
     out->session = geul_session_new(out->ctx, out->model, &session);
     return out->session != NULL;
 }

@@ -11,14 +11,16 @@
 struct geul_model_args {
     const char *path;
     int n_threads, n_context, n_batch, n_gpu_layers;
-    const char *cache_type;
+    const char *cache_type; /* one of geul_cache_types */
     bool verbose;
+    int n_sequences; /* texts in the cache, 0: 1; no option */
 };
 #define GEUL_MODEL_ARGS_DEFAULT                                                                                        \
     {                                                                                                                  \
         .cache_type = "f16", .n_batch = 512                                                                            \
     }
 extern const struct geul_option geul_model_options[];
+extern const char *const geul_cache_types[]; /* NULL at the end */
 
 /* --temp --top-k ... --seed */
 struct geul_sampling_args {
