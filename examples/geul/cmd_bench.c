@@ -72,9 +72,7 @@ static char *synthetic_path(const char *what, int *code)
     snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
     path = geul_path_cache(ctx, name);
     struct geul_gguf *g = path && geul_os_exists(path) ? geul_gguf_open(ctx, path) : NULL;
-    struct geul_neox_config held;
-    bool fits =
-        g && geul_neox_config_from_gguf(ctx, g, &held) == GEUL_OK && geul_neox_config_equal(&held, &synth.config);
+    bool fits = g && geul_synth_fits(ctx, &synth, g);
     geul_gguf_close(g);
     if (path && !fits) {
         geul_error_clear(ctx);

@@ -28,9 +28,11 @@ static const struct geul_command_help help = {
     .name = "synth",
     .usage = "SIZE:TYPE -o FILE [options]",
     .summary = "make a GGUF file with random weights, for measuring a machine without a download",
-    .about = "SIZE is 1.3b, 3.8b, 5.8b, 12.8b (Polyglot-Ko's shapes) or a Hugging Face config.json; TYPE is f32, f16, "
-             "bf16, q8_0 or q4_0. The file has no tokenizer and what it writes has no sense.",
-    .example = "geul synth 1.3b:q8_0 -o random-1.3b.gguf",
+    .about =
+        "SIZE is 1.3b, 3.8b, 5.8b, 12.8b (Polyglot-Ko's shapes) or a Hugging Face config.json; TYPE is a plain "
+        "type or a mix that `geul quantize` knows: f32, bf16, q8_0, q4_0, q4_k_m, q6_k, iq4_xs and others. The file "
+        "has no tokenizer and what it writes has no sense.",
+    .example = "geul synth 1.3b:q4_k_m -o random-1.3b.gguf",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -1,5 +1,5 @@
 /* synth.c: models of random numbers, made block by block in the form in which the file holds them, so that 7 GB take as
- * long as the disk needs. */
+ * long as the disk needs. Blocks are drawn from a pool of random ones, each tensor's own. */
 #include "examples/geul/synth.h"
 
 #include "examples/geul/progress.h"
@@ -8,7 +8,7 @@
 
 #include "convert/json_file.h"
 #include "convert/neox_tensors.h"
-#include "core/tensor.h"
+#include "core/block.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,10 +17,10 @@
 enum {
     PIECE = 1 << 16,  /* elements that one thread makes at a time; a multiple of every block */
     PIECES = 256,     /* made together before they are written: at most 64 MiB */
+    POOL = 1 << 12,   /* different blocks of a tensor; at most 860 KiB */
     LEVELS = 1 << 16, /* values that the plain types take */
     N_VOCAB = 30080,  /* as Polyglot-Ko */
     N_CONTEXT = 2048, /* as Polyglot-Ko */
-    Q4_SCALES = 256,  /* scales of blocks differ a little, as real ones do */
 };
 static const double std_weight = 0.02;
 
@@ -74,25 +74,56 @@ static bool parse_shape(struct geul_context *ctx, const char *size, struct geul_
     return ok;
 }
 
+/* The names of all mixes, "f32, bf16, ..." */
+static const char *mix_names(char *text, size_t size)
+{
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; geul_mix_at(i) && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%s", i ? ", " : "", geul_mix_name(geul_mix_at(i)));
+    return text;
+}
+
 bool geul_synth_parse(struct geul_context *ctx, const char *text, struct geul_synth *out)
 {
     const char *colon = strrchr(text, ':');
-    char size[1024];
+    char size[1024], names[512];
     if (!colon || (size_t)(colon - text) >= sizeof size) {
         geul_report_usage("\"%s\" is not SIZE:TYPE, for instance 1.3b:q8_0", text);
         return false;
     }
     snprintf(size, sizeof size, "%.*s", (int)(colon - text), text);
-    out->type = geul_type_from_name(colon + 1);
-    if (out->type == GEUL_TYPE_COUNT || out->type == GEUL_TYPE_I32) {
-        geul_report_usage("\"%s\" is no type; f32, f16, bf16, q8_0 and q4_0 are possible", colon + 1);
+    out->mix = geul_mix_find(colon + 1);
+    if (!out->mix) {
+        geul_report_usage("\"%s\" is no type; possible are %s", colon + 1, mix_names(names, sizeof names));
         return false;
     }
     if (!parse_shape(ctx, size, out))
         return false;
     const char *slash = strrchr(size, '/');
-    snprintf(out->label, sizeof out->label, "%.40s-%s", slash ? slash + 1 : size, geul_type_name(out->type));
+    snprintf(out->label, sizeof out->label, "%.40s-%s", slash ? slash + 1 : size, geul_mix_name(out->mix));
     return true;
+}
+
+static enum geul_type type_of(const struct geul_synth *synth, const struct geul_neox_tensor *t, bool *fell_back)
+{
+    return geul_mix_type(synth->mix, t->gguf, (int)synth->config.n_layers, t->n_dims, t->shape, fell_back);
+}
+
+bool geul_synth_fits(struct geul_context *ctx, const struct geul_synth *synth, const struct geul_gguf *g)
+{
+    struct geul_neox_config held;
+    size_t n;
+    if (geul_neox_config_from_gguf(ctx, g, &held) != GEUL_OK || !geul_neox_config_equal(&held, &synth->config))
+        return false;
+    struct geul_neox_tensor *tensors = geul_neox_tensor_list(ctx, &synth->config, &n);
+    bool fits = tensors != NULL, fell_back;
+    for (size_t i = 0; fits && i < n; i++) {
+        const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, tensors[i].gguf);
+        fits = t && t->type == type_of(synth, &tensors[i], &fell_back);
+    }
+    geul_free(ctx, tensors);
+    return fits;
 }
 
 /* ------------------------------------------------------------------------------------------------ random blocks -- */
@@ -100,11 +131,12 @@ bool geul_synth_parse(struct geul_context *ctx, const char *text, struct geul_sy
 /* What the elements of one tensor are drawn from. */
 struct source {
     enum geul_type type;
-    double mean, std;
     uint64_t seed;
-    float f32[LEVELS];    /* the values of the plain types: uniform, mean and std as above */
-    uint16_t u16[LEVELS]; /* the same in f16 or bf16 */
-    uint16_t scales[Q4_SCALES];
+    union {
+        float f32[LEVELS];    /* the values of the plain types: uniform */
+        uint16_t u16[LEVELS]; /* the same in f16 or bf16 */
+        uint8_t pool[POOL * 256];
+    } values;
 };
 
 /* Word number i of a stream (splitmix64 as a hash of a counter, so that threads can begin anywhere). */
@@ -116,74 +148,102 @@ static inline uint64_t random_word(uint64_t seed, uint64_t i)
     return z ^ (z >> 31);
 }
 
+/* A whole number from low to high out of a stream, whose next word *at counts. */
+static int random_int(uint64_t seed, uint64_t *at, int low, int high)
+{
+    uint64_t range = (uint64_t)(high - low + 1);
+    return low + (int)((random_word(seed, (*at)++) >> 32) * range >> 32);
+}
+
+/* Mean and deviation of v(q) when every q from low to the highest is as likely. */
+static void value_moments(const struct geul_block_format *f, int low, double *mean, double *deviation)
+{
+    double sum = 0, squares = 0, n = f->q_high - low + 1;
+    for (int q = low; q <= f->q_high; q++) {
+        double v = f->codebook ? f->codebook[q] : q;
+        sum += v;
+        squares += v * v;
+    }
+    *mean = sum / n;
+    *deviation = sqrt(squares / n - *mean * *mean);
+}
+
+/* Random blocks whose values have mean 0 and deviation std. Scales lie in the upper half of what the type stores and
+ * differ between blocks; minima cancel the mean of q; types without them get scales of both signs. */
+static void prepare_pool(struct source *s, const struct geul_block_format *f, double std)
+{
+    struct geul_block block;
+    double mean, deviation, half = f->scale_high > 1 ? f->scale_high / 2.0 : 1;
+    int low = f->q_low < -f->q_high ? -f->q_high : f->q_low, groups = f->block / f->group;
+    uint64_t at = 0;
+    value_moments(f, low, &mean, &deviation);
+    /* the mean square of a number evenly between half and 2 * half is 7/3 of the square of half */
+    double d = std / deviation / (f->scale_high > 1 ? half * sqrt(7.0 / 3) : 1);
+    for (int i = 0; i < POOL; i++) {
+        double dose = d * random_int(s->seed, &at, 192, 320) / 256;
+        int sign = f->min_high == 0 && random_int(s->seed, &at, 0, 1) ? -1 : 1;
+        block.d = (float)(f->scale_high > 1 ? dose : dose * sign);
+        block.m = (float)(dose * mean * f->scale_high / (f->min_high ? f->min_high : 1));
+        for (int g = 0; g < groups; g++) {
+            int scale = f->scale_high > 1 ? random_int(s->seed, &at, (int)half, f->scale_high) : 1;
+            block.scale[g] = (int16_t)(f->scale_low < 0 ? scale * sign : scale);
+            block.min[g] = (int16_t)(f->min_high > 1 ? scale * f->min_high / f->scale_high : f->min_high);
+        }
+        for (int k = 0; k < f->block; k++)
+            block.q[k] = (int16_t)random_int(s->seed, &at, low, f->q_high);
+        geul_block_pack(s->type, &block, s->values.pool + (size_t)i * geul_type_bytes(s->type));
+    }
+}
+
 static void prepare(struct source *s, enum geul_type type, double mean, double std, uint64_t seed)
 {
-    /* standard deviation of the whole numbers in a block: uniform in -127..127, and in -7..7 with 0 twice */
-    double spread = type == GEUL_TYPE_Q8_0 ? sqrt(127.0 * 128.0 / 3.0) : sqrt(2.0 * 140.0 / 16.0);
+    const struct geul_block_format *format = geul_block_format(type);
     s->type = type;
-    s->mean = mean;
-    s->std = std;
     s->seed = seed;
+    if (format) {
+        prepare_pool(s, format, std);
+        return;
+    }
     for (int i = 0; i < LEVELS; i++) {
         double uniform = 2.0 * (i + 0.5) / LEVELS - 1.0;
-        s->f32[i] = (float)(mean + sqrt(3.0) * std * uniform);
-        s->u16[i] = type == GEUL_TYPE_BF16 ? geul_f32_to_bf16(s->f32[i]) : geul_f32_to_f16(s->f32[i]);
+        float v = (float)(mean + sqrt(3.0) * std * uniform);
+        if (type == GEUL_TYPE_F32)
+            s->values.f32[i] = v;
+        else
+            s->values.u16[i] = type == GEUL_TYPE_BF16 ? geul_f32_to_bf16(v) : geul_f32_to_f16(v);
     }
-    for (int i = 0; i < Q4_SCALES; i++)
-        s->scales[i] = geul_f32_to_f16((float)(std / spread * (0.75 + 0.5 * i / Q4_SCALES)));
 }
 
 /* n values from word number `at` on, four per word. */
 static void fill_f32(const struct source *s, uint64_t at, float *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        out[i] = s->f32[random_word(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
+        out[i] = s->values.f32[random_word(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
 }
 
 static void fill_u16(const struct source *s, uint64_t at, uint16_t *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        out[i] = s->u16[random_word(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
+        out[i] = s->values.u16[random_word(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
 }
 
-/* Blocks of 32: a float16 scale, then 32 int8 between -127 and 127. Five words per block. */
-static void fill_q8_0(const struct source *s, uint64_t at, uint8_t *out, int64_t n)
+/* n blocks of the pool, the first of them number `from` of the tensor; four per word. */
+static void fill_blocks(const struct source *s, uint64_t from, uint8_t *out, int64_t n)
 {
-    for (int64_t b = 0; b < n / 32; b++, at += 5, out += 34) {
-        memcpy(out, &s->scales[random_word(s->seed, at) & 0xff], 2);
-        for (int w = 0; w < 4; w++) {
-            uint64_t bytes = random_word(s->seed, at + 1 + (uint64_t)w);
-            for (int i = 0; i < 8; i++) {
-                uint8_t v = (uint8_t)(bytes >> (8 * i));
-                out[2 + 8 * w + i] = v == 0x80 ? 0 : v;
-            }
-        }
-    }
-}
-
-/* Blocks of 32: a float16 scale, then 32 nibbles, which mean nibble - 8. 0 becomes 8, so that the mean is 0. Three
- * words per block. */
-static void fill_q4_0(const struct source *s, uint64_t at, uint8_t *out, int64_t n)
-{
-    for (int64_t b = 0; b < n / 32; b++, at += 3, out += 18) {
-        memcpy(out, &s->scales[random_word(s->seed, at) & 0xff], 2);
-        for (int w = 0; w < 2; w++) {
-            uint64_t x = random_word(s->seed, at + 1 + (uint64_t)w);
-            uint64_t zero = ~(x | x >> 1 | x >> 2 | x >> 3) & 0x1111111111111111u;
-            x |= zero << 3;
-            memcpy(out + 2 + 8 * w, &x, 8);
-        }
+    size_t bytes = geul_type_bytes(s->type);
+    for (int64_t i = 0; i < n; i++, out += bytes) {
+        uint64_t block = from + (uint64_t)i;
+        size_t row = random_word(s->seed ^ UINT64_MAX, block / 4) >> (16 * (block & 3)) & (POOL - 1);
+        memcpy(out, s->values.pool + row * bytes, bytes);
     }
 }
 
 /* n elements (a multiple of the block) from element number `from` of the tensor on. */
 static void fill(const struct source *s, int64_t from, uint8_t *out, int64_t n)
 {
-    uint64_t block = (uint64_t)(from / 32);
-    if (s->type == GEUL_TYPE_Q4_0)
-        fill_q4_0(s, 3 * block, out, n);
-    else if (s->type == GEUL_TYPE_Q8_0)
-        fill_q8_0(s, 5 * block, out, n);
+    int64_t block = geul_type_block(s->type);
+    if (block > 1)
+        fill_blocks(s, (uint64_t)(from / block), out, n / block);
     else if (s->type == GEUL_TYPE_F32)
         fill_f32(s, (uint64_t)from / 4, (float *)(void *)out, n);
     else
@@ -191,11 +251,6 @@ static void fill(const struct source *s, int64_t from, uint8_t *out, int64_t n)
 }
 
 /* ------------------------------------------------------------------------------------------------------ writing -- */
-
-static enum geul_type type_of(const struct geul_synth *synth, const struct geul_neox_tensor *t)
-{
-    return t->n_dims == 2 ? synth->type : GEUL_TYPE_F32;
-}
 
 /* Mean and deviation as training leaves them: what is added to the residual is small enough for any depth. */
 static void distribution(const struct geul_synth *synth, const struct geul_neox_tensor *t, double *mean, double *std)
@@ -253,18 +308,23 @@ static enum geul_status declare(struct work *k, const struct geul_synth *synth, 
     geul_gguf_set_string(k->w, "general.architecture", "gptneox", strlen("gptneox"));
     geul_gguf_set_string(k->w, "general.name", name, strlen(name));
     geul_gguf_set_string(k->w, "tokenizer.ggml.model", "no_vocab", strlen("no_vocab")); /* llama.cpp wants to be told */
+    geul_gguf_set_u32(k->w, "general.file_type", geul_mix_file_type(synth->mix));
     geul_neox_config_to_gguf(&synth->config, k->w);
+    int n_fell_back = 0;
     for (size_t i = 0; i < n; i++) {
+        bool fell_back;
         size_t bytes;
-        if (!geul_shape_bytes(type_of(synth, &tensors[i]), tensors[i].n_dims, tensors[i].shape, &bytes))
-            return geul_fail(k->ctx, GEUL_ERROR_ARGUMENT,
-                             "tensor %s has rows of %lld, which %s blocks of %lld do not fit", tensors[i].gguf,
-                             (long long)tensors[i].shape[tensors[i].n_dims - 1], geul_type_name(synth->type),
-                             (long long)geul_type_block(synth->type));
-        geul_gguf_declare_tensor(k->w, tensors[i].gguf, type_of(synth, &tensors[i]), tensors[i].n_dims,
-                                 tensors[i].shape);
+        enum geul_type type = type_of(synth, &tensors[i], &fell_back);
+        if (!geul_shape_bytes(type, tensors[i].n_dims, tensors[i].shape, &bytes))
+            return geul_fail(k->ctx, GEUL_ERROR_ARGUMENT, "tensor %s of %s is too large", tensors[i].gguf,
+                             synth->label);
+        geul_gguf_declare_tensor(k->w, tensors[i].gguf, type, tensors[i].n_dims, tensors[i].shape);
+        n_fell_back += fell_back;
         k->total += bytes;
     }
+    if (n_fell_back > 0)
+        geul_report_note("%d of %zu tensors got another type, since their rows do not fit the blocks of %s",
+                         n_fell_back, n, geul_mix_name(synth->mix));
     return geul_gguf_writer_status(k->w);
 }
 
@@ -277,8 +337,9 @@ static enum geul_status write_all(struct work *k, const struct geul_synth *synth
     geul_progress_begin("writing", NULL);
     for (size_t i = 0; status == GEUL_OK && i < n; i++) {
         double mean, std;
+        bool fell_back;
         distribution(synth, &tensors[i], &mean, &std);
-        prepare(k->source, type_of(synth, &tensors[i]), mean, std, random_word(seed, i));
+        prepare(k->source, type_of(synth, &tensors[i], &fell_back), mean, std, random_word(seed, i));
         int64_t elements = tensors[i].shape[0] * (tensors[i].n_dims == 2 ? tensors[i].shape[1] : 1);
         status = write_tensor(k, elements);
     }
@@ -289,12 +350,11 @@ static enum geul_status write_all(struct work *k, const struct geul_synth *synth
 enum geul_status geul_synth_write(struct geul_context *ctx, const struct geul_synth *synth, uint64_t seed,
                                   const char *path)
 {
-    size_t widest = synth->type == GEUL_TYPE_F16 || synth->type == GEUL_TYPE_BF16 ? 2 : 4;
     struct work k = {.ctx = ctx, .w = geul_gguf_writer_new(ctx, path)};
     if (!k.w)
         return geul_error_status(ctx);
     k.source = geul_alloc(ctx, 1, sizeof *k.source);
-    k.buffer = geul_alloc(ctx, (size_t)PIECE * PIECES, widest);
+    k.buffer = geul_alloc(ctx, (size_t)PIECE * PIECES, sizeof(float));
     enum geul_status status = k.source && k.buffer ? write_all(&k, synth, seed) : GEUL_ERROR_MEMORY;
     geul_progress_hide();
     if (status == GEUL_OK)
