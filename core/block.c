@@ -2,7 +2,8 @@
  *
  * The q of all types lie in bit planes: a chunk of `run` bytes holds run * 8 / bits elements, the first run of them in
  * the lowest bits of its bytes, the next run in the bits above, and so on. Types of 3, 5 and 6 bits have a second plane
- * for the high bits. (Layouts: llama.cpp's block_q*; checked against the PyPI package gguf, tests/core/test_block.c.)
+ * for the high bits. (Layouts: llama.cpp's block_q*; checked against the PyPI package gguf in
+ * tests/core/test_codec_vectors.c.)
  */
 #include "core/block.h"
 
@@ -15,18 +16,19 @@ struct plane {
     int8_t bits, run;
 };
 
-/* Scales and minima of the groups, from and to their bytes. */
-typedef void read_scales(const uint8_t *bytes, struct geul_block *block);
-typedef void write_scales(const struct geul_block *block, uint8_t *bytes);
+/* How the scales and minima of the groups lie in their bytes. */
+struct packing {
+    void (*read)(const uint8_t *bytes, struct geul_block *block);
+    void (*write)(const struct geul_block *block, uint8_t *bytes);
+};
 
 struct layout {
     struct geul_block_format format;
     int16_t d, m; /* byte offsets of the float16 values; NONE: not stored */
     struct plane low, high;
-    uint8_t flip; /* what is stored is (q - q_low) ^ flip */
-    int16_t scales;
-    read_scales *read;
-    write_scales *write;
+    uint8_t flip;                 /* what is stored is (q - q_low) ^ flip */
+    int16_t scales;               /* byte offset */
+    const struct packing *packed; /* NULL: one group, of scale 1 */
 };
 
 static uint16_t load_u16(const uint8_t *p)
@@ -136,48 +138,28 @@ static void write_split_six_bits(const struct geul_block *block, uint8_t *bytes)
 /* The 16 levels of the IQ4 types: closer together round zero, where the weights are. */
 static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
+static const struct packing nibble_pairs = {read_nibble_pairs, write_nibble_pairs},
+                            six_bits = {read_six_bits, write_six_bits},
+                            six_bit_pairs = {read_six_bit_pairs, write_six_bit_pairs},
+                            int8s = {read_bytes, write_bytes},
+                            split_six_bits = {read_split_six_bits, write_split_six_bits};
+
 /* Members in the order of the structs: {block, group, q_low, q_high, scale_low, scale_high, min_high, codebook},
  * d, m, low plane, high plane, flip, scales. */
 static const struct layout layouts[GEUL_TYPE_COUNT] = {
-    [GEUL_TYPE_Q8_0] = {{32, 32, -128, 127, 1, 1, 0, NULL}, 0, NONE, {2, 8, 32}, {0, 0, 0}, Q8_SIGN, NONE, NULL, NULL},
-    [GEUL_TYPE_Q4_0] = {{32, 32, -8, 7, 1, 1, 0, NULL}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL, NULL},
-    [GEUL_TYPE_Q4_1] = {{32, 32, 0, 15, 1, 1, 1, NULL}, 0, 2, {4, 4, 16}, {0, 0, 0}, 0, NONE, NULL, NULL},
-    [GEUL_TYPE_Q5_0] = {{32, 32, -16, 15, 1, 1, 0, NULL}, 0, NONE, {6, 4, 16}, {2, 1, 1}, 0, NONE, NULL, NULL},
-    [GEUL_TYPE_Q5_1] = {{32, 32, 0, 31, 1, 1, 1, NULL}, 0, 2, {8, 4, 16}, {4, 1, 1}, 0, NONE, NULL, NULL},
-    [GEUL_TYPE_Q2_K] =
-        {{256, 16, 0, 3, 0, 15, 15, NULL}, 80, 82, {16, 2, 32}, {0, 0, 0}, 0, 0, read_nibble_pairs, write_nibble_pairs},
-    [GEUL_TYPE_Q3_K] =
-        {{256, 16, -4, 3, -32, 31, 0, NULL}, 108, NONE, {32, 2, 32}, {0, 1, 32}, 0, 96, read_six_bits, write_six_bits},
-    [GEUL_TYPE_Q4_K] = {{256, 32, 0, 15, 0, 63, 63, NULL},
-                        0,
-                        2,
-                        {16, 4, 32},
-                        {0, 0, 0},
-                        0,
-                        4,
-                        read_six_bit_pairs,
-                        write_six_bit_pairs},
-    [GEUL_TYPE_Q5_K] = {{256, 32, 0, 31, 0, 63, 63, NULL},
-                        0,
-                        2,
-                        {48, 4, 32},
-                        {16, 1, 32},
-                        0,
-                        4,
-                        read_six_bit_pairs,
-                        write_six_bit_pairs},
-    [GEUL_TYPE_Q6_K] =
-        {{256, 16, -32, 31, -128, 127, 0, NULL}, 208, NONE, {0, 4, 64}, {128, 2, 32}, 0, 192, read_bytes, write_bytes},
-    [GEUL_TYPE_IQ4_NL] = {{32, 32, 0, 15, 1, 1, 0, iq4_levels}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL, NULL},
-    [GEUL_TYPE_IQ4_XS] = {{256, 32, 0, 15, -32, 31, 0, iq4_levels},
-                          0,
-                          NONE,
-                          {8, 4, 16},
-                          {0, 0, 0},
-                          0,
-                          2,
-                          read_split_six_bits,
-                          write_split_six_bits},
+    [GEUL_TYPE_Q8_0] = {{32, 32, -128, 127, 1, 1, 0, NULL}, 0, NONE, {2, 8, 32}, {0, 0, 0}, Q8_SIGN, NONE, NULL},
+    [GEUL_TYPE_Q4_0] = {{32, 32, -8, 7, 1, 1, 0, NULL}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL},
+    [GEUL_TYPE_Q4_1] = {{32, 32, 0, 15, 1, 1, 1, NULL}, 0, 2, {4, 4, 16}, {0, 0, 0}, 0, NONE, NULL},
+    [GEUL_TYPE_Q5_0] = {{32, 32, -16, 15, 1, 1, 0, NULL}, 0, NONE, {6, 4, 16}, {2, 1, 1}, 0, NONE, NULL},
+    [GEUL_TYPE_Q5_1] = {{32, 32, 0, 31, 1, 1, 1, NULL}, 0, 2, {8, 4, 16}, {4, 1, 1}, 0, NONE, NULL},
+    [GEUL_TYPE_Q2_K] = {{256, 16, 0, 3, 0, 15, 15, NULL}, 80, 82, {16, 2, 32}, {0, 0, 0}, 0, 0, &nibble_pairs},
+    [GEUL_TYPE_Q3_K] = {{256, 16, -4, 3, -32, 31, 0, NULL}, 108, NONE, {32, 2, 32}, {0, 1, 32}, 0, 96, &six_bits},
+    [GEUL_TYPE_Q4_K] = {{256, 32, 0, 15, 0, 63, 63, NULL}, 0, 2, {16, 4, 32}, {0, 0, 0}, 0, 4, &six_bit_pairs},
+    [GEUL_TYPE_Q5_K] = {{256, 32, 0, 31, 0, 63, 63, NULL}, 0, 2, {48, 4, 32}, {16, 1, 32}, 0, 4, &six_bit_pairs},
+    [GEUL_TYPE_Q6_K] = {{256, 16, -32, 31, -128, 127, 0, NULL}, 208, NONE, {0, 4, 64}, {128, 2, 32}, 0, 192, &int8s},
+    [GEUL_TYPE_IQ4_NL] = {{32, 32, 0, 15, 1, 1, 0, iq4_levels}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL},
+    [GEUL_TYPE_IQ4_XS] =
+        {{256, 32, 0, 15, -32, 31, 0, iq4_levels}, 0, NONE, {8, 4, 16}, {0, 0, 0}, 0, 2, &split_six_bits},
 };
 
 const struct geul_block_format *geul_block_format(enum geul_type type)
@@ -185,24 +167,53 @@ const struct geul_block_format *geul_block_format(enum geul_type type)
     return (unsigned)type < GEUL_TYPE_COUNT && layouts[type].format.block ? &layouts[type].format : NULL;
 }
 
-/* Adds the plane's bits, shifted up, to the n elements of q. */
-static void read_plane(struct plane p, const uint8_t *src, int n, int up, int16_t *q)
+/* Loops of exactly 16 become vector instructions. All runs and groups are multiples of 16, but for the run of 1 that
+ * the high bits of Q5_0 and Q5_1 have. */
+
+/* Bits of 16 bytes from bit `down` on into bit `to` of 16 q and above: the first bits, or added to those below. */
+static void read_16(const uint8_t *src, int down, uint8_t mask, int to, int16_t *q)
 {
-    int mask = (1 << p.bits) - 1;
-    for (int16_t *end = q + n; q < end; src += p.run)
-        for (int down = 0; down < 8; down += p.bits, q += p.run)
-            for (int i = 0; i < p.run; i++)
-                q[i] = (int16_t)(q[i] | (src[i] >> down & mask) << up);
+    uint8_t code[16];
+    for (int i = 0; i < 16; i++)
+        code[i] = (uint8_t)((uint8_t)(src[i] >> down) & mask);
+    if (to == 0)
+        for (int i = 0; i < 16; i++)
+            q[i] = code[i];
+    else
+        for (int i = 0; i < 16; i++)
+            q[i] = (int16_t)(q[i] | (int16_t)code[i] << to);
 }
 
-/* Adds bits `down` and above of the n codes to the plane's bytes, which were zero. */
-static void write_plane(struct plane p, const uint8_t *code, int n, int down, uint8_t *dst)
+static void write_16(const uint8_t *code, int down, int mask, int up, uint8_t *dst)
+{
+    for (int i = 0; i < 16; i++)
+        dst[i] = (uint8_t)(dst[i] | (code[i] >> down & mask) << up);
+}
+
+/* The plane's bits, moved to bit `to`, into the n elements of q; the plane for bit 0 comes first. */
+static void read_plane(struct plane p, const uint8_t *src, int n, int to, int16_t *q)
+{
+    uint8_t mask = (uint8_t)((1 << p.bits) - 1);
+    for (int16_t *end = q + n; q < end; src += p.run)
+        for (int down = 0; down < 8; down += p.bits, q += p.run) {
+            for (int i = 0; i + 16 <= p.run; i += 16)
+                read_16(src + i, down, mask, to, q + i);
+            if (p.run == 1)
+                *q = (int16_t)(*q | (*src >> down & mask) << to);
+        }
+}
+
+/* Adds bits `from` and above of the n codes to the plane's bytes, which were zero. */
+static void write_plane(struct plane p, const uint8_t *code, int n, int from, uint8_t *dst)
 {
     int mask = (1 << p.bits) - 1;
     for (const uint8_t *end = code + n; code < end; dst += p.run)
-        for (int up = 0; up < 8; up += p.bits, code += p.run)
-            for (int i = 0; i < p.run; i++)
-                dst[i] = (uint8_t)(dst[i] | (code[i] >> down & mask) << up);
+        for (int up = 0; up < 8; up += p.bits, code += p.run) {
+            for (int i = 0; i + 16 <= p.run; i += 16)
+                write_16(code + i, from, mask, up, dst + i);
+            if (p.run == 1)
+                *dst = (uint8_t)(*dst | (*code >> from & mask) << up);
+        }
 }
 
 void geul_block_unpack(enum geul_type type, const void *bytes, struct geul_block *block)
@@ -218,14 +229,14 @@ void geul_block_unpack(enum geul_type type, const void *bytes, struct geul_block
         block->scale[g] = 1;
         block->min[g] = f->min_high == 1;
     }
-    if (l->read)
-        l->read(src + l->scales, block);
-    memset(block->q, 0, (size_t)f->block * sizeof *block->q);
+    if (l->packed)
+        l->packed->read(src + l->scales, block);
+    read_plane(l->low, src + l->low.at, f->block, 0, block->q);
     if (l->high.bits)
         read_plane(l->high, src + l->high.at, f->block, l->low.bits, block->q);
-    read_plane(l->low, src + l->low.at, f->block, 0, block->q);
-    for (int i = 0; i < f->block; i++)
-        block->q[i] = (int16_t)((block->q[i] ^ l->flip) + f->q_low);
+    for (int16_t *q = block->q; q < block->q + f->block; q += 16)
+        for (int i = 0; i < 16; i++)
+            q[i] = (int16_t)((q[i] ^ l->flip) + f->q_low);
 }
 
 void geul_block_pack(enum geul_type type, const struct geul_block *block, void *bytes)
@@ -233,31 +244,32 @@ void geul_block_pack(enum geul_type type, const struct geul_block *block, void *
     const struct layout *l = &layouts[type];
     const struct geul_block_format *f = &l->format;
     uint8_t *dst = bytes, code[GEUL_BLOCK_MAX];
-    for (int i = 0; i < f->block; i++)
-        code[i] = (uint8_t)((block->q[i] - f->q_low) ^ l->flip);
+    for (int k = 0; k < f->block; k += 16)
+        for (int i = k; i < k + 16; i++)
+            code[i] = (uint8_t)((block->q[i] - f->q_low) ^ l->flip);
     memset(dst, 0, geul_type_bytes(type));
     store_u16(dst + l->d, geul_f32_to_f16(block->d));
     if (l->m != NONE)
         store_u16(dst + l->m, geul_f32_to_f16(f->min_high == 1 ? -block->m : block->m));
-    if (l->write)
-        l->write(block, dst + l->scales);
+    if (l->packed)
+        l->packed->write(block, dst + l->scales);
     write_plane(l->low, code, f->block, 0, dst + l->low.at);
     if (l->high.bits)
         write_plane(l->high, code, f->block, l->low.bits, dst + l->high.at);
 }
 
-/* Every product is exact in float32 (11 bits of d, at most 7 of scale and 7 of v, fewer where the other has more), so
- * the difference is rounded once, whether the compiler fuses or not. */
+/* d has 11 bits, scale and v have 13 together at most: every product is exact in float32, and only the difference is
+ * rounded. */
 void geul_block_values(const struct geul_block_format *format, const struct geul_block *block, float *x)
 {
-    const int16_t *q = block->q;
-    for (int g = 0; g < format->block / format->group; g++, q += format->group, x += format->group) {
+    for (int k = 0; k < format->block; k += 16) {
+        int g = k / format->group;
         float d = block->d * (float)block->scale[g], m = format->min_high ? block->m * (float)block->min[g] : 0.0f;
         if (format->codebook)
-            for (int i = 0; i < format->group; i++)
-                x[i] = d * (float)format->codebook[q[i]] - m;
+            for (int i = k; i < k + 16; i++)
+                x[i] = d * (float)format->codebook[block->q[i]] - m;
         else
-            for (int i = 0; i < format->group; i++)
-                x[i] = d * (float)q[i] - m;
+            for (int i = k; i < k + 16; i++)
+                x[i] = d * (float)block->q[i] - m;
     }
 }

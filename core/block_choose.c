@@ -6,21 +6,37 @@
 
 #define LARGEST_F16 65520.0 /* from here on float16 rounds to infinity */
 
-/* The value of largest magnitude among n, with its sign; NaN when one is not finite. */
-static float extreme_of(const float *x, int n)
+/* The largest magnitude among n values, a multiple of 16; NaN when one is not finite. Without its sign a float32 orders
+ * as its bits do, and 16 lanes become vector instructions. */
+static float largest(const float *x, int n)
 {
-    float extreme = 0;
-    for (int i = 0; i < n; i++) {
-        if (!isfinite(x[i]))
-            return NAN;
-        if (fabsf(x[i]) > fabsf(extreme))
-            extreme = x[i];
-    }
-    return extreme;
+    int32_t top[16] = {0}, most = 0;
+    float value;
+    for (int k = 0; k < n; k += 16)
+        for (int i = 0; i < 16; i++) {
+            int32_t bits;
+            memcpy(&bits, x + k + i, sizeof bits);
+            bits &= 0x7fffffff;
+            top[i] = bits > top[i] ? bits : top[i];
+        }
+    for (int i = 0; i < 16; i++)
+        most = top[i] > most ? top[i] : most;
+    memcpy(&value, &most, sizeof value);
+    return isfinite(value) ? value : NAN;
 }
 
-/* What the smallest integers give under scale d, for a block that is not to be, or is, finite. */
-static void flat(const struct geul_block_format *f, float d, struct geul_block *block)
+/* The first value of largest magnitude, with its sign; NaN when one is not finite. */
+static float extreme_of(const float *x, int n)
+{
+    float most = largest(x, n);
+    for (int i = 0; i < n; i++)
+        if (fabsf(x[i]) == most)
+            return x[i];
+    return most;
+}
+
+/* Scale d, no minimum, every q 0: what a choice starts from, and for d NaN the whole of a damaged block. */
+static void start(const struct geul_block_format *f, float d, struct geul_block *block)
 {
     block->d = d;
     block->m = 0;
@@ -31,35 +47,36 @@ static void flat(const struct geul_block_format *f, float d, struct geul_block *
     memset(block->q, 0, (size_t)f->block * sizeof *block->q);
 }
 
-static int clamp(double x, int low, int high)
+/* The whole number nearest to x (halves up) from low to high; low for a NaN. */
+static int nearest(double x, int low, int high)
 {
-    return x >= high ? high : x > low ? (int)x : low; /* a NaN gives low */
+    return x >= high ? high : x > low ? (int)(x - low + 0.5) + low : low;
 }
 
 void geul_choose_nearest(const struct geul_block_format *f, const float *x, struct geul_block *block)
 {
-    float d = fabsf(extreme_of(x, f->block)) / (float)f->q_high;
+    float d = largest(x, f->block) / (float)f->q_high;
     float inverse = d > 0 ? 1.0f / d : 0.0f;
-    flat(f, d, block);
-    for (int i = 0; i < f->block; i++)
-        block->q[i] = (int16_t)clamp((double)roundf(x[i] * inverse), f->q_low, f->q_high);
+    start(f, d, block);
+    for (int i = 0; i < f->block; i++) {
+        int q = nearest((double)fabsf(x[i] * inverse), 0, f->q_high); /* halves away from zero */
+        block->q[i] = (int16_t)(x[i] < 0 ? -q : q);
+    }
 }
 
-/* The whole number below x * inverse + offset, each operation rounded to float32 as gguf does. The way over double
- * gives the same roundings and keeps compilers from fusing the two. */
-static int code_of(float x, float inverse, float offset, int high)
+/* The whole number below x >= 0, at most high; 0 for a NaN. */
+static int below(float x, int high)
 {
-    float product = (float)((double)x * (double)inverse);
-    return clamp((double)(float)((double)product + (double)offset), 0, high);
+    return x >= (float)high ? high : x > 0 ? (int)x : 0;
 }
 
 void geul_choose_extreme(const struct geul_block_format *f, const float *x, struct geul_block *block)
 {
     float d = extreme_of(x, f->block) / (float)f->q_low;
-    float inverse = d != 0 ? 1.0f / d : 0.0f;
-    flat(f, d, block);
+    float inverse = d != 0 ? 1.0f / d : 0.0f, offset = 0.5f - (float)f->q_low;
+    start(f, d, block);
     for (int i = 0; i < f->block; i++)
-        block->q[i] = (int16_t)(code_of(x[i], inverse, 0.5f - (float)f->q_low, f->q_high - f->q_low) + f->q_low);
+        block->q[i] = (int16_t)(below(x[i] * inverse + offset, f->q_high - f->q_low) + f->q_low);
 }
 
 void geul_choose_affine(const struct geul_block_format *f, const float *x, struct geul_block *block)
@@ -69,12 +86,12 @@ void geul_choose_affine(const struct geul_block_format *f, const float *x, struc
         low = x[i] < low ? x[i] : low;
         high = x[i] > high ? x[i] : high;
     }
-    float d = isnan(extreme_of(x, f->block)) ? NAN : (high - low) / (float)f->q_high;
+    float d = isnan(largest(x, f->block)) ? NAN : (high - low) / (float)f->q_high;
     float inverse = d != 0 ? 1.0f / d : 0.0f;
-    flat(f, d, block);
+    start(f, d, block);
     block->m = -low;
     for (int i = 0; i < f->block; i++)
-        block->q[i] = (int16_t)code_of(x[i] - low, inverse, 0.5f, f->q_high);
+        block->q[i] = (int16_t)below((x[i] - low) * inverse + 0.5f, f->q_high);
 }
 
 /* The float16 scale for steps of which the largest is most >= 0 and gets the integer high: rounded up where rounding
@@ -97,7 +114,7 @@ static double ratio(double numerator, double denominator)
 
 void geul_choose_offset(const struct geul_block_format *f, const float *x, struct geul_block *block)
 {
-    double step[GEUL_GROUPS_MAX], below[GEUL_GROUPS_MAX], most_step = 0, most_below = 0;
+    double step[GEUL_GROUPS_MAX], under[GEUL_GROUPS_MAX], most_step = 0, most_under = 0;
     int n_groups = f->block / f->group;
     for (int g = 0; g < n_groups; g++) {
         double low = 0, high = (double)x[g * f->group];
@@ -106,21 +123,21 @@ void geul_choose_offset(const struct geul_block_format *f, const float *x, struc
             high = fmax(high, (double)x[g * f->group + i]);
         }
         step[g] = (high - low) / f->q_high;
-        below[g] = -low;
+        under[g] = -low;
         most_step = fmax(most_step, step[g]);
-        most_below = fmax(most_below, below[g]);
+        most_under = fmax(most_under, under[g]);
     }
-    bool finite = !isnan(extreme_of(x, f->block));
-    flat(f, finite ? super_scale(most_step, f->scale_high) : NAN, block);
-    block->m = finite ? super_scale(most_below, f->min_high) : 0;
+    bool finite = !isnan(largest(x, f->block));
+    start(f, finite ? super_scale(most_step, f->scale_high) : NAN, block);
+    block->m = finite ? super_scale(most_under, f->min_high) : 0;
     for (int g = 0; finite && g < n_groups; g++) {
-        int scale = clamp(rint(ratio(step[g], (double)block->d)), 0, f->scale_high);
-        int min = clamp(rint(ratio(below[g], (double)block->m)), 0, f->min_high);
+        int scale = nearest(ratio(step[g], (double)block->d), 0, f->scale_high);
+        int min = nearest(ratio(under[g], (double)block->m), 0, f->min_high);
         double d = (double)block->d * scale, m = (double)block->m * min;
         block->scale[g] = (int16_t)scale;
         block->min[g] = (int16_t)min;
         for (int i = g * f->group; i < (g + 1) * f->group; i++)
-            block->q[i] = (int16_t)clamp(rint(ratio((double)x[i] + m, d)), 0, f->q_high);
+            block->q[i] = (int16_t)nearest(ratio((double)x[i] + m, d), 0, f->q_high);
     }
 }
 
@@ -128,10 +145,10 @@ void geul_choose_offset(const struct geul_block_format *f, const float *x, struc
 static int nearest_level(const struct geul_block_format *f, double v)
 {
     if (!f->codebook)
-        return clamp(rint(v), f->q_low, f->q_high);
+        return nearest(v, f->q_low, f->q_high);
     int q = f->q_low;
-    while (q < f->q_high && 2 * v > f->codebook[q] + f->codebook[q + 1])
-        q++;
+    for (int i = f->q_low; i < f->q_high; i++)
+        q += 2 * v > f->codebook[i] + f->codebook[i + 1];
     return q;
 }
 
@@ -144,13 +161,13 @@ void geul_choose_centred(const struct geul_block_format *f, const float *x, stru
         if (!(fabs(step[g]) <= fabs(most)))
             most = step[g];
     }
-    bool scaled = f->scale_high > 1, finite = !isnan(extreme_of(x, f->block));
+    bool scaled = f->scale_high > 1, finite = !isnan(largest(x, f->block));
     int end = scaled && f->scale_low < 0 ? f->scale_low : 1; /* the integer of the largest step */
     float d = super_scale(fabs(most), end < 0 ? -end : end);
-    flat(f, finite ? (most / end < 0 ? -d : d) : NAN, block);
+    start(f, finite ? (most / end < 0 ? -d : d) : NAN, block);
     for (int g = 0; finite && g < n_groups; g++) {
         if (scaled)
-            block->scale[g] = (int16_t)clamp(rint(ratio(step[g], (double)block->d)), f->scale_low, f->scale_high);
+            block->scale[g] = (int16_t)nearest(ratio(step[g], (double)block->d), f->scale_low, f->scale_high);
         double by = (double)block->d * block->scale[g];
         for (int i = g * f->group; i < (g + 1) * f->group; i++)
             block->q[i] = (int16_t)nearest_level(f, ratio((double)x[i], by));
