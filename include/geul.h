@@ -194,6 +194,31 @@ GEUL_API void geul_sampler_accept(struct geul_sampler *sampler, int32_t token);
 /* Forgets the history and starts the random numbers again from seed. */
 GEUL_API void geul_sampler_reset(struct geul_sampler *sampler, uint64_t seed);
 
+/* ------------------------------------------------------------------------------------------------- speculation -- */
+
+/* Guesses tokens ahead, so that one evaluation may yield several. What is generated is the same with and without, token
+ * by token, in greedy mode and for every seed: each token is still chosen from the model's own logits, and guesses that
+ * differ from the choice are dropped. */
+struct geul_speculation {
+    /* A session of a smaller model with the same tokenizer, with at least as many sequences and positions; the
+     * speculator evaluates and truncates it as it likes. NULL: none. */
+    struct geul_session *draft;
+    bool lookup; /* guesses that passages which begin as before go on as before; costs nothing to make */
+    int n_max;   /* most tokens guessed at a time, 1 to 64 */
+    int n_min;   /* shorter guesses are not tried */
+    float p_min; /* the draft model stops where p1 / (p1 + p2) of its two best tokens is less; 0: never */
+    bool always; /* n_max tokens every time; otherwise as many as were worth it so far, perhaps none */
+};
+
+/* Neither draft nor lookup, lengths 1 to 16, p_min 0.75, not always. */
+GEUL_API struct geul_speculation geul_speculation_default(void);
+
+struct geul_speculator;
+/* Speculates for s; serves one generation after the other and learns from them what pays. NULL on failure, with the
+ * reason in the context of s. Free before both sessions. */
+GEUL_API struct geul_speculator *geul_speculator_new(struct geul_session *s, const struct geul_speculation *how);
+GEUL_API void geul_speculator_free(struct geul_speculator *p);
+
 /* -------------------------------------------------------------------------------------------------- generation -- */
 
 enum geul_stop_reason { GEUL_STOP_LENGTH, GEUL_STOP_END_TOKEN, GEUL_STOP_STRING, GEUL_STOP_CONTEXT, GEUL_STOP_CALLER };
@@ -204,7 +229,8 @@ struct geul_generation {
     const char *const *stop;              /* strings that end the text; never printed, not even partly */
     int n_stop;
     bool ignore_end_token;
-    int seq; /* sequence of the session to continue */
+    int seq;                            /* sequence of the session to continue */
+    struct geul_speculator *speculator; /* made for the session; NULL: one token at a time */
     /* Whole code points as they become certain; false stops. May be NULL. */
     bool (*on_text)(void *user, const char *text, size_t length);
     /* After each evaluated piece of the prompt; false stops with GEUL_ERROR_CANCELLED. May be NULL. */
@@ -215,6 +241,7 @@ struct geul_generation {
 struct geul_generation_result {
     enum geul_stop_reason reason;
     int n_prompt, n_reused, n_generated; /* reused: prompt tokens that the session still held */
+    int n_drafted, n_accepted;           /* by speculation; accepted: as the model would have chosen */
     double prompt_seconds, generation_seconds;
     int32_t *tokens; /* generated ids, end token included; free with geul_tokens_free() */
     char *text;      /* the whole continuation; free with geul_text_free() */
@@ -222,8 +249,8 @@ struct geul_generation_result {
 };
 
 /* Continues prompt. The longest prefix of the prompt's tokens that the session already holds is not computed again.
- * result may be NULL; on failure it is all zeros. The session then holds the prompt and the continuation, its last
- * token perhaps not. */
+ * result may be NULL; on failure it is all zeros. The session then holds the prompt and the continuation but
+ * for its last token. */
 GEUL_API enum geul_status geul_generate(struct geul_session *s, const char *prompt, const struct geul_generation *how,
                                         struct geul_generation_result *result);
 /* The same for ids. */

@@ -1,6 +1,7 @@
 /* generate.c: from a prompt to text: reuses what the session holds, samples, streams whole code points and keeps stop
- * strings from ever being printed. */
-#include "models/session.h"
+ * strings from ever being printed. A step evaluates the last token and those that a speculator guesses after it;
+ * without one, the last token alone. */
+#include "models/speculate.h"
 
 #include "core/os.h"
 
@@ -119,6 +120,9 @@ struct job {
     struct output out;
     struct geul_generation_result r;
     size_t tokens_size; /* of r.tokens */
+    int32_t end;        /* the token that ends the text, -1: none */
+    int32_t draft[GEUL_DRAFT_MAX], chosen[GEUL_DRAFT_MAX + 1];
+    int n_draft, n_chosen; /* chosen: by the sampler, behind what the session holds; -1 where no logit was finite */
 };
 
 /* How many of ids the sequence already holds; at least one is left to compute, since its logits are needed. */
@@ -131,31 +135,49 @@ static int common_prefix(const struct geul_session *s, int seq, const int32_t *i
     return i;
 }
 
-/* Computes what is new of the prompt; *logits are those of its last token. */
-static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n, const float **logits)
+/* Calls on_prompt; false stops. */
+static bool tell_prompt(const struct job *j, int done)
+{
+    return !j->how->on_prompt || j->how->on_prompt(j->how->user, done, j->r.n_prompt);
+}
+
+/* While the draft model reads the prompt too. */
+static bool on_draft_piece(void *user)
+{
+    const struct job *j = user;
+    return tell_prompt(j, j->r.n_prompt);
+}
+
+/* Computes what is new of the prompt and chooses the first token. */
+static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
 {
     struct geul_context *ctx = geul_session_context(j->s);
     int seq = j->how->seq, batch = geul_session_batch(j->s);
     if (n > geul_session_capacity(j->s))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the prompt has %d tokens; the session holds %d", n,
                          geul_session_capacity(j->s));
+    const float *logits = NULL;
     double start = geul_os_seconds();
     j->r.n_prompt = n;
     j->r.n_reused = common_prefix(j->s, seq, ids, n);
     geul_session_truncate(j->s, seq, j->r.n_reused);
     for (int done = j->r.n_reused; done < n;) {
         int m = n - done < batch ? n - done : batch;
-        enum geul_status status = geul_session_append(j->s, seq, ids + done, m, done + m == n ? logits : NULL);
+        enum geul_status status = geul_session_append(j->s, seq, ids + done, m, done + m == n ? &logits : NULL);
         if (status != GEUL_OK)
             return status;
         done += m;
-        if (j->how->on_prompt && !j->how->on_prompt(j->how->user, done, n))
+        if (!tell_prompt(j, done))
             return geul_fail(ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
     }
     for (int i = 0; i < n; i++)
         geul_sampler_accept(j->sampler, ids[i]);
+    j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    enum geul_status status = GEUL_OK;
+    if (j->how->speculator)
+        status = geul_speculator_begin(j->how->speculator, seq, ids, n, on_draft_piece, j);
     j->r.prompt_seconds = geul_os_seconds() - start;
-    return GEUL_OK;
+    return status;
 }
 
 static bool remember_token(struct job *j, int32_t token)
@@ -173,42 +195,102 @@ static bool remember_token(struct job *j, int32_t token)
     return true;
 }
 
-/* Samples until something ends the text. */
-static enum geul_status run_generation(struct job *j, const float *logits)
+/* Takes a chosen token into the text. *ended: it was the last one, and r.reason says why. */
+static enum geul_status emit(struct job *j, int32_t token, bool *ended)
 {
-    double start = geul_os_seconds();
-    int32_t end = j->tok && !j->how->ignore_end_token ? geul_token_end(j->tok) : -1;
-    bool stop = false;
-    j->r.reason = GEUL_STOP_LENGTH;
-    while (j->how->max_tokens <= 0 || j->r.n_generated < j->how->max_tokens) {
-        int32_t token = geul_sampler_next(j->sampler, logits);
-        if (token < 0)
-            return geul_fail(j->out.ctx, GEUL_ERROR_FORMAT,
-                             "no logit is a finite number: the weights or the prompt's activations are broken");
-        if (!remember_token(j, token))
-            return GEUL_ERROR_MEMORY;
-        if (token == end) {
-            j->r.reason = GEUL_STOP_END_TOKEN;
-            break;
-        }
-        if (!output_token(&j->out, j->tok, token, &stop))
-            return GEUL_ERROR_MEMORY;
-        if (stop || j->out.stopped_by_caller) {
-            j->r.reason = stop ? GEUL_STOP_STRING : GEUL_STOP_CALLER;
-            break;
-        }
-        if (geul_session_length(j->s, j->how->seq) == geul_session_capacity(j->s)) {
-            j->r.reason = GEUL_STOP_CONTEXT;
-            break;
-        }
-        if (j->how->max_tokens > 0 && j->r.n_generated == j->how->max_tokens)
-            break;
-        enum geul_status status = geul_session_append(j->s, j->how->seq, &token, 1, &logits);
+    bool stop;
+    *ended = true;
+    if (token < 0)
+        return geul_fail(j->out.ctx, GEUL_ERROR_FORMAT,
+                         "no logit is a finite number: the weights or the prompt's activations are broken");
+    if (!remember_token(j, token))
+        return GEUL_ERROR_MEMORY;
+    if (token == j->end) {
+        j->r.reason = GEUL_STOP_END_TOKEN;
+        return GEUL_OK;
+    }
+    if (!output_token(&j->out, j->tok, token, &stop))
+        return GEUL_ERROR_MEMORY;
+    if (stop)
+        j->r.reason = GEUL_STOP_STRING;
+    else if (j->out.stopped_by_caller)
+        j->r.reason = GEUL_STOP_CALLER;
+    else if (j->r.n_prompt + j->r.n_generated > geul_session_capacity(j->s))
+        j->r.reason = GEUL_STOP_CONTEXT;
+    else if (j->how->max_tokens > 0 && j->r.n_generated == j->how->max_tokens)
+        j->r.reason = GEUL_STOP_LENGTH;
+    else
+        *ended = false;
+    return GEUL_OK;
+}
+
+/* The choice at item number item of a step. Behind the first guess that was not the choice, logits mean nothing. */
+static bool choose(void *user, int item, const float *logits, int n_vocab)
+{
+    struct job *j = user;
+    (void)n_vocab;
+    if (item == 0 || (item == j->n_chosen && j->chosen[item - 1] == j->draft[item - 1]))
+        j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    return true;
+}
+
+/* How many tokens a step may guess: all of them may come into the text, and one more. */
+static int most_guesses(const struct job *j)
+{
+    const int limits[] = {GEUL_DRAFT_MAX, geul_session_batch(j->s) - 1,
+                          geul_session_capacity(j->s) - geul_session_length(j->s, j->how->seq) - 1,
+                          j->how->max_tokens > 0 ? j->how->max_tokens - j->r.n_generated - 1 : GEUL_DRAFT_MAX};
+    int most = limits[0];
+    for (size_t i = 1; i < sizeof limits / sizeof *limits; i++)
+        most = limits[i] < most ? limits[i] : most;
+    return most;
+}
+
+/* Evaluates the last token and guesses after it; the session keeps those that were right, and chosen holds them and the
+ * token that comes next. */
+static enum geul_status step(struct job *j)
+{
+    struct geul_speculator *p = j->how->speculator;
+    struct geul_batch_item items[GEUL_DRAFT_MAX + 1];
+    int seq = j->how->seq, length = geul_session_length(j->s, seq), most = p ? most_guesses(j) : 0;
+    int32_t last = j->r.tokens[j->r.n_generated - 1];
+    j->n_draft = j->n_chosen = 0;
+    if (most > 0) {
+        enum geul_status status = geul_speculator_draft(p, seq, last, j->sampler, most, j->draft, &j->n_draft);
         if (status != GEUL_OK)
             return status;
     }
+    for (int i = 0; i <= j->n_draft; i++)
+        items[i] = (struct geul_batch_item){i == 0 ? last : j->draft[i - 1], seq, true};
+    double start = geul_os_seconds();
+    enum geul_status status = geul_session_eval(j->s, items, j->n_draft + 1, choose, j);
+    if (status != GEUL_OK)
+        return status;
+    geul_session_truncate(j->s, seq, length + j->n_chosen);
+    if (p)
+        geul_speculator_learn(p, j->n_draft, j->n_chosen - 1, geul_os_seconds() - start);
+    j->r.n_drafted += j->n_draft;
+    j->r.n_accepted += j->n_chosen - 1;
+    return GEUL_OK;
+}
+
+/* Goes on from the first chosen token until something ends the text. */
+static enum geul_status run_generation(struct job *j)
+{
+    double start = geul_os_seconds();
+    enum geul_status status = GEUL_OK;
+    for (bool ended = false; !ended && status == GEUL_OK;) {
+        for (int i = 0; i < j->n_chosen && !ended && status == GEUL_OK; i++)
+            status = emit(j, j->chosen[i], &ended);
+        if (!ended && status == GEUL_OK)
+            status = step(j);
+    }
+    /* What was accepted behind the end leaves again. */
+    geul_session_truncate(j->s, j->how->seq, j->r.n_prompt + j->r.n_generated - 1);
+    if (status != GEUL_OK)
+        return status;
     j->r.generation_seconds = geul_os_seconds() - start;
-    return output_finish(&j->out, stop) ? GEUL_OK : GEUL_ERROR_MEMORY;
+    return output_finish(&j->out, j->r.reason == GEUL_STOP_STRING) ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
 enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, int n, const struct geul_generation *how,
@@ -224,12 +306,14 @@ enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, i
                          "generation needs a prompt of at least one token and a sequence "
                          "below %d",
                          geul_session_sequences(s));
+    if (how->speculator && geul_speculator_session(how->speculator) != s)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the speculator was made for another session");
     struct job j = {.s = s, .how = how, .tok = geul_model_get_tokenizer(m), .out = {.ctx = ctx, .how = how}};
+    j.end = j.tok && !how->ignore_end_token ? geul_token_end(j.tok) : -1;
     j.sampler = geul_sampler_new(ctx, how->sampling, geul_model_get_shape(m)->n_vocab, geul_model_usable_vocab(m));
-    const float *logits = NULL;
-    enum geul_status status = j.sampler ? run_prompt(&j, ids, n, &logits) : geul_error_status(ctx);
+    enum geul_status status = j.sampler ? run_prompt(&j, ids, n) : geul_error_status(ctx);
     if (status == GEUL_OK)
-        status = run_generation(&j, logits);
+        status = run_generation(&j);
     geul_sampler_free(j.sampler);
     if (status == GEUL_OK && result) {
         *result = j.r;

@@ -1,6 +1,6 @@
 /* sampler.c: from logits to a token. Uses only IEEE additions, multiplications and divisions, so that the same seed
  * gives the same text on every machine. */
-#include "geul.h"
+#include "models/sampler.h"
 
 #include "core/context.h"
 
@@ -18,11 +18,14 @@ struct geul_sampler {
     struct geul_context *ctx;
     struct geul_sampling how;
     int n_vocab, n_allowed;
-    uint64_t random; /* state of the generator */
+    uint64_t seed, n_chosen; /* the random numbers of a choice hang on these two and on the ids */
+    double confidence;       /* of the last choice */
     struct candidate *candidates;
-    int32_t *history; /* ring of the last penalty_last_n tokens */
-    int n_history, most_history, oldest;
-    int *counts; /* per id, how often it stands in the history */
+    /* The tokens that count as seen are the last n_window of n_history. The ring holds GEUL_SAMPLER_UNDO_MAX more, so
+     * that what left the window can come back. */
+    int32_t *history;
+    uint64_t n_history, n_window, n_ring;
+    int *counts; /* per id, how often it stands in the window */
 };
 
 struct geul_sampling geul_sampling_default(void)
@@ -63,14 +66,19 @@ static double portable_log(double x)
     return y;
 }
 
-/* The next number in [0, 1). (splitmix64, Steele et al. 2014) */
-static double uniform(struct geul_sampler *s)
+/* Number n of the sequence that seed begins. (splitmix64, Steele et al. 2014) */
+static uint64_t random_bits(uint64_t seed, uint64_t n)
 {
-    uint64_t z = s->random += 0x9e3779b97f4a7c15u;
+    uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    return (double)(z >> 11) * 0x1p-53;
+    return z ^ z >> 31;
+}
+
+/* The same as a number inside (0, 1). */
+static double uniform(uint64_t seed, uint64_t n)
+{
+    return ((double)(random_bits(seed, n) >> 12) + 0.5) * 0x1p-52;
 }
 
 /* ----------------------------------------------------------------------------------------------------- lifetime -- */
@@ -94,9 +102,10 @@ struct geul_sampler *geul_sampler_new(struct geul_context *ctx, const struct geu
     s->how = how;
     s->n_vocab = n_vocab;
     s->n_allowed = n_allowed;
-    s->most_history = how.penalty_last_n < 0 ? 1 << 20 : how.penalty_last_n;
+    s->n_window = how.penalty_last_n < 0 ? 1 << 20 : (uint64_t)how.penalty_last_n;
+    s->n_ring = s->n_window + GEUL_SAMPLER_UNDO_MAX;
     s->candidates = geul_alloc(ctx, (size_t)n_allowed, sizeof *s->candidates);
-    s->history = geul_alloc(ctx, (size_t)s->most_history, sizeof *s->history);
+    s->history = geul_alloc(ctx, (size_t)s->n_ring, sizeof *s->history);
     s->counts = geul_alloc(ctx, (size_t)n_vocab, sizeof *s->counts);
     if (!s->candidates || !s->history || !s->counts) {
         geul_sampler_free(s);
@@ -118,23 +127,39 @@ void geul_sampler_free(struct geul_sampler *s)
 
 void geul_sampler_reset(struct geul_sampler *s, uint64_t seed)
 {
-    s->random = seed;
-    s->n_history = s->oldest = 0;
+    s->seed = seed;
+    s->n_chosen = s->n_history = 0;
     memset(s->counts, 0, (size_t)s->n_vocab * sizeof *s->counts);
+}
+
+/* Adds step to the count of the token that leaves the window when token number n enters it. */
+static void count_leaving(struct geul_sampler *s, uint64_t n, int step)
+{
+    if (n >= s->n_window)
+        s->counts[s->history[(n - s->n_window) % s->n_ring]] += step;
 }
 
 void geul_sampler_accept(struct geul_sampler *s, int32_t token)
 {
-    if (s->most_history == 0 || token < 0 || token >= s->n_vocab)
+    if (s->n_window == 0 || token < 0 || token >= s->n_vocab)
         return;
-    if (s->n_history == s->most_history) {
-        s->counts[s->history[s->oldest]]--;
-        s->history[s->oldest] = token;
-        s->oldest = (s->oldest + 1) % s->most_history;
-    } else {
-        s->history[s->n_history++] = token;
-    }
+    count_leaving(s, s->n_history, -1);
+    s->history[s->n_history++ % s->n_ring] = token;
     s->counts[token]++;
+}
+
+void geul_sampler_undo(struct geul_sampler *s, int n)
+{
+    s->n_chosen -= (uint64_t)n;
+    for (; n > 0 && s->n_window > 0; n--) {
+        s->counts[s->history[--s->n_history % s->n_ring]]--;
+        count_leaving(s, s->n_history, 1);
+    }
+}
+
+double geul_sampler_confidence(const struct geul_sampler *s)
+{
+    return s->confidence;
 }
 
 /* ------------------------------------------------------------------------------------------------------ filters -- */
@@ -254,16 +279,41 @@ static int gather(struct geul_sampler *s, const float *logits)
     return n;
 }
 
-/* Draws one of n sorted candidates at the given temperature. */
+/* Draws one of n sorted candidates: each runs for an exponentially distributed time of rate p, the first to arrive
+ * wins, which happens with probability p (the Gumbel-max trick in another dress). The times hang on seed, number of the
+ * choice and id alone: where two distributions are alike, the same runner wins in both, and so a draft model's choices
+ * are mostly the large model's (Daliri, Musco, Suresh 2024). */
 static int32_t draw(struct geul_sampler *s, int n)
 {
     struct candidate *c = s->candidates;
     softmax(c, n, 1.0 / (double)s->how.temperature);
-    double left = uniform(s);
-    int i = 0;
-    while (i < n - 1 && (left -= c[i].p) >= 0)
-        i++;
-    return c[i].id;
+    uint64_t seed = random_bits(s->seed, s->n_chosen);
+    double first = INFINITY, second = INFINITY;
+    int32_t winner = c[0].id;
+    for (int i = 0; i < n && c[i].p > 0; i++) {
+        double u = uniform(seed, (uint64_t)c[i].id);
+        if ((1 - u) / c[i].p >= second) /* -ln u is at least 1 - u: too late in any case */
+            continue;
+        double time = portable_log(1 / u) / c[i].p;
+        if (time < first) {
+            second = first;
+            first = time;
+            winner = c[i].id;
+        } else if (time < second) {
+            second = time;
+        }
+    }
+    s->confidence = isfinite(second) ? second / (first + second) : 1;
+    return winner;
+}
+
+/* The likeliest of n > 0 candidates. */
+static int32_t choose_best(struct geul_sampler *s, int n)
+{
+    struct candidate *c = s->candidates;
+    n = keep_top_k(c, n, 2);
+    s->confidence = n > 1 ? 1 / (1 + portable_exp((double)c[1].logit - (double)c[0].logit)) : 1;
+    return c[0].id;
 }
 
 int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
@@ -275,8 +325,7 @@ int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
         return -1;
     int32_t token;
     if (!(how->temperature > 0)) {
-        keep_top_k(c, n, 1);
-        token = c[0].id;
+        token = choose_best(s, n);
     } else {
         n = keep_top_k(c, n, how->top_k);
         if (how->typical_p < 1)
@@ -287,6 +336,7 @@ int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
             n = keep_min_p(c, n, (double)how->min_p);
         token = draw(s, n);
     }
+    s->n_chosen++;
     geul_sampler_accept(s, token);
     return token;
 }

@@ -1,0 +1,122 @@
+/* pace.c: see pace.h. */
+#include "models/pace.h"
+
+#include <stddef.h>
+
+enum {
+    SINGLES_FIRST = 2,  /* evaluations of one token before the first draft, so that there is something to compare with;
+                           the very first pays for page faults and planning */
+    SINGLES_EVERY = 64, /* steps after which one token alone is measured again */
+    WAIT_FIRST = 16,    /* steps before a source that does not pay is tried again, doubled with each failure */
+    WAIT_MOST = 1024,
+    PROBE = 4, /* tokens of such a trial */
+};
+
+/* Lengths that are considered, apart from the longest possible: close ones are not worth telling apart, and each length
+ * has a graph and a time of its own. */
+static const int lengths[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
+enum { N_LENGTHS = sizeof lengths / sizeof *lengths };
+
+static const double fade = 0.9; /* what a draft's counts weigh after the next */
+
+/* Acceptance rates before anything is known, as if seen on two tokens. */
+static const double first_rates[GEUL_DRAFT_SOURCES] = {0.4, 0.6, 0.8, 0.7};
+
+void geul_pace_init(struct geul_pace *p)
+{
+    *p = (struct geul_pace){.n_single = 0};
+    for (int i = 0; i < GEUL_DRAFT_SOURCES; i++)
+        p->sources[i] = (struct geul_pace_source){.tried = 2, .right = 2 * first_rates[i], .wait = WAIT_FIRST};
+}
+
+/* Seconds of an evaluation of n tokens: measured, or from the nearest measured sizes on a line. Where nothing larger
+ * than one token was measured the best is hoped for, so that it will be. */
+static double batch_seconds(const struct geul_pace *p, int n)
+{
+    int low = n, high = n;
+    while (low > 1 && p->seconds[low] <= 0)
+        low--;
+    while (high < GEUL_DRAFT_MAX + 1 && p->seconds[high] <= 0)
+        high++;
+    double at_low = p->seconds[low], at_high = p->seconds[high];
+    if (low == n)
+        return at_low;
+    if (at_high > 0)
+        return at_low + (n - low) * (at_high - at_low) / (high - low);
+    double more = low > 1 ? (at_low - p->seconds[1]) / (low - 1) : 0.05 * at_low;
+    return more > 0 ? at_low + (n - low) * more : at_low;
+}
+
+/* Tokens per second that drafts of k bring. */
+static double speed(const struct geul_pace *p, const struct geul_pace_source *s, int k)
+{
+    double rate = s->right / s->tried, power = 1, tokens = 1;
+    for (int i = 0; i < k; i++)
+        tokens += power *= rate;
+    double drafting = s->drafted > 0 ? s->drafting / s->drafted : s->drafting;
+    double seconds = batch_seconds(p, k + 1) + k * drafting;
+    return seconds > 0 ? tokens / seconds : 0;
+}
+
+/* The length of highest speed; a draft has to be worth its trouble by 2 %. */
+static int best_length(const struct geul_pace *p, const struct geul_pace_source *s, int most)
+{
+    int best = 0;
+    double fastest = 1.02 * speed(p, s, 0);
+    for (int i = 0; i <= N_LENGTHS; i++) {
+        int k = i < N_LENGTHS ? lengths[i] : most;
+        double v = k <= most ? speed(p, s, k) : 0;
+        if (v > fastest) {
+            fastest = v;
+            best = k;
+        }
+    }
+    return best;
+}
+
+bool geul_pace_pays(const struct geul_pace *p, enum geul_draft_source source, int most)
+{
+    return p->n_single < SINGLES_FIRST || best_length(p, &p->sources[source], most) > 0;
+}
+
+int geul_pace_choose(struct geul_pace *p, enum geul_draft_source source, int most)
+{
+    struct geul_pace_source *s = &p->sources[source];
+    if (most < 1 || p->n_single < SINGLES_FIRST || p->since_single >= SINGLES_EVERY)
+        return 0;
+    int k = best_length(p, s, most);
+    if (k == 0 && ++s->waited >= s->wait) {
+        k = most < PROBE ? most : PROBE;
+        s->wait = s->wait < WAIT_MOST ? 2 * s->wait : WAIT_MOST;
+    } else if (k > 0) {
+        s->wait = WAIT_FIRST;
+    }
+    if (k > 0)
+        s->waited = 0;
+    return k;
+}
+
+void geul_pace_drafted(struct geul_pace *p, enum geul_draft_source source, int n, double seconds)
+{
+    struct geul_pace_source *s = &p->sources[source];
+    s->drafted = fade * s->drafted + n;
+    s->drafting = fade * s->drafting + seconds;
+}
+
+void geul_pace_evaluated(struct geul_pace *p, enum geul_draft_source source, int n, int right, double seconds)
+{
+    /* What disturbs a measurement makes it longer, so short ones count for more. */
+    double *v = &p->seconds[1 + n];
+    *v = *v <= 0 ? seconds : *v + (seconds - *v) * (seconds < *v ? 0.5 : 0.125);
+    p->since_single++;
+    if (n == 0) {
+        p->n_single++;
+        p->since_single = 0;
+        return;
+    }
+    struct geul_pace_source *s = &p->sources[source];
+    s->tried = fade * s->tried + (right < n ? right + 1 : n);
+    s->right = fade * s->right + right;
+    if (right == n && s->wait > WAIT_FIRST)
+        s->wait = WAIT_FIRST; /* it may be a passage where drafts are right */
+}
