@@ -1,0 +1,271 @@
+/* importance.c: see importance.h. */
+#include "eval/importance.h"
+
+#include "eval/perplexity.h"
+#include "models/session.h"
+#include "quantize/imatrix.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The sums of one matrix. */
+struct matrix {
+    char *name;
+    int64_t columns;
+    double *sums;
+    double rows;
+};
+
+struct geul_importance {
+    struct geul_context *ctx;
+    struct matrix *matrices;
+    int64_t n, capacity;
+    int64_t next; /* where the following matrix of a batch is likely to be */
+    char *dataset;
+    uint64_t chunks, chunk_size;
+};
+
+/* ----------------------------------------------------------------------------------------------------- matrices -- */
+
+struct geul_importance *geul_importance_new(struct geul_context *ctx)
+{
+    struct geul_importance *m = geul_alloc(ctx, 1, sizeof *m);
+    if (!m)
+        return NULL;
+    m->ctx = ctx;
+    m->dataset = geul_strndup(ctx, "", 0);
+    if (m->dataset)
+        return m;
+    geul_free(ctx, m);
+    return NULL;
+}
+
+void geul_importance_free(struct geul_importance *m)
+{
+    if (!m)
+        return;
+    for (int64_t i = 0; i < m->n; i++) {
+        geul_free(m->ctx, m->matrices[i].name);
+        geul_free(m->ctx, m->matrices[i].sums);
+    }
+    geul_free(m->ctx, m->matrices);
+    geul_free(m->ctx, m->dataset);
+    geul_free(m->ctx, m);
+}
+
+uint64_t geul_importance_chunks(const struct geul_importance *m)
+{
+    return m->chunks;
+}
+
+int64_t geul_importance_matrices(const struct geul_importance *m)
+{
+    return m->n;
+}
+
+/* A matrix with zero sums at the end of the list; NULL on failure. */
+static struct matrix *append(struct geul_importance *m, const char *name, int64_t columns)
+{
+    if (m->n == m->capacity) {
+        int64_t capacity = m->capacity ? 2 * m->capacity : 64;
+        struct matrix *grown = geul_realloc(m->ctx, m->matrices, (size_t)capacity, sizeof *grown);
+        if (!grown)
+            return NULL;
+        m->matrices = grown;
+        m->capacity = capacity;
+    }
+    struct matrix fresh = {.name = geul_strndup(m->ctx, name, strlen(name)), .columns = columns};
+    fresh.sums = geul_alloc(m->ctx, (size_t)columns, sizeof *fresh.sums);
+    if (!fresh.name || !fresh.sums) {
+        geul_free(m->ctx, fresh.name);
+        geul_free(m->ctx, fresh.sums);
+        return NULL;
+    }
+    m->matrices[m->n] = fresh;
+    return &m->matrices[m->n++];
+}
+
+/* The sums of a matrix, made when it is seen for the first time. NULL when memory is short or it has another width. */
+static struct matrix *find(struct geul_importance *m, const char *name, int64_t columns)
+{
+    for (int64_t k = 0; k < m->n; k++) { /* batches come in the same order each time */
+        int64_t i = (m->next + k) % m->n;
+        if (strcmp(m->matrices[i].name, name) != 0)
+            continue;
+        m->next = i + 1;
+        if (m->matrices[i].columns == columns)
+            return &m->matrices[i];
+        geul_fail(m->ctx, GEUL_ERROR_FORMAT, "%s has %lld inputs here and %lld there: these are different models", name,
+                  (long long)m->matrices[i].columns, (long long)columns);
+        return NULL;
+    }
+    return append(m, name, columns);
+}
+
+/* --------------------------------------------------------------------------------------------------- collecting -- */
+
+int geul_importance_batch(const struct geul_model_shape *shape)
+{
+    size_t token = geul_session_observed_floats(shape) * sizeof(float), fit = ((size_t)256 << 20) / token;
+    return fit > 512 ? 512 : fit < 16 ? 16 : (int)fit;
+}
+
+static bool see(void *user, const char *weight, const float *rows, int n_rows, int n_cols)
+{
+    struct geul_importance *m = user;
+    struct matrix *matrix = find(m, weight, n_cols);
+    if (!matrix)
+        return false;
+    for (int r = 0; r < n_rows; r++) {
+        const float *x = rows + (size_t)r * (size_t)n_cols;
+        for (int i = 0; i < n_cols; i++)
+            matrix->sums[i] += (double)x[i] * (double)x[i];
+    }
+    matrix->rows += n_rows;
+    return true;
+}
+
+/* The chunk in work. */
+struct chunk {
+    struct geul_importance *m;
+    const struct geul_importance_run *run;
+    size_t begin, n, offset; /* in tokens; offset: in the chunk, of the batch that is being computed */
+    double nats;             /* over all chunks */
+    uint64_t scored;
+};
+
+static bool score(void *user, int item, const float *logits, int n_vocab)
+{
+    struct chunk *c = user;
+    size_t target = c->offset + (size_t)item + 1;
+    if (target < c->n) {
+        c->nats += geul_nats(logits, n_vocab, c->run->ids[c->begin + target]);
+        c->scored++;
+    }
+    return true;
+}
+
+/* Computes the chunk with logits for every token: the output matrix is to be seen as the others are. */
+static enum geul_status run_chunk(struct geul_session *s, struct geul_batch_item *items, struct chunk *c)
+{
+    const struct geul_importance_run *run = c->run;
+    struct geul_context *ctx = geul_session_context(s);
+    size_t batch = (size_t)geul_session_batch(s);
+    geul_session_truncate(s, 0, 0);
+    for (c->offset = 0; c->offset < c->n; c->offset += batch) {
+        size_t n = c->n - c->offset < batch ? c->n - c->offset : batch, done = c->begin + c->offset + n;
+        for (size_t i = 0; i < n; i++)
+            items[i] = (struct geul_batch_item){run->ids[c->begin + c->offset + i], 0, true};
+        if (geul_session_eval(s, items, (int)n, score, c) != GEUL_OK)
+            return geul_error_status(ctx); /* the observer's own reason comes first */
+        c->m->chunks += c->offset + n == c->n;
+        if (run->on_batch && !run->on_batch(run->user, done, run->n, c->scored ? c->nats / (double)c->scored : 0)) {
+            geul_fail(ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+            return geul_error_status(ctx);
+        }
+    }
+    return GEUL_OK;
+}
+
+/* Whether the sums can still be trusted: a model that computes NaN gives no importance. */
+static enum geul_status check_sums(const struct geul_importance *m)
+{
+    for (int64_t i = 0; i < m->n; i++)
+        for (int64_t k = 0; k < m->matrices[i].columns; k++)
+            if (!isfinite(m->matrices[i].sums[k]))
+                return geul_fail(m->ctx, GEUL_ERROR_FORMAT, "the inputs of %s are no numbers: the model is damaged",
+                                 m->matrices[i].name);
+    return GEUL_OK;
+}
+
+enum geul_status geul_importance_collect(struct geul_importance *m, struct geul_session *s,
+                                         const struct geul_importance_run *run)
+{
+    struct geul_context *ctx = geul_session_context(s);
+    geul_error_clear(ctx);
+    if (run->chunk < 1 || run->chunk > geul_session_capacity(s))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a chunk of %d tokens does not fit a session of %d", run->chunk,
+                         geul_session_capacity(s));
+    struct geul_batch_item *items = geul_alloc(ctx, (size_t)geul_session_batch(s), sizeof *items);
+    if (!items)
+        return GEUL_ERROR_MEMORY;
+    struct chunk c = {.m = m, .run = run};
+    enum geul_status status = GEUL_OK;
+    geul_session_observe(s, see, m);
+    m->chunk_size = (uint64_t)run->chunk;
+    for (; c.begin < run->n && status == GEUL_OK; c.begin += c.n) {
+        c.n = run->n - c.begin < (size_t)run->chunk ? run->n - c.begin : (size_t)run->chunk;
+        status = run_chunk(s, items, &c);
+    }
+    geul_session_observe(s, NULL, NULL);
+    geul_free(ctx, items);
+    return status == GEUL_OK ? check_sums(m) : status;
+}
+
+/* -------------------------------------------------------------------------------------------------------- files -- */
+
+enum geul_status geul_importance_add_dataset(struct geul_importance *m, const char *name)
+{
+    size_t held = strlen(m->dataset), more = strlen(name);
+    char *joined = geul_alloc(m->ctx, held + more + 3, 1);
+    if (!joined)
+        return GEUL_ERROR_MEMORY;
+    memcpy(joined, m->dataset, held);
+    if (held && more) {
+        memcpy(joined + held, ", ", 2);
+        held += 2;
+    }
+    memcpy(joined + held, name, more);
+    geul_free(m->ctx, m->dataset);
+    m->dataset = joined;
+    return GEUL_OK;
+}
+
+enum geul_status geul_importance_add_file(struct geul_importance *m, const char *path)
+{
+    struct geul_imatrix *file = geul_imatrix_load(m->ctx, path);
+    if (!file)
+        return geul_error_status(m->ctx);
+    enum geul_status status = GEUL_OK;
+    for (int64_t i = 0; i < file->n_entries && status == GEUL_OK; i++) {
+        const struct geul_imatrix_entry *e = &file->entries[i];
+        struct matrix *matrix = find(m, e->name, e->columns);
+        if (!matrix) {
+            status = geul_error_status(m->ctx);
+            break;
+        }
+        for (int64_t k = 0; k < e->columns; k++)
+            matrix->sums[k] += (double)e->sums[k];
+        matrix->rows += e->rows;
+    }
+    if (status == GEUL_OK)
+        status = geul_importance_add_dataset(m, file->dataset);
+    m->chunks += file->chunks;
+    m->chunk_size = m->chunk_size ? m->chunk_size : file->chunk_size;
+    geul_imatrix_free(m->ctx, file);
+    return status;
+}
+
+enum geul_status geul_importance_save(struct geul_importance *m, const char *path)
+{
+    size_t columns = 0;
+    for (int64_t i = 0; i < m->n; i++)
+        columns += (size_t)m->matrices[i].columns;
+    struct geul_imatrix_entry *entries = geul_alloc(m->ctx, (size_t)m->n, sizeof *entries);
+    float *sums = geul_alloc(m->ctx, columns, sizeof *sums);
+    enum geul_status status = entries && sums ? GEUL_OK : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK) {
+        float *next = sums;
+        for (int64_t i = 0; i < m->n; i++) {
+            const struct matrix *from = &m->matrices[i];
+            entries[i] = (struct geul_imatrix_entry){from->name, from->columns, next, from->rows};
+            for (int64_t k = 0; k < from->columns; k++)
+                *next++ = (float)from->sums[k];
+        }
+        struct geul_imatrix file = {entries, m->n, m->dataset, m->chunks, m->chunk_size};
+        status = geul_imatrix_save(m->ctx, &file, path);
+    }
+    geul_free(m->ctx, entries);
+    geul_free(m->ctx, sums);
+    return status;
+}

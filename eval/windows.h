@@ -1,0 +1,56 @@
+/* windows.h: how a long text is cut into pieces that fit the context, and which of their tokens are scored.
+ *
+ *   stride   transformers' recipe: windows of n_context tokens that begin every `stride` tokens; each scores the tokens
+ *            that no earlier one has scored, so every token but the first is scored once, with at least
+ *            n_context - stride tokens before it
+ *   llama    llama.cpp's tool: pieces of n_context tokens side by side; of each the second half is scored, tokens
+ *            n_context/2 + 1 on; what does not fill a piece is left out
+ */
+#ifndef GEUL_WINDOWS_H
+#define GEUL_WINDOWS_H
+
+#include "geul.h"
+
+enum geul_windows_method { GEUL_WINDOWS_STRIDE, GEUL_WINDOWS_LLAMA, GEUL_WINDOWS_METHODS };
+
+struct geul_windows {
+    enum geul_windows_method method;
+    int n_context, stride; /* stride is 0 for llama */
+    size_t n_tokens;       /* of the text */
+    size_t n_windows;
+    size_t n_scored;
+};
+
+/* Tokens [begin, end) of the text, of which [first, end) are scored. */
+struct geul_window {
+    size_t begin, end, first;
+};
+
+enum { GEUL_WINDOWS_LEAST_CONTEXT = 4 };
+
+/* The windows over n_tokens tokens; stride 0: half of n_context; most > 0: only so many windows. Fails when the text is
+ * too short or the stride does not fit the context. */
+enum geul_status geul_windows_make(struct geul_context *ctx, enum geul_windows_method method, size_t n_tokens,
+                                   int n_context, int stride, size_t most, struct geul_windows *out);
+/* Window i < n_windows. */
+struct geul_window geul_windows_at(const struct geul_windows *w, size_t i);
+/* "stride", "llama" */
+const char *geul_windows_method_name(enum geul_windows_method method);
+
+/* What happens while windows are computed; false stops. */
+struct geul_windows_callbacks {
+    /* The logits that predict token `target` of the text, targets in ascending order; valid during the call. */
+    bool (*on_row)(void *user, size_t target, const float *logits, int n_vocab);
+    /* After every batch: tokens computed so far, and in all. May be NULL. */
+    bool (*on_batch)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* Sequences of a session that fill a batch of n_batch tokens with windows. */
+int geul_windows_sequences(const struct geul_windows *w, int n_batch);
+/* Computes all windows over ids with as many sequences at once as the session has; its context must hold a window.
+ * What the session held is forgotten. A callback that stops may leave its reason in the session's context. */
+enum geul_status geul_windows_run(struct geul_session *s, const struct geul_windows *w, const int32_t *ids,
+                                  const struct geul_windows_callbacks *callbacks);
+
+#endif
