@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#define LARGEST_F16 65520.0 /* from here on float16 rounds to infinity */
+#define LARGEST_F16  65520.0  /* from here on float16 rounds to infinity */
+#define SMALLEST_F16 0x1p-24f /* the step between its subnormals */
 
 /* The largest magnitude among n values, a multiple of 16; NaN when one is not finite. Without its sign a float32 orders
  * as its bits do, and 16 lanes become vector instructions. */
@@ -106,16 +107,34 @@ static float super_scale(double most, int high)
     return geul_f16_to_f32(h);
 }
 
+/* Starts a block with groups. false when there is nothing to choose: all values are nearer to 0 than to float16's
+ * smallest step, or one is not finite. */
+static bool start_groups(const struct geul_block_format *f, const float *x, struct geul_block *block)
+{
+    float most = largest(x, f->block);
+    start(f, isnan(most) ? NAN : 0, block);
+    return most >= SMALLEST_F16 / 2;
+}
+
 /* numerator / denominator, 0 for a denominator of 0. */
 static double ratio(double numerator, double denominator)
 {
     return denominator != 0 ? numerator / denominator : 0;
 }
 
+/* The integer for a group's step under super-scale d; not 0 for a group that is not 0, which would erase it. */
+static int scale_of(const struct geul_block_format *f, double step, double d)
+{
+    int scale = nearest(ratio(step, d), f->scale_low, f->scale_high);
+    return scale != 0 || step == 0 ? scale : step / d < 0 ? -1 : 1;
+}
+
 void geul_choose_offset(const struct geul_block_format *f, const float *x, struct geul_block *block)
 {
     double step[GEUL_GROUPS_MAX], under[GEUL_GROUPS_MAX], most_step = 0, most_under = 0;
     int n_groups = f->block / f->group;
+    if (!start_groups(f, x, block))
+        return;
     for (int g = 0; g < n_groups; g++) {
         double low = 0, high = (double)x[g * f->group];
         for (int i = 0; i < f->group; i++) {
@@ -127,15 +146,12 @@ void geul_choose_offset(const struct geul_block_format *f, const float *x, struc
         most_step = fmax(most_step, step[g]);
         most_under = fmax(most_under, under[g]);
     }
-    bool finite = !isnan(largest(x, f->block));
-    start(f, finite ? super_scale(most_step, f->scale_high) : NAN, block);
-    block->m = finite ? super_scale(most_under, f->min_high) : 0;
-    for (int g = 0; finite && g < n_groups; g++) {
-        int scale = nearest(ratio(step[g], (double)block->d), 0, f->scale_high);
-        int min = nearest(ratio(under[g], (double)block->m), 0, f->min_high);
-        double d = (double)block->d * scale, m = (double)block->m * min;
-        block->scale[g] = (int16_t)scale;
-        block->min[g] = (int16_t)min;
+    block->d = super_scale(most_step, f->scale_high);
+    block->m = super_scale(most_under, f->min_high);
+    for (int g = 0; g < n_groups; g++) {
+        block->scale[g] = (int16_t)scale_of(f, step[g], (double)block->d);
+        block->min[g] = (int16_t)nearest(ratio(under[g], (double)block->m), 0, f->min_high);
+        double d = (double)block->d * block->scale[g], m = (double)block->m * block->min[g];
         for (int i = g * f->group; i < (g + 1) * f->group; i++)
             block->q[i] = (int16_t)nearest(ratio((double)x[i] + m, d), 0, f->q_high);
     }
@@ -156,18 +172,18 @@ void geul_choose_centred(const struct geul_block_format *f, const float *x, stru
 {
     double step[GEUL_GROUPS_MAX], most = 0;
     int n_groups = f->block / f->group, lowest = f->codebook ? f->codebook[f->q_low] : f->q_low;
+    if (!start_groups(f, x, block))
+        return;
     for (int g = 0; g < n_groups; g++) {
         step[g] = (double)extreme_of(x + g * f->group, f->group) / lowest;
-        if (!(fabs(step[g]) <= fabs(most)))
+        if (fabs(step[g]) > fabs(most))
             most = step[g];
     }
-    bool scaled = f->scale_high > 1, finite = !isnan(largest(x, f->block));
-    int end = scaled && f->scale_low < 0 ? f->scale_low : 1; /* the integer of the largest step */
+    int end = f->scale_low; /* the integer of the largest step; 1 where no scales are stored */
     float d = super_scale(fabs(most), end < 0 ? -end : end);
-    start(f, finite ? (most / end < 0 ? -d : d) : NAN, block);
-    for (int g = 0; finite && g < n_groups; g++) {
-        if (scaled)
-            block->scale[g] = (int16_t)nearest(ratio(step[g], (double)block->d), f->scale_low, f->scale_high);
+    block->d = most / end < 0 ? -d : d;
+    for (int g = 0; g < n_groups; g++) {
+        block->scale[g] = (int16_t)scale_of(f, step[g], (double)block->d);
         double by = (double)block->d * block->scale[g];
         for (int i = g * f->group; i < (g + 1) * f->group; i++)
             block->q[i] = (int16_t)nearest_level(f, ratio((double)x[i], by));
