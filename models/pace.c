@@ -8,7 +8,7 @@ enum {
                            the very first pays for page faults and planning */
     SINGLES_EVERY = 64, /* steps after which one token alone is measured again */
     WAIT_FIRST = 16,    /* steps before a source that does not pay is tried again, doubled with each failure */
-    WAIT_MOST = 1024,
+    WAIT_MOST = 128,
     PROBE = 4, /* tokens of such a trial */
 };
 
@@ -22,11 +22,20 @@ static const double fade = 0.9; /* what a draft's counts weigh after the next */
 /* Acceptance rates before anything is known, as if seen on two tokens. */
 static const double first_rates[GEUL_DRAFT_SOURCES] = {0.4, 0.6, 0.8, 0.7};
 
+/* Forgets what was accepted from a source. */
+static void forget(struct geul_pace_source *s, enum geul_draft_source source)
+{
+    s->tried = 2;
+    s->right = 2 * first_rates[source];
+}
+
 void geul_pace_init(struct geul_pace *p)
 {
     *p = (struct geul_pace){.n_single = 0};
-    for (int i = 0; i < GEUL_DRAFT_SOURCES; i++)
-        p->sources[i] = (struct geul_pace_source){.tried = 2, .right = 2 * first_rates[i], .wait = WAIT_FIRST};
+    for (int i = 0; i < GEUL_DRAFT_SOURCES; i++) {
+        p->sources[i].wait = WAIT_FIRST;
+        forget(&p->sources[i], (enum geul_draft_source)i);
+    }
 }
 
 /* Seconds of an evaluation of n tokens: measured, or from the nearest measured sizes on a line. Where nothing larger
@@ -85,7 +94,8 @@ int geul_pace_choose(struct geul_pace *p, enum geul_draft_source source, int mos
     if (most < 1 || p->n_single < SINGLES_FIRST || p->since_single >= SINGLES_EVERY)
         return 0;
     int k = best_length(p, s, most);
-    if (k == 0 && ++s->waited >= s->wait) {
+    s->trial = k == 0 && ++s->waited >= s->wait;
+    if (s->trial) {
         k = most < PROBE ? most : PROBE;
         s->wait = s->wait < WAIT_MOST ? 2 * s->wait : WAIT_MOST;
     } else if (k > 0) {
@@ -115,8 +125,8 @@ void geul_pace_evaluated(struct geul_pace *p, enum geul_draft_source source, int
         return;
     }
     struct geul_pace_source *s = &p->sources[source];
+    if (s->trial && right == n) /* the text may have come to a passage where guesses are right */
+        forget(s, source);
     s->tried = fade * s->tried + (right < n ? right + 1 : n);
     s->right = fade * s->right + right;
-    if (right == n && s->wait > WAIT_FIRST)
-        s->wait = WAIT_FIRST; /* it may be a passage where drafts are right */
 }

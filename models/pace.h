@@ -27,6 +27,7 @@ struct geul_pace {
         double tried, right;      /* tokens looked at and accepted, old ones fading */
         double drafted, drafting; /* tokens drafted and seconds that took, fading too */
         int waited, wait;         /* steps since it last drafted; steps between attempts while it does not pay */
+        bool trial;               /* its last draft was such an attempt */
     } sources[GEUL_DRAFT_SOURCES];
 };
 
