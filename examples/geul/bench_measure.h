@@ -6,33 +6,47 @@
 
 #include "backends/cpu/ceilings.h"
 
-struct geul_bench_plan {
-    int n_prompt, n_generate, repeats;
-    uint64_t seed; /* of the token ids */
+enum { GEUL_BENCH_LIST_MAX = 32, GEUL_BENCH_REPETITIONS_MAX = 1000 };
+struct geul_bench_list {
+    int v[GEUL_BENCH_LIST_MAX];
+    int n;
 };
 
-/* Mean and standard deviation over the repeats. */
-struct geul_bench_figure {
-    double mean, deviation;
-};
-
-struct geul_bench_result {
-    struct geul_bench_figure prompt_tps, generation_tps;
+/* One cell of the table: a prompt or a generation, all figures of it. Strings belong to whoever hands the cell out. */
+struct geul_bench_cell {
+    const char *model, *types; /* types: "q4_k+q6_k", those of the matrices from the most bytes to the fewest */
+    const char *cache_type;
+    const char *test; /* "pp256", "tg32 x4 @ d500" */
+    int n_threads, n_batch;
+    int n_prompt, n_generate; /* tokens, per sequence; one of the two is 0 */
+    int depth;                /* tokens in the cache before */
+    int parallel;             /* sequences at once */
+    int repetitions;
+    double tps, tps_low, tps_high;     /* tokens/s of all sequences together: median and extremes of the repetitions */
+    double share;                      /* median of tokens/s over the ceiling of the same moment, 0 to 1 */
+    double ceiling_tps;                /* median */
+    const char *bound;                 /* what the ceiling is made of: "int8", "bf16", "f32", "memory" */
+    struct geul_cpu_ceilings ceilings; /* means of those before and after each repetition */
+    double macs, bytes; /* multiply-adds of the matrices, and bytes of weights and cache read, in one repetition */
     double load_seconds;
-    uint64_t peak_rss_bytes, file_bytes, kv_cache_bytes;
-    int n_threads;
-    enum geul_type type; /* of the matrices */
-    struct geul_cpu_ceilings ceilings;
-    /* What the model needs: multiply-adds of the matrices per token of the prompt (the logits of its last token spread
-     * over all), bytes of weights read per generated token. */
-    double prompt_macs_per_token, generation_bytes_per_token;
-    const char *prompt_ceiling;            /* "int8": the arithmetic that the ceiling of the prompt is */
-    double prompt_macs_per_s;              /* that ceiling */
-    double prompt_share, generation_share; /* of the ceilings, 0 to 1 */
+    int64_t file_bytes, kv_cache_bytes;
+    int64_t peak_rss_bytes;  /* of the model and its session until the end of this cell */
+    int64_t peak_over_bytes; /* peak_rss_bytes less file and cache; may be below 0: not all of a file is touched */
 };
 
-/* Measures. Returns the exit code. */
-int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_plan *plan,
-                       struct geul_bench_result *out);
+struct geul_bench_plan {
+    struct geul_bench_list threads, prompts, generates, depths, parallels;
+    int repetitions;
+    uint64_t seed; /* of the token ids */
+    /* Waits for leave to do the next repetition; false: no more. NULL: at once. */
+    bool (*turn)(void *user);
+    /* Takes a cell; with turn, one for every repetition. false stops. */
+    bool (*cell)(void *user, const struct geul_bench_cell *cell);
+    void *user;
+};
+
+/* Measures the model of args in every combination: prompts once per number of threads and depth, generation for every
+ * number of sequences too. Ceilings are measured before and after each repetition. Returns the exit code. */
+int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_plan *plan);
 
 #endif

@@ -11,34 +11,51 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { MODELS_MAX = 2 * GEUL_TEXT_LIST_MAX };
 
 struct settings {
     struct geul_model_args model;
-    const char *synthetic;
-    int n_prompt, n_generate, repeats;
-    bool json, csv;
+    struct geul_text_list files, synthetic, prompts, generates, depths, parallels, threads;
+    int repetitions;
+    bool json, csv, step;
 };
 
 #define FIELD(name) offsetof(struct settings, name)
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(model.path), "the model, a GGUF file", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--synthetic", "SIZE:TYPE", FIELD(synthetic),
+    {GEUL_OPTION_LIST, "-m, --model", "FILE", FIELD(files), "a model, a GGUF file; may be given several times", 0, 0,
+     NULL, NULL, false},
+    {GEUL_OPTION_LIST, "--synthetic", "SIZE:TYPE,...", FIELD(synthetic),
      "random weights instead (see `geul synth --help`), kept in $GEUL_CACHE or ~/.cache/geul for the next time", 0, 0,
      NULL, NULL, false},
-    {GEUL_OPTION_INT, "-p, --n-prompt", "N", FIELD(n_prompt), "tokens of the prompt", 0, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-n, --n-gen", "N", FIELD(n_generate), "tokens to generate", 0, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-r, --repetitions", "N", FIELD(repeats), "repeats, after a warm-up", 1, 1000, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(model.n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL,
-     false},
+    {GEUL_OPTION_LIST, "-p, --n-prompt", "N,...", FIELD(prompts), "tokens of the prompt, 0: none (default 256)", 0, 0,
+     NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-n, --n-gen", "N,...", FIELD(generates), "tokens to generate, 0: none (default 32)", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_LIST, "-d, --n-depth", "N,...", FIELD(depths),
+     "tokens in the cache before the prompt or the generation (default 0)", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-np, --parallel", "N,...", FIELD(parallels),
+     "sequences that generate at once (default 1); the figure is that of all together", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-t, --threads", "N,...", FIELD(threads), "threads, 0: one per core (default 0)", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_INT, "-r, --repetitions", "N", FIELD(repetitions), "repeats of each test, after a warm-up", 1,
+     GEUL_BENCH_REPETITIONS_MAX, NULL, NULL, false},
     {GEUL_OPTION_INT, "-c, --ctx-size", "N", FIELD(model.n_context), "positions of the cache, 0: as many as needed", 0,
      1 << 24, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-b, --batch-size", "N", FIELD(model.n_batch), "most prompt tokens computed at once", 1, 1 << 16,
-     NULL, NULL, false},
+    {GEUL_OPTION_INT, "-b, --batch-size, -ub, --ubatch-size", "N", FIELD(model.n_batch),
+     "most prompt tokens computed at once", 1, 1 << 16, NULL, NULL, false},
+    {GEUL_OPTION_CHOICE, "-ctk, --cache-type", "TYPE", FIELD(model.cache_type), "what keys and values are kept as", 0,
+     0, geul_cache_types, NULL, false},
     {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", FIELD(model.n_gpu_layers),
      "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
     {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints every figure as JSON", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--csv", NULL, FIELD(csv), "prints a header line and a line of figures", 0, 0, NULL, NULL,
-     false},
+    {GEUL_OPTION_FLAG, "--csv", NULL, FIELD(csv), "prints a header line and a line of figures per test", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_FLAG, "--step", NULL, FIELD(step),
+     "waits for a line on standard input before each repetition and prints each as a line of JSON, so that another "
+     "program can be measured in turn",
+     0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_END},
 };
 
@@ -47,11 +64,14 @@ static const struct geul_command_help help = {
     .usage = "-m FILE | --synthetic SIZE:TYPE [options]",
     .summary = "measure speed and memory beside the machine's own ceilings",
     .about =
-        "The ceilings are measured in the same run with the same threads: how fast memory can be read, and how many "
-        "multiply-adds the instructions in use can do. A prompt is compared with the arithmetic of its weights' type, "
-        "generation with reading all weights once per token.",
-    .example = "geul bench --synthetic 1.3b:q8_0 -p 256 -n 32 -r 3\n"
-               "geul bench -m polyglot.gguf --json",
+        "Lists are separated by commas, or the option is given several times; every combination is a line of the "
+        "table: pp256 is a prompt of 256 tokens, tg32 a text of 32, x4 for 4 sequences at once, @ d500 behind 500 "
+        "tokens. The ceilings are measured before and after each repetition with the same threads: how fast memory "
+        "can be read, and how many multiply-adds the instructions in use can do. The share is that of the speed at "
+        "which the multiply-adds of the weights, or reading all weights once per step and the cache, would take all of "
+        "the time. Speeds are medians with their extremes.",
+    .example = "geul bench --synthetic 1.3b:q4_k_m,1.3b:q8_0 -p 256,2048 -n 32 -d 0,2000\n"
+               "geul bench -m polyglot.gguf -p 0 -n 32 --parallel 1,2,4,8,16 -t 1,2 --csv",
     .options = options,
 };
 
@@ -89,127 +109,292 @@ static char *synthetic_path(const char *what, int *code)
     return path;
 }
 
-/* Every figure: the name in JSON and CSV, and the value. */
-struct row {
+/* ------------------------------------------------------------------------------------------------------- figures -- */
+
+enum kind { TEXT, INT, BYTES, REAL };
+
+/* Every figure of a cell: the name in JSON and CSV, and where it lies. */
+#define CELL(name) offsetof(struct geul_bench_cell, name)
+static const struct column {
     const char *name;
-    double value;
-    bool whole;
+    enum kind kind;
+    size_t offset;
+} columns[] = {
+    {"model", TEXT, CELL(model)},
+    {"types", TEXT, CELL(types)},
+    {"test", TEXT, CELL(test)},
+    {"n_threads", INT, CELL(n_threads)},
+    {"n_batch", INT, CELL(n_batch)},
+    {"cache_type", TEXT, CELL(cache_type)},
+    {"n_prompt", INT, CELL(n_prompt)},
+    {"n_generate", INT, CELL(n_generate)},
+    {"depth", INT, CELL(depth)},
+    {"parallel", INT, CELL(parallel)},
+    {"repetitions", INT, CELL(repetitions)},
+    {"tokens_per_s", REAL, CELL(tps)},
+    {"tokens_per_s_low", REAL, CELL(tps_low)},
+    {"tokens_per_s_high", REAL, CELL(tps_high)},
+    {"share", REAL, CELL(share)},
+    {"bound", TEXT, CELL(bound)},
+    {"ceiling_tokens_per_s", REAL, CELL(ceiling_tps)},
+    {"ceiling_read_bytes_per_s", REAL, CELL(ceilings.read_bytes_per_s)},
+    {"ceiling_int8_macs_per_s", REAL, CELL(ceilings.int8_macs_per_s)},
+    {"ceiling_bf16_macs_per_s", REAL, CELL(ceilings.bf16_macs_per_s)},
+    {"ceiling_f32_macs_per_s", REAL, CELL(ceilings.f32_macs_per_s)},
+    {"macs", REAL, CELL(macs)},
+    {"bytes_read", REAL, CELL(bytes)},
+    {"load_seconds", REAL, CELL(load_seconds)},
+    {"file_bytes", BYTES, CELL(file_bytes)},
+    {"kv_cache_bytes", BYTES, CELL(kv_cache_bytes)},
+    {"peak_rss_bytes", BYTES, CELL(peak_rss_bytes)},
+    {"peak_over_bytes", BYTES, CELL(peak_over_bytes)},
 };
-enum { N_ROWS = 23 };
+enum { N_COLUMNS = sizeof columns / sizeof *columns };
 
-static void collect(const struct settings *s, const struct geul_bench_result *r, struct row rows[N_ROWS])
+static json_t *json_value(const struct column *column, const void *field)
 {
-    const struct row all[N_ROWS] = {
-        {"n_prompt", s->n_prompt, true},
-        {"n_generate", s->n_generate, true},
-        {"repetitions", s->repeats, true},
-        {"n_threads", r->n_threads, true},
-        {"prompt_tps", r->prompt_tps.mean, false},
-        {"prompt_tps_stddev", r->prompt_tps.deviation, false},
-        {"generation_tps", r->generation_tps.mean, false},
-        {"generation_tps_stddev", r->generation_tps.deviation, false},
-        {"load_seconds", r->load_seconds, false},
-        {"peak_rss_bytes", (double)r->peak_rss_bytes, true},
-        {"file_bytes", (double)r->file_bytes, true},
-        {"kv_cache_bytes", (double)r->kv_cache_bytes, true},
-        {"ceiling_read_bytes_per_s", r->ceilings.read_bytes_per_s, false},
-        {"ceiling_int8_macs_per_s", r->ceilings.int8_macs_per_s, false},
-        {"ceiling_bf16_macs_per_s", r->ceilings.bf16_macs_per_s, false},
-        {"ceiling_f32_macs_per_s", r->ceilings.f32_macs_per_s, false},
-        {"prompt_macs_per_token", r->prompt_macs_per_token, false},
-        {"generation_bytes_per_token", r->generation_bytes_per_token, false},
-        {"prompt_macs_per_s", r->prompt_macs_per_token * r->prompt_tps.mean, false},
-        {"generation_bytes_per_s", r->generation_bytes_per_token * r->generation_tps.mean, false},
-        {"prompt_ceiling_macs_per_s", r->prompt_macs_per_s, false},
-        {"prompt_share", r->prompt_share, false},
-        {"generation_share", r->generation_share, false},
-    };
-    for (int i = 0; i < N_ROWS; i++)
-        rows[i] = all[i];
+    switch (column->kind) {
+    case TEXT:
+        return geul_report_json_name(*(const char *const *)field);
+    case INT:
+        return json_integer(*(const int *)field);
+    case BYTES:
+        return json_integer(*(const int64_t *)field);
+    default:
+        return geul_report_json_real(*(const double *)field);
+    }
 }
 
-static int print_json(const char *path, const struct geul_bench_result *r, const struct row *rows)
+static json_t *json_cell(const struct geul_bench_cell *c)
 {
-    json_t *json = json_pack("{s:o, s:s, s:s}", "model", geul_report_json_name(path), "type", geul_type_name(r->type),
-                             "prompt_ceiling", r->prompt_ceiling);
-    for (int i = 0; i < N_ROWS; i++)
-        json_object_set_new(json, rows[i].name,
-                            rows[i].whole ? json_integer((json_int_t)rows[i].value)
-                                          : geul_report_json_real(rows[i].value));
-    return geul_report_json(json);
+    json_t *json = json_object();
+    for (int i = 0; i < N_COLUMNS; i++)
+        json_object_set_new(json, columns[i].name, json_value(&columns[i], (const char *)c + columns[i].offset));
+    return json;
 }
 
-static int print_csv(const char *path, const struct geul_bench_result *r, const struct row *rows)
+/* A field of a CSV line; quotation marks inside of a text are doubled. */
+static void print_csv_value(const struct column *column, const void *field)
 {
-    printf("model,type");
-    for (int i = 0; i < N_ROWS; i++)
-        printf(",%s", rows[i].name);
-    printf("\n\"%s\",%s", path, geul_type_name(r->type));
-    for (int i = 0; i < N_ROWS; i++)
-        printf(rows[i].whole ? ",%.0f" : ",%.6g", rows[i].value);
-    putchar('\n');
+    switch (column->kind) {
+    case TEXT:
+        putchar('"');
+        for (const char *s = *(const char *const *)field; *s; s++)
+            printf(*s == '"' ? "\"\"" : "%c", *s);
+        putchar('"');
+        break;
+    case INT:
+        printf("%d", *(const int *)field);
+        break;
+    case BYTES:
+        printf("%lld", (long long)*(const int64_t *)field);
+        break;
+    default:
+        printf("%.6g", *(const double *)field);
+    }
+}
+
+/* What is printed, and how far. */
+struct output {
+    const struct settings *s;
+    json_t *cells;                            /* of --json */
+    int name_width, n;                        /* of the longest file name; cells so far */
+    double read[2], int8[2], bf16[2], f32[2]; /* lowest and highest ceilings */
+};
+
+static bool print_csv(struct output *o, const struct geul_bench_cell *c)
+{
+    for (int i = 0; o->n == 0 && i < N_COLUMNS; i++)
+        printf("%s%s", columns[i].name, i + 1 < N_COLUMNS ? "," : "\n");
+    for (int i = 0; i < N_COLUMNS; i++) {
+        print_csv_value(&columns[i], (const char *)c + columns[i].offset);
+        putchar(i + 1 < N_COLUMNS ? ',' : '\n');
+    }
+    return geul_report_text("", 0);
+}
+
+static const char *file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void widen(double range[2], double v, bool first)
+{
+    range[0] = first || v < range[0] ? v : range[0];
+    range[1] = first || v > range[1] ? v : range[1];
+}
+
+static bool print_row(struct output *o, const struct geul_bench_cell *c)
+{
+    char size[32], speed[64];
+    bool first = o->n == 0;
+    if (first)
+        printf("%-*s %9s %-12s %7s  %-17s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "threads",
+               "test", "tokens/s (low to high)", "share of", "over MiB");
+    snprintf(speed, sizeof speed, "%.2f (%.1f to %.1f)", c->tps, c->tps_low, c->tps_high);
+    printf("%-*s %9s %-12s %7d  %-17s %27s  %5.1f %% %-7s %9.0f\n", o->name_width, file_name(c->model),
+           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, c->test, speed,
+           100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
+    widen(o->read, c->ceilings.read_bytes_per_s * 1e-9, first);
+    widen(o->int8, c->ceilings.int8_macs_per_s * 1e-9, first);
+    widen(o->bf16, c->ceilings.bf16_macs_per_s * 1e-9, first);
+    widen(o->f32, c->ceilings.f32_macs_per_s * 1e-9, first);
+    return geul_report_text("", 0);
+}
+
+static bool print_cell(void *user, const struct geul_bench_cell *c)
+{
+    struct output *o = user;
+    bool ok = true;
+    geul_progress_hide();
+    if (o->s->step)
+        ok = geul_report_json_line(json_cell(c)) == 0 && geul_report_text("", 0);
+    else if (o->s->json)
+        json_array_append_new(o->cells, json_cell(c));
+    else
+        ok = o->s->csv ? print_csv(o, c) : print_row(o, c);
+    o->n++;
+    return ok;
+}
+
+/* Waits for a line on stdin. false at its end. */
+static bool wait_for_line(void *user)
+{
+    (void)user;
+    int c;
+    while ((c = getchar()) != EOF && c != '\n')
+        ;
+    return c == '\n';
+}
+
+static void print_end(const struct output *o)
+{
+    if (o->n == 0)
+        return;
+    printf("\nover MiB: peak memory less file and cache; ceilings: memory %.1f to %.1f GB/s; G multiply-adds/s:"
+           " int8 %.0f to %.0f, bf16 %.0f to %.0f, f32 %.0f to %.0f\n",
+           o->read[0], o->read[1], o->int8[0], o->int8[1], o->bf16[0], o->bf16[1], o->f32[0], o->f32[1]);
+}
+
+/* ------------------------------------------------------------------------------------------------------- command -- */
+
+/* The whole numbers of a list option, or the default. Returns 0, or 2 after a message. */
+static int parse_list(const char *name, const struct geul_text_list *texts, int fallback, int low, int high,
+                      struct geul_bench_list *out)
+{
+    *out = (struct geul_bench_list){.v = {fallback}, .n = texts->n == 0};
+    for (int i = 0; i < texts->n; i++)
+        for (const char *at = texts->items[i];; at++) {
+            char *end;
+            long v = strtol(at, &end, 10);
+            if (end == at || (*end && *end != ',') || v < low || v > high)
+                return geul_report_usage("%s: \"%s\" is no list of whole numbers from %d to %d", name, texts->items[i],
+                                         low, high);
+            if (out->n == GEUL_BENCH_LIST_MAX)
+                return geul_report_usage("%s: %d values are possible at most", name, GEUL_BENCH_LIST_MAX);
+            out->v[out->n++] = (int)v;
+            at = end;
+            if (!*at)
+                break;
+        }
     return 0;
 }
 
-static int print_table(const char *path, const struct settings *s, const struct geul_bench_result *r)
+static int parse_plan(const struct settings *s, struct geul_bench_plan *plan)
 {
-    char a[32], b[32], c[32];
-    const struct geul_cpu_ceilings *most = &r->ceilings;
-    printf("model        %s (%s, %s)\n", path, geul_type_name(r->type),
-           geul_progress_bytes(r->file_bytes, a, sizeof a));
-    printf("threads      %d; %d repeats after a warm-up\n", r->n_threads, s->repeats);
-    printf("load         %.3f s\n", r->load_seconds);
-    printf("peak memory  %s, of which file %s, keys and values %s\n",
-           geul_progress_bytes(r->peak_rss_bytes, a, sizeof a), geul_progress_bytes(r->file_bytes, b, sizeof b),
-           geul_progress_bytes(r->kv_cache_bytes, c, sizeof c));
-    printf("\n%-22s %18s   %-30s %s\n", "", "tokens/s", "work", "share of ceiling");
-    if (s->n_prompt > 0)
-        printf("prompt %-6d tokens   %10.2f +- %-5.2f   %7.1f G multiply-adds/s          %.1f %% of %s\n", s->n_prompt,
-               r->prompt_tps.mean, r->prompt_tps.deviation, r->prompt_macs_per_token * r->prompt_tps.mean * 1e-9,
-               100 * r->prompt_share, r->prompt_ceiling);
-    if (s->n_generate > 0)
-        printf("text   %-6d tokens   %10.2f +- %-5.2f   %7.1f GB/s of weights read        %.1f %% of memory\n",
-               s->n_generate, r->generation_tps.mean, r->generation_tps.deviation,
-               r->generation_bytes_per_token * r->generation_tps.mean * 1e-9, 100 * r->generation_share);
-    printf("\nceilings     memory %.1f GB/s; G multiply-adds/s: int8 %.1f, bf16 %.1f, f32 %.1f\n",
-           most->read_bytes_per_s * 1e-9, most->int8_macs_per_s * 1e-9, most->bf16_macs_per_s * 1e-9,
-           most->f32_macs_per_s * 1e-9);
-    return 0;
+    int code = parse_list("-p", &s->prompts, 256, 0, 1 << 20, &plan->prompts);
+    if (code == 0)
+        code = parse_list("-n", &s->generates, 32, 0, 1 << 20, &plan->generates);
+    if (code == 0)
+        code = parse_list("-d", &s->depths, 0, 0, 1 << 20, &plan->depths);
+    if (code == 0)
+        code = parse_list("--parallel", &s->parallels, 1, 1, 1024, &plan->parallels);
+    if (code == 0)
+        code = parse_list("-t", &s->threads, 0, 0, 1024, &plan->threads);
+    bool nothing = true;
+    for (int i = 0; i < plan->prompts.n; i++)
+        nothing = nothing && plan->prompts.v[i] == 0;
+    for (int i = 0; i < plan->generates.n; i++)
+        nothing = nothing && plan->generates.v[i] == 0;
+    if (code == 0 && nothing)
+        return geul_report_usage("-p 0 -n 0 leaves nothing to measure");
+    return code;
 }
 
-/* Measures the model at path and prints. Returns the exit code. */
-static int bench(struct settings *s, const char *path)
+/* The paths of all models, those of synthetic ones made when missing. All are allocated, also after a failure. */
+static int find_models(const struct settings *s, char *paths[MODELS_MAX], int *n)
 {
-    struct geul_bench_plan plan = {
-        .n_prompt = s->n_prompt, .n_generate = s->n_generate, .repeats = s->repeats, .seed = 1};
-    struct geul_bench_result r;
-    struct row rows[N_ROWS];
-    if (s->model.n_context == 0)
-        s->model.n_context = plan.n_prompt + plan.n_generate;
-    s->model.path = path;
-    int code = geul_bench_measure(&s->model, &plan, &r);
-    if (code != 0)
-        return code;
-    collect(s, &r, rows);
-    return s->json ? print_json(path, &r, rows) : s->csv ? print_csv(path, &r, rows) : print_table(path, s, &r);
+    int code = 0;
+    *n = 0;
+    for (int i = 0; i < s->files.n && code == 0; i++) {
+        paths[*n] = strdup(s->files.items[i]);
+        code = paths[*n] ? 0 : geul_report_error("out of memory");
+        *n += code == 0;
+    }
+    for (int i = 0; i < s->synthetic.n; i++)
+        for (const char *at = s->synthetic.items[i]; code == 0;) {
+            char what[1024];
+            size_t length = strcspn(at, ",");
+            snprintf(what, sizeof what, "%.*s", (int)length, at);
+            if (*n == MODELS_MAX)
+                return geul_report_usage("%d models are possible at most", MODELS_MAX);
+            paths[*n] = synthetic_path(what, &code);
+            *n += code == 0;
+            at += length;
+            if (!*at)
+                break;
+            at++;
+        }
+    return code;
+}
+
+/* Measures all models and prints. Returns the exit code. */
+static int bench(struct settings *s, struct geul_bench_plan *plan, char *const *paths, int n)
+{
+    struct output o = {.s = s, .name_width = 5};
+    int code = 0;
+    plan->user = &o;
+    plan->cell = print_cell;
+    plan->turn = s->step ? wait_for_line : NULL;
+    plan->repetitions = s->repetitions;
+    plan->seed = 1;
+    o.cells = s->json ? json_array() : NULL;
+    for (int i = 0; i < n; i++) {
+        int width = (int)strlen(file_name(paths[i]));
+        o.name_width = width > o.name_width ? width : o.name_width;
+    }
+    for (int i = 0; i < n && code == 0; i++) {
+        s->model.path = paths[i];
+        code = geul_bench_measure(&s->model, plan);
+    }
+    if (code == 0 && s->json && !s->step)
+        return geul_report_json(json_pack("{s:o}", "cells", o.cells));
+    json_decref(o.cells);
+    if (code == 0 && !s->csv && !s->step)
+        print_end(&o);
+    return code;
 }
 
 int geul_cmd_bench(int argc, char **argv)
 {
-    struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT, .n_prompt = 256, .n_generate = 32, .repeats = 3};
+    struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT, .repetitions = 5};
+    struct geul_bench_plan plan = {.seed = 1};
     const char *args[GEUL_ARGS_MAX];
-    int n_args, code;
+    char *paths[MODELS_MAX];
+    int n_args, code, n = 0;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
-    if ((s.model.path != NULL) == (s.synthetic != NULL))
-        return geul_report_usage("either -m FILE or --synthetic SIZE:TYPE is needed");
-    if (s.n_prompt + s.n_generate == 0)
-        return geul_report_usage("-p 0 -n 0 leaves nothing to measure");
-    geul_interrupt_catch(1);
-    char *path = s.synthetic ? synthetic_path(s.synthetic, &code) : NULL;
-    if (s.synthetic && !path)
+    if (s.files.n + s.synthetic.n == 0)
+        return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
+    code = parse_plan(&s, &plan);
+    if (code != 0)
         return code;
-    code = bench(&s, path ? path : s.model.path);
-    free(path);
+    geul_interrupt_catch(1);
+    code = find_models(&s, paths, &n);
+    if (code == 0)
+        code = bench(&s, &plan, paths, n);
+    for (int i = 0; i < n; i++)
+        free(paths[i]);
     return code;
 }

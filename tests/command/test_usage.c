@@ -81,7 +81,10 @@ TEST(command_wrong_usage)
     fixture_fails(GEUL("synth", "1.3b", "-o", "x"), 2, "geul synth: ", "SIZE:TYPE");
     fixture_fails(GEUL("synth", "2b:f16", "-o", "x"), 2, "geul synth: ", "1.3b, 3.8b");
     fixture_fails(GEUL("synth", "1.3b:q9", "-o", "x"), 2, "geul synth: ", "q4_0");
-    fixture_fails(GEUL("bench", "-m", "x", "--synthetic", "1.3b:f16"), 2, "geul bench: ", "either");
+    fixture_fails(GEUL("bench"), 2, "geul bench: ", "--synthetic");
+    fixture_fails(GEUL("bench", "-m", "x", "-p", "1,x"), 2, "geul bench: -p", "\"1,x\"");
+    fixture_fails(GEUL("bench", "-m", "x", "-t", "-1"), 2, "geul bench: -t", "0 to 1024");
+    fixture_fails(GEUL("bench", "-m", "x", "-p", "0", "-n", "0,0"), 2, "geul bench: ", "nothing to measure");
     fixture_fails(GEUL("info", "x", "--cpu"), 2, "geul info: ", "exactly one");
 }
 
