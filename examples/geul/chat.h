@@ -2,6 +2,7 @@
 #ifndef GEUL_CHAT_H
 #define GEUL_CHAT_H
 
+#include "examples/geul/draft_args.h"
 #include "examples/geul/generation.h"
 
 /* A finished or waiting turn; both texts are malloc()ed, answer is NULL while it waits. */
@@ -16,6 +17,7 @@ struct geul_chat_settings {
 
 struct geul_chat {
     struct geul_loaded loaded;
+    struct geul_drafter drafter;
     struct geul_template *form; /* NULL: a base model, whose texts are simply continued */
     struct geul_chat_settings settings;
     char *system; /* malloc()ed context for the first turn, or NULL */

@@ -113,7 +113,8 @@ static enum geul_status generate(struct geul_chat *c, const struct geul_ids *ids
                                   .ignore_end_token = c->ignore_eos,
                                   .on_text = on_text,
                                   .on_prompt = geul_generation_prompt,
-                                  .user = printer};
+                                  .user = printer,
+                                  .speculator = c->drafter.speculator};
     geul_progress_begin("reading", "tokens");
     enum geul_status status = geul_ids_generate(&c->loaded, ids, &how, r);
     geul_progress_hide();

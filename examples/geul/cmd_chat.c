@@ -11,6 +11,7 @@
 struct settings {
     struct geul_model_args model;
     struct geul_chat_settings chat;
+    struct geul_draft_args draft;
     const char *template_name, *system;
     bool ignore_eos, json;
 };
@@ -28,6 +29,7 @@ static const struct geul_option options[] = {
      0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(chat), .group = geul_chat_options},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(draft), .group = geul_draft_options},
     {.kind = GEUL_OPTION_END},
 };
 
@@ -89,6 +91,7 @@ int geul_cmd_chat(int argc, char **argv)
 {
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
                          .chat = {.sampling = {.sampling = geul_sampling_default()}, .n_predict = -1},
+                         .draft = geul_draft_args_default(),
                          .template_name = "auto"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
@@ -102,6 +105,11 @@ int geul_cmd_chat(int argc, char **argv)
     code = geul_loaded_open(&s.model, true, &c.loaded);
     if (code != 0)
         return code;
+    code = geul_drafter_open(&s.draft, &s.model, &c.loaded, &c.drafter);
+    if (code != 0) {
+        geul_loaded_close(&c.loaded);
+        return code;
+    }
     if (choose_template(&c, s.template_name)) {
         c.system = s.system ? strdup(s.system) : NULL;
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
@@ -117,6 +125,7 @@ int geul_cmd_chat(int argc, char **argv)
     free(c.turns);
     free(c.system);
     geul_template_free(c.form);
+    geul_drafter_close(&c.drafter);
     geul_loaded_close(&c.loaded);
     return c.code;
 }

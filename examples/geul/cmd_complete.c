@@ -1,5 +1,6 @@
 /* cmd_complete.c: `geul complete` continues a text. */
 #include "examples/geul/command.h"
+#include "examples/geul/draft_args.h"
 #include "examples/geul/generation.h"
 #include "examples/geul/model_args.h"
 #include "examples/geul/progress.h"
@@ -15,6 +16,7 @@
 struct settings {
     struct geul_model_args model;
     struct geul_sampling_args sampling;
+    struct geul_draft_args draft;
     const char *prompt, *file, *template_name;
     struct geul_text_list stop;
     int n_predict;
@@ -42,6 +44,7 @@ static const struct geul_option options[] = {
      NULL, NULL, false},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
     {.kind = GEUL_OPTION_GROUP, .offset = FIELD(sampling), .group = geul_sampling_options},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(draft), .group = geul_draft_options},
     {.kind = GEUL_OPTION_END},
 };
 
@@ -50,7 +53,8 @@ static const struct geul_command_help help = {
     .usage = "-m FILE -p TEXT [options]",
     .summary = "continue a text",
     .example = "geul complete -m polyglot.gguf -p \"한국의 수도는\" -n 64\n"
-               "echo 오늘의 날씨는 | geul complete -m polyglot.gguf -p - --temp 0 --json",
+               "echo 오늘의 날씨는 | geul complete -m polyglot.gguf -p - --temp 0 --json\n"
+               "geul complete -m polyglot-12.8b.gguf -md polyglot-1.3b.gguf -f article.txt",
     .options = options,
 };
 
@@ -113,8 +117,8 @@ static int print_json(const struct settings *s, const struct geul_loaded *l, con
 }
 
 /* Generates and prints. Returns the exit code. */
-static int complete(const struct settings *s, struct geul_loaded *l, const struct geul_text_list *stops,
-                    const char *prompt, size_t length)
+static int complete(const struct settings *s, struct geul_loaded *l, struct geul_speculator *speculator,
+                    const struct geul_text_list *stops, const char *prompt, size_t length)
 {
     struct geul_ids ids;
     if (!geul_ids_of_text(l, prompt, length, &ids))
@@ -125,7 +129,8 @@ static int complete(const struct settings *s, struct geul_loaded *l, const struc
                                   .n_stop = stops->n,
                                   .ignore_end_token = s->ignore_eos,
                                   .on_text = s->json ? keep_text : print_text,
-                                  .on_prompt = geul_generation_prompt};
+                                  .on_prompt = geul_generation_prompt,
+                                  .speculator = speculator};
     if (s->echo && !s->json)
         geul_report_text(prompt, length);
     struct geul_generation_result r;
@@ -152,8 +157,10 @@ static int complete(const struct settings *s, struct geul_loaded *l, const struc
 
 int geul_cmd_complete(int argc, char **argv)
 {
-    struct settings s = {
-        .model = GEUL_MODEL_ARGS_DEFAULT, .sampling = {.sampling = geul_sampling_default()}, .n_predict = 128};
+    struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
+                         .sampling = {.sampling = geul_sampling_default()},
+                         .draft = geul_draft_args_default(),
+                         .n_predict = 128};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     size_t length;
@@ -167,13 +174,18 @@ int geul_cmd_complete(int argc, char **argv)
     geul_interrupt_catch(1);
     geul_sampling_args_seed(&s.sampling);
     struct geul_loaded l;
+    struct geul_drafter drafter;
     struct geul_template *used = NULL;
     struct geul_text_list stops = s.stop;
     code = geul_loaded_open(&s.model, true, &l);
     if (code == 0) {
-        bool ready = apply_template(&l, &s, &stops, &used, &prompt, &length);
-        code = ready ? complete(&s, &l, &stops, prompt, length) : 1;
+        code = geul_drafter_open(&s.draft, &s.model, &l, &drafter);
+        if (code == 0)
+            code = apply_template(&l, &s, &stops, &used, &prompt, &length) ? 0 : 1;
+        if (code == 0)
+            code = complete(&s, &l, drafter.speculator, &stops, prompt, length);
         geul_template_free(used);
+        geul_drafter_close(&drafter);
         geul_loaded_close(&l);
     }
     free(prompt);

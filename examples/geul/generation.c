@@ -5,6 +5,8 @@
 #include "examples/geul/report.h"
 #include "examples/geul/terminal.h"
 
+#include <stdio.h>
+
 bool geul_ids_of_text(struct geul_loaded *l, const char *text, size_t length, struct geul_ids *ids)
 {
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(l->model);
@@ -62,18 +64,22 @@ static double rate(int tokens, double seconds)
 json_t *geul_generation_timings(double load_seconds, const struct geul_generation_result *r)
 {
     int computed = r->n_prompt - r->n_reused;
-    return json_pack("{s:f, s:i, s:f, s:f, s:i, s:f, s:f}", "load_seconds", load_seconds, "prompt_n", r->n_prompt,
-                     "prompt_seconds", r->prompt_seconds, "prompt_tps", rate(computed, r->prompt_seconds),
+    return json_pack("{s:f, s:i, s:f, s:f, s:i, s:f, s:f, s:i, s:i}", "load_seconds", load_seconds, "prompt_n",
+                     r->n_prompt, "prompt_seconds", r->prompt_seconds, "prompt_tps", rate(computed, r->prompt_seconds),
                      "generation_n", r->n_generated, "generation_seconds", r->generation_seconds, "generation_tps",
-                     rate(r->n_generated, r->generation_seconds));
+                     rate(r->n_generated, r->generation_seconds), "draft_n", r->n_drafted, "draft_n_accepted",
+                     r->n_accepted);
 }
 
 void geul_generation_print_timings(double load_seconds, const struct geul_generation_result *r)
 {
     int computed = r->n_prompt - r->n_reused;
+    char drafts[64] = "";
+    if (r->n_drafted > 0)
+        snprintf(drafts, sizeof drafts, ", %d of %d guesses accepted", r->n_accepted, r->n_drafted);
     geul_report_note("load %.2f s; prompt %d tokens (%d reused) in %.2f s, %.1f tokens/s; text %d tokens in %.2f s, "
-                     "%.1f tokens/s; end: %s",
+                     "%.1f tokens/s%s; end: %s",
                      load_seconds, r->n_prompt, r->n_reused, r->prompt_seconds, rate(computed, r->prompt_seconds),
-                     r->n_generated, r->generation_seconds, rate(r->n_generated, r->generation_seconds),
+                     r->n_generated, r->generation_seconds, rate(r->n_generated, r->generation_seconds), drafts,
                      geul_stop_reason_name(r->reason));
 }
