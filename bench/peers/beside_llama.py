@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""geul beside llama.cpp on the same GGUF files, in alternation; prints medians and ratios.
+"""geul beside llama.cpp on the same GGUF files, taking turns; prints medians, shares of the ceilings and ratios.
 
-    python3 -m venv /tmp/peer && /tmp/peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36
-    /tmp/peer/bin/python bench/peers/beside_llama.py 1.3b:q8_0 1.3b:q4_0 [--rounds 5] [--prompt 256] [--generate 32]
+    bench/peers/beside_llama.py 1.3b:q8_0 model.gguf -p 256,2048 -n 32 -d 0,2000
+    bench/peers/beside_llama.py 1.3b:q4_k_m --cap avx2 --venv /opt/peer-avx2/venv
 
-llama-cpp-python is built from its PyPI source for this machine's own processor (10 to 20 minutes on 2 cores). The files
-are `geul synth` ones, random weights of the named shape, kept in $GEUL_CACHE or ~/.cache/geul. Each round runs one
-engine after the other in a process of its own, with a warm-up; both read the file from the page cache.
+Files are GGUF files or SIZE:TYPE of `geul synth`, random weights kept in $GEUL_CACHE or ~/.cache/geul. Both engines stay
+loaded with the same number of threads, and one sleeps while the other computes: each repetition runs geul and then
+llama.cpp, so the ratio of a repetition compares the same moment. README.md here says how to build llama.cpp.
 """
 import argparse
 import json
@@ -15,86 +15,155 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-GEUL = ROOT / "build" / "geul"
-
-
-def llama_once(path, n_prompt, n_generate, n_threads):
-    """In the child process: prompt and generation tokens/s of llama.cpp, as JSON on stdout."""
-    import random
-    import time
-    import llama_cpp as L
-
-    L.llama_backend_init()
-    options = L.llama_model_default_params()
-    options.n_gpu_layers = 0
-    model = L.llama_model_load_from_file(path.encode(), options)
-    if not model:
-        sys.exit(f"llama.cpp cannot load {path}")
-    options = L.llama_context_default_params()
-    options.n_ctx = options.n_batch = options.n_ubatch = max(512, n_prompt + n_generate)
-    options.n_threads = options.n_threads_batch = n_threads
-    context = L.llama_init_from_model(model, options)
-    ids = random.Random(1)
-
-    def run(n):
-        tokens = (L.llama_token * n)(*[ids.randrange(30000) for _ in range(n)])
-        start = time.perf_counter()
-        if L.llama_decode(context, L.llama_batch_get_one(tokens, n)) != 0:
-            sys.exit("llama.cpp failed to compute a batch")
-        L.llama_get_logits_ith(context, -1)
-        return time.perf_counter() - start
-
-    run(16)
-    L.llama_memory_clear(L.llama_get_memory(context), True)
-    prompt = n_prompt / run(n_prompt)
-    generation = n_generate / sum(run(1) for _ in range(n_generate))
-    print(json.dumps({"prompt_tps": prompt, "generation_tps": generation}))
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PAUSE = 0.05  # seconds after which the threads of an engine that has answered sleep
 
 
-def child(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if done.returncode != 0:
-        sys.exit(done.stderr.decode(errors="replace")[-2000:])
-    return json.loads(done.stdout)
+class Worker:
+    """A process that answers each line with a line of JSON."""
+
+    def __init__(self, command, environment=None):
+        self.command = [str(c) for c in command]
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, env=environment)
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            error = self.process.stderr.read().decode(errors="replace").strip()
+            sys.exit(f"{' '.join(self.command)}\n{error[-2000:]}")
+        return json.loads(line)
+
+    def ask(self, text):
+        time.sleep(PAUSE)
+        self.process.stdin.write((text + "\n").encode())
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.read()
+        self.process.wait()
 
 
-def compare(spec, a):
-    cache = pathlib.Path(os.environ.get("GEUL_CACHE") or pathlib.Path.home() / ".cache" / "geul")
-    path = cache / f"synthetic-{spec.replace(':', '-')}.gguf"
-    sizes = ["-p", str(a.prompt), "-n", str(a.generate), "-t", str(a.threads)]
-    ours, theirs = [], []
-    for _ in range(a.rounds):
-        ours.append(child([GEUL, "bench", "--synthetic", spec, *sizes, "-r", "1", "--json"]))
-        theirs.append(child([sys.executable, __file__, "--child", path, *sizes]))
-    row = [spec]
-    for key in ("prompt_tps", "generation_tps"):
-        g, l = (statistics.median(r[key] for r in runs) for runs in (ours, theirs))
-        ratio = statistics.median(x[key] / y[key] for x, y in zip(ours, theirs))
-        row += [f"{g:.1f}", f"{l:.1f}", f"{ratio:.2f}"]
-    row.append(f"{max(r['peak_rss_bytes'] - r['file_bytes'] - r['kv_cache_bytes'] for r in ours) / 2**20:.0f}")
+def model_path(geul, spec):
+    """The file of a SIZE:TYPE, made when it is missing; a path as it is."""
+    if os.path.exists(spec) or ":" not in spec:
+        return pathlib.Path(spec)
+    done = subprocess.run([geul, "bench", "--synthetic", spec, "-p", "1", "-n", "0", "-r", "1", "--json"],
+                          stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return pathlib.Path(json.loads(done.stdout)["cells"][0]["model"])
+
+
+def summary(ours, theirs):
+    """One row of figures from the repetitions of one test; theirs may be empty."""
+    speeds = [r["tokens_per_s"] for r in ours]
+    row = {key: ours[0][key] for key in ("model", "types", "test", "n_prompt", "n_generate", "depth", "bound")}
+    row.update(geul=statistics.median(speeds), geul_low=min(speeds), geul_high=max(speeds),
+               share=statistics.median(r["share"] for r in ours),
+               geul_peak_rss_bytes=max(r["peak_rss_bytes"] for r in ours),
+               geul_over_bytes=max(r["peak_over_bytes"] for r in ours))
+    for name in ("read_bytes", "int8_macs", "bf16_macs", "f32_macs"):
+        row[f"ceiling_{name}_per_s"] = statistics.median(r[f"ceiling_{name}_per_s"] for r in ours)
+    if theirs:
+        speeds = [r["tokens_per_s"] for r in theirs]
+        ratios = [a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(ours, theirs)]
+        row.update(llama=statistics.median(speeds), llama_low=min(speeds), llama_high=max(speeds),
+                   ratio=statistics.median(ratios), ratio_low=min(ratios), ratio_high=max(ratios),
+                   llama_peak_rss_bytes=max(r["peak_rss_bytes"] for r in theirs))
     return row
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("specs", nargs="*", default=["1.3b:q8_0"], help="SIZE:TYPE as for `geul synth`")
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("-p", "--prompt", type=int, default=256)
-    p.add_argument("-n", "--generate", type=int, default=32)
+def compare(a, path, tests, rounds, peer=True):
+    """Rows for a model; tests: (n_prompt, n_generate, depth). With peer False geul runs alone."""
+    theirs = None
+    if peer:
+        longest = max(p + n + d for p, n, d in tests)
+        theirs = Worker([a.venv / "bin" / "python", HERE / "llama_worker.py", path, a.threads, max(512, longest)])
+        theirs.read()
+    rows = []
+    environment = dict(os.environ, GEUL_CPU=a.cap) if a.cap else None
+    for n_prompt, n_generate, depth in tests:
+        ours = Worker([a.geul, "bench", "-m", path, "-t", a.threads, "-p", n_prompt, "-n", n_generate, "-d", depth,
+                       "-r", rounds, "--step"], environment)
+        request = json.dumps({"n_prompt": n_prompt, "n_generate": n_generate, "depth": depth})
+        pairs = []
+        for _ in range(rounds):
+            mine = ours.ask("")
+            pairs.append((mine, theirs.ask(request) if theirs else None))
+        ours.close()
+        rows.append(summary([x for x, _ in pairs], [y for _, y in pairs if y]))
+    if theirs:
+        theirs.close()
+    return rows
+
+
+HEADER = ("| model | test | geul t/s | low to high | share of ceiling | llama.cpp t/s | low to high | ratio | "
+          "geul peak MiB (over file + cache) | llama.cpp peak MiB |\n" + "| --- " * 10 + "|")
+
+
+def line(row, name):
+    """A row of the Markdown table."""
+    mib = 2**20
+    cells = [name, row["test"], f"{row['geul']:.1f}", f"{row['geul_low']:.1f} to {row['geul_high']:.1f}",
+             f"{100 * row['share']:.0f} % {row['bound']}"]
+    if "llama" in row:
+        cells += [f"{row['llama']:.1f}", f"{row['llama_low']:.1f} to {row['llama_high']:.1f}", f"{row['ratio']:.2f}"]
+    else:
+        cells += ["-", "-", "-"]
+    cells.append(f"{row['geul_peak_rss_bytes'] / mib:.0f} ({row['geul_over_bytes'] / mib:+.0f})")
+    cells.append(f"{row['llama_peak_rss_bytes'] / mib:.0f}" if "llama" in row else "-")
+    return "| " + " | ".join(cells) + " |"
+
+
+def ceilings_line(rows):
+    """What the machine could do, lowest to highest over the rows."""
+    parts = []
+    for key, name in (("read_bytes", "memory GB/s"), ("int8_macs", "int8 G multiply-adds/s"), ("bf16_macs", "bf16"),
+                      ("f32_macs", "f32")):
+        values = [r[f"ceiling_{key}_per_s"] * 1e-9 for r in rows]
+        parts.append(f"{name} {min(values):.0f} to {max(values):.0f}")
+    return "Ceilings: " + ", ".join(parts)
+
+
+def options(description):
+    """The options that the scripts here share."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--geul", type=pathlib.Path, default=ROOT / "build" / "geul")
+    p.add_argument("--venv", type=pathlib.Path, default=pathlib.Path("/opt/peer/venv"), help="the Python of llama.cpp")
+    p.add_argument("-r", "--rounds", type=int, default=5)
     p.add_argument("-t", "--threads", type=int, default=os.cpu_count())
-    p.add_argument("--child", help=argparse.SUPPRESS)
+    p.add_argument("--cap", help="GEUL_CPU for geul, for instance avx2")
+    p.add_argument("--json", action="store_true", help="every figure as JSON instead of the table")
+    return p
+
+
+def numbers(text):
+    return [int(n) for n in text.split(",")]
+
+
+def main():
+    p = options(__doc__)
+    p.add_argument("models", nargs="*", default=["1.3b:q8_0"], help="GGUF files or SIZE:TYPE")
+    p.add_argument("-p", "--prompt", type=numbers, default=[256])
+    p.add_argument("-n", "--generate", type=numbers, default=[32])
+    p.add_argument("-d", "--depth", type=numbers, default=[0])
     a = p.parse_args()
-    if a.child:
-        llama_once(a.child, a.prompt, a.generate, a.threads)
-        return
-    print(f"prompt {a.prompt}, generation {a.generate}, {a.threads} threads, medians of {a.rounds} alternating rounds\n")
-    print("| model | geul prompt t/s | llama.cpp | ratio | geul generation t/s | llama.cpp | ratio |"
-          " geul: peak memory over file + cache, MiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for spec in a.specs:
-        print("| " + " | ".join(compare(spec, a)) + " |", flush=True)
+    tests = [(n, 0, d) for d in a.depth for n in a.prompt if n] + [(0, n, d) for d in a.depth for n in a.generate if n]
+    rows = []
+    if not a.json:
+        print(f"{a.threads} threads, medians of {a.rounds} turns\n\n{HEADER}", flush=True)
+    for spec in a.models:
+        for row in compare(a, model_path(a.geul, spec), tests, a.rounds):
+            rows.append(row)
+            if not a.json:
+                print(line(row, os.path.basename(spec)), flush=True)
+    print(json.dumps(rows, indent=2) if a.json else "\n" + ceilings_line(rows))
 
 
 if __name__ == "__main__":
