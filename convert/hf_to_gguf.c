@@ -14,14 +14,16 @@
 
 #include <string.h>
 
-/* llama.cpp's numbers for "the type most matrices have", and the version of the block formats. */
+/* What a model can be written as, with llama.cpp's numbers for "the type most matrices have". The types whose encoding
+ * is a search are quantize/'s. */
 static const struct {
     enum geul_type type;
     uint32_t file_type;
 } file_types[] = {
-    {GEUL_TYPE_F32, 0}, {GEUL_TYPE_F16, 1}, {GEUL_TYPE_Q4_0, 2}, {GEUL_TYPE_Q8_0, 7}, {GEUL_TYPE_BF16, 32},
+    {GEUL_TYPE_F32, 0},  {GEUL_TYPE_F16, 1},  {GEUL_TYPE_BF16, 32}, {GEUL_TYPE_Q8_0, 7},
+    {GEUL_TYPE_Q5_1, 9}, {GEUL_TYPE_Q5_0, 8}, {GEUL_TYPE_Q4_1, 3},  {GEUL_TYPE_Q4_0, 2},
 };
-enum { QUANTIZATION_VERSION = 2, ALIGNMENT = 32 };
+enum { QUANTIZATION_VERSION = 2 /* of the block formats */, ALIGNMENT = 32 };
 
 /* One tensor on its way. */
 struct move {
@@ -63,7 +65,8 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
 {
     if (t->n_dims == 1)
         return GEUL_TYPE_F32;
-    enum geul_type type = t->output && j->options->type == GEUL_TYPE_Q4_0 ? GEUL_TYPE_Q8_0 : j->options->type;
+    bool block = geul_type_block(j->options->type) > 1;
+    enum geul_type type = t->output && block ? GEUL_TYPE_Q8_0 : j->options->type;
     if (t->shape[1] % geul_type_block(type) == 0)
         return type;
     geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are no multiple of %s's block of %lld", t->gguf,
@@ -173,6 +176,15 @@ static void set_text(struct job *j, const char *key, const char *text)
     geul_gguf_set_string(j->writer, key, text, strlen(text));
 }
 
+/* NULL for a type that a model cannot be written as. */
+static const uint32_t *file_type_of(enum geul_type type)
+{
+    for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
+        if (file_types[i].type == type)
+            return &file_types[i].file_type;
+    return NULL;
+}
+
 static void set_general_keys(struct job *j)
 {
     size_t length;
@@ -181,9 +193,7 @@ static void set_general_keys(struct job *j)
     set_text(j, "general.type", "model");
     geul_gguf_set_string(j->writer, "general.name", j->options->name ? j->options->name : name,
                          j->options->name ? strlen(j->options->name) : length);
-    for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
-        if (file_types[i].type == j->options->type)
-            geul_gguf_set_u32(j->writer, "general.file_type", file_types[i].file_type);
+    geul_gguf_set_u32(j->writer, "general.file_type", *file_type_of(j->options->type));
     geul_gguf_set_u32(j->writer, "general.quantization_version", QUANTIZATION_VERSION);
     geul_gguf_set_u32(j->writer, "general.alignment", ALIGNMENT);
     geul_neox_config_to_gguf(&j->config, j->writer);
@@ -379,8 +389,10 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     const struct geul_convert_options defaults = {0};
     struct job j = {.ctx = ctx, .dir = dir, .options = options ? options : &defaults};
     geul_error_clear(ctx);
-    if (j.options->type >= GEUL_TYPE_I32)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a model cannot be written as %s; use f32, f16, bf16, q8_0 or q4_0",
+    if (!file_type_of(j.options->type))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                         "a model cannot be converted to %s; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0, or "
+                         "quantize the converted file",
                          geul_type_name(j.options->type));
     enum geul_status status = read_config(&j);
     if (status == GEUL_OK) {

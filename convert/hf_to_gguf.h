@@ -8,7 +8,7 @@ enum geul_convert_gelu { GEUL_CONVERT_GELU_CONFIG, GEUL_CONVERT_GELU_ERF, GEUL_C
 
 /* Zero is a default for every field. */
 struct geul_convert_options {
-    enum geul_type type;         /* of the matrices: F32, F16, BF16, Q8_0, Q4_0 */
+    enum geul_type type;         /* of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0 */
     enum geul_convert_gelu gelu; /* overrides hidden_act */
     const char *name;            /* general.name; NULL: the directory's name */
     int n_threads;               /* 0: one per core */
@@ -20,8 +20,9 @@ struct geul_convert_options {
 /* Converts the directory into out_path, which appears when it is whole. options may be NULL.
  *
  * Matrices get options->type; biases and norms stay float32; a matrix whose rows are no multiple of the block stays
- * float16. With q4_0 the output matrix is q8_0: it decides every token, has no activation after it that would forgive
- * an error, and llama.cpp's users expect it in a better type than the rest. token_embd stays q4_0 there, as theirs.
+ * float16. With blocks of 4 or 5 bits the output matrix is q8_0: it decides every token, has no activation after it
+ * that would forgive an error, and llama.cpp's users expect it in a better type than the rest. token_embd is as the
+ * rest.
  *
  * What the file cannot express otherwise is kept in keys: tokenizer.huggingface.json, geul.hf.config and its like, so
  * that geul_export_hf() gives the directory back. */

@@ -7,7 +7,8 @@
 2. the PyPI package gguf reads every key and tensor that geul writes, and its NumPy decoder gives the values that geul's
    export gives, for every type;
 3. a file that gguf's writer makes of a golden's tensors runs in geul with the logits of transformers (1e-4 of their
-   range), and is exported with every bit in place.
+   range), and is exported with every bit in place;
+4. random blocks of every quantized type, in a file of gguf's writer, have the values that gguf's decoder gives.
 
 Needs torch, transformers, safetensors, gguf and numpy (the environment of tests/golden/make.py, and gguf).
 """
@@ -28,7 +29,11 @@ from safetensors.torch import load_file
 from transformers import GPTNeoXForCausalLM
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+sys.path.insert(0, os.path.join(ROOT, "tests", "golden"))
+
+from make_blocks import SCALES
+
+TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 LAYER = {
     "input_layernorm": "attn_norm", "attention.query_key_value": "attn_qkv", "attention.dense": "attn_output",
     "post_attention_layernorm": "ffn_norm", "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down",
@@ -147,16 +152,15 @@ def check_gguf_reader(geul, name, folder, heads, tmp):
             spread = float(np.abs(source[t.name]).max())
             worst = max(worst, float(np.abs(theirs - source[t.name]).max()) / spread)
         print(f"  {kind:5} {len(reader.tensors)} tensors, {len(keys)} keys, largest error {worst:.2e} of the maximum")
-        limit = {"f32": 0, "f16": 6e-4, "bf16": 5e-3, "q8_0": 6e-3, "q4_0": 0.15}[kind]
+        limit = {"f32": 0, "f16": 6e-4, "bf16": 5e-3, "q8_0": 6e-3, "q5_1": 0.05, "q5_0": 0.08, "q4_1": 0.1, "q4_0": 0.15}[kind]
         check(worst <= limit, f"{name} {kind}: error {worst}")
 
 
-def check_gguf_writer(geul, name, folder, config, tmp):
-    """A file by gguf.GGUFWriter, with nothing of geul's own in it."""
+def write_gguf(file, config, arrays, types):
+    """A file by gguf.GGUFWriter, with nothing of geul's own in it. types: of the arrays that are blocks."""
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     rope = config.get("rope_parameters", {})
     pct = rope.get("partial_rotary_factor", config.get("rotary_pct"))
-    file, back = f"{tmp}/{name}-pypi.gguf", f"{tmp}/{name}-pypi"
     w = gguf.GGUFWriter(file, "gptneox")
     w.add_context_length(config["max_position_embeddings"])
     w.add_embedding_length(hidden)
@@ -168,13 +172,20 @@ def check_gguf_writer(geul, name, folder, config, tmp):
     w.add_parallel_residual(config.get("use_parallel_residual", True))
     w.add_layer_norm_eps(config["layer_norm_eps"])
     w.add_string("geul.gelu", "erf" if config["hidden_act"] == "gelu" else "tanh")
-    source = as_gguf(folder, heads)
-    for k, x in source.items():
-        w.add_tensor(k, np.ascontiguousarray(x))
+    for k, x in arrays.items():
+        w.add_tensor(k, np.ascontiguousarray(x), raw_dtype=types.get(k))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+
+
+def check_gguf_writer(geul, name, folder, config, tmp):
+    """A golden's tensors in a file of gguf's writer."""
+    heads = config["num_attention_heads"]
+    file, back = f"{tmp}/{name}-pypi.gguf", f"{tmp}/{name}-pypi"
+    source = as_gguf(folder, heads)
+    write_gguf(file, config, source, {})
     check_runs(geul, name, file, folder, tmp)
     if not run(geul, "export", file, back):
         return
@@ -182,6 +193,30 @@ def check_gguf_writer(geul, name, folder, config, tmp):
     check(source.keys() == b.keys() and all(same(source[k], b[k]) for k in b), f"{name}: tensors of gguf's writer")
     # The new config.json names gelu_new where the golden's says gelu_fast: one formula in another order of operations.
     check(torch.allclose(logits(folder), logits(back), atol=1e-5), f"{name}: logits of gguf's writer")
+
+
+def check_block_types(geul, name, folder, config, tmp):
+    """Random blocks of every quantized type in a file of gguf's writer, as geul's export reads them."""
+    heads = config["num_attention_heads"]
+    rng = np.random.default_rng(1)
+    for type_name, offsets in SCALES.items():
+        kind = gguf.GGMLQuantizationType[type_name]
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        arrays, types, expected = as_gguf(folder, heads), {}, {}
+        for k, x in arrays.items():
+            if x.ndim != 2 or x.shape[1] % block:
+                continue
+            blocks = rng.integers(0, 256, (x.size // block, size), dtype=np.uint8)
+            for at in offsets:
+                blocks[:, at:at + 2] = rng.normal(0, 1e-3, (len(blocks), 1)).astype(np.float16).view(np.uint8)
+            arrays[k], types[k] = blocks.reshape(len(x), -1), kind
+            expected[k] = gguf.quants.dequantize(arrays[k], kind)
+        file, back = f"{tmp}/{name}-{type_name}.gguf", f"{tmp}/{name}-{type_name}"
+        write_gguf(file, config, arrays, types)
+        if expected and run(geul, "export", file, back, "--type", "f32"):
+            mine = as_gguf(back, heads)
+            check(all(same(x, mine[k]) for k, x in expected.items()), f"{name} {type_name}: values of random blocks")
+            print(f"  {type_name:6} {len(expected)} tensors of random blocks")
 
 
 def main():
@@ -200,6 +235,7 @@ def main():
             check_transformers(args.geul, name, folder, tmp)
             check_gguf_reader(args.geul, name, folder, config["num_attention_heads"], tmp)
             check_gguf_writer(args.geul, name, folder, config, tmp)
+            check_block_types(args.geul, name, folder, config, tmp)
     print(f"{len(names)} goldens, {len(failures)} failures; gguf reader, gguf writer and transformers agree"
           if not failures else f"{len(failures)} failures")
     return 1 if failures else 0

@@ -18,14 +18,15 @@ struct settings {
     bool json;
 };
 
-static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", NULL};
+static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", NULL};
 static const char *const gelus[] = {"config", "erf", "tanh", NULL}; /* in the order of enum geul_convert_gelu */
 
 #define FIELD(name) offsetof(struct settings, name)
 static const struct geul_option options[] = {
     {GEUL_OPTION_TEXT, "-o, --output, --outfile", "FILE", FIELD(output), "the GGUF file", 0, 0, NULL, NULL, true},
-    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type), "of the matrices: f32, f16, bf16, q8_0 or q4_0", 0,
-     0, types, NULL, false},
+    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
+     "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)", 0, 0, types, NULL,
+     false},
     {GEUL_OPTION_CHOICE, "--gelu", "KIND", FIELD(gelu),
      "erf or tanh, for checkpoints whose config.json names the wrong one", 0, 0, gelus, NULL, false},
     {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's name; otherwise the directory's", 0, 0, NULL, NULL,

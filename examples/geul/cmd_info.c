@@ -160,7 +160,7 @@ static void print_tensors(const struct geul_gguf *g)
             size_t n = strlen(shape);
             snprintf(shape + n, sizeof shape - n, "%s%lld", d ? " x " : "", (long long)t->shape[d]);
         }
-        printf("  %-28s %-5s %16s %10s\n", geul_printable(t->name, name, sizeof name), geul_type_name(t->type), shape,
+        printf("  %-28s %-6s %16s %10s\n", geul_printable(t->name, name, sizeof name), geul_type_name(t->type), shape,
                geul_progress_bytes(t->bytes, size, sizeof size));
     }
 }

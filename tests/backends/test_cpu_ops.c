@@ -198,16 +198,15 @@ static void case_matmul(struct run *r)
 
 static void case_embed(struct run *r)
 {
-    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
-                                           GEUL_TYPE_Q4_0};
-    for (int j = 0; j < 5; j++) {
-        struct geul_tensor *table = cpu_leaf(r->ctx, &r->seed, types[j], 2, (int64_t[]){9, 64}, 1);
+    enum { COLS = 512 }; /* two of the largest blocks */
+    for (enum geul_type type = 0; type < GEUL_TYPE_I32; type++) {
+        struct geul_tensor *table = cpu_leaf(r->ctx, &r->seed, type, 2, (int64_t[]){9, COLS}, 1);
         struct geul_tensor *ids = LEAF(I32, 0, 6);
         int32_t *id = ids->data;
-        double want[6 * 64];
+        double want[6 * COLS];
         memcpy(id, (int32_t[]){8, 0, -1, 9, INT32_MIN, 3}, 6 * sizeof *id);
-        for (int i = 0; i < 6 * 64; i++)
-            want[i] = id[i / 64] >= 0 && id[i / 64] < 9 ? cpu_value(table, id[i / 64] * 64 + i % 64) : NAN;
+        for (int i = 0; i < 6 * COLS; i++)
+            want[i] = id[i / COLS] >= 0 && id[i / COLS] < 9 ? cpu_value(table, id[i / COLS] * COLS + i % COLS) : NAN;
         struct geul_tensor *y = geul_embed(r->ctx, table, ids);
         if (cpu_compute(r->ctx, r->device, y))
             verify(r, y, want, 0, 0);
@@ -337,11 +336,9 @@ static void case_attention(struct run *r)
 
 static void case_cont(struct run *r)
 {
-    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
-                                           GEUL_TYPE_Q4_0};
-    for (int j = 0; j < 5; j++) {
-        struct geul_tensor *x = cpu_leaf(r->ctx, &r->seed, types[j], 3, (int64_t[]){3, 5, 64}, 1);
-        bool plain = geul_type_block(types[j]) == 1;
+    for (enum geul_type type = 0; type < GEUL_TYPE_I32; type++) {
+        struct geul_tensor *x = cpu_leaf(r->ctx, &r->seed, type, 3, (int64_t[]){3, 5, 256}, 1);
+        bool plain = geul_type_block(type) == 1;
         x = geul_transpose(r->ctx, x, 0, plain ? 2 : 1);
         x = cpu_view(geul_narrow(r->ctx, x, plain ? 0 : 1, 1, 2));
         int64_t n = geul_tensor_elements(x);

@@ -16,7 +16,8 @@ static const char *const goldens[] = {"parallel",   "sequential",  "odd_sizes", 
                                       "head80_f16", "head128_f16", "head256_bf16", "full"};
 #define N_GOLDENS (sizeof goldens / sizeof *goldens)
 
-static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0};
+static const enum geul_type types[] = {GEUL_TYPE_F32,  GEUL_TYPE_F16,  GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                       GEUL_TYPE_Q5_1, GEUL_TYPE_Q5_0, GEUL_TYPE_Q4_1, GEUL_TYPE_Q4_0};
 
 /* Static storage, apart from the harness's few places for paths. */
 static const char *golden_dir(const char *name)
@@ -97,7 +98,7 @@ static enum geul_type expected_type(const struct geul_neox_tensor *t, enum geul_
 {
     if (t->n_dims == 1)
         return GEUL_TYPE_F32;
-    if (asked == GEUL_TYPE_Q4_0 && t->output)
+    if (geul_type_block(asked) > 1 && t->output)
         asked = GEUL_TYPE_Q8_0;
     return t->shape[1] % geul_type_block(asked) == 0 ? asked : GEUL_TYPE_F16;
 }
@@ -105,9 +106,11 @@ static enum geul_type expected_type(const struct geul_neox_tensor *t, enum geul_
 static void check_file(struct geul_context *ctx, const char *dir, const char *path, enum geul_type type)
 {
     static const double limits[GEUL_TYPE_COUNT] = {
-        [GEUL_TYPE_F16] = 6e-4, [GEUL_TYPE_BF16] = 4e-3, [GEUL_TYPE_Q8_0] = 6e-3, [GEUL_TYPE_Q4_0] = 0.15};
+        [GEUL_TYPE_F16] = 6e-4,  [GEUL_TYPE_BF16] = 4e-3, [GEUL_TYPE_Q8_0] = 6e-3, [GEUL_TYPE_Q5_1] = 0.05,
+        [GEUL_TYPE_Q5_0] = 0.08, [GEUL_TYPE_Q4_1] = 0.1,  [GEUL_TYPE_Q4_0] = 0.15};
     static const uint64_t numbers[GEUL_TYPE_COUNT] = {
-        [GEUL_TYPE_F16] = 1, [GEUL_TYPE_BF16] = 32, [GEUL_TYPE_Q8_0] = 7, [GEUL_TYPE_Q4_0] = 2};
+        [GEUL_TYPE_F16] = 1,  [GEUL_TYPE_BF16] = 32, [GEUL_TYPE_Q8_0] = 7, [GEUL_TYPE_Q5_1] = 9,
+        [GEUL_TYPE_Q5_0] = 8, [GEUL_TYPE_Q4_1] = 3,  [GEUL_TYPE_Q4_0] = 2};
     struct geul_neox_config c, back;
     size_t count = 0;
     uint64_t number = 99;
@@ -352,6 +355,20 @@ static void collect(void *user, enum geul_log_level level, const char *line)
     size_t n = strlen(text);
     (void)level;
     snprintf(text + n, 4096 - n, "%s\n", line);
+}
+
+TEST(convert_leaves_searched_types_to_quantize)
+{
+    static const enum geul_type refused[] = {GEUL_TYPE_Q4_K, GEUL_TYPE_IQ4_NL, GEUL_TYPE_I32, GEUL_TYPE_COUNT};
+    const char *path = test_scratch("model.gguf");
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct geul_context *ctx = geul_context_new(NULL);
+        struct geul_convert_options o = {.type = refused[i]};
+        CHECK_INT(geul_convert_hf(ctx, golden_dir("full"), path, &o), GEUL_ERROR_ARGUMENT);
+        CHECK_MSG(strstr(geul_error(ctx), "quantize the converted file") != NULL, "%s", geul_error(ctx));
+        CHECK(!geul_os_exists(path));
+        geul_context_free(ctx);
+    }
 }
 
 TEST(convert_says_what_it_decided)
