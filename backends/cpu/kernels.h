@@ -4,6 +4,9 @@
 
 #include "core/tensor.h"
 
+struct geul_block_format;
+struct geul_search_tile;
+
 /* Weights times few tokens: the blocks are read where they lie in the file. */
 struct geul_cpu_dot {
     size_t k_step; /* packed activations take x_step bytes per k_step values, the last step whole */

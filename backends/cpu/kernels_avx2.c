@@ -12,6 +12,7 @@
 #define VF_TOKENS 6
 #include "backends/cpu/vector_avx2.h"
 #include "backends/cpu/kernels_float.h"
+#include "backends/cpu/search_lanes.h"
 
 enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 16, NR = 6 };
 
@@ -326,6 +327,7 @@ static const struct geul_cpu_panel q4_0_panel = {.mr = MR,
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx2 = {
     FLOAT_KERNELS,
+    .search = search,
     .dot = {FLOAT_DOTS, [GEUL_TYPE_Q8_0] = &q8_0_dot, [GEUL_TYPE_Q4_0] = &q4_0_dot},
     .panel = {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
     .peak_int8 = peak_int8,

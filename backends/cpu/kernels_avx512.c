@@ -8,5 +8,7 @@
 #define VF_TOKENS 12
 #include "backends/cpu/vector_avx512.h"
 #include "backends/cpu/kernels_float.h"
+#include "backends/cpu/search_lanes.h"
 
-const struct geul_cpu_kernels geul_cpu_kernels_avx512 = {FLOAT_KERNELS, .dot = {FLOAT_DOTS}, .panel = {FLOAT_PANELS}};
+const struct geul_cpu_kernels geul_cpu_kernels_avx512 = {FLOAT_KERNELS, .search = search, .dot = {FLOAT_DOTS},
+                                                         .panel = {FLOAT_PANELS}};

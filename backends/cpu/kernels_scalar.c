@@ -1,5 +1,6 @@
 /* kernels_scalar.c: every slot in plain C. This is what a kernel means; the other units are only faster. */
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/search_lanes.h"
 
 #include <math.h>
 #include <string.h>
@@ -434,6 +435,7 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .layernorm = layernorm,
     .rotate = rotate,
     .scale = scale,
+    .search = search,
     .softmax = softmax,
     .dot = {[GEUL_TYPE_F32] = &plain_dot[0],
             [GEUL_TYPE_F16] = &plain_dot[1],

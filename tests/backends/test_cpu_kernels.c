@@ -1,5 +1,6 @@
 /* test_cpu_kernels.c: every slot of every instruction set that this machine has, against the meaning in double. */
 #include "tests/backends/cpu_cases.h"
+#include "backends/cpu/search_tile.h"
 
 static const size_t sizes[] = CPU_SIZES;
 enum { N_SIZES = sizeof sizes / sizeof sizes[0], LONGEST = 300 };
@@ -409,6 +410,32 @@ static void check_narrow(enum geul_type type)
         }
         cpu_guard_free(&out, "narrow");
         free(x);
+    }
+}
+
+/* Every instruction set finds the same integers: the file must not depend on the machine that wrote it. */
+static void check_search(void)
+{
+    for (int type = 0; type < GEUL_TYPE_COUNT; type++) {
+        const struct geul_block_format *format = geul_block_format((enum geul_type)type);
+        for (int round = 0; format && round < 20; round++) {
+            struct geul_search_tile want, got;
+            memset(&want, 0, sizeof want);
+            for (int l = 0; l < GEUL_SEARCH_LANES; l++)
+                want.unit[l] = 0x1p-6f;
+            for (int i = 0; i < format->group; i++)
+                for (int l = 0; l < GEUL_SEARCH_LANES; l++) {
+                    float x = test_normal(&seed) * 0.5f, heavy = (float)test_uniform(&seed, 0, 1);
+                    want.x[i][l] = round % 3 == 2 && l % 2 ? 0 : fmaxf(-2, fminf(2, x));
+                    want.weight[i][l] = round % 2 ? heavy * heavy : 1;
+                }
+            got = want;
+            geul_cpu_kernels_scalar.search(format, &want);
+            kernels->search(format, &got);
+            if (!CHECK_MSG(memcmp(&want, &got, sizeof want) == 0, "%s search %s differs from scalar", variant,
+                           geul_type_name((enum geul_type)type)))
+                break;
+        }
     }
 }
 

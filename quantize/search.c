@@ -1,0 +1,143 @@
+/* search.c: see search.h. Blocks are laid out 16 groups side by side, searched by a kernel of the CPU backend
+ * (backends/cpu/search_lanes.h), and packed. */
+#include "quantize/search.h"
+
+#include "backends/cpu/cpu_detect.h"
+#include "backends/cpu/search_tile.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { LANES = GEUL_SEARCH_LANES, BLOCKS_MAX = LANES };
+
+typedef void search_kernel(const struct geul_block_format *format, struct geul_search_tile *tile);
+
+/* The kernel of the widest instruction set that this machine has; all give the same bits. */
+static search_kernel *best_kernel(void)
+{
+    static _Atomic(search_kernel *) known;
+    search_kernel *kernel = atomic_load(&known);
+    if (kernel)
+        return kernel;
+    const struct geul_cpu_kernels *table;
+    const char *name;
+    bool supported;
+    for (int i = 0; (table = geul_cpu_variant(i, &name, &supported)) != NULL; i++)
+        if (supported && table->search)
+            kernel = table->search;
+    atomic_store(&known, kernel);
+    return kernel;
+}
+
+/* One block of the rows, on its way through a tile. */
+struct place {
+    const float *x, *importance; /* its first element; importance may be NULL */
+    float factor;                /* a power of two that brings the largest element to between 1 and 2 */
+    float weight_factor;         /* brings the largest weight to 1; 0 when all are 0 */
+    bool plain;                  /* left to geul_encode(): NaN, infinity, or beyond what float16 scales can reach */
+};
+
+/* Finds the size of a block's elements. */
+static void measure_block(struct place *p, int n)
+{
+    float largest = 0, heaviest = 0;
+    bool finite = true;
+    for (int i = 0; i < n; i++) {
+        float size = fabsf(p->x[i]);
+        finite &= size <= 65504;
+        largest = size > largest ? size : largest;
+    }
+    for (int i = 0; p->importance && i < n; i++)
+        heaviest = p->importance[i] > heaviest ? p->importance[i] : heaviest;
+    int exponent = 0;
+    frexpf(largest, &exponent);
+    p->plain = !finite;
+    p->factor = largest > 0 ? ldexpf(1, exponent > -120 ? 1 - exponent : 121) : 1;
+    p->weight_factor = heaviest > 0 && heaviest <= 3e38f ? 1 / heaviest : 0;
+}
+
+/* Lays a block's groups into lanes from first on. */
+static void fill_lanes(struct geul_search_tile *tile, const struct geul_block_format *f, const struct place *p,
+                       int first)
+{
+    for (int l = 0; l < f->block / f->group; l++) {
+        const float *x = p->x + l * f->group, *importance = p->importance ? p->importance + l * f->group : NULL;
+        tile->unit[first + l] = 1 / p->factor;
+        for (int i = 0; i < f->group; i++) {
+            tile->x[i][first + l] = x[i] * p->factor;
+            tile->weight[i][first + l] = importance ? importance[i] * p->weight_factor : 1;
+        }
+    }
+}
+
+/* The block that the lanes from first on describe. */
+static void read_lanes(const struct geul_search_tile *tile, const struct geul_block_format *f, int first,
+                       struct geul_block *block)
+{
+    block->d = tile->d[first] * tile->unit[first];
+    block->m = tile->m[first] * tile->unit[first];
+    for (int l = 0; l < f->block / f->group; l++) {
+        block->scale[l] = (int16_t)tile->scale[first + l];
+        block->min[l] = (int16_t)tile->min[first + l];
+        for (int i = 0; i < f->group; i++)
+            block->q[l * f->group + i] = (int16_t)tile->q[i][first + l];
+    }
+}
+
+/* The sum of squared errors of a block, each times its column's importance. */
+static double block_error(const struct geul_block_format *f, const struct place *p, const struct geul_block *block)
+{
+    float value[GEUL_BLOCK_MAX];
+    double sum = 0;
+    geul_block_values(f, block, value);
+    for (int i = 0; i < f->block; i++) {
+        double r = (double)p->x[i] - (double)value[i];
+        sum += (p->importance ? (double)p->importance[i] : 1) * r * r;
+    }
+    return sum;
+}
+
+double geul_search_rows(enum geul_type type, const float *x, void *out, int64_t rows, int64_t k,
+                        const float *importance)
+{
+    const struct geul_block_format *f = geul_block_format(type);
+    if (!f) {
+        geul_encode(type, x, out, rows * k);
+        return 0;
+    }
+    search_kernel *kernel = best_kernel();
+    const int groups = f->block / f->group, per_tile = LANES / groups;
+    const int64_t per_row = k / f->block, blocks = rows * per_row;
+    const size_t bytes = geul_type_bytes(type);
+    double error = 0;
+    for (int64_t b = 0; b < blocks; b += per_tile) {
+        struct geul_search_tile tile;
+        struct place places[BLOCKS_MAX];
+        struct geul_block block;
+        int n = blocks - b < per_tile ? (int)(blocks - b) : per_tile;
+        memset(&tile, 0, sizeof tile);
+        for (int i = 0; i < n; i++) {
+            int64_t at = b + i;
+            places[i] = (struct place){.x = x + at * f->block,
+                                       .importance = importance ? importance + at % per_row * f->block : NULL};
+            measure_block(&places[i], f->block);
+            if (!places[i].plain)
+                fill_lanes(&tile, f, &places[i], i * groups);
+        }
+        for (int l = 0; l < LANES; l++)
+            tile.unit[l] = tile.unit[l] > 0 ? tile.unit[l] : 1;
+        kernel(f, &tile);
+        for (int i = 0; i < n; i++) {
+            uint8_t *to = (uint8_t *)out + (size_t)(b + i) * bytes;
+            if (places[i].plain) {
+                geul_encode(type, places[i].x, to, f->block);
+                continue;
+            }
+            read_lanes(&tile, f, i * groups, &block);
+            geul_block_pack(type, &block, to);
+            error += block_error(f, &places[i], &block);
+        }
+    }
+    return error;
+}
