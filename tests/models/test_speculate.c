@@ -90,13 +90,13 @@ static struct geul_generation_result compare(struct pair *p, struct geul_specula
     return b;
 }
 
-/* Speculation of every length over one prompt. Returns how many guesses were accepted in all. */
+/* Speculation of several lengths over one prompt. Returns how many guesses were accepted in all. */
 static int compare_lengths(struct pair *p, const int32_t *ids, int n, struct geul_generation how, bool lookup,
                            const char *what)
 {
     static const int lengths[] = {1, 2, 3, 5, 8, 16, 64, 0};
-    int accepted = 0;
-    for (int i = 0; i < 8; i++) {
+    int accepted = 0, fewer = how.sampling->temperature > 0 ? 3 : 1; /* sampling tries more texts instead */
+    for (int i = fewer / 2; i < 8; i += fewer) {
         struct geul_speculation speculation = geul_speculation_default();
         speculation.draft = p->draft;
         speculation.lookup = lookup;
@@ -170,7 +170,7 @@ static int compare_questions(struct pair *p, const struct geul_sampling *samplin
         if (geul_tokenize(p->ctx, tok, questions[q], strlen(questions[q]), true, &ids, &n) != GEUL_OK)
             return CHECK(false), 0;
         struct geul_generation how = {
-            .sampling = sampling, .max_tokens = 40, .ignore_end_token = q % 2 == 1, .seq = seq};
+            .sampling = sampling, .max_tokens = 32, .ignore_end_token = q % 2 == 1, .seq = seq};
         accepted += compare_lengths(p, ids, (int)n, how, q < 2 || !p->draft, questions[q]);
         geul_tokens_free(p->ctx, ids);
     }
@@ -183,7 +183,7 @@ TEST(speculate_greedy_equals_plain_on_mini)
     struct geul_sampling sampling = greedy();
     for (int with_draft = 0; with_draft < 2; with_draft++) {
         REQUIRE(pair_open(&p, mini(), with_draft ? mini() : NULL, 160, 2));
-        CHECK(compare_questions(&p, &sampling, with_draft) > 100);
+        CHECK(compare_questions(&p, &sampling, with_draft) > 40);
         pair_close(&p);
     }
 }
@@ -209,7 +209,7 @@ TEST(speculate_sampling_equals_plain_for_every_seed)
         }
         accepted += compare_questions(&p, &s, 1);
     }
-    CHECK_MSG(accepted > 1000, "%d accepted", accepted);
+    CHECK_MSG(accepted > 400, "%d accepted", accepted);
     pair_close(&p);
 }
 
