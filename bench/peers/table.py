@@ -2,8 +2,11 @@
 """The whole table of what geul promises about speed and memory, beside llama.cpp, in one run of about 7 minutes.
 
     bench/peers/table.py                     everything
-    bench/peers/table.py --only types,deep   parts: types, deep, large, avx2, quantize
+    bench/peers/table.py --only types,deep   parts: types, deep, large, avx2, quantize; and, only when named,
+                                             sequences, every
     bench/peers/table.py --json              every figure
+    bench/peers/table.py --write docs/performance.md
+                                             puts each part between its <!-- table.py: NAME --> and <!-- end -->
 
 Random weights of `geul synth` (12.8B needs 8 GB of disk and 22 GB of memory for llama.cpp beside it; made on the first
 call, not counted). Each figure is followed by what it has to reach. README.md here says how to build llama.cpp twice.
@@ -104,19 +107,53 @@ def quantize(a):
                    f"{row['geul_bytes'] / MIB:.1f} and {row['llama_bytes'] / MIB:.1f} MiB"]
 
 
-PARTS = {"types": types, "deep": deep, "large": large, "avx2": avx2, "quantize": quantize}
+def bench(a, *options):
+    """The table that geul bench prints, for parts without a peer."""
+    output, _ = quantize_speed.run([a.geul, "bench", "-t", a.threads, "-r", a.rounds, *options])
+    return [], ["```", *output.decode().rstrip().split("\n"), "```"]
+
+
+def sequences(a):
+    """Several sequences at once; geul alone."""
+    return bench(a, "-m", beside.model_path(a.geul, f"{SIZE}:q4_k_m"), "-p", 0, "-n", TEXT, "--parallel", "1,2,4,8,16")
+
+
+def every(a):
+    """Every kind of type; geul alone."""
+    kinds = ("q2_k", "q3_k_m", "q4_0", "iq4_xs", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "bf16", "f16")
+    files = [x for kind in kinds for x in ("-m", beside.model_path(a.geul, f"{SIZE}:{kind}"))]
+    return bench(a, *files, "-p", PROMPT, "-n", TEXT)
+
+
+PARTS = {"types": types, "deep": deep, "large": large, "avx2": avx2, "quantize": quantize, "sequences": sequences,
+         "every": every}
+USUAL = ("types", "deep", "large", "avx2", "quantize")
+
+
+def put_into(path, name, lines):
+    """Replaces what stands between the marks of that part."""
+    text = path.read_text()
+    begin, end = f"<!-- table.py: {name} -->\n", "<!-- end -->"
+    if begin not in text:
+        sys.exit(f"{path} has no line {begin.strip()}")
+    at = text.index(begin) + len(begin)
+    body = "\n" + "\n".join(lines) + "\n\n"
+    path.write_text(text[:at] + body + text[text.index(end, at):])
 
 
 def main():
     p = beside.options(__doc__)
     p.add_argument("--venv-avx2", type=pathlib.Path, default=pathlib.Path("/opt/peer-avx2/venv"))
-    p.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), help=", ".join(PARTS))
+    p.add_argument("--only", type=lambda text: text.split(","), default=USUAL, help=", ".join(PARTS))
+    p.add_argument("--write", type=pathlib.Path, help="also into this Markdown file")
     a = p.parse_args()
     result = {}
     for name in a.only:
         if name not in PARTS:
             sys.exit(f"{name} is no part; possible are {', '.join(PARTS)}")
         result[name], lines = PARTS[name](a)
+        if a.write:
+            put_into(a.write, name, lines)
         if not a.json:
             print(f"## {name}: {PARTS[name].__doc__}\n\n" + "\n".join(lines) + "\n", flush=True)
     if a.json:
