@@ -1,10 +1,10 @@
 /* bench_kernels.c: products and small operations of the CPU backend beside the ceilings of this machine.
  *
- *     bench_kernels [-t THREADS] [-r REPEATS] [-o prompt|decode|small]       GEUL_CPU=... caps the instruction set
+ *     bench_kernels [-t THREADS] [-r REPEATS] [-o prompt|decode|small] [-k q4_k,q8_0]
  *
- * Prompt: T tokens times weights (N, K): GMAC/s, and the share of the int8 (Q8_0, Q4_0), bfloat16 (BF16 where the CPU
- * has such products) or float32 ceiling. Decode: one token, weights too large for the caches: GB/s, and the share of
- * the read bandwidth. Medians. */
+ * GEUL_CPU=... caps the instruction set, -k names the types (default: all). Prompt: T tokens times weights (N, K):
+ * GMAC/s, and the share of the int8 (block types), bfloat16 (BF16) or float32 ceiling. Decode: one token, weights too
+ * large for the caches: GB/s, and the share of the read bandwidth. Medians. */
 #include "backends/cpu/ceilings.h"
 #include "backends/cpu/cpu.h"
 #include "core/os.h"
@@ -21,6 +21,7 @@ struct bench {
     struct geul_device *device;
     struct geul_cpu_ceilings ceilings;
     int repeats;
+    const char *kinds; /* names of the types, separated by commas; NULL: all */
 };
 
 static int compare(const void *a, const void *b)
@@ -85,13 +86,17 @@ static void bench_matmul(const struct bench *b, enum geul_type type, int64_t tok
     struct geul_tensor *bias = leaf(b, GEUL_TYPE_F32, 1, (int64_t[]){n}), *y = geul_linear(b->ctx, x, w, bias, true);
     give_memory(b, y);
     if (!y || !y->data) {
-        printf("  %-5s %s\n", geul_type_name(type), geul_error(b->ctx));
+        printf("  %-6s %s\n", geul_type_name(type), geul_error(b->ctx));
         return;
     }
     y->src[1]->data = w->data; /* the transposed view */
+    if (!b->device->backend->supports(b->device, y)) {
+        printf("  %-6s no kernel\n", geul_type_name(type));
+        return;
+    }
     double s = measure(b, &y, 1);
     double macs = (double)tokens * (double)n * (double)k, bytes = (double)n * (double)w->stride[0];
-    printf("  %-5s T=%-4d N=%-6d K=%-6d %8.1f us %8.1f GMAC/s %5.1f %% of %s  %6.1f GB/s %5.1f %% of read\n",
+    printf("  %-6s T=%-4d N=%-6d K=%-6d %8.1f us %8.1f GMAC/s %5.1f %% of %s  %6.1f GB/s %5.1f %% of read\n",
            geul_type_name(type), (int)tokens, (int)n, (int)k, s * 1e6, macs / s * 1e-9,
            100 * macs / s / ceiling_of(b, type),
            geul_type_block(type) > 1 ? "int8"
@@ -143,25 +148,40 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
     report(b, "attention f16", geul_attention(b->ctx, q, cache, cache, place, 0.1f), pairs * 2 * WIDTH, "GMAC/s");
 }
 
-static const enum geul_type bench_types[] = {GEUL_TYPE_Q8_0, GEUL_TYPE_Q4_0, GEUL_TYPE_BF16, GEUL_TYPE_F16,
-                                             GEUL_TYPE_F32};
-enum { N_TYPES = sizeof bench_types / sizeof bench_types[0] };
+/* Whether a type is a weight's and was asked for. */
+static bool wanted(const struct bench *b, enum geul_type type)
+{
+    const char *name = geul_type_name(type);
+    size_t n = strlen(name);
+    if (type == GEUL_TYPE_I32 || !b->kinds)
+        return type != GEUL_TYPE_I32;
+    for (const char *at = b->kinds; *at; at += strcspn(at, ","), at += *at == ',')
+        if (strcspn(at, ",") == n && strncmp(at, name, n) == 0)
+            return true;
+    return false;
+}
 
 static void bench_prompt(const struct bench *b)
 {
-    const int64_t tokens[] = {256, 16, 4, 2};
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < N_TYPES; j++) {
-            bench_matmul(b, bench_types[j], tokens[i], 2048, 2048);
-            bench_matmul(b, bench_types[j], tokens[i], 8192, 2048);
-        }
+    const int64_t tokens[] = {256, 16, 8, 4, 2};
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++)
+        for (int type = 0; type < GEUL_TYPE_COUNT; type++)
+            if (wanted(b, (enum geul_type)type)) {
+                bench_matmul(b, (enum geul_type)type, tokens[i], 2048, 2048);
+                bench_matmul(b, (enum geul_type)type, tokens[i], 8192, 2048);
+            }
 }
 
-/* 150 MB and more of weights each, so that no cache helps. */
+/* 512 MiB and more of weights each, as many as the ceiling reads, so that no cache helps. */
 static void bench_decode(const struct bench *b)
 {
-    for (int j = 0; j < N_TYPES; j++)
-        bench_matmul(b, bench_types[j], 1, bench_types[j] == GEUL_TYPE_Q4_0 ? 131072 : 65536, 2048);
+    for (int type = 0; type < GEUL_TYPE_COUNT; type++) {
+        if (!wanted(b, (enum geul_type)type))
+            continue;
+        size_t row = 2048 / (size_t)geul_type_block((enum geul_type)type) * geul_type_bytes((enum geul_type)type);
+        int64_t rows = (int64_t)(((size_t)512 << 20) / row + 1023) / 1024 * 1024;
+        bench_matmul(b, (enum geul_type)type, 1, rows, 2048);
+    }
 }
 
 static void bench_all_small(const struct bench *b)
@@ -188,6 +208,8 @@ int main(int argc, char **argv)
             b.repeats = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "-o") == 0)
             only = argv[i + 1];
+        else if (strcmp(argv[i], "-k") == 0)
+            b.kinds = argv[i + 1];
     }
     b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
     b.device = b.ctx ? geul_cpu_open(b.ctx, threads) : NULL;
