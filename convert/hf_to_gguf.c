@@ -329,12 +329,12 @@ static enum geul_status move_tensor(struct job *j, size_t i)
         .sink = take_piece,
         .user = j,
     };
-    int64_t lost = 0;
-    enum geul_status status = geul_transcode_rows(j->ctx, &how, &lost);
+    struct geul_transcode_result result;
+    enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
     if (m->from)
         geul_os_map_done_with(m->from->data, m->from->bytes);
-    if (lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf, (long long)lost,
+    if (result.lost > 0)
+        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf, (long long)result.lost,
                  geul_type_name(m->type));
     return status;
 }

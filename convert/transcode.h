@@ -11,14 +11,21 @@ struct geul_transcode {
     /* The source row that output row r is; NULL: the same. */
     int64_t (*row_of)(const struct geul_neox_config *c, int64_t r);
     const struct geul_neox_config *config;
+    const float *importance; /* of the columns, for the search for scales (quantize/search.h); NULL: none */
     int n_threads;
     /* Receives the output in order, some MB at a time; another status than GEUL_OK stops. */
     enum geul_status (*sink)(void *user, const void *data, size_t bytes);
     void *user;
 };
 
-/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit. *lost gets the number of values
- * that are not finite in the output: NaN and infinity of the source, and what float16 cannot hold. */
-enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t, int64_t *lost);
+struct geul_transcode_result {
+    int64_t lost; /* values not finite in the output: NaN and infinity of the source, and what float16 cannot hold */
+    double error; /* sum of importance * (x - x')^2 */
+    double norm;  /* sum of importance * x^2 */
+};
+
+/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit. *result is set in any case. */
+enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t,
+                                     struct geul_transcode_result *result);
 
 #endif

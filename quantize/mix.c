@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The layers in which a matrix gets the better of its two types. */
+/* The layers in which a matrix gets the better of its two types. Models of fewer than eight layers have no edges and no
+ * middle: there it is the first layer alone. */
 enum where {
     NOWHERE,
-    FIRST,  /* the first eighth: what goes wrong there goes through all others */
-    SPREAD, /* the first and the last eighth, and every third in between */
+    FIRST,  /* the first sixteenth, at least one */
+    EDGES,  /* the first and the last eighth */
+    SPREAD, /* the edges, and every third in between */
 };
 
 struct choice {
@@ -30,29 +32,36 @@ struct geul_mix {
 #define SOME(a, b, layers) {T(a), T(b), layers}
 #define MIX(name, file_type, embedding, output, qkv, attn_output, up, down)                                            \
     {name, file_type, {ALL(F32), embedding, output, qkv, attn_output, up, down, up}}
+/* Every matrix of a layer alike, better in some layers. */
+#define LAYERS(name, file_type, embedding, a, b, layers)                                                               \
+    MIX(name, file_type, ALL(embedding), ALL(Q6_K), SOME(a, b, layers), SOME(a, b, layers), SOME(a, b, layers),        \
+        SOME(a, b, layers))
 #define PLAIN(name, file_type, a, output) MIX(name, file_type, ALL(a), ALL(output), ALL(a), ALL(a), ALL(a), ALL(a))
 
+/* Sizes stay below those of llama.cpp's mixes of the same names, which know a fused QKV as one matrix that deserves the
+ * best type. Per weight the matrices of a layer matter alike, the first and the last layers more, the embedding about
+ * as much as those, the output most. */
 static const struct geul_mix mixes[] = {
-    /*     file_type  embedding  output     qkv                       attn_output ffn_up   ffn_down */
+    /*     file_type  embedding  output     qkv                      attn_output              ffn_up  ffn_down */
     PLAIN("f32",     0, F32, F32),
     PLAIN("bf16",   32, BF16, BF16),
     PLAIN("f16",     1, F16, F16),
     PLAIN("q8_0",    7, Q8_0, Q8_0),
     PLAIN("q6_k",   18, Q6_K, Q6_K),
     PLAIN("q5_1",    9, Q5_1, Q6_K),
-    MIX("q5_k_m",   17, ALL(Q5_K), ALL(Q6_K), SOME(Q5_K, Q6_K, SPREAD), ALL(Q5_K), ALL(Q5_K), SOME(Q5_K, Q6_K, SPREAD)),
+    LAYERS("q5_k_m", 17, Q5_K, Q5_K, Q6_K, EDGES),
     PLAIN("q5_k_s", 16, Q5_K, Q6_K),
     PLAIN("q5_0",    8, Q5_0, Q6_K),
     PLAIN("q4_1",    3, Q4_1, Q6_K),
-    MIX("q4_k_m",   15, ALL(Q4_K), ALL(Q6_K), SOME(Q4_K, Q6_K, SPREAD), ALL(Q4_K), ALL(Q4_K), SOME(Q4_K, Q6_K, SPREAD)),
-    MIX("q4_k_s",   14, ALL(Q4_K), ALL(Q6_K), SOME(Q4_K, Q5_K, FIRST),  ALL(Q4_K), ALL(Q4_K), SOME(Q4_K, Q5_K, FIRST)),
+    LAYERS("q4_k_m", 15, Q5_K, Q4_K, Q5_K, SPREAD),
+    LAYERS("q4_k_s", 14, Q4_K, Q4_K, Q5_K, FIRST),
     PLAIN("q4_0",    2, Q4_0, Q6_K),
     PLAIN("iq4_nl", 25, IQ4_NL, Q6_K),
     PLAIN("iq4_xs", 30, IQ4_XS, Q6_K),
-    MIX("q3_k_l",   13, ALL(Q3_K), ALL(Q6_K), ALL(Q5_K),                ALL(Q5_K), ALL(Q3_K), ALL(Q5_K)),
-    MIX("q3_k_m",   12, ALL(Q3_K), ALL(Q6_K), ALL(Q4_K),                ALL(Q4_K), ALL(Q3_K), ALL(Q4_K)),
+    MIX("q3_k_l",   13, ALL(Q4_K), ALL(Q6_K), ALL(Q4_K), ALL(Q4_K), SOME(Q3_K, Q4_K, SPREAD), ALL(Q4_K)),
+    MIX("q3_k_m",   12, ALL(Q4_K), ALL(Q6_K), ALL(Q4_K), ALL(Q4_K), SOME(Q3_K, Q4_K, EDGES), SOME(Q3_K, Q4_K, SPREAD)),
     PLAIN("q3_k_s", 11, Q3_K, Q6_K),
-    MIX("q2_k",     10, ALL(Q2_K), ALL(Q6_K), ALL(Q3_K),                ALL(Q3_K), ALL(Q2_K), ALL(Q3_K)),
+    MIX("q2_k",     10, ALL(Q3_K), ALL(Q6_K), ALL(Q3_K), ALL(Q3_K), SOME(Q2_K, Q3_K, EDGES), SOME(Q2_K, Q3_K, SPREAD)),
 };
 /* clang-format on */
 enum { N_MIXES = sizeof mixes / sizeof *mixes };
@@ -76,10 +85,25 @@ static bool same_name(const char *a, const char *b)
 
 const struct geul_mix *geul_mix_find(const char *name)
 {
+    static const struct {
+        const char *alias, *name;
+    } aliases[] = {{"q3_k", "q3_k_m"}, {"q4_k", "q4_k_m"}, {"q5_k", "q5_k_m"}};
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
+        if (same_name(aliases[i].alias, name))
+            name = aliases[i].name;
     for (size_t i = 0; i < N_MIXES; i++)
         if (same_name(mixes[i].name, name))
             return &mixes[i];
     return NULL;
+}
+
+const struct geul_mix *geul_mix_of_type(enum geul_type type)
+{
+    const struct geul_mix *found = &mixes[0];
+    for (size_t i = 0; i < N_MIXES; i++) /* the last: of those that begin alike the one that adds least */
+        if (mixes[i].choices[GEUL_MIX_FFN_UP].type == type)
+            found = &mixes[i];
+    return found;
 }
 
 const struct geul_mix *geul_mix_at(size_t i)
@@ -127,10 +151,12 @@ enum geul_mix_part geul_mix_part(const char *tensor, int n_dims, int *layer)
 /* Whether layer i of n is among those that get the better type. */
 static bool is_better(enum where where, int i, int n)
 {
-    int eighth = n / 8;
+    int eighth = n / 8, sixteenth = n < 32 ? 1 : n / 16;
     if (where == NOWHERE || i < 0)
         return false;
-    return i < eighth || (where == SPREAD && (i >= 7 * n / 8 || (i - eighth) % 3 == 2));
+    if (where == FIRST || n < 8)
+        return i < sixteenth;
+    return i < eighth || i >= n - eighth || (where == SPREAD && (i - eighth) % 3 == 2);
 }
 
 enum geul_type geul_mix_type(const struct geul_mix *mix, const char *tensor, int n_layers, int n_dims,

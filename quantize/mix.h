@@ -21,8 +21,11 @@ enum geul_mix_part {
 /* A row of the table in mix.c. */
 struct geul_mix;
 
-/* The mix of that name ("q4_k_m"; case does not matter), NULL when there is none. */
+/* The mix of that name ("q4_k_m"; case does not matter; "q4_k" is "q4_k_m"), NULL when there
+ * is none. */
 const struct geul_mix *geul_mix_find(const char *name);
+/* The mix that is named after a type: the plain one, or the smallest of its mixes (q4_k_s for Q4_K). */
+const struct geul_mix *geul_mix_of_type(enum geul_type type);
 /* All of them, from the largest files to the smallest; NULL behind the last. */
 const struct geul_mix *geul_mix_at(size_t i);
 /* "q4_k_m" */

@@ -1,8 +1,8 @@
 /* test_usage.c: help, wrong usage and missing or broken files, the same for every subcommand. */
 #include "tests/command/command_fixture.h"
 
-static const char *const commands[] = {"complete", "chat",  "tokenize", "logits",     "info",   "convert",
-                                       "export",   "synth", "bench",    "perplexity", "imatrix"};
+static const char *const commands[] = {"complete", "chat",  "tokenize", "logits",     "info",    "convert",
+                                       "export",   "synth", "bench",    "perplexity", "imatrix", "quantize"};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 /* Columns that a line takes on a terminal; Hangul takes two. */

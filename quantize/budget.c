@@ -1,0 +1,274 @@
+/* budget.c: see budget.h. Every matrix has a curve: the error over the bytes of its possible types. On the lower hull
+ * of these curves each step to a better type has a price (error saved per byte); taking the steps in the order of their
+ * price solves the problem of Lagrange, so what is left is at most one step away from the best choice. */
+#include "quantize/budget.h"
+
+#include "core/gguf.h"
+#include "core/os.h"
+#include "core/tensor.h"
+#include "quantize/search.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { SAMPLE_ELEMENTS = 1 << 17, SAMPLE_ROWS_LEAST = 16, STEPS_MAX = GEUL_TYPE_COUNT };
+
+/* A type that a matrix may get. */
+struct step {
+    enum geul_type type;
+    uint64_t bytes;
+    double cost;
+};
+
+struct item {
+    int64_t tensor;
+    struct step steps[STEPS_MAX]; /* the lower hull, from the smallest to the best */
+    int n_steps;
+};
+
+struct geul_budget {
+    struct geul_context *ctx;
+    struct item *items;
+    int64_t n_items;
+    uint64_t fixed_bytes; /* of all other tensors */
+};
+
+/* ------------------------------------------------------------------------------------------------- what errors do --
+ */
+
+/* How much a relative error of a matrix counts: the divergence of the model per unit of it, as measured with noise in
+ * one matrix after the other of a model of six layers. The matrices of all layers together count the same for every
+ * depth. docs/quantization.md has the measurements behind the figures. */
+static double sensitivity(enum geul_mix_part part, int layer, int n_layers)
+{
+    static const struct {
+        double first, middle, last; /* layer; outside of the layers all the same */
+    } by_part[GEUL_MIX_PARTS] = {
+        [GEUL_MIX_EMBEDDING] = {0.18, 0.18, 0.18}, [GEUL_MIX_OUTPUT] = {0.85, 0.85, 0.85},
+        [GEUL_MIX_QKV] = {0.020, 0.011, 0.012},    [GEUL_MIX_ATTN_OUTPUT] = {0.009, 0.0046, 0.0046},
+        [GEUL_MIX_FFN_UP] = {0.032, 0.009, 0.025}, [GEUL_MIX_FFN_DOWN] = {0.029, 0.0075, 0.016},
+        [GEUL_MIX_OTHER] = {0.020, 0.010, 0.010},
+    };
+    const double depth = 6;
+    if (layer < 0 || n_layers < 1)
+        return by_part[part].middle;
+    double reach = n_layers > 8 ? n_layers / 8.0 : 1; /* layers over which an edge fades into the middle */
+    double start = 1 - layer / reach, end = 1 - (n_layers - 1 - layer) / reach, middle = by_part[part].middle;
+    double weight = middle;
+    if (start > 0)
+        weight += start * (by_part[part].first - middle);
+    else if (end > 0)
+        weight += end * (by_part[part].last - middle);
+    return weight * depth / n_layers;
+}
+
+/* --------------------------------------------------------------------------------------------------- measurement -- */
+
+/* Sampled rows of one matrix. */
+struct sample {
+    float *x; /* rows of `cols` floats */
+    uint8_t *raw, *out;
+    double *errors; /* one per row */
+    int64_t rows, cols;
+    int n_threads;
+};
+
+static void free_sample(struct geul_context *ctx, struct sample *s)
+{
+    geul_free(ctx, s->x);
+    geul_free(ctx, s->raw);
+    geul_free(ctx, s->out);
+    geul_free(ctx, s->errors);
+    *s = (struct sample){0};
+}
+
+/* Decodes rows at equal distances of t. */
+static bool take_sample(struct geul_context *ctx, const struct geul_quantize_tensor *t, int n_threads, struct sample *s)
+{
+    int64_t cols = t->shape[t->n_dims - 1], rows = t->elements / cols;
+    size_t row_bytes = (size_t)(t->from_bytes / (uint64_t)rows);
+    s->n_threads = n_threads;
+    s->cols = cols;
+    s->rows = SAMPLE_ELEMENTS / cols > SAMPLE_ROWS_LEAST ? SAMPLE_ELEMENTS / cols : SAMPLE_ROWS_LEAST;
+    s->rows = s->rows > rows ? rows : s->rows;
+    s->x = geul_alloc(ctx, (size_t)s->rows, (size_t)cols * sizeof *s->x);
+    s->raw = s->x ? geul_alloc(ctx, 1, row_bytes) : NULL;
+    s->out = s->raw ? geul_alloc(ctx, (size_t)s->rows, (size_t)cols * sizeof(float)) : NULL;
+    s->errors = s->out ? geul_alloc(ctx, (size_t)s->rows, sizeof *s->errors) : NULL;
+    if (!s->errors)
+        return false;
+    for (int64_t i = 0; i < s->rows; i++) {
+        int64_t row = (int64_t)((double)i * (double)rows / (double)s->rows);
+        memcpy(s->raw, (const uint8_t *)t->source->data + (size_t)row * row_bytes, row_bytes);
+        geul_decode(t->from, s->raw, s->x + i * cols, cols);
+    }
+    geul_os_map_done_with(t->source->data, (size_t)t->from_bytes);
+    return true;
+}
+
+/* Mean over the rows of sum of importance * x^2. */
+static double sample_power(const struct sample *s, const float *importance)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < s->rows * s->cols; i++)
+        sum += (double)s->x[i] * (double)s->x[i] * (importance ? (double)importance[i % s->cols] : 1);
+    return sum / (double)s->rows;
+}
+
+/* Mean over the rows of sum of importance * (x - x')^2 for a type. */
+static double sample_error(const struct sample *s, enum geul_type type, const float *importance)
+{
+    size_t bytes = (size_t)(s->cols / geul_type_block(type)) * geul_type_bytes(type);
+    double sum = 0;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic) num_threads(s->n_threads)
+#endif
+    for (int64_t i = 0; i < s->rows; i++)
+        s->errors[i] = geul_search_rows(type, s->x + i * s->cols, s->out + (size_t)i * bytes, 1, s->cols, importance);
+    for (int64_t i = 0; i < s->rows; i++) /* in one order, so that the sum is the same for every number of threads */
+        sum += s->errors[i];
+    return sum / (double)s->rows;
+}
+
+/* Inserts a step so that bytes ascend and costs descend along a convex curve. */
+static void add_step(struct item *item, struct step step)
+{
+    int n = item->n_steps, at = 0;
+    while (at < n && item->steps[at].bytes < step.bytes)
+        at++;
+    if (at < n && item->steps[at].bytes == step.bytes) {
+        if (step.cost < item->steps[at].cost)
+            item->steps[at] = step;
+        return;
+    }
+    memmove(&item->steps[at + 1], &item->steps[at], (size_t)(n - at) * sizeof step);
+    item->steps[at] = step;
+    item->n_steps++;
+}
+
+/* Error saved per byte by going from a to b, which is larger. */
+static double price(const struct step *a, const struct step *b)
+{
+    return (a->cost - b->cost) / (double)(b->bytes - a->bytes);
+}
+
+/* Leaves only the steps on the lower hull. */
+static void keep_hull(struct item *item)
+{
+    int n = 0;
+    struct step *s = item->steps;
+    for (int i = 0; i < item->n_steps; i++) {
+        struct step next = s[i];
+        if (n > 0 && next.cost >= s[n - 1].cost)
+            continue;
+        while (n > 1 && price(&s[n - 2], &s[n - 1]) <= price(&s[n - 1], &next))
+            n--;
+        s[n++] = next;
+    }
+    item->n_steps = n;
+}
+
+/* Fills item with what every type costs matrix t. */
+static bool measure_item(struct geul_quantize *q, const struct geul_quantize_tensor *t, struct item *item)
+{
+    struct sample s = {0};
+    int layer;
+    enum geul_mix_part part = geul_mix_part(t->name, t->n_dims, &layer);
+    int n_threads = q->options.n_threads > 0 ? q->options.n_threads : geul_os_cores();
+    bool ok = take_sample(q->ctx, t, n_threads, &s);
+    double power = ok ? sample_power(&s, t->sums) : 0;
+    double weight = sensitivity(part, layer, q->n_layers);
+    for (int i = 0; ok && i < GEUL_TYPE_COUNT; i++) {
+        enum geul_type type = (enum geul_type)i;
+        size_t bytes;
+        if (type == GEUL_TYPE_I32 || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
+            continue;
+        double error = type == t->from ? 0 : sample_error(&s, type, t->sums);
+        add_step(item, (struct step){type, bytes, power > 0 ? weight * error / power : 0});
+    }
+    keep_hull(item);
+    free_sample(q->ctx, &s);
+    return ok;
+}
+
+struct geul_budget *geul_budget_measure(struct geul_quantize *q, const bool *fixed)
+{
+    struct geul_budget *b = geul_alloc(q->ctx, 1, sizeof *b);
+    if (!b)
+        return NULL;
+    b->ctx = q->ctx;
+    b->items = geul_alloc(q->ctx, (size_t)q->n_tensors, sizeof *b->items);
+    bool ok = b->items != NULL;
+    for (int64_t i = 0; ok && i < q->n_tensors; i++) {
+        if (fixed[i]) {
+            b->fixed_bytes += q->tensors[i].to_bytes;
+            continue;
+        }
+        struct item *item = &b->items[b->n_items++];
+        item->tensor = i;
+        ok = measure_item(q, &q->tensors[i], item);
+        if (ok && q->options.measuring &&
+            !q->options.measuring(q->options.user, (uint64_t)i + 1, (uint64_t)q->n_tensors)) {
+            geul_fail(q->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
+            ok = false;
+        }
+    }
+    if (ok)
+        return b;
+    geul_budget_free(b);
+    return NULL;
+}
+
+void geul_budget_free(struct geul_budget *b)
+{
+    if (!b)
+        return;
+    geul_free(b->ctx, b->items);
+    geul_free(b->ctx, b);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- choice --
+ */
+
+/* The item whose next step has the highest price and fits into `room` bytes, -1 when there is none. at[i] is the step
+ * that item i has. */
+static int64_t best_item(const struct geul_budget *b, const int *at, uint64_t room)
+{
+    int64_t best = -1;
+    double most = 0;
+    for (int64_t i = 0; i < b->n_items; i++) {
+        const struct step *s = &b->items[i].steps[at[i]];
+        if (at[i] + 1 == b->items[i].n_steps || s[1].bytes - s[0].bytes > room)
+            continue;
+        double p = price(&s[0], &s[1]);
+        if (best < 0 || p > most) {
+            best = i;
+            most = p;
+        }
+    }
+    return best;
+}
+
+enum geul_status geul_budget_solve(const struct geul_budget *b, struct geul_quantize *q, uint64_t limit)
+{
+    uint64_t bytes = b->fixed_bytes;
+    int64_t next;
+    for (int64_t i = 0; i < b->n_items; i++)
+        bytes += b->items[i].steps[0].bytes;
+    if (bytes > limit)
+        return geul_fail(
+            b->ctx, GEUL_ERROR_ARGUMENT,
+            "%s needs %.1f MB (%.2f bits per weight) even with the smallest types; the bound allows %.1f MB",
+            geul_gguf_path(q->gguf), (double)bytes / 1e6, 8 * (double)bytes / (double)q->elements, (double)limit / 1e6);
+    int *at = geul_alloc(b->ctx, (size_t)b->n_items, sizeof *at);
+    if (!at)
+        return GEUL_ERROR_MEMORY;
+    while ((next = best_item(b, at, limit - bytes)) >= 0) {
+        const struct step *s = &b->items[next].steps[at[next]++];
+        bytes += s[1].bytes - s[0].bytes;
+    }
+    for (int64_t i = 0; i < b->n_items; i++)
+        q->tensors[b->items[i].tensor].to = b->items[i].steps[at[i]].type;
+    geul_free(b->ctx, at);
+    return GEUL_OK;
+}

@@ -1,0 +1,530 @@
+/* quantize.c: see quantize.h. */
+#include "quantize/quantize.h"
+
+#include "convert/regex_pcre2.h"
+#include "convert/transcode.h"
+#include "core/gguf.h"
+#include "core/os.h"
+#include "core/tensor.h"
+#include "quantize/budget.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { QUANTIZATION_VERSION = 2, PARTS_MAX = 65535 };
+
+static bool is_block_type(enum geul_type type)
+{
+    return geul_type_block(type) > 1;
+}
+
+/* Whether the types of t may be chosen at all. */
+static bool is_matrix(const struct geul_quantize_tensor *t)
+{
+    return t->n_dims >= 2 && t->from != GEUL_TYPE_I32;
+}
+
+/* --------------------------------------------------------------------------------------------------------- types -- */
+
+/* Applies the rules to every tensor; `ruled` gets a flag per tensor. */
+static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_quantize_rule *rule, bool *ruled)
+{
+    const struct geul_regex_engine *engine = geul_regex_pcre2();
+    char why[160];
+    int64_t matches = 0;
+    void *regex = engine->compile(rule->pattern, strlen(rule->pattern), why, sizeof why);
+    if (!regex)
+        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "the pattern \"%.200s\" for tensor names is wrong: %s",
+                         rule->pattern, why);
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        struct geul_quantize_tensor *t = &q->tensors[i];
+        size_t from, to;
+        if (!is_matrix(t) || !engine->match(regex, t->name, strlen(t->name), 0, &from, &to))
+            continue;
+        matches++;
+        if (ruled[i])
+            continue;
+        ruled[i] = true;
+        t->to = geul_mix_fitting(rule->type, t->shape[t->n_dims - 1]);
+        t->fell_back = t->to != rule->type;
+    }
+    engine->free(regex);
+    if (matches == 0)
+        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
+                         "the pattern \"%.200s\" matches no matrix of %s; names look like blk.0.ffn_down.weight",
+                         rule->pattern, geul_gguf_path(q->gguf));
+    return GEUL_OK;
+}
+
+/* Bytes of all tensors as planned. */
+static uint64_t tensor_bytes(const struct geul_quantize *q)
+{
+    uint64_t bytes = 0;
+    for (int64_t i = 0; i < q->n_tensors; i++)
+        bytes += q->tensors[i].to_bytes;
+    return bytes;
+}
+
+/* Fills to_bytes from to. */
+static enum geul_status set_bytes(struct geul_quantize *q)
+{
+    q->n_fallbacks = 0;
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        struct geul_quantize_tensor *t = &q->tensors[i];
+        size_t bytes;
+        if (!geul_shape_bytes(t->to, t->n_dims, t->shape, &bytes))
+            return geul_fail(q->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s cannot be %s", geul_gguf_path(q->gguf), t->name,
+                             geul_type_name(t->to));
+        t->to_bytes = bytes;
+        q->n_fallbacks += t->fell_back;
+    }
+    return GEUL_OK;
+}
+
+/* The number for general.file_type under a bound: that of the type which most weights have. */
+static uint32_t common_file_type(const struct geul_quantize *q)
+{
+    int64_t weights[GEUL_TYPE_COUNT] = {0};
+    enum geul_type most = GEUL_TYPE_F32;
+    for (int64_t i = 0; i < q->n_tensors; i++)
+        if (is_matrix(&q->tensors[i]))
+            weights[q->tensors[i].to] += q->tensors[i].elements;
+    for (int i = 0; i < GEUL_TYPE_COUNT; i++)
+        if (weights[i] > weights[most])
+            most = (enum geul_type)i;
+    return geul_mix_file_type(geul_mix_of_type(most));
+}
+
+/* Says what somebody should know before the work begins. */
+static void warn(const struct geul_quantize *q)
+{
+    int64_t again = 0, without = 0, matrices = 0;
+    enum geul_type from = GEUL_TYPE_F32;
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        const struct geul_quantize_tensor *t = &q->tensors[i];
+        if (!is_matrix(t))
+            continue;
+        matrices++;
+        if (t->to != t->from && is_block_type(t->from)) {
+            again++;
+            from = t->from;
+        }
+        without += q->options.imatrix && !t->sums && is_block_type(t->to);
+    }
+    if (again)
+        geul_log(q->ctx, GEUL_LOG_WARN,
+                 "%lld of %lld matrices are quantized already (%s) and lose a second time; start from the f16 or f32 "
+                 "file where there is one",
+                 (long long)again, (long long)matrices, geul_type_name(from));
+    if (without > 0)
+        geul_log(q->ctx, GEUL_LOG_INFO, "the importance matrix does not know %lld of the matrices to be quantized",
+                 (long long)without);
+    if (q->n_fallbacks)
+        geul_log(q->ctx, GEUL_LOG_WARN,
+                 "%lld matrices have rows that do not fit the type meant for them and get the nearest one that fits",
+                 (long long)q->n_fallbacks);
+}
+
+/* ------------------------------------------------------------------------------------------------------- reading -- */
+
+/* Looks up the importance of t's columns. */
+static enum geul_status find_importance(const struct geul_quantize *q, struct geul_quantize_tensor *t)
+{
+    const struct geul_imatrix_entry *e = q->options.imatrix ? geul_imatrix_find(q->options.imatrix, t->name) : NULL;
+    if (!e || e->rows <= 0 || !is_matrix(t))
+        return GEUL_OK;
+    if (e->columns != t->shape[t->n_dims - 1])
+        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
+                         "the importance matrix has %lld columns for %s, which has rows of %lld; it belongs to another "
+                         "model",
+                         (long long)e->columns, t->name, (long long)t->shape[t->n_dims - 1]);
+    t->sums = e->sums;
+    return GEUL_OK;
+}
+
+/* Lists the tensors of the input, each with the type that it has. */
+static enum geul_status list_tensors(struct geul_quantize *q)
+{
+    q->n_tensors = geul_gguf_tensor_count(q->gguf);
+    q->tensors = geul_alloc(q->ctx, (size_t)q->n_tensors, sizeof *q->tensors);
+    enum geul_status status = q->tensors ? GEUL_OK : GEUL_ERROR_MEMORY;
+    uint64_t bytes = 0;
+    for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
+        const struct geul_gguf_tensor *s = geul_gguf_tensor_at(q->gguf, i);
+        struct geul_quantize_tensor *t = &q->tensors[i];
+        int layer;
+        *t = (struct geul_quantize_tensor){.name = s->name,
+                                           .n_dims = s->n_dims,
+                                           .from = s->type,
+                                           .to = s->type,
+                                           .from_bytes = s->bytes,
+                                           .elements = 1,
+                                           .source = s};
+        for (int d = 0; d < s->n_dims; d++) {
+            t->shape[d] = s->shape[d];
+            t->elements *= s->shape[d];
+        }
+        (void)geul_mix_part(s->name, s->n_dims, &layer);
+        if (layer >= q->n_layers)
+            q->n_layers = layer + 1;
+        if (s->n_dims < 2 && s->type != GEUL_TYPE_I32)
+            t->to = GEUL_TYPE_F32;
+        bytes += s->bytes;
+        q->elements += t->elements;
+        status = find_importance(q, t);
+    }
+    q->from_bytes = geul_gguf_file_bytes(q->gguf);
+    q->from_bpw = q->elements ? 8 * (double)bytes / (double)q->elements : 0;
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- parts -- */
+
+/* Gives every tensor its part of the output. */
+static enum geul_status assign_parts(struct geul_quantize *q)
+{
+    const struct geul_quantize_options *o = &q->options;
+    uint64_t bytes = 0;
+    int64_t part = 0, held = 0;
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        struct geul_quantize_tensor *t = &q->tensors[i];
+        bool full = (o->split_bytes && bytes + t->to_bytes > o->split_bytes) ||
+                    (o->split_tensors && held == o->split_tensors) ||
+                    (o->keep_split && i > 0 && t->source->part != t[-1].source->part);
+        if (full && held > 0) {
+            part++;
+            bytes = 0;
+            held = 0;
+        }
+        bytes += t->to_bytes;
+        held++;
+        t->part = part;
+    }
+    q->n_parts = part + 1;
+    if (q->n_parts > PARTS_MAX)
+        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "the output would have %lld parts; make them larger",
+                         (long long)q->n_parts);
+    return GEUL_OK;
+}
+
+char *geul_quantize_part_name(const struct geul_quantize *q, const char *path, int64_t i)
+{
+    size_t length = strlen(path), size = length + 32;
+    char *name = geul_alloc(q->ctx, size, 1);
+    if (!name)
+        return NULL;
+    if (q->n_parts == 1) {
+        memcpy(name, path, length);
+        return name;
+    }
+    if (length > 5 && strcmp(path + length - 5, ".gguf") == 0)
+        length -= 5;
+    snprintf(name, size, "%.*s-%05lld-of-%05lld.gguf", (int)length, path, (long long)i + 1, (long long)q->n_parts);
+    return name;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- keys -- */
+
+static bool begins_with(const char *s, const char *begin)
+{
+    return strncmp(s, begin, strlen(begin)) == 0;
+}
+
+/* Whether the output has its own value for a key. */
+static bool is_own_key(const char *name)
+{
+    return strcmp(name, "general.file_type") == 0 || strcmp(name, "general.quantization_version") == 0 ||
+           begins_with(name, "quantize.imatrix.") || begins_with(name, "split.");
+}
+
+/* Where the importance came from, in the keys that llama.cpp's users know. */
+static void set_imatrix_keys(const struct geul_quantize *q, struct geul_gguf_writer *w)
+{
+    const struct geul_imatrix *m = q->options.imatrix;
+    const char *name = q->options.imatrix_name ? q->options.imatrix_name : "";
+    geul_gguf_set_string(w, "quantize.imatrix.file", name, strlen(name));
+    geul_gguf_set_string(w, "quantize.imatrix.dataset", m->dataset, strlen(m->dataset));
+    geul_gguf_set_u32(w, "quantize.imatrix.entries_count", (uint32_t)m->n_entries);
+    if (m->chunks)
+        geul_gguf_set_u32(w, "quantize.imatrix.chunks_count", (uint32_t)m->chunks);
+}
+
+/* A writer for part `part` with keys and declarations; path NULL: one that counts. NULL on failure. */
+static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const char *path, int64_t part)
+{
+    struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, path);
+    if (!w)
+        return NULL;
+    for (int64_t i = 0; part == 0 && i < geul_gguf_key_count(q->gguf); i++)
+        if (!is_own_key(geul_gguf_key_name(q->gguf, i)))
+            geul_gguf_copy_key(w, q->gguf, i);
+    if (part == 0) {
+        geul_gguf_set_u32(w, "general.file_type", q->file_type);
+        geul_gguf_set_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
+        if (q->options.imatrix)
+            set_imatrix_keys(q, w);
+    }
+    if (q->n_parts > 1) {
+        geul_gguf_set_u16(w, "split.no", (uint16_t)part);
+        geul_gguf_set_u16(w, "split.count", (uint16_t)q->n_parts);
+        geul_gguf_set_i32(w, "split.tensors.count", (int32_t)q->n_tensors);
+    }
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        const struct geul_quantize_tensor *t = &q->tensors[i];
+        if (t->part == part)
+            geul_gguf_declare_tensor(w, t->name, t->to, t->n_dims, t->shape);
+    }
+    if (geul_gguf_writer_status(w) == GEUL_OK)
+        return w;
+    geul_gguf_writer_abandon(w);
+    return NULL;
+}
+
+/* Adds up the bytes of all parts. */
+static enum geul_status count_bytes(struct geul_quantize *q)
+{
+    q->to_bpw = q->elements ? 8 * (double)tensor_bytes(q) / (double)q->elements : 0;
+    q->to_bytes = 0;
+    for (int64_t p = 0; p < q->n_parts; p++) {
+        struct geul_gguf_writer *w = begin_part(q, NULL, p);
+        if (!w)
+            return geul_error_status(q->ctx);
+        q->to_bytes += geul_gguf_writer_bytes(w);
+        enum geul_status status = geul_gguf_writer_status(w);
+        geul_gguf_writer_abandon(w);
+        if (status != GEUL_OK)
+            return status;
+    }
+    return GEUL_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ the plan -- */
+
+/* What follows from the types: parts and sizes. */
+static enum geul_status lay_out(struct geul_quantize *q)
+{
+    enum geul_status status = set_bytes(q);
+    if (status == GEUL_OK)
+        status = assign_parts(q);
+    return status == GEUL_OK ? count_bytes(q) : status;
+}
+
+/* Chooses types under the bound. ruled: a flag per tensor whose type is settled. */
+static enum geul_status choose_by_budget(struct geul_quantize *q, const bool *ruled)
+{
+    const struct geul_quantize_options *o = &q->options;
+    bool by_bits = o->target_bpw > 0;
+    uint64_t bits_limit = by_bits ? (uint64_t)(o->target_bpw * (double)q->elements / 8) : UINT64_MAX;
+    uint64_t limit = o->max_bytes && o->max_bytes < bits_limit ? o->max_bytes : bits_limit;
+    enum geul_status status = set_bytes(q);
+    struct geul_budget *b = status == GEUL_OK ? geul_budget_measure(q, ruled) : NULL;
+    bool fits = false;
+    if (!b)
+        return geul_error_status(q->ctx);
+    while (status == GEUL_OK && !fits) { /* what the file holds beside tensors is known when they have types */
+        status = geul_budget_solve(b, q, limit);
+        q->file_type = common_file_type(q);
+        if (status == GEUL_OK)
+            status = lay_out(q);
+        fits = !o->max_bytes || q->to_bytes <= o->max_bytes;
+        if (!fits)
+            limit = limit > q->to_bytes - o->max_bytes ? limit - (q->to_bytes - o->max_bytes) : 0;
+    }
+    geul_budget_free(b);
+    return status;
+}
+
+/* Decides the type of every tensor, and what follows. */
+static enum geul_status choose_types(struct geul_quantize *q)
+{
+    const struct geul_mix *mix = q->options.mix;
+    bool *settled = geul_alloc(q->ctx, (size_t)q->n_tensors, sizeof *settled);
+    enum geul_status status = settled ? GEUL_OK : GEUL_ERROR_MEMORY;
+    for (int r = 0; status == GEUL_OK && r < q->options.n_rules; r++)
+        status = apply_rule(q, &q->options.rules[r], settled);
+    for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
+        struct geul_quantize_tensor *t = &q->tensors[i];
+        settled[i] |= !is_matrix(t);
+        if (mix && !settled[i])
+            t->to = geul_mix_type(mix, t->name, q->n_layers, t->n_dims, t->shape, &t->fell_back);
+    }
+    if (mix)
+        q->file_type = geul_mix_file_type(mix);
+    if (status == GEUL_OK)
+        status = mix ? lay_out(q) : choose_by_budget(q, settled);
+    geul_free(q->ctx, settled);
+    return status;
+}
+
+static enum geul_status check_options(struct geul_context *ctx, const struct geul_quantize_options *o)
+{
+    bool bound = o->target_bpw > 0 || o->max_bytes > 0;
+    if (!o->mix == !bound)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a bound for the size");
+    for (int i = 0; i < o->n_rules; i++)
+        if (o->rules[i].type >= GEUL_TYPE_I32)
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "matrices cannot be %s", geul_type_name(o->rules[i].type));
+    return GEUL_OK;
+}
+
+struct geul_quantize *geul_quantize_plan(struct geul_context *ctx, const char *path,
+                                         const struct geul_quantize_options *options)
+{
+    geul_error_clear(ctx);
+    if (check_options(ctx, options) != GEUL_OK)
+        return NULL;
+    struct geul_quantize *q = geul_alloc(ctx, 1, sizeof *q);
+    if (!q)
+        return NULL;
+    q->ctx = ctx;
+    q->options = *options;
+    q->gguf = geul_gguf_open(ctx, path);
+    enum geul_status status = q->gguf ? list_tensors(q) : geul_error_status(ctx);
+    if (status == GEUL_OK)
+        status = choose_types(q);
+    if (status == GEUL_OK) {
+        warn(q);
+        return q;
+    }
+    geul_quantize_free(q);
+    return NULL;
+}
+
+void geul_quantize_free(struct geul_quantize *q)
+{
+    if (!q)
+        return;
+    geul_gguf_close(q->gguf);
+    geul_free(q->ctx, q->tensors);
+    geul_free(q->ctx, q);
+}
+
+/* ------------------------------------------------------------------------------------------------------- writing -- */
+
+struct job {
+    struct geul_quantize *q;
+    const char *path;
+    struct geul_gguf_writer **writers; /* one per part; NULL before it is begun and when it has been committed */
+    int64_t part;                      /* that is being written */
+    uint64_t done, total;              /* bytes of tensors */
+};
+
+/* Takes a piece of output: writes it and reports progress. */
+static enum geul_status take_piece(void *user, const void *data, size_t bytes)
+{
+    struct job *j = user;
+    const struct geul_quantize_options *o = &j->q->options;
+    struct geul_gguf_writer *w = j->writers[j->part];
+    geul_gguf_write_data(w, data, bytes);
+    j->done += bytes;
+    if (geul_gguf_writer_status(w) != GEUL_OK)
+        return geul_gguf_writer_status(w);
+    if (o->progress && !o->progress(o->user, j->done, j->total))
+        return geul_fail(j->q->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
+    return GEUL_OK;
+}
+
+static enum geul_status write_tensor(struct job *j, struct geul_quantize_tensor *t)
+{
+    int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
+    struct geul_transcode how = {
+        .data = t->source->data,
+        .from = t->from,
+        .to = t->to,
+        .rows = cols ? t->elements / cols : 0,
+        .cols = cols,
+        .importance = t->sums,
+        .n_threads = j->q->options.n_threads,
+        .sink = take_piece,
+        .user = j,
+    };
+    struct geul_transcode_result result;
+    enum geul_status status = geul_transcode_rows(j->q->ctx, &how, &result);
+    t->error = result.norm > 0 ? result.error / result.norm : 0;
+    t->lost = result.lost;
+    t->written = status == GEUL_OK;
+    if (result.lost > 0)
+        geul_log(j->q->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->name,
+                 (long long)result.lost, geul_type_name(t->to));
+    return status;
+}
+
+/* Fails when an output would replace a part of the input. */
+static enum geul_status check_name(const struct geul_quantize *q, const char *name)
+{
+    const char *in = geul_gguf_path(q->gguf);
+    size_t length = strlen(in), tail = sizeof "-00001-of-00001.gguf" - 1;
+    int64_t n_in = q->n_tensors ? q->tensors[q->n_tensors - 1].source->part + 1 : 1;
+    char *part = geul_strndup(q->ctx, in, length);
+    bool same = part && geul_os_same_file(part, name);
+    for (int64_t i = 1; part && !same && i < n_in && length > tail; i++) {
+        char number[32];
+        snprintf(number, sizeof number, "-%05lld", (long long)i + 1);
+        memcpy(part + length - tail, number, 6);
+        same = geul_os_same_file(part, name);
+    }
+    geul_free(q->ctx, part);
+    if (!part)
+        return GEUL_ERROR_MEMORY;
+    if (same)
+        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
+                         "%s is the input itself, which cannot be had back from its quantized form; name another file",
+                         name);
+    return GEUL_OK;
+}
+
+static enum geul_status check_all_names(const struct job *j)
+{
+    enum geul_status status = GEUL_OK;
+    for (int64_t p = 0; status == GEUL_OK && p < j->q->n_parts; p++) {
+        char *name = geul_quantize_part_name(j->q, j->path, p);
+        status = name ? check_name(j->q, name) : GEUL_ERROR_MEMORY;
+        geul_free(j->q->ctx, name);
+    }
+    return status;
+}
+
+/* Finishes the part that is being written, if there is one, and begins the next. */
+static enum geul_status next_part(struct job *j, int64_t part)
+{
+    if (j->writers[j->part] && geul_gguf_writer_finish(j->writers[j->part]) != GEUL_OK)
+        return geul_error_status(j->q->ctx);
+    char *name = geul_quantize_part_name(j->q, j->path, part);
+    j->writers[part] = name ? begin_part(j->q, name, part) : NULL;
+    j->part = part;
+    geul_free(j->q->ctx, name);
+    return j->writers[part] ? GEUL_OK : geul_error_status(j->q->ctx);
+}
+
+/* Lets all parts appear, the first one last: it is the one that is opened. */
+static enum geul_status commit_parts(struct job *j)
+{
+    enum geul_status status = geul_gguf_writer_finish(j->writers[j->part]);
+    for (int64_t p = j->q->n_parts - 1; status == GEUL_OK && p >= 0; p--) {
+        status = geul_gguf_writer_commit(j->writers[p]);
+        j->writers[p] = NULL;
+    }
+    return status;
+}
+
+enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path)
+{
+    struct job j = {.q = q, .path = path, .total = tensor_bytes(q)};
+    geul_error_clear(q->ctx);
+    j.writers = geul_alloc(q->ctx, (size_t)q->n_parts, sizeof *j.writers);
+    enum geul_status status = j.writers ? check_all_names(&j) : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK)
+        status = next_part(&j, 0);
+    for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
+        if (q->tensors[i].part != j.part)
+            status = next_part(&j, q->tensors[i].part);
+        if (status == GEUL_OK)
+            status = write_tensor(&j, &q->tensors[i]);
+    }
+    if (status == GEUL_OK)
+        status = commit_parts(&j);
+    for (int64_t p = 0; j.writers && p < q->n_parts; p++)
+        geul_gguf_writer_abandon(j.writers[p]);
+    geul_free(q->ctx, j.writers);
+    return status;
+}
