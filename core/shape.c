@@ -151,8 +151,8 @@ bool geul_shape_store(struct geul_tensor *t)
         return refuse(t, "the cache must be (S, H, C, D) and x (T, H, D)");
     if (!is_f32(x) || !is_place(t->src[2], x->shape[0]))
         return refuse(t, "x must be f32 and place i32 (T, 2)");
-    if (geul_type_block(cache->type) != 1 || cache->type == GEUL_TYPE_I32 || !geul_is_contiguous(cache))
-        return refuse(t, "the cache must be contiguous f32, f16 or bf16");
+    if (cache->type == GEUL_TYPE_I32 || !geul_is_contiguous(cache))
+        return refuse(t, "the cache must be contiguous and hold numbers");
     return shaped(t, cache->type, 4, cache->shape);
 }
 
@@ -161,12 +161,11 @@ bool geul_shape_attention(struct geul_tensor *t)
     const struct geul_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
     if (q->n_dims != 3 || !is_f32(q) || !is_place(t->src[3], q->shape[0]))
         return refuse(t, "q must be f32 (T, H, D) and place i32 (T, 2)");
-    bool same = k->n_dims == 4 && v->n_dims == 4 && k->type == v->type && geul_type_block(k->type) == 1 &&
-                k->type != GEUL_TYPE_I32;
+    bool same = k->n_dims == 4 && v->n_dims == 4 && k->type == v->type && k->type != GEUL_TYPE_I32;
     for (int i = 0; same && i < 4; i++)
         same = k->shape[i] == v->shape[i];
     if (!same || k->shape[1] != q->shape[1] || k->shape[3] != q->shape[2])
-        return refuse(t, "k and v must be (S, H, C, D) of one plain type with q's H and D");
+        return refuse(t, "k and v must be (S, H, C, D) of one type of numbers with q's H and D");
     return shaped(t, GEUL_TYPE_F32, 3, q->shape);
 }
 

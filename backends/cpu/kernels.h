@@ -37,9 +37,13 @@ struct geul_cpu_panel {
     void (*tile)(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start);
 };
 
-/* out[i] += sum over rows r of p[r] * v[r][i], n values per row, rows stride bytes apart. */
-typedef void geul_cpu_mix(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n);
-/* n float32 values into the type. */
+/* Over cached rows of depth values, stride bytes apart: out[r] = sum over i of k[r][i] * q[i] */
+typedef void geul_cpu_score(float *out, const void *k, size_t stride, const float *q, size_t rows, size_t depth);
+/* out[i] += sum over r of p[r] * v[r][i] */
+typedef void geul_cpu_mix(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t depth);
+/* out (rows, depth) = x, exactly */
+typedef void geul_cpu_widen(float *out, const void *x, size_t stride, size_t rows, size_t depth);
+/* n float32 values into the type; n is a multiple of its block. */
 typedef void geul_cpu_narrow(void *out, const float *x, size_t n);
 
 struct geul_cpu_kernels {
@@ -51,7 +55,9 @@ struct geul_cpu_kernels {
     const struct geul_cpu_dot *dot[GEUL_TYPE_COUNT];
     const struct geul_cpu_panel *panel[GEUL_TYPE_COUNT];
     const struct geul_cpu_panel *cache[GEUL_TYPE_COUNT];
+    geul_cpu_score *score[GEUL_TYPE_COUNT];
     geul_cpu_mix *mix[GEUL_TYPE_COUNT];
+    geul_cpu_widen *widen[GEUL_TYPE_COUNT];
     geul_cpu_narrow *narrow[GEUL_TYPE_COUNT];
 };
 

@@ -7,9 +7,11 @@
 #include <stddef.h>
 #include <string.h>
 
-#define VF_WIDTH  8
-#define VF_ROWS   2
-#define VF_TOKENS 6
+#define VF_WIDTH   8
+#define VF_ROWS    2
+#define VF_TOKENS  6
+#define VF_QUERIES 2
+#define VF_MIX     2
 #include "backends/cpu/vector_avx2.h"
 #include "backends/cpu/kernels_float.h"
 #include "backends/cpu/search_lanes.h"

@@ -3,9 +3,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VF_WIDTH  16
-#define VF_ROWS   2
-#define VF_TOKENS 12
+#define VF_WIDTH   16
+#define VF_ROWS    2
+#define VF_TOKENS  12
+#define VF_QUERIES 4
+#define VF_MIX     4
 #include "backends/cpu/vector_avx512.h"
 #include "backends/cpu/kernels_float.h"
 #include "backends/cpu/search_lanes.h"

@@ -4,7 +4,8 @@
  * rows and tokens per tile), the type vf, and vf_zero set1 load store load_n store_n (first n only, rest zero) add sub
  * mul div fma(a, b, c) = a * b + c, max min (a constant first: NaN in the second operand comes out), sum, largest,
  * round (to nearest), pow2 (2^n for whole -127 <= n <= 127, 2^-127 giving 0), below_zero(x, a, b) = x < 0 ? a : b,
- * load_f16(_n), load_bf16(_n), store_f16(_n), and vf_transpose4: see pack_plain. It is included once per unit, so
+ * load_f16(_n), load_bf16(_n), store_f16, and vf_transpose4: see pack_plain; and what attention_float.h names. It is
+ * included once per unit, so
  * nothing here is shared between files that are compiled with different flags. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/unroll.h"
@@ -140,37 +141,6 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     }
 }
 
-static float softmax(float *s, size_t n, float factor, float *max, float *sum)
-{
-    float old = *max, new = old, total = 0;
-    size_t i = 0;
-    vf f = vf_set1(factor), high = vf_set1(old), totals = vf_zero();
-    for (; i + VF_WIDTH <= n; i += VF_WIDTH) {
-        vf v = vf_mul(vf_load(s + i), f);
-        vf_store(s + i, v);
-        high = vf_max(v, high);
-    }
-    new = vf_largest(high);
-    for (; i < n; i++) {
-        s[i] *= factor;
-        new = s[i] > new ? s[i] : new;
-    }
-    for (i = 0; i + VF_WIDTH <= n; i += VF_WIDTH) {
-        vf v = vf_exp(vf_sub(vf_load(s + i), vf_set1(new)));
-        vf_store(s + i, v);
-        totals = vf_add(totals, v);
-    }
-    if (i < n) {
-        vf_store_n(s + i, vf_exp(vf_sub(vf_load_n(s + i, n - i), vf_set1(new))), n - i);
-        for (; i < n; i++)
-            total += s[i];
-    }
-    float before = old == -INFINITY ? 0 : expf(old - new);
-    *max = new;
-    *sum = *sum * before + vf_sum(totals) + total;
-    return before;
-}
-
 /* A whole vector of a row of some type, or its first n elements. */
 typedef vf loader(const void *p);
 typedef vf loader_n(const void *p, size_t n);
@@ -242,51 +212,7 @@ static void dot_bf16(float *out, const void *w, size_t stride, const void *x, si
     dot_plain(out, w, stride, x, k, rows, 2, vf_load_bf16, vf_load_bf16_n);
 }
 
-INLINE void mix_plain(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n, size_t bytes,
-                      loader *load, loader_n *load_n)
-{
-    enum { WIDE = 4 };
-    size_t i = 0;
-    for (; i + WIDE * VF_WIDTH <= n; i += WIDE * VF_WIDTH) {
-        vf sum[WIDE];
-        UNROLL for (int j = 0; j < WIDE; j++) sum[j] = vf_load(out + i + j * VF_WIDTH);
-        for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < WIDE; j++) sum[j] =
-                vf_fma(vf_set1(p[r]), load(at(at(v, r, stride), i + j * VF_WIDTH, bytes)), sum[j]);
-        UNROLL for (int j = 0; j < WIDE; j++) vf_store(out + i + j * VF_WIDTH, sum[j]);
-    }
-    for (; i < n; i += VF_WIDTH) {
-        size_t left = n - i < VF_WIDTH ? n - i : VF_WIDTH;
-        vf sum = vf_load_n(out + i, left);
-        for (size_t r = 0; r < rows; r++)
-            sum = vf_fma(vf_set1(p[r]), load_n(at(at(v, r, stride), i, bytes), left), sum);
-        vf_store_n(out + i, sum, left);
-    }
-}
-
-static void mix_f32(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n)
-{
-    mix_plain(out, v, stride, p, rows, n, sizeof(float), load_any_f32, load_any_f32_n);
-}
-
-static void mix_f16(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n)
-{
-    mix_plain(out, v, stride, p, rows, n, 2, vf_load_f16, vf_load_f16_n);
-}
-
-static void mix_bf16(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n)
-{
-    mix_plain(out, v, stride, p, rows, n, 2, vf_load_bf16, vf_load_bf16_n);
-}
-
-static void narrow_f16(void *out, const float *x, size_t n)
-{
-    size_t i = 0;
-    for (; i + VF_WIDTH <= n; i += VF_WIDTH)
-        vf_store_f16((uint8_t *)out + 2 * i, vf_load(x + i));
-    if (i < n)
-        geul_encode(GEUL_TYPE_F16, x + i, (uint8_t *)out + 2 * i, (int64_t)(n - i));
-}
+#include "backends/cpu/attention_float.h"
 
 /* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
  * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
@@ -418,10 +344,22 @@ static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
 /* What a unit's table takes from here. */
 #define FLOAT_KERNELS                                                                                                  \
     .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate,                \
-    .scale = scale, .softmax = softmax, .peak_f32 = peak_f32,                                                          \
+    .scale = scale, .peak_f32 = peak_f32, .blend = blend, .softmax = softmax, .score_tile = score_tile,                \
+    .mix_tile = mix_tile,                                                                                              \
     .peak_bf16 = peak_f32, /* without instructions of their own, bfloat16 products are float32 ones */                 \
-    .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},             \
-    .mix = {[GEUL_TYPE_F32] = mix_f32, [GEUL_TYPE_F16] = mix_f16, [GEUL_TYPE_BF16] = mix_bf16},                        \
-    .narrow = {[GEUL_TYPE_F16] = narrow_f16}
+        .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},         \
+    .score = {[GEUL_TYPE_F32] = score_f32,                                                                             \
+              [GEUL_TYPE_F16] = score_f16,                                                                             \
+              [GEUL_TYPE_BF16] = score_bf16,                                                                           \
+              [GEUL_TYPE_Q8_0] = score_q8_0},                                                                          \
+    .mix = {[GEUL_TYPE_F32] = mix_f32,                                                                                 \
+            [GEUL_TYPE_F16] = mix_f16,                                                                                 \
+            [GEUL_TYPE_BF16] = mix_bf16,                                                                               \
+            [GEUL_TYPE_Q8_0] = mix_q8_0},                                                                              \
+    .widen = {[GEUL_TYPE_F32] = widen_f32,                                                                             \
+              [GEUL_TYPE_F16] = widen_f16,                                                                             \
+              [GEUL_TYPE_BF16] = widen_bf16,                                                                           \
+              [GEUL_TYPE_Q8_0] = widen_q8_0},                                                                          \
+    .narrow = {[GEUL_TYPE_F16] = narrow_f16, [GEUL_TYPE_Q8_0] = narrow_q8_0}
 #define FLOAT_DOTS   [GEUL_TYPE_F32] = &f32_dot, [GEUL_TYPE_F16] = &f16_dot, [GEUL_TYPE_BF16] = &bf16_dot
 #define FLOAT_PANELS [GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel

@@ -10,9 +10,11 @@
 
 /* ---------------------------------------------------------------------------------- vectors for kernels_float.h -- */
 
-#define VF_WIDTH  4
-#define VF_ROWS   4
-#define VF_TOKENS 6
+#define VF_WIDTH   4
+#define VF_ROWS    4
+#define VF_TOKENS  6
+#define VF_QUERIES 4
+#define VF_MIX     4
 typedef float32x4_t vf;
 
 static inline vf vf_zero(void)
@@ -78,6 +80,11 @@ static inline float vf_sum(vf v)
 {
     return vaddvq_f32(v);
 }
+/* The sum of each of 4 vectors: neighbours, then pairs of them. */
+static inline vf vf_sums(const vf *v)
+{
+    return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+}
 static inline float vf_largest(vf v)
 {
     return vmaxvq_f32(v);
@@ -118,6 +125,18 @@ static inline void vf_store_f16(void *p, vf v)
 {
     uint16x4_t h = vreinterpret_u16_f16(vcvt_f16_f32(v));
     memcpy(p, &h, sizeof h);
+}
+static inline float vf_scale_f16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
+}
+static inline vf vf_load_i8(const void *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four))))));
 }
 static inline vf vf_load_bf16(const void *p)
 {

@@ -53,24 +53,6 @@ static void scale(float *x, float factor, size_t n)
         x[i] *= factor;
 }
 
-static float softmax(float *s, size_t n, float factor, float *max, float *sum)
-{
-    float old = *max, new = old;
-    for (size_t i = 0; i < n; i++) {
-        s[i] *= factor;
-        new = s[i] > new ? s[i] : new;
-    }
-    float total = 0;
-    for (size_t i = 0; i < n; i++) {
-        s[i] = expf(s[i] - new); /* NaN stays NaN and so reaches the sum */
-        total += s[i];
-    }
-    float before = old == -INFINITY ? 0 : expf(old - new);
-    *max = new;
-    *sum = *sum * before + total;
-    return before;
-}
-
 /* The value of element i of a plain type. */
 static inline float load_f32(const void *p, size_t i)
 {
@@ -324,43 +306,7 @@ static void tile_blocks(float *out, size_t out_stride, const void *panel, const 
         }
 }
 
-static inline void mix_plain(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n,
-                             loader *load)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++)
-            out[i] += p[r] * load((const uint8_t *)v + r * stride, i);
-}
-
-static void mix_f32(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n)
-{
-    mix_plain(out, v, stride, p, rows, n, load_f32);
-}
-
-static void mix_f16(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n)
-{
-    mix_plain(out, v, stride, p, rows, n, load_f16);
-}
-
-static void mix_bf16(float *out, const void *v, size_t stride, const float *p, size_t rows, size_t n)
-{
-    mix_plain(out, v, stride, p, rows, n, load_bf16);
-}
-
-static void narrow_f32(void *out, const float *x, size_t n)
-{
-    memcpy(out, x, n * sizeof *x);
-}
-
-static void narrow_f16(void *out, const float *x, size_t n)
-{
-    geul_encode(GEUL_TYPE_F16, x, out, (int64_t)n);
-}
-
-static void narrow_bf16(void *out, const float *x, size_t n)
-{
-    geul_encode(GEUL_TYPE_BF16, x, out, (int64_t)n);
-}
+#include "backends/cpu/attention_scalar.h"
 
 static uint64_t peak_f32(uint64_t rounds)
 {
@@ -436,6 +382,7 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .rotate = rotate,
     .scale = scale,
     .search = search,
+    .blend = blend,
     .softmax = softmax,
     .dot = {[GEUL_TYPE_F32] = &plain_dot[0],
             [GEUL_TYPE_F16] = &plain_dot[1],
@@ -448,8 +395,24 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
               [GEUL_TYPE_Q8_0] = &q8_0_panel,
               [GEUL_TYPE_Q4_0] = &q4_0_panel},
     .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},
-    .mix = {[GEUL_TYPE_F32] = mix_f32, [GEUL_TYPE_F16] = mix_f16, [GEUL_TYPE_BF16] = mix_bf16},
-    .narrow = {[GEUL_TYPE_F32] = narrow_f32, [GEUL_TYPE_F16] = narrow_f16, [GEUL_TYPE_BF16] = narrow_bf16},
+    .score = {[GEUL_TYPE_F32] = score_f32,
+              [GEUL_TYPE_F16] = score_f16,
+              [GEUL_TYPE_BF16] = score_bf16,
+              [GEUL_TYPE_Q8_0] = score_q8_0},
+    .mix = {[GEUL_TYPE_F32] = mix_f32,
+            [GEUL_TYPE_F16] = mix_f16,
+            [GEUL_TYPE_BF16] = mix_bf16,
+            [GEUL_TYPE_Q8_0] = mix_q8_0},
+    .score_tile = score_tile,
+    .mix_tile = mix_tile,
+    .widen = {[GEUL_TYPE_F32] = widen_f32,
+              [GEUL_TYPE_F16] = widen_f16,
+              [GEUL_TYPE_BF16] = widen_bf16,
+              [GEUL_TYPE_Q8_0] = widen_q8_0},
+    .narrow = {[GEUL_TYPE_F32] = narrow_f32,
+               [GEUL_TYPE_F16] = narrow_f16,
+               [GEUL_TYPE_BF16] = narrow_bf16,
+               [GEUL_TYPE_Q8_0] = narrow_q8_0},
     .peak_f32 = peak_f32,
     .peak_bf16 = peak_f32,
     .peak_int8 = peak_int8,

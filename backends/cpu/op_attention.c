@@ -1,16 +1,28 @@
 /* op_attention.c: STORE into the KV cache and ATTENTION over it, without a T x T buffer.
  *
- * T tokens, H heads, D values of a head, C positions of a sequence. Softmax runs online: scores of a block of cached
+ * T tokens, H heads, D values of a head, C positions of a sequence. Softmax runs online: the scores of a tile of KEYS
  * positions are turned into weights under the largest score so far, and what was summed before is scaled down when a
- * larger one comes. One thread computes one head of QUERIES tokens from beginning to end. */
+ * larger one comes. It begins anew every SPAN positions, and the spans of a query are folded together in order.
+ *
+ * Tiles and spans are counted from position 0, and a query's sums are the same operations in the same order whether it
+ * is computed alone or beside others (kernels.def). So its result depends on its sequence up to its position and on
+ * nothing else: not on the batch it came in, and not on the threads, which may share the spans of one head. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <math.h>
 #include <string.h>
 
 enum {
-    QUERIES = 48, /* a unit of work; also how often unpacked keys and values are used */
-    KEYS = 64,    /* a block of cached positions */
+    QUERIES = 128, /* most tokens of a unit of work: how often keys and values made float32 are used */
+    FEWEST = 32,   /* and what there are at least, when there is little work for many threads */
+    GROUP = 16,    /* of them, whose scores and sums stay in the first-level cache */
+    QUAD = 4,      /* of them, that the tile kernels take together */
+    KEYS = 64,     /* positions of a tile */
+    SPAN = 256,    /* positions after which the softmax begins anew: the least that threads share */
+    FEW = 4,       /* fewer queries than this read the cache as it lies */
+    UNITS = 8,     /* units of work per thread that are wished for */
+    HEAD = 16,     /* floats before the sums of a part: its max and sum */
+    PART_BYTES = 1 << 24,
 };
 
 static const int32_t *place_of(const struct geul_tensor *place, size_t token)
@@ -48,35 +60,28 @@ static bool store_supports(const struct geul_cpu_kernels *kernels, const struct 
     return kernels->narrow[t->src[0]->type] != NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------ few queries -- */
+/* ------------------------------------------------------------------------------------------------------ a run -- */
 
-/* One head of one token: scores by dot kernels over the cache as it lies. */
-static void attend_one(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t token, size_t head)
-{
-    const struct geul_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
-    const int32_t *at = place_of(t->src[3], token);
-    size_t heads = (size_t)q->shape[1], depth = (size_t)q->shape[2], seen = (size_t)at[1] + 1;
-    const float *query = geul_cpu_row(q, token * heads + head);
-    float *out = geul_cpu_row(t, token * heads + head);
-    float scores[KEYS], max = -INFINITY, sum = 0;
-    memset(out, 0, depth * sizeof *out);
-    for (size_t from = 0; from < seen; from += KEYS) {
-        size_t n = seen - from < KEYS ? seen - from : KEYS;
-        kernels->dot[k->type]->rows(scores, cache_row(k, at[0], head, from), k->stride[2], query, depth, (int)n);
-        float before = kernels->softmax(scores, n, t->params.attention.scale, &max, &sum);
-        if (before != 1)
-            kernels->scale(out, before, depth);
-        kernels->mix[v->type](out, cache_row(v, at[0], head, from), v->stride[2], scores, n, depth);
-    }
-    kernels->scale(out, 1 / sum, depth);
-}
+/* What a thread works with. Sizes in floats. */
+struct job {
+    const struct geul_cpu_kernels *kernels;
+    const struct geul_tensor *t, *k, *v, *place;
+    size_t heads, depth, spans; /* spans: of the token that sees most */
+    float factor;               /* scores times this are exponents of 2 */
+    float *queries, *sums;      /* (QUERIES, D) */
+    float *keys, *values;       /* (KEYS, D) */
+    float *scores;              /* (GROUP, KEYS) */
+    float *parts;               /* (T, H, spans, part), or NULL when one thread does all spans of a head */
+    size_t part;
+};
 
-/* ----------------------------------------------------------------------------------------------- many queries -- */
-
-/* The parts of a thread's working memory, in bytes. */
-struct layout {
-    size_t queries, keys, values, scores, weights, sums, whole;
-    size_t score_stride, sum_stride; /* floats per query, padded to whole tiles */
+/* Tokens of one sequence, one head. */
+struct queries {
+    size_t first, n, head, deepest; /* deepest: positions that the one that sees most sees */
+    int32_t seq;
+    size_t seen[QUERIES];                         /* positions that each sees */
+    float max[QUERIES], sum[QUERIES];             /* of this span */
+    float total_max[QUERIES], total_sum[QUERIES]; /* of the spans before */
 };
 
 static size_t round_up(size_t n, size_t step)
@@ -84,170 +89,327 @@ static size_t round_up(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
-static size_t packed(size_t n, size_t step, size_t bytes)
+static size_t spans_of(size_t positions)
 {
-    return round_up(n, step) / step * bytes;
+    return (positions + SPAN - 1) / SPAN;
 }
 
-/* x_step and w_step are per single k in the float32 panels of the cache slots (k_step 1). */
-static struct layout lay_out(const struct geul_cpu_panel *g, size_t depth)
+/* How many of the n positions from `from` on a query sees. */
+static size_t visible(const struct queries *q, size_t i, size_t from, size_t n)
 {
-    size_t nr = (size_t)g->nr, mr = (size_t)g->mr, tokens = round_up(QUERIES, nr);
-    struct layout l = {.score_stride = round_up(KEYS, mr), .sum_stride = round_up(depth, mr)};
-    size_t sizes[] = {packed(QUERIES, nr, depth * g->x_step), packed(KEYS, mr, depth * g->w_step),
-                      packed(depth, mr, KEYS * g->w_step),    tokens * l.score_stride * sizeof(float),
-                      packed(QUERIES, nr, KEYS * g->x_step),  tokens * l.sum_stride * sizeof(float)};
-    size_t *offsets[] = {&l.queries, &l.keys, &l.values, &l.scores, &l.weights, &l.sums};
-    for (int i = 0; i < 6; i++) {
-        *offsets[i] = l.whole;
-        l.whole += round_up(sizes[i], 64);
+    size_t seen = q->seen[i] > from ? q->seen[i] - from : 0;
+    return seen < n ? seen : n;
+}
+
+/* Turns the scores of a query into weights, and scales down its sums. */
+static void weigh(const struct job *j, struct queries *q, size_t i, float *scores, size_t n)
+{
+    float before = j->kernels->softmax(scores, n, j->factor, &q->max[i], &q->sum[i]);
+    if (before != 1)
+        j->kernels->scale(j->sums + i * j->depth, before, j->depth);
+}
+
+/* One tile for each query by itself, from the cache as it lies. */
+static void attend_few(const struct job *j, struct queries *q, size_t from, size_t n_keys)
+{
+    const uint8_t *k = cache_row(j->k, q->seq, q->head, from), *v = cache_row(j->v, q->seq, q->head, from);
+    for (size_t i = 0; i < q->n; i++) {
+        size_t n = visible(q, i, from, n_keys);
+        if (n == 0)
+            continue;
+        j->kernels->score[j->k->type](j->scores, k, j->k->stride[2], j->queries + i * j->depth, n, j->depth);
+        weigh(j, q, i, j->scores, n);
+        j->kernels->mix[j->v->type](j->sums + i * j->depth, v, j->v->stride[2], j->scores, n, j->depth);
     }
-    return l;
 }
 
-/* n tokens times rows weight rows: packed tokens, panels side by side, k values. start as in the tile. */
-static void multiply(const struct geul_cpu_panel *g, float *out, size_t out_stride, const uint8_t *panels, size_t rows,
-                     const uint8_t *tokens, size_t n, size_t k, const float *start)
+/* Adds the weighted values of one tile to queries [at, at + n) of a group that starts at `group`. What all of them see
+ * is added for all; what only some see, one query at a time. */
+static void mix_values(const struct job *j, struct queries *q, size_t group, size_t at, size_t n, size_t from,
+                       size_t n_keys)
 {
-    size_t nr = (size_t)g->nr, mr = (size_t)g->mr;
-    for (size_t r = 0; r < rows; r += mr)
-        for (size_t i = 0; i < n; i += nr)
-            g->tile(out + i * out_stride + r, out_stride, panels + r / mr * k * g->w_step,
-                    tokens + i / nr * k * g->x_step, k, start);
+    size_t common = n % QUAD ? 0 : n_keys;
+    const float *weights = j->scores + (at - group) * KEYS;
+    float *sums = j->sums + at * j->depth;
+    for (size_t i = 0; i < n; i++) {
+        size_t seen = visible(q, at + i, from, n_keys);
+        common = seen < common ? seen : common;
+    }
+    if (common)
+        j->kernels->mix_tile(sums, j->values, weights, KEYS, n, common, j->depth);
+    for (size_t i = 0; i < n; i++) {
+        size_t seen = visible(q, at + i, from, n_keys);
+        if (seen > common)
+            j->kernels->mix[GEUL_TYPE_F32](sums + i * j->depth, j->values + common * j->depth, j->depth * sizeof(float),
+                                           weights + i * KEYS + common, seen - common, j->depth);
+    }
 }
 
-static void pack_tokens(const struct geul_cpu_panel *g, uint8_t *out, const void *x, size_t stride, size_t n, size_t k)
+/* Asks for the rows of the next tile that group number `group` of n groups is to ask for, so that they come while the
+ * groups are computed. */
+static void fetch_next(const struct job *j, const struct queries *q, size_t from, size_t group, size_t n)
 {
-    size_t nr = (size_t)g->nr;
-    for (size_t i = 0; i < n; i += nr)
-        g->pack_x(out + i / nr * k * g->x_step, (const float *)((const uint8_t *)x + i * stride), stride,
-                  (int)(n - i < nr ? n - i : nr), k);
-}
-
-/* Keys become weight rows; values are already in the order of the second product, where k is the position. */
-static void pack_keys_values(const struct geul_cpu_panel *g, uint8_t *memory, const struct layout *l,
-                             const struct geul_tensor *k, const struct geul_tensor *v, int32_t seq, size_t head,
-                             size_t from, size_t n)
-{
-    size_t mr = (size_t)g->mr, depth = (size_t)k->shape[3];
-    for (size_t r = 0; r < n; r += mr)
-        g->pack_w(memory + l->keys + r / mr * depth * g->w_step, cache_row(k, seq, head, from + r), k->stride[2],
-                  (int)(n - r < mr ? n - r : mr), depth);
-    for (size_t d = 0; d < depth; d += mr)
-        g->pack_w_outer(memory + l->values + d / mr * n * g->w_step,
-                        cache_row(v, seq, head, from) + d * geul_type_bytes(v->type), v->stride[2],
-                        (int)(depth - d < mr ? depth - d : mr), n);
-}
-
-/* Scores of one block of positions into weights; a query sees those up to its own position. */
-static void weigh(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t first, size_t n_queries,
-                  size_t from, size_t n, float *scores, float *sums, const struct layout *l, float *max, float *sum)
-{
-    size_t depth = (size_t)t->shape[2];
-    for (size_t i = 0; i < n_queries; i++) {
-        float *s = scores + i * l->score_stride;
-        size_t end = (size_t)place_of(t->src[3], first + i)[1] + 1, seen = end <= from ? 0 : end - from;
-        seen = seen < n ? seen : n;
-        if (seen > 0) {
-            float before = kernels->softmax(s, seen, t->params.attention.scale, &max[i], &sum[i]);
-            if (before != 1)
-                kernels->scale(sums + i * l->sum_stride, before, depth);
+    const struct geul_tensor *const caches[] = {j->k, j->v};
+    for (int c = 0; c < 2; c++)
+        for (size_t row = from + group * KEYS / n; row < from + (group + 1) * KEYS / n && row < q->deepest; row++) {
+            const uint8_t *p = cache_row(caches[c], q->seq, q->head, row);
+            for (size_t i = 0; i < caches[c]->stride[2]; i += 64)
+                __builtin_prefetch(p + i);
         }
-        memset(s + seen, 0, (n - seen) * sizeof *s);
+}
+
+/* One tile for many queries: keys and values become float32 once. Of a group all rows of the tile that any query sees
+ * are scored, whole quads of both; what a query does not see is not looked at again. */
+static void attend_many(const struct job *j, struct queries *q, size_t from, size_t n_keys)
+{
+    const struct geul_cpu_kernels *kernels = j->kernels;
+    kernels->widen[j->k->type](j->keys, cache_row(j->k, q->seq, q->head, from), j->k->stride[2], n_keys, j->depth);
+    kernels->widen[j->v->type](j->values, cache_row(j->v, q->seq, q->head, from), j->v->stride[2], n_keys, j->depth);
+    for (size_t group = 0; group < q->n; group += GROUP) {
+        size_t n = q->n - group < GROUP ? q->n - group : GROUP, most = 0, least = n_keys;
+        for (size_t i = 0; i < n; i++) {
+            size_t seen = visible(q, group + i, from, n_keys);
+            most = seen > most ? seen : most;
+            least = seen < least ? seen : least;
+        }
+        fetch_next(j, q, from + KEYS, group / GROUP, (q->n + GROUP - 1) / GROUP);
+        if (most == 0)
+            continue;
+        kernels->score_tile(j->scores, KEYS, j->queries + group * j->depth, round_up(n, QUAD), j->keys,
+                            round_up(most, QUAD), j->depth);
+        for (size_t i = 0; i < n; i++) {
+            size_t seen = visible(q, group + i, from, n_keys);
+            if (seen > 0)
+                weigh(j, q, group + i, j->scores + i * KEYS, seen);
+        }
+        size_t step = least == most && n % QUAD == 0 ? n : QUAD;
+        for (size_t i = 0; i < n; i += step)
+            mix_values(j, q, group, group + i, n - i < step ? n - i : step, from, n_keys);
     }
 }
 
-/* One head of n_queries tokens of one sequence, starting at token first. */
-static void attend_many(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t first,
-                        size_t n_queries, size_t head, uint8_t *memory)
+/* ------------------------------------------------------------------------------------------------------- spans -- */
+
+/* Folds the next span of a query into out and its total. */
+static void fold(const struct geul_cpu_kernels *kernels, float *out, float *total_max, float *total_sum, bool first,
+                 const float *part, float max, float sum, size_t depth)
 {
-    static const float zeros[256];
-    const struct geul_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
-    const struct geul_cpu_panel *g = kernels->cache[k->type];
-    size_t heads = (size_t)q->shape[1], depth = (size_t)q->shape[2], last = 0;
-    struct layout l = lay_out(g, depth);
-    float *scores = (float *)(memory + l.scores), *sums = (float *)(memory + l.sums);
-    float max[QUERIES], sum[QUERIES];
-    int32_t seq = place_of(t->src[3], first)[0];
-    for (size_t i = 0; i < n_queries; i++) {
-        size_t end = (size_t)place_of(t->src[3], first + i)[1] + 1;
-        last = end > last ? end : last;
-        max[i] = -INFINITY;
-        sum[i] = 0;
+    if (first) {
+        memcpy(out, part, depth * sizeof *out);
+        *total_max = max;
+        *total_sum = sum;
+        return;
     }
-    memset(sums, 0, round_up(n_queries, (size_t)g->nr) * l.sum_stride * sizeof *sums);
-    pack_tokens(g, memory + l.queries, geul_cpu_row(q, first * heads + head), q->stride[0], n_queries, depth);
-    for (size_t from = 0; from < last; from += KEYS) {
-        size_t n = last - from < KEYS ? last - from : KEYS;
-        pack_keys_values(g, memory, &l, k, v, seq, head, from, n);
-        multiply(g, scores, l.score_stride, memory + l.keys, n, memory + l.queries, n_queries, depth, zeros);
-        weigh(kernels, t, first, n_queries, from, n, scores, sums, &l, max, sum);
-        pack_tokens(g, memory + l.weights, scores, l.score_stride * sizeof *scores, n_queries, n);
-        multiply(g, sums, l.sum_stride, memory + l.values, depth, memory + l.weights, n_queries, n, NULL);
+    float high = *total_max > max ? *total_max : max, a = exp2f(*total_max - high), b = exp2f(max - high);
+    kernels->blend(out, a, part, b, depth);
+    *total_sum = *total_sum * a + sum * b;
+    *total_max = high;
+}
+
+static float *result_row(const struct job *j, size_t token, size_t head)
+{
+    return geul_cpu_row(j->t, token * j->heads + head);
+}
+
+static float *part_row(const struct job *j, size_t token, size_t head, size_t span)
+{
+    return j->parts + ((token * j->heads + head) * j->spans + span) * j->part;
+}
+
+/* What query i got from the span goes to its part, or straight into the result. */
+static void deliver(const struct job *j, struct queries *q, size_t i, size_t span)
+{
+    const float *sums = j->sums + i * j->depth;
+    if (!j->parts) {
+        fold(j->kernels, result_row(j, q->first + i, q->head), &q->total_max[i], &q->total_sum[i], span == 0, sums,
+             q->max[i], q->sum[i], j->depth);
+        return;
     }
-    for (size_t i = 0; i < n_queries; i++) {
-        float *out = geul_cpu_row(t, (first + i) * heads + head);
-        memcpy(out, sums + i * l.sum_stride, depth * sizeof *out);
-        kernels->scale(out, 1 / sum[i], depth);
+    float *part = part_row(j, q->first + i, q->head, span);
+    part[0] = q->max[i];
+    part[1] = q->sum[i];
+    memcpy(part + HEAD, sums, j->depth * sizeof *part);
+}
+
+static void attend_span(const struct job *j, struct queries *q, size_t span)
+{
+    size_t start = span * SPAN, end = start + SPAN < q->deepest ? start + SPAN : q->deepest;
+    memset(j->sums, 0, q->n * j->depth * sizeof *j->sums);
+    for (size_t i = 0; i < q->n; i++) {
+        q->max[i] = -INFINITY;
+        q->sum[i] = 0;
+    }
+    for (size_t from = start; from < end; from += KEYS) {
+        size_t n_keys = end - from < KEYS ? end - from : KEYS;
+        if (q->n < FEW)
+            attend_few(j, q, from, n_keys);
+        else
+            attend_many(j, q, from, n_keys);
+    }
+    for (size_t i = 0; i < q->n; i++)
+        if (q->seen[i] > start)
+            deliver(j, q, i, span);
+}
+
+/* Tokens from first on, before end, that belong to one sequence and lie inside the cache. */
+static size_t run_of_sequence(const struct job *j, size_t first, size_t end)
+{
+    size_t n = 0;
+    while (first + n < end && inside(j->k, place_of(j->place, first + n)) &&
+           place_of(j->place, first + n)[0] == place_of(j->place, first)[0])
+        n++;
+    return n;
+}
+
+/* Spans [from, to) of one head of n tokens of one sequence. */
+static void attend_run(const struct job *j, size_t first, size_t n, size_t head, size_t from, size_t to)
+{
+    struct queries q = {.first = first, .n = n, .head = head, .seq = place_of(j->place, first)[0]};
+    const struct geul_tensor *x = j->t->src[0];
+    for (size_t i = 0; i < n; i++) {
+        q.seen[i] = (size_t)place_of(j->place, first + i)[1] + 1;
+        q.deepest = q.seen[i] > q.deepest ? q.seen[i] : q.deepest;
+        memcpy(j->queries + i * j->depth, geul_cpu_row(x, (first + i) * j->heads + head), j->depth * sizeof(float));
+    }
+    for (size_t span = from; span < to && span * SPAN < q.deepest; span++)
+        attend_span(j, &q, span);
+    for (size_t i = 0; i < n && !j->parts; i++)
+        j->kernels->scale(result_row(j, first + i, head), 1 / q.total_sum[i], j->depth);
+}
+
+/* Spans [from, to) of one head of tokens [first, end). Tokens outside the cache get NaN: there is nothing they could
+ * see. */
+static void attend_unit(const struct job *j, size_t first, size_t end, size_t head, size_t from, size_t to)
+{
+    while (first < end) {
+        size_t n = run_of_sequence(j, first, end);
+        if (n > 0) {
+            attend_run(j, first, n, head, from, to);
+        } else if (from == 0) {
+            float *out = result_row(j, first, head);
+            for (size_t i = 0; i < j->depth; i++)
+                out[i] = NAN;
+        }
+        first += n > 0 ? n : 1;
+    }
+}
+
+/* Folds the parts of this thread's share of heads of tokens. */
+static void fold_parts(const struct job *j, struct geul_cpu_run *run)
+{
+    size_t from, to;
+    geul_cpu_barrier(run);
+    geul_cpu_share(run, (size_t)j->t->shape[0] * j->heads, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        size_t token = i / j->heads, head = i % j->heads;
+        const int32_t *at = place_of(j->place, token);
+        float *out = result_row(j, token, head), max = 0, sum = 1;
+        if (!inside(j->k, at))
+            continue;
+        for (size_t span = 0; span < spans_of((size_t)at[1] + 1); span++) {
+            const float *part = part_row(j, token, head, span);
+            fold(j->kernels, out, &max, &sum, span == 0, part + HEAD, part[0], part[1], j->depth);
+        }
+        j->kernels->scale(out, 1 / sum, j->depth);
     }
 }
 
 /* ------------------------------------------------------------------------------------------------------ the op -- */
 
-/* Tokens from first on, before end, that belong to one sequence and lie inside the cache. */
-static size_t run_of_sequence(const struct geul_tensor *t, size_t first, size_t end)
+/* Heads times blocks of tokens. */
+static size_t units_of(const struct geul_tensor *t, size_t block)
 {
-    size_t n = 0;
-    while (first + n < end && inside(t->src[1], place_of(t->src[3], first + n)) &&
-           place_of(t->src[3], first + n)[0] == place_of(t->src[3], first)[0])
-        n++;
-    return n;
+    return ((size_t)t->shape[0] + block - 1) / block * (size_t)t->shape[1];
 }
 
-/* One head of the tokens [first, end). Tokens outside the cache get NaN: there is nothing they could see. */
-static void attend_unit(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t first, size_t end,
-                        size_t head, uint8_t *memory)
+/* Tokens of a unit of work. */
+static size_t block_of(const struct geul_tensor *t, int n_threads)
 {
-    enum { FEW = 4 };
-    while (first < end) {
-        size_t n = run_of_sequence(t, first, end);
-        if (n == 0) {
-            float *out = geul_cpu_row(t, first * (size_t)t->shape[1] + head);
-            for (int64_t i = 0; i < t->shape[2]; i++)
-                out[i] = NAN;
-            n = 1;
-        } else if (n >= FEW)
-            attend_many(kernels, t, first, n, head, memory);
-        else
-            for (size_t i = 0; i < n; i++)
-                attend_one(kernels, t, first + i, head);
-        first += n;
-    }
+    size_t block = QUERIES;
+    while (block > FEWEST && units_of(t, block) < UNITS * (size_t)n_threads)
+        block /= 2;
+    return block;
 }
 
-static void run_attention(struct geul_cpu_run *run, const struct geul_tensor *t)
+static size_t part_floats(size_t depth)
 {
-    const struct geul_cpu_panel *g = run->kernels->cache[t->src[1]->type];
-    size_t tokens = (size_t)t->shape[0], heads = (size_t)t->shape[1], units = (tokens + QUERIES - 1) / QUERIES;
-    uint8_t *memory = run->scratch + lay_out(g, (size_t)t->shape[2]).whole * (size_t)run->thread;
-    /* The last tokens see most and so take longest: they go first. */
-    for (size_t i; (i = geul_cpu_take(run)) < units * heads;) {
-        size_t first = (units - 1 - i / heads) * QUERIES;
-        attend_unit(run->kernels, t, first, tokens - first < QUERIES ? tokens : first + QUERIES, i % heads, memory);
-    }
+    return HEAD + round_up(depth, HEAD);
 }
 
-static bool attention_supports(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t)
+/* Bytes of the parts when the cache is full; 0 when one thread does all spans of a head, because there are heads and
+ * tokens enough or the parts would take too much. */
+static size_t part_bytes(const struct geul_tensor *t, int n_threads)
 {
-    const struct geul_cpu_panel *g = kernels->cache[t->src[1]->type];
-    return g && t->src[0]->type == GEUL_TYPE_F32 && t->src[1]->type == t->src[2]->type;
+    size_t bytes = part_floats((size_t)t->shape[2]) * sizeof(float), spans = spans_of((size_t)t->src[1]->shape[2]);
+    bool shared = units_of(t, FEWEST) <= UNITS * (size_t)n_threads && spans > 1;
+    if (!shared || !geul_mul_size(bytes, (size_t)t->shape[0], &bytes) ||
+        !geul_mul_size(bytes, (size_t)t->shape[1], &bytes) || !geul_mul_size(bytes, spans, &bytes))
+        return 0;
+    return bytes <= PART_BYTES ? bytes : 0;
+}
+
+/* Floats that a thread needs. */
+static size_t work_floats(size_t depth)
+{
+    return 2 * (QUERIES + KEYS) * round_up(depth, HEAD) + GROUP * KEYS;
 }
 
 static bool attention_scratch(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, int n_threads,
                               size_t *bytes)
 {
-    struct layout l = lay_out(kernels->cache[t->src[1]->type], (size_t)t->shape[2]);
-    return geul_mul_size(l.whole, (size_t)n_threads, bytes);
+    (void)kernels;
+    return geul_mul_size(work_floats((size_t)t->shape[2]) * sizeof(float), (size_t)n_threads, bytes) &&
+           geul_add_size(*bytes, part_bytes(t, n_threads), bytes);
+}
+
+static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
+{
+    const double log2_e = 1.4426950408889634;
+    size_t tokens = (size_t)t->shape[0], depth = (size_t)t->shape[2], row = round_up(depth, HEAD);
+    float *memory = (float *)(void *)run->scratch, *mine = memory + work_floats(depth) * (size_t)run->thread;
+    struct job j = {.kernels = run->kernels,
+                    .t = t,
+                    .k = t->src[1],
+                    .v = t->src[2],
+                    .place = t->src[3],
+                    .heads = (size_t)t->shape[1],
+                    .depth = depth,
+                    .factor = (float)((double)t->params.attention.scale * log2_e),
+                    .queries = mine,
+                    .sums = mine + QUERIES * row,
+                    .keys = mine + 2 * QUERIES * row,
+                    .values = mine + (2 * QUERIES + KEYS) * row,
+                    .scores = mine + 2 * (QUERIES + KEYS) * row,
+                    .part = part_floats(depth)};
+    for (size_t i = 0; i < tokens; i++) {
+        const int32_t *at = place_of(j.place, i);
+        size_t spans = inside(j.k, at) ? spans_of((size_t)at[1] + 1) : 1;
+        j.spans = spans > j.spans ? spans : j.spans;
+    }
+    if (j.spans > 1 && part_bytes(t, run->n_threads) > 0)
+        j.parts = memory + work_floats(depth) * (size_t)run->n_threads;
+    return j;
+}
+
+static void run_attention(struct geul_cpu_run *run, const struct geul_tensor *t)
+{
+    struct job j = begin(run, t);
+    size_t tokens = (size_t)t->shape[0], block = block_of(t, run->n_threads), blocks = (tokens + block - 1) / block;
+    size_t pieces = j.parts ? j.spans : 1;
+    /* Head by head, so that keys and values are still near when the next block of tokens wants them. The last tokens
+     * see most and so take longest: they go first. */
+    for (size_t i; (i = geul_cpu_take(run)) < blocks * j.heads * pieces;) {
+        size_t piece = i % pieces, first = (blocks - 1 - i / pieces % blocks) * block, head = i / pieces / blocks;
+        size_t end = tokens - first < block ? tokens : first + block;
+        attend_unit(&j, first, end, head, piece, j.parts ? piece + 1 : j.spans);
+    }
+    if (j.parts)
+        fold_parts(&j, run);
+}
+
+static bool attention_supports(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t)
+{
+    return kernels->score[t->src[1]->type] && t->src[0]->type == GEUL_TYPE_F32 && t->src[1]->type == t->src[2]->type;
 }
 
 const struct geul_cpu_op geul_cpu_op_STORE = {.supports = store_supports, .run = run_store};

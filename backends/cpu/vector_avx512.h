@@ -62,6 +62,23 @@ static inline float vf_sum(vf v)
 {
     return _mm512_reduce_add_ps(v);
 }
+/* The sum of each of 16 vectors: lanes 8 apart, then 4 apart, then neighbours, then pairs of them. */
+static inline vf vf_sums(const vf *v)
+{
+    vf h[8], s[4], p[2];
+    for (int i = 0; i < 8; i++) {
+        int at = i / 4 * 8 + i % 4;
+        h[i] =
+            _mm512_add_ps(_mm512_shuffle_f32x4(v[at], v[at + 4], 0x44), _mm512_shuffle_f32x4(v[at], v[at + 4], 0xee));
+    }
+    for (int i = 0; i < 4; i++)
+        s[i] = _mm512_add_ps(_mm512_shuffle_f32x4(h[i], h[i + 4], 0x88), _mm512_shuffle_f32x4(h[i], h[i + 4], 0xdd));
+    for (int i = 0; i < 2; i++) {
+        __m512d a = _mm512_castps_pd(s[2 * i]), b = _mm512_castps_pd(s[2 * i + 1]);
+        p[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    return _mm512_add_ps(_mm512_shuffle_ps(p[0], p[1], 0x88), _mm512_shuffle_ps(p[0], p[1], 0xdd));
+}
 static inline float vf_largest(vf v)
 {
     return _mm512_reduce_max_ps(v);
@@ -90,6 +107,14 @@ static inline vf vf_load_f16_n(const void *p, size_t n)
 static inline void vf_store_f16(void *p, vf v)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline float vf_scale_f16(const void *p)
+{
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(p)));
+}
+static inline vf vf_load_i8(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
 static inline vf vf_load_bf16(const void *p)
 {

@@ -155,6 +155,22 @@ static void check_scale(void)
     }
 }
 
+static void check_blend(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 2);
+        double want[LONGEST];
+        struct cpu_guard out = cpu_guard(n * sizeof(float), 4);
+        for (size_t i = 0; i < n; i++)
+            want[i] = 0.25 * (double)(((float *)out.data)[i] = test_normal(&seed)) + 1.75 * (double)x[i];
+        kernels->blend((float *)out.data, 0.25f, x, 1.75f, n);
+        check("blend", n, out.data, want, 1e-6, 1e-6);
+        cpu_guard_free(&out, "blend");
+        free(x);
+    }
+}
+
 /* Two blocks one after the other must give the weights of one softmax over both. */
 static void check_softmax(void)
 {
@@ -165,7 +181,7 @@ static void check_softmax(void)
         for (size_t i = 0; i < 2 * n; i++)
             high = fmax(high, 0.3f * x[i]);
         for (size_t i = 0; i < 2 * n; i++)
-            total += want[i] = exp((double)0.3f * x[i] - high);
+            total += want[i] = exp2((double)0.3f * x[i] - high);
         float before = kernels->softmax(x, n, 0.3f, &max, &sum);
         CHECK_MSG(before == 0, "%s softmax: the first block scales nothing", variant);
         before = kernels->softmax(x + n, n, 0.3f, &max, &sum);
@@ -365,11 +381,107 @@ static void check_cache(enum geul_type type)
     check_panels(kernels->cache[type], type);
 }
 
+/* A depth near size number s that the type can have. */
+static size_t depth_of(enum geul_type type, int s)
+{
+    return geul_type_block(type) > 1 ? sizes[s] / 40 * 32 + 32 : sizes[s];
+}
+
+/* Scores of rows 1, 2, ... and the same bits for a row whatever is computed with it. */
+static void check_score(enum geul_type type)
+{
+    enum { ROWS = 37 };
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = depth_of(type, s);
+        struct weights k = make_weights(type, ROWS, n);
+        float *q = randoms(n, 1), one;
+        double want[ROWS], size = 1;
+        for (size_t r = 0; r < ROWS; r++) {
+            want[r] = 0;
+            for (size_t i = 0; i < n; i++) {
+                want[r] += k.values[r * n + i] * q[i];
+                size = fmax(size, fabs(k.values[r * n + i] * q[i]));
+            }
+        }
+        for (size_t rows = 1; rows <= ROWS; rows += 1 + rows % 5) {
+            struct cpu_guard out = cpu_guard(rows * sizeof(float), 4);
+            kernels->score[type]((float *)out.data, k.data, k.stride, q, rows, n);
+            check("score", rows, out.data, want, 3e-7 * size * sqrt((double)n), 1e-6);
+            kernels->score[type](&one, k.data + (rows - 1) * k.stride, k.stride, q, 1, n);
+            CHECK_MSG(memcmp(&one, out.data + (rows - 1) * sizeof one, sizeof one) == 0,
+                      "%s score: a row depends on its neighbours", variant);
+            cpu_guard_free(&out, "score");
+        }
+        free(q);
+        free_weights(&k);
+    }
+}
+
+/* The tile kernels give the bits of those for one query. */
+static void check_score_tile(void)
+{
+    enum { QUERIES = 12, KEYS = 40 };
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct weights k = make_weights(GEUL_TYPE_F32, KEYS, n);
+        float *q = randoms(QUERIES * n, 1), *packed = malloc(KEYS * n * sizeof *packed);
+        kernels->widen[GEUL_TYPE_F32](packed, k.data, k.stride, KEYS, n);
+        for (size_t keys = 4; keys <= KEYS; keys += 12) {
+            struct cpu_guard out = cpu_guard(QUERIES * KEYS * sizeof(float), 4);
+            kernels->score_tile((float *)out.data, KEYS, q, QUERIES, packed, keys, n);
+            for (size_t t = 0; t < QUERIES; t++) {
+                float alone[KEYS];
+                kernels->score[GEUL_TYPE_F32](alone, packed, n * sizeof *packed, q + t * n, keys, n);
+                CHECK_MSG(memcmp(alone, (float *)out.data + t * KEYS, keys * sizeof *alone) == 0,
+                          "%s score_tile: query %zu of depth %zu has other bits than alone", variant, t, n);
+            }
+            cpu_guard_free(&out, "score_tile");
+        }
+        free(q);
+        free(packed);
+        free_weights(&k);
+    }
+}
+
+static void check_mix_tile(void)
+{
+    enum { QUERIES = 8, KEYS = 21, STRIDE = 24 };
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *v = randoms(KEYS * n, 1), *p = randoms(QUERIES * STRIDE, 1), *want = randoms(QUERIES * n, 1);
+        struct cpu_guard out = cpu_guard(QUERIES * n * sizeof(float), 4);
+        memcpy(out.data, want, QUERIES * n * sizeof *want);
+        kernels->mix_tile((float *)out.data, v, p, STRIDE, QUERIES, KEYS, n);
+        for (size_t t = 0; t < QUERIES; t++)
+            kernels->mix[GEUL_TYPE_F32](want + t * n, v, n * sizeof *v, p + t * STRIDE, KEYS, n);
+        CHECK_MSG(memcmp(want, out.data, QUERIES * n * sizeof *want) == 0,
+                  "%s mix_tile: depth %zu has other bits than one query alone", variant, n);
+        cpu_guard_free(&out, "mix_tile");
+        free(v);
+        free(p);
+        free(want);
+    }
+}
+
+static void check_widen(enum geul_type type)
+{
+    enum { ROWS = 5 };
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = depth_of(type, s);
+        struct weights x = make_weights(type, ROWS, n);
+        struct cpu_guard out = cpu_guard(ROWS * n * sizeof(float), 4);
+        kernels->widen[type]((float *)out.data, x.data, x.stride, ROWS, n);
+        check("widen", ROWS * n, out.data, x.values, 0, 0);
+        cpu_guard_free(&out, "widen");
+        free_weights(&x);
+    }
+}
+
 static void check_mix(enum geul_type type)
 {
     enum { ROWS = 9 };
     for (int s = 0; s < N_SIZES; s++) {
-        size_t n = sizes[s];
+        size_t n = depth_of(type, s);
         struct weights v = make_weights(type, ROWS, n);
         float *p = randoms(ROWS, 1);
         double want[LONGEST];
@@ -393,11 +505,14 @@ static void check_narrow(enum geul_type type)
     const float special[] = {NAN,   INFINITY, -INFINITY, 0,       -0.0f,    65504,  65519.9f,       65520,        1e30f,
                              6e-8f, 3e-8f,    2.9e-8f,   6.1e-5f, -6.2e-5f, 1e-40f, 1.00048828125f, 1.0009765625f};
     for (int s = 0; s < N_SIZES; s++) {
-        size_t n = sizes[s], bytes = n * geul_type_bytes(type);
+        size_t block = (size_t)geul_type_block(type), n = block > 1 ? depth_of(type, s) : sizes[s];
+        size_t bytes = n / block * geul_type_bytes(type);
         float *x = randoms(n, 100);
         uint16_t want[2 * LONGEST], got[2 * LONGEST];
         for (size_t i = 0; i < n && i < sizeof special / sizeof special[0]; i++)
             x[n - 1 - i] = special[i];
+        for (size_t i = 0; block > 1 && i < block; i++) /* one block whose steps are halves of integers */
+            x[n - block + i] = i == 7 ? 127 : (float)i - 15.5f;
         geul_encode(type, x, want, (int64_t)n);
         struct cpu_guard out = cpu_guard(bytes, 2 * (size_t)(s % 2));
         kernels->narrow[type](out.data, x, n);
@@ -405,7 +520,7 @@ static void check_narrow(enum geul_type type)
         for (size_t i = 0; i < bytes / 2; i++) {
             bool nan = geul_type_bytes(type) == 2 && isnan(x[i]) && (got[i] & 0x7f80) == (want[i] & 0x7f80);
             if (!CHECK_MSG(got[i] == want[i] || nan, "%s narrow %s: %.9g gives %04x, expected %04x", variant,
-                           geul_type_name(type), x[i * 2 / geul_type_bytes(type)], got[i], want[i]))
+                           geul_type_name(type), x[i * 2 / geul_type_bytes(type) * block], got[i], want[i]))
                 break;
         }
         cpu_guard_free(&out, "narrow");

@@ -250,8 +250,35 @@ static void case_rope(struct run *r)
     }
 }
 
+/* Rows of blocks: each becomes what the reference encoding makes of it. */
+static void store_blocks(struct run *r)
+{
+    struct geul_tensor *cache = cpu_leaf(r->ctx, &r->seed, GEUL_TYPE_Q8_0, 4, (int64_t[]){2, 3, 5, 64}, 1);
+    struct geul_tensor *x = LEAF(F32, 1, 4, 3, 64), *place = places(r, 4);
+    const int32_t at[4][2] = {{0, 0}, {1, 4}, {2, 0}, {0, 3}}; /* the third lies outside */
+    double *want = doubles(r, 2 * 3 * 5 * 64);
+    for (int i = 0; i < 2 * 3 * 5 * 64; i++)
+        want[i] = cpu_value(cache, i);
+    for (int t = 0; t < 4; t++) {
+        set_place(place, t, at[t][0], at[t][1]);
+        for (int h = 0; h < 3 && at[t][0] < 2; h++) {
+            float row[64];
+            uint8_t coded[68];
+            memcpy(row, (float *)x->data + (t * 3 + h) * 64, sizeof row);
+            geul_encode(GEUL_TYPE_Q8_0, row, coded, 64);
+            geul_decode(GEUL_TYPE_Q8_0, coded, row, 64);
+            for (int i = 0; i < 64; i++)
+                want[((at[t][0] * 3 + h) * 5 + at[t][1]) * 64 + i] = (double)row[i];
+        }
+    }
+    struct geul_tensor *y = geul_store(r->ctx, cache, x, place);
+    if (cpu_compute(r->ctx, r->device, y))
+        verify(r, y, want, 0, 0);
+}
+
 static void case_store(struct run *r)
 {
+    store_blocks(r);
     static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16};
     for (int j = 0; j < 3; j++) {
         struct geul_tensor *cache = cpu_leaf(r->ctx, &r->seed, types[j], 4, (int64_t[]){2, 3, 5, 7}, 1);
@@ -307,14 +334,18 @@ static void attend(const struct geul_tensor *q, const struct geul_tensor *k, con
 
 static void case_attention(struct run *r)
 {
-    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16};
     static const struct {
+        enum geul_type type;
         int64_t tokens, heads, room, depth, sequences;
         int32_t first; /* position of the first token */
-    } shapes[] = {{1, 1, 1, 1, 1, 0},       {1, 2, 70, 16, 1, 66},  {5, 3, 40, 24, 2, 3},    {50, 2, 130, 64, 1, 0},
-                  {60, 1, 190, 80, 1, 125}, {17, 2, 64, 33, 3, 40}, {4, 1, 300, 128, 1, 290}};
+    } shapes[] = {{GEUL_TYPE_F32, 1, 1, 1, 1, 1, 0},        {GEUL_TYPE_F16, 1, 2, 70, 16, 1, 66},
+                  {GEUL_TYPE_BF16, 5, 3, 40, 24, 2, 3},     {GEUL_TYPE_F32, 50, 2, 130, 64, 1, 0},
+                  {GEUL_TYPE_F16, 60, 1, 190, 80, 1, 125},  {GEUL_TYPE_BF16, 17, 2, 64, 33, 3, 40},
+                  {GEUL_TYPE_F32, 4, 1, 300, 128, 1, 290},  {GEUL_TYPE_Q8_0, 7, 2, 70, 64, 1, 60},
+                  {GEUL_TYPE_Q8_0, 1, 3, 600, 96, 2, 599},  {GEUL_TYPE_F16, 3, 1, 1100, 40, 2, 1000},
+                  {GEUL_TYPE_F16, 140, 1, 300, 32, 1, 130}, {GEUL_TYPE_Q8_0, 9, 1, 530, 32, 1, 510}};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        enum geul_type type = types[s % 3];
+        enum geul_type type = shapes[s].type;
         int64_t tokens = shapes[s].tokens, heads = shapes[s].heads, depth = shapes[s].depth, n = tokens * heads * depth;
         int64_t cache[] = {shapes[s].sequences, heads, shapes[s].room, depth};
         struct geul_tensor *q = cpu_view(geul_split_last(r->ctx, strided(r, tokens, heads * depth), heads));
@@ -406,6 +437,72 @@ static void check_variant(const char *variant)
     }
     for (int op = GEUL_OP_LEAF + 1; op < GEUL_OP_COUNT; op++)
         check_op((enum geul_op)op, variant);
+}
+
+/* Attention of tokens [from, to) of a prompt into out, under a device of its own. */
+static void attend_piece(const char *variant, int n_threads, struct geul_tensor *const *leaves, int64_t from,
+                         int64_t to, float *out)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_device *device = cpu_device(ctx, variant, n_threads);
+    const struct geul_tensor *q = leaves[0], *place = leaves[3];
+    const int64_t shape[] = {to - from, q->shape[1], q->shape[2]}, two[] = {to - from, 2};
+    struct geul_tensor *piece =
+        geul_leaf(ctx, GEUL_TYPE_F32, 3, shape, "q", NULL, (uint8_t *)q->data + (size_t)from * q->stride[0]);
+    struct geul_tensor *at =
+        geul_leaf(ctx, GEUL_TYPE_I32, 2, two, "place", NULL, (uint8_t *)place->data + (size_t)from * place->stride[0]);
+    struct geul_tensor *y = geul_attention(ctx, piece, leaves[1], leaves[2], at, 0.3f);
+    if (device && cpu_compute(ctx, device, y))
+        memcpy(out + from * shape[1] * shape[2], y->data, geul_tensor_bytes(y));
+    geul_cpu_close(ctx, device);
+    geul_context_free(ctx);
+}
+
+/* What a token gets depends neither on the tokens computed beside it nor on the number of threads. The cache holds NaN
+ * behind the last position: what a token does not see must not reach it. */
+static void check_batches(const char *variant, enum geul_type type, int64_t heads, int64_t depth, int32_t first)
+{
+    enum { TOKENS = 150, ROOM = 700 };
+    struct geul_context *ctx = geul_context_new(NULL);
+    uint64_t seed = CPU_SEED;
+    const int64_t cache[] = {1, heads, ROOM, depth}, tokens[] = {TOKENS, heads, depth}, two[] = {TOKENS, 2};
+    struct geul_tensor *leaves[] = {cpu_leaf(ctx, &seed, GEUL_TYPE_F32, 3, tokens, 2),
+                                    cpu_leaf(ctx, &seed, type, 4, cache, 1), cpu_leaf(ctx, &seed, type, 4, cache, 1),
+                                    cpu_leaf(ctx, &seed, GEUL_TYPE_I32, 2, two, 0)};
+    size_t n = (size_t)(TOKENS * heads * depth);
+    float *want = calloc(n, sizeof *want), *got = calloc(n, sizeof *got);
+    for (int c = 1; c <= 2; c++)
+        for (int64_t h = 0; h < heads; h++)
+            memset((uint8_t *)leaves[c]->data + (size_t)h * leaves[c]->stride[1] +
+                       (size_t)(first + TOKENS) * leaves[c]->stride[2],
+                   0xff, (size_t)(ROOM - first - TOKENS) * leaves[c]->stride[2]);
+    for (int64_t t = 0; t < TOKENS; t++)
+        set_place(leaves[3], t, 0, first + (int32_t)t);
+    attend_piece(variant, 1, leaves, 0, TOKENS, want);
+    CHECK_MSG(isfinite(want[n - 1]), "%s %s: the last token sees NaN", variant, geul_type_name(type));
+    for (int way = 0; way < 4; way++) { /* whole, one by one, and two random partitions */
+        for (int64_t from = 0, to; from < TOKENS; from = to) {
+            to = from + (way == 0 ? TOKENS : way == 1 ? 1 : 1 + (int64_t)(test_random(&seed) % (way == 2 ? 7 : 90)));
+            attend_piece(variant, 1 + (int)(from % 3), leaves, from, to < TOKENS ? to : TOKENS, got);
+        }
+        CHECK_MSG(memcmp(want, got, n * sizeof *got) == 0, "%s %s from %d on: partition %d has other bits", variant,
+                  geul_type_name(type), (int)first, way);
+    }
+    free(want);
+    free(got);
+    geul_context_free(ctx);
+}
+
+TEST(cpu_attention_does_not_depend_on_the_batch)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0};
+    const char *variant;
+    bool supported;
+    for (int i = 0; geul_cpu_variant(i, &variant, &supported); i++)
+        for (int j = 0; supported && j < 4; j++) {
+            check_batches(variant, types[j], 1, types[j] == GEUL_TYPE_Q8_0 ? 96 : 44 + 3 * j, 0);
+            check_batches(variant, types[j], 3, 32, 400);
+        }
 }
 
 /* One test per instruction set of this build. */
