@@ -34,11 +34,18 @@ static search_kernel *best_kernel(void)
 struct place {
     const float *x, *importance; /* its first element; importance may be NULL */
     float factor;                /* a power of two that brings the largest element to between 1 and 2 */
-    float weight_factor;         /* brings the largest weight to 1; 0 when all are 0 */
+    float weight_factor;         /* brings the largest weight to 1; 0: no usable weights, all count alike */
     bool plain;                  /* left to geul_encode(): NaN, infinity, or beyond what float16 scales can reach */
 };
 
-/* Finds the size of a block's elements. */
+/* What a weight of the importance matrix, at most 1, counts for. The power 3/4 allows for texts other than those that
+ * it was collected from; the rest is for columns that were never used there. */
+static float soften(float weight)
+{
+    return weight > 0 ? sqrtf(weight) * sqrtf(sqrtf(weight)) + 1e-6f : 1e-6f;
+}
+
+/* Finds the size of a block's elements, and of their importance where it can be used. */
 static void measure_block(struct place *p, int n)
 {
     float largest = 0, heaviest = 0;
@@ -54,7 +61,7 @@ static void measure_block(struct place *p, int n)
     frexpf(largest, &exponent);
     p->plain = !finite;
     p->factor = largest > 0 ? ldexpf(1, exponent > -120 ? 1 - exponent : 121) : 1;
-    p->weight_factor = heaviest > 0 && heaviest <= 3e38f ? 1 / heaviest : 0;
+    p->weight_factor = heaviest >= 1e-30f && heaviest <= 1e30f ? 1 / heaviest : 0;
 }
 
 /* Lays a block's groups into lanes from first on. */
@@ -62,11 +69,11 @@ static void fill_lanes(struct geul_search_tile *tile, const struct geul_block_fo
                        int first)
 {
     for (int l = 0; l < f->block / f->group; l++) {
-        const float *x = p->x + l * f->group, *importance = p->importance ? p->importance + l * f->group : NULL;
+        const float *x = p->x + l * f->group, *importance = p->weight_factor > 0 ? p->importance + l * f->group : NULL;
         tile->unit[first + l] = 1 / p->factor;
         for (int i = 0; i < f->group; i++) {
             tile->x[i][first + l] = x[i] * p->factor;
-            tile->weight[i][first + l] = importance ? importance[i] * p->weight_factor : 1;
+            tile->weight[i][first + l] = p->weight_factor > 0 ? soften(importance[i] * p->weight_factor) : 1;
         }
     }
 }

@@ -359,33 +359,49 @@ static void search_start(const struct search *s, struct search_choice *best)
     }
 }
 
-/* Tries for every group the neighbouring integer scales, with the minimum that suits each. */
+/* Takes into best the lanes of other that leave less error. Both have the same d and m. */
+static void search_keep_lanes(const struct search *s, struct search_choice *best, struct search_choice *other)
+{
+    lanes scale, min;
+    for (int l = 0; l < LANES; l++) {
+        scale[l] = other->d[l] * other->scale[l];
+        min[l] = other->m[l] * other->min[l];
+    }
+    search_error(s, other->error, scale, min);
+    for (int l = 0; l < LANES; l++) {
+        bool better = other->error[l] < best->error[l];
+        best->error[l] = better ? other->error[l] : best->error[l];
+        best->scale[l] = better ? other->scale[l] : best->scale[l];
+        best->min[l] = better ? other->min[l] : best->min[l];
+    }
+}
+
+/* Tries for every group the neighbouring integer scales, each with the integer minimum that suits it and those beside
+ * that. */
 static void search_neighbours(const struct search *s, struct search_choice *best)
 {
+    static const float moves[] = {1, -1, 0};
     const float low = (float)s->format->scale_low, high = (float)s->format->scale_high;
+    const float deepest = (float)s->format->min_high;
+    const int n_moves = s->has_min ? 3 : 2;
     struct search_choice c = *best;
-    lanes start, scale, min, fit;
+    lanes start, min, fit;
     memcpy(start, best->scale, sizeof start);
-    memcpy(min, best->min, sizeof min);
     for (int l = 0; l < LANES; l++)
-        min[l] *= best->m[l];
-    for (int move = s->has_min ? 0 : 1; move < 3; move++) {
+        min[l] = best->min[l] * best->m[l];
+    for (int i = 0; i < n_moves; i++) {
         for (int l = 0; l < LANES; l++)
-            c.scale[l] = search_limit(start[l] + (move == 2 ? -1.0f : (float)move), low, high);
+            c.scale[l] = search_limit(start[l] + moves[i], low, high);
         if (s->has_min) {
             search_fit_mins(s, &c, min, fit);
             search_set_mins(s, &c, fit);
+            memcpy(fit, c.min, sizeof fit);
         }
-        for (int l = 0; l < LANES; l++) {
-            scale[l] = c.d[l] * c.scale[l];
-            fit[l] = c.m[l] * c.min[l];
-        }
-        search_error(s, c.error, scale, fit);
-        for (int l = 0; l < LANES; l++) {
-            bool better = c.error[l] < best->error[l];
-            best->error[l] = better ? c.error[l] : best->error[l];
-            best->scale[l] = better ? c.scale[l] : best->scale[l];
-            best->min[l] = better ? c.min[l] : best->min[l];
+        search_keep_lanes(s, best, &c);
+        for (int j = 0; s->has_min && j < 2; j++) {
+            for (int l = 0; l < LANES; l++)
+                c.min[l] = search_limit(fit[l] + moves[j], 0, deepest);
+            search_keep_lanes(s, best, &c);
         }
     }
 }
@@ -475,6 +491,28 @@ static void search_finish(const struct search *s, const struct search_choice *c)
     memcpy(tile->error, c->error, sizeof c->error);
 }
 
+/* Blocks of one group: what suits the group best, or the span from the smallest element to the largest where rounding
+ * to float16 leaves that better. */
+static void search_single(const struct search *s, struct search_choice *best)
+{
+    struct search_choice c = *best;
+    memcpy(c.d, s->scale, sizeof c.d);
+    memcpy(c.m, s->min, sizeof c.m);
+    for (int l = 0; l < LANES; l++)
+        c.scale[l] = c.min[l] = 1;
+    search_judge(s, &c);
+    search_keep(s, best, &c);
+    search_refit(s, best);
+    for (int end = 0; end < 2; end++) {
+        for (int l = 0; l < LANES; l++) {
+            c.d[l] = s->has_min ? (s->largest[l] - s->least[l]) / s->high : s->extreme[l] / (end ? s->high : s->low);
+            c.m[l] = s->has_min ? -s->least[l] : 0;
+        }
+        search_judge(s, &c);
+        search_keep(s, best, &c);
+    }
+}
+
 static void search(const struct geul_block_format *format, struct geul_search_tile *tile)
 {
     const int8_t *codes = format->codebook;
@@ -491,14 +529,7 @@ static void search(const struct geul_block_format *format, struct geul_search_ti
     for (int l = 0; l < LANES; l++)
         best.error[l] = INFINITY;
     if (s.groups == 1) {
-        struct search_choice c = best;
-        memcpy(c.d, s.scale, sizeof c.d);
-        memcpy(c.m, s.min, sizeof c.m);
-        for (int l = 0; l < LANES; l++)
-            c.scale[l] = c.min[l] = 1;
-        search_judge(&s, &c);
-        search_keep(&s, &best, &c);
-        search_refit(&s, &best);
+        search_single(&s, &best);
     } else {
         search_start(&s, &best);
         for (int i = 0; i < SEARCH_REFITS; i++) {
