@@ -6,10 +6,9 @@
 enum {
     SINGLES_FIRST = 2,  /* evaluations of one token before the first draft, so that there is something to compare with;
                            the very first pays for page faults and planning */
-    SINGLES_EVERY = 64, /* steps after which one token alone is measured again */
+    SINGLES_EVERY = 32, /* steps after which one token alone is measured again */
     WAIT_FIRST = 16,    /* steps before a source that does not pay is tried again, doubled with each failure */
-    WAIT_MOST = 128,
-    PROBE = 4, /* tokens of such a trial */
+    PROBE = 4,          /* tokens of such a trial */
 };
 
 /* Lengths that are considered, apart from the longest possible: close ones are not worth telling apart, and each length
@@ -18,6 +17,9 @@ static const int lengths[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
 enum { N_LENGTHS = sizeof lengths / sizeof *lengths };
 
 static const double fade = 0.9; /* what a draft's counts weigh after the next */
+
+/* The longest such wait. Trying a draft model again means that it reads all text since the last time. */
+static const int longest_wait[GEUL_DRAFT_SOURCES] = {128, 128, 128, 1024};
 
 /* Acceptance rates before anything is known, as if seen on two tokens. */
 static const double first_rates[GEUL_DRAFT_SOURCES] = {0.4, 0.6, 0.8, 0.7};
@@ -97,7 +99,7 @@ int geul_pace_choose(struct geul_pace *p, enum geul_draft_source source, int mos
     s->trial = k == 0 && ++s->waited >= s->wait;
     if (s->trial) {
         k = most < PROBE ? most : PROBE;
-        s->wait = s->wait < WAIT_MOST ? 2 * s->wait : WAIT_MOST;
+        s->wait = s->wait < longest_wait[source] ? 2 * s->wait : s->wait;
     } else if (k > 0) {
         s->wait = WAIT_FIRST;
     }
@@ -118,6 +120,8 @@ void geul_pace_evaluated(struct geul_pace *p, enum geul_draft_source source, int
     /* What disturbs a measurement makes it longer, so short ones count for more. */
     double *v = &p->seconds[1 + n];
     *v = *v <= 0 ? seconds : *v + (seconds - *v) * (seconds < *v ? 0.5 : 0.125);
+    if (seconds < p->seconds[1]) /* one token takes no longer than several */
+        p->seconds[1] = seconds;
     p->since_single++;
     if (n == 0) {
         p->n_single++;

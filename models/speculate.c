@@ -190,7 +190,7 @@ static enum geul_status guess(struct geul_speculator *p, int seq, const float *l
 }
 
 /* A draft of up to k tokens by the draft model. Reading much text at once, as after a time without drafts, is not
- * counted to the draft. */
+ * counted to the draft, nor is the first token, whose logits come with it. */
 static enum geul_status draft_by_model(struct geul_speculator *p, int seq, int32_t last, struct geul_sampler *sampler,
                                        int k, int32_t *draft, int *n)
 {
@@ -198,11 +198,13 @@ static enum geul_status draft_by_model(struct geul_speculator *p, int seq, int32
     int behind = 0;
     double start = geul_os_seconds();
     enum geul_status status = read_text(p, seq, last, &behind, &logits);
-    if (behind > GEUL_DRAFT_MAX)
+    bool much = behind > GEUL_DRAFT_MAX;
+    if (much)
         start = geul_os_seconds();
     if (status == GEUL_OK)
         status = guess(p, seq, logits, sampler, k, draft, n);
-    geul_pace_drafted(&p->pace, GEUL_DRAFT_MODEL, *n, geul_os_seconds() - start);
+    if (!much || *n > 1)
+        geul_pace_drafted(&p->pace, GEUL_DRAFT_MODEL, *n - much, geul_os_seconds() - start);
     return status;
 }
 

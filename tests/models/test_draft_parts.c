@@ -146,12 +146,12 @@ TEST(pace_follows_changes)
     geul_pace_init(&p);
     CHECK(geul_pace_pays(&p, GEUL_DRAFT_MODEL, 16)); /* hoped for before anything was measured */
     CHECK_INT(geul_pace_choose(&p, GEUL_DRAFT_MODEL, 16), 0);
-    simulate(&p, GEUL_DRAFT_MODEL, 0.1, 0.1, 0, &seed, &share);
-    CHECK(!geul_pace_pays(&p, GEUL_DRAFT_MODEL, 16));
-    simulate(&p, GEUL_DRAFT_MODEL, 0.1, 0.1, 0.9, &seed, &share); /* by its end a trial has shown it */
-    double speed = simulate(&p, GEUL_DRAFT_MODEL, 0.1, 0.1, 0.9, &seed, &share);
+    simulate(&p, GEUL_DRAFT_LOOKUP_LONG, 0.1, 0.1, 0, &seed, &share);
+    CHECK(!geul_pace_pays(&p, GEUL_DRAFT_LOOKUP_LONG, 16));
+    simulate(&p, GEUL_DRAFT_LOOKUP_LONG, 0.1, 0.1, 0.9, &seed, &share); /* by its end a trial has shown it */
+    double speed = simulate(&p, GEUL_DRAFT_LOOKUP_LONG, 0.1, 0.1, 0.9, &seed, &share);
     CHECK_MSG(speed > 1.8, "%.2f tokens per second", speed);
-    speed = simulate(&p, GEUL_DRAFT_MODEL, 0.1, 0.1, 0, &seed, &share);
+    speed = simulate(&p, GEUL_DRAFT_LOOKUP_LONG, 0.1, 0.1, 0, &seed, &share);
     CHECK_MSG(speed > 0.95 && share < 0.1, "%.2f tokens per second, %.2f of the steps", speed, share);
     CHECK_INT(geul_pace_choose(&p, GEUL_DRAFT_MODEL, 0), 0);
 }
