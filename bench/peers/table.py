@@ -55,9 +55,12 @@ def types(a):
 
 
 def kept(a, path, short, long):
-    """Speed of test long over that of test short (n_prompt, n_generate, depth), both engines' turns alternating."""
-    workers = [beside.Worker([a.geul, "bench", "-m", path, "-t", a.threads, "-p", p, "-n", n, "-d", d, "-r", a.rounds,
-                              "--step"]) for p, n, d in (short, long)]
+    """Speed of test long over that of test short (n_prompt, n_generate, depth), turn by turn."""
+    workers = []
+    for p, n, d in (short, long):
+        workers.append(beside.Worker([a.geul, "bench", "-m", path, "-t", a.threads, "-p", p, "-n", n, "-d", d,
+                                      "-r", a.rounds + 1, "--step"]))
+        workers[-1].ask("")  # the first turn is not counted: when it is over, this one is loaded and sleeps
     turns = [[w.ask("") for w in workers] for _ in range(a.rounds)]
     for w in workers:
         w.close()
