@@ -179,12 +179,12 @@ static enum geul_status evaluate(struct work *w, bool save)
     const struct geul_windows *windows = &w->e.windows;
     if (save) {
         char size[32];
-        geul_progress_bytes(geul_base_logits_bytes(windows, w->n_usable), size, sizeof size);
-        geul_report_note("%s does not exist; it becomes the base: %zu tokens x %d logits, %s", w->s->kl_base,
-                         windows->n_scored, w->n_usable, size);
         w->e.save = geul_base_writer_new(ctx, w->s->kl_base, windows, w->e.ids, w->n_usable);
         if (!w->e.save)
             return geul_error_status(ctx);
+        geul_progress_bytes(geul_base_logits_bytes(windows, w->n_usable), size, sizeof size);
+        geul_report_note("%s does not exist; it becomes the base: %zu tokens x %d logits, %s", w->s->kl_base,
+                         windows->n_scored, w->n_usable, size);
     }
     double start = geul_os_seconds();
     w->e.on_batch = show_progress;

@@ -108,6 +108,11 @@ TEST(command_perplexity_refuses)
                   "geul perplexity: ", "stride of 8");
     fixture_fails(GEUL("perplexity", "-m", model, "-p", text, "--method", "sliding"), 2, "geul perplexity: --method",
                   "stride, llama");
+    fixture_fails(GEUL("perplexity", "-m", "/no/such/file.gguf", "-p", text), 1,
+                  "geul perplexity: ", "/no/such/file.gguf");
+    fixture_fails(GEUL("perplexity", "-m", model, "-f", "/no/such/text"), 1, "geul perplexity: ", "/no/such/text");
+    fixture_fails(GEUL("perplexity", "-m", model, "-p", text, "--kl-base", "/no/such/directory/x"), 1,
+                  "geul perplexity: ", "/no/such/directory");
     const char *const piped[] = {"perplexity", "-m", model, "-f", "-", "--method", "llama", "-c", "8", NULL};
     struct test_run r = test_geul(piped, text, strlen(text));
     CHECK_MSG(r.status == 0 && strstr(r.out, "method llama"), "%s%s", r.err, r.out);

@@ -2,7 +2,9 @@
 #include "eval/importance.h"
 #include "quantize/imatrix.h"
 #include "tests/models/golden.h"
+#include "tests/poison.h"
 
+#include "backends/cpu/cpu.h"
 #include "core/gguf.h"
 
 static double value(const struct geul_gguf *g, const char *name, int64_t i)
@@ -101,6 +103,41 @@ TEST(importance_equals_sums_from_the_weights)
     geul_gguf_close(file);
     geul_imatrix_free(ctx, m);
     geul_imatrix_free(ctx, n);
+    geul_context_free(ctx);
+    golden_close(&g);
+}
+
+/* What is shown on a device whose memory nobody may touch is what the CPU shows. */
+TEST(importance_reads_through_the_backend)
+{
+    struct golden g;
+    char model[1024], path[2][1024];
+    REQUIRE(golden_open("sequential", &g));
+    snprintf(model, sizeof model, "%s", golden_convert(&g, GEUL_TYPE_F32));
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (int poisoned = 0; poisoned < 2; poisoned++) {
+        struct geul_device *device = poisoned ? poison_open(ctx, 1) : geul_cpu_open(ctx, 1);
+        struct geul_model *m = geul_model_load_on(ctx, model, NULL, &device, 1, -1);
+        struct geul_session_options o = {.n_batch = 8, .cache_type = GEUL_TYPE_F32};
+        struct geul_session *s = m ? geul_session_new(ctx, m, &o) : NULL;
+        struct geul_importance *importance = geul_importance_new(ctx);
+        struct geul_importance_run run = {.ids = g.tokens.i32, .n = (size_t)g.tokens.count, .chunk = 16};
+        snprintf(path[poisoned], sizeof path[0], "%s", test_scratch(poisoned ? "p.imatrix" : "c.imatrix"));
+        REQUIRE(s && importance && geul_importance_collect(importance, s, &run) == GEUL_OK);
+        REQUIRE(geul_importance_save(importance, path[poisoned]) == GEUL_OK);
+        geul_importance_free(importance);
+        geul_session_free(s);
+        geul_model_free(m);
+        if (poisoned)
+            poison_close(ctx, device);
+        else
+            geul_cpu_close(ctx, device);
+    }
+    size_t a_size, b_size;
+    char *a = test_slurp(path[0], &a_size), *b = test_slurp(path[1], &b_size);
+    CHECK(a && b && a_size == b_size && memcmp(a, b, a_size) == 0);
+    free(a);
+    free(b);
     geul_context_free(ctx);
     golden_close(&g);
 }
