@@ -113,8 +113,8 @@ static void warn(const struct geul_quantize *q)
     }
     if (again)
         geul_log(q->ctx, GEUL_LOG_WARN,
-                 "%lld of %lld matrices are quantized already (%s) and lose a second time; start from the f16 or f32 "
-                 "file where there is one",
+                 "%lld of %lld matrices are quantized already (such as %s) and lose a second time; start from the f16 "
+                 "or f32 file where there is one",
                  (long long)again, (long long)matrices, geul_type_name(from));
     if (without > 0)
         geul_log(q->ctx, GEUL_LOG_INFO, "the importance matrix does not know %lld of the matrices to be quantized",
@@ -180,33 +180,6 @@ static enum geul_status list_tensors(struct geul_quantize *q)
 
 /* --------------------------------------------------------------------------------------------------------- parts -- */
 
-/* Gives every tensor its part of the output. */
-static enum geul_status assign_parts(struct geul_quantize *q)
-{
-    const struct geul_quantize_options *o = &q->options;
-    uint64_t bytes = 0;
-    int64_t part = 0, held = 0;
-    for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_quantize_tensor *t = &q->tensors[i];
-        bool full = (o->split_bytes && bytes + t->to_bytes > o->split_bytes) ||
-                    (o->split_tensors && held == o->split_tensors) ||
-                    (o->keep_split && i > 0 && t->source->part != t[-1].source->part);
-        if (full && held > 0) {
-            part++;
-            bytes = 0;
-            held = 0;
-        }
-        bytes += t->to_bytes;
-        held++;
-        t->part = part;
-    }
-    q->n_parts = part + 1;
-    if (q->n_parts > PARTS_MAX)
-        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "the output would have %lld parts; make them larger",
-                         (long long)q->n_parts);
-    return GEUL_OK;
-}
-
 char *geul_quantize_part_name(const struct geul_quantize *q, const char *path, int64_t i)
 {
     size_t length = strlen(path), size = length + 32;
@@ -249,12 +222,8 @@ static void set_imatrix_keys(const struct geul_quantize *q, struct geul_gguf_wri
         geul_gguf_set_u32(w, "quantize.imatrix.chunks_count", (uint32_t)m->chunks);
 }
 
-/* A writer for part `part` with keys and declarations; path NULL: one that counts. NULL on failure. */
-static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const char *path, int64_t part)
+static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, int64_t part)
 {
-    struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, path);
-    if (!w)
-        return NULL;
     for (int64_t i = 0; part == 0 && i < geul_gguf_key_count(q->gguf); i++)
         if (!is_own_key(geul_gguf_key_name(q->gguf, i)))
             geul_gguf_copy_key(w, q->gguf, i);
@@ -269,6 +238,15 @@ static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const 
         geul_gguf_set_u16(w, "split.count", (uint16_t)q->n_parts);
         geul_gguf_set_i32(w, "split.tensors.count", (int32_t)q->n_tensors);
     }
+}
+
+/* A writer for part `part` with keys and declarations; path NULL: one that counts. NULL on failure. */
+static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const char *path, int64_t part)
+{
+    struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, path);
+    if (!w)
+        return NULL;
+    set_keys(q, w, part);
     for (int64_t i = 0; i < q->n_tensors; i++) {
         const struct geul_quantize_tensor *t = &q->tensors[i];
         if (t->part == part)
@@ -278,6 +256,57 @@ static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const 
         return w;
     geul_gguf_writer_abandon(w);
     return NULL;
+}
+
+/* Bytes of a part without tensors; 0 after a failure. */
+static uint64_t empty_part_bytes(const struct geul_quantize *q, int64_t part)
+{
+    struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, NULL);
+    if (!w)
+        return 0;
+    set_keys(q, w, part);
+    uint64_t bytes = geul_gguf_writer_bytes(w);
+    if (geul_gguf_writer_status(w) != GEUL_OK)
+        bytes = 0;
+    geul_gguf_writer_abandon(w);
+    return bytes;
+}
+
+/* At most what a tensor adds to a file: its data, its row in the table, and padding of both. */
+static uint64_t part_growth(const struct geul_quantize_tensor *t)
+{
+    return t->to_bytes + strlen(t->name) + 24 + 8 * (uint64_t)t->n_dims + 31;
+}
+
+/* Gives every tensor its part of the output. */
+static enum geul_status assign_parts(struct geul_quantize *q)
+{
+    const struct geul_quantize_options *o = &q->options;
+    q->n_parts = o->split_bytes ? PARTS_MAX : 1; /* so that the keys of a split file are counted */
+    uint64_t first = o->split_bytes ? empty_part_bytes(q, 0) : 1, other = o->split_bytes ? empty_part_bytes(q, 1) : 1;
+    if (!first || !other)
+        return geul_error_status(q->ctx);
+    uint64_t bytes = first;
+    int64_t part = 0, held = 0;
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        struct geul_quantize_tensor *t = &q->tensors[i];
+        bool full = (o->split_bytes && bytes + part_growth(t) > o->split_bytes) ||
+                    (o->split_tensors && held == o->split_tensors) ||
+                    (o->keep_split && i > 0 && t->source->part != t[-1].source->part);
+        if (full && held > 0) {
+            part++;
+            bytes = other;
+            held = 0;
+        }
+        bytes += part_growth(t);
+        held++;
+        t->part = part;
+    }
+    q->n_parts = part + 1;
+    if (q->n_parts > PARTS_MAX)
+        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "the output would have %lld parts; make them larger",
+                         (long long)q->n_parts);
+    return GEUL_OK;
 }
 
 /* Adds up the bytes of all parts. */

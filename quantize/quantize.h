@@ -23,7 +23,7 @@ struct geul_quantize_options {
     int n_rules;
     const struct geul_imatrix *imatrix;
     const char *imatrix_name; /* for the key that says where the importance came from */
-    /* The parts of the output: at most so many bytes of tensors each (more when one tensor has more), or so many
+    /* The parts of the output: files of at most so many bytes (more where a single tensor has more), or of so many
      * tensors, or as the input is split. All zero: one file. */
     uint64_t split_bytes;
     int64_t split_tensors;
