@@ -126,7 +126,7 @@ struct geul_session_options {
     int n_context;             /* positions per sequence; 0: the model's */
     int n_sequences;           /* independent texts in the cache; 0: 1 */
     int n_batch;               /* most tokens computed at once; 0: 512 */
-    enum geul_type cache_type; /* GEUL_TYPE_F32 (0) or GEUL_TYPE_F16 */
+    enum geul_type cache_type; /* of keys and values: F32 (0), F16, BF16, or Q8_0 where d_head is a multiple of 32 */
 };
 
 /* KV cache and working memory for evaluating texts. options may be NULL (f16 cache). NULL on failure. */

@@ -145,8 +145,9 @@ GEUL_API struct geul_tensor *geul_embed(struct geul_context *ctx, struct geul_te
  * place is int32 (T, 2): sequence, position. */
 GEUL_API struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *place,
                                        int n_rot, float base);
-/* Writes x (T, H, D) into cache (S, H, C, D) at place (T, 2) = sequence, position. The result is the cache after the
- * write; read it, not cache, so that the order is kept. Places outside the cache are not written. */
+/* Writes x (T, H, D) into cache (S, H, C, D), of a plain type or Q8_0, at place (T, 2) = sequence, position. The result
+ * is the cache after the write; read it, not cache, so that the order is kept. Places outside the cache are not
+ * written. */
 GEUL_API struct geul_tensor *geul_store(struct geul_context *ctx, struct geul_tensor *cache, struct geul_tensor *x,
                                         struct geul_tensor *place);
 /* Causal softmax attention of q (T, H, D) over k and v (S, H, C, D): token t sees positions 0..place[t][1] of sequence

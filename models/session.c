@@ -99,6 +99,23 @@ static bool make_parts(struct geul_session *s)
     return s->runtime && make_caches(s);
 }
 
+/* Whether keys and values of d_head elements can be kept as type. */
+static bool check_cache_type(struct geul_context *ctx, enum geul_type type, int d_head)
+{
+    static const enum geul_type possible[] = {GEUL_TYPE_F16, GEUL_TYPE_Q8_0, GEUL_TYPE_BF16, GEUL_TYPE_F32};
+    bool known = false;
+    for (size_t i = 0; i < sizeof possible / sizeof *possible; i++)
+        known |= possible[i] == type;
+    if (!known)
+        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "a cache of type %s is not possible; f16, q8_0, bf16 and f32 are",
+                  geul_type_name(type));
+    else if (d_head % geul_type_block(type))
+        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
+                  "a %s cache needs heads of a multiple of %d values, and this model's have %d; use f16",
+                  geul_type_name(type), (int)geul_type_block(type), d_head);
+    return known && d_head % geul_type_block(type) == 0;
+}
+
 struct geul_session *geul_session_new(struct geul_context *ctx, const struct geul_model *model,
                                       const struct geul_session_options *options)
 {
@@ -111,11 +128,8 @@ struct geul_session *geul_session_new(struct geul_context *ctx, const struct geu
                   o->n_context, o->n_sequences, o->n_batch);
         return NULL;
     }
-    if (geul_type_block(o->cache_type) != 1 || o->cache_type == GEUL_TYPE_I32) {
-        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "a cache of type %s is not possible; f16, bf16 and f32 are",
-                  geul_type_name(o->cache_type));
+    if (!check_cache_type(ctx, o->cache_type, model->neox.shape.d_head))
         return NULL;
-    }
     struct geul_session *s = geul_alloc(ctx, 1, sizeof *s);
     if (!s)
         return NULL;
@@ -384,7 +398,8 @@ enum geul_status geul_session_copy(struct geul_session *s, int from, int to)
     if (from == to)
         return GEUL_OK;
     size_t length = (size_t)s->length[from];
-    size_t bytes = length * (size_t)s->model->neox.shape.d_head * geul_type_bytes(s->cache_type);
+    size_t blocks = (size_t)s->model->neox.shape.d_head / (size_t)geul_type_block(s->cache_type);
+    size_t bytes = length * blocks * geul_type_bytes(s->cache_type);
     void *rows = geul_alloc(s->ctx, bytes, 1); /* the held positions of one head */
     if (!rows)
         return GEUL_ERROR_MEMORY;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const geul_cache_types[] = {"f16", "f32", NULL};
+const char *const geul_cache_types[] = {"f16", "q8_0", "bf16", "f32", NULL};
 
 #define MODEL(field)    offsetof(struct geul_model_args, field)
 #define SAMPLING(field) offsetof(struct geul_sampling_args, sampling.field)
@@ -30,8 +30,8 @@ const struct geul_option geul_model_options[] = {
      NULL, false},
     {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", MODEL(n_gpu_layers),
      "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "-ctk, --cache-type", "TYPE", MODEL(cache_type), "keys and values are kept as f16 or f32", 0,
-     0, geul_cache_types, NULL, false},
+    {GEUL_OPTION_CHOICE, GEUL_CACHE_TYPE_NAMES, "TYPE", MODEL(cache_type), GEUL_CACHE_TYPE_HELP, 0, 0, geul_cache_types,
+     NULL, false},
     {GEUL_OPTION_FLAG, "-v, --verbose", NULL, MODEL(verbose), "notes and timings on stderr", 0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_END},
 };

@@ -273,6 +273,87 @@ TEST(session_sequences_do_not_mix)
     golden_close(&g);
 }
 
+/* The cache's rounding is all that differs: 11, 8 and about 7 bits of keys and values. */
+TEST(session_cache_types_stay_near)
+{
+    const struct {
+        enum geul_type type;
+        double share; /* of the logits' range */
+    } cases[] = {{GEUL_TYPE_F16, 1e-3}, {GEUL_TYPE_BF16, 4e-3}, {GEUL_TYPE_Q8_0, 1e-2}};
+    struct golden g;
+    struct rig r;
+    REQUIRE(golden_open("head64_bf16", &g));
+    const char *path = golden_convert(&g, GEUL_TYPE_F32);
+    REQUIRE(rig_open(&r, path, plain));
+    float *exact = all_logits(r.session, &g, 0);
+    size_t bytes = geul_session_cache_bytes(r.session);
+    rig_close(&r);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        REQUIRE(rig_open(&r, path, (struct rig_options){.poisoned_from = -1, .cache = cases[c].type}));
+        CHECK_INT(geul_session_cache_bytes(r.session),
+                  bytes / 4 / (size_t)geul_type_block(cases[c].type) * geul_type_bytes(cases[c].type));
+        float *rows = all_logits(r.session, &g, 0);
+        double worst = worst_difference(rows, exact, g.logits.count) / golden_range(&g);
+        CHECK_MSG(worst <= cases[c].share && worst > 0, "%s cache: logits are off by %g of their range",
+                  geul_type_name(cases[c].type), worst);
+        printf("%s cache: %.2e of the range\n", geul_type_name(cases[c].type), worst);
+        free(rows);
+        rig_close(&r);
+    }
+    free(exact);
+    golden_close(&g);
+}
+
+/* A copied and a cut sequence hold the same blocks: both go on with the same bits. */
+TEST(session_copies_and_cuts_rows_of_blocks)
+{
+    struct golden g;
+    struct rig r;
+    REQUIRE(golden_open("head64_bf16", &g));
+    REQUIRE(rig_open(&r, golden_convert(&g, GEUL_TYPE_F32),
+                     (struct rig_options){.poisoned_from = -1, .n_sequences = 3, .cache = GEUL_TYPE_Q8_0}));
+    int n = (int)g.tokens.count, half = n / 2, n_vocab = (int)g.logits.shape[1];
+    size_t row = (size_t)n_vocab * sizeof(float);
+    const float *logits;
+    float *want = malloc(row);
+    REQUIRE(geul_session_append(r.session, 0, g.tokens.i32, half, NULL) == GEUL_OK);
+    REQUIRE(geul_session_copy(r.session, 0, 2) == GEUL_OK);
+    REQUIRE(geul_session_append(r.session, 0, g.tokens.i32 + half, n - half, &logits) == GEUL_OK);
+    memcpy(want, logits, row);
+    REQUIRE(geul_session_append(r.session, 2, g.tokens.i32 + half, n - half, &logits) == GEUL_OK);
+    CHECK(memcmp(want, logits, row) == 0);
+    geul_session_truncate(r.session, 0, half);
+    REQUIRE(geul_session_append(r.session, 0, g.tokens.i32, 3, NULL) == GEUL_OK); /* other tokens, cut off again */
+    geul_session_truncate(r.session, 0, half);
+    REQUIRE(geul_session_append(r.session, 0, g.tokens.i32 + half, n - half, &logits) == GEUL_OK);
+    CHECK(memcmp(want, logits, row) == 0);
+    free(want);
+    rig_close(&r);
+    golden_close(&g);
+}
+
+TEST(session_refuses_caches_that_cannot_be)
+{
+    const struct {
+        const char *golden, *says;
+        enum geul_type type;
+    } cases[] = {{"head64_bf16", "q4_0", GEUL_TYPE_Q4_0},
+                 {"head64_bf16", "i32", GEUL_TYPE_I32},
+                 {"head80_f16", "multiple of 32", GEUL_TYPE_Q8_0}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct golden g;
+        struct rig r;
+        REQUIRE(golden_open(cases[c].golden, &g));
+        REQUIRE(rig_open(&r, golden_convert(&g, golden_type(&g)), plain));
+        struct geul_session_options o = {.cache_type = cases[c].type};
+        CHECK(geul_session_new(r.ctx, r.model, &o) == NULL);
+        CHECK_MSG(strstr(geul_error(r.ctx), cases[c].says) != NULL, "%s", geul_error(r.ctx));
+        CHECK(geul_error_status(r.ctx) == GEUL_ERROR_UNSUPPORTED);
+        rig_close(&r);
+        golden_close(&g);
+    }
+}
+
 TEST(session_refuses_what_does_not_fit)
 {
     struct golden g;
