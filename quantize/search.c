@@ -105,13 +105,28 @@ static double block_error(const struct geul_block_format *f, const struct place 
     return sum;
 }
 
+/* The sum of squared errors, each times its column's importance, of values that a plain type holds as finite ones. */
+static double plain_error(enum geul_type type, const float *x, const uint8_t *out, int64_t n, int64_t k,
+                          const float *importance)
+{
+    const size_t bytes = geul_type_bytes(type);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float value;
+        geul_decode(type, out + (size_t)i * bytes, &value, 1);
+        double r = (double)x[i] - (double)value;
+        sum += isfinite(r) ? (importance ? (double)importance[i % k] : 1) * r * r : 0;
+    }
+    return sum;
+}
+
 double geul_search_rows(enum geul_type type, const float *x, void *out, int64_t rows, int64_t k,
                         const float *importance)
 {
     const struct geul_block_format *f = geul_block_format(type);
     if (!f) {
         geul_encode(type, x, out, rows * k);
-        return 0;
+        return type == GEUL_TYPE_F32 ? 0 : plain_error(type, x, out, rows * k, k, importance);
     }
     search_kernel *kernel = best_kernel();
     const int groups = f->block / f->group, per_tile = LANES / groups;

@@ -257,7 +257,10 @@ TEST(search_leaves_plain_types_to_encode)
     float x[64];
     uint16_t found[64], plain[64];
     fill(x, 64, NORMAL);
-    CHECK(geul_search_rows(GEUL_TYPE_BF16, x, found, 1, 64, NULL) == 0);
+    double said = geul_search_rows(GEUL_TYPE_BF16, x, found, 1, 64, NULL), error = 0;
     geul_encode(GEUL_TYPE_BF16, x, plain, 64);
     CHECK(memcmp(found, plain, sizeof found) == 0);
+    for (int i = 0; i < 64; i++)
+        error += pow((double)x[i] - (double)geul_bf16_to_f32(plain[i]), 2);
+    CHECK_MSG(error > 0 && fabs(said - error) < 1e-9 * error, "error %g, said to be %g", error, said);
 }
