@@ -120,6 +120,23 @@ static void report(const struct bench *b, const char *name, struct geul_tensor *
     printf("  %-34s %9.1f us %8.2f %s\n", name, s * 1e6, per / s * 1e-9, unit);
 }
 
+/* STORE and ATTENTION of a 1.3B model's layer, by type of cache. The result of the store is a cache of its own. */
+static void bench_cache(const struct bench *b, enum geul_type type, int64_t depth, struct geul_tensor *q,
+                        struct geul_tensor *place, double elements, double pairs)
+{
+    const int64_t shape[] = {1, q->shape[1], depth, q->shape[2]};
+    struct geul_tensor *k = leaf(b, type, 4, shape), *v = leaf(b, type, 4, shape);
+    char name[64];
+    if (!k || !v)
+        return;
+    snprintf(name, sizeof name, "store %s", geul_type_name(type));
+    report(b, name, geul_store(b->ctx, k, q, place), elements, "G elements/s");
+    snprintf(name, sizeof name, "attention %s", geul_type_name(type));
+    report(b, name, geul_attention(b->ctx, q, k, v, place, 0.1f), pairs, "GMAC/s");
+    geul_free(b->ctx, k->data);
+    geul_free(b->ctx, v->data);
+}
+
 /* The small operations of a 1.3B model's layer over T tokens, and attention over depth positions. */
 static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
 {
@@ -128,9 +145,8 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
     struct geul_tensor *wide = leaf(b, GEUL_TYPE_F32, 2, (int64_t[]){tokens, 4 * WIDTH});
     struct geul_tensor *q = leaf(b, GEUL_TYPE_F32, 3, (int64_t[]){tokens, HEADS, HEAD});
     struct geul_tensor *g = leaf(b, GEUL_TYPE_F32, 1, (int64_t[]){WIDTH});
-    struct geul_tensor *cache = leaf(b, GEUL_TYPE_F16, 4, (int64_t[]){1, HEADS, depth, HEAD});
     struct geul_tensor *place = leaf(b, GEUL_TYPE_I32, 2, (int64_t[]){tokens, 2});
-    if (!x || !wide || !q || !g || !cache || !place)
+    if (!x || !wide || !q || !g || !place)
         return;
     double pairs = 0;
     for (int64_t i = 0; i < tokens; i++) {
@@ -144,8 +160,9 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
     report(b, "gelu erf (T, 8192)", geul_gelu(b->ctx, wide, GEUL_GELU_ERF), 4 * elements, "G elements/s");
     report(b, "gelu tanh (T, 8192)", geul_gelu(b->ctx, wide, GEUL_GELU_TANH), 4 * elements, "G elements/s");
     report(b, "rope (T, 16, 128), 64 dims", geul_rope(b->ctx, q, place, 64, 10000), elements / 2, "G elements/s");
-    report(b, "store f16", geul_store(b->ctx, cache, q, place), elements, "G elements/s");
-    report(b, "attention f16", geul_attention(b->ctx, q, cache, cache, place, 0.1f), pairs * 2 * WIDTH, "GMAC/s");
+    static const enum geul_type caches[] = {GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_F32};
+    for (int i = 0; i < 4; i++)
+        bench_cache(b, caches[i], depth, q, place, elements, pairs * 2 * WIDTH);
 }
 
 /* Whether a type is a weight's and was asked for. */

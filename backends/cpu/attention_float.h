@@ -272,10 +272,12 @@ static void mix_tile(float *out, const float *v, const float *p, size_t p_stride
 
 static void blend(float *out, float a, const float *x, float b, size_t n)
 {
-    for (size_t i = 0; i < n; i += VF_WIDTH) {
-        size_t left = n - i < VF_WIDTH ? n - i : VF_WIDTH;
-        vf old = vf_mul(vf_load_n(out + i, left), vf_set1(a));
-        vf_store_n(out + i, vf_fma(vf_load_n(x + i, left), vf_set1(b), old), left);
+    size_t i = 0;
+    for (; i + VF_WIDTH <= n; i += VF_WIDTH)
+        vf_store(out + i, vf_fma(vf_load(x + i), vf_set1(b), vf_mul(vf_load(out + i), vf_set1(a))));
+    if (i < n) {
+        vf old = vf_mul(vf_load_n(out + i, n - i), vf_set1(a));
+        vf_store_n(out + i, vf_fma(vf_load_n(x + i, n - i), vf_set1(b), old), n - i);
     }
 }
 

@@ -103,8 +103,14 @@ static void scale(float *x, float factor, size_t n)
 
 static void rotate(float *out, const float *x, const float *cosine, const float *sine, size_t half)
 {
-    for (size_t i = 0; i < half; i += VF_WIDTH) {
-        size_t n = half - i < VF_WIDTH ? half - i : VF_WIDTH;
+    size_t i = 0;
+    for (; i + VF_WIDTH <= half; i += VF_WIDTH) {
+        vf a = vf_load(x + i), b = vf_load(x + i + half), c = vf_load(cosine + i), s = vf_load(sine + i);
+        vf_store(out + i, vf_sub(vf_mul(a, c), vf_mul(b, s)));
+        vf_store(out + i + half, vf_fma(b, c, vf_mul(a, s)));
+    }
+    if (i < half) {
+        size_t n = half - i;
         vf a = vf_load_n(x + i, n), b = vf_load_n(x + i + half, n);
         vf c = vf_load_n(cosine + i, n), s = vf_load_n(sine + i, n);
         vf_store_n(out + i, vf_sub(vf_mul(a, c), vf_mul(b, s)), n);
