@@ -23,8 +23,8 @@ struct search {
     float low, high; /* ends of v(q) */
     bool has_min;
     float step[CODES], middle[CODES]; /* the way from code j - 1 to code j, and what lies half-way */
-    /* Sums down the lanes: of weight times 1, x, x * x. */
-    lanes w, wx, wxx, least, largest, extreme;
+    lanes w, wx;                      /* sums down the lanes: of weight, of weight times x */
+    lanes least, largest, extreme;
     lanes scale, min; /* the best for each group alone */
 };
 
@@ -226,8 +226,7 @@ static void search_groups(struct search *s)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ a block's d and m --
- */
+/* ---------------------------------------------------------------------------------------- a block's d and m -- */
 
 /* The nearest value that float16 can hold, in x's scale. */
 static float search_half(float v, float unit)
