@@ -7,7 +7,9 @@
 
 Every type is made without and, when given, with the importance matrix, three times: by llama.cpp; by `geul quantize`;
 and by `geul quantize` with exactly the tensor types that llama.cpp chose, which compares the search for scales alone.
---bpw adds files that `geul quantize --target-bpw` makes. A column for each text: mean KL divergence over its tokens, in
+--bpw adds files that `geul quantize --target-bpw` makes. With --details a row has the size of the file and, for the
+first text, mean, median and 99th percentile of the divergence and how often the likeliest token is the same, and the
+third kind of file is left out. Otherwise: a column for each text: mean KL divergence over its tokens, in
 1/1000 nats, and in brackets geul's share of llama.cpp's, with the standard error of the difference.
 
 The judge belongs to neither: the tensors are dequantized by the PyPI package gguf and the logits computed by PyTorch in
@@ -123,6 +125,12 @@ def divergences(base, other):
     return torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in zip(base, other)]).double()
 
 
+def agreement(base, other):
+    """Share of the tokens after which both find the same one the likeliest."""
+    import torch
+    return float(torch.cat([p.argmax(-1) == q.argmax(-1) for p, q in zip(base, other)]).double().mean())
+
+
 def tokens(geul, model, path, length, chunks):
     """The text's ids in pieces of that length, without the remainder. No more text is read than a command line takes."""
     import torch
@@ -156,6 +164,7 @@ def main():
     p.add_argument("--geul", type=pathlib.Path, default=ROOT / "build" / "geul")
     p.add_argument("--venv", type=pathlib.Path, default=pathlib.Path("/opt/peer/venv"), help="the Python of llama.cpp")
     p.add_argument("-t", "--threads", type=int, default=os.cpu_count())
+    p.add_argument("--details", action="store_true", help="another table: see above")
     p.add_argument("--json", action="store_true", help="one object per file and line instead of the table")
     a = p.parse_intermixed_args()
 
@@ -163,18 +172,28 @@ def main():
     torch.set_num_threads(a.threads)
     texts = [tokens(a.geul, a.model, t, a.length, a.chunks) for t in a.text]
     base = Model(a.model).log_probabilities(texts)
-    if not a.json:
+    if a.details:
+        print("| type | imatrix | made by | bytes | bits/weight | mean | median | 99 % | same token |\n" +
+              "| --- " * 9 + "|")
+    elif not a.json:
         print("| type | imatrix | made by | bits/weight | " +
               " | ".join(pathlib.Path(t).stem for t in a.text) + " |\n" + "| --- " * (4 + len(a.text)) + "|")
 
     def judge(path, kind, importance, maker, beside=None):
         """Prints the row of a file; returns its model's types and divergences."""
         model = Model(path)
-        found = [divergences(b, o) for b, o in zip(base, model.log_probabilities(texts))]
+        logs = model.log_probabilities(texts)
+        found = [divergences(b, o) for b, o in zip(base, logs)]
         bpw = 8 * model.bytes / model.elements
         if a.json:
             print(json.dumps({"type": kind, "imatrix": importance, "made_by": maker, "bpw": bpw,
                               "kl": {t: float(f.mean()) for t, f in zip(a.text, found)}}), flush=True)
+            return model.types, found
+        if a.details:
+            f = 1000 * found[0]
+            print(f"| {kind} | {'yes' if importance else 'no'} | {maker} | {os.path.getsize(path):,} | {bpw:.3f} | "
+                  f"{f.mean():.3f} | {f.median():.3f} | {f.quantile(0.99):.2f} | "
+                  f"{100 * agreement(base[0], logs[0]):.2f} % |", flush=True)
             return model.types, found
         cells = []
         for i, f in enumerate(found):
@@ -183,7 +202,8 @@ def main():
                 mean, difference = beside[i].mean(), f - beside[i]
                 cell += f" ({f.mean() / mean:.3f} ± {difference.std() / len(f) ** 0.5 / mean:.3f})"
             cells.append(cell)
-        print(f"| {kind} | {'yes' if importance else 'no'} | {maker} | {bpw:.3f} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {kind} | {'yes' if importance else 'no'} | {maker} | {bpw:.3f} | " + " | ".join(cells) + " |",
+              flush=True)
         return model.types, found
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -197,6 +217,8 @@ def main():
                 types, theirs = judge(out, kind, importance, "llama.cpp")
                 run(a.geul, "quantize", a.model, out, kind, *extra)
                 judge(out, kind, importance, "geul", theirs)
+                if a.details:
+                    continue
                 rules = [r for n, t in types.items() if t != "f32" for r in ("--tensor-type", f"^{re.escape(n)}$={t}")]
                 run(a.geul, "quantize", a.model, out, kind, *extra, *rules)
                 judge(out, kind, importance, "geul, llama.cpp's types", theirs)
