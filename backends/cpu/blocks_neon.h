@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "backends/cpu/kernels.h"
 #include "backends/cpu/unroll.h"
 
 enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8 };
@@ -19,9 +20,6 @@ struct block {
 
 /* The 32 values of a weight block as int8. */
 typedef int8x16x2_t unpacker(const uint8_t *block);
-
-/* 4 partial sums of a block's product. */
-typedef int32x4_t multiplier(int8x16x2_t w, int8x16x2_t x);
 
 /* Puts the values and the scale of row r into a panel's block (the including file's struct weights). */
 typedef void placer(void *weights, int r, int8x16x2_t q, float scale);
@@ -52,65 +50,44 @@ INLINE float load_scale(const uint8_t *block)
     return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(d))), 0);
 }
 
-/* The scales of four blocks. */
-INLINE float32x4_t load_scales(const uint8_t *const block[4])
-{
-    uint16_t d[4];
-    for (int r = 0; r < 4; r++)
-        memcpy(&d[r], block[r], sizeof d[r]);
-    uint16x4_t v = vdup_n_u16(d[0]);
-    v = vset_lane_u16(d[1], v, 1);
-    v = vset_lane_u16(d[2], v, 2);
-    v = vset_lane_u16(d[3], v, 3);
-    return vcvt_f32_f16(vreinterpret_f16_u16(v));
-}
-
 /* The sums of four vectors. */
 INLINE int32x4_t sum_each(const int32x4_t v[4])
 {
     return vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]));
 }
 
-/* Four rows at a time; beyond the end the last row is computed again, so that all go the same way. */
-INLINE void dot_blocks(float *out, const void *w, size_t stride, const struct block *x, size_t k, int rows,
-                       size_t bytes, unpacker *unpack, multiplier *multiply)
-{
-    enum { AHEAD = 1024 };
-    for (int first = 0; first < rows; first += 4) {
-        int here = rows - first < 4 ? rows - first : 4;
-        const uint8_t *p[4];
-        float32x4_t sum = vdupq_n_f32(0);
-        for (int r = 0; r < 4; r++)
-            p[r] = (const uint8_t *)w + (size_t)(first + (r < here ? r : here - 1)) * stride;
-        for (size_t i = 0; i < k / BLOCK; i++) {
-            int8x16x2_t q = load_bytes(x[i].q);
-            int32x4_t product[4];
-            float32x4_t factor = vmulq_n_f32(load_scales(p), x[i].scale);
-            UNROLL for (int r = 0; r < 4; r++)
-            {
-                __builtin_prefetch(p[r] + AHEAD);
-                product[r] = multiply(unpack(p[r]), q);
-                p[r] += bytes;
-            }
-            sum = vfmaq_f32(sum, vcvtq_f32_s32(sum_each(product)), factor);
-        }
-        float sums[4];
-        vst1q_f32(sums, sum);
-        memcpy(out + first, sums, (size_t)here * sizeof *out);
-    }
-}
-
 /* A panel of blocks of `size` bytes, which place fills row by row; what it leaves is zero. */
 INLINE void pack_blocks(void *panel, size_t size, const uint8_t *w, size_t stride, int rows, size_t k, size_t bytes,
-                        unpacker *unpack, placer *place)
+                        unpacker *unpack, placer *place, struct geul_cpu_ahead *ahead)
 {
     uint8_t *out = panel;
     memset(out, 0, k / BLOCK * size);
     for (size_t i = 0; i < k / BLOCK; i++, out += size)
         for (int r = 0; r < rows; r++) {
             const uint8_t *block = w + (size_t)r * stride + i * bytes;
+            if (ahead)
+                geul_cpu_ask(ahead, bytes);
             place(out, r, unpack(block), load_scale(block));
         }
+}
+
+/* Tokens at the edge: a tile of nr tokens in spare (nr, mr), of which the first few are copied. */
+typedef void whole_tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                        const float *start);
+
+INLINE void tile_some(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                      const float *start, size_t tokens, float *spare, size_t mr, size_t nr, whole_tile *tile)
+{
+    if (tokens == nr) {
+        tile(out, out_stride, panel, packed, k, start);
+        return;
+    }
+    memset(spare, 0, mr * nr * sizeof *spare);
+    for (size_t t = 0; !start && t < tokens; t++)
+        memcpy(spare + t * mr, out + t * out_stride, mr * sizeof *spare);
+    tile(spare, mr, panel, packed, k, start);
+    for (size_t t = 0; t < tokens; t++)
+        memcpy(out + t * out_stride, spare + t * mr, mr * sizeof *spare);
 }
 
 #endif

@@ -7,34 +7,39 @@
 struct geul_block_format;
 struct geul_search_tile;
 
-/* Weights times few tokens: the blocks are read where they lie in the file. */
-struct geul_cpu_dot {
-    size_t k_step; /* packed activations take x_step bytes per k_step values, the last step whole */
-    size_t x_step;
-    /* One token's k activations into the form that rows() wants. NULL: it takes them as they are. */
-    void (*pack_x)(void *packed, const float *x, size_t k);
-    /* out[r] = sum over k of w[r][k] * x[k], rows rows of w, stride bytes apart. A row's result does not depend on
-     * which other rows are computed with it. */
-    void (*rows)(float *out, const void *w, size_t stride, const void *x, size_t k, int rows);
+/* Memory that will be read soon: [at, end). */
+struct geul_cpu_ahead {
+    const uint8_t *at, *end;
 };
 
-/* Weights times many tokens: mr weight rows are unpacked into a panel, once per k_block values, and all tokens stream
- * past it, nr at a time. What must agree (sizes, layout of both sides, the kernel) is here together. */
+/* Asks for the next bytes of it, into the second-level cache. In small steps, so that asking does not wait. */
+static inline void geul_cpu_ask(struct geul_cpu_ahead *ahead, size_t bytes)
+{
+    const uint8_t *end = (size_t)(ahead->end - ahead->at) > bytes ? ahead->at + bytes : ahead->end;
+    for (; ahead->at < end; ahead->at += 64)
+        __builtin_prefetch(ahead->at, 0, 3);
+}
+
+/* Weights times tokens. mr weight rows are unpacked into a panel, once per k_block values, and the tokens stream past
+ * it, nr at a time. What must agree (sizes, layout of both sides, the kernel) is here together.
+ *
+ * A result is summed up in the order of k, and how depends neither on the other rows nor on the other tokens nor on
+ * where blocks of k begin: one token alone has the same bits as in a prompt of thousands. */
 struct geul_cpu_panel {
     int mr, nr;
-    int min_tokens; /* from here on the panel is faster than dot kernels */
-    size_t k_block; /* a multiple of k_step; mr rows of it fit the first-level cache */
-    size_t k_step;  /* the panel takes w_step, and the nr tokens x_step, bytes per k_step values, the last step whole */
+    size_t k_block; /* a multiple of 256, or for plain types of k_step; mr rows of it fit the first-level cache */
+    size_t k_step;  /* the panel takes w_step, and nr tokens x_step, bytes per k_step values, the last step whole */
     size_t w_step, x_step;
-    /* rows <= mr rows of k values; what is missing becomes zero. */
-    void (*pack_w)(void *panel, const void *w, size_t stride, int rows, size_t k);
+    /* rows <= mr rows of k values; what is missing becomes zero. As much of ahead as is read is asked for. */
+    void (*pack_w)(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead);
     /* The same from memory where k is the outer dimension: row k at w + k * stride holds the values of all weight rows.
      * NULL for block types. */
     void (*pack_w_outer)(void *panel, const void *w, size_t stride, int rows, size_t k);
     void (*pack_x)(void *packed, const float *x, size_t stride, int tokens, size_t k);
-    /* out[t * out_stride + r] (out_stride in floats) for all mr rows and nr tokens: += the products; or, with start,
-     * = start[r] + the products. */
-    void (*tile)(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start);
+    /* out[t * out_stride + r] (out_stride in floats) for all mr rows and tokens <= nr tokens: += the products; or, with
+     * start, = start[r] + the products. */
+    void (*tile)(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start,
+                 int tokens);
 };
 
 /* Over cached rows of depth values, stride bytes apart: out[r] = sum over i of k[r][i] * q[i] */
@@ -52,7 +57,6 @@ struct geul_cpu_kernels {
 #include "backends/cpu/kernels.def"
 #undef KERNEL
 #undef TYPED
-    const struct geul_cpu_dot *dot[GEUL_TYPE_COUNT];
     const struct geul_cpu_panel *panel[GEUL_TYPE_COUNT];
     const struct geul_cpu_panel *cache[GEUL_TYPE_COUNT];
     geul_cpu_score *score[GEUL_TYPE_COUNT];
@@ -79,13 +83,6 @@ enum geul_cpu_slot {
 static inline size_t geul_cpu_packed_bytes(size_t k, size_t k_step, size_t step_bytes)
 {
     return (k + k_step - 1) / k_step * step_bytes;
-}
-
-/* How far ahead of a row that is read four at a time to prefetch, in bytes: short rows end before the hardware has seen
- * their pattern, so the next four are asked for. */
-static inline size_t geul_cpu_ahead(size_t stride)
-{
-    return stride < 4096 ? 4 * stride : 1024;
 }
 
 #endif

@@ -23,84 +23,6 @@ INLINE __m256i load_bytes(const void *p)
     return _mm256_loadu_si256(p);
 }
 
-/* ------------------------------------------------------------------------------------------------- few tokens -- */
-
-struct block {
-    int8_t q[BLOCK];
-    float scale;
-    int32_t start; /* -8 * sum, for the unsigned nibbles of Q4_0 */
-};
-
-static void pack_blocks_x(void *packed, const float *x, size_t k)
-{
-    struct block *b = packed;
-    for (size_t i = 0; i < k / BLOCK; i++) {
-        __m256i q;
-        b[i].scale = quantize32(x + i * BLOCK, &q);
-        b[i].start = -Q4_0_OFFSET * sum32(q);
-        _mm256_storeu_si256((void *)b[i].q, q);
-    }
-}
-
-/* 8 partial sums of one block's product. */
-typedef __m256i multiplier(const uint8_t *w, const struct block *x);
-
-INLINE __m256i product_q8_0(const uint8_t *w, const struct block *x)
-{
-    __m256i v = load_bytes(w + 2), y = load_bytes(x->q);
-    /* |w| times x with w's sign: 128 * 127 * 2 still fits int16. */
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(v, v), _mm256_sign_epi8(y, v));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
-
-INLINE __m256i product_q4_0(const uint8_t *w, const struct block *x)
-{
-    __m128i bytes = _mm_loadu_si128((const void *)(w + 2));
-    __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_and_si256(v, _mm256_set1_epi8(15)), load_bytes(x->q));
-    __m256i start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(x->start));
-    return _mm256_add_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), start);
-}
-
-INLINE void block_rows(float *out, const uint8_t *w, size_t stride, const struct block *x, size_t k, const int R,
-                       size_t bytes, multiplier *multiply)
-{
-    const size_t ahead = geul_cpu_ahead(stride);
-    __m256 sum[4];
-    UNROLL for (int r = 0; r < R; r++) sum[r] = _mm256_setzero_ps();
-    for (size_t i = 0; i < k / BLOCK; i++)
-        UNROLL for (int r = 0; r < R; r++)
-        {
-            const uint8_t *p = w + (size_t)r * stride + i * bytes;
-            uint16_t d;
-            memcpy(&d, p, 2);
-            __builtin_prefetch(p + ahead);
-            __m256 factor = _mm256_set1_ps(_cvtsh_ss(d) * x[i].scale);
-            sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(multiply(p, &x[i])), factor, sum[r]);
-        }
-    UNROLL for (int r = 0; r < R; r++) out[r] = vf_sum(sum[r]);
-}
-
-INLINE void dot_blocks(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, size_t bytes,
-                       multiplier *multiply)
-{
-    int r = 0;
-    for (; r + 4 <= rows; r += 4)
-        block_rows(out + r, at(w, (size_t)r, stride), stride, x, k, 4, bytes, multiply);
-    for (; r < rows; r++)
-        block_rows(out + r, at(w, (size_t)r, stride), stride, x, k, 1, bytes, multiply);
-}
-
-static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, product_q8_0);
-}
-
-static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, product_q4_0);
-}
-
 /* ------------------------------------------------------------------------------------- many tokens, both types -- */
 
 /* The scales of MR rows into out, 0 for missing ones. */
@@ -115,15 +37,15 @@ INLINE void pack_scales(float *out, const uint8_t *w, size_t stride, int rows)
 }
 
 /* sum[t][r] (NR, MR) from start or out, and back. */
-INLINE void load_sums(float (*sum)[MR], const float *out, size_t out_stride, const float *start)
+INLINE void load_sums(float (*sum)[MR], const float *out, size_t out_stride, const float *start, size_t tokens)
 {
     for (size_t t = 0; t < NR; t++)
-        memcpy(sum[t], start ? start : out + t * out_stride, sizeof sum[t]);
+        memcpy(sum[t], start ? start : out + (t < tokens ? t : 0) * out_stride, sizeof sum[t]);
 }
 
-INLINE void store_sums(float *out, size_t out_stride, float (*sum)[MR])
+INLINE void store_sums(float *out, size_t out_stride, float (*sum)[MR], size_t tokens)
 {
-    for (size_t t = 0; t < NR; t++)
+    for (size_t t = 0; t < tokens; t++)
         memcpy(out + t * out_stride, sum[t], sizeof sum[t]);
 }
 
@@ -153,8 +75,9 @@ struct wide_tokens {
     float scale[NR];
 };
 
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
+    (void)ahead;
     struct wide_weights *out = panel;
     for (size_t i = 0; i < k / BLOCK; i++, out++) {
         const uint8_t *block = (const uint8_t *)w + i * Q8_0_BYTES;
@@ -188,12 +111,12 @@ static void pack_x_q8_0(void *packed, const float *x, size_t stride, int tokens,
 }
 
 static void tile_q8_0(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                      const float *start)
+                      const float *start, int tokens)
 {
     const struct wide_weights *w = panel;
     const struct wide_tokens *x = packed;
     _Alignas(32) float sum[NR][MR];
-    load_sums(sum, out, out_stride, start);
+    load_sums(sum, out, out_stride, start, (size_t)tokens);
     for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
         __m256i product[NR][2];
         UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
@@ -208,7 +131,7 @@ static void tile_q8_0(float *out, size_t out_stride, const void *panel, const vo
         }
         add_product(sum, product, w->scale, x->scale);
     }
-    store_sums(out, out_stride, sum);
+    store_sums(out, out_stride, sum, (size_t)tokens);
 }
 
 /* ------------------------------------------------------------------------------------------- many tokens, Q4_0 -- */
@@ -223,8 +146,9 @@ struct byte_tokens {
     int32_t start[NR]; /* -8 * sum */
 };
 
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
+    (void)ahead;
     const __m256i mask = _mm256_set1_epi8(15);
     struct nibble_weights *out = panel;
     for (size_t i = 0; i < k / BLOCK; i++, out++) {
@@ -260,12 +184,12 @@ static void pack_x_q4_0(void *packed, const float *x, size_t stride, int tokens,
 }
 
 static void tile_q4_0(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                      const float *start)
+                      const float *start, int tokens)
 {
     const struct nibble_weights *w = panel;
     const struct byte_tokens *x = packed;
     _Alignas(32) float sum[NR][MR];
-    load_sums(sum, out, out_stride, start);
+    load_sums(sum, out, out_stride, start, (size_t)tokens);
     for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
         __m256i product[NR][2];
         UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
@@ -283,7 +207,7 @@ static void tile_q4_0(float *out, size_t out_stride, const void *panel, const vo
             _mm256_add_epi32(_mm256_madd_epi16(product[t][v], _mm256_set1_epi16(1)), _mm256_set1_epi32(x->start[t]));
         add_product(sum, product, w->scale, x->scale);
     }
-    store_sums(out, out_stride, sum);
+    store_sums(out, out_stride, sum, (size_t)tokens);
 }
 
 /* vpmaddubsw and the addition it needs, as in tile_q4_0. */
@@ -304,11 +228,8 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 32;
 }
 
-static const struct geul_cpu_dot q8_0_dot = {BLOCK, sizeof(struct block), pack_blocks_x, dot_q8_0};
-static const struct geul_cpu_dot q4_0_dot = {BLOCK, sizeof(struct block), pack_blocks_x, dot_q4_0};
 static const struct geul_cpu_panel q8_0_panel = {.mr = MR,
                                                  .nr = NR,
-                                                 .min_tokens = 4,
                                                  .k_block = 512,
                                                  .k_step = BLOCK,
                                                  .w_step = sizeof(struct wide_weights),
@@ -318,7 +239,6 @@ static const struct geul_cpu_panel q8_0_panel = {.mr = MR,
                                                  .tile = tile_q8_0};
 static const struct geul_cpu_panel q4_0_panel = {.mr = MR,
                                                  .nr = NR,
-                                                 .min_tokens = 4,
                                                  .k_block = 1024,
                                                  .k_step = BLOCK,
                                                  .w_step = sizeof(struct nibble_weights),
@@ -330,7 +250,6 @@ static const struct geul_cpu_panel q4_0_panel = {.mr = MR,
 const struct geul_cpu_kernels geul_cpu_kernels_avx2 = {
     FLOAT_KERNELS,
     .search = search,
-    .dot = {FLOAT_DOTS, [GEUL_TYPE_Q8_0] = &q8_0_dot, [GEUL_TYPE_Q4_0] = &q4_0_dot},
     .panel = {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
     .peak_int8 = peak_int8,
 };

@@ -12,5 +12,4 @@
 #include "backends/cpu/kernels_float.h"
 #include "backends/cpu/search_lanes.h"
 
-const struct geul_cpu_kernels geul_cpu_kernels_avx512 = {FLOAT_KERNELS, .search = search, .dot = {FLOAT_DOTS},
-                                                         .panel = {FLOAT_PANELS}};
+const struct geul_cpu_kernels geul_cpu_kernels_avx512 = {FLOAT_KERNELS, .search = search, .panel = {FLOAT_PANELS}};

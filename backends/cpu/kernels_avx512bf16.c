@@ -28,7 +28,7 @@ static uint32_t pair_at(const uint8_t *row, size_t i, size_t k)
     return v;
 }
 
-static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
     struct weights *out = panel;
     size_t pairs = (k + 1) / 2;
@@ -36,8 +36,11 @@ static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k
         const uint8_t *p = (const uint8_t *)w + (size_t)v * 16 * stride;
         size_t i = 0;
         if (rows >= 16 * (v + 1))
-            for (; 2 * (i + 4) <= k; i += 4)
+            for (; 2 * (i + 4) <= k; i += 4) {
+                if (ahead)
+                    geul_cpu_ask(ahead, 16 * 16);
                 vf_transpose4(p + 4 * i, stride, &out[i].pair[16 * v], sizeof *out);
+            }
         for (; i < pairs; i++)
             for (int r = 0; r < 16; r++)
                 out[i].pair[16 * v + r] = 16 * v + r < rows ? pair_at(p + (size_t)r * stride, i, k) : 0;
@@ -69,24 +72,41 @@ static inline __m512bh as_bf16(__m512i v)
     return h;
 }
 
-static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+/* T of the tile's tokens, from number first on. */
+INLINE void tile_part(float *out, size_t out_stride, const struct weights *w, const struct tokens *x, size_t k,
+                      const float *start, size_t first, const size_t T)
 {
-    const struct weights *w = panel;
-    const struct tokens *x = packed;
+    out += first * out_stride;
     __m512 sum[NR][ROWS];
-    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++) sum[t][v] =
+    UNROLL for (size_t t = 0; t < T; t++) UNROLL for (size_t v = 0; v < ROWS; v++) sum[t][v] =
         _mm512_loadu_ps((start ? start : out + t * out_stride) + 16 * v);
     for (size_t i = 0; i < (k + 1) / 2; i++, w++, x++) {
         __m512bh w0 = as_bf16(_mm512_loadu_si512(w->pair)), w1 = as_bf16(_mm512_loadu_si512(w->pair + 16));
-        UNROLL for (size_t t = 0; t < NR; t++)
+        UNROLL for (size_t t = 0; t < T; t++)
         {
-            __m512bh two = as_bf16(_mm512_set1_epi32((int)x->pair[t]));
+            __m512bh two = as_bf16(_mm512_set1_epi32((int)x->pair[first + t]));
             sum[t][0] = _mm512_dpbf16_ps(sum[t][0], w0, two);
             sum[t][1] = _mm512_dpbf16_ps(sum[t][1], w1, two);
         }
     }
-    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < ROWS; v++)
+    UNROLL for (size_t t = 0; t < T; t++) UNROLL for (size_t v = 0; v < ROWS; v++)
         _mm512_storeu_ps(out + t * out_stride + 16 * v, sum[t][v]);
+}
+
+static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start,
+                 int tokens)
+{
+    size_t t = 0, n = (size_t)tokens;
+    if (n == NR) {
+        tile_part(out, out_stride, panel, packed, k, start, 0, NR);
+        return;
+    }
+    for (; t + 4 <= n; t += 4)
+        tile_part(out, out_stride, panel, packed, k, start, t, 4);
+    for (; t + 2 <= n; t += 2)
+        tile_part(out, out_stride, panel, packed, k, start, t, 2);
+    if (t < n)
+        tile_part(out, out_stride, panel, packed, k, start, t, 1);
 }
 
 static uint64_t peak_bf16(uint64_t rounds)
@@ -107,7 +127,6 @@ static uint64_t peak_bf16(uint64_t rounds)
 
 static const struct geul_cpu_panel bf16_panel = {.mr = MR,
                                                  .nr = NR,
-                                                 .min_tokens = 5,
                                                  .k_block = 512,
                                                  .k_step = 2,
                                                  .w_step = sizeof(struct weights),

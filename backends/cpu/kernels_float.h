@@ -156,43 +156,6 @@ static const void *at(const void *p, size_t i, size_t bytes)
     return (const uint8_t *)p + i * bytes;
 }
 
-/* R rows at once, each with two running sums whose order does not depend on R. */
-INLINE void dot_rows(float *out, const void *w, size_t stride, const float *x, size_t k, const int R, size_t bytes,
-                     loader *load, loader_n *load_n)
-{
-    const size_t ahead = geul_cpu_ahead(stride);
-    vf even[4], odd[4];
-    size_t i = 0;
-    UNROLL for (int r = 0; r < R; r++) even[r] = odd[r] = vf_zero();
-    for (; i + 2 * VF_WIDTH <= k; i += 2 * VF_WIDTH) {
-        vf x0 = vf_load(x + i), x1 = vf_load(x + i + VF_WIDTH);
-        UNROLL for (int r = 0; r < R; r++)
-        {
-            const uint8_t *p = (const uint8_t *)w + (size_t)r * stride + i * bytes;
-            __builtin_prefetch(p + ahead);
-            even[r] = vf_fma(load(p), x0, even[r]);
-            odd[r] = vf_fma(load(p + VF_WIDTH * bytes), x1, odd[r]);
-        }
-    }
-    for (; i < k; i += VF_WIDTH) {
-        size_t n = k - i < VF_WIDTH ? k - i : VF_WIDTH;
-        vf x0 = vf_load_n(x + i, n);
-        UNROLL for (int r = 0; r < R; r++) even[r] =
-            vf_fma(load_n((const uint8_t *)w + (size_t)r * stride + i * bytes, n), x0, even[r]);
-    }
-    UNROLL for (int r = 0; r < R; r++) out[r] = vf_sum(vf_add(even[r], odd[r]));
-}
-
-INLINE void dot_plain(float *out, const void *w, size_t stride, const float *x, size_t k, int rows, size_t bytes,
-                      loader *load, loader_n *load_n)
-{
-    int r = 0;
-    for (; r + 4 <= rows; r += 4)
-        dot_rows(out + r, at(w, (size_t)r, stride), stride, x, k, 4, bytes, load, load_n);
-    for (; r < rows; r++)
-        dot_rows(out + r, at(w, (size_t)r, stride), stride, x, k, 1, bytes, load, load_n);
-}
-
 INLINE vf load_any_f32(const void *p)
 {
     return vf_load(p);
@@ -203,28 +166,13 @@ INLINE vf load_any_f32_n(const void *p, size_t n)
     return vf_load_n(p, n);
 }
 
-static void dot_f32(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_plain(out, w, stride, x, k, rows, sizeof(float), load_any_f32, load_any_f32_n);
-}
-
-static void dot_f16(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_plain(out, w, stride, x, k, rows, 2, vf_load_f16, vf_load_f16_n);
-}
-
-static void dot_bf16(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_plain(out, w, stride, x, k, rows, 2, vf_load_bf16, vf_load_bf16_n);
-}
-
 #include "backends/cpu/attention_float.h"
 
 /* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
  * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
  * vectors. */
 INLINE void pack_plain(float *panel, const void *w, size_t stride, int rows, size_t k, size_t bytes, loader *load,
-                       loader_n *load_n)
+                       loader_n *load_n, struct geul_cpu_ahead *ahead)
 {
     enum { PIECE = 64 };
     _Alignas(64) float buffer[VF_WIDTH][PIECE];
@@ -235,6 +183,8 @@ INLINE void pack_plain(float *panel, const void *w, size_t stride, int rows, siz
             for (int r = 0; r < VF_WIDTH; r++) {
                 int row = v * VF_WIDTH + r;
                 const uint8_t *p = row < rows ? (const uint8_t *)w + (size_t)row * stride + from * bytes : NULL;
+                if (ahead)
+                    geul_cpu_ask(ahead, n * bytes);
                 for (size_t i = 0; i < n; i += VF_WIDTH) {
                     size_t left = n - i;
                     vf x = !p ? vf_zero() : left >= VF_WIDTH ? load(p + i * bytes) : load_n(p + i * bytes, left);
@@ -261,19 +211,19 @@ INLINE void pack_plain_outer(float *panel, const void *w, size_t stride, int row
         }
 }
 
-static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_plain(panel, w, stride, rows, k, sizeof(float), load_any_f32, load_any_f32_n);
+    pack_plain(panel, w, stride, rows, k, sizeof(float), load_any_f32, load_any_f32_n, ahead);
 }
 
-static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_plain(panel, w, stride, rows, k, 2, vf_load_f16, vf_load_f16_n);
+    pack_plain(panel, w, stride, rows, k, 2, vf_load_f16, vf_load_f16_n, ahead);
 }
 
-static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_plain(panel, w, stride, rows, k, 2, vf_load_bf16, vf_load_bf16_n);
+    pack_plain(panel, w, stride, rows, k, 2, vf_load_bf16, vf_load_bf16_n, ahead);
 }
 
 static void pack_outer_f32(void *panel, const void *w, size_t stride, int rows, size_t k)
@@ -302,23 +252,41 @@ static void pack_x(void *packed, const float *x, size_t stride, int tokens, size
     }
 }
 
-static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+/* T of the tile's tokens, the first of them at x. */
+INLINE void tile_part(float *out, size_t out_stride, const float *w, const float *x, size_t k, const float *start,
+                      const size_t T)
 {
-    const float *w = panel, *x = packed;
     vf sum[VF_TOKENS][VF_ROWS];
-    UNROLL for (size_t t = 0; t < VF_TOKENS; t++) UNROLL for (size_t v = 0; v < VF_ROWS; v++) sum[t][v] =
+    UNROLL for (size_t t = 0; t < T; t++) UNROLL for (size_t v = 0; v < VF_ROWS; v++) sum[t][v] =
         vf_load((start ? start : out + t * out_stride) + v * VF_WIDTH);
     for (size_t i = 0; i < k; i++, w += VF_MR, x += VF_TOKENS) {
         vf column[VF_ROWS];
         UNROLL for (size_t v = 0; v < VF_ROWS; v++) column[v] = vf_load(w + v * VF_WIDTH);
-        UNROLL for (size_t t = 0; t < VF_TOKENS; t++)
+        UNROLL for (size_t t = 0; t < T; t++)
         {
             vf value = vf_set1(x[t]);
             UNROLL for (size_t v = 0; v < VF_ROWS; v++) sum[t][v] = vf_fma(column[v], value, sum[t][v]);
         }
     }
-    UNROLL for (size_t t = 0; t < VF_TOKENS; t++) UNROLL for (size_t v = 0; v < VF_ROWS; v++)
+    UNROLL for (size_t t = 0; t < T; t++) UNROLL for (size_t v = 0; v < VF_ROWS; v++)
         vf_store(out + t * out_stride + v * VF_WIDTH, sum[t][v]);
+}
+
+static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start,
+                 int tokens)
+{
+    const float *x = packed;
+    size_t t = 0, n = (size_t)tokens;
+    if (n == VF_TOKENS) {
+        tile_part(out, out_stride, panel, x, k, start, VF_TOKENS);
+        return;
+    }
+    for (; t + 4 <= n; t += 4)
+        tile_part(out + t * out_stride, out_stride, panel, x + t, k, start, 4);
+    for (; t + 2 <= n; t += 2)
+        tile_part(out + t * out_stride, out_stride, panel, x + t, k, start, 2);
+    if (t < n)
+        tile_part(out + t * out_stride, out_stride, panel, x + t, k, start, 1);
 }
 
 static uint64_t peak_f32(uint64_t rounds)
@@ -334,13 +302,9 @@ static uint64_t peak_f32(uint64_t rounds)
     return rounds * N * VF_WIDTH;
 }
 
-static const struct geul_cpu_dot f32_dot = {1, sizeof(float), NULL, dot_f32},
-                                 f16_dot = {1, sizeof(float), NULL, dot_f16};
-static const struct geul_cpu_dot bf16_dot = {1, sizeof(float), NULL, dot_bf16};
-
 #define FLOAT_PANEL(type)                                                                                              \
     {                                                                                                                  \
-        .mr = VF_MR, .nr = VF_TOKENS, .min_tokens = 5, .k_block = 256, .k_step = 1, .w_step = VF_MR * sizeof(float),   \
+        .mr = VF_MR, .nr = VF_TOKENS, .k_block = 256, .k_step = 1, .w_step = VF_MR * sizeof(float),                    \
         .x_step = VF_TOKENS * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type,                 \
         .pack_x = pack_x, .tile = tile                                                                                 \
     }
@@ -367,5 +331,4 @@ static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
               [GEUL_TYPE_BF16] = widen_bf16,                                                                           \
               [GEUL_TYPE_Q8_0] = widen_q8_0},                                                                          \
     .narrow = {[GEUL_TYPE_F16] = narrow_f16, [GEUL_TYPE_Q8_0] = narrow_q8_0}
-#define FLOAT_DOTS   [GEUL_TYPE_F32] = &f32_dot, [GEUL_TYPE_F16] = &f16_dot, [GEUL_TYPE_BF16] = &bf16_dot
 #define FLOAT_PANELS [GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel

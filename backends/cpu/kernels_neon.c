@@ -204,25 +204,6 @@ INLINE int32x4_t multiply(int8x16x2_t w, int8x16x2_t x)
     return vpadalq_s16(vpaddlq_s16(a), b);
 }
 
-/* ------------------------------------------------------------------------------------------------- few tokens -- */
-
-static void quantize_row(void *packed, const float *x, size_t k)
-{
-    struct block *b = packed;
-    for (size_t i = 0; i < k; i += BLOCK)
-        quantize(b++, x + i);
-}
-
-static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0, multiply);
-}
-
-static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0, multiply);
-}
-
 /* ------------------------------------------------------------------------------------------------ many tokens -- */
 
 /* One block of MR weight rows, and of NR tokens. */
@@ -242,14 +223,14 @@ INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
     out->scale[r] = scale;
 }
 
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place, ahead);
 }
 
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place, ahead);
 }
 
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
@@ -261,8 +242,8 @@ static void pack_tokens(void *packed, const float *x, size_t stride, int tokens,
             quantize(&out[i].token[t], (const float *)at(x, (size_t)t, stride) + i * BLOCK);
 }
 
-static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                        const float *start)
+static void tile_whole(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                       const float *start)
 {
     const struct weights *w = panel;
     const struct tokens *x = packed;
@@ -288,6 +269,13 @@ static void tile_blocks(float *out, size_t out_stride, const void *panel, const 
         vst1q_f32(out + t * out_stride + 4 * v, sum[t][v]);
 }
 
+static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                        const float *start, int tokens)
+{
+    float spare[MR * NR];
+    tile_some(out, out_stride, panel, packed, k, start, (size_t)tokens, spare, MR, NR, tile_whole);
+}
+
 /* smlal alone: what the folding into int32 costs is the kernels' own. */
 static uint64_t peak_int8(uint64_t rounds)
 {
@@ -305,19 +293,15 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 8;
 }
 
-static const struct geul_cpu_dot q8_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q8_0};
-static const struct geul_cpu_dot q4_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q4_0};
-
 #define BLOCK_PANEL(type)                                                                                              \
     {                                                                                                                  \
-        .mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),       \
+        .mr = MR, .nr = NR, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),                        \
         .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile_blocks             \
     }
 static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
 
 const struct geul_cpu_kernels geul_cpu_kernels_neon = {
     FLOAT_KERNELS,
-    .dot = {FLOAT_DOTS, [GEUL_TYPE_Q8_0] = &q8_0_dot, [GEUL_TYPE_Q4_0] = &q4_0_dot},
     .panel = {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
     .peak_int8 = peak_int8,
 };

@@ -9,29 +9,6 @@
 
 enum { MR = 8, NR = 4 };
 
-static void quantize_row(void *packed, const float *x, size_t k)
-{
-    geul_cpu_kernels_neon.dot[GEUL_TYPE_Q8_0]->pack_x(packed, x, k);
-}
-
-/* ------------------------------------------------------------------------------------------------- few tokens -- */
-
-/* 4 partial sums of a block's product. */
-INLINE int32x4_t multiply(int8x16x2_t w, int8x16x2_t x)
-{
-    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), w.val[0], x.val[0]), w.val[1], x.val[1]);
-}
-
-static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, Q8_0_BYTES, unpack_q8_0, multiply);
-}
-
-static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, Q4_0_BYTES, unpack_q4_0, multiply);
-}
-
 /* ------------------------------------------------------------------------------------------------ many tokens -- */
 
 /* One block of MR weight rows: q[s] holds bytes 4s..4s+3 of every row. */
@@ -56,25 +33,20 @@ INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
     out->scale[r] = scale;
 }
 
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place, ahead);
 }
 
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place, ahead);
 }
 
+/* Tokens lie as in kernels_neon.c. */
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
 {
-    struct tokens *out = packed;
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (int t = 0; t < tokens; t++) {
-        const float *row = (const float *)((const uint8_t *)x + (size_t)t * stride);
-        for (size_t i = 0; i < k / BLOCK; i++)
-            quantize_row(&out[i].token[t], row + i * BLOCK, BLOCK);
-    }
+    geul_cpu_kernels_neon.panel[GEUL_TYPE_Q8_0]->pack_x(packed, x, stride, tokens, k);
 }
 
 /* Bytes 16h..16h+15 of the block: four steps, each of which takes a lane of every token. Lanes must be literals. */
@@ -95,7 +67,8 @@ INLINE void add_half(int32x4_t (*product)[MR / 4], const struct weights *w, cons
 #undef STEP
 }
 
-static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+static void tile_whole(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                       const float *start)
 {
     const struct weights *w = panel;
     const struct tokens *x = packed;
@@ -119,6 +92,13 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
         vst1q_f32(out + t * out_stride + 4 * v, sum[t][v]);
 }
 
+static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                        const float *start, int tokens)
+{
+    float spare[MR * NR];
+    tile_some(out, out_stride, panel, packed, k, start, (size_t)tokens, spare, MR, NR, tile_whole);
+}
+
 static uint64_t peak_int8(uint64_t rounds)
 {
     enum { N = 16 };
@@ -135,18 +115,14 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 16;
 }
 
-static const struct geul_cpu_dot q8_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q8_0};
-static const struct geul_cpu_dot q4_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q4_0};
-
 #define BLOCK_PANEL(type)                                                                                              \
     {                                                                                                                  \
-        .mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),       \
-        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile                    \
+        .mr = MR, .nr = NR, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),                        \
+        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile_blocks             \
     }
 static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
 
 const struct geul_cpu_kernels geul_cpu_kernels_neon_dot = {
-    .dot = {[GEUL_TYPE_Q8_0] = &q8_0_dot, [GEUL_TYPE_Q4_0] = &q4_0_dot},
     .panel = {[GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
     .peak_int8 = peak_int8,
 };

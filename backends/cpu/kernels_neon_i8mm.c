@@ -1,8 +1,7 @@
 /* kernels_neon_i8mm.c: int8 products of 2 x 8 by 8 x 2 matrices by smmla, for panels of Q8_0 and Q4_0.
  *
  * Rows and tokens go in pairs; a vector of sums holds (token 0, row 0), (0, 1), (1, 0), (1, 1). Activations are made
- * int8 by kernels_neon.c, which every machine with smmla can run too. Dot kernels stay with sdot: with one token half
- * of each matrix would be idle. */
+ * int8 by kernels_neon.c, which every machine with smmla can run too. */
 #include "backends/cpu/blocks_neon.h"
 #include "backends/cpu/kernels.h"
 
@@ -33,14 +32,14 @@ INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
     out->scale[r / 2][r % 2] = out->scale[r / 2][r % 2 + 2] = scale;
 }
 
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place, ahead);
 }
 
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
+static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place);
+    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place, ahead);
 }
 
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
@@ -50,17 +49,18 @@ static void pack_tokens(void *packed, const float *x, size_t stride, int tokens,
     for (int t = 0; t < tokens; t++) {
         const float *row = (const float *)((const uint8_t *)x + (size_t)t * stride);
         for (size_t i = 0; i < k / BLOCK; i++) {
-            struct block b;
-            geul_cpu_kernels_neon.dot[GEUL_TYPE_Q8_0]->pack_x(&b, row + i * BLOCK, BLOCK);
+            struct block four[4];
+            geul_cpu_kernels_neon.panel[GEUL_TYPE_Q8_0]->pack_x(four, row + i * BLOCK, stride, 1, BLOCK);
             for (int s = 0; s < BLOCK / STEP; s++)
-                memcpy(out[i].q[s][t], b.q + STEP * s, STEP);
+                memcpy(out[i].q[s][t], four[0].q + STEP * s, STEP);
             float *scale = out[i].scale[t / 2] + t % 2 * 2;
-            scale[0] = scale[1] = b.scale;
+            scale[0] = scale[1] = four[0].scale;
         }
     }
 }
 
-static void tile(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start)
+static void tile_whole(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                       const float *start)
 {
     const struct weights *w = panel;
     const struct tokens *x = packed;
@@ -96,6 +96,13 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
     }
 }
 
+static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                        const float *start, int tokens)
+{
+    float spare[MR * NR];
+    tile_some(out, out_stride, panel, packed, k, start, (size_t)tokens, spare, MR, NR, tile_whole);
+}
+
 static uint64_t peak_int8(uint64_t rounds)
 {
     enum { N = 16 };
@@ -114,8 +121,8 @@ static uint64_t peak_int8(uint64_t rounds)
 
 #define BLOCK_PANEL(type)                                                                                              \
     {                                                                                                                  \
-        .mr = MR, .nr = NR, .min_tokens = 3, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),       \
-        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile                    \
+        .mr = MR, .nr = NR, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),                        \
+        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile_blocks             \
     }
 static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
 

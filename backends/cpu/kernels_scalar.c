@@ -1,11 +1,12 @@
 /* kernels_scalar.c: every slot in plain C. This is what a kernel means; the other units are only faster. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/search_lanes.h"
+#include "core/block.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 32, MR = 4, NR = 4 };
+enum { BLOCK = 32, HALF = 16, MR = 4, NR = 4 };
 
 static void add(float *out, const float *a, const float *b, size_t n)
 {
@@ -80,39 +81,82 @@ static inline float load_bf16(const void *p, size_t i)
 
 typedef float loader(const void *p, size_t i);
 
-static inline void dot_plain(float *out, const void *w, size_t stride, const float *x, size_t k, int rows, loader *load)
+/* Panels of plain types: MR floats per k, and NR floats per k. */
+static inline void pack_plain(float *panel, const void *w, size_t stride, int rows, size_t k, loader *load)
 {
-    for (int r = 0; r < rows; r++) {
-        const uint8_t *row = (const uint8_t *)w + (size_t)r * stride;
-        float sum = 0;
+    for (int r = 0; r < MR; r++)
         for (size_t i = 0; i < k; i++)
-            sum += load(row, i) * x[i];
-        out[r] = sum;
-    }
+            panel[i * MR + (size_t)r] = r < rows ? load((const uint8_t *)w + (size_t)r * stride, i) : 0;
 }
 
-static void dot_f32(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
+static inline void pack_plain_outer(float *panel, const void *w, size_t stride, int rows, size_t k, loader *load)
 {
-    dot_plain(out, w, stride, x, k, rows, load_f32);
+    for (size_t i = 0; i < k; i++)
+        for (int r = 0; r < MR; r++)
+            panel[i * MR + (size_t)r] = r < rows ? load((const uint8_t *)w + i * stride, (size_t)r) : 0;
 }
 
-static void dot_f16(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
+static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    dot_plain(out, w, stride, x, k, rows, load_f16);
+    (void)ahead;
+    pack_plain(panel, w, stride, rows, k, load_f32);
 }
 
-static void dot_bf16(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
+static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
 {
-    dot_plain(out, w, stride, x, k, rows, load_bf16);
+    (void)ahead;
+    pack_plain(panel, w, stride, rows, k, load_f16);
 }
 
-/* 32 activations as int8 and their scale. The same bits in every instruction set. */
-struct block {
-    float scale;
+static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+{
+    (void)ahead;
+    pack_plain(panel, w, stride, rows, k, load_bf16);
+}
+
+static void pack_outer_f32(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_plain_outer(panel, w, stride, rows, k, load_f32);
+}
+
+static void pack_outer_f16(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_plain_outer(panel, w, stride, rows, k, load_f16);
+}
+
+static void pack_outer_bf16(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    pack_plain_outer(panel, w, stride, rows, k, load_bf16);
+}
+
+static void tile_plain(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                       const float *start, int tokens)
+{
+    const float *w = panel, *x = packed;
+    for (size_t t = 0; t < (size_t)tokens; t++)
+        for (size_t r = 0; r < MR; r++) {
+            float sum = start ? start[r] : out[t * out_stride + r];
+            for (size_t i = 0; i < k; i++)
+                sum += w[i * MR + r] * x[i * NR + t];
+            out[t * out_stride + r] = sum;
+        }
+}
+
+/* Packed tokens of plain types are a panel of NR rows. */
+static void pack_x_plain(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    _Static_assert(MR == NR, "tokens are packed as weight rows are");
+    pack_f32(packed, x, stride, tokens, k, NULL);
+}
+
+/* 32 activations as int8, their scale, and the sums of both halves. The same bits in every instruction set. */
+struct activations {
     int8_t q[BLOCK];
+    float scale;
+    int32_t sum[2];
 };
 
-static void quantize(struct block *b, const float *x)
+static void quantize(struct activations *b, const float *x)
 {
     const uint32_t infinity = 0x7f800000;
     uint32_t largest = 0;
@@ -133,177 +177,88 @@ static void quantize(struct block *b, const float *x)
         return;
     float inverse = 127.0f / amax;
     b->scale = amax / 127.0f;
-    for (int i = 0; i < BLOCK; i++)
+    for (int i = 0; i < BLOCK; i++) {
         b->q[i] = (int8_t)lrintf(x[i] * inverse);
-}
-
-static void quantize_row(void *packed, const float *x, size_t k)
-{
-    struct block *b = packed;
-    for (size_t i = 0; i < k; i += BLOCK)
-        quantize(b++, x + i);
-}
-
-/* One weight block: its scale, and its values as int8. */
-typedef float unpacker(int8_t *q, const uint8_t *block);
-
-static inline float unpack_q8_0(int8_t *q, const uint8_t *block)
-{
-    memcpy(q, block + 2, BLOCK);
-    return load_f16(block, 0);
-}
-
-static inline float unpack_q4_0(int8_t *q, const uint8_t *block)
-{
-    for (int i = 0; i < BLOCK / 2; i++) {
-        q[i] = (int8_t)((block[2 + i] & 15) - 8);
-        q[i + BLOCK / 2] = (int8_t)((block[2 + i] >> 4) - 8);
+        b->sum[i / HALF] += b->q[i];
     }
-    return load_f16(block, 0);
-}
-
-static inline float block_product(const int8_t *w, const int8_t *x, float factor)
-{
-    int sum = 0;
-    for (int i = 0; i < BLOCK; i++)
-        sum += w[i] * x[i];
-    return (float)sum * factor;
-}
-
-static inline void dot_blocks(float *out, const void *w, size_t stride, const struct block *x, size_t k, int rows,
-                              unpacker *unpack, size_t bytes)
-{
-    for (int r = 0; r < rows; r++) {
-        const uint8_t *row = (const uint8_t *)w + (size_t)r * stride;
-        float sum = 0;
-        for (size_t i = 0; i < k / BLOCK; i++) {
-            int8_t q[BLOCK];
-            float d = unpack(q, row + i * bytes);
-            sum += block_product(q, x[i].q, d * x[i].scale);
-        }
-        out[r] = sum;
-    }
-}
-
-static void dot_q8_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, unpack_q8_0, 34);
-}
-
-static void dot_q4_0(float *out, const void *w, size_t stride, const void *x, size_t k, int rows)
-{
-    dot_blocks(out, w, stride, x, k, rows, unpack_q4_0, 18);
-}
-
-/* Panels of plain types: MR floats per k, and NR floats per k. */
-static inline void pack_plain(float *panel, const void *w, size_t stride, int rows, size_t k, loader *load)
-{
-    for (int r = 0; r < MR; r++)
-        for (size_t i = 0; i < k; i++)
-            panel[i * MR + (size_t)r] = r < rows ? load((const uint8_t *)w + (size_t)r * stride, i) : 0;
-}
-
-static inline void pack_plain_outer(float *panel, const void *w, size_t stride, int rows, size_t k, loader *load)
-{
-    for (size_t i = 0; i < k; i++)
-        for (int r = 0; r < MR; r++)
-            panel[i * MR + (size_t)r] = r < rows ? load((const uint8_t *)w + i * stride, (size_t)r) : 0;
-}
-
-static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_plain(panel, w, stride, rows, k, load_f32);
-}
-
-static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_plain(panel, w, stride, rows, k, load_f16);
-}
-
-static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_plain(panel, w, stride, rows, k, load_bf16);
-}
-
-static void pack_outer_f32(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_plain_outer(panel, w, stride, rows, k, load_f32);
-}
-
-static void pack_outer_f16(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_plain_outer(panel, w, stride, rows, k, load_f16);
-}
-
-static void pack_outer_bf16(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_plain_outer(panel, w, stride, rows, k, load_bf16);
-}
-
-static void tile_plain(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                       const float *start)
-{
-    const float *w = panel, *x = packed;
-    for (size_t t = 0; t < NR; t++)
-        for (size_t r = 0; r < MR; r++) {
-            float sum = start ? start[r] : out[t * out_stride + r];
-            for (size_t i = 0; i < k; i++)
-                sum += w[i * MR + r] * x[i * NR + t];
-            out[t * out_stride + r] = sum;
-        }
-}
-
-/* Packed tokens of plain types are a panel of NR rows. */
-static void pack_x_plain(void *packed, const float *x, size_t stride, int tokens, size_t k)
-{
-    _Static_assert(MR == NR, "tokens are packed as weight rows are");
-    pack_f32(packed, x, stride, tokens, k);
-}
-
-/* Panels of block types: per block, MR (NR) of struct block. */
-static inline void pack_blocks(struct block *panel, const void *w, size_t stride, int rows, size_t k, unpacker *unpack,
-                               size_t bytes)
-{
-    memset(panel, 0, k / BLOCK * MR * sizeof *panel);
-    for (size_t i = 0; i < k / BLOCK; i++)
-        for (int r = 0; r < rows; r++) {
-            struct block *b = &panel[i * MR + (size_t)r];
-            b->scale = unpack(b->q, (const uint8_t *)w + (size_t)r * stride + i * bytes);
-        }
-}
-
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_blocks(panel, w, stride, rows, k, unpack_q8_0, 34);
-}
-
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k)
-{
-    pack_blocks(panel, w, stride, rows, k, unpack_q4_0, 18);
 }
 
 static void pack_x_blocks(void *packed, const float *x, size_t stride, int tokens, size_t k)
 {
-    struct block *b = packed;
+    struct activations *b = packed;
     memset(b, 0, k / BLOCK * NR * sizeof *b);
     for (size_t i = 0; i < k / BLOCK; i++)
         for (int t = 0; t < tokens; t++)
             quantize(&b[i * NR + (size_t)t], (const float *)((const uint8_t *)x + (size_t)t * stride) + i * BLOCK);
 }
 
-static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                        const float *start)
+/* 32 weights of any block type: whole numbers, and a scale and a minimum for each half. */
+struct weights {
+    int8_t q[BLOCK];
+    float scale[2], min[2];
+};
+
+/* One block or super-block of a row into n / 32 weights, MR apart. */
+static void unpack(struct weights *out, enum geul_type type, const uint8_t *bytes)
 {
-    const struct block *w = panel, *x = packed;
-    for (size_t t = 0; t < NR; t++)
+    const struct geul_block_format *f = geul_block_format(type);
+    struct geul_block b;
+    geul_block_unpack(type, bytes, &b);
+    for (int i = 0; i < f->block; i++) {
+        struct weights *w = &out[i / BLOCK * MR];
+        int half = i % BLOCK / HALF, group = i / f->group;
+        w->q[i % BLOCK] = (int8_t)(f->codebook ? f->codebook[b.q[i]] : b.q[i]);
+        w->scale[half] = b.d * (float)b.scale[group];
+        w->min[half] = b.m * (float)b.min[group];
+    }
+}
+
+static inline void pack_blocks(struct weights *panel, enum geul_type type, const void *w, size_t stride, int rows,
+                               size_t k)
+{
+    size_t block = (size_t)geul_type_block(type);
+    memset(panel, 0, k / BLOCK * MR * sizeof *panel);
+    for (size_t i = 0; i < k / block; i++)
+        for (int r = 0; r < rows; r++)
+            unpack(&panel[i * block / BLOCK * MR + (size_t)r], type,
+                   (const uint8_t *)w + (size_t)r * stride + i * geul_type_bytes(type));
+}
+
+/* What a block of weights and activations adds to a sum: its halves together where they share scale and minimum. */
+static float add_block(float sum, const struct weights *w, const struct activations *x, int n_groups)
+{
+    for (int g = 0; g < n_groups; g++) {
+        int product = 0, total = n_groups == 1 ? x->sum[0] + x->sum[1] : x->sum[g];
+        for (int i = g * BLOCK / n_groups; i < (g + 1) * BLOCK / n_groups; i++)
+            product += w->q[i] * x->q[i];
+        sum += (float)product * (w->scale[g] * x->scale);
+        sum -= w->min[g] * (x->scale * (float)total);
+    }
+    return sum;
+}
+
+static inline void tile_blocks(float *out, size_t out_stride, const struct weights *w, const struct activations *x,
+                               size_t k, const float *start, int tokens, int n_groups)
+{
+    for (size_t t = 0; t < (size_t)tokens; t++)
         for (size_t r = 0; r < MR; r++) {
             float sum = start ? start[r] : out[t * out_stride + r];
-            for (size_t i = 0; i < k / BLOCK; i++) {
-                const struct block *a = &w[i * MR + r], *b = &x[i * NR + t];
-                sum += block_product(a->q, b->q, a->scale * b->scale);
-            }
+            for (size_t i = 0; i < k / BLOCK; i++)
+                sum = add_block(sum, &w[i * MR + r], &x[i * NR + t], n_groups);
             out[t * out_stride + r] = sum;
         }
+}
+
+static void tile_groups_1(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                          const float *start, int tokens)
+{
+    tile_blocks(out, out_stride, panel, packed, k, start, tokens, 1);
+}
+
+static void tile_groups_2(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
+                          const float *start, int tokens)
+{
+    tile_blocks(out, out_stride, panel, packed, k, start, tokens, 2);
 }
 
 #include "backends/cpu/attention_scalar.h"
@@ -354,25 +309,42 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-static const struct geul_cpu_dot plain_dot[] = {
-    {1, sizeof(float), NULL, dot_f32}, {1, sizeof(float), NULL, dot_f16}, {1, sizeof(float), NULL, dot_bf16}};
-static const struct geul_cpu_dot q8_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q8_0};
-static const struct geul_cpu_dot q4_0_dot = {BLOCK, sizeof(struct block), quantize_row, dot_q4_0};
-
 #define PLAIN_PANEL(type)                                                                                              \
     {                                                                                                                  \
-        .mr = MR, .nr = NR, .min_tokens = 8, .k_block = 512, .k_step = 1, .w_step = MR * sizeof(float),                \
-        .x_step = NR * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type,                        \
-        .pack_x = pack_x_plain, .tile = tile_plain                                                                     \
+        .mr = MR, .nr = NR, .k_block = 512, .k_step = 1, .w_step = MR * sizeof(float), .x_step = NR * sizeof(float),   \
+        .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain, .tile = tile_plain           \
     }
-#define BLOCK_PANEL(type)                                                                                              \
+/* groups: how many scales and minima 32 values have. */
+#define BLOCK_PANEL(type, groups)                                                                                      \
+    static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
+                            struct geul_cpu_ahead *ahead)                                                              \
     {                                                                                                                  \
-        .mr = MR, .nr = NR, .min_tokens = 8, .k_block = 1024, .k_step = BLOCK, .w_step = MR * sizeof(struct block),    \
-        .x_step = NR * sizeof(struct block), .pack_w = pack_##type, .pack_x = pack_x_blocks, .tile = tile_blocks       \
-    }
+        (void)ahead;                                                                                                   \
+        pack_blocks(panel, GEUL_TYPE_##type, w, stride, rows, k);                                                      \
+    }                                                                                                                  \
+    static const struct geul_cpu_panel panel_##type = {.mr = MR,                                                       \
+                                                       .nr = NR,                                                       \
+                                                       .k_block = 1024,                                                \
+                                                       .k_step = BLOCK,                                                \
+                                                       .w_step = MR * sizeof(struct weights),                          \
+                                                       .x_step = NR * sizeof(struct activations),                      \
+                                                       .pack_w = pack_##type,                                          \
+                                                       .pack_x = pack_x_blocks,                                        \
+                                                       .tile = tile_groups_##groups};
+BLOCK_PANEL(Q8_0, 1)
+BLOCK_PANEL(Q4_0, 1)
+BLOCK_PANEL(Q4_1, 1)
+BLOCK_PANEL(Q5_0, 1)
+BLOCK_PANEL(Q5_1, 1)
+BLOCK_PANEL(Q2_K, 2)
+BLOCK_PANEL(Q3_K, 2)
+BLOCK_PANEL(Q4_K, 1)
+BLOCK_PANEL(Q5_K, 1)
+BLOCK_PANEL(Q6_K, 2)
+BLOCK_PANEL(IQ4_NL, 1)
+BLOCK_PANEL(IQ4_XS, 1)
 static const struct geul_cpu_panel f32_panel = PLAIN_PANEL(f32), f16_panel = PLAIN_PANEL(f16);
 static const struct geul_cpu_panel bf16_panel = PLAIN_PANEL(bf16);
-static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
 
 const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .add = add,
@@ -384,16 +356,21 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .search = search,
     .blend = blend,
     .softmax = softmax,
-    .dot = {[GEUL_TYPE_F32] = &plain_dot[0],
-            [GEUL_TYPE_F16] = &plain_dot[1],
-            [GEUL_TYPE_BF16] = &plain_dot[2],
-            [GEUL_TYPE_Q8_0] = &q8_0_dot,
-            [GEUL_TYPE_Q4_0] = &q4_0_dot},
     .panel = {[GEUL_TYPE_F32] = &f32_panel,
               [GEUL_TYPE_F16] = &f16_panel,
               [GEUL_TYPE_BF16] = &bf16_panel,
-              [GEUL_TYPE_Q8_0] = &q8_0_panel,
-              [GEUL_TYPE_Q4_0] = &q4_0_panel},
+              [GEUL_TYPE_Q8_0] = &panel_Q8_0,
+              [GEUL_TYPE_Q4_0] = &panel_Q4_0,
+              [GEUL_TYPE_Q4_1] = &panel_Q4_1,
+              [GEUL_TYPE_Q5_0] = &panel_Q5_0,
+              [GEUL_TYPE_Q5_1] = &panel_Q5_1,
+              [GEUL_TYPE_Q2_K] = &panel_Q2_K,
+              [GEUL_TYPE_Q3_K] = &panel_Q3_K,
+              [GEUL_TYPE_Q4_K] = &panel_Q4_K,
+              [GEUL_TYPE_Q5_K] = &panel_Q5_K,
+              [GEUL_TYPE_Q6_K] = &panel_Q6_K,
+              [GEUL_TYPE_IQ4_NL] = &panel_IQ4_NL,
+              [GEUL_TYPE_IQ4_XS] = &panel_IQ4_XS},
     .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},
     .score = {[GEUL_TYPE_F32] = score_f32,
               [GEUL_TYPE_F16] = score_f16,

@@ -1,25 +1,24 @@
 /* op_matmul.c: MATMUL: activations a (M, K) times weights b (K, N) plus bias (N).
  *
- * M: tokens, N: weight rows, K: values of a row. Few tokens go through dot kernels that read the weights where they
- * lie. Many go through panels: a thread takes mr weight rows, unpacks k_block values of each, and all tokens, packed
- * before, stream past them. Which of both it is depends on M alone, and one thread computes a result from beginning to
- * end, so results do not depend on the number of threads. */
+ * M: tokens, N: weight rows, K: values of a row. A thread takes mr weight rows, unpacks k_block values of each into a
+ * panel, and all tokens, packed before, stream past it; in the meantime the rows that come next are asked for. One
+ * thread computes a result from beginning to end, in an order that knows nothing of other tokens and threads. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <string.h>
 
 /* What one product looks like. */
 struct product {
-    const struct geul_cpu_dot *dot; /* one of the two */
     const struct geul_cpu_panel *panel;
     size_t m, n, k;
+    size_t k_block;
     bool outer;      /* b is packed along N, not along K */
     size_t w_stride; /* bytes from one weight row (outer: one k) to the next */
 };
 
 enum {
-    DOT_ROWS = 16,         /* weight rows that stay in the first-level cache while the tokens pass */
-    DOT_BYTES = 128 * 1024 /* what a thread reads in one go when there is one token: long streams are faster */
+    FEW_K = 256,          /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
+    PIECE_BYTES = 1 << 17 /* weights that a thread takes in one go when few tokens come by: long streams are faster */
 };
 
 static bool transposed(const struct geul_tensor *b)
@@ -34,10 +33,7 @@ static struct product look(const struct geul_cpu_kernels *kernels, const struct 
     p.outer = !transposed(b);
     p.w_stride = b->stride[p.outer ? 0 : 1];
     p.panel = p.outer ? kernels->cache[b->type] : kernels->panel[b->type];
-    if (!p.outer && p.m < (size_t)p.panel->min_tokens) {
-        p.panel = NULL;
-        p.dot = kernels->dot[b->type];
-    }
+    p.k_block = p.m <= (size_t)p.panel->nr && p.panel->k_block > FEW_K ? FEW_K : p.panel->k_block;
     return p;
 }
 
@@ -49,7 +45,7 @@ static bool matmul_supports(const struct geul_cpu_kernels *kernels, const struct
     if (bias && bias->stride[0] != sizeof(float))
         return false;
     if (transposed(b))
-        return kernels->panel[b->type] && kernels->dot[b->type];
+        return kernels->panel[b->type] != NULL;
     return kernels->cache[b->type] && b->stride[1] == geul_type_bytes(b->type);
 }
 
@@ -61,7 +57,7 @@ static size_t ceil_div(size_t a, size_t b)
 /* At least one, so that a sum of no products is computed too. */
 static size_t k_blocks(const struct product *p)
 {
-    return p->k ? ceil_div(p->k, p->panel->k_block) : 1;
+    return p->k ? ceil_div(p->k, p->k_block) : 1;
 }
 
 static size_t line(size_t bytes)
@@ -70,60 +66,29 @@ static size_t line(size_t bytes)
 }
 
 /* Bytes of nr packed tokens (one k block), of a panel, and of what else a thread needs. */
-static size_t packed_x_bytes(const struct geul_cpu_panel *g)
+static size_t packed_x_bytes(const struct product *p)
 {
-    return line(geul_cpu_packed_bytes(g->k_block, g->k_step, g->x_step));
+    return line(geul_cpu_packed_bytes(p->k_block, p->panel->k_step, p->panel->x_step));
 }
 
-static size_t panel_bytes(const struct geul_cpu_panel *g)
+static size_t panel_bytes(const struct product *p)
 {
-    return line(geul_cpu_packed_bytes(g->k_block, g->k_step, g->w_step));
+    return line(geul_cpu_packed_bytes(p->k_block, p->panel->k_step, p->panel->w_step));
 }
 
-static size_t thread_bytes(const struct geul_cpu_panel *g)
+static size_t thread_bytes(const struct product *p)
 {
-    return panel_bytes(g) + line((size_t)g->mr * sizeof(float)) + line((size_t)(g->mr * g->nr) * sizeof(float));
+    size_t mr = (size_t)p->panel->mr, nr = (size_t)p->panel->nr;
+    return panel_bytes(p) + line(mr * sizeof(float)) + line(mr * nr * sizeof(float));
 }
 
 static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, int n_threads,
                            size_t *bytes)
 {
     struct product p = look(kernels, t);
-    if (p.dot)
-        return !p.dot->pack_x ||
-               geul_mul_size(p.m, line(geul_cpu_packed_bytes(p.k, p.dot->k_step, p.dot->x_step)), bytes);
     size_t tiles = ceil_div(p.m, (size_t)p.panel->nr) * k_blocks(&p), threads;
-    return geul_mul_size(tiles, packed_x_bytes(p.panel), bytes) &&
-           geul_mul_size((size_t)n_threads, thread_bytes(p.panel), &threads) && geul_add_size(*bytes, threads, bytes);
-}
-
-/* Few tokens: every thread takes DOT_ROWS weight rows at a time and computes them for all tokens. */
-static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
-{
-    const struct geul_tensor *a = t->src[0];
-    const float *bias = t->n_src > 2 && t->src[2] ? t->src[2]->data : NULL;
-    size_t x_bytes = line(geul_cpu_packed_bytes(p->k, p->dot->k_step, p->dot->x_step));
-    if (p->dot->pack_x) {
-        size_t from, to;
-        geul_cpu_share(run, p->m, &from, &to);
-        for (size_t i = from; i < to; i++)
-            p->dot->pack_x(run->scratch + i * x_bytes, geul_cpu_row(a, i), p->k);
-        geul_cpu_barrier(run);
-    }
-    size_t step = DOT_ROWS;
-    while (p->m == 1 && step * p->w_stride < DOT_BYTES && step * 16 < p->n)
-        step += DOT_ROWS;
-    for (size_t n0; (n0 = geul_cpu_take(run) * step) < p->n;) {
-        size_t rows = p->n - n0 < step ? p->n - n0 : step;
-        const uint8_t *w = (const uint8_t *)t->src[1]->data + n0 * p->w_stride;
-        for (size_t i = 0; i < p->m; i++) {
-            float *out = (float *)geul_cpu_row(t, i) + n0;
-            const void *x = p->dot->pack_x ? run->scratch + i * x_bytes : geul_cpu_row(a, i);
-            p->dot->rows(out, w, p->w_stride, x, p->k, (int)rows);
-            for (size_t r = 0; bias && r < rows; r++)
-                out[r] += bias[n0 + r];
-        }
-    }
+    return geul_mul_size(tiles, packed_x_bytes(&p), bytes) &&
+           geul_mul_size((size_t)n_threads, thread_bytes(&p), &threads) && geul_add_size(*bytes, threads, bytes);
 }
 
 /* Packs all tokens: k block by k block, and in it nr tokens after nr tokens. */
@@ -133,64 +98,73 @@ static void pack_tokens(struct geul_cpu_run *run, const struct geul_tensor *a, c
     size_t nr = (size_t)g->nr, tiles = ceil_div(p->m, nr), from, to;
     geul_cpu_share(run, tiles * k_blocks(p), &from, &to);
     for (size_t i = from; i < to; i++) {
-        size_t k0 = i / tiles * g->k_block, t0 = i % tiles * nr;
-        size_t k = p->k - k0 < g->k_block ? p->k - k0 : g->k_block, tokens = p->m - t0 < nr ? p->m - t0 : nr;
-        g->pack_x(run->scratch + i * packed_x_bytes(g), (const float *)geul_cpu_row(a, t0) + k0, a->stride[0],
+        size_t k0 = i / tiles * p->k_block, t0 = i % tiles * nr;
+        size_t k = p->k - k0 < p->k_block ? p->k - k0 : p->k_block, tokens = p->m - t0 < nr ? p->m - t0 : nr;
+        g->pack_x(run->scratch + i * packed_x_bytes(p), (const float *)geul_cpu_row(a, t0) + k0, a->stride[0],
                   (int)tokens, k);
     }
     geul_cpu_barrier(run);
 }
 
-/* All tokens past one panel of rows weight rows from n0 on, k values of k block number block. start: NULL after the
- * first k block. Tiles at the edges are computed whole in spare and copied in part. */
-static void stream_tokens(const struct geul_tensor *t, const struct product *p, const uint8_t *packed,
-                          const void *panel, size_t n0, size_t rows, size_t k, const float *start, float *spare)
+/* A thread's memory. */
+struct work {
+    uint8_t *panel;
+    float *start; /* mr: what the sums begin with */
+    float *spare; /* nr * mr: a tile at the edge of the weight rows is computed whole here and copied in part */
+    struct geul_cpu_ahead ahead; /* the weight rows that come next */
+    size_t ask;                  /* bytes of it per tile; 0: while packing */
+};
+
+/* All tokens past one panel of rows weight rows from n0 on, k values of one k block. first: of the k blocks. */
+static void stream_tokens(const struct geul_tensor *t, const struct product *p, const uint8_t *packed, struct work *w,
+                          size_t n0, size_t rows, size_t k, bool first)
 {
     const struct geul_cpu_panel *g = p->panel;
+    const float *start = first ? w->start : NULL;
     size_t nr = (size_t)g->nr, mr = (size_t)g->mr, out_stride = t->stride[0] / sizeof(float);
-    for (size_t t0 = 0; t0 < p->m; t0 += nr, packed += packed_x_bytes(g)) {
+    for (size_t t0 = 0; t0 < p->m; t0 += nr, packed += packed_x_bytes(p)) {
         float *out = (float *)t->data + t0 * out_stride + n0;
         size_t tokens = p->m - t0 < nr ? p->m - t0 : nr;
-        if (rows == mr && tokens == nr) {
-            g->tile(out, out_stride, panel, packed, k, start);
+        geul_cpu_ask(&w->ahead, w->ask);
+        if (rows == mr) {
+            g->tile(out, out_stride, w->panel, packed, k, start, (int)tokens);
             continue;
         }
-        for (size_t i = 0; !start && i < tokens; i++)
-            memcpy(spare + i * mr, out + i * out_stride, rows * sizeof(float));
-        g->tile(spare, mr, panel, packed, k, start);
+        for (size_t i = 0; !first && i < tokens; i++)
+            memcpy(w->spare + i * mr, out + i * out_stride, rows * sizeof(float));
+        g->tile(w->spare, mr, w->panel, packed, k, start, (int)tokens);
         for (size_t i = 0; i < tokens; i++)
-            memcpy(out + i * out_stride, spare + i * mr, rows * sizeof(float));
+            memcpy(out + i * out_stride, w->spare + i * mr, rows * sizeof(float));
     }
 }
 
-static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
+/* rows weight rows from n0 on, times all tokens; next: the first of the rows that this thread takes after these. */
+static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
+                          struct work *w, size_t n0, size_t rows, size_t next)
 {
     const struct geul_cpu_panel *g = p->panel;
     const struct geul_tensor *b = t->src[1];
     const float *bias = t->n_src > 2 && t->src[2] ? t->src[2]->data : NULL;
+    const uint8_t *base = b->data;
     size_t mr = (size_t)g->mr, tiles = ceil_div(p->m, (size_t)g->nr), blocks = k_blocks(p);
-    uint8_t *mine = run->scratch + tiles * blocks * packed_x_bytes(g) + (size_t)run->thread * thread_bytes(g);
-    float *start = (float *)(mine + panel_bytes(g));
-    float *spare = (float *)((uint8_t *)start + line(mr * sizeof(float)));
-    pack_tokens(run, t->src[0], p);
-    for (size_t n0; (n0 = geul_cpu_take(run) * mr) < p->n;) {
-        size_t rows = p->n - n0 < mr ? p->n - n0 : mr;
-        memset(start, 0, mr * sizeof(float));
-        if (bias)
-            memcpy(start, bias + n0, rows * sizeof(float));
-        /* What the tile adds to of missing rows and tokens is never used, but must have a value. */
-        memset(spare, 0, mr * (size_t)g->nr * sizeof(float));
-        for (size_t i = 0; i < blocks; i++) {
-            size_t k0 = i * g->k_block, k = p->k - k0 < g->k_block ? p->k - k0 : g->k_block;
-            const uint8_t *w = b->data;
-            if (p->outer)
-                g->pack_w_outer(mine, w + k0 * p->w_stride + n0 * b->stride[1], p->w_stride, (int)rows, k);
-            else
-                g->pack_w(mine, w + n0 * p->w_stride + k0 / (size_t)geul_type_block(b->type) * b->stride[0],
-                          p->w_stride, (int)rows, k);
-            stream_tokens(t, p, run->scratch + i * tiles * packed_x_bytes(g), mine, n0, rows, k, i ? NULL : start,
-                          spare);
-        }
+    memset(w->start, 0, mr * sizeof(float));
+    if (bias)
+        memcpy(w->start, bias + n0, rows * sizeof(float));
+    w->ahead = (struct geul_cpu_ahead){base, base};
+    w->ask = 0;
+    if (!p->outer && next < p->n) {
+        size_t bytes = (p->n - next < mr ? p->n - next : mr) * p->w_stride;
+        w->ahead = (struct geul_cpu_ahead){base + next * p->w_stride, base + next * p->w_stride + bytes};
+        w->ask = tiles == 1 ? 0 : line(ceil_div(bytes, tiles * blocks));
+    }
+    for (size_t i = 0; i < blocks; i++) {
+        size_t k0 = i * p->k_block, k = p->k - k0 < p->k_block ? p->k - k0 : p->k_block;
+        if (p->outer)
+            g->pack_w_outer(w->panel, base + k0 * p->w_stride + n0 * b->stride[1], p->w_stride, (int)rows, k);
+        else
+            g->pack_w(w->panel, base + n0 * p->w_stride + k0 / (size_t)geul_type_block(b->type) * b->stride[0],
+                      p->w_stride, (int)rows, k, tiles == 1 ? &w->ahead : NULL);
+        stream_tokens(t, p, run->scratch + i * tiles * packed_x_bytes(p), w, n0, rows, k, i == 0);
     }
 }
 
@@ -199,10 +173,22 @@ static void run_matmul(struct geul_cpu_run *run, const struct geul_tensor *t)
     struct product p = look(run->kernels, t);
     if (p.m == 0 || p.n == 0)
         return;
-    if (p.dot)
-        run_dot(run, t, &p);
-    else
-        run_panel(run, t, &p);
+    size_t mr = (size_t)p.panel->mr, tiles = ceil_div(p.m, (size_t)p.panel->nr);
+    uint8_t *mine = run->scratch + tiles * k_blocks(&p) * packed_x_bytes(&p) + (size_t)run->thread * thread_bytes(&p);
+    struct work w = {.panel = mine, .start = (float *)(mine + panel_bytes(&p))};
+    w.spare = (float *)((uint8_t *)w.start + line(mr * sizeof(float)));
+    /* What a tile adds to for missing rows is never used, but must have a value. */
+    memset(w.spare, 0, mr * (size_t)p.panel->nr * sizeof(float));
+    pack_tokens(run, t->src[0], &p);
+    size_t piece = mr;
+    while (tiles == 1 && !p.outer && piece * p.w_stride < PIECE_BYTES && piece * 16 < p.n)
+        piece += mr;
+    for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p.n; n0 = next) {
+        next = geul_cpu_take(run) * piece;
+        size_t end = p.n - n0 < piece ? p.n : n0 + piece;
+        for (size_t n = n0; n < end; n += mr)
+            multiply_rows(run, t, &p, &w, n, end - n < mr ? end - n : mr, n + mr < end ? n + mr : next);
+    }
 }
 
 const struct geul_cpu_op geul_cpu_op_MATMUL = {

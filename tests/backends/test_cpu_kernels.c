@@ -250,65 +250,20 @@ static void seen_activations(float *x, size_t k, bool blocks, bool bf16)
         x[i] = geul_bf16_to_f32(geul_f32_to_bf16(x[i]));
 }
 
-static void check_dot(enum geul_type type)
-{
-    const struct geul_cpu_dot *dot = kernels->dot[type];
-    bool blocks = geul_type_block(type) > 1;
-    enum { ROWS = 7 };
-    for (int s = 0; s < N_SIZES; s++) {
-        size_t k = blocks ? sizes[s] / 8 * 32 + 32 : sizes[s];
-        struct weights w = make_weights(type, ROWS, k);
-        float *x = randoms(k, 1), out[ROWS + 1] = {0}, again = 0;
-        if (blocks)
-            x[0] = 40; /* an outlier sets its block's scale */
-        struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, dot->k_step, dot->x_step), 0);
-        if (dot->pack_x)
-            dot->pack_x(packed.data, x, k);
-        const void *in = dot->pack_x ? (const void *)packed.data : x;
-        for (int rows = 1; rows <= ROWS; rows++) {
-            out[rows] = 12345;
-            dot->rows(out, w.data, w.stride, in, k, rows);
-            CHECK_MSG(out[rows] == 12345, "%s dot writes too far", variant);
-        }
-        dot->rows(&again, w.data + 5 * w.stride, w.stride, in, k, 1);
-        CHECK_MSG(memcmp(&again, &out[5], sizeof again) == 0, "%s dot: a row depends on its neighbours", variant);
-        cpu_guard_free(&packed, "pack_x");
-        seen_activations(x, k, blocks, false);
-        double want[ROWS], size = 1;
-        for (size_t r = 0; r < ROWS; r++) {
-            want[r] = 0;
-            for (size_t i = 0; i < k; i++) {
-                want[r] += w.values[r * k + i] * x[i];
-                size = fmax(size, fabs(w.values[r * k + i] * x[i]));
-            }
-        }
-        check("dot", ROWS, out, want, 3e-7 * size * sqrt((double)k), 1e-6);
-        if (dot->pack_x) { /* an infinite activation must not become a small number */
-            x[k - 1] = k % 64 ? INFINITY : NAN;
-            struct cpu_guard bad = cpu_guard(geul_cpu_packed_bytes(k, dot->k_step, dot->x_step), 0);
-            dot->pack_x(bad.data, x, k);
-            dot->rows(out, w.data, w.stride, bad.data, k, ROWS);
-            CHECK_MSG(isnan(out[0]) && isnan(out[ROWS - 1]), "%s dot hides NaN", variant);
-            cpu_guard_free(&bad, "pack_x");
-        }
-        free(x);
-        free_weights(&w);
-    }
-}
-
 /* One tile of rows weight rows and tokens tokens. */
 static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size_t k, int rows, int tokens, bool bf16)
 {
-    size_t mr = (size_t)g->mr, nr = (size_t)g->nr;
+    size_t mr = (size_t)g->mr;
     struct weights w = make_weights(type, (size_t)rows, k);
     float *x = randoms((size_t)tokens * (k + 3), 1), *start = randoms(mr, 1);
     struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->w_step), 0);
     struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
-    struct cpu_guard out = cpu_guard(mr * nr * sizeof(float), 0);
-    g->pack_w(panel.data, w.data, w.stride, rows, k);
+    struct cpu_guard out = cpu_guard(mr * (size_t)tokens * sizeof(float), 0);
+    struct geul_cpu_ahead ahead = {w.data, w.data + w.stride};
+    g->pack_w(panel.data, w.data, w.stride, rows, k, tokens % 2 ? &ahead : NULL);
     g->pack_x(packed.data, x, (k + 3) * sizeof(float), tokens, k);
-    g->tile((float *)out.data, mr, panel.data, packed.data, k, start);
-    g->tile((float *)out.data, mr, panel.data, packed.data, k, NULL); /* a second time on top */
+    g->tile((float *)out.data, mr, panel.data, packed.data, k, start, tokens);
+    g->tile((float *)out.data, mr, panel.data, packed.data, k, NULL, tokens); /* a second time on top */
     for (int t = 0; t < tokens; t++) {
         seen_activations(x + (size_t)t * (k + 3), k, g->pack_w_outer == NULL && geul_type_block(type) > 1, bf16);
         double want[128], size = 1;
@@ -333,6 +288,44 @@ static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size
     free_weights(&w);
 }
 
+/* Every token alone, and k in two pieces, must give the bits of the whole tile; a damaged activation must show. */
+static void check_invariance(const struct geul_cpu_panel *g, enum geul_type type, size_t k)
+{
+    size_t mr = (size_t)g->mr, nr = (size_t)g->nr, step = geul_type_block(type) > 1 ? 256 : g->k_step;
+    size_t half = k / 2 / step * step, bytes = geul_type_bytes(type);
+    struct weights w = make_weights(type, mr, k);
+    float *x = randoms(nr * k, 1), *start = randoms(mr, 1);
+    float *whole = malloc(mr * nr * sizeof *whole), *alone = malloc(mr * sizeof *alone);
+    struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->w_step), 0);
+    struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
+    g->pack_w(panel.data, w.data, w.stride, g->mr, k, NULL);
+    g->pack_x(packed.data, x, k * sizeof *x, g->nr, k);
+    g->tile(whole, mr, panel.data, packed.data, k, start, g->nr);
+    for (size_t t = 0; t < nr; t++) {
+        const uint8_t *rest = w.data + half / (size_t)geul_type_block(type) * bytes;
+        g->pack_w(panel.data, w.data, w.stride, g->mr, half, NULL);
+        g->pack_x(packed.data, x + t * k, k * sizeof *x, 1, half);
+        g->tile(alone, mr, panel.data, packed.data, half, start, 1);
+        g->pack_w(panel.data, rest, w.stride, g->mr, k - half, NULL);
+        g->pack_x(packed.data, x + t * k + half, k * sizeof *x, 1, k - half);
+        g->tile(alone, mr, panel.data, packed.data, k - half, NULL, 1);
+        CHECK_MSG(memcmp(alone, whole + t * mr, mr * sizeof *alone) == 0,
+                  "%s panel %s: token %zu of %zu has other bits than alone", variant, geul_type_name(type), t, nr);
+    }
+    x[k - 1] = k % 64 ? INFINITY : NAN;
+    g->pack_w(panel.data, w.data, w.stride, g->mr, k, NULL);
+    g->pack_x(packed.data, x, k * sizeof *x, 1, k);
+    g->tile(alone, mr, panel.data, packed.data, k, start, 1);
+    CHECK_MSG(!isfinite(alone[0]) && !isfinite(alone[mr - 1]), "%s panel %s hides NaN", variant, geul_type_name(type));
+    cpu_guard_free(&panel, "pack_w");
+    cpu_guard_free(&packed, "pack_x");
+    free(x);
+    free(start);
+    free(whole);
+    free(alone);
+    free_weights(&w);
+}
+
 /* pack_w_outer of the transposed weights must give the panel of pack_w. */
 static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, size_t k, int rows)
 {
@@ -343,7 +336,7 @@ static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, siz
         for (size_t r = 0; r < n; r++)
             memcpy(turned + (i * n + r) * bytes, w.data + r * w.stride + i * bytes, bytes);
     struct cpu_guard a = cpu_guard(size, 0), b = cpu_guard(size, 0);
-    g->pack_w(a.data, w.data, w.stride, rows, k);
+    g->pack_w(a.data, w.data, w.stride, rows, k, NULL);
     g->pack_w_outer(b.data, turned, n * bytes, rows, k);
     CHECK_MSG(memcmp(a.data, b.data, size) == 0, "%s pack_w_outer %s k=%zu rows=%d", variant, geul_type_name(type), k,
               rows);
@@ -355,19 +348,20 @@ static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, siz
 
 static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
 {
-    bool blocks = geul_type_block(type) > 1;
+    size_t block = (size_t)geul_type_block(type);
     bool bf16 = strcmp(variant, "avx512bf16") == 0;
     for (int s = 0; s < N_SIZES; s++) {
-        size_t k = blocks ? sizes[s] / 8 * 32 + 32 : sizes[s];
+        size_t k = block > 1 ? (sizes[s] / (block == 32 ? 8 : 64) + 1) * block : sizes[s];
         int rows = 1 + (int)(test_random(&seed) % (uint64_t)g->mr);
         check_tile(g, type, k, g->mr, g->nr, bf16);
         check_tile(g, type, k, rows, 1 + (int)(test_random(&seed) % (uint64_t)g->nr), bf16);
+        check_invariance(g, type, k);
         if (g->pack_w_outer)
             check_outer(g, type, k, rows);
     }
     for (int rows = 1; rows <= g->mr; rows++)
-        check_tile(g, type, 96, rows, g->nr, bf16);
-    CHECK_MSG(g->k_block % g->k_step == 0 && g->k_block % 32 == 0, "%s: k_block must hold whole blocks", variant);
+        check_tile(g, type, block > 96 ? block : 96, rows, 1 + rows % g->nr, bf16);
+    CHECK_MSG(g->k_block % g->k_step == 0 && g->k_block % 256 == 0, "%s: k_block must hold whole blocks", variant);
 }
 
 static void check_panel(enum geul_type type)
