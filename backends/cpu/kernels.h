@@ -12,7 +12,7 @@ struct geul_cpu_ahead {
     const uint8_t *at, *end;
 };
 
-/* Asks for the next bytes of it, into the second-level cache. In small steps, so that asking does not wait. */
+/* Asks for the next bytes of it. In small steps, so that asking does not wait. */
 static inline void geul_cpu_ask(struct geul_cpu_ahead *ahead, size_t bytes)
 {
     const uint8_t *end = (size_t)(ahead->end - ahead->at) > bytes ? ahead->at + bytes : ahead->end;
