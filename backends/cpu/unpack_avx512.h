@@ -18,16 +18,32 @@ enum {
     LARGEST_BLOCK = 210
 };
 
-/* Bytes 16 at a time of rows 0..15: words[c] gets bytes 4c..4c+3 of every row. */
-INLINE void rows16(__m512i words[4], const uint8_t *p, size_t stride)
+/* 16 rows of one or more blocks where they lie, and where their successors do: memory is asked for in order, a line
+ * with every line that is used, so that asking never has to wait. */
+struct source {
+    const uint8_t *p;
+    size_t stride;
+    const uint8_t *next;
+};
+
+/* Bytes at..at+15 of rows 0..15: words[c] gets bytes at+4c..at+4c+3 of every row. */
+INLINE void rows16(__m512i words[4], struct source *from, size_t at)
 {
-    transpose_lanes(words, four_rows(p, stride, 0), four_rows(p, stride, 1), four_rows(p, stride, 2),
-                    four_rows(p, stride, 3));
+    __m512i r[4];
+    UNROLL for (size_t j = 0; j < 4; j++)
+    {
+        r[j] = four_rows(from->p + at, from->stride, j);
+        __builtin_prefetch(from->next);
+        from->next += 64;
+    }
+    transpose_lanes(words, r[0], r[1], r[2], r[3]);
 }
 
-/* 16 float16, one per row. */
-INLINE __m512 f16_rows(const uint8_t *p, size_t stride)
+/* The float16 at byte `at` of every row. */
+INLINE __m512 f16_rows(const struct source *from, size_t at)
 {
+    const uint8_t *p = from->p + at;
+    size_t stride = from->stride;
     __m128i low = _mm_setzero_si128(), high = _mm_setzero_si128();
     uint16_t h;
 #define ROW(r)                                                                                                         \
@@ -40,14 +56,17 @@ INLINE __m512 f16_rows(const uint8_t *p, size_t stride)
     ROW(2)
     ROW(3)
     ROW(4)
-    ROW(5) ROW(6) ROW(7)
+    ROW(5)
+    ROW(6) ROW(7)
 #undef ROW
         return _mm512_cvtph_ps(_mm256_set_m128i(high, low));
 }
 
-/* 16 words, one per row. */
-INLINE __m512i words16(const uint8_t *p, size_t stride)
+/* The word at byte `at` of every row. */
+INLINE __m512i words16(const struct source *from, size_t at)
 {
+    const uint8_t *p = from->p + at;
+    size_t stride = from->stride;
     int32_t w[16];
     UNROLL for (size_t r = 0; r < 16; r++) memcpy(&w[r], p + r * stride, 4);
     return _mm512_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13],
@@ -124,10 +143,10 @@ INLINE __m512i nibble_value(__m512i v, struct nibbles how)
 }
 
 /* 16 bytes of nibbles: the low ones are values 0..15, the high ones 16..31. high: word s of the rows' fifth bits. */
-INLINE void store_nibbles(uint8_t *out, const uint8_t *p, size_t stride, struct nibbles how)
+INLINE void store_nibbles(uint8_t *out, struct source *from, size_t at, struct nibbles how)
 {
     __m512i words[4];
-    rows16(words, p, stride);
+    rows16(words, from, at);
     UNROLL for (int s = 0; s < 4; s++)
     {
         store_word(out, s, nibble_value(bits(words[s], 0, 4), how));
@@ -136,14 +155,14 @@ INLINE void store_nibbles(uint8_t *out, const uint8_t *p, size_t stride, struct 
 }
 
 /* The same with a fifth bit: bit i of high belongs to value i. */
-INLINE void store_nibbles5(uint8_t *out, const uint8_t *p, size_t stride, __m512i high, int offset)
+INLINE void store_nibbles5(uint8_t *out, struct source *from, size_t at, __m512i high, int offset)
 {
     /* Four bits, one per byte, at bit 4. */
     const __m512i spread =
         _mm512_setr_epi32(0, 0x10, 0x1000, 0x1010, 0x100000, 0x100010, 0x101000, 0x101010, 0x10000000, 0x10000010,
                           0x10001000, 0x10001010, 0x10100000, 0x10100010, 0x10101000, 0x10101010);
     __m512i words[4];
-    rows16(words, p, stride);
+    rows16(words, from, at);
     UNROLL for (int s = 0; s < 8; s++)
     {
         __m512i fifth = _mm512_permutexvar_epi32(_mm512_srli_epi32(high, (unsigned)(4 * s)), spread);
@@ -154,60 +173,60 @@ INLINE void store_nibbles5(uint8_t *out, const uint8_t *p, size_t stride, __m512
 
 /* ---------------------------------------------------------------------- 16 rows of one block or super-block each -- */
 
-INLINE void sixteen_q8_0(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q8_0(uint8_t *out, struct source *from)
 {
-    store_scale(out, 0, f16_rows(p, stride));
+    store_scale(out, 0, f16_rows(from, 0));
     UNROLL for (int c = 0; c < 2; c++)
     {
         __m512i words[4];
-        rows16(words, p + 2 + 16 * c, stride);
+        rows16(words, from, (size_t)(2 + 16 * c));
         UNROLL for (int s = 0; s < 4; s++) store_word(out, 4 * c + s, _mm512_xor_si512(words[s], bytes(-128)));
     }
 }
 
-INLINE void sixteen_q4_0(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q4_0(uint8_t *out, struct source *from)
 {
-    store_scale(out, 0, f16_rows(p, stride));
-    store_nibbles(out, p + 2, stride, (struct nibbles){false, 128 - 8});
+    store_scale(out, 0, f16_rows(from, 0));
+    store_nibbles(out, from, 2, (struct nibbles){false, 128 - 8});
 }
 
-INLINE void sixteen_iq4_nl(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_iq4_nl(uint8_t *out, struct source *from)
 {
-    store_scale(out, 0, f16_rows(p, stride));
-    store_nibbles(out, p + 2, stride, (struct nibbles){true, 0});
+    store_scale(out, 0, f16_rows(from, 0));
+    store_nibbles(out, from, 2, (struct nibbles){true, 0});
 }
 
 /* d and m of the types whose value is d * q + m: the panel subtracts its minimum, so it gets -m. */
-INLINE void store_affine(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void store_affine(uint8_t *out, struct source *from)
 {
-    __m512i head = words16(p, stride);
+    __m512i head = words16(from, 0);
     store_scale(out, 0, low_f16(head));
     store_scale(out, 1, _mm512_sub_ps(_mm512_setzero_ps(), high_f16(head)));
 }
 
-INLINE void sixteen_q4_1(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q4_1(uint8_t *out, struct source *from)
 {
-    store_affine(out, p, stride);
-    store_nibbles(out, p + 4, stride, (struct nibbles){false, 0});
+    store_affine(out, from);
+    store_nibbles(out, from, 4, (struct nibbles){false, 0});
 }
 
-INLINE void sixteen_q5_0(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q5_0(uint8_t *out, struct source *from)
 {
-    store_scale(out, 0, f16_rows(p, stride));
-    store_nibbles5(out, p + 6, stride, words16(p + 2, stride), 128 - 16);
+    store_scale(out, 0, f16_rows(from, 0));
+    store_nibbles5(out, from, 6, words16(from, 2), 128 - 16);
 }
 
-INLINE void sixteen_q5_1(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q5_1(uint8_t *out, struct source *from)
 {
-    store_affine(out, p, stride);
-    store_nibbles5(out, p + 8, stride, words16(p + 4, stride), 0);
+    store_affine(out, from);
+    store_nibbles5(out, from, 8, words16(from, 4), 0);
 }
 
 /* d, dmin and the 6-bit scales and minima that Q4_K and Q5_K begin with. */
-INLINE void store_scales_k(uint8_t *out, size_t step, const uint8_t *p, size_t stride)
+INLINE void store_scales_k(uint8_t *out, size_t step, struct source *from)
 {
     __m512i head[4];
-    rows16(head, p, stride);
+    rows16(head, from, 0);
     __m512 d = low_f16(head[0]), dmin = high_f16(head[0]);
     __m512i scale[2] = {bits(head[1], 0, 6), _mm512_or_si512(bits(head[3], 0, 4), bits_to(head[1], 6, 2, 4))};
     __m512i min[2] = {bits(head[2], 0, 6), _mm512_or_si512(bits(head[3], 4, 4), bits_to(head[2], 6, 2, 4))};
@@ -220,13 +239,13 @@ INLINE void store_scales_k(uint8_t *out, size_t step, const uint8_t *p, size_t s
 
 enum { STEP_1 = WEIGHT_BYTES + MR * 4, STEP_2 = STEP_1 + MR * 4, STEP_4 = STEP_2 + 2 * MR * 4 };
 
-INLINE void sixteen_q4_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q4_k(uint8_t *out, struct source *from)
 {
-    store_scales_k(out, STEP_2, p, stride);
+    store_scales_k(out, STEP_2, from);
     for (int i = 0; i < 8; i++) { /* 16 bytes: half a block by low nibbles, half of the next by high ones */
         __m512i words[4];
         uint8_t *block = out + (size_t)(i / 2 * 2) * STEP_2;
-        rows16(words, p + 16 + 16 * i, stride);
+        rows16(words, from, (size_t)(16 + 16 * i));
         UNROLL for (int s = 0; s < 4; s++)
         {
             store_word(block, i % 2 * 4 + s, bits(words[s], 0, 4));
@@ -235,17 +254,17 @@ INLINE void sixteen_q4_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void sixteen_q5_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q5_k(uint8_t *out, struct source *from)
 {
-    store_scales_k(out, STEP_2, p, stride);
+    store_scales_k(out, STEP_2, from);
     for (int c = 0; c < 2; c++) { /* 16 values of every block; bit i of a byte of high is the fifth of block i */
         __m512i high[4];
-        rows16(high, p + 16 + 16 * c, stride);
+        rows16(high, from, (size_t)(16 + 16 * c));
         UNROLL for (int j = 0; j < 4; j++)
         {
             __m512i words[4];
             uint8_t *block = out + (size_t)(2 * j) * STEP_2;
-            rows16(words, p + 48 + 32 * j + 16 * c, stride);
+            rows16(words, from, (size_t)(48 + 32 * j + 16 * c));
             UNROLL for (int s = 0; s < 4; s++)
             {
                 store_word(block, 4 * c + s, _mm512_or_si512(bits(words[s], 0, 4), bits_to(high[s], 2 * j, 1, 4)));
@@ -256,20 +275,20 @@ INLINE void sixteen_q5_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void sixteen_q6_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q6_k(uint8_t *out, struct source *from)
 {
     __m512i scale[4];
-    __m512 d = f16_rows(p + 208, stride);
-    rows16(scale, p + 192, stride);
+    __m512 d = f16_rows(from, 208);
+    rows16(scale, from, 192);
     UNROLL for (int i = 0; i < 16; i++)
         store_scale(out + (size_t)(i / 2) * STEP_2, i % 2, _mm512_mul_ps(d, signed_byte(scale[i / 4], i % 4)));
     for (int i = 0; i < 4; i++) { /* 16 values of four blocks */
         int h = i / 2, c = i % 2;
         __m512i a[4], b[4], high[4];
         uint8_t *block = out + (size_t)(4 * h) * STEP_2;
-        rows16(a, p + 64 * h + 16 * c, stride);
-        rows16(b, p + 64 * h + 32 + 16 * c, stride);
-        rows16(high, p + 128 + 32 * h + 16 * c, stride);
+        rows16(a, from, (size_t)(64 * h + 16 * c));
+        rows16(b, from, (size_t)(64 * h + 32 + 16 * c));
+        rows16(high, from, (size_t)(128 + 32 * h + 16 * c));
         UNROLL for (int s = 0; s < 4; s++)
         {
             __m512i q[4] = {_mm512_or_si512(bits(a[s], 0, 4), bits_to(high[s], 0, 2, 4)),
@@ -282,11 +301,11 @@ INLINE void sixteen_q6_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void sixteen_q3_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q3_k(uint8_t *out, struct source *from)
 {
     __m512i r[4], head[4];
     UNROLL for (size_t j = 0; j < 4; j++) /* the last 14 bytes: 12 of scales, then d */
-        r[j] = _mm512_bsrli_epi128(four_rows(p + 94, stride, j), 2);
+        r[j] = _mm512_bsrli_epi128(four_rows(from->p + 94, from->stride, j), 2);
     transpose_lanes(head, r[0], r[1], r[2], r[3]);
     __m512 d = low_f16(head[3]);
     UNROLL for (int i = 0; i < 4; i++)
@@ -298,11 +317,11 @@ INLINE void sixteen_q3_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
     for (int c = 0; c < 2; c++) { /* 16 values of every block; bit i of a byte of high is the third of block i */
         __m512i high[4];
-        rows16(high, p + 16 * c, stride);
+        rows16(high, from, (size_t)(16 * c));
         UNROLL for (int h = 0; h < 2; h++)
         {
             __m512i words[4];
-            rows16(words, p + 32 + 32 * h + 16 * c, stride);
+            rows16(words, from, (size_t)(32 + 32 * h + 16 * c));
             UNROLL for (int s = 0; s < 4; s++) UNROLL for (int j = 0; j < 4; j++)
             {
                 __m512i q = _mm512_or_si512(bits(words[s], 2 * j, 2), bits_to(high[s], 4 * h + j, 1, 2));
@@ -312,11 +331,11 @@ INLINE void sixteen_q3_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void sixteen_q2_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_q2_k(uint8_t *out, struct source *from)
 {
-    __m512i head[4], ends = words16(p + 80, stride);
+    __m512i head[4], ends = words16(from, 80);
     __m512 d = low_f16(ends), dmin = high_f16(ends);
-    rows16(head, p, stride);
+    rows16(head, from, 0);
     UNROLL for (int i = 0; i < 16; i++)
     {
         uint8_t *block = out + (size_t)(i / 2) * STEP_4;
@@ -326,16 +345,16 @@ INLINE void sixteen_q2_k(uint8_t *out, const uint8_t *p, size_t stride)
     for (int i = 0; i < 4; i++) { /* 16 values of four blocks */
         int h = i / 2, c = i % 2;
         __m512i words[4];
-        rows16(words, p + 16 + 32 * h + 16 * c, stride);
+        rows16(words, from, (size_t)(16 + 32 * h + 16 * c));
         UNROLL for (int s = 0; s < 4; s++) UNROLL for (int j = 0; j < 4; j++)
             store_word(out + (size_t)(4 * h + j) * STEP_4, 4 * c + s, bits(words[s], 2 * j, 2));
     }
 }
 
-INLINE void sixteen_iq4_xs(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void sixteen_iq4_xs(uint8_t *out, struct source *from)
 {
     __m512i head[4], low = _mm512_set1_epi32(15), high = _mm512_set1_epi32(3);
-    rows16(head, p, stride);
+    rows16(head, from, 0);
     __m512 d = low_f16(head[0]);
     for (int i = 0; i < 8; i++) {
         __m512i six = _mm512_or_si512(
@@ -343,11 +362,11 @@ INLINE void sixteen_iq4_xs(uint8_t *out, const uint8_t *p, size_t stride)
             _mm512_slli_epi32(_mm512_and_si512(_mm512_srli_epi32(head[0], (unsigned)(16 + 2 * i)), high), 4));
         uint8_t *block = out + (size_t)i * STEP_1;
         store_scale(block, 0, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(six, _mm512_set1_epi32(32)))));
-        store_nibbles(block, p + 8 + 16 * i, stride, (struct nibbles){true, 0});
+        store_nibbles(block, from, (size_t)(8 + 16 * i), (struct nibbles){true, 0});
     }
 }
 
-typedef void sixteen(uint8_t *out, const uint8_t *p, size_t stride);
+typedef void sixteen(uint8_t *out, struct source *from);
 
 /* Whole panels: k values of rows <= MR rows. Missing rows at the edge are blocks of zero bytes, d included. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t block, size_t bytes_of,
@@ -357,16 +376,21 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
     for (size_t i = 0; i < k / block; i++, w += bytes_of, out += block / BLOCK * step)
         for (int v = 0; v < ROWS; v++) {
             int here = rows - 16 * v < 16 ? rows - 16 * v : 16;
-            if (ahead)
-                geul_cpu_ask(ahead, 16 * bytes_of);
-            if (here == 16) {
-                unpack(out + 64 * v, w + (size_t)v * 16 * stride, stride);
-                continue;
+            struct source from = {w + (size_t)v * 16 * stride, stride, ahead ? ahead->at : w};
+            if (here < 16) {
+                memset(copy, 0, sizeof copy);
+                for (int r = 0; r < here; r++)
+                    memcpy(copy + (size_t)r * bytes_of, from.p + (size_t)r * stride, bytes_of);
+                from.p = copy;
+                from.stride = bytes_of;
             }
-            memset(copy, 0, sizeof copy);
-            for (int r = 0; r < here; r++)
-                memcpy(copy + (size_t)r * bytes_of, w + (size_t)(16 * v + r) * stride, bytes_of);
-            unpack(out + 64 * v, copy, bytes_of);
+            unpack(out + 64 * v, &from);
+            if (!ahead)
+                continue;
+            const uint8_t *end = ahead->at + 16 * bytes_of;
+            for (; from.next < end; from.next += 64)
+                __builtin_prefetch(from.next);
+            ahead->at = end < ahead->end ? end : ahead->end;
         }
 }
 
