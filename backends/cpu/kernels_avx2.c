@@ -1,7 +1,10 @@
 /* kernels_avx2.c: AVX2, FMA, F16C: the float32 kernels, 8 wide, and int8 products.
  *
- * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, which may not overflow: nibbles of Q4_0 are
- * small enough to add up a whole block that way; bytes of Q8_0 are widened to int16 for vpmaddwd instead. */
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs to an int16, which must not saturate: weights up to 128
+ * are safe. Such pairs are then added up in int16, where overflow only wraps, so that a sum is right whenever its final
+ * value fits. Weights of up to 6 bits stay as they are stored, offset and all, and the sums start from -offset * sum x:
+ * what comes out is the sum over signed weights, for 16 values of -16..15 or 8 of -32..31 at most 32512.
+ * 8-bit weights are widened to int16 for vpmaddwd. */
 #include "backends/cpu/quantize_x86.h"
 
 #include <stddef.h>
@@ -15,89 +18,149 @@
 #include "backends/cpu/vector_avx2.h"
 #include "backends/cpu/kernels_float.h"
 #include "backends/cpu/search_lanes.h"
+#include "backends/cpu/unpack_avx2.h"
 
-enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_0_OFFSET = 8, MR = 16, NR = 6 };
+enum { NR = 6, WORDS = BLOCK / 4 };
 
-INLINE __m256i load_bytes(const void *p)
-{
-    return _mm256_loadu_si256(p);
-}
+/* Sums stay in their registers, in the order written: gcc would first multiply everything, into memory. */
+#define KEEP(v) __asm__("" : "+x"(v))
 
-/* ------------------------------------------------------------------------------------- many tokens, both types -- */
+/* ---------------------------------------------------------------------------------------------- weights of 2..6 bits
+ */
 
-/* The scales of MR rows into out, 0 for missing ones. */
-INLINE void pack_scales(float *out, const uint8_t *w, size_t stride, int rows)
-{
-    for (int r = 0; r < MR; r++) {
-        uint16_t d = 0;
-        if (r < rows)
-            memcpy(&d, w + (size_t)r * stride, 2);
-        out[r] = _cvtsh_ss(d);
-    }
-}
-
-/* sum[t][r] (NR, MR) from start or out, and back. */
-INLINE void load_sums(float (*sum)[MR], const float *out, size_t out_stride, const float *start, size_t tokens)
-{
-    for (size_t t = 0; t < NR; t++)
-        memcpy(sum[t], start ? start : out + (t < tokens ? t : 0) * out_stride, sizeof sum[t]);
-}
-
-INLINE void store_sums(float *out, size_t out_stride, float (*sum)[MR], size_t tokens)
-{
-    for (size_t t = 0; t < tokens; t++)
-        memcpy(out + t * out_stride, sum[t], sizeof sum[t]);
-}
-
-/* sum[t] += product[t] * the rows' scales * the token's scale. */
-INLINE void add_product(float (*sum)[MR], __m256i (*product)[2], const float *w_scale, const float *x_scale)
-{
-    UNROLL for (size_t v = 0; v < 2; v++)
-    {
-        vf scales = vf_load(w_scale + 8 * v);
-        UNROLL for (size_t t = 0; t < NR; t++)
-        {
-            float *s = sum[t] + 8 * v;
-            vf factor = vf_mul(scales, vf_set1(x_scale[t]));
-            vf_store(s, vf_fma(_mm256_cvtepi32_ps(product[t][v]), factor, vf_load(s)));
-        }
-    }
-}
-
-/* ------------------------------------------------------------------------------------------- many tokens, Q8_0 -- */
-
-struct wide_weights { /* a block of MR rows: pairs of int16 */
-    int32_t pair[BLOCK / 2][MR];
-    float scale[MR];
-};
-struct wide_tokens {
-    int32_t pair[NR][BLOCK / 2];
+/* One block of NR tokens. Of the arrays of three, [0] is for the whole block and [1], [2] for its halves. */
+struct tokens {
+    int32_t q[NR][WORDS]; /* four int8 each */
+    int32_t start[3][NR]; /* two int16: -offset * sum of the first and second two of every four */
+    float sum[3][NR];     /* scale * sum */
     float scale[NR];
 };
 
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+/* Weights have 1 << offset_bits added. */
+INLINE void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k, const int offset_bits)
 {
-    (void)ahead;
-    struct wide_weights *out = panel;
-    for (size_t i = 0; i < k / BLOCK; i++, out++) {
-        const uint8_t *block = (const uint8_t *)w + i * Q8_0_BYTES;
-        pack_scales(out->scale, block, stride, rows);
-        int32_t buffer[8][BLOCK / 2];
-        for (int v = 0; v < 2; v++) {
-            for (int r = 0; r < 8; r++) {
-                int row = 8 * v + r;
-                const uint8_t *p = block + (size_t)row * stride + 2;
-                __m256i q = row < rows ? load_bytes(p) : _mm256_setzero_si256();
-                _mm256_storeu_si256((void *)&buffer[r][0], _mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)));
-                _mm256_storeu_si256((void *)&buffer[r][8], _mm256_cvtepi8_epi16(_mm256_extracti128_si256(q, 1)));
+    struct tokens *out = packed;
+    memset(out, 0, k / BLOCK * sizeof *out);
+    for (int t = 0; t < tokens; t++)
+        for (size_t i = 0; i < k / BLOCK; i++) {
+            __m256i q;
+            float scale = quantize32((const float *)at(x, (size_t)t, stride) + i * BLOCK, &q);
+            /* int16 pairs, then the same two sums in every word of a half */
+            __m256i sums = _mm256_maddubs_epi16(bytes(1), q);
+            sums = _mm256_add_epi16(sums, _mm256_shuffle_epi32(sums, 0x4e));
+            sums = _mm256_add_epi16(sums, _mm256_shuffle_epi32(sums, 0xb1));
+            __m128i half[3] = {_mm_setzero_si128(), _mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)};
+            half[0] = _mm_add_epi16(half[1], half[2]);
+            out[i].scale[t] = scale;
+            for (int j = 0; j < 3; j++) {
+                __m128i start = _mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(half[j], offset_bits));
+                out[i].start[j][t] = _mm_cvtsi128_si32(start);
+                out[i].sum[j][t] = scale * (float)_mm_cvtsi128_si32(_mm_madd_epi16(half[j], _mm_set1_epi16(1)));
             }
-            for (int c = 0; c < BLOCK / 2; c += 4)
-                vf_transpose4(&buffer[0][c], sizeof buffer[0], &out->pair[c][8 * v], sizeof out->pair[0]);
+            _mm256_storeu_si256((void *)out[i].q[t], q);
+        }
+}
+
+#define PACK_TOKENS(offset_bits)                                                                                       \
+    static void pack_tokens_##offset_bits(void *packed, const float *x, size_t stride, int tokens, size_t k)           \
+    {                                                                                                                  \
+        pack_tokens(packed, x, stride, tokens, k, offset_bits);                                                        \
+    }
+PACK_TOKENS(2)
+PACK_TOKENS(3)
+PACK_TOKENS(4)
+PACK_TOKENS(5)
+#undef PACK_TOKENS
+
+/* What a tile is made for: groups of a block with a scale (and minimum) each, whether weights have an offset that the
+ * sums start from, and whether there are minima. */
+struct shape {
+    int groups;
+    bool offset, min;
+    bool wide; /* 8-bit weights: one group, no minimum */
+};
+
+INLINE __m256i word(const uint8_t *w, int i, int v)
+{
+    return _mm256_loadu_si256((const void *)(w + i * WORD + v * VF_WIDTH * 4));
+}
+
+INLINE __m256 word_float(const uint8_t *w, int i, int v)
+{
+    return _mm256_castsi256_ps(word(w, i, v));
+}
+
+/* Group g of a block: products[t][v], as pairs of int16. */
+INLINE void multiply_group(__m256i product[NR][ROWS], const uint8_t *w, const struct tokens *x, const int T,
+                           const struct shape how, const int g)
+{
+    const int part = how.groups == 1 ? 0 : 1 + g, n = WORDS / how.groups;
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < ROWS; v++) product[t][v] =
+        how.offset ? _mm256_set1_epi32(x->start[part][t]) : _mm256_setzero_si256();
+    UNROLL for (int s = g * n; s < (g + 1) * n; s++)
+    {
+        __m256i w0 = word(w, s, 0), w1 = word(w, s, 1);
+        UNROLL for (int t = 0; t < T; t++)
+        {
+            __m256i four = _mm256_set1_epi32(x->q[t][s]);
+            product[t][0] = _mm256_add_epi16(product[t][0], _mm256_maddubs_epi16(w0, four));
+            KEEP(product[t][0]);
+            product[t][1] = _mm256_add_epi16(product[t][1], _mm256_maddubs_epi16(w1, four));
+            KEEP(product[t][1]);
         }
     }
 }
 
-static void pack_x_q8_0(void *packed, const float *x, size_t stride, int tokens, size_t k)
+/* One block: T tokens, their sums in memory at out. */
+INLINE void add_block(float *out, size_t out_stride, const uint8_t *w, const struct tokens *x, const int T,
+                      const struct shape how)
+{
+    __m256i product[NR][ROWS], first_half[NR][ROWS];
+    multiply_group(product, w, x, T, how, 0);
+    if (how.groups == 2) {
+        UNROLL for (int v = 0; v < ROWS; v++) UNROLL for (int t = 0; t < T; t++) first_half[t][v] =
+            _mm256_madd_epi16(product[t][v], word(w, PAIRS, v));
+        multiply_group(product, w, x, T, how, 1);
+    }
+    UNROLL for (int v = 0; v < ROWS; v++)
+    {
+        __m256i pairs = how.groups == 2 ? word(w, PAIRS + 1, v) : _mm256_set1_epi16(1);
+        UNROLL for (int t = 0; t < T; t++)
+        {
+            float *sum = out + (size_t)t * out_stride + VF_WIDTH * v;
+            __m256i whole = _mm256_madd_epi16(product[t][v], pairs);
+            if (how.groups == 2)
+                whole = _mm256_add_epi32(whole, first_half[t][v]);
+            __m256 factor = _mm256_mul_ps(word_float(w, SCALE, v), _mm256_set1_ps(x->scale[t]));
+            __m256 s = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), factor, _mm256_loadu_ps(sum));
+            if (how.min && how.groups == 1)
+                s = _mm256_fnmadd_ps(word_float(w, MIN, v), _mm256_set1_ps(x->sum[0][t]), s);
+            if (how.min && how.groups == 2) {
+                s = _mm256_fnmadd_ps(word_float(w, MINS, v), _mm256_set1_ps(x->sum[1][t]), s);
+                s = _mm256_fnmadd_ps(word_float(w, MINS + 1, v), _mm256_set1_ps(x->sum[2][t]), s);
+            }
+            _mm256_storeu_ps(sum, s);
+        }
+    }
+}
+
+INLINE void blocks(float *out, size_t out_stride, const uint8_t *w, const struct tokens *x, size_t k, const int T,
+                   const struct shape how)
+{
+    const size_t step = how.groups == 1 ? how.min ? STEP_1M : STEP_1 : how.min ? STEP_2M : STEP_2;
+    for (size_t i = 0; i < k / BLOCK; i++, x++, w += step)
+        add_block(out, out_stride, w, x, T, how);
+}
+
+/* ------------------------------------------------------------------------------------------------ weights of 8 bits */
+
+/* One block of NR tokens: 0..7 values 0 and 2 of every four, 8..15 values 1 and 3, as pairs of int16. */
+struct wide_tokens {
+    int32_t pair[NR][2 * WORDS];
+    float scale[NR];
+};
+
+static void pack_wide_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
 {
     struct wide_tokens *out = packed;
     memset(out, 0, k / BLOCK * sizeof *out);
@@ -105,112 +168,91 @@ static void pack_x_q8_0(void *packed, const float *x, size_t stride, int tokens,
         for (size_t i = 0; i < k / BLOCK; i++) {
             __m256i q;
             out[i].scale[t] = quantize32((const float *)at(x, (size_t)t, stride) + i * BLOCK, &q);
-            _mm256_storeu_si256((void *)&out[i].pair[t][0], _mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)));
-            _mm256_storeu_si256((void *)&out[i].pair[t][8], _mm256_cvtepi8_epi16(_mm256_extracti128_si256(q, 1)));
+            _mm256_storeu_si256((void *)&out[i].pair[t][0], _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8));
+            _mm256_storeu_si256((void *)&out[i].pair[t][WORDS], _mm256_srai_epi16(q, 8));
         }
 }
 
-static void tile_q8_0(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                      const float *start, int tokens)
+INLINE void wide_blocks(float *out, size_t out_stride, const uint8_t *w, const struct wide_tokens *x, size_t k,
+                        const int T)
 {
-    const struct wide_weights *w = panel;
-    const struct wide_tokens *x = packed;
-    _Alignas(32) float sum[NR][MR];
-    load_sums(sum, out, out_stride, start, (size_t)tokens);
-    for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
-        __m256i product[NR][2];
-        UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
-        for (size_t s = 0; s < BLOCK / 2; s++) {
-            __m256i w0 = load_bytes(&w->pair[s][0]), w1 = load_bytes(&w->pair[s][8]);
-            UNROLL for (size_t t = 0; t < NR; t++)
+    for (size_t i = 0; i < k / BLOCK; i++, x++, w += STEP_WIDE) {
+        __m256i product[NR][ROWS];
+        UNROLL for (int t = 0; t < T; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
+        UNROLL for (int s = 0; s < 2 * WORDS; s++)
+        {
+            __m256i w0 = word(w, s, 0), w1 = word(w, s, 1);
+            UNROLL for (int t = 0; t < T; t++)
             {
                 __m256i two = _mm256_set1_epi32(x->pair[t][s]);
                 product[t][0] = _mm256_add_epi32(product[t][0], _mm256_madd_epi16(w0, two));
+                KEEP(product[t][0]);
                 product[t][1] = _mm256_add_epi32(product[t][1], _mm256_madd_epi16(w1, two));
+                KEEP(product[t][1]);
             }
         }
-        add_product(sum, product, w->scale, x->scale);
-    }
-    store_sums(out, out_stride, sum, (size_t)tokens);
-}
-
-/* ------------------------------------------------------------------------------------------- many tokens, Q4_0 -- */
-
-struct nibble_weights { /* a block of MR rows: four bytes 0..15 */
-    int32_t four[BLOCK / 4][MR];
-    float scale[MR];
-};
-struct byte_tokens {
-    int32_t four[NR][BLOCK / 4];
-    float scale[NR];
-    int32_t start[NR]; /* -8 * sum */
-};
-
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
-{
-    (void)ahead;
-    const __m256i mask = _mm256_set1_epi8(15);
-    struct nibble_weights *out = panel;
-    for (size_t i = 0; i < k / BLOCK; i++, out++) {
-        const uint8_t *block = (const uint8_t *)w + i * Q4_0_BYTES;
-        pack_scales(out->scale, block, stride, rows);
-        uint8_t buffer[8][16] = {{0}};
-        for (int v = 0; v < 2; v++) {
-            __m256i words[4];
-            for (int r = 0; r < 8 && 8 * v + r < rows; r++)
-                memcpy(buffer[r], block + (size_t)(8 * v + r) * stride + 2, 16);
-            transpose_lanes(words, two_rows(buffer[0], 16, 0), two_rows(buffer[0], 16, 1), two_rows(buffer[0], 16, 2),
-                            two_rows(buffer[0], 16, 3));
-            for (int s = 0; s < 4; s++) {
-                __m256i high = _mm256_and_si256(_mm256_srli_epi16(words[s], 4), mask);
-                _mm256_storeu_si256((void *)&out->four[s][8 * v], _mm256_and_si256(words[s], mask));
-                _mm256_storeu_si256((void *)&out->four[s + 4][8 * v], high);
-            }
+        UNROLL for (int v = 0; v < ROWS; v++) UNROLL for (int t = 0; t < T; t++)
+        {
+            float *sum = out + (size_t)t * out_stride + VF_WIDTH * v;
+            __m256 factor = _mm256_mul_ps(word_float(w, WIDE_SCALE, v), _mm256_set1_ps(x->scale[t]));
+            _mm256_storeu_ps(sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(product[t][v]), factor, _mm256_loadu_ps(sum)));
         }
     }
 }
 
-static void pack_x_q4_0(void *packed, const float *x, size_t stride, int tokens, size_t k)
+/* ------------------------------------------------------------------------------------------------------- all types */
+
+INLINE void tile_of(float *out, size_t out_stride, const void *w, const void *x, size_t k, const float *start,
+                    const int T, const struct shape how)
 {
-    struct byte_tokens *out = packed;
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (int t = 0; t < tokens; t++)
-        for (size_t i = 0; i < k / BLOCK; i++) {
-            __m256i q;
-            out[i].scale[t] = quantize32((const float *)at(x, (size_t)t, stride) + i * BLOCK, &q);
-            out[i].start[t] = -Q4_0_OFFSET * sum32(q);
-            _mm256_storeu_si256((void *)out[i].four[t], q);
-        }
+    for (int t = 0; start && t < T; t++)
+        memcpy(out + (size_t)t * out_stride, start, MR * sizeof *out);
+    if (how.wide)
+        wide_blocks(out, out_stride, w, x, k, T);
+    else
+        blocks(out, out_stride, w, x, k, T, how);
 }
 
-static void tile_q4_0(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                      const float *start, int tokens)
+/* The number of tokens is a constant in each branch: that many registers. */
+INLINE void tile_any(float *out, size_t out_stride, const void *w, const void *x, size_t k, const float *start,
+                     int tokens, const struct shape how)
 {
-    const struct nibble_weights *w = panel;
-    const struct byte_tokens *x = packed;
-    _Alignas(32) float sum[NR][MR];
-    load_sums(sum, out, out_stride, start, (size_t)tokens);
-    for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
-        __m256i product[NR][2];
-        UNROLL for (size_t t = 0; t < NR; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
-        /* int16 sums: 8 steps of at most 2 * 15 * 127 */
-        for (size_t s = 0; s < BLOCK / 4; s++) {
-            __m256i w0 = load_bytes(&w->four[s][0]), w1 = load_bytes(&w->four[s][8]);
-            UNROLL for (size_t t = 0; t < NR; t++)
-            {
-                __m256i four = _mm256_set1_epi32(x->four[t][s]);
-                product[t][0] = _mm256_add_epi16(product[t][0], _mm256_maddubs_epi16(w0, four));
-                product[t][1] = _mm256_add_epi16(product[t][1], _mm256_maddubs_epi16(w1, four));
-            }
-        }
-        UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < 2; v++) product[t][v] =
-            _mm256_add_epi32(_mm256_madd_epi16(product[t][v], _mm256_set1_epi16(1)), _mm256_set1_epi32(x->start[t]));
-        add_product(sum, product, w->scale, x->scale);
+    switch (tokens) {
+    case 1:
+        tile_of(out, out_stride, w, x, k, start, 1, how);
+        return;
+    case 2:
+        tile_of(out, out_stride, w, x, k, start, 2, how);
+        return;
+    case 3:
+        tile_of(out, out_stride, w, x, k, start, 3, how);
+        return;
+    case 4:
+        tile_of(out, out_stride, w, x, k, start, 4, how);
+        return;
+    case 5:
+        tile_of(out, out_stride, w, x, k, start, 5, how);
+        return;
+    default:
+        tile_of(out, out_stride, w, x, k, start, NR, how);
     }
-    store_sums(out, out_stride, sum, (size_t)tokens);
 }
 
-/* vpmaddubsw and the addition it needs, as in tile_q4_0. */
+#define TILE(name, ...)                                                                                                \
+    static void tile_##name(float *out, size_t out_stride, const void *w, const void *x, size_t k, const float *start, \
+                            int tokens)                                                                                \
+    {                                                                                                                  \
+        tile_any(out, out_stride, w, x, k, start, tokens, (struct shape){__VA_ARGS__});                                \
+    }
+TILE(wide, .wide = true)
+TILE(1, .groups = 1, .offset = true)
+TILE(1m, .groups = 1, .min = true)
+TILE(1om, .groups = 1, .offset = true, .min = true)
+TILE(2, .groups = 2, .offset = true)
+TILE(2m, .groups = 2, .min = true)
+#undef TILE
+
+/* vpmaddubsw and the addition it needs, as in multiply_group. */
 static uint64_t peak_int8(uint64_t rounds)
 {
     enum { N = 12 };
@@ -222,34 +264,44 @@ static uint64_t peak_int8(uint64_t rounds)
         {
             __asm__ volatile("" : "+x"(a));
             sum[j] = _mm256_add_epi16(sum[j], _mm256_maddubs_epi16(a, b));
+            KEEP(sum[j]);
         }
     UNROLL for (int j = 0; j < N; j++) sink = _mm256_extract_epi32(sum[j], 0);
     (void)sink;
     return rounds * N * 32;
 }
 
-static const struct geul_cpu_panel q8_0_panel = {.mr = MR,
-                                                 .nr = NR,
-                                                 .k_block = 512,
-                                                 .k_step = BLOCK,
-                                                 .w_step = sizeof(struct wide_weights),
-                                                 .x_step = sizeof(struct wide_tokens),
-                                                 .pack_w = pack_q8_0,
-                                                 .pack_x = pack_x_q8_0,
-                                                 .tile = tile_q8_0};
-static const struct geul_cpu_panel q4_0_panel = {.mr = MR,
-                                                 .nr = NR,
-                                                 .k_block = 1024,
-                                                 .k_step = BLOCK,
-                                                 .w_step = sizeof(struct nibble_weights),
-                                                 .x_step = sizeof(struct byte_tokens),
-                                                 .pack_w = pack_q4_0,
-                                                 .pack_x = pack_x_q4_0,
-                                                 .tile = tile_q4_0};
+#define PANEL(type, tile_name, step, tokens, pack)                                                                     \
+    static const struct geul_cpu_panel type##_panel = {.mr = MR,                                                       \
+                                                       .nr = NR,                                                       \
+                                                       .k_block = 1024,                                                \
+                                                       .k_step = BLOCK,                                                \
+                                                       .w_step = step,                                                 \
+                                                       .x_step = sizeof(tokens),                                       \
+                                                       .pack_w = pack_##type,                                          \
+                                                       .pack_x = pack,                                                 \
+                                                       .tile = tile_##tile_name};
+PANEL(q8_0, wide, STEP_WIDE, struct wide_tokens, pack_wide_tokens)
+PANEL(iq4_nl, wide, STEP_WIDE, struct wide_tokens, pack_wide_tokens)
+PANEL(iq4_xs, wide, STEP_WIDE, struct wide_tokens, pack_wide_tokens)
+PANEL(q4_0, 1, STEP_1, struct tokens, pack_tokens_3)
+PANEL(q5_0, 1, STEP_1, struct tokens, pack_tokens_4)
+PANEL(q4_1, 1m, STEP_1M, struct tokens, pack_tokens_4)
+PANEL(q4_k, 1m, STEP_1M, struct tokens, pack_tokens_4)
+PANEL(q5_1, 1om, STEP_1M, struct tokens, pack_tokens_4)
+PANEL(q5_k, 1om, STEP_1M, struct tokens, pack_tokens_4)
+PANEL(q3_k, 2, STEP_2, struct tokens, pack_tokens_2)
+PANEL(q6_k, 2, STEP_2, struct tokens, pack_tokens_5)
+PANEL(q2_k, 2m, STEP_2M, struct tokens, pack_tokens_4)
+#undef PANEL
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx2 = {
     FLOAT_KERNELS,
     .search = search,
-    .panel = {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
+    .panel =
+        {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel, [GEUL_TYPE_Q4_1] = &q4_1_panel,
+         [GEUL_TYPE_Q5_0] = &q5_0_panel, [GEUL_TYPE_Q5_1] = &q5_1_panel, [GEUL_TYPE_Q2_K] = &q2_k_panel,
+         [GEUL_TYPE_Q3_K] = &q3_k_panel, [GEUL_TYPE_Q4_K] = &q4_k_panel, [GEUL_TYPE_Q5_K] = &q5_k_panel,
+         [GEUL_TYPE_Q6_K] = &q6_k_panel, [GEUL_TYPE_IQ4_NL] = &iq4_nl_panel, [GEUL_TYPE_IQ4_XS] = &iq4_xs_panel},
     .peak_int8 = peak_int8,
 };

@@ -41,10 +41,3 @@ static inline __m128i sums16(__m256i q)
     __m128i t = _mm_add_epi64(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
     return _mm_sub_epi64(t, _mm_set1_epi64x(16 * 128));
 }
-
-/* Their sum. */
-static inline int32_t sum32(__m256i q)
-{
-    __m128i halves = sums16(q);
-    return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2);
-}
