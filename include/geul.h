@@ -150,8 +150,10 @@ struct geul_batch_item {
 /* Called once per item that wants logits, in order: n_vocab floats, valid during the call. false stops. */
 typedef bool (*geul_logits_callback)(void *user, int item, const float *logits, int n_vocab);
 
-/* Appends items to their sequences and computes them together, in pieces of n_batch. Logits of sequences do not depend
- * on their neighbours in the batch beyond rounding. On failure the sequences keep their old lengths. */
+/* Appends items to their sequences and computes them together, in pieces of n_batch. A token's logits depend on the
+ * tokens up to it in its sequence and on nothing else, to the last bit: not on how these were cut into calls and
+ * pieces, not on what other sequences are computed beside it, and not on the number of threads. (They do depend on
+ * weights, cache type and instruction set.) On failure the sequences keep their old lengths. */
 GEUL_API enum geul_status geul_session_eval(struct geul_session *s, const struct geul_batch_item *items, int n,
                                             geul_logits_callback callback, void *user);
 /* The common case: appends n tokens to seq; *logits (n_vocab floats of the last token) is valid until the next call on

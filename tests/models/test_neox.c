@@ -1,8 +1,6 @@
 /* The model against Hugging Face transformers, on every golden, on every device and instruction set. */
 #include "tests/models/golden.h"
-#include "tests/poison.h"
-
-#include "backends/cpu/cpu.h"
+#include "tests/models/rig.h"
 
 /* Collects the logits of every position. */
 struct collected {
@@ -40,46 +38,6 @@ static double worst_difference(const float *a, const float *b, int64_t n)
             worst = d;
     }
     return worst;
-}
-
-/* A model on its devices with a session. */
-struct rig {
-    struct geul_context *ctx;
-    struct geul_device *devices[2];
-    struct geul_model *model;
-    struct geul_session *session;
-};
-
-struct rig_options {
-    int n_threads, n_batch, n_sequences;
-    enum geul_type cache;
-    int poisoned_from; /* layers from here on are on a poisoned device; < 0: none */
-    bool all_poisoned; /* everything is on it */
-};
-
-static bool rig_open(struct rig *r, const char *path, struct rig_options o)
-{
-    *r = (struct rig){.ctx = geul_context_new(NULL)};
-    int n_threads = o.n_threads ? o.n_threads : 1, n_devices = o.poisoned_from >= 0 ? 2 : 1;
-    r->devices[0] = o.all_poisoned ? poison_open(r->ctx, n_threads) : geul_cpu_open(r->ctx, n_threads);
-    if (n_devices == 2)
-        r->devices[1] = poison_open(r->ctx, n_threads);
-    r->model = geul_model_load_on(r->ctx, path, NULL, r->devices, n_devices, o.poisoned_from);
-    struct geul_session_options so = {.cache_type = o.cache, .n_batch = o.n_batch, .n_sequences = o.n_sequences};
-    r->session = r->model ? geul_session_new(r->ctx, r->model, &so) : NULL;
-    return CHECK_MSG(r->session != NULL, "%s: %s", path, geul_error(r->ctx));
-}
-
-static void rig_close(struct rig *r)
-{
-    geul_session_free(r->session);
-    geul_model_free(r->model);
-    for (int i = 0; i < 2; i++)
-        if (r->devices[i] && strcmp(r->devices[i]->backend->name, "cpu") == 0)
-            geul_cpu_close(r->ctx, r->devices[i]);
-        else
-            poison_close(r->ctx, r->devices[i]);
-    geul_context_free(r->ctx);
 }
 
 static const struct rig_options plain = {.poisoned_from = -1};
@@ -139,33 +97,22 @@ TEST(neox_greedy_continuation_equals_transformers)
 
 TEST(neox_parity_on_every_instruction_set)
 {
-    static const char *const variants[] = {
-#define VARIANT(name, family, meaning) #name,
-#include "backends/cpu/variants.def"
-#undef VARIANT
-    };
-    for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
-        setenv("GEUL_CPU", variants[v], 1);
-        struct geul_context *ctx = geul_context_new(NULL);
-        struct geul_device *d = geul_cpu_open(ctx, 1);
-        bool here = d != NULL;
-        if (d)
-            geul_cpu_close(ctx, d);
-        geul_context_free(ctx);
-        for (int i = 0; i < n_goldens && here; i++) {
+    for (int v = 0; rig_variant(v); v++) {
+        struct rig_options o = plain;
+        o.cpu = rig_variant(v);
+        for (int i = 0; i < n_goldens; i++) {
             struct golden g;
             struct rig r;
             REQUIRE(golden_open(golden_names[i], &g));
-            REQUIRE(rig_open(&r, golden_convert(&g, golden_type(&g)), plain));
+            REQUIRE(rig_open(&r, golden_convert(&g, golden_type(&g)), o));
             float *rows = all_logits(r.session, &g, 0);
             double worst = worst_difference(rows, g.logits.f32, g.logits.count);
-            CHECK_MSG(worst <= bound(&g), "%s on %s: logits differ by %g", g.name, variants[v], worst);
+            CHECK_MSG(worst <= bound(&g), "%s on %s: logits differ by %g", g.name, o.cpu, worst);
             free(rows);
             rig_close(&r);
             golden_close(&g);
         }
     }
-    unsetenv("GEUL_CPU");
 }
 
 /* Runs the golden under both options and asks for bit-equal logits. */
