@@ -49,13 +49,14 @@ INLINE void add_block(__m512 sum[NR][ROWS], const uint8_t *w, const struct token
                       const bool has_min)
 {
     const float *scale = (const float *)(w + WEIGHT_BYTES), *min = scale + G * MR;
+    const int words = WORDS / G;
     UNROLL for (int g = 0; g < G; g++)
     {
-        const int part = G == 1 ? 0 : 1 + g;
+        const int part = G == 1 ? 0 : 1 + g, first = g * words;
         __m512i product[NR][ROWS];
         UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < ROWS; v++) product[t][v] =
             has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(x->start[part][t]);
-        UNROLL for (int s = g * WORDS / G; s < (g + 1) * WORDS / G; s++)
+        UNROLL for (int s = first; s < first + words; s++)
         {
             __m512i w0 = _mm512_loadu_si512(w + s * MR * 4), w1 = _mm512_loadu_si512(w + s * MR * 4 + 64);
             UNROLL for (int t = 0; t < T; t++)

@@ -487,8 +487,7 @@ TEST(speculate_over_turns)
     struct geul_speculator *s = geul_speculator_new(p.session, &speculation);
     REQUIRE(s);
     const char *const turns[] = {"### 질문: 안녕\n\n### 답변:",
-                                 "### 질문: 안녕\n\n### 답변: 안녕하세요.<|endoftext|>\n"
-                                 "### 질문: 심심해\n\n### 답변:",
+                                 "### 질문: 안녕\n\n### 답변: 안녕하세요.<|endoftext|>\n### 질문: 심심해\n\n### 답변:",
                                  "전혀 다른 글", "### 질문: 안녕\n\n### 답변:"};
     for (int t = 0; t < 8; t++) {
         int32_t *ids;
