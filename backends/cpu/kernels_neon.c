@@ -1,8 +1,8 @@
 /* kernels_neon.c: NEON as every aarch64 has it: the float32 kernels, 4 wide, and int8 products.
  *
- * smull and smlal multiply signed bytes into int16, where two products fit (2 * 128 * 127 < 2^15); sadalp then adds
- * pairs of them into int32. Each block is summed up as an integer before it meets its scales, as in kernels_scalar.c.
- */
+ * smull and smlal multiply signed bytes into int16, where two products fit (2 * 128 * 127 < 2^15), or eight of types of
+ * up to 6 bits; sadalp then adds pairs of them into int32. Each group is summed up as an integer before it meets its
+ * scale, as in kernels_scalar.c. */
 #include <arm_neon.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -162,119 +162,62 @@ static inline void vf_transpose4(const void *src, size_t src_stride, void *dst, 
         memcpy((uint8_t *)dst + i * dst_stride, &t[i], sizeof t[i]);
 }
 
-#include "backends/cpu/blocks_neon.h"
 #include "backends/cpu/kernels_float.h"
+#include "backends/cpu/tile_neon.h"
 
 /* ------------------------------------------------------------------------------------------------------ blocks -- */
 
-enum { MR = 8, NR = 4 };
-
-/* Bit-equal to kernels_scalar.c: NaN as the scale when x holds an infinite or undefined value. */
-static void quantize(struct block *b, const float *x)
+/* A row's 32 values lie together. */
+INLINE void place(uint8_t *out, int v, const values row[4])
 {
-    const float smallest = 0x1p-100f;
-    uint32x4_t largest = vdupq_n_u32(0);
-    for (int i = 0; i < BLOCK; i += 4)
-        largest = vmaxq_u32(largest, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + i))));
-    uint32_t bits = vmaxvq_u32(largest);
-    float amax;
-    memcpy(&amax, &bits, sizeof amax);
-    bool defined = bits < 0x7f800000;
-    if (!defined || amax < smallest) {
-        memset(b->q, 0, sizeof b->q);
-        b->scale = defined ? 0 : NAN;
-        return;
+    UNROLL for (int r = 0; r < 4; r++) UNROLL for (int c = 0; c < 2; c++)
+        vst1q_s8((int8_t *)out + (4 * v + r) * BLOCK + 16 * c, row[r].val[c]);
+}
+
+/* The sums of four vectors. */
+INLINE int32x4_t sum_each(const int32x4_t s[4])
+{
+    return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
+}
+
+/* Four rows' 16 (from half g) or 32 values times a token's: a sum each. Narrow values are summed up across neighbours,
+ * 8 products of 32 * 127 at most, before they are widened; of others no more than two fit. */
+INLINE int32x4_t multiply_rows(const int8x16_t row[4][2], const int8x16_t x[2], int g, struct kind kind)
+{
+    int16x8_t a[4], b[4];
+    UNROLL for (int r = 0; r < 4; r++)
+    {
+        a[r] = vmlal_high_s8(vmull_s8(vget_low_s8(row[r][g]), vget_low_s8(x[g])), row[r][g], x[g]);
+        if (kind.groups == 1 && kind.narrow)
+            a[r] = vmlal_high_s8(vmlal_s8(a[r], vget_low_s8(row[r][1]), vget_low_s8(x[1])), row[r][1], x[1]);
+        if (kind.groups == 1 && !kind.narrow)
+            b[r] = vmlal_high_s8(vmull_s8(vget_low_s8(row[r][1]), vget_low_s8(x[1])), row[r][1], x[1]);
     }
-    float32x4_t inverse = vdupq_n_f32(127.0f / amax);
-    b->scale = amax / 127.0f;
-    for (int i = 0; i < BLOCK; i += 8) {
-        int32x4_t low = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + i), inverse));
-        int32x4_t high = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + i + 4), inverse));
-        vst1_s8(b->q + i, vmovn_s16(vcombine_s16(vmovn_s32(low), vmovn_s32(high))));
+    if (kind.narrow)
+        return vpaddq_s32(vpaddlq_s16(vpaddq_s16(a[0], a[1])), vpaddlq_s16(vpaddq_s16(a[2], a[3])));
+    int32x4_t s[4];
+    UNROLL for (int r = 0; r < 4; r++) s[r] = vpadalq_s16(vpaddlq_s16(a[r]), b[r]);
+    return sum_each(s);
+}
+
+INLINE void multiply(int32x4_t product[NR], const uint8_t *w, const struct tokens *x, int T, int v, int g,
+                     struct kind kind)
+{
+    int8x16_t row[4][2];
+    UNROLL for (int r = 0; r < 4; r++) UNROLL for (int c = 0; c < 2; c++) row[r][c] =
+        vld1q_s8((const int8_t *)w + (4 * v + r) * BLOCK + 16 * c);
+    UNROLL for (int t = 0; t < T; t++)
+    {
+        int8x16_t q[2] = {vld1q_s8(x->q[t]), vld1q_s8(x->q[t] + 16)};
+        product[t] = multiply_rows(row, q, g, kind);
     }
 }
 
-/* 4 partial sums of a block's product. */
-INLINE int32x4_t multiply(int8x16x2_t w, int8x16x2_t x)
-{
-    int16x8_t a = vmull_s8(vget_low_s8(w.val[0]), vget_low_s8(x.val[0]));
-    int16x8_t b = vmull_s8(vget_low_s8(w.val[1]), vget_low_s8(x.val[1]));
-    a = vmlal_high_s8(a, w.val[0], x.val[0]);
-    b = vmlal_high_s8(b, w.val[1], x.val[1]);
-    return vpadalq_s16(vpaddlq_s16(a), b);
-}
-
-/* ------------------------------------------------------------------------------------------------ many tokens -- */
-
-/* One block of MR weight rows, and of NR tokens. */
-struct weights {
-    int8_t q[MR][BLOCK];
-    float scale[MR];
-};
-struct tokens {
-    struct block token[NR];
-};
-
-INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
-{
-    struct weights *out = weights;
-    vst1q_s8(out->q[r], q.val[0]);
-    vst1q_s8(out->q[r] + 16, q.val[1]);
-    out->scale[r] = scale;
-}
-
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
-{
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place, ahead);
-}
-
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
-{
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place, ahead);
-}
-
-static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
-{
-    struct tokens *out = packed;
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (int t = 0; t < tokens; t++)
-        for (size_t i = 0; i < k / BLOCK; i++)
-            quantize(&out[i].token[t], (const float *)at(x, (size_t)t, stride) + i * BLOCK);
-}
-
-static void tile_whole(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                       const float *start)
-{
-    const struct weights *w = panel;
-    const struct tokens *x = packed;
-    float32x4_t sum[NR][MR / 4];
-    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++) sum[t][v] =
-        vld1q_f32((start ? start : out + t * out_stride) + 4 * v);
-    for (size_t i = 0; i < k / BLOCK; i++, w++, x++)
-        UNROLL for (size_t v = 0; v < MR / 4; v++)
-        {
-            float32x4_t scale = vld1q_f32(w->scale + 4 * v);
-            int8x16x2_t row[4];
-            UNROLL for (size_t r = 0; r < 4; r++) row[r] = load_bytes(w->q[4 * v + r]);
-            UNROLL for (size_t t = 0; t < NR; t++)
-            {
-                int8x16x2_t q = load_bytes(x->token[t].q);
-                int32x4_t product[4];
-                UNROLL for (size_t r = 0; r < 4; r++) product[r] = multiply(row[r], q);
-                sum[t][v] =
-                    vfmaq_f32(sum[t][v], vcvtq_f32_s32(sum_each(product)), vmulq_n_f32(scale, x->token[t].scale));
-            }
-        }
-    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++)
-        vst1q_f32(out + t * out_stride + 4 * v, sum[t][v]);
-}
-
-static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                        const float *start, int tokens)
-{
-    float spare[MR * NR];
-    tile_some(out, out_stride, panel, packed, k, start, (size_t)tokens, spare, MR, NR, tile_whole);
-}
+TILE(1)
+TILE(1w)
+TILE(1m)
+TILE(2)
+TILE(2m)
 
 /* smlal alone: what the folding into int32 costs is the kernels' own. */
 static uint64_t peak_int8(uint64_t rounds)
@@ -293,15 +236,10 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 8;
 }
 
-#define BLOCK_PANEL(type)                                                                                              \
-    {                                                                                                                  \
-        .mr = MR, .nr = NR, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),                        \
-        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile_blocks             \
-    }
-static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
+BLOCK_TYPES(BLOCK_PANEL)
 
 const struct geul_cpu_kernels geul_cpu_kernels_neon = {
     FLOAT_KERNELS,
-    .panel = {FLOAT_PANELS, [GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
+    .panel = {FLOAT_PANELS, BLOCK_TYPES(BLOCK_ENTRY)},
     .peak_int8 = peak_int8,
 };

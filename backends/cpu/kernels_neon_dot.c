@@ -1,64 +1,38 @@
-/* kernels_neon_dot.c: int8 products by sdot (four at a time into int32), for blocks of Q8_0 and Q4_0.
- *
- * Activations are packed by kernels_neon.c, which every machine with sdot can run too. */
-#include "backends/cpu/blocks_neon.h"
-#include "backends/cpu/kernels.h"
+/* kernels_neon_dot.c: int8 products by sdot (four at a time into int32). */
+#include "backends/cpu/tile_neon.h"
 
-#include <arm_neon.h>
-#include <string.h>
-
-enum { MR = 8, NR = 4 };
-
-/* ------------------------------------------------------------------------------------------------ many tokens -- */
-
-/* One block of MR weight rows: q[s] holds bytes 4s..4s+3 of every row. */
-struct weights {
-    int8_t q[BLOCK / 4][MR][4];
-    float scale[MR];
-};
-
-/* One block of NR tokens. */
-struct tokens {
-    struct block token[NR];
-};
-
-INLINE void place(void *weights, int r, int8x16x2_t q, float scale)
+/* Four rows of words become four words of rows. */
+INLINE void turn(int8_t *out, size_t apart, int8x16_t a, int8x16_t b, int8x16_t c, int8x16_t d)
 {
-    struct weights *out = weights;
-    int8_t bytes[BLOCK];
-    vst1q_s8(bytes, q.val[0]);
-    vst1q_s8(bytes + 16, q.val[1]);
-    for (int s = 0; s < BLOCK / 4; s++)
-        memcpy(out->q[s][r], bytes + 4 * s, 4);
-    out->scale[r] = scale;
+    int32x4_t ab = vtrn1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b));
+    int32x4_t cd = vtrn1q_s32(vreinterpretq_s32_s8(c), vreinterpretq_s32_s8(d));
+    int32x4_t ab1 = vtrn2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b));
+    int32x4_t cd1 = vtrn2q_s32(vreinterpretq_s32_s8(c), vreinterpretq_s32_s8(d));
+#define PAIR(half, first, second)                                                                                      \
+    vreinterpretq_s8_s64(vtrn##half##q_s64(vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second)))
+    vst1q_s8(out, PAIR(1, ab, cd));
+    vst1q_s8(out + apart, PAIR(1, ab1, cd1));
+    vst1q_s8(out + 2 * apart, PAIR(2, ab, cd));
+    vst1q_s8(out + 3 * apart, PAIR(2, ab1, cd1));
+#undef PAIR
 }
 
-static void pack_q8_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+/* Words s = 0..7: values 4s..4s+3 of row 0, of row 1, ... */
+INLINE void place(uint8_t *out, int v, const values row[4])
 {
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q8_0_BYTES, unpack_q8_0, place, ahead);
+    UNROLL for (int c = 0; c < 2; c++) turn((int8_t *)out + c * BLOCK / 2 * MR + 16 * v, 4 * MR, row[0].val[c],
+                                            row[1].val[c], row[2].val[c], row[3].val[c]);
 }
 
-static void pack_q4_0(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
-{
-    pack_blocks(panel, sizeof(struct weights), w, stride, rows, k, Q4_0_BYTES, unpack_q4_0, place, ahead);
-}
-
-/* Tokens lie as in kernels_neon.c. */
-static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
-{
-    geul_cpu_kernels_neon.panel[GEUL_TYPE_Q8_0]->pack_x(packed, x, stride, tokens, k);
-}
-
-/* Bytes 16h..16h+15 of the block: four steps, each of which takes a lane of every token. Lanes must be literals. */
-INLINE void add_half(int32x4_t (*product)[MR / 4], const struct weights *w, const struct tokens *x, int h)
+/* Words 4h..4h+3: four steps, each of which takes a lane of every token. Lanes must be literals. */
+INLINE void multiply_half(int32x4_t product[NR], const uint8_t *w, const struct tokens *x, int T, int v, int h)
 {
     int8x16_t q[NR];
-    UNROLL for (int t = 0; t < NR; t++) q[t] = vld1q_s8(x->token[t].q + 16 * h);
+    UNROLL for (int t = 0; t < T; t++) q[t] = vld1q_s8(x->q[t] + 16 * h);
 #define STEP(lane)                                                                                                     \
-    UNROLL for (int v = 0; v < MR / 4; v++)                                                                            \
     {                                                                                                                  \
-        int8x16_t rows = vld1q_s8(w->q[4 * h + lane][4 * v]);                                                          \
-        UNROLL for (int t = 0; t < NR; t++) product[t][v] = vdotq_laneq_s32(product[t][v], rows, q[t], lane);          \
+        int8x16_t rows = vld1q_s8((const int8_t *)w + (4 * h + lane) * MR * 4 + 16 * v);                               \
+        UNROLL for (int t = 0; t < T; t++) product[t] = vdotq_laneq_s32(product[t], rows, q[t], lane);                 \
     }
     STEP(0)
     STEP(1)
@@ -67,37 +41,18 @@ INLINE void add_half(int32x4_t (*product)[MR / 4], const struct weights *w, cons
 #undef STEP
 }
 
-static void tile_whole(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                       const float *start)
+INLINE void multiply(int32x4_t product[NR], const uint8_t *w, const struct tokens *x, int T, int v, int g,
+                     struct kind kind)
 {
-    const struct weights *w = panel;
-    const struct tokens *x = packed;
-    float32x4_t sum[NR][MR / 4];
-    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++) sum[t][v] =
-        vld1q_f32((start ? start : out + t * out_stride) + 4 * v);
-    for (size_t i = 0; i < k / BLOCK; i++, w++, x++) {
-        int32x4_t product[NR][MR / 4];
-        UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++) product[t][v] =
-            vdupq_n_s32(0);
-        add_half(product, w, x, 0);
-        add_half(product, w, x, 1);
-        UNROLL for (size_t v = 0; v < MR / 4; v++)
-        {
-            float32x4_t scale = vld1q_f32(w->scale + 4 * v);
-            UNROLL for (size_t t = 0; t < NR; t++) sum[t][v] =
-                vfmaq_f32(sum[t][v], vcvtq_f32_s32(product[t][v]), vmulq_n_f32(scale, x->token[t].scale));
-        }
-    }
-    UNROLL for (size_t t = 0; t < NR; t++) UNROLL for (size_t v = 0; v < MR / 4; v++)
-        vst1q_f32(out + t * out_stride + 4 * v, sum[t][v]);
+    UNROLL for (int t = 0; t < T; t++) product[t] = vdupq_n_s32(0);
+    UNROLL for (int h = 0; h < 2; h++) if (kind.groups == 1 || g == h) multiply_half(product, w, x, T, v, h);
 }
 
-static void tile_blocks(float *out, size_t out_stride, const void *panel, const void *packed, size_t k,
-                        const float *start, int tokens)
-{
-    float spare[MR * NR];
-    tile_some(out, out_stride, panel, packed, k, start, (size_t)tokens, spare, MR, NR, tile_whole);
-}
+TILE(1)
+TILE(1m)
+TILE(2)
+TILE(2m)
+#define tile_1w tile_1 /* int32 holds wide products too */
 
 static uint64_t peak_int8(uint64_t rounds)
 {
@@ -115,14 +70,9 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 16;
 }
 
-#define BLOCK_PANEL(type)                                                                                              \
-    {                                                                                                                  \
-        .mr = MR, .nr = NR, .k_block = 1024, .k_step = BLOCK, .w_step = sizeof(struct weights),                        \
-        .x_step = sizeof(struct tokens), .pack_w = pack_##type, .pack_x = pack_tokens, .tile = tile_blocks             \
-    }
-static const struct geul_cpu_panel q8_0_panel = BLOCK_PANEL(q8_0), q4_0_panel = BLOCK_PANEL(q4_0);
+BLOCK_TYPES(BLOCK_PANEL)
 
 const struct geul_cpu_kernels geul_cpu_kernels_neon_dot = {
-    .panel = {[GEUL_TYPE_Q8_0] = &q8_0_panel, [GEUL_TYPE_Q4_0] = &q4_0_panel},
+    .panel = {BLOCK_TYPES(BLOCK_ENTRY)},
     .peak_int8 = peak_int8,
 };

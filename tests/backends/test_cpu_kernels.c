@@ -1,6 +1,7 @@
 /* test_cpu_kernels.c: every slot of every instruction set that this machine has, against the meaning in double. */
 #include "tests/backends/cpu_cases.h"
 #include "backends/cpu/search_tile.h"
+#include "core/block.h"
 
 static const size_t sizes[] = CPU_SIZES;
 enum { N_SIZES = sizeof sizes / sizeof sizes[0], LONGEST = 300 };
@@ -288,19 +289,26 @@ static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size
     free_weights(&w);
 }
 
-/* Every token alone, and k in two pieces, must give the bits of the whole tile; a damaged activation must show. */
+/* Fewer tokens, and every token alone with k in two pieces, must give the bits of the whole tile; a damaged activation
+ * must show. */
 static void check_invariance(const struct geul_cpu_panel *g, enum geul_type type, size_t k)
 {
     size_t mr = (size_t)g->mr, nr = (size_t)g->nr, step = geul_type_block(type) > 1 ? 256 : g->k_step;
     size_t half = k / 2 / step * step, bytes = geul_type_bytes(type);
     struct weights w = make_weights(type, mr, k);
     float *x = randoms(nr * k, 1), *start = randoms(mr, 1);
-    float *whole = malloc(mr * nr * sizeof *whole), *alone = malloc(mr * sizeof *alone);
+    float *whole = malloc(mr * nr * sizeof *whole), *alone = malloc(mr * nr * sizeof *alone);
     struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->w_step), 0);
     struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
     g->pack_w(panel.data, w.data, w.stride, g->mr, k, NULL);
     g->pack_x(packed.data, x, k * sizeof *x, g->nr, k);
     g->tile(whole, mr, panel.data, packed.data, k, start, g->nr);
+    for (size_t t = 1; t < nr; t++) {
+        g->pack_x(packed.data, x, k * sizeof *x, (int)t, k);
+        g->tile(alone, mr, panel.data, packed.data, k, start, (int)t);
+        CHECK_MSG(memcmp(alone, whole, mr * t * sizeof *alone) == 0, "%s panel %s: %zu tokens have other bits than %zu",
+                  variant, geul_type_name(type), t, nr);
+    }
     for (size_t t = 0; t < nr; t++) {
         const uint8_t *rest = w.data + half / (size_t)geul_type_block(type) * bytes;
         g->pack_w(panel.data, w.data, w.stride, g->mr, half, NULL);
@@ -324,6 +332,37 @@ static void check_invariance(const struct geul_cpu_panel *g, enum geul_type type
     free(whole);
     free(alone);
     free_weights(&w);
+}
+
+/* All weights at one end of their integers and all activations equal: sums on the way must not overflow. */
+static void check_extremes(const struct geul_cpu_panel *g, enum geul_type type)
+{
+    const struct geul_block_format *f = geul_block_format(type);
+    size_t n = (size_t)f->block;
+    for (int high = 0; high < 2; high++) {
+        struct geul_block b = {.d = 1};
+        int q = high ? f->q_high : f->q_low;
+        uint8_t bytes[GEUL_BLOCK_MAX];
+        float x[GEUL_BLOCK_MAX], out[128], zeros[128] = {0};
+        double want[128];
+        for (size_t i = 0; i < n; i++) {
+            b.scale[i / (size_t)f->group] = 1;
+            b.min[i / (size_t)f->group] = f->min_high == 1;
+            b.q[i] = (int16_t)q;
+            x[i] = 1;
+        }
+        geul_block_pack(type, &b, bytes);
+        for (int r = 0; r < g->mr; r++)
+            want[r] = (double)n * (f->codebook ? f->codebook[q] : q);
+        struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(n, g->k_step, g->w_step), 0);
+        struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(n, g->k_step, g->x_step), 0);
+        g->pack_w(panel.data, bytes, 0, g->mr, n, NULL);
+        g->pack_x(packed.data, x, 0, 1, n);
+        g->tile(out, (size_t)g->mr, panel.data, packed.data, n, zeros, 1);
+        check(geul_type_name(type), (size_t)g->mr, out, want, 0, 2e-6);
+        cpu_guard_free(&panel, "pack_w");
+        cpu_guard_free(&packed, "pack_x");
+    }
 }
 
 /* pack_w_outer of the transposed weights must give the panel of pack_w. */
@@ -361,6 +400,8 @@ static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
     }
     for (int rows = 1; rows <= g->mr; rows++)
         check_tile(g, type, block > 96 ? block : 96, rows, 1 + rows % g->nr, bf16);
+    if (block > 1)
+        check_extremes(g, type);
     CHECK_MSG(g->k_block % g->k_step == 0 && g->k_block % 256 == 0, "%s: k_block must hold whole blocks", variant);
 }
 
