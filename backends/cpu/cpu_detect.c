@@ -138,9 +138,13 @@ const char *geul_cpu_slot_meaning(enum geul_cpu_slot slot)
     return meanings[slot];
 }
 
-/* Takes over every slot that from fills. */
+/* Takes over every slot that from fills. A dot gives the bits of its own panel only: it goes when another panel comes.
+ */
 static void overlay(struct geul_cpu_choice *choice, const struct geul_cpu_kernels *from, const char *name)
 {
+    for (int type = 0; type < GEUL_TYPE_COUNT; type++)
+        if (from->panel[type])
+            choice->kernels.dot[type] = NULL;
 #define TAKE(field, slot)                                                                                              \
     if (from->field) {                                                                                                 \
         choice->kernels.field = from->field;                                                                           \
@@ -168,6 +172,8 @@ enum geul_status geul_cpu_choose(struct geul_context *ctx, const char *cap, stru
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                          "GEUL_CPU is \"%.64s\", which is no instruction set of this build; use one of %s", cap, known);
     memset(choice, 0, sizeof *choice);
+    for (int i = 0; i < GEUL_CPU_SLOT_COUNT; i++)
+        choice->variant[i] = "none";
     for (int i = 0; i <= last; i++)
         if (variants[i].supported())
             overlay(choice, variants[i].kernels, variants[i].name);

@@ -109,6 +109,60 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
         tile_part(out, out_stride, panel, packed, k, start, t, 1);
 }
 
+/* ---------------------------------------------------------------------------------------------------- one token -- */
+
+static void pack_token(void *packed, const float *x, size_t k)
+{
+    for (size_t i = 0; i < k; i += 16) {
+        __m256bh h = _mm512_cvtneps_pbh(_mm512_loadu_ps(x + i));
+        memcpy((uint8_t *)packed + 2 * i, &h, sizeof h);
+    }
+}
+
+/* Rows in groups of 16, two groups at a time, 32 values of each turned so that a vector holds a pair of every row: the
+ * sums of the panel, in its order. */
+INLINE void dot_groups(float *out, const uint8_t *w, size_t stride, const uint32_t *x, size_t k, int rows,
+                       const float *start, struct geul_cpu_ahead *ahead, const int G)
+{
+    __m512 sum[2];
+    UNROLL for (int g = 0; g < G; g++)
+    {
+        int here = rows - 16 * g < 16 ? rows - 16 * g : 16;
+        sum[g] = start ? vf_load_n(start + 16 * g, (size_t)here) : vf_zero();
+    }
+    for (size_t i = 0; i < k / 2; i += 16)
+        UNROLL for (int g = 0; g < G; g++)
+        {
+            __m512 pair[16];
+            UNROLL for (int r = 0; r < 16; r++)
+            {
+                int row = 16 * g + r < rows ? 16 * g + r : rows - 1;
+                pair[r] = _mm512_loadu_ps(w + (size_t)row * stride + 4 * i);
+                geul_cpu_ask(ahead, 64);
+            }
+            turn(pair, pair);
+            UNROLL for (int j = 0; j < 16; j++) sum[g] = _mm512_dpbf16_ps(
+                sum[g], as_bf16(_mm512_castps_si512(pair[j])), as_bf16(_mm512_set1_epi32((int)x[i + (size_t)j])));
+        }
+    UNROLL for (int g = 0; g < G; g++)
+    {
+        int here = rows - 16 * g < 16 ? rows - 16 * g : 16;
+        vf_store_n(out + 16 * g, sum[g], (size_t)here);
+    }
+}
+
+static void dot_rows(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, const float *start,
+                     struct geul_cpu_ahead *ahead)
+{
+    int r = 0;
+    for (; rows - r > 16; r += 32)
+        dot_groups(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k, rows - r < 32 ? rows - r : 32,
+                   start ? start + r : NULL, ahead, 2);
+    if (r < rows)
+        dot_groups(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k, rows - r, start ? start + r : NULL,
+                   ahead, 1);
+}
+
 static uint64_t peak_bf16(uint64_t rounds)
 {
     enum { N = 12 };
@@ -135,7 +189,10 @@ static const struct geul_cpu_panel bf16_panel = {.mr = MR,
                                                  .pack_x = pack_x,
                                                  .tile = tile};
 
+static const struct geul_cpu_dot bf16_dot = {32, 64, pack_token, dot_rows};
+
 const struct geul_cpu_kernels geul_cpu_kernels_avx512bf16 = {
+    .dot = {[GEUL_TYPE_BF16] = &bf16_dot},
     .panel = {[GEUL_TYPE_BF16] = &bf16_panel},
     .peak_bf16 = peak_bf16,
 };

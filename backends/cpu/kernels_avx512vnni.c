@@ -130,6 +130,8 @@ TILE(2, 2, false)
 TILE(2m, 2, true)
 #undef TILE
 
+#include "backends/cpu/dot_avx512vnni.h"
+
 static uint64_t peak_int8(uint64_t rounds)
 {
     enum { N = 12 };
@@ -170,6 +172,11 @@ PANEL(q2_k, 2m, STEP_4)
 #undef PANEL
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx512vnni = {
+    .dot = {[GEUL_TYPE_Q8_0] = &q8_0_dot,
+            [GEUL_TYPE_Q4_0] = &q4_0_dot,
+            [GEUL_TYPE_Q4_K] = &q4_k_dot,
+            [GEUL_TYPE_Q5_K] = &q5_k_dot,
+            [GEUL_TYPE_Q6_K] = &q6_k_dot},
     .panel = {[GEUL_TYPE_Q8_0] = &q8_0_panel,
               [GEUL_TYPE_Q4_0] = &q4_0_panel,
               [GEUL_TYPE_Q4_1] = &q4_1_panel,

@@ -10,6 +10,7 @@
 /* What one product looks like. */
 struct product {
     const struct geul_cpu_panel *panel;
+    const struct geul_cpu_dot *dot; /* one token, or NULL */
     size_t m, n, k;
     size_t k_block;
     bool outer;      /* b is packed along N, not along K */
@@ -17,6 +18,7 @@ struct product {
 };
 
 enum {
+    DOT_ROWS = 32,        /* a multiple of 16: groups of rows that are read together */
     FEW_K = 256,          /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
     PIECE_BYTES = 1 << 17 /* weights that a thread takes in one go when few tokens come by: long streams are faster */
 };
@@ -33,6 +35,8 @@ static struct product look(const struct geul_cpu_kernels *kernels, const struct 
     p.outer = !transposed(b);
     p.w_stride = b->stride[p.outer ? 0 : 1];
     p.panel = p.outer ? kernels->cache[b->type] : kernels->panel[b->type];
+    if (!p.outer && p.m == 1 && kernels->dot[b->type] && p.k % kernels->dot[b->type]->k_step == 0)
+        p.dot = kernels->dot[b->type];
     p.k_block = p.m <= (size_t)p.panel->nr && p.panel->k_block > FEW_K ? FEW_K : p.panel->k_block;
     return p;
 }
@@ -86,6 +90,10 @@ static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct 
                            size_t *bytes)
 {
     struct product p = look(kernels, t);
+    if (p.dot) {
+        *bytes = geul_cpu_packed_bytes(p.k, p.dot->k_step, p.dot->x_step);
+        return true;
+    }
     size_t tiles = ceil_div(p.m, (size_t)p.panel->nr) * k_blocks(&p), threads;
     return geul_mul_size(tiles, packed_x_bytes(&p), bytes) &&
            geul_mul_size((size_t)n_threads, thread_bytes(&p), &threads) && geul_add_size(*bytes, threads, bytes);
@@ -138,6 +146,16 @@ static void stream_tokens(const struct geul_tensor *t, const struct product *p, 
     }
 }
 
+/* Where n weight rows from `from` on lie, for asking. */
+static struct geul_cpu_ahead rows_ahead(const struct geul_tensor *b, const struct product *p, size_t from, size_t n)
+{
+    const uint8_t *base = b->data;
+    if (from >= p->n)
+        return (struct geul_cpu_ahead){base, base};
+    n = p->n - from < n ? p->n - from : n;
+    return (struct geul_cpu_ahead){base + from * p->w_stride, base + (from + n) * p->w_stride};
+}
+
 /* rows weight rows from n0 on, times all tokens; next: the first of the rows that this thread takes after these. */
 static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
                           struct work *w, size_t n0, size_t rows, size_t next)
@@ -150,13 +168,8 @@ static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tens
     memset(w->start, 0, mr * sizeof(float));
     if (bias)
         memcpy(w->start, bias + n0, rows * sizeof(float));
-    w->ahead = (struct geul_cpu_ahead){base, base};
-    w->ask = 0;
-    if (!p->outer && next < p->n) {
-        size_t bytes = (p->n - next < mr ? p->n - next : mr) * p->w_stride;
-        w->ahead = (struct geul_cpu_ahead){base + next * p->w_stride, base + next * p->w_stride + bytes};
-        w->ask = tiles == 1 ? 0 : line(ceil_div(bytes, tiles * blocks));
-    }
+    w->ahead = rows_ahead(b, p, p->outer ? p->n : next, mr);
+    w->ask = tiles == 1 ? 0 : line(ceil_div((size_t)(w->ahead.end - w->ahead.at), tiles * blocks));
     for (size_t i = 0; i < blocks; i++) {
         size_t k0 = i * p->k_block, k = p->k - k0 < p->k_block ? p->k - k0 : p->k_block;
         if (p->outer)
@@ -168,27 +181,64 @@ static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tens
     }
 }
 
+/* Weight rows that a thread takes in one go when few tokens come by, a multiple of step. */
+static size_t rows_in_piece(const struct product *p, size_t step)
+{
+    size_t piece = step;
+    while (piece * p->w_stride < PIECE_BYTES && piece * 16 < p->n)
+        piece += step;
+    return piece;
+}
+
+/* One token: every thread packs its part of it, then takes DOT_ROWS rows at a time. */
+static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
+{
+    const struct geul_cpu_dot *dot = p->dot;
+    const struct geul_tensor *b = t->src[1];
+    const float *bias = t->n_src > 2 && t->src[2] ? t->src[2]->data : NULL, *x = t->src[0]->data;
+    size_t piece = rows_in_piece(p, DOT_ROWS), from, to;
+    float *out = t->data;
+    geul_cpu_share(run, p->k / dot->k_step, &from, &to);
+    dot->pack_x(run->scratch + from * dot->x_step, x + from * dot->k_step, (to - from) * dot->k_step);
+    geul_cpu_barrier(run);
+    for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p->n; n0 = next) {
+        next = geul_cpu_take(run) * piece;
+        size_t end = p->n - n0 < piece ? p->n : n0 + piece;
+        for (size_t n = n0; n < end; n += DOT_ROWS) {
+            struct geul_cpu_ahead ahead = rows_ahead(b, p, n + DOT_ROWS < end ? n + DOT_ROWS : next, DOT_ROWS);
+            dot->rows(out + n, (const uint8_t *)b->data + n * p->w_stride, p->w_stride, run->scratch, p->k,
+                      end - n < DOT_ROWS ? (int)(end - n) : DOT_ROWS, bias ? bias + n : NULL, &ahead);
+        }
+    }
+}
+
+static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
+{
+    size_t mr = (size_t)p->panel->mr, tiles = ceil_div(p->m, (size_t)p->panel->nr);
+    uint8_t *mine = run->scratch + tiles * k_blocks(p) * packed_x_bytes(p) + (size_t)run->thread * thread_bytes(p);
+    struct work w = {.panel = mine, .start = (float *)(mine + panel_bytes(p))};
+    w.spare = (float *)((uint8_t *)w.start + line(mr * sizeof(float)));
+    /* What a tile adds to for missing rows is never used, but must have a value. */
+    memset(w.spare, 0, mr * (size_t)p->panel->nr * sizeof(float));
+    pack_tokens(run, t->src[0], p);
+    size_t piece = tiles == 1 && !p->outer ? rows_in_piece(p, mr) : mr;
+    for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p->n; n0 = next) {
+        next = geul_cpu_take(run) * piece;
+        size_t end = p->n - n0 < piece ? p->n : n0 + piece;
+        for (size_t n = n0; n < end; n += mr)
+            multiply_rows(run, t, p, &w, n, end - n < mr ? end - n : mr, n + mr < end ? n + mr : next);
+    }
+}
+
 static void run_matmul(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     struct product p = look(run->kernels, t);
     if (p.m == 0 || p.n == 0)
         return;
-    size_t mr = (size_t)p.panel->mr, tiles = ceil_div(p.m, (size_t)p.panel->nr);
-    uint8_t *mine = run->scratch + tiles * k_blocks(&p) * packed_x_bytes(&p) + (size_t)run->thread * thread_bytes(&p);
-    struct work w = {.panel = mine, .start = (float *)(mine + panel_bytes(&p))};
-    w.spare = (float *)((uint8_t *)w.start + line(mr * sizeof(float)));
-    /* What a tile adds to for missing rows is never used, but must have a value. */
-    memset(w.spare, 0, mr * (size_t)p.panel->nr * sizeof(float));
-    pack_tokens(run, t->src[0], &p);
-    size_t piece = mr;
-    while (tiles == 1 && !p.outer && piece * p.w_stride < PIECE_BYTES && piece * 16 < p.n)
-        piece += mr;
-    for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p.n; n0 = next) {
-        next = geul_cpu_take(run) * piece;
-        size_t end = p.n - n0 < piece ? p.n : n0 + piece;
-        for (size_t n = n0; n < end; n += mr)
-            multiply_rows(run, t, &p, &w, n, end - n < mr ? end - n : mr, n + mr < end ? n + mr : next);
-    }
+    if (p.dot)
+        run_dot(run, t, &p);
+    else
+        run_panel(run, t, &p);
 }
 
 const struct geul_cpu_op geul_cpu_op_MATMUL = {

@@ -57,9 +57,10 @@ INLINE __m512 f16_rows(const struct source *from, size_t at)
     ROW(3)
     ROW(4)
     ROW(5)
-    ROW(6) ROW(7)
+    ROW(6)
+    ROW(7)
 #undef ROW
-        return _mm512_cvtph_ps(_mm256_set_m128i(high, low));
+    return _mm512_cvtph_ps(_mm256_set_m128i(high, low));
 }
 
 /* The word at byte `at` of every row. */

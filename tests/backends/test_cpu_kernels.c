@@ -365,6 +365,52 @@ static void check_extremes(const struct geul_cpu_panel *g, enum geul_type type)
     }
 }
 
+/* Any number of rows, with and without a start: the bits of the panel's tile of one token, and nothing beyond. */
+static void check_dot(enum geul_type type)
+{
+    const struct geul_cpu_dot *dot = kernels->dot[type];
+    const struct geul_cpu_panel *g = kernels->panel[type];
+    enum { ROWS = 53 };
+    REQUIRE(g != NULL);
+    for (size_t steps = 1; steps <= 3; steps++) {
+        size_t k = steps * dot->k_step, mr = (size_t)g->mr;
+        struct weights w = make_weights(type, ROWS, k);
+        float *x = randoms(k, 1), *start = randoms(ROWS + mr, 1), *want = malloc((ROWS + mr) * sizeof *want);
+        if (steps == 3)
+            x[k - 1] = INFINITY;
+        struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->w_step), 0);
+        struct cpu_guard tokens = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
+        struct cpu_guard token = cpu_guard(geul_cpu_packed_bytes(k, dot->k_step, dot->x_step), 0);
+        g->pack_x(tokens.data, x, k * sizeof *x, 1, k);
+        for (size_t i = 0; i < steps; i++) /* parts are packed apart */
+            dot->pack_x(token.data + i * dot->x_step, x + i * dot->k_step, dot->k_step);
+        for (int rows = 1; rows <= ROWS; rows += 1 + rows / 4) {
+            const float *from = rows % 2 ? start : NULL;
+            memset(want, 0, (ROWS + mr) * sizeof *want);
+            for (size_t r = 0; r < (size_t)rows; r += mr) {
+                int here = (size_t)rows - r < mr ? rows - (int)r : g->mr;
+                g->pack_w(panel.data, w.data + r * w.stride, w.stride, here, k, NULL);
+                g->tile(want + r, mr, panel.data, tokens.data, k, from ? from + r : NULL, 1);
+            }
+            struct cpu_guard out = cpu_guard((size_t)rows * sizeof(float), 4);
+            struct geul_cpu_ahead ahead = {w.data, w.data + w.stride};
+            dot->rows((float *)out.data, w.data, w.stride, token.data, k, rows, from, &ahead);
+            for (int r = 0; r < rows; r++)
+                CHECK_MSG(memcmp((float *)out.data + r, want + r, sizeof *want) == 0 ||
+                              (isnan(want[r]) && isnan(((float *)out.data)[r])),
+                          "%s dot %s: row %d of %d is not the panel's", variant, geul_type_name(type), r, rows);
+            cpu_guard_free(&out, "dot");
+        }
+        cpu_guard_free(&panel, "pack_w");
+        cpu_guard_free(&tokens, "pack_x");
+        cpu_guard_free(&token, "pack_x");
+        free(x);
+        free(start);
+        free(want);
+        free_weights(&w);
+    }
+}
+
 /* pack_w_outer of the transposed weights must give the panel of pack_w. */
 static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, size_t k, int rows)
 {
@@ -644,8 +690,9 @@ TEST(cpu_table_has_no_hole)
     const char *slot, *from;
     int n = 0;
     for (; geul_cpu_describe(device, n, &slot, &from); n++)
-        CHECK_MSG(from && strcmp(from, "scalar") == 0 && geul_cpu_slot_meaning((enum geul_cpu_slot)n)[0], "slot %s",
-                  slot);
+        CHECK_MSG(from && strcmp(from, strncmp(slot, "dot ", 4) ? "scalar" : "none") == 0 &&
+                      geul_cpu_slot_meaning((enum geul_cpu_slot)n)[0],
+                  "slot %s", slot);
     CHECK_INT(n, GEUL_CPU_SLOT_COUNT);
     geul_cpu_close(ctx, device);
     geul_context_free(ctx);
@@ -672,6 +719,8 @@ TEST(cpu_cap_holds)
         REQUIRE(device);
         seen[i] = supported;
         for (int j = 0; geul_cpu_describe(device, j, &slot, &from); j++) {
+            if (strcmp(from, "none") == 0)
+                continue;
             int at = 0;
             const char *other;
             while (geul_cpu_variant(at, &other, &supported) && strcmp(other, from) != 0)
