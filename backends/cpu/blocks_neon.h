@@ -127,9 +127,9 @@ INLINE values nibbles_iq4(const uint8_t *p)
 INLINE values nibbles5(const uint8_t *p, const uint8_t *high, int offset)
 {
     const uint8x16_t mask = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201)), sixteen = vdupq_n_u8(16);
+    const uint8x16_t each = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1)); /* which byte has a value's bit */
     uint8x16_t four = vreinterpretq_u8_u32(vdupq_n_u32(load_u32(high))), v = load16(p);
-    uint8x16_t first = vcombine_u8(vdup_laneq_u8(four, 0), vdup_laneq_u8(four, 1));
-    uint8x16_t second = vcombine_u8(vdup_laneq_u8(four, 2), vdup_laneq_u8(four, 3));
+    uint8x16_t first = vqtbl1q_u8(four, each), second = vqtbl1q_u8(four, vaddq_u8(each, vdupq_n_u8(2)));
     first = vandq_u8(vtstq_u8(first, mask), sixteen);
     second = vandq_u8(vtstq_u8(second, mask), sixteen);
     return (values){{less(vorrq_u8(bits(v, 0, 4), first), offset), less(vorrq_u8(bits(v, 4, 4), second), offset)}};
@@ -352,14 +352,22 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
                       struct geul_cpu_ahead *ahead)
 {
     static const uint8_t missing[LARGEST_BLOCK];
-    for (size_t i = 0; i < k / (size_t)n; i++, w += bytes, out += (size_t)(n / BLOCK) * kind.step)
-        for (int v = 0; v < MR / 4; v++) {
-            const uint8_t *p[4];
-            UNROLL for (int r = 0; r < 4; r++) p[r] = 4 * v + r < rows ? w + (size_t)(4 * v + r) * stride : missing;
+    for (int v = 0; v < MR / 4; v++) {
+        const uint8_t *p[4];
+        size_t next[4];
+        UNROLL for (int r = 0; r < 4; r++)
+        {
+            bool here = 4 * v + r < rows;
+            p[r] = here ? w + (size_t)(4 * v + r) * stride : missing;
+            next[r] = here ? bytes : 0;
+        }
+        for (size_t i = 0; i < k / (size_t)n; i++) {
             if (ahead)
                 geul_cpu_ask(ahead, 4 * bytes);
-            pack_four(out, v, p, n, kind, unpack, factors, place);
+            pack_four(out + i * (size_t)(n / BLOCK) * kind.step, v, p, n, kind, unpack, factors, place);
+            UNROLL for (int r = 0; r < 4; r++) p[r] += next[r];
         }
+    }
 }
 
 /* For BLOCK_TYPES: the panel of a type, out of the unit's place, struct tokens, pack_tokens, NR and tile_<kind>. */
