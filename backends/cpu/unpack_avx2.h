@@ -30,27 +30,43 @@ enum {
     LARGEST_BLOCK = 210
 };
 
-/* Bytes 16 at a time of rows 0..7: words[c] gets bytes 4c..4c+3 of every row. */
-INLINE void rows8(__m256i words[4], const uint8_t *p, size_t stride)
+/* 8 rows of one or more blocks where they lie, and where their successors do: memory is asked for in order, a line with
+ * every line that is used, so that asking never has to wait. */
+struct source {
+    const uint8_t *p;
+    size_t stride;
+    const uint8_t *next;
+};
+
+/* Bytes at..at+15 of rows 0..7: words[c] gets bytes at+4c..at+4c+3 of every row. */
+INLINE void rows8(__m256i words[4], struct source *from, size_t at)
 {
-    transpose_lanes(words, two_rows(p, stride, 0), two_rows(p, stride, 1), two_rows(p, stride, 2),
-                    two_rows(p, stride, 3));
+    __m256i r[4];
+    UNROLL for (size_t j = 0; j < 4; j++)
+    {
+        r[j] = two_rows(from->p + at, from->stride, j);
+        if (j % 2)
+            continue;
+        __builtin_prefetch(from->next);
+        from->next += 64;
+    }
+    transpose_lanes(words, r[0], r[1], r[2], r[3]);
 }
 
-/* 8 float16, one per row. */
-INLINE __m256 f16_rows(const uint8_t *p, size_t stride)
+/* The float16 at byte `at` of every row. */
+INLINE __m256 f16_rows(const struct source *from, size_t at)
 {
     uint16_t h[8];
-    UNROLL for (size_t r = 0; r < 8; r++) memcpy(&h[r], p + r * stride, 2);
+    UNROLL for (size_t r = 0; r < 8; r++) memcpy(&h[r], from->p + at + r * from->stride, 2);
     return _mm256_cvtph_ps(_mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5],
                                           (short)h[6], (short)h[7]));
 }
 
-/* 8 words, one per row. */
-INLINE __m256i words8(const uint8_t *p, size_t stride)
+/* The word at byte `at` of every row. */
+INLINE __m256i words8(const struct source *from, size_t at)
 {
     int32_t w[8];
-    UNROLL for (size_t r = 0; r < 8; r++) memcpy(&w[r], p + r * stride, 4);
+    UNROLL for (size_t r = 0; r < 8; r++) memcpy(&w[r], from->p + at + r * from->stride, 4);
     return _mm256_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]);
 }
 
@@ -121,10 +137,10 @@ INLINE void store_wide(uint8_t *out, int s, __m256i v)
 }
 
 /* 16 bytes of nibbles: the low ones are values 0..15, the high ones 16..31. */
-INLINE void store_nibbles(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void store_nibbles(uint8_t *out, struct source *from, size_t at)
 {
     __m256i words[4];
-    rows8(words, p, stride);
+    rows8(words, from, at);
     UNROLL for (int s = 0; s < 4; s++)
     {
         store_word(out, s, bits(words[s], 0, 4));
@@ -133,12 +149,12 @@ INLINE void store_nibbles(uint8_t *out, const uint8_t *p, size_t stride)
 }
 
 /* The same as indices of the codebook of the IQ4 types. */
-INLINE void store_codes(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void store_codes(uint8_t *out, struct source *from, size_t at)
 {
     const __m256i book = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
     __m256i words[4];
-    rows8(words, p, stride);
+    rows8(words, from, at);
     UNROLL for (int s = 0; s < 4; s++)
     {
         store_wide(out, s, _mm256_shuffle_epi8(book, bits(words[s], 0, 4)));
@@ -147,11 +163,11 @@ INLINE void store_codes(uint8_t *out, const uint8_t *p, size_t stride)
 }
 
 /* The same with a fifth bit: bit i of high belongs to value i. */
-INLINE void store_nibbles5(uint8_t *out, const uint8_t *p, size_t stride, __m256i high)
+INLINE void store_nibbles5(uint8_t *out, struct source *from, size_t at, __m256i high)
 {
     const __m256i spread = _mm256_set1_epi64x((int64_t)0x8040201008040201);
     __m256i words[4];
-    rows8(words, p, stride);
+    rows8(words, from, at);
     UNROLL for (int j = 0; j < 4; j++) /* byte j of high has the bits of words 2j and 2j+1 */
     {
         __m256i byte = _mm256_shuffle_epi8(
@@ -170,33 +186,33 @@ INLINE void store_nibbles5(uint8_t *out, const uint8_t *p, size_t stride, __m256
 
 /* ----------------------------------------------------------------------- 8 rows of one block or super-block each -- */
 
-INLINE void eight_q8_0(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q8_0(uint8_t *out, struct source *from)
 {
-    store_float(out, WIDE_SCALE, f16_rows(p, stride));
+    store_float(out, WIDE_SCALE, f16_rows(from, 0));
     UNROLL for (int c = 0; c < 2; c++)
     {
         __m256i words[4];
-        rows8(words, p + 2 + 16 * c, stride);
+        rows8(words, from, (size_t)(2 + 16 * c));
         UNROLL for (int s = 0; s < 4; s++) store_wide(out, 4 * c + s, words[s]);
     }
 }
 
-INLINE void eight_q4_0(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q4_0(uint8_t *out, struct source *from)
 {
-    store_float(out, SCALE, f16_rows(p, stride));
-    store_nibbles(out, p + 2, stride);
+    store_float(out, SCALE, f16_rows(from, 0));
+    store_nibbles(out, from, 2);
 }
 
-INLINE void eight_iq4_nl(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_iq4_nl(uint8_t *out, struct source *from)
 {
-    store_float(out, WIDE_SCALE, f16_rows(p, stride));
-    store_codes(out, p + 2, stride);
+    store_float(out, WIDE_SCALE, f16_rows(from, 0));
+    store_codes(out, from, 2);
 }
 
-INLINE void eight_q5_0(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q5_0(uint8_t *out, struct source *from)
 {
-    store_float(out, SCALE, f16_rows(p, stride));
-    store_nibbles5(out, p + 6, stride, words8(p + 2, stride));
+    store_float(out, SCALE, f16_rows(from, 0));
+    store_nibbles5(out, from, 6, words8(from, 2));
 }
 
 /* The value is scale * (q - offset) - minimum, and offset is what the tile takes away. */
@@ -207,29 +223,29 @@ INLINE void store_affine(uint8_t *out, __m256 scale, __m256 min, int offset)
 }
 
 /* d and m of the types whose value is d * q + m. */
-INLINE void store_sum(uint8_t *out, const uint8_t *p, size_t stride, int offset)
+INLINE void store_sum(uint8_t *out, struct source *from, int offset)
 {
-    __m256i head = words8(p, stride);
+    __m256i head = words8(from, 0);
     store_affine(out, low_f16(head), _mm256_sub_ps(_mm256_setzero_ps(), high_f16(head)), offset);
 }
 
-INLINE void eight_q4_1(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q4_1(uint8_t *out, struct source *from)
 {
-    store_sum(out, p, stride, 0);
-    store_nibbles(out, p + 4, stride);
+    store_sum(out, from, 0);
+    store_nibbles(out, from, 4);
 }
 
-INLINE void eight_q5_1(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q5_1(uint8_t *out, struct source *from)
 {
-    store_sum(out, p, stride, 16);
-    store_nibbles5(out, p + 8, stride, words8(p + 4, stride));
+    store_sum(out, from, 16);
+    store_nibbles5(out, from, 8, words8(from, 4));
 }
 
 /* d, dmin and the 6-bit scales and minima that Q4_K and Q5_K begin with. */
-INLINE void store_scales_k(uint8_t *out, const uint8_t *p, size_t stride, int offset)
+INLINE void store_scales_k(uint8_t *out, struct source *from, int offset)
 {
     __m256i head[4];
-    rows8(head, p, stride);
+    rows8(head, from, 0);
     __m256 d = low_f16(head[0]), dmin = high_f16(head[0]);
     __m256i scale[2] = {bits(head[1], 0, 6), _mm256_or_si256(bits(head[3], 0, 4), bits_to(head[1], 6, 2, 4))};
     __m256i min[2] = {bits(head[2], 0, 6), _mm256_or_si256(bits(head[3], 4, 4), bits_to(head[2], 6, 2, 4))};
@@ -242,13 +258,13 @@ INLINE void store_scales_k(uint8_t *out, const uint8_t *p, size_t stride, int of
     }
 }
 
-INLINE void eight_q4_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q4_k(uint8_t *out, struct source *from)
 {
-    store_scales_k(out, p, stride, 0);
+    store_scales_k(out, from, 0);
     for (int i = 0; i < 8; i++) { /* 16 bytes: half a block by low nibbles, half of the next by high ones */
         __m256i words[4];
         uint8_t *block = out + (size_t)(i / 2 * 2) * STEP_1M;
-        rows8(words, p + 16 + 16 * i, stride);
+        rows8(words, from, (size_t)(16 + 16 * i));
         UNROLL for (int s = 0; s < 4; s++)
         {
             store_word(block, i % 2 * 4 + s, bits(words[s], 0, 4));
@@ -257,17 +273,17 @@ INLINE void eight_q4_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void eight_q5_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q5_k(uint8_t *out, struct source *from)
 {
-    store_scales_k(out, p, stride, 16);
+    store_scales_k(out, from, 16);
     for (int c = 0; c < 2; c++) { /* 16 values of every block; bit i of a byte of high is the fifth of block i */
         __m256i high[4];
-        rows8(high, p + 16 + 16 * c, stride);
+        rows8(high, from, (size_t)(16 + 16 * c));
         UNROLL for (int j = 0; j < 4; j++)
         {
             __m256i words[4];
             uint8_t *block = out + (size_t)(2 * j) * STEP_1M;
-            rows8(words, p + 48 + 32 * j + 16 * c, stride);
+            rows8(words, from, (size_t)(48 + 32 * j + 16 * c));
             UNROLL for (int s = 0; s < 4; s++)
             {
                 store_word(block, 4 * c + s, _mm256_or_si256(bits(words[s], 0, 4), bits_to(high[s], 2 * j, 1, 4)));
@@ -278,11 +294,11 @@ INLINE void eight_q5_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void eight_q6_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q6_k(uint8_t *out, struct source *from)
 {
     __m256i scale[4];
-    __m256 d = f16_rows(p + 208, stride);
-    rows8(scale, p + 192, stride);
+    __m256 d = f16_rows(from, 208);
+    rows8(scale, from, 192);
     UNROLL for (int i = 0; i < 16; i++)
     {
         uint8_t *block = out + (size_t)(i / 2) * STEP_2;
@@ -294,9 +310,9 @@ INLINE void eight_q6_k(uint8_t *out, const uint8_t *p, size_t stride)
         int h = i / 2, c = i % 2;
         __m256i a[4], b[4], high[4];
         uint8_t *block = out + (size_t)(4 * h) * STEP_2;
-        rows8(a, p + 64 * h + 16 * c, stride);
-        rows8(b, p + 64 * h + 32 + 16 * c, stride);
-        rows8(high, p + 128 + 32 * h + 16 * c, stride);
+        rows8(a, from, (size_t)(64 * h + 16 * c));
+        rows8(b, from, (size_t)(64 * h + 32 + 16 * c));
+        rows8(high, from, (size_t)(128 + 32 * h + 16 * c));
         UNROLL for (int s = 0; s < 4; s++)
         {
             int at = 4 * c + s;
@@ -308,11 +324,11 @@ INLINE void eight_q6_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void eight_q3_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q3_k(uint8_t *out, struct source *from)
 {
     __m256i r[4], head[4];
     UNROLL for (size_t j = 0; j < 4; j++) /* the last 14 bytes: 12 of scales, then d */
-        r[j] = _mm256_bsrli_epi128(two_rows(p + 94, stride, j), 2);
+        r[j] = _mm256_bsrli_epi128(two_rows(from->p + 94, from->stride, j), 2);
     transpose_lanes(head, r[0], r[1], r[2], r[3]);
     __m256 d = low_f16(head[3]);
     UNROLL for (int i = 0; i < 4; i++)
@@ -328,11 +344,11 @@ INLINE void eight_q3_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
     for (int c = 0; c < 2; c++) { /* 16 values of every block; bit i of a byte of high is the third of block i */
         __m256i high[4];
-        rows8(high, p + 16 * c, stride);
+        rows8(high, from, (size_t)(16 * c));
         UNROLL for (int h = 0; h < 2; h++)
         {
             __m256i words[4];
-            rows8(words, p + 32 + 32 * h + 16 * c, stride);
+            rows8(words, from, (size_t)(32 + 32 * h + 16 * c));
             UNROLL for (int s = 0; s < 4; s++) UNROLL for (int j = 0; j < 4; j++)
                 store_word(out + (size_t)(4 * h + j) * STEP_2, 4 * c + s,
                            _mm256_or_si256(bits(words[s], 2 * j, 2), bits_to(high[s], 4 * h + j, 1, 2)));
@@ -340,11 +356,11 @@ INLINE void eight_q3_k(uint8_t *out, const uint8_t *p, size_t stride)
     }
 }
 
-INLINE void eight_q2_k(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_q2_k(uint8_t *out, struct source *from)
 {
-    __m256i head[4], ends = words8(p + 80, stride);
+    __m256i head[4], ends = words8(from, 80);
     __m256 d = low_f16(ends), dmin = high_f16(ends);
-    rows8(head, p, stride);
+    rows8(head, from, 0);
     UNROLL for (int i = 0; i < 16; i++)
     {
         uint8_t *block = out + (size_t)(i / 2) * STEP_2M;
@@ -357,16 +373,16 @@ INLINE void eight_q2_k(uint8_t *out, const uint8_t *p, size_t stride)
     for (int i = 0; i < 4; i++) { /* 16 values of four blocks */
         int h = i / 2, c = i % 2;
         __m256i words[4];
-        rows8(words, p + 16 + 32 * h + 16 * c, stride);
+        rows8(words, from, (size_t)(16 + 32 * h + 16 * c));
         UNROLL for (int s = 0; s < 4; s++) UNROLL for (int j = 0; j < 4; j++)
             store_word(out + (size_t)(4 * h + j) * STEP_2M, 4 * c + s, bits(words[s], 2 * j, 2));
     }
 }
 
-INLINE void eight_iq4_xs(uint8_t *out, const uint8_t *p, size_t stride)
+INLINE void eight_iq4_xs(uint8_t *out, struct source *from)
 {
     __m256i head[4], low = _mm256_set1_epi32(15), high = _mm256_set1_epi32(3);
-    rows8(head, p, stride);
+    rows8(head, from, 0);
     __m256 d = low_f16(head[0]);
     for (int i = 0; i < 8; i++) {
         __m256i six =
@@ -375,11 +391,11 @@ INLINE void eight_iq4_xs(uint8_t *out, const uint8_t *p, size_t stride)
         uint8_t *block = out + (size_t)i * STEP_WIDE;
         store_float(block, WIDE_SCALE,
                     _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(six, _mm256_set1_epi32(32)))));
-        store_codes(block, p + 8 + 16 * i, stride);
+        store_codes(block, from, (size_t)(8 + 16 * i));
     }
 }
 
-typedef void eight(uint8_t *out, const uint8_t *p, size_t stride);
+typedef void eight(uint8_t *out, struct source *from);
 
 /* Whole panels: k values of rows <= MR rows. Missing rows at the edge are blocks of zero bytes, d included. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t block, size_t bytes_of,
@@ -389,16 +405,21 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
     for (size_t i = 0; i < k / block; i++, w += bytes_of, out += block / BLOCK * step)
         for (int v = 0; v < ROWS; v++) {
             int here = rows - VF_WIDTH * v < VF_WIDTH ? rows - VF_WIDTH * v : VF_WIDTH;
-            if (ahead)
-                geul_cpu_ask(ahead, VF_WIDTH * bytes_of);
-            if (here == VF_WIDTH) {
-                unpack(out + 4 * VF_WIDTH * v, w + (size_t)v * VF_WIDTH * stride, stride);
-                continue;
+            struct source from = {w + (size_t)v * VF_WIDTH * stride, stride, ahead ? ahead->at : w};
+            if (here < VF_WIDTH) {
+                memset(copy, 0, sizeof copy);
+                for (int r = 0; r < here; r++)
+                    memcpy(copy + (size_t)r * bytes_of, from.p + (size_t)r * stride, bytes_of);
+                from.p = copy;
+                from.stride = bytes_of;
             }
-            memset(copy, 0, sizeof copy);
-            for (int r = 0; r < here; r++)
-                memcpy(copy + (size_t)r * bytes_of, w + (size_t)(VF_WIDTH * v + r) * stride, bytes_of);
-            unpack(out + 4 * VF_WIDTH * v, copy, bytes_of);
+            unpack(out + 4 * VF_WIDTH * v, &from);
+            if (!ahead)
+                continue;
+            const uint8_t *end = ahead->at + VF_WIDTH * bytes_of;
+            for (; from.next < end; from.next += 64)
+                __builtin_prefetch(from.next);
+            ahead->at = end < ahead->end ? end : ahead->end;
         }
 }
 
