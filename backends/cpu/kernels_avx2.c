@@ -4,7 +4,7 @@
  * are safe. Such pairs are then added up in int16, where overflow only wraps, so that a sum is right whenever its final
  * value fits. Weights of up to 6 bits stay as they are stored, offset and all, and the sums start from -offset * sum x:
  * what comes out is the sum over signed weights, for 16 values of -16..15 or 8 of -32..31 at most 32512.
- * 8-bit weights are widened to int16 for vpmaddwd. */
+ * 8-bit weights give their sign to the activations, and their pairs are widened at once. */
 #include "backends/cpu/quantize_x86.h"
 
 #include <stddef.h>
@@ -66,6 +66,7 @@ INLINE void pack_tokens(void *packed, const float *x, size_t stride, int tokens,
     {                                                                                                                  \
         pack_tokens(packed, x, stride, tokens, k, offset_bits);                                                        \
     }
+PACK_TOKENS(0)
 PACK_TOKENS(2)
 PACK_TOKENS(3)
 PACK_TOKENS(4)
@@ -77,7 +78,7 @@ PACK_TOKENS(5)
 struct shape {
     int groups;
     bool offset, min;
-    bool wide; /* 8-bit weights: one group, no minimum */
+    bool is_signed; /* bytes of all values; one group, no minimum */
 };
 
 INLINE __m256i word(const uint8_t *w, int i, int v)
@@ -90,7 +91,7 @@ INLINE __m256 word_float(const uint8_t *w, int i, int v)
     return _mm256_castsi256_ps(word(w, i, v));
 }
 
-/* Group g of a block: products[t][v], as pairs of int16. */
+/* Group g of a block: products as pairs of int16. */
 INLINE void multiply_group(__m256i product[NR][ROWS], const uint8_t *w, const struct tokens *x, const int T,
                            const struct shape how, const int g)
 {
@@ -111,12 +112,31 @@ INLINE void multiply_group(__m256i product[NR][ROWS], const uint8_t *w, const st
     }
 }
 
+/* A block of signed bytes: products as int32. |w| is unsigned, x gets the sign of w. */
+INLINE void multiply_signed(__m256i product[NR][ROWS], const uint8_t *w, const struct tokens *x, const int T)
+{
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int v = 0; v < ROWS; v++) product[t][v] = _mm256_setzero_si256();
+    UNROLL for (int s = 0; s < WORDS; s++) UNROLL for (int v = 0; v < ROWS; v++)
+    {
+        __m256i sign = word(w, s, v), size = _mm256_abs_epi8(sign);
+        UNROLL for (int t = 0; t < T; t++)
+        {
+            __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(_mm256_set1_epi32(x->q[t][s]), sign));
+            product[t][v] = _mm256_add_epi32(product[t][v], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            KEEP(product[t][v]);
+        }
+    }
+}
+
 /* One block: T tokens, their sums in memory at out. */
 INLINE void add_block(float *out, size_t out_stride, const uint8_t *w, const struct tokens *x, const int T,
                       const struct shape how)
 {
     __m256i product[NR][ROWS], first_half[NR][ROWS];
-    multiply_group(product, w, x, T, how, 0);
+    if (how.is_signed)
+        multiply_signed(product, w, x, T);
+    else
+        multiply_group(product, w, x, T, how, 0);
     if (how.groups == 2) {
         UNROLL for (int v = 0; v < ROWS; v++) UNROLL for (int t = 0; t < T; t++) first_half[t][v] =
             _mm256_madd_epi16(product[t][v], word(w, PAIRS, v));
@@ -128,7 +148,7 @@ INLINE void add_block(float *out, size_t out_stride, const uint8_t *w, const str
         UNROLL for (int t = 0; t < T; t++)
         {
             float *sum = out + (size_t)t * out_stride + VF_WIDTH * v;
-            __m256i whole = _mm256_madd_epi16(product[t][v], pairs);
+            __m256i whole = how.is_signed ? product[t][v] : _mm256_madd_epi16(product[t][v], pairs);
             if (how.groups == 2)
                 whole = _mm256_add_epi32(whole, first_half[t][v]);
             __m256 factor = _mm256_mul_ps(word_float(w, SCALE, v), _mm256_set1_ps(x->scale[t]));
@@ -144,73 +164,14 @@ INLINE void add_block(float *out, size_t out_stride, const uint8_t *w, const str
     }
 }
 
-INLINE void blocks(float *out, size_t out_stride, const uint8_t *w, const struct tokens *x, size_t k, const int T,
-                   const struct shape how)
+INLINE void tile_of(float *out, size_t out_stride, const uint8_t *w, const struct tokens *x, size_t k,
+                    const float *start, const int T, const struct shape how)
 {
     const size_t step = how.groups == 1 ? how.min ? STEP_1M : STEP_1 : how.min ? STEP_2M : STEP_2;
-    for (size_t i = 0; i < k / BLOCK; i++, x++, w += step)
-        add_block(out, out_stride, w, x, T, how);
-}
-
-/* ------------------------------------------------------------------------------------------------ weights of 8 bits */
-
-/* One block of NR tokens: 0..7 values 0 and 2 of every four, 8..15 values 1 and 3, as pairs of int16. */
-struct wide_tokens {
-    int32_t pair[NR][2 * WORDS];
-    float scale[NR];
-};
-
-static void pack_wide_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
-{
-    struct wide_tokens *out = packed;
-    memset(out, 0, k / BLOCK * sizeof *out);
-    for (int t = 0; t < tokens; t++)
-        for (size_t i = 0; i < k / BLOCK; i++) {
-            __m256i q;
-            out[i].scale[t] = quantize32((const float *)at(x, (size_t)t, stride) + i * BLOCK, &q);
-            _mm256_storeu_si256((void *)&out[i].pair[t][0], _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8));
-            _mm256_storeu_si256((void *)&out[i].pair[t][WORDS], _mm256_srai_epi16(q, 8));
-        }
-}
-
-INLINE void wide_blocks(float *out, size_t out_stride, const uint8_t *w, const struct wide_tokens *x, size_t k,
-                        const int T)
-{
-    for (size_t i = 0; i < k / BLOCK; i++, x++, w += STEP_WIDE) {
-        __m256i product[NR][ROWS];
-        UNROLL for (int t = 0; t < T; t++) product[t][0] = product[t][1] = _mm256_setzero_si256();
-        UNROLL for (int s = 0; s < 2 * WORDS; s++)
-        {
-            __m256i w0 = word(w, s, 0), w1 = word(w, s, 1);
-            UNROLL for (int t = 0; t < T; t++)
-            {
-                __m256i two = _mm256_set1_epi32(x->pair[t][s]);
-                product[t][0] = _mm256_add_epi32(product[t][0], _mm256_madd_epi16(w0, two));
-                KEEP(product[t][0]);
-                product[t][1] = _mm256_add_epi32(product[t][1], _mm256_madd_epi16(w1, two));
-                KEEP(product[t][1]);
-            }
-        }
-        UNROLL for (int v = 0; v < ROWS; v++) UNROLL for (int t = 0; t < T; t++)
-        {
-            float *sum = out + (size_t)t * out_stride + VF_WIDTH * v;
-            __m256 factor = _mm256_mul_ps(word_float(w, WIDE_SCALE, v), _mm256_set1_ps(x->scale[t]));
-            _mm256_storeu_ps(sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(product[t][v]), factor, _mm256_loadu_ps(sum)));
-        }
-    }
-}
-
-/* ------------------------------------------------------------------------------------------------------- all types */
-
-INLINE void tile_of(float *out, size_t out_stride, const void *w, const void *x, size_t k, const float *start,
-                    const int T, const struct shape how)
-{
     for (int t = 0; start && t < T; t++)
         memcpy(out + (size_t)t * out_stride, start, MR * sizeof *out);
-    if (how.wide)
-        wide_blocks(out, out_stride, w, x, k, T);
-    else
-        blocks(out, out_stride, w, x, k, T, how);
+    for (size_t i = 0; i < k / BLOCK; i++, x++, w += step)
+        add_block(out, out_stride, w, x, T, how);
 }
 
 /* The number of tokens is a constant in each branch: that many registers. */
@@ -244,7 +205,7 @@ INLINE void tile_any(float *out, size_t out_stride, const void *w, const void *x
     {                                                                                                                  \
         tile_any(out, out_stride, w, x, k, start, tokens, (struct shape){__VA_ARGS__});                                \
     }
-TILE(wide, .wide = true)
+TILE(signed, .groups = 1, .is_signed = true)
 TILE(1, .groups = 1, .offset = true)
 TILE(1m, .groups = 1, .min = true)
 TILE(1om, .groups = 1, .offset = true, .min = true)
@@ -271,28 +232,28 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N * 32;
 }
 
-#define PANEL(type, tile_name, step, tokens, pack)                                                                     \
+#define PANEL(type, tile_name, step, offset_bits)                                                                      \
     static const struct geul_cpu_panel type##_panel = {.mr = MR,                                                       \
                                                        .nr = NR,                                                       \
                                                        .k_block = 1024,                                                \
                                                        .k_step = BLOCK,                                                \
                                                        .w_step = step,                                                 \
-                                                       .x_step = sizeof(tokens),                                       \
+                                                       .x_step = sizeof(struct tokens),                                \
                                                        .pack_w = pack_##type,                                          \
-                                                       .pack_x = pack,                                                 \
+                                                       .pack_x = pack_tokens_##offset_bits,                            \
                                                        .tile = tile_##tile_name};
-PANEL(q8_0, wide, STEP_WIDE, struct wide_tokens, pack_wide_tokens)
-PANEL(iq4_nl, wide, STEP_WIDE, struct wide_tokens, pack_wide_tokens)
-PANEL(iq4_xs, wide, STEP_WIDE, struct wide_tokens, pack_wide_tokens)
-PANEL(q4_0, 1, STEP_1, struct tokens, pack_tokens_3)
-PANEL(q5_0, 1, STEP_1, struct tokens, pack_tokens_4)
-PANEL(q4_1, 1m, STEP_1M, struct tokens, pack_tokens_4)
-PANEL(q4_k, 1m, STEP_1M, struct tokens, pack_tokens_4)
-PANEL(q5_1, 1om, STEP_1M, struct tokens, pack_tokens_4)
-PANEL(q5_k, 1om, STEP_1M, struct tokens, pack_tokens_4)
-PANEL(q3_k, 2, STEP_2, struct tokens, pack_tokens_2)
-PANEL(q6_k, 2, STEP_2, struct tokens, pack_tokens_5)
-PANEL(q2_k, 2m, STEP_2M, struct tokens, pack_tokens_4)
+PANEL(q8_0, signed, STEP_1, 0)
+PANEL(iq4_nl, signed, STEP_1, 0)
+PANEL(iq4_xs, signed, STEP_1, 0)
+PANEL(q4_0, 1, STEP_1, 3)
+PANEL(q5_0, 1, STEP_1, 4)
+PANEL(q4_1, 1m, STEP_1M, 0)
+PANEL(q4_k, 1m, STEP_1M, 0)
+PANEL(q5_1, 1om, STEP_1M, 4)
+PANEL(q5_k, 1om, STEP_1M, 4)
+PANEL(q3_k, 2, STEP_2, 2)
+PANEL(q6_k, 2, STEP_2, 5)
+PANEL(q2_k, 2m, STEP_2M, 0)
 #undef PANEL
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx2 = {

@@ -1,10 +1,10 @@
 /* unpack_avx2.h: rows of every block type into panels for AVX2. Static: see kernels_float.h.
  *
- * A panel holds, for every 32 values of MR weight rows, words of all rows, which lie MR * 4 bytes apart. Types of up to
- * 6 bits: 0..7 the values as unsigned bytes (4s..4s+3 of row 0, of row 1, ...), 8 the scale, 9 the minimum. Types that
- * change scales every 16 values: 8 the common factor, 9 and 10 the whole scales of the halves as pairs of equal int16,
- * 11 and 12 the minima. Types of 8 bits: 0..7 and 8..15 the values of even and odd place as int16, 16 the scale.
- * Bytes are taken 16 per row and turned (rows8), so that 8 rows are unpacked by the same operations. */
+ * A panel holds, for every 32 values of MR weight rows, words of all rows, which lie MR * 4 bytes apart: 0..7 the
+ * values as bytes (4s..4s+3 of row 0, of row 1, ...; unsigned, or signed for types of 8 bits), 8 the scale, 9 the
+ * minimum; or, for types that change scales every 16 values, 8 the common factor, 9 and 10 the whole scales of the
+ * halves as pairs of equal int16, 11 and 12 the minima. Bytes are taken 16 per row and turned (rows8), so that 8 rows
+ * are unpacked by the same operations. */
 #include "backends/cpu/unroll.h"
 
 #include <immintrin.h>
@@ -21,12 +21,10 @@ enum {
     MIN = 9,
     PAIRS = 9,
     MINS = 11,
-    WIDE_SCALE = 16,
     STEP_1 = 9 * WORD,
     STEP_1M = 10 * WORD,
     STEP_2 = 11 * WORD,
     STEP_2M = 13 * WORD,
-    STEP_WIDE = 17 * WORD,
     LARGEST_BLOCK = 210
 };
 
@@ -129,13 +127,6 @@ INLINE void store_pair(uint8_t *out, int i, __m256i scale)
                _mm256_or_si256(_mm256_slli_epi32(scale, 16), _mm256_and_si256(scale, _mm256_set1_epi32(65535))));
 }
 
-/* Word s of int8. */
-INLINE void store_wide(uint8_t *out, int s, __m256i v)
-{
-    store_word(out, s, _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8));
-    store_word(out, s + 8, _mm256_srai_epi16(v, 8));
-}
-
 /* 16 bytes of nibbles: the low ones are values 0..15, the high ones 16..31. */
 INLINE void store_nibbles(uint8_t *out, struct source *from, size_t at)
 {
@@ -157,8 +148,8 @@ INLINE void store_codes(uint8_t *out, struct source *from, size_t at)
     rows8(words, from, at);
     UNROLL for (int s = 0; s < 4; s++)
     {
-        store_wide(out, s, _mm256_shuffle_epi8(book, bits(words[s], 0, 4)));
-        store_wide(out, s + 4, _mm256_shuffle_epi8(book, bits(words[s], 4, 4)));
+        store_word(out, s, _mm256_shuffle_epi8(book, bits(words[s], 0, 4)));
+        store_word(out, s + 4, _mm256_shuffle_epi8(book, bits(words[s], 4, 4)));
     }
 }
 
@@ -188,12 +179,12 @@ INLINE void store_nibbles5(uint8_t *out, struct source *from, size_t at, __m256i
 
 INLINE void eight_q8_0(uint8_t *out, struct source *from)
 {
-    store_float(out, WIDE_SCALE, f16_rows(from, 0));
+    store_float(out, SCALE, f16_rows(from, 0));
     UNROLL for (int c = 0; c < 2; c++)
     {
         __m256i words[4];
         rows8(words, from, (size_t)(2 + 16 * c));
-        UNROLL for (int s = 0; s < 4; s++) store_wide(out, 4 * c + s, words[s]);
+        UNROLL for (int s = 0; s < 4; s++) store_word(out, 4 * c + s, words[s]);
     }
 }
 
@@ -205,7 +196,7 @@ INLINE void eight_q4_0(uint8_t *out, struct source *from)
 
 INLINE void eight_iq4_nl(uint8_t *out, struct source *from)
 {
-    store_float(out, WIDE_SCALE, f16_rows(from, 0));
+    store_float(out, SCALE, f16_rows(from, 0));
     store_codes(out, from, 2);
 }
 
@@ -388,9 +379,8 @@ INLINE void eight_iq4_xs(uint8_t *out, struct source *from)
         __m256i six =
             _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(head[1], 4 * i), low),
                             _mm256_slli_epi32(_mm256_and_si256(_mm256_srli_epi32(head[0], 16 + 2 * i), high), 4));
-        uint8_t *block = out + (size_t)i * STEP_WIDE;
-        store_float(block, WIDE_SCALE,
-                    _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(six, _mm256_set1_epi32(32)))));
+        uint8_t *block = out + (size_t)i * STEP_1;
+        store_float(block, SCALE, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(six, _mm256_set1_epi32(32)))));
         store_codes(block, from, (size_t)(8 + 16 * i));
     }
 }
@@ -402,25 +392,28 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
                       size_t step, eight *unpack, struct geul_cpu_ahead *ahead)
 {
     uint8_t copy[VF_WIDTH * LARGEST_BLOCK];
-    for (size_t i = 0; i < k / block; i++, w += bytes_of, out += block / BLOCK * step)
-        for (int v = 0; v < ROWS; v++) {
-            int here = rows - VF_WIDTH * v < VF_WIDTH ? rows - VF_WIDTH * v : VF_WIDTH;
-            struct source from = {w + (size_t)v * VF_WIDTH * stride, stride, ahead ? ahead->at : w};
-            if (here < VF_WIDTH) {
+    const uint8_t *asked = ahead ? ahead->at : w, *end = asked;
+    for (int v = 0; v < ROWS; v++, w += VF_WIDTH * stride, rows -= VF_WIDTH) {
+        struct source from = {w, stride, asked};
+        for (size_t i = 0; i < k / block; i++) {
+            uint8_t *to = out + (size_t)v * VF_WIDTH * 4 + i * (block / BLOCK) * step;
+            if (rows >= VF_WIDTH) {
+                unpack(to, &from);
+                from.p += bytes_of;
+            } else {
                 memset(copy, 0, sizeof copy);
-                for (int r = 0; r < here; r++)
-                    memcpy(copy + (size_t)r * bytes_of, from.p + (size_t)r * stride, bytes_of);
-                from.p = copy;
-                from.stride = bytes_of;
+                for (int r = 0; r < rows; r++)
+                    memcpy(copy + (size_t)r * bytes_of, w + (size_t)r * stride + i * bytes_of, bytes_of);
+                unpack(to, &(struct source){copy, bytes_of, asked});
             }
-            unpack(out + 4 * VF_WIDTH * v, &from);
-            if (!ahead)
-                continue;
-            const uint8_t *end = ahead->at + VF_WIDTH * bytes_of;
-            for (; from.next < end; from.next += 64)
+            end += VF_WIDTH * bytes_of;
+            for (; ahead && from.next < end; from.next += 64)
                 __builtin_prefetch(from.next);
-            ahead->at = end < ahead->end ? end : ahead->end;
         }
+        asked = from.next;
+    }
+    if (ahead)
+        ahead->at = end < ahead->end ? end : ahead->end;
 }
 
 #define PACK(type, block, bytes_of, step)                                                                              \
@@ -429,13 +422,13 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
     {                                                                                                                  \
         pack_rows(panel, w, stride, rows, k, block, bytes_of, step, eight_##type, ahead);                              \
     }
-PACK(q8_0, BLOCK, 34, STEP_WIDE)
+PACK(q8_0, BLOCK, 34, STEP_1)
 PACK(q4_0, BLOCK, 18, STEP_1)
-PACK(iq4_nl, BLOCK, 18, STEP_WIDE)
+PACK(iq4_nl, BLOCK, 18, STEP_1)
 PACK(q5_0, BLOCK, 22, STEP_1)
 PACK(q4_1, BLOCK, 20, STEP_1M)
 PACK(q5_1, BLOCK, 24, STEP_1M)
-PACK(iq4_xs, SUPER, 136, STEP_WIDE)
+PACK(iq4_xs, SUPER, 136, STEP_1)
 PACK(q4_k, SUPER, 144, STEP_1M)
 PACK(q5_k, SUPER, 176, STEP_1M)
 PACK(q6_k, SUPER, 210, STEP_2)
