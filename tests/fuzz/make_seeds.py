@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write the seeds of the fuzz targets for GGUF, safetensors and pickle: tests/fuzz/make_seeds.py (no packages needed).
+"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle and importance matrices: tests/fuzz/make_seeds.py
+(no packages needed).
 
 Each is a few hundred bytes, whole and honest; the fuzzer does the rest.
 """
@@ -60,8 +61,35 @@ def archive():
     return out.getvalue()
 
 
+def imatrix_gguf():
+    """llama.cpp's GGUF form: two matrices of 3 and 2 columns, each with its count of rows."""
+    keys = [("general.type", 8, text("imatrix")), ("imatrix.datasets", 9, struct.pack("<IQ", 8, 1) + text("a.txt")),
+            ("imatrix.chunk_count", 4, struct.pack("<I", 5)), ("imatrix.chunk_size", 4, struct.pack("<I", 512))]
+    tensors = [("a.in_sum2", (3, 1), (1, 2, 3)), ("a.counts", (1, 1), (10,)), ("b.in_sum2", (2, 1), (4, 0)),
+               ("b.counts", (1, 1), (20,))]
+    b = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, kind, value in keys:
+        b += text(key) + struct.pack("<I", kind) + value
+    for i, (name, dims, _) in enumerate(tensors):
+        b += text(name) + struct.pack("<I2QIQ", 2, *dims, 0, 32 * i)
+    b += b"\0" * (-len(b) % 32)
+    for _, _, values in tensors:
+        b += struct.pack(f"<{len(values)}f", *values).ljust(32, b"\0")
+    return b
+
+
+def imatrix_dat():
+    """llama.cpp's older form, with what was seen at its end."""
+    b = struct.pack("<i", 2)
+    for name, rows, sums in (("a", 10, (1, 2, 3)), ("b", 20, (4, 0))):
+        b += struct.pack("<i", len(name)) + name.encode() + struct.pack(f"<2i{len(sums)}f", rows, len(sums), *sums)
+    return b + struct.pack("<2i", 5, 5) + b"a.txt"
+
+
 put("fuzz_gguf", "version2", gguf(2))
 put("fuzz_gguf", "version3", gguf(3))
 put("fuzz_safetensors", "two", safetensors())
 put("fuzz_pickle", "program", program())
 put("fuzz_pickle", "archive", archive())
+put("fuzz_imatrix", "gguf", imatrix_gguf())
+put("fuzz_imatrix", "dat", imatrix_dat())
