@@ -151,18 +151,6 @@ const char *test_scratch(const char *name)
     return path;
 }
 
-/* Looks below $GEUL_SHARED (the folder shared/ itself) when it is set, otherwise beside the source directory. */
-const char *test_shared(const char *relative)
-{
-    const char *shared = getenv("GEUL_SHARED");
-    char *path = path_buffer();
-    if (shared)
-        snprintf(path, sizeof(char[1024]), "%s/data/%s", shared, relative);
-    else
-        snprintf(path, sizeof(char[1024]), "%s/../shared/data/%s", GEUL_SOURCE_DIR, relative);
-    return access(path, R_OK) == 0 ? path : NULL;
-}
-
 char *test_slurp(const char *path, size_t *size)
 {
     struct stat st;

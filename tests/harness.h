@@ -61,8 +61,6 @@ float test_normal(uint64_t *state);
  * Static storage, four of them in turn. */
 const char *test_path(const char *relative);
 const char *test_scratch(const char *name);
-/* ../shared/data/<relative>, NULL when the data is not there. */
-const char *test_shared(const char *relative);
 
 /* A small NumPy file of float32 or int32; data is malloc()ed. false (and a failed check) when unreadable. */
 struct test_npy {
