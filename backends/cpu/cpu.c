@@ -122,16 +122,19 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_cpu_s
 /* One thread's walk over all nodes. A node starts when every thread has finished the one before. */
 static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int n_nodes)
 {
-    int step = 0;
+    int step = 0, following = 0;
     for (int i = 0; i < n_nodes; i++) {
         const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
         if (!op->run)
             continue;
+        while (following < n_nodes && (following <= i || nodes[following]->op != GEUL_OP_MATMUL))
+            following++;
         run->next = &run->shared->next[step & 1];
         step++;
         /* Nobody uses the other counter now: the node before this one is done. */
         if (run->thread == 0)
             atomic_store_explicit(&run->shared->next[step & 1], 0, memory_order_relaxed);
+        run->following = following < n_nodes ? nodes[following] : NULL;
         op->run(run, nodes[i]);
         geul_cpu_barrier(run);
     }

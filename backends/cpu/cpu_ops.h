@@ -19,9 +19,10 @@ struct geul_cpu_run {
     int spins; /* rounds of waiting before the core is offered to others */
     const struct geul_cpu_kernels *kernels;
     struct geul_cpu_shared *shared;
-    uint8_t *scratch;    /* of this node; all threads see the same, aligned to 64 */
-    uint8_t *kept;       /* the same, but it keeps its contents from node to node of one run */
-    atomic_size_t *next; /* this node's work counter, 0 at its start */
+    uint8_t *scratch;                    /* of this node; all threads see the same, aligned to 64 */
+    uint8_t *kept;                       /* the same, but it keeps its contents from node to node of one run */
+    atomic_size_t *next;                 /* this node's work counter, 0 at its start */
+    const struct geul_tensor *following; /* the product that comes after this node, or NULL */
     /* What the rotary table in kept was made for. Every thread walks the same nodes, so all hold the same. */
     const struct geul_tensor *rope_place;
     struct geul_params_rope rope_params;

@@ -226,8 +226,9 @@ INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const struc
         const uint8_t *next = ahead->at, *end = ahead->at + 16 * stretch_bytes;
         __m512 product[16], factor[16], min[16];
         __m512i from = _mm512_loadu_si512(x->start);
-        for (int r = 0; r < 16; r++) {
-            struct terms t = terms(w + (size_t)(r < rows ? r : rows - 1) * stride, x, &next);
+        const uint8_t *row = w;
+        for (int r = 0; r < 16; r++, row += r < rows ? stride : 0) {
+            struct terms t = terms(row, x, &next);
             product[r] = _mm512_cvtepi32_ps(_mm512_add_epi32(t.product, from));
             factor[r] = _mm512_mul_ps(t.scale, _mm512_loadu_ps(x->scale));
             if (has_min)

@@ -24,18 +24,23 @@ INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const float
                         const float *start, size_t bytes, loader *load, struct geul_cpu_ahead *ahead)
 {
     vf sum = start ? vf_load_n(start, (size_t)rows) : vf_zero();
+    const uint8_t *next = ahead->at;
     for (size_t i = 0; i < k; i += 16) {
         vf column[16];
+        const uint8_t *row = w + i * bytes;
         UNROLL for (int r = 0; r < 16; r++)
         {
-            column[r] = load(w + (size_t)(r < rows ? r : rows - 1) * stride + i * bytes);
-            if (r % (int)(4 / bytes) == 0)
-                geul_cpu_ask(ahead, 64);
+            column[r] = load(row);
+            row += r + 1 < rows ? stride : 0;
+            if (r < 4 * (int)bytes)
+                __builtin_prefetch(next + 64 * r);
         }
+        next += 16 * 16 * bytes;
         turn(column, column);
         UNROLL for (size_t j = 0; j < 16; j++) sum = vf_fma(column[j], vf_set1(x[i + j]), sum);
     }
     vf_store_n(out, sum, (size_t)rows);
+    ahead->at = next < ahead->end ? next : ahead->end;
 }
 
 INLINE void dot_plain(float *out, const uint8_t *w, size_t stride, const float *x, size_t k, int rows,

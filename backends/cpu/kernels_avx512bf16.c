@@ -130,16 +130,19 @@ INLINE void dot_groups(float *out, const uint8_t *w, size_t stride, const uint32
         int here = rows - 16 * g < 16 ? rows - 16 * g : 16;
         sum[g] = start ? vf_load_n(start + 16 * g, (size_t)here) : vf_zero();
     }
+    const uint8_t *next = ahead->at;
     for (size_t i = 0; i < k / 2; i += 16)
         UNROLL for (int g = 0; g < G; g++)
         {
             __m512 pair[16];
+            const uint8_t *row = w + (size_t)(16 * g) * stride + 4 * i;
             UNROLL for (int r = 0; r < 16; r++)
             {
-                int row = 16 * g + r < rows ? 16 * g + r : rows - 1;
-                pair[r] = _mm512_loadu_ps(w + (size_t)row * stride + 4 * i);
-                geul_cpu_ask(ahead, 64);
+                pair[r] = _mm512_loadu_ps(row);
+                row += 16 * g + r + 1 < rows ? stride : 0;
+                __builtin_prefetch(next + 64 * r);
             }
+            next += 64 * 16;
             turn(pair, pair);
             UNROLL for (int j = 0; j < 16; j++) sum[g] = _mm512_dpbf16_ps(
                 sum[g], as_bf16(_mm512_castps_si512(pair[j])), as_bf16(_mm512_set1_epi32((int)x[i + (size_t)j])));
@@ -149,6 +152,7 @@ INLINE void dot_groups(float *out, const uint8_t *w, size_t stride, const uint32
         int here = rows - 16 * g < 16 ? rows - 16 * g : 16;
         vf_store_n(out + 16 * g, sum[g], (size_t)here);
     }
+    ahead->at = next < ahead->end ? next : ahead->end;
 }
 
 static void dot_rows(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, const float *start,

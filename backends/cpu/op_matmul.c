@@ -190,7 +190,17 @@ static size_t rows_in_piece(const struct product *p, size_t step)
     return piece;
 }
 
-/* One token: every thread packs its part of it, then takes DOT_ROWS rows at a time. */
+/* The weight rows that the product after this one begins with on this thread. */
+static struct geul_cpu_ahead following_rows(const struct geul_cpu_run *run)
+{
+    struct product p = look(run->kernels, run->following);
+    const struct geul_tensor *b = run->following->src[1];
+    if (!p.dot)
+        return (struct geul_cpu_ahead){b->data, b->data};
+    return rows_ahead(b, &p, (size_t)run->thread * rows_in_piece(&p, DOT_ROWS), DOT_ROWS);
+}
+
+/* One token: every thread packs its part of it, then takes pieces of the weight rows, the first one by its number. */
 static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
 {
     const struct geul_cpu_dot *dot = p->dot;
@@ -201,11 +211,13 @@ static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const
     geul_cpu_share(run, p->k / dot->k_step, &from, &to);
     dot->pack_x(run->scratch + from * dot->x_step, x + from * dot->k_step, (to - from) * dot->k_step);
     geul_cpu_barrier(run);
-    for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p->n; n0 = next) {
-        next = geul_cpu_take(run) * piece;
+    for (size_t n0 = (size_t)run->thread * piece, next; n0 < p->n; n0 = next) {
+        next = ((size_t)run->n_threads + geul_cpu_take(run)) * piece;
         size_t end = p->n - n0 < piece ? p->n : n0 + piece;
         for (size_t n = n0; n < end; n += DOT_ROWS) {
             struct geul_cpu_ahead ahead = rows_ahead(b, p, n + DOT_ROWS < end ? n + DOT_ROWS : next, DOT_ROWS);
+            if (n + DOT_ROWS >= end && next >= p->n && run->following)
+                ahead = following_rows(run);
             dot->rows(out + n, (const uint8_t *)b->data + n * p->w_stride, p->w_stride, run->scratch, p->k,
                       end - n < DOT_ROWS ? (int)(end - n) : DOT_ROWS, bias ? bias + n : NULL, &ahead);
         }

@@ -1,4 +1,6 @@
 /* vector_avx512.h: the vector type of kernels_float.h in AVX-512. Static: included once per unit. */
+#include "backends/cpu/unroll.h"
+
 typedef __m512 vf;
 
 static inline __mmask16 first(size_t n)
@@ -156,20 +158,21 @@ static inline void vf_transpose4(const void *src, size_t src_stride, void *dst, 
 }
 
 /* Row r, column c of 16 x 16 to row c, column r. */
-static inline void turn(__m512 out[16], const __m512 in[16])
+INLINE void turn(__m512 out[16], const __m512 in[16])
 {
     __m512 a[16], b[16];
-    for (int i = 0; i < 16; i += 2) {
+    UNROLL for (int i = 0; i < 16; i += 2)
+    {
         a[i] = _mm512_unpacklo_ps(in[i], in[i + 1]);
         a[i + 1] = _mm512_unpackhi_ps(in[i], in[i + 1]);
     }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + 2 + j]);
-            b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-            b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-        }
-    for (int j = 0; j < 4; j++) /* lane l of b[4 i + j]: column 4 l + j of rows 4 i.. */
+    UNROLL for (int i = 0; i < 16; i += 4) UNROLL for (int j = 0; j < 2; j++)
+    {
+        __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + 2 + j]);
+        b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+        b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+    UNROLL for (int j = 0; j < 4; j++) /* lane l of b[4 i + j]: column 4 l + j of rows 4 i.. */
     {
         __m512 even[2] = {_mm512_shuffle_f32x4(b[j], b[4 + j], 0x88), _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88)};
         __m512 odd[2] = {_mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd), _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd)};
