@@ -119,52 +119,37 @@ static void pack_token(void *packed, const float *x, size_t k)
     }
 }
 
-/* Rows in groups of 16, two groups at a time, 32 values of each turned so that a vector holds a pair of every row: the
- * sums of the panel, in its order. */
-INLINE void dot_groups(float *out, const uint8_t *w, size_t stride, const uint32_t *x, size_t k, int rows,
-                       const float *start, struct geul_cpu_ahead *ahead, const int G)
+/* rows <= 16 rows, 32 values of each turned so that a vector holds a pair of every row: the sums of the panel, in its
+ * order. Beyond rows the last one is read again. */
+static void dot_sixteen(float *out, const uint8_t *w, size_t stride, const uint32_t *x, size_t k, int rows,
+                        const float *start, struct geul_cpu_ahead *ahead)
 {
-    __m512 sum[2];
-    UNROLL for (int g = 0; g < G; g++)
-    {
-        int here = rows - 16 * g < 16 ? rows - 16 * g : 16;
-        sum[g] = start ? vf_load_n(start + 16 * g, (size_t)here) : vf_zero();
-    }
+    __m512 sum = start ? vf_load_n(start, (size_t)rows) : vf_zero();
     const uint8_t *next = ahead->at;
-    for (size_t i = 0; i < k / 2; i += 16)
-        UNROLL for (int g = 0; g < G; g++)
+    for (size_t i = 0; i < k / 2; i += 16) {
+        __m512 pair[16];
+        const uint8_t *row = w + 4 * i;
+        UNROLL for (int r = 0; r < 16; r++)
         {
-            __m512 pair[16];
-            const uint8_t *row = w + (size_t)(16 * g) * stride + 4 * i;
-            UNROLL for (int r = 0; r < 16; r++)
-            {
-                pair[r] = _mm512_loadu_ps(row);
-                row += 16 * g + r + 1 < rows ? stride : 0;
-                __builtin_prefetch(next + 64 * r);
-            }
-            next += 64 * 16;
-            turn(pair, pair);
-            UNROLL for (int j = 0; j < 16; j++) sum[g] = _mm512_dpbf16_ps(
-                sum[g], as_bf16(_mm512_castps_si512(pair[j])), as_bf16(_mm512_set1_epi32((int)x[i + (size_t)j])));
+            pair[r] = _mm512_loadu_ps(row);
+            row += r + 1 < rows ? stride : 0;
+            __builtin_prefetch(next + 64 * r);
         }
-    UNROLL for (int g = 0; g < G; g++)
-    {
-        int here = rows - 16 * g < 16 ? rows - 16 * g : 16;
-        vf_store_n(out + 16 * g, sum[g], (size_t)here);
+        next += 64 * 16;
+        turn(pair, pair);
+        UNROLL for (int j = 0; j < 16; j++) sum = _mm512_dpbf16_ps(sum, as_bf16(_mm512_castps_si512(pair[j])),
+                                                                   as_bf16(_mm512_set1_epi32((int)x[i + (size_t)j])));
     }
+    vf_store_n(out, sum, (size_t)rows);
     ahead->at = next < ahead->end ? next : ahead->end;
 }
 
 static void dot_rows(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, const float *start,
                      struct geul_cpu_ahead *ahead)
 {
-    int r = 0;
-    for (; rows - r > 16; r += 32)
-        dot_groups(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k, rows - r < 32 ? rows - r : 32,
-                   start ? start + r : NULL, ahead, 2);
-    if (r < rows)
-        dot_groups(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k, rows - r, start ? start + r : NULL,
-                   ahead, 1);
+    for (int r = 0; r < rows; r += 16)
+        dot_sixteen(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k, rows - r < 16 ? rows - r : 16,
+                    start ? start + r : NULL, ahead);
 }
 
 static uint64_t peak_bf16(uint64_t rounds)

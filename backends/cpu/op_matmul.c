@@ -18,7 +18,7 @@ struct product {
 };
 
 enum {
-    DOT_ROWS = 32,        /* a multiple of 16: groups of rows that are read together */
+    DOT_ROWS = 16,        /* weight rows that are read together; twice as many are asked for too early */
     FEW_K = 256,          /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
     PIECE_BYTES = 1 << 17 /* weights that a thread takes in one go when few tokens come by: long streams are faster */
 };
