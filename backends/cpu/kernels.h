@@ -12,10 +12,12 @@ struct geul_cpu_ahead {
     const uint8_t *at, *end;
 };
 
-/* Asks for the next bytes of it. In small steps, so that asking does not wait. */
+/* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come to
+ * lie behind end. */
 static inline void geul_cpu_ask(struct geul_cpu_ahead *ahead, size_t bytes)
 {
-    const uint8_t *end = (size_t)(ahead->end - ahead->at) > bytes ? ahead->at + bytes : ahead->end;
+    size_t left = ahead->at < ahead->end ? (size_t)(ahead->end - ahead->at) : 0;
+    const uint8_t *end = left > bytes ? ahead->at + bytes : ahead->end;
     for (; ahead->at < end; ahead->at += 64)
         __builtin_prefetch(ahead->at, 0, 3);
 }

@@ -661,6 +661,15 @@ static void check_read_sum(void)
     free(data);
 }
 
+TEST(cpu_kernels_ask_for_no_more_than_there_is)
+{
+    static const uint8_t memory[512];
+    struct geul_cpu_ahead ahead = {memory, memory + 100}; /* two lines, the second in part */
+    for (int i = 0; i < 4; i++)
+        geul_cpu_ask(&ahead, 64);
+    CHECK_INT(ahead.at - memory, 128);
+}
+
 TEST(cpu_every_slot_of_every_instruction_set)
 {
     bool supported;
