@@ -58,6 +58,11 @@ uint64_t geul_importance_chunks(const struct geul_importance *m)
     return m->chunks;
 }
 
+uint64_t geul_importance_chunk_size(const struct geul_importance *m)
+{
+    return m->chunk_size;
+}
+
 int64_t geul_importance_matrices(const struct geul_importance *m)
 {
     return m->n;

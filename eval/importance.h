@@ -32,6 +32,8 @@ enum geul_status geul_importance_collect(struct geul_importance *m, struct geul_
 
 /* Chunks so far, those of files included. */
 uint64_t geul_importance_chunks(const struct geul_importance *m);
+/* Tokens of a chunk: of the text collected last, or else of the first file that says; 0 when none does. */
+uint64_t geul_importance_chunk_size(const struct geul_importance *m);
 /* Matrices that have been seen. */
 int64_t geul_importance_matrices(const struct geul_importance *m);
 /* Writes the sums in llama.cpp's GGUF form; the file appears when it is whole. */

@@ -114,9 +114,9 @@ static int report(const struct watch *w, size_t n_tokens, double seconds)
     long long chunks = (long long)geul_importance_chunks(w->m), matrices = geul_importance_matrices(w->m);
     if (s->json)
         return geul_report_json_line(
-            json_pack("{s:o, s:I, s:I, s:I, s:i, s:o, s:f}", "file", geul_report_json_name(s->output), "matrices",
+            json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:f}", "file", geul_report_json_name(s->output), "matrices",
                       (json_int_t)matrices, "chunks", (json_int_t)chunks, "tokens", (json_int_t)n_tokens, "chunk_size",
-                      s->model.n_context, "perplexity",
+                      (json_int_t)geul_importance_chunk_size(w->m), "perplexity",
                       n_tokens > 1 ? geul_report_json_real(exp(w->nats)) : json_null(), "seconds", seconds));
     printf("%s: %lld matrices, %lld chunks", s->output, matrices, chunks);
     if (n_tokens > 1)

@@ -32,6 +32,10 @@ TEST(command_imatrix_collects_and_merges)
     CHECK_INT(json_integer_value(json_object_get(json, "tokens")), 16);
     CHECK_INT(json_integer_value(json_object_get(json, "chunks")), (tokens + 15) / 16 + 1);
     json_decref(json);
+    json = fixture_json(GEUL("imatrix", "--in-file", one, "-o", two, "--json"));
+    REQUIRE(json);
+    CHECK_INT(json_integer_value(json_object_get(json, "chunk_size")), 16); /* the file's, not that of -c */
+    json_decref(json);
     struct test_run r = GEUL("imatrix", "--in-file", one, "--in-file", two, "-o", two);
     CHECK_MSG(r.status == 0 && strstr(r.out, "9 matrices"), "%s%s", r.err, r.out);
     test_run_free(&r);
