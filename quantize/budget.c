@@ -258,8 +258,10 @@ enum geul_status geul_budget_solve(const struct geul_budget *b, struct geul_quan
     if (bytes > limit)
         return geul_fail(
             b->ctx, GEUL_ERROR_ARGUMENT,
-            "%s needs %.1f MB (%.2f bits per weight) even with the smallest types; the bound allows %.1f MB",
-            geul_gguf_path(q->gguf), (double)bytes / 1e6, 8 * (double)bytes / (double)q->elements, (double)limit / 1e6);
+            "the tensors of %s need %llu bytes (%.2f bits per weight) even with the smallest types; the bound leaves "
+            "at most %llu for them",
+            geul_gguf_path(q->gguf), (unsigned long long)bytes, 8 * (double)bytes / (double)q->elements,
+            (unsigned long long)limit);
     int *at = geul_alloc(b->ctx, (size_t)b->n_items, sizeof *at);
     if (!at)
         return GEUL_ERROR_MEMORY;

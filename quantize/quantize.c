@@ -26,7 +26,7 @@ static bool is_matrix(const struct geul_quantize_tensor *t)
 
 /* --------------------------------------------------------------------------------------------------------- types -- */
 
-/* Applies the rules to every tensor; `ruled` gets a flag per tensor. */
+/* Applies a rule to every matrix that it matches and that is not ruled yet. ruled: a flag per tensor. */
 static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_quantize_rule *rule, bool *ruled)
 {
     const struct geul_regex_engine *engine = geul_regex_pcre2();
@@ -258,21 +258,21 @@ static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const 
     return NULL;
 }
 
-/* Bytes of a part without tensors; 0 after a failure. */
+/* At most the bytes of a part without tensors, whose table will need other padding; 0 after a failure. */
 static uint64_t empty_part_bytes(const struct geul_quantize *q, int64_t part)
 {
     struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, NULL);
     if (!w)
         return 0;
     set_keys(q, w, part);
-    uint64_t bytes = geul_gguf_writer_bytes(w);
+    uint64_t bytes = geul_gguf_writer_bytes(w) + 31;
     if (geul_gguf_writer_status(w) != GEUL_OK)
         bytes = 0;
     geul_gguf_writer_abandon(w);
     return bytes;
 }
 
-/* At most what a tensor adds to a file: its data, its row in the table, and padding of both. */
+/* At most what a tensor adds to a file: its data with padding, and its row in the table. */
 static uint64_t part_growth(const struct geul_quantize_tensor *t)
 {
     return t->to_bytes + strlen(t->name) + 24 + 8 * (uint64_t)t->n_dims + 31;

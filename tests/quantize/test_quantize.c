@@ -318,6 +318,8 @@ TEST(quantize_keeps_within_bounds)
     }
     struct geul_quantize_options o = {.target_bpw = 1.5};
     CHECK(quantize(ctx, in, out, &o, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "smallest types"));
+    o = (struct geul_quantize_options){.max_bytes = 1000};
+    CHECK(quantize(ctx, in, out, &o, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "leaves at most 1000 for"));
     geul_context_free(ctx);
 }
 
