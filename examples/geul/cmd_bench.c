@@ -387,6 +387,8 @@ int geul_cmd_bench(int argc, char **argv)
         return code;
     if (s.files.n + s.synthetic.n == 0)
         return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
+    if (s.csv && (s.json || s.step))
+        return geul_report_usage("--csv and --%s ask for two forms of output; give one", s.json ? "json" : "step");
     code = parse_plan(&s, &plan);
     if (code != 0)
         return code;

@@ -130,9 +130,10 @@ static enum geul_status adopt_base(struct work *w)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                          "%s is of another text or tokenizer; without -f its own text is used", s->kl_base);
     enum geul_windows_method method = s->method ? method_of(s->method) : held->method;
-    int stride = s->stride || method != held->method ? s->stride : held->stride;
-    if (geul_windows_make(ctx, method, held->n_tokens, s->model.n_context ? s->model.n_context : held->n_context,
-                          stride, s->chunks ? (size_t)s->chunks : held->n_windows, &asked) != GEUL_OK)
+    int n_context = s->model.n_context ? s->model.n_context : held->n_context;
+    bool alike = method == held->method && n_context == held->n_context;
+    if (geul_windows_make(ctx, method, held->n_tokens, n_context, s->stride || !alike ? s->stride : held->stride,
+                          s->chunks ? (size_t)s->chunks : held->n_windows, &asked) != GEUL_OK)
         return geul_error_status(ctx);
     if (asked.method != held->method || asked.n_context != held->n_context || asked.stride != held->stride ||
         asked.n_windows != held->n_windows)

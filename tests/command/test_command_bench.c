@@ -131,6 +131,12 @@ TEST(command_bench_csv_has_a_line_per_cell)
     test_run_free(&r);
 }
 
+TEST(command_bench_prints_in_one_form)
+{
+    fixture_fails(GEUL("bench", "-m", "x.gguf", "--csv", "--json"), 2, "geul bench: --csv", "--json");
+    fixture_fails(GEUL("bench", "-m", "x.gguf", "--csv", "--step"), 2, "geul bench: --csv", "--step");
+}
+
 TEST(command_bench_table_is_aligned)
 {
     struct test_run r = GEUL("bench", "--synthetic", tiny("q4_0"), "-p", "8", "-n", "2", "-r", "1", "-ctk", "f32");

@@ -92,6 +92,8 @@ TEST(command_perplexity_saves_and_compares)
                   "geul perplexity: ", "another text");
     fixture_fails(GEUL("perplexity", "-m", other, "-c", "32", "--kl-base", base), 1,
                   "geul perplexity: ", "windows of 16 tokens");
+    fixture_fails(GEUL("perplexity", "-m", other, "-c", "8", "--kl-base", base), 1,
+                  "geul perplexity: ", "windows of 16 tokens"); /* not: that the file's stride does not fit 8 */
     fixture_fails(GEUL("perplexity", "-m", other, "--start", "--kl-base", base), 2, "geul perplexity: ", "--start");
     fixture_fails(GEUL("perplexity", "-m", model, "--kl-base", other), 1, "geul perplexity: ", "no logits");
 }
