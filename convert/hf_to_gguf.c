@@ -334,8 +334,8 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     if (m->from)
         geul_os_map_done_with(m->from->data, m->from->bytes);
     if (result.lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf, (long long)result.lost,
-                 geul_type_name(m->type));
+        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf,
+                 (long long)result.lost, geul_type_name(m->type));
     return status;
 }
 
