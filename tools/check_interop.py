@@ -151,8 +151,14 @@ def check_gguf_reader(geul, name, folder, heads, tmp):
             check(same(theirs, mine[t.name]), f"{name} {kind}: values of {t.name}")
             spread = float(np.abs(source[t.name]).max())
             worst = max(worst, float(np.abs(theirs - source[t.name]).max()) / spread)
+            if t.tensor_type.name.lower() == kind and kind.startswith("q"):
+                plain = gguf.quants.dequantize(gguf.quants.quantize(source[t.name], t.tensor_type), t.tensor_type)
+                check(np.square(theirs - source[t.name]).sum() <= np.square(plain - source[t.name]).sum(),
+                      f"{name} {kind}: {t.name} has a larger squared error than gguf's quantize() leaves")
         print(f"  {kind:5} {len(reader.tensors)} tensors, {len(keys)} keys, largest error {worst:.2e} of the maximum")
-        limit = {"f32": 0, "f16": 6e-4, "bf16": 5e-3, "q8_0": 6e-3, "q5_1": 0.05, "q5_0": 0.08, "q4_1": 0.1, "q4_0": 0.15}[kind]
+        # The search for scales minimizes squares, and may leave one outlier further off than a plain encoder would.
+        limit = {"f32": 0, "f16": 6e-4, "bf16": 5e-3, "q8_0": 6e-3, "q5_1": 0.05, "q5_0": 0.1, "q4_1": 0.1,
+                 "q4_0": 0.15}[kind]
         check(worst <= limit, f"{name} {kind}: error {worst}")
 
 
