@@ -5,8 +5,7 @@
  * mul div fma(a, b, c) = a * b + c, max min (a constant first: NaN in the second operand comes out), sum, largest,
  * round (to nearest), pow2 (2^n for whole -127 <= n <= 127, 2^-127 giving 0), below_zero(x, a, b) = x < 0 ? a : b,
  * load_f16(_n), load_bf16(_n), store_f16, and vf_transpose4: see pack_plain; and what attention_float.h names. It is
- * included once per unit, so
- * nothing here is shared between files that are compiled with different flags. */
+ * included once per unit, so nothing here is shared between files that are compiled with different flags. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/unroll.h"
 
