@@ -12,12 +12,14 @@ struct product {
     const struct geul_cpu_panel *panel;
     const struct geul_cpu_dot *dot; /* one token, or NULL */
     size_t m, n, k;
+    bool few; /* tokens */
     size_t k_block;
     bool outer;      /* b is packed along N, not along K */
     size_t w_stride; /* bytes from one weight row (outer: one k) to the next */
 };
 
 enum {
+    FEW_TOKENS = 16,      /* up to here reading the weights takes longer than multiplying */
     DOT_ROWS = 16,        /* weight rows that are read together; twice as many are asked for too early */
     FEW_K = 256,          /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
     PIECE_BYTES = 1 << 17 /* weights that a thread takes in one go when few tokens come by: long streams are faster */
@@ -37,7 +39,8 @@ static struct product look(const struct geul_cpu_kernels *kernels, const struct 
     p.panel = p.outer ? kernels->cache[b->type] : kernels->panel[b->type];
     if (!p.outer && p.m == 1 && kernels->dot[b->type] && p.k % kernels->dot[b->type]->k_step == 0)
         p.dot = kernels->dot[b->type];
-    p.k_block = p.m <= (size_t)p.panel->nr && p.panel->k_block > FEW_K ? FEW_K : p.panel->k_block;
+    p.few = p.m <= FEW_TOKENS;
+    p.k_block = p.few && p.panel->k_block > FEW_K ? FEW_K : p.panel->k_block;
     return p;
 }
 
@@ -169,14 +172,14 @@ static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tens
     if (bias)
         memcpy(w->start, bias + n0, rows * sizeof(float));
     w->ahead = rows_ahead(b, p, p->outer ? p->n : next, mr);
-    w->ask = tiles == 1 ? 0 : line(ceil_div((size_t)(w->ahead.end - w->ahead.at), tiles * blocks));
+    w->ask = p->few ? 0 : line(ceil_div((size_t)(w->ahead.end - w->ahead.at), tiles * blocks));
     for (size_t i = 0; i < blocks; i++) {
         size_t k0 = i * p->k_block, k = p->k - k0 < p->k_block ? p->k - k0 : p->k_block;
         if (p->outer)
             g->pack_w_outer(w->panel, base + k0 * p->w_stride + n0 * b->stride[1], p->w_stride, (int)rows, k);
         else
             g->pack_w(w->panel, base + n0 * p->w_stride + k0 / (size_t)geul_type_block(b->type) * b->stride[0],
-                      p->w_stride, (int)rows, k, tiles == 1 ? &w->ahead : NULL);
+                      p->w_stride, (int)rows, k, p->few ? &w->ahead : NULL);
         stream_tokens(t, p, run->scratch + i * tiles * packed_x_bytes(p), w, n0, rows, k, i == 0);
     }
 }
@@ -233,7 +236,7 @@ static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, con
     /* What a tile adds to for missing rows is never used, but must have a value. */
     memset(w.spare, 0, mr * (size_t)p->panel->nr * sizeof(float));
     pack_tokens(run, t->src[0], p);
-    size_t piece = tiles == 1 && !p->outer ? rows_in_piece(p, mr) : mr;
+    size_t piece = p->few && !p->outer ? rows_in_piece(p, mr) : mr;
     for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p->n; n0 = next) {
         next = geul_cpu_take(run) * piece;
         size_t end = p->n - n0 < piece ? p->n : n0 + piece;
