@@ -1,19 +1,22 @@
 /* shape.c: the shape rules of ops.def. Each checks a node's operands and fills its type, shape and strides. */
 #include "core/shape.h"
 
+#include "core/autodiff.h"
+
 #include <stdio.h>
 #include <string.h>
 
 /* Records why t cannot be made, with its operands' names, types and shapes. Always false. */
 static bool refuse(struct geul_tensor *t, const char *why)
 {
-    char text[4][112] = {"", "", "", ""};
+    char text[GEUL_MAX_SRC][112] = {"", "", "", "", "", ""};
     char shape[96];
     for (int i = 0; i < t->n_src; i++)
         if (t->src[i])
             snprintf(text[i], sizeof text[i], "%s%s %s %s", i ? ", " : "", t->src[i]->name,
                      geul_type_name(t->src[i]->type), geul_shape_text(t->src[i], shape, sizeof shape));
-    geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s(%s%s%s%s): %s", t->name, text[0], text[1], text[2], text[3], why);
+    geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s(%s%s%s%s%s%s): %s", t->name, text[0], text[1], text[2], text[3], text[4],
+              text[5], why);
     return false;
 }
 
@@ -106,18 +109,27 @@ bool geul_shape_norm(struct geul_tensor *t)
     return geul_shape_same(t);
 }
 
+/* Checks a (M, K) and b (K, N) of a product. */
+static bool factors(struct geul_tensor *t, const struct geul_tensor *a, const struct geul_tensor *b)
+{
+    if (a->n_dims != 2 || b->n_dims != 2 || a->shape[1] != b->shape[0])
+        return refuse(t, "a (M, K) times (K, N) product needs the same K");
+    if (!is_f32(a) || (a->stride[1] != sizeof(float) && a->stride[0] != sizeof(float)))
+        return refuse(t, "the left side must be f32 with packed rows, or the transpose of such a tensor");
+    size_t element = geul_type_bytes(b->type);
+    bool exact = t->params.matmul.precision != GEUL_PRECISION_WEIGHTS;
+    bool plain = geul_type_block(b->type) == 1 && (b->stride[0] == element || b->stride[1] == element);
+    bool turned = b->block_dim == 0 && b->stride[0] == element, rows = exact && b->stride[1] == element;
+    if (b->type == GEUL_TYPE_I32 || (!plain && !turned && !rows))
+        return refuse(t, "the right side must have packed rows, or be the transpose of a weight that has");
+    return true;
+}
+
 bool geul_shape_matmul(struct geul_tensor *t)
 {
     const struct geul_tensor *a = t->src[0], *b = t->src[1], *bias = t->n_src > 2 ? t->src[2] : NULL;
-    if (a->n_dims != 2 || b->n_dims != 2 || a->shape[1] != b->shape[0])
-        return refuse(t, "a (M, K) times (K, N) product needs the same K");
-    if (!is_f32(a) || a->stride[1] != sizeof(float))
-        return refuse(t, "the left side must be f32 with packed rows");
-    size_t element = geul_type_bytes(b->type);
-    bool plain = geul_type_block(b->type) == 1 && (b->stride[0] == element || b->stride[1] == element);
-    bool turned = b->block_dim == 0 && b->stride[0] == element;
-    if (b->type == GEUL_TYPE_I32 || (!plain && !turned))
-        return refuse(t, "the right side must have packed rows, or be the transpose of a weight that has");
+    if (!factors(t, a, b))
+        return false;
     if (bias && (!is_f32(bias) || bias->n_dims != 1 || bias->shape[0] != b->shape[1]))
         return refuse(t, "the bias must be f32 and as long as a row of the result");
     return shaped(t, GEUL_TYPE_F32, 2, (int64_t[]){a->shape[0], b->shape[1]});
@@ -156,17 +168,201 @@ bool geul_shape_store(struct geul_tensor *t)
     return shaped(t, cache->type, 4, cache->shape);
 }
 
+static bool same_shape(const struct geul_tensor *a, const struct geul_tensor *b)
+{
+    bool same = a->n_dims == b->n_dims;
+    for (int i = 0; same && i < a->n_dims; i++)
+        same = a->shape[i] == b->shape[i];
+    return same;
+}
+
 bool geul_shape_attention(struct geul_tensor *t)
 {
     const struct geul_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
     if (q->n_dims != 3 || !is_f32(q) || !is_place(t->src[3], q->shape[0]))
         return refuse(t, "q must be f32 (T, H, D) and place i32 (T, 2)");
-    bool same = k->n_dims == 4 && v->n_dims == 4 && k->type == v->type && k->type != GEUL_TYPE_I32;
-    for (int i = 0; same && i < 4; i++)
-        same = k->shape[i] == v->shape[i];
-    if (!same || k->shape[1] != q->shape[1] || k->shape[3] != q->shape[2])
-        return refuse(t, "k and v must be (S, H, C, D) of one type of numbers with q's H and D");
+    bool same = k->type == v->type && k->type != GEUL_TYPE_I32 && same_shape(k, v);
+    if (same && k->n_dims == 3)
+        same = is_f32(k) && same_shape(k, q);
+    else if (same)
+        same = k->n_dims == 4 && k->shape[1] == q->shape[1] && k->shape[3] == q->shape[2];
+    if (!same)
+        return refuse(t, "k and v must be (S, H, C, D) of one type of numbers with q's H and D, or f32 in q's shape");
     return shaped(t, GEUL_TYPE_F32, 3, q->shape);
+}
+
+bool geul_shape_zero(struct geul_tensor *t)
+{
+    return shaped(t, GEUL_TYPE_F32, t->params.shape.n_dims, t->params.shape.shape);
+}
+
+bool geul_shape_dropout(struct geul_tensor *t)
+{
+    const struct geul_tensor *seed = t->src[1];
+    if (seed->type != GEUL_TYPE_I32 || seed->n_dims != 1 || seed->shape[0] != 2)
+        return refuse(t, "the seed must be i32 (2)");
+    if (!(t->params.dropout.p >= 0 && t->params.dropout.p < 1))
+        return refuse(t, "the share to drop must be at least 0 and less than 1");
+    return geul_shape_same(t);
+}
+
+static bool is_ids(const struct geul_tensor *ids, int64_t n)
+{
+    return ids->type == GEUL_TYPE_I32 && ids->n_dims == 1 && ids->shape[0] == n;
+}
+
+bool geul_shape_loss(struct geul_tensor *t)
+{
+    const struct geul_tensor *x = t->src[0];
+    if (x->n_dims != 2 || !is_f32(x) || !is_ids(t->src[1], x->shape[0]) || x->shape[1] < 1)
+        return refuse(t, "the logits must be f32 (R, V) and the targets i32 (R)");
+    if (!(t->params.loss.smoothing >= 0 && t->params.loss.smoothing < 1) || !(t->params.loss.z >= 0))
+        return refuse(t, "the smoothing must be at least 0 and less than 1, the weight of z not negative");
+    return shaped(t, GEUL_TYPE_F32, 1, x->shape);
+}
+
+/* ----------------------------------------------------------------------------------------------------- gradients -- */
+
+bool geul_shape_twin(struct geul_tensor *t)
+{
+    if (!is_f32(t->src[1]) || !same_shape(t->src[0], t->src[1]))
+        return refuse(t, "both must be f32 of the same shape");
+    return geul_shape_same(t);
+}
+
+bool geul_shape_norm_back(struct geul_tensor *t)
+{
+    const struct geul_tensor *w = t->src[2];
+    if (!is_f32(w) || w->n_dims != 1 || w->shape[0] != geul_cols(t->src[0]))
+        return refuse(t, "the weight must be f32 and as long as a row");
+    return geul_shape_twin(t);
+}
+
+bool geul_shape_norm_sums(struct geul_tensor *t)
+{
+    return geul_shape_twin(t) && shaped(t, GEUL_TYPE_F32, 2, (int64_t[]){2, geul_cols(t->src[0])});
+}
+
+bool geul_shape_attn_back(struct geul_tensor *t)
+{
+    const struct geul_tensor *q = t->src[2];
+    if (q->n_dims != 3 || !is_place(t->src[5], q->shape[0]))
+        return refuse(t, "q must be (T, H, D) and place i32 (T, 2)");
+    for (int i = 0; i < 5; i++)
+        if (!is_f32(t->src[i]) || !same_shape(t->src[i], q))
+            return refuse(t, "dy, y, q, k and v must be f32 of one shape");
+    return shaped(t, GEUL_TYPE_F32, 4, (int64_t[]){3, q->shape[0], q->shape[1], q->shape[2]});
+}
+
+bool geul_shape_loss_back(struct geul_tensor *t)
+{
+    const struct geul_tensor *x = t->src[0], *dy = t->src[1];
+    if (x->n_dims != 2 || !is_f32(x) || !is_f32(dy) || dy->n_dims != 1 || dy->shape[0] != x->shape[0] ||
+        !is_ids(t->src[2], x->shape[0]))
+        return refuse(t, "the logits must be f32 (R, V), dy f32 (R) and the targets i32 (R)");
+    return geul_shape_same(t);
+}
+
+/* ---------------------------------------------------------------------------------------------------- sums in place --
+ */
+
+/* A result that is operand 0. */
+static bool grown(struct geul_tensor *t)
+{
+    const struct geul_tensor *c = t->src[0];
+    if (!is_f32(c) || !geul_is_contiguous(c))
+        return refuse(t, "what is added to must be f32 and contiguous");
+    return shaped(t, GEUL_TYPE_F32, c->n_dims, c->shape);
+}
+
+bool geul_shape_addmm(struct geul_tensor *t)
+{
+    const struct geul_tensor *c = t->src[0], *a = t->src[1], *b = t->src[2];
+    if (!factors(t, a, b))
+        return false;
+    if (c->n_dims != 2 || c->shape[0] != a->shape[0] || c->shape[1] != b->shape[1])
+        return refuse(t, "the sum must be (M, N)");
+    return grown(t);
+}
+
+bool geul_shape_accumulate(struct geul_tensor *t)
+{
+    const struct geul_tensor *c = t->src[0], *x = t->src[1];
+    bool suffix = is_f32(x) && c->n_dims <= x->n_dims;
+    for (int i = 1; suffix && i <= c->n_dims; i++)
+        suffix = c->shape[c->n_dims - i] == x->shape[x->n_dims - i];
+    if (!suffix)
+        return refuse(t, "the first shape must be the end of the second, which must be f32");
+    return grown(t);
+}
+
+bool geul_shape_patch(struct geul_tensor *t)
+{
+    const struct geul_tensor *c = t->src[0], *x = t->src[1];
+    struct geul_tensor region = *x;
+    size_t bytes, end;
+    memcpy(region.stride, t->params.region.stride, sizeof region.stride);
+    if (!is_f32(x) || !span(&region, &bytes) || !geul_add_size(bytes, t->params.region.offset, &end) ||
+        (bytes > 0 && end > geul_tensor_bytes(c)))
+        return refuse(t, "the region must lie inside what it is added to, x must be f32");
+    return grown(t);
+}
+
+bool geul_shape_scatter(struct geul_tensor *t)
+{
+    const struct geul_tensor *c = t->src[0], *x = t->src[1];
+    if (c->n_dims != 2 || x->n_dims != 2 || !is_f32(x) || c->shape[1] != x->shape[1] || !is_ids(t->src[2], x->shape[0]))
+        return refuse(t, "c must be (V, C), x f32 (T, C) and the ids i32 (T)");
+    return grown(t);
+}
+
+/* ---------------------------------------------------------------------------------------------------- optimizers -- */
+
+bool geul_shape_norm2(struct geul_tensor *t)
+{
+    if (!is_f32(t->src[0]))
+        return refuse(t, "the operand must be f32");
+    return shaped(t, GEUL_TYPE_F32, 1, (int64_t[]){2});
+}
+
+/* Checks weight, gradient and hyper, which is the last operand. */
+static bool update_basics(struct geul_tensor *t)
+{
+    const struct geul_tensor *hyper = t->src[t->n_src - 1];
+    if (!is_f32(t->src[1]) || !same_shape(t->src[0], t->src[1]) || t->src[0]->n_dims > 2)
+        return refuse(t, "weight and gradient must be f32 of the same shape of at most 2 dimensions");
+    if (!is_f32(hyper) || hyper->n_dims != 1 || hyper->shape[0] != GEUL_HYPER_COUNT)
+        return refuse(t, "the hyperparameters must be f32 (7)");
+    return grown(t);
+}
+
+bool geul_shape_update(struct geul_tensor *t)
+{
+    for (int i = 2; i < t->n_src - 1; i++)
+        if (!is_f32(t->src[i]) || !same_shape(t->src[i], t->src[0]))
+            return refuse(t, "states must be f32 in the weight's shape");
+    return update_basics(t);
+}
+
+bool geul_shape_adamw8(struct geul_tensor *t)
+{
+    int64_t blocks = (geul_tensor_elements(t->src[0]) + GEUL_STATE8_BLOCK - 1) / GEUL_STATE8_BLOCK;
+    for (int i = 2; i <= 3; i++) {
+        const struct geul_tensor *s = t->src[i];
+        if (s->type != GEUL_TYPE_I32 || s->n_dims != 2 || s->shape[0] != blocks || s->shape[1] != GEUL_STATE8_WORDS)
+            return refuse(t, "8-bit states must be i32 (blocks of 256, 65)");
+    }
+    return update_basics(t);
+}
+
+bool geul_shape_adafactor(struct geul_tensor *t)
+{
+    const struct geul_tensor *w = t->src[0], *row = t->src[2], *col = t->src[3];
+    bool matrix = w->n_dims == 2;
+    if (!is_f32(row) || !is_f32(col) || row->n_dims != 1 || col->n_dims != 1 ||
+        row->shape[0] != (matrix ? w->shape[0] : 1) || col->shape[0] != geul_cols(w))
+        return refuse(t, "the states must be f32: one value per row (1 for a vector) and one per column");
+    return update_basics(t);
 }
 
 /* A GPU column says N until its backend has a dispatch array; a Y before that does not compile. */
@@ -180,7 +376,7 @@ static const struct geul_op_info infos[GEUL_OP_COUNT] = {
     [GEUL_OP_LEAF] = {.name = "leaf"},
 #define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
     [GEUL_OP_##id] = {                                                                                                 \
-        name, src, opt, GEUL_LAYOUT_##layout, GEUL_FLAGS_##flags, geul_shape_##shape, GEUL_BACKWARD_##backward},
+        name, src, opt, GEUL_LAYOUT_##layout, GEUL_FLAGS_##flags, geul_shape_##shape, geul_backward_##backward},
 #define GEUL_FLAGS_0       0
 #define GEUL_FLAGS_INPLACE GEUL_FLAG_INPLACE
 #define GEUL_FLAGS_WRITES  GEUL_FLAG_WRITES

@@ -4,15 +4,10 @@
 
 #include "core/tensor.h"
 
-bool geul_shape_view(struct geul_tensor *t);
-bool geul_shape_cont(struct geul_tensor *t);
-bool geul_shape_bcast(struct geul_tensor *t);
-bool geul_shape_same(struct geul_tensor *t);
-bool geul_shape_norm(struct geul_tensor *t);
-bool geul_shape_matmul(struct geul_tensor *t);
-bool geul_shape_embed(struct geul_tensor *t);
-bool geul_shape_rope(struct geul_tensor *t);
-bool geul_shape_store(struct geul_tensor *t);
-bool geul_shape_attention(struct geul_tensor *t);
+/* Several rows may share a rule; declaring it again does no harm. */
+#define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
+    bool geul_shape_##shape(struct geul_tensor *t);
+#include "core/ops.def"
+#undef OP
 
 #endif

@@ -193,6 +193,7 @@ static struct geul_tensor *new_tensor(struct geul_context *ctx, const char *name
     snprintf(t->name, sizeof t->name, "%s", name);
     struct geul_tensor **last = geul_context_last_tensor(ctx);
     t->previous = *last;
+    t->serial = *last ? (*last)->serial + 1 : 0;
     *last = t;
     return t;
 }
@@ -249,10 +250,29 @@ struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct 
         return NULL;
     t->op = op;
     t->n_src = n_src;
-    memcpy(t->src, src, (size_t)n_src * sizeof *src);
+    if (n_src)
+        memcpy(t->src, src, (size_t)n_src * sizeof *src);
     if (params)
         t->params = *params;
     return info->shape(t) ? t : NULL;
+}
+
+struct geul_tensor *geul_node_again(struct geul_context *ctx, const struct geul_tensor *t,
+                                    struct geul_tensor *const *src)
+{
+    struct geul_tensor *again = new_tensor(ctx, t->name);
+    if (!again)
+        return NULL;
+    again->op = t->op;
+    again->type = t->type;
+    again->n_dims = t->n_dims;
+    again->n_src = t->n_src;
+    again->block_dim = t->block_dim;
+    again->params = t->params;
+    memcpy(again->shape, t->shape, sizeof t->shape);
+    memcpy(again->stride, t->stride, sizeof t->stride);
+    memcpy(again->src, src, (size_t)t->n_src * sizeof *src);
+    return again;
 }
 
 /* Elements of dimension dim that cannot be parted. */
@@ -386,20 +406,34 @@ struct geul_tensor *geul_layernorm(struct geul_context *ctx, struct geul_tensor 
     return NODE(ctx, GEUL_OP_LAYERNORM, &p, x, weight, bias);
 }
 
-struct geul_tensor *geul_matmul(struct geul_context *ctx, struct geul_tensor *a, struct geul_tensor *b)
+struct geul_tensor *geul_matmul_at(struct geul_context *ctx, enum geul_precision precision, struct geul_tensor *a,
+                                   struct geul_tensor *b)
 {
-    return NODE(ctx, GEUL_OP_MATMUL, NULL, a, b);
+    union geul_op_params p = {.matmul = {precision}};
+    return NODE(ctx, GEUL_OP_MATMUL, &p, a, b);
 }
 
-struct geul_tensor *geul_linear(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *weight,
-                                struct geul_tensor *bias, bool has_bias)
+struct geul_tensor *geul_matmul(struct geul_context *ctx, struct geul_tensor *a, struct geul_tensor *b)
 {
+    return geul_matmul_at(ctx, GEUL_PRECISION_WEIGHTS, a, b);
+}
+
+struct geul_tensor *geul_linear_at(struct geul_context *ctx, enum geul_precision precision, struct geul_tensor *x,
+                                   struct geul_tensor *weight, struct geul_tensor *bias, bool has_bias)
+{
+    union geul_op_params p = {.matmul = {precision}};
     if (!x || !weight || (has_bias && !bias))
         return NULL;
     if (weight->n_dims != 2)
         return refuse_view(ctx, weight, "a linear layer's weight has 2 dimensions");
     struct geul_tensor *columns = geul_transpose(ctx, weight, 0, 1);
-    return has_bias ? NODE(ctx, GEUL_OP_MATMUL, NULL, x, columns, bias) : geul_matmul(ctx, x, columns);
+    return has_bias ? NODE(ctx, GEUL_OP_MATMUL, &p, x, columns, bias) : NODE(ctx, GEUL_OP_MATMUL, &p, x, columns);
+}
+
+struct geul_tensor *geul_linear(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *weight,
+                                struct geul_tensor *bias, bool has_bias)
+{
+    return geul_linear_at(ctx, GEUL_PRECISION_WEIGHTS, x, weight, bias, has_bias);
 }
 
 struct geul_tensor *geul_embed(struct geul_context *ctx, struct geul_tensor *table, struct geul_tensor *ids)
@@ -410,7 +444,7 @@ struct geul_tensor *geul_embed(struct geul_context *ctx, struct geul_tensor *tab
 struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *place, int n_rot,
                               float base)
 {
-    union geul_op_params p = {.rope = {n_rot, base}};
+    union geul_op_params p = {.rope = {n_rot, base, false}};
     return NODE(ctx, GEUL_OP_ROPE, &p, x, place);
 }
 
@@ -425,4 +459,111 @@ struct geul_tensor *geul_attention(struct geul_context *ctx, struct geul_tensor 
 {
     union geul_op_params p = {.attention = {scale}};
     return NODE(ctx, GEUL_OP_ATTENTION, &p, q, k, v, place);
+}
+
+struct geul_tensor *geul_scale(struct geul_context *ctx, struct geul_tensor *x, float factor)
+{
+    union geul_op_params p = {.scale = {factor}};
+    return NODE(ctx, GEUL_OP_SCALE, &p, x);
+}
+
+struct geul_tensor *geul_dropout(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *seed, float p,
+                                 uint32_t salt)
+{
+    union geul_op_params params = {.dropout = {p, salt}};
+    return NODE(ctx, GEUL_OP_DROPOUT, &params, x, seed);
+}
+
+struct geul_tensor *geul_cross_entropy(struct geul_context *ctx, struct geul_tensor *logits,
+                                       struct geul_tensor *targets, float smoothing, float z)
+{
+    union geul_op_params p = {.loss = {smoothing, z}};
+    return NODE(ctx, GEUL_OP_CROSS_ENTROPY, &p, logits, targets);
+}
+
+/* ---------------------------------------------------------------------------------- for gradients and optimizers -- */
+
+struct geul_tensor *geul_zero(struct geul_context *ctx, int n_dims, const int64_t *shape)
+{
+    union geul_op_params p = {.shape = {.n_dims = n_dims}};
+    memcpy(p.shape.shape, shape, (size_t)n_dims * sizeof *shape);
+    return geul_node(ctx, GEUL_OP_ZERO, NULL, 0, &p);
+}
+
+struct geul_tensor *geul_gelu_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x,
+                                   enum geul_gelu kind)
+{
+    union geul_op_params p = {.gelu = {kind}};
+    return NODE(ctx, GEUL_OP_GELU_BACK, &p, dy, x);
+}
+
+struct geul_tensor *geul_norm_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x,
+                                   struct geul_tensor *weight, float eps)
+{
+    union geul_op_params p = {.norm = {eps}};
+    return NODE(ctx, GEUL_OP_NORM_BACK, &p, dy, x, weight);
+}
+
+struct geul_tensor *geul_norm_sums(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x, float eps)
+{
+    union geul_op_params p = {.norm = {eps}};
+    return NODE(ctx, GEUL_OP_NORM_SUMS, &p, dy, x);
+}
+
+struct geul_tensor *geul_attention_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *y,
+                                        struct geul_tensor *q, struct geul_tensor *k, struct geul_tensor *v,
+                                        struct geul_tensor *place, float scale)
+{
+    union geul_op_params p = {.attention = {scale}};
+    return NODE(ctx, GEUL_OP_ATTENTION_BACK, &p, dy, y, q, k, v, place);
+}
+
+struct geul_tensor *geul_loss_back(struct geul_context *ctx, struct geul_tensor *logits, struct geul_tensor *dy,
+                                   struct geul_tensor *targets, struct geul_params_loss params)
+{
+    union geul_op_params p = {.loss = params};
+    return NODE(ctx, GEUL_OP_LOSS_BACK, &p, logits, dy, targets);
+}
+
+struct geul_tensor *geul_addmm(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *a,
+                               struct geul_tensor *b, enum geul_precision precision)
+{
+    union geul_op_params p = {.matmul = {precision}};
+    return NODE(ctx, GEUL_OP_ADDMM, &p, c, a, b);
+}
+
+struct geul_tensor *geul_accumulate(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x)
+{
+    return NODE(ctx, GEUL_OP_ACCUMULATE, NULL, c, x);
+}
+
+struct geul_tensor *geul_patch(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x,
+                               struct geul_params_region region)
+{
+    union geul_op_params p = {.region = region};
+    return NODE(ctx, GEUL_OP_PATCH, &p, c, x);
+}
+
+struct geul_tensor *geul_scatter(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x,
+                                 struct geul_tensor *ids)
+{
+    return NODE(ctx, GEUL_OP_SCATTER, NULL, c, x, ids);
+}
+
+struct geul_tensor *geul_norm2(struct geul_context *ctx, struct geul_tensor *x)
+{
+    return NODE(ctx, GEUL_OP_NORM2, NULL, x);
+}
+
+struct geul_tensor *geul_update(struct geul_context *ctx, enum geul_op op, struct geul_tensor *weight,
+                                struct geul_tensor *gradient, struct geul_tensor *const states[2],
+                                struct geul_tensor *hyper, bool decay)
+{
+    union geul_op_params p = {.update = {decay}};
+    int n_states = geul_op_info(op)->n_src - 3;
+    struct geul_tensor *src[GEUL_MAX_SRC] = {weight, gradient};
+    for (int i = 0; i < n_states; i++)
+        src[2 + i] = states[i];
+    src[2 + n_states] = hyper;
+    return geul_node(ctx, op, src, 3 + n_states, &p);
 }

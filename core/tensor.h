@@ -5,7 +5,7 @@
 #include "core/context.h"
 
 #define GEUL_MAX_DIMS 4
-#define GEUL_MAX_SRC  4
+#define GEUL_MAX_SRC  6
 #define GEUL_MAX_NAME 64
 
 enum geul_op {
@@ -28,9 +28,35 @@ struct geul_params_gelu {
 struct geul_params_norm {
     float eps;
 };
+struct geul_params_shape {
+    int n_dims;
+    int64_t shape[GEUL_MAX_DIMS];
+};
+struct geul_params_scale {
+    float factor;
+};
+struct geul_params_dropout {
+    float p;       /* share of elements that become 0; the others are divided by 1 - p */
+    uint32_t salt; /* tells the nodes of one graph apart */
+};
+struct geul_params_matmul {
+    enum geul_precision precision;
+};
+struct geul_params_loss {
+    float smoothing; /* share of the target's probability that is spread over all classes */
+    float z;         /* weight of the squared logarithm of the softmax's denominator */
+};
+struct geul_params_region {
+    size_t offset; /* bytes from operand 0's first element; shape is operand 1's */
+    size_t stride[GEUL_MAX_DIMS];
+};
+struct geul_params_update {
+    bool decay; /* whether weight decay applies */
+};
 struct geul_params_rope {
     int n_rot;
     float base;
+    bool back; /* turns the other way */
 };
 struct geul_params_attention {
     float scale;
@@ -39,8 +65,15 @@ struct geul_params_attention {
 union geul_op_params {
     struct geul_params_none none;
     struct geul_params_view view;
+    struct geul_params_shape shape;
+    struct geul_params_scale scale;
+    struct geul_params_dropout dropout;
     struct geul_params_gelu gelu;
     struct geul_params_norm norm;
+    struct geul_params_matmul matmul;
+    struct geul_params_loss loss;
+    struct geul_params_region region;
+    struct geul_params_update update;
     struct geul_params_rope rope;
     struct geul_params_attention attention;
 };
@@ -48,13 +81,8 @@ union geul_op_params {
 enum geul_layout { GEUL_LAYOUT_ANY, GEUL_LAYOUT_ROWS, GEUL_LAYOUT_DENSE, GEUL_LAYOUT_VIEW };
 enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
 
-/* The backward column: what is known about an op's gradient. A name that is not here does not compile. */
-enum geul_backward {
-    GEUL_BACKWARD_todo,    /* comes with the training issue; a graph that needs it is refused */
-    GEUL_BACKWARD_nondiff, /* writes a cache; no gradient flows through it */
-};
-
 struct geul_buffer;
+struct geul_gradients;
 
 struct geul_tensor {
     enum geul_type type;
@@ -72,6 +100,7 @@ struct geul_tensor {
                                    dereference it */
     struct geul_context *ctx;
     struct geul_tensor *previous; /* the tensor made before this one in ctx */
+    uint32_t serial;              /* how many were made before it */
     uint32_t mark;                /* scratch of graph.c; while planning, its index in the graph */
     bool input;                   /* a leaf whose place comes from planning and whose values come from the caller */
     bool output;                  /* values must survive until the run ends */
@@ -86,16 +115,79 @@ struct geul_op_info {
     enum geul_layout layout;
     unsigned flags;
     bool (*shape)(struct geul_tensor *t); /* checks t->src, fills type/shape/stride; records the failure */
-    enum geul_backward backward;
+    /* Carries dy, the gradient of t, on to t's operands (core/autodiff.h). */
+    void (*backward)(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
 };
 const struct geul_op_info *geul_op_info(enum geul_op op);
 
 /* A leaf that lives at data in buffer (weights, caches). Strides are contiguous. */
 struct geul_tensor *geul_leaf(struct geul_context *ctx, enum geul_type type, int n_dims, const int64_t *shape,
                               const char *name, struct geul_buffer *buffer, void *data);
+/* What a weight update reads besides its tensors: a float32 input of GEUL_HYPER_COUNT values. */
+enum geul_hyper {
+    GEUL_HYPER_RATE,           /* learning rate */
+    GEUL_HYPER_BETA1,          /* AdamW: decay of the first moment; SGD: momentum; Adafactor: not used */
+    GEUL_HYPER_BETA2,          /* AdamW: decay of the second moment; Adafactor: exponent of its decay, -0.8 */
+    GEUL_HYPER_EPSILON,        /* AdamW, and Adafactor's least size of a step */
+    GEUL_HYPER_DECAY,          /* weight decay, decoupled: w -= rate * decay * w */
+    GEUL_HYPER_STEP,           /* from 1 */
+    GEUL_HYPER_GRADIENT_SCALE, /* gradients are multiplied by it first (clipping) */
+    GEUL_HYPER_COUNT
+};
+/* An 8-bit state of AdamW has, for every block of so many values, so many 32-bit words: 256 codes and a float32 scale.
+ */
+enum { GEUL_STATE8_BLOCK = 256, GEUL_STATE8_WORDS = 65 };
+
+/* Builders that only gradients and optimizers need; as those of geul_tensor.h. */
+/* A tensor of zeros that nodes with the flag WRITES may add to. float32. */
+struct geul_tensor *geul_zero(struct geul_context *ctx, int n_dims, const int64_t *shape);
+/* dy (…) times the derivative of GELU at x (…). */
+struct geul_tensor *geul_gelu_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x,
+                                   enum geul_gelu kind);
+/* The gradient of x (…, C) in layernorm(x, weight, bias), given that of the result. */
+struct geul_tensor *geul_norm_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x,
+                                   struct geul_tensor *weight, float eps);
+/* The gradients of weight and bias there: (2, C). */
+struct geul_tensor *geul_norm_sums(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x, float eps);
+/* The gradients of q, k and v (T, H, D) in y = attention(q, k, v, place, scale) over the tokens' own keys: (3, T, H,
+ * D). Memory does not grow with T * T. */
+struct geul_tensor *geul_attention_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *y,
+                                        struct geul_tensor *q, struct geul_tensor *k, struct geul_tensor *v,
+                                        struct geul_tensor *place, float scale);
+/* The gradient of logits (R, V) in cross_entropy(), dy (R) being that of the losses. Rows whose dy is 0 are 0. */
+struct geul_tensor *geul_loss_back(struct geul_context *ctx, struct geul_tensor *logits, struct geul_tensor *dy,
+                                   struct geul_tensor *targets, struct geul_params_loss params);
+/* c (M, N) += a (M, K) times b (K, N). Operands as matmul's; c float32, contiguous. These and the next three return c
+ * after the sum: read it, not c, so that the order is kept. */
+struct geul_tensor *geul_addmm(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *a,
+                               struct geul_tensor *b, enum geul_precision precision);
+/* c += x, summed over x's leading dimensions where it has more than c (c's shape is a suffix of x's). */
+struct geul_tensor *geul_accumulate(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x);
+/* The part of contiguous c that lies as region says (in x's shape) += x. */
+struct geul_tensor *geul_patch(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x,
+                               struct geul_params_region region);
+/* Rows ids (T) of c (V, C) += the rows of x (T, C), in order; ids outside are left out. */
+struct geul_tensor *geul_scatter(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x,
+                                 struct geul_tensor *ids);
+/* (2): the Euclidean norm of x over its finite values, and how many are not finite. */
+struct geul_tensor *geul_norm2(struct geul_context *ctx, struct geul_tensor *x);
+/* A step of an optimizer (op SGD, ADAMW, ADAMW8 or ADAFACTOR): changes weight and states (NULL where the op has none),
+ * sets gradient to 0. hyper is f32 (GEUL_HYPER_COUNT). */
+struct geul_tensor *geul_update(struct geul_context *ctx, enum geul_op op, struct geul_tensor *weight,
+                                struct geul_tensor *gradient, struct geul_tensor *const states[2],
+                                struct geul_tensor *hyper, bool decay);
+/* geul_matmul() and geul_linear() at a chosen precision. */
+struct geul_tensor *geul_matmul_at(struct geul_context *ctx, enum geul_precision precision, struct geul_tensor *a,
+                                   struct geul_tensor *b);
+struct geul_tensor *geul_linear_at(struct geul_context *ctx, enum geul_precision precision, struct geul_tensor *x,
+                                   struct geul_tensor *weight, struct geul_tensor *bias, bool has_bias);
+
 /* The general builder: allocates a node, runs the shape rule. NULL when a required operand is NULL or the rule fails.*/
 struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct geul_tensor *const *src, int n_src,
                               const union geul_op_params *params);
+/* A node that computes what t does, from src instead of t's operands; src are laid out as those. */
+struct geul_tensor *geul_node_again(struct geul_context *ctx, const struct geul_tensor *t,
+                                    struct geul_tensor *const *src);
 /* Renames t (printf style); returns t; NULL is passed through. */
 struct geul_tensor *geul_named(struct geul_tensor *t, const char *format, ...) GEUL_PRINTF(2, 3);
 

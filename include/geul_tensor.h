@@ -114,6 +114,10 @@ GEUL_API enum geul_status geul_tensor_read(const struct geul_tensor *t, void *ds
 /* Each returns a new node of ctx, or NULL (with the reason in ctx unless an operand was NULL already). */
 
 enum geul_gelu { GEUL_GELU_ERF, GEUL_GELU_TANH };
+/* How products are computed: as the weights' type is fastest (blocks with activations rounded to int8, bf16 with
+ * activations rounded to bf16), or with weights of any type taken as float32, or with both sides rounded to bf16. Sums
+ * are float32. */
+enum geul_precision { GEUL_PRECISION_WEIGHTS, GEUL_PRECISION_F32, GEUL_PRECISION_BF16 };
 
 /* Same elements under another shape; t must be contiguous. */
 GEUL_API struct geul_tensor *geul_reshape(struct geul_context *ctx, struct geul_tensor *t, int n_dims,
@@ -151,9 +155,48 @@ GEUL_API struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_ten
 GEUL_API struct geul_tensor *geul_store(struct geul_context *ctx, struct geul_tensor *cache, struct geul_tensor *x,
                                         struct geul_tensor *place);
 /* Causal softmax attention of q (T, H, D) over k and v (S, H, C, D): token t sees positions 0..place[t][1] of sequence
- * place[t][0]. Scores are scaled by scale. Result (T, H, D). Memory does not grow with T * C. */
+ * place[t][0]. Scores are scaled by scale. Result (T, H, D). Memory does not grow with T * C.
+ * With k and v (T, H, D) they are the tokens' own: sequences lie one after the other, so token t, at position
+ * p = place[t][1], sees tokens t - p to t. This form has a gradient. */
 GEUL_API struct geul_tensor *geul_attention(struct geul_context *ctx, struct geul_tensor *q, struct geul_tensor *k,
                                             struct geul_tensor *v, struct geul_tensor *place, float scale);
+/* x * factor. float32. */
+GEUL_API struct geul_tensor *geul_scale(struct geul_context *ctx, struct geul_tensor *x, float factor);
+/* Sets a random share p of x's elements to 0 and divides the others by 1 - p. Which ones follows from seed, an i32 (2)
+ * input, and salt, which should differ between the nodes of a graph. float32. */
+GEUL_API struct geul_tensor *geul_dropout(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *seed,
+                                          float p, uint32_t salt);
+/* -log of the softmax of logits (R, V) at targets, i32 (R): (R), in nats. smoothing takes that share of the target's
+ * probability and spreads it over all V; z adds z * log(denominator)^2. A target outside 0..V-1 gives 0. float32. */
+GEUL_API struct geul_tensor *geul_cross_entropy(struct geul_context *ctx, struct geul_tensor *logits,
+                                                struct geul_tensor *targets, float smoothing, float z);
+
+/* ------------------------------------------------------------------------------------- automatic differentiation -- */
+
+/* Gradients of nodes of ctx, as more nodes of ctx: they are planned, run and split over devices like any other.
+ *
+ *     struct geul_gradients *g = geul_gradients_new(ctx);
+ *     geul_gradients_want(g, w, NULL);
+ *     geul_gradients_flow(g, y, dy, NULL);                    // y was built from w
+ *     struct geul_tensor *dw = geul_gradients_of(g, w);       // an output for geul_graph_new()
+ */
+struct geul_gradients;
+/* In ctx's arena. NULL when memory is short. */
+GEUL_API struct geul_gradients *geul_gradients_new(struct geul_context *ctx);
+/* Asks for the gradient of t, a leaf of any context or a node of ctx; before the first flow. into: a contiguous float32
+ * leaf of t's shape to which the gradient is added when the graph runs, or NULL: the gradient is a tensor of its own. */
+GEUL_API void geul_gradients_want(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *into);
+/* Once called, only tensors named here, inputs and weights, and what was built after the last of them, are kept from the
+ * forward pass; what else the gradients need is computed again from those. */
+GEUL_API void geul_gradients_keep(struct geul_gradients *g, struct geul_tensor *t);
+/* Adds dy, of y's shape (NULL: only what has arrived there so far), to y's gradient and carries it on to everything that
+ * y was built from after `until` (NULL: everything) and that reaches a wanted tensor. Several flows may meet: what
+ * reached a tensor waits there for the flow that begins with it. */
+GEUL_API enum geul_status geul_gradients_flow(struct geul_gradients *g, struct geul_tensor *y, struct geul_tensor *dy,
+                                              struct geul_tensor *until);
+/* The gradient of a wanted tensor, or `into` after all sums, for the outputs of a graph. NULL when nothing flowed there
+ * (not an error) or a builder failed. */
+GEUL_API struct geul_tensor *geul_gradients_of(struct geul_gradients *g, struct geul_tensor *t);
 
 /* ------------------------------------------------------------------------------------------- graphs and devices -- */
 

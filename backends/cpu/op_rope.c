@@ -4,10 +4,15 @@
 #include <math.h>
 #include <string.h>
 
-/* T rows of n_rot floats: n_rot/2 cosines, n_rot/2 sines. */
+/* Floats per token in the table: n_rot/2 cosines, as many sines, and the sines of turning back. */
+static size_t row_floats(const struct geul_tensor *t)
+{
+    return (size_t)t->params.rope.n_rot / 2 * 3;
+}
+
 static bool rope_kept(const struct geul_tensor *t, size_t *bytes)
 {
-    size_t row = (size_t)t->params.rope.n_rot * sizeof(float);
+    size_t row = row_floats(t) * sizeof(float);
     return geul_mul_size((size_t)t->shape[0], row, bytes);
 }
 
@@ -19,6 +24,7 @@ static void fill_angles(float *row, int32_t position, struct geul_params_rope p)
         double angle = position * pow(p.base, -2.0 * i / p.n_rot);
         row[i] = (float)cos(angle);
         row[i + half] = (float)sin(angle);
+        row[i + 2 * half] = -row[i + half];
     }
 }
 
@@ -33,7 +39,7 @@ static void prepare_table(struct geul_cpu_run *run, const struct geul_tensor *t)
     geul_cpu_share(run, (size_t)t->shape[0], &from, &to);
     for (size_t i = from; i < to; i++) {
         const int32_t *at = geul_cpu_row(place, i);
-        fill_angles((float *)run->kept + i * (size_t)p.n_rot, at[1], p);
+        fill_angles((float *)run->kept + i * row_floats(t), at[1], p);
     }
     run->rope_place = place;
     run->rope_params = p;
@@ -47,9 +53,10 @@ static void run_rope(struct geul_cpu_run *run, const struct geul_tensor *t)
     prepare_table(run, t);
     geul_cpu_share(run, (size_t)geul_rows(t), &from, &to);
     for (size_t r = from; r < to; r++) { /* one head of one token */
-        const float *angles = (const float *)run->kept + r / (size_t)t->shape[1] * n_rot, *src = geul_cpu_row(x, r);
+        const float *angles = (const float *)run->kept + r / (size_t)t->shape[1] * row_floats(t);
+        const float *src = geul_cpu_row(x, r), *sines = angles + (t->params.rope.back ? n_rot : n_rot / 2);
         float *dst = geul_cpu_row(t, r);
-        run->kernels->rotate(dst, src, angles, angles + n_rot / 2, n_rot / 2);
+        run->kernels->rotate(dst, src, angles, sines, n_rot / 2);
         if (dst != src && depth > n_rot)
             memcpy(dst + n_rot, src + n_rot, (depth - n_rot) * sizeof *dst);
     }

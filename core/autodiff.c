@@ -1,0 +1,289 @@
+/* autodiff.c: gradients as more nodes of a context: where they have arrived, where they have to go, and what of the
+ * forward pass is computed again for them. The rules of the operations are in backward.c. */
+#include "core/autodiff.h"
+
+#include <string.h>
+
+/* What is known of a tensor. */
+struct entry {
+    const struct geul_tensor *key;
+    struct geul_tensor *arrived; /* its gradient so far, not yet carried on */
+    struct geul_tensor *total;   /* of a wanted node: what was carried on */
+    struct geul_tensor *into;    /* leaf that sums go to */
+    struct geul_tensor *again;   /* computes its value once more */
+    bool wanted, kept, reaches;
+    bool own; /* arrived is a tensor of zeros that was added to, and nobody else reads it */
+};
+
+struct geul_gradients {
+    struct geul_context *ctx;
+    struct entry *entries; /* hashed by address, capacity a power of two */
+    size_t n, capacity;
+    const struct geul_tensor *last_kept; /* newest tensor named by geul_gradients_keep() */
+    bool failed;
+};
+
+/* ---------------------------------------------------------------------------------------------------------- map -- */
+
+static struct entry *slot(struct entry *entries, size_t capacity, const struct geul_tensor *key)
+{
+    size_t i = (size_t)(((uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u >> 20) & (capacity - 1);
+    while (entries[i].key && entries[i].key != key)
+        i = (i + 1) & (capacity - 1);
+    return &entries[i];
+}
+
+/* t's entry, NULL when nothing is known of it. */
+static struct entry *find(const struct geul_gradients *g, const struct geul_tensor *t)
+{
+    struct entry *e = t ? slot(g->entries, g->capacity, t) : NULL;
+    return e && e->key ? e : NULL;
+}
+
+/* t's entry, made when there is none. NULL when memory is short. Pointers to entries end here. */
+static struct entry *get(struct geul_gradients *g, const struct geul_tensor *t)
+{
+    if (2 * (g->n + 1) > g->capacity) {
+        struct entry *grown = geul_arena(g->ctx, 2 * g->capacity, sizeof *grown);
+        if (!grown)
+            return NULL;
+        for (size_t i = 0; i < g->capacity; i++)
+            if (g->entries[i].key)
+                *slot(grown, 2 * g->capacity, g->entries[i].key) = g->entries[i];
+        g->entries = grown;
+        g->capacity *= 2;
+    }
+    struct entry *e = slot(g->entries, g->capacity, t);
+    if (!e->key) {
+        e->key = t;
+        g->n++;
+    }
+    return e;
+}
+
+struct geul_gradients *geul_gradients_new(struct geul_context *ctx)
+{
+    enum { FIRST = 1024 };
+    struct geul_gradients *g = geul_arena(ctx, 1, sizeof *g);
+    struct entry *entries = geul_arena(ctx, FIRST, sizeof *entries);
+    if (!g || !entries)
+        return NULL;
+    *g = (struct geul_gradients){.ctx = ctx, .entries = entries, .capacity = FIRST};
+    return g;
+}
+
+struct geul_context *geul_gradients_context(const struct geul_gradients *g)
+{
+    return g->ctx;
+}
+
+void geul_gradients_want(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *into)
+{
+    struct entry *e = g && t ? get(g, t) : NULL;
+    if (!e)
+        return;
+    e->wanted = e->reaches = true;
+    e->into = into;
+}
+
+void geul_gradients_keep(struct geul_gradients *g, struct geul_tensor *t)
+{
+    struct entry *e = g && t ? get(g, t) : NULL;
+    if (!e)
+        return;
+    e->kept = true;
+    if (!g->last_kept || t->serial > g->last_kept->serial)
+        g->last_kept = t;
+}
+
+bool geul_gradients_reach(const struct geul_gradients *g, const struct geul_tensor *t)
+{
+    const struct entry *e = find(g, t);
+    return e && e->reaches;
+}
+
+/* ---------------------------------------------------------------------------------------------- values once more -- */
+
+struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_tensor *t)
+{
+    if (!t || t->op == GEUL_OP_LEAF || !g->last_kept || t->serial > g->last_kept->serial)
+        return t;
+    const struct entry *e = find(g, t);
+    if (e && (e->kept || e->again))
+        return e->kept ? t : e->again;
+    if (geul_op_info(t->op)->flags & GEUL_FLAG_WRITES) {
+        geul_fail(g->ctx, GEUL_ERROR_UNSUPPORTED, "%s writes to memory and cannot be computed again", t->name);
+        return NULL;
+    }
+    struct geul_tensor *src[GEUL_MAX_SRC] = {0};
+    for (int i = 0; i < t->n_src; i++)
+        if (t->src[i] && !(src[i] = geul_gradients_value(g, t->src[i])))
+            return NULL;
+    struct geul_tensor *again = geul_node_again(g->ctx, t, src);
+    struct entry *mine = again ? get(g, t) : NULL;
+    if (!mine)
+        return NULL;
+    return mine->again = again;
+}
+
+/* --------------------------------------------------------------------------------------------------------- sums -- */
+
+/* Takes sum as what has arrived at t; own as in struct entry. NULL is a builder's failure. */
+static void arrive(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *sum, bool own)
+{
+    struct entry *e = sum ? get(g, t) : NULL;
+    if (!e) {
+        g->failed = true;
+        return;
+    }
+    e->arrived = sum;
+    e->own = own;
+}
+
+/* What sums of t are added to in place: the leaf it asked for or its sum so far there; NULL when it asked for none. */
+static struct geul_tensor *target(const struct geul_gradients *g, const struct geul_tensor *t)
+{
+    const struct entry *e = find(g, t);
+    return !e || !e->into ? NULL : e->arrived ? e->arrived : e->into;
+}
+
+void geul_gradients_add(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dt)
+{
+    if (!geul_gradients_reach(g, t))
+        return;
+    struct geul_tensor *into = target(g, t), *before = find(g, t)->arrived;
+    if (into)
+        arrive(g, t, geul_accumulate(g->ctx, into, dt), true);
+    else
+        arrive(g, t, before && dt ? geul_add(g->ctx, before, dt) : dt, false);
+}
+
+/* The 2-dimensional tensor that t is the transpose of; NULL when it is none. */
+static struct geul_tensor *untransposed(const struct geul_tensor *t)
+{
+    if (t->op != GEUL_OP_VIEW || t->n_dims != 2 || t->params.view.offset)
+        return NULL;
+    struct geul_tensor *w = t->src[0];
+    bool turned = w->n_dims == 2 && w->shape[0] == t->shape[1] && w->shape[1] == t->shape[0] &&
+                  w->stride[0] == t->stride[1] && w->stride[1] == t->stride[0] && w->block_dim != t->block_dim;
+    return turned ? w : NULL;
+}
+
+void geul_gradients_add_product(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *a,
+                                struct geul_tensor *b, enum geul_precision precision)
+{
+    if (!geul_gradients_reach(g, t))
+        return;
+    struct geul_tensor *w = untransposed(t), *into = target(g, t);
+    if (w)
+        geul_gradients_add_product(g, w, geul_transpose(g->ctx, b, 0, 1), geul_transpose(g->ctx, a, 0, 1), precision);
+    else if (into)
+        arrive(g, t, geul_addmm(g->ctx, into, a, b, precision), true);
+    else
+        geul_gradients_add(g, t, geul_matmul_at(g->ctx, precision, a, b));
+}
+
+/* What has arrived at t, as a contiguous sum that may grow in place: the leaf, or zeros to which whatever came before
+ * is added. */
+static struct geul_tensor *growing(struct geul_gradients *g, struct geul_tensor *t)
+{
+    struct geul_tensor *into = target(g, t);
+    const struct entry *e = find(g, t);
+    if (into || (e && e->arrived && e->own))
+        return into ? into : e->arrived;
+    struct geul_tensor *zero = geul_zero(g->ctx, t->n_dims, t->shape);
+    return e && e->arrived ? geul_accumulate(g->ctx, zero, e->arrived) : zero;
+}
+
+void geul_gradients_add_rows(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dt)
+{
+    if (geul_gradients_reach(g, t))
+        arrive(g, t, geul_accumulate(g->ctx, growing(g, t), dt), true);
+}
+
+void geul_gradients_add_scattered(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dt,
+                                  struct geul_tensor *ids)
+{
+    if (geul_gradients_reach(g, t))
+        arrive(g, t, geul_scatter(g->ctx, growing(g, t), dt, ids), true);
+}
+
+void geul_gradients_add_patch(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dt,
+                              struct geul_params_region region)
+{
+    if (!geul_gradients_reach(g, t))
+        return;
+    if (dt && dt->stride[dt->n_dims - 1] != sizeof(float))
+        dt = geul_contiguous(g->ctx, dt);
+    arrive(g, t, geul_patch(g->ctx, growing(g, t), dt, region), true);
+}
+
+/* --------------------------------------------------------------------------------------------------------- flows -- */
+
+/* Marks what reaches something wanted, among y and all that was made before it. A tensor's operands are older than it,
+ * so one pass from the oldest on is enough. */
+static bool mark_reaching(struct geul_gradients *g, struct geul_tensor *y)
+{
+    size_t n = (size_t)y->serial + 1, i = n;
+    struct geul_tensor **tape = geul_alloc(g->ctx, n, sizeof(struct geul_tensor *));
+    bool ok = tape != NULL;
+    for (struct geul_tensor *t = y; ok && t; t = t->previous)
+        tape[--i] = t;
+    for (; ok && i < n; i++) {
+        bool reaches = geul_gradients_reach(g, tape[i]);
+        for (int k = 0; !reaches && k < tape[i]->n_src; k++)
+            reaches = geul_gradients_reach(g, tape[i]->src[k]);
+        struct entry *e = reaches ? get(g, tape[i]) : NULL;
+        ok = !reaches || e;
+        if (e)
+            e->reaches = true;
+    }
+    geul_free(g->ctx, tape);
+    return ok;
+}
+
+/* Carries on what has arrived at t. */
+static void carry(struct geul_gradients *g, struct geul_tensor *t)
+{
+    struct entry *e = find(g, t);
+    struct geul_tensor *dt = e ? e->arrived : NULL;
+    if (!dt || t->op == GEUL_OP_LEAF)
+        return;
+    e->arrived = NULL;
+    if (e->wanted) {
+        struct geul_tensor *total = e->total ? geul_add(g->ctx, e->total, dt) : dt;
+        find(g, t)->total = total;
+    }
+    geul_op_info(t->op)->backward(g, t, dt);
+}
+
+enum geul_status geul_gradients_flow(struct geul_gradients *g, struct geul_tensor *y, struct geul_tensor *dy,
+                                     struct geul_tensor *until)
+{
+    if (!g || !y)
+        return GEUL_ERROR_ARGUMENT; /* a builder failed and left its reason */
+    if (y->ctx != g->ctx)
+        return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s, whose gradient is asked for, was made in another context",
+                         y->name);
+    struct entry *e = until ? get(g, until) : NULL;
+    if (until && !e)
+        return GEUL_ERROR_MEMORY;
+    if (e)
+        e->reaches = true;
+    if (!mark_reaching(g, y))
+        return geul_error_status(g->ctx);
+    if (!geul_gradients_reach(g, y))
+        return GEUL_OK;
+    if (dy)
+        geul_gradients_add(g, y, dy);
+    for (struct geul_tensor *t = y; t && t != until && !g->failed; t = t->previous)
+        carry(g, t);
+    return g->failed ? geul_error_status(g->ctx) : GEUL_OK;
+}
+
+struct geul_tensor *geul_gradients_of(struct geul_gradients *g, struct geul_tensor *t)
+{
+    const struct entry *e = g ? find(g, t) : NULL;
+    struct geul_tensor *sum = !e ? NULL : e->total ? e->total : e->arrived;
+    return !sum || geul_is_contiguous(sum) ? sum : geul_contiguous(g->ctx, sum);
+}

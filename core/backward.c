@@ -1,0 +1,166 @@
+/* backward.c: the backward rules of ops.def: how the gradient dy of a node t becomes those of its operands.
+ *
+ * Shapes as in geul_tensor.h. A rule asks for values through geul_gradients_value(), since what it reads may have to be
+ * computed again, and hands gradients on whether or not anybody wants them: geul_gradients_add*() know. */
+#include "core/autodiff.h"
+
+#include <string.h>
+
+void geul_backward_nondiff(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    (void)dy;
+    geul_fail(geul_gradients_context(g), GEUL_ERROR_UNSUPPORTED, "no gradient flows through %s (operation %s)", t->name,
+              geul_op_info(t->op)->name);
+    geul_gradients_add(g, t, NULL);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- views --
+ */
+
+/* The tensor whose memory t lies in, and where in it: bytes from its first element. */
+static struct geul_tensor *base_of(struct geul_tensor *t, size_t *offset)
+{
+    *offset = 0;
+    for (; t->op == GEUL_OP_VIEW; t = t->src[0])
+        *offset += t->params.view.offset;
+    return t;
+}
+
+/* When dy is to its memory what t is to base (a transposed product for a transposed weight, say): that memory in base's
+ * shape. Otherwise NULL. */
+static struct geul_tensor *same_view(struct geul_context *ctx, const struct geul_tensor *t, struct geul_tensor *base,
+                                     size_t offset, struct geul_tensor *dy)
+{
+    size_t dy_offset;
+    struct geul_tensor *whole = base_of(dy, &dy_offset);
+    if (dy_offset != offset || !geul_is_contiguous(whole) || geul_tensor_bytes(whole) != geul_tensor_bytes(base) ||
+        memcmp(dy->stride, t->stride, (size_t)t->n_dims * sizeof *t->stride) != 0)
+        return NULL;
+    return geul_reshape(ctx, whole, base->n_dims, base->shape);
+}
+
+/* Views of views are seen at once as parts of the contiguous tensor below them. */
+void geul_backward_view(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    struct geul_context *ctx = geul_gradients_context(g);
+    size_t offset;
+    struct geul_tensor *base = base_of(t, &offset);
+    if (!geul_gradients_reach(g, base))
+        return;
+    bool whole = geul_tensor_bytes(t) == geul_tensor_bytes(base);
+    struct geul_tensor *same = whole ? same_view(ctx, t, base, offset, dy) : NULL;
+    if (same) {
+        geul_gradients_add(g, base, same);
+    } else if (whole && geul_is_contiguous(t)) {
+        struct geul_tensor *packed = geul_is_contiguous(dy) ? dy : geul_contiguous(ctx, dy);
+        geul_gradients_add(g, base, geul_reshape(ctx, packed, base->n_dims, base->shape));
+    } else {
+        struct geul_params_region region = {.offset = offset};
+        memcpy(region.stride, t->stride, sizeof region.stride);
+        geul_gradients_add_patch(g, base, dy, region);
+    }
+}
+
+void geul_backward_cont(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    geul_gradients_add(g, t->src[0], dy);
+}
+
+/* -------------------------------------------------------------------------------------------------- elementwise -- */
+
+void geul_backward_add(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    geul_gradients_add(g, t->src[0], dy);
+    if (t->src[1]->n_dims < t->n_dims)
+        geul_gradients_add_rows(g, t->src[1], dy);
+    else
+        geul_gradients_add(g, t->src[1], dy);
+}
+
+void geul_backward_scale(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    geul_gradients_add(g, t->src[0], geul_scale(geul_gradients_context(g), dy, t->params.scale.factor));
+}
+
+/* The same elements fall out. */
+void geul_backward_dropout(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    struct geul_params_dropout p = t->params.dropout;
+    geul_gradients_add(g, t->src[0], geul_dropout(geul_gradients_context(g), dy, t->src[1], p.p, p.salt));
+}
+
+void geul_backward_gelu(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    struct geul_tensor *x = geul_gradients_value(g, t->src[0]);
+    geul_gradients_add(g, t->src[0], geul_gelu_back(geul_gradients_context(g), dy, x, t->params.gelu.kind));
+}
+
+/* --------------------------------------------------------------------------------------------- rows and products -- */
+
+void geul_backward_layernorm(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    struct geul_context *ctx = geul_gradients_context(g);
+    struct geul_tensor *x = geul_gradients_value(g, t->src[0]), *weight = t->src[1], *bias = t->src[2];
+    float eps = t->params.norm.eps;
+    if (geul_gradients_reach(g, t->src[0]))
+        geul_gradients_add(g, t->src[0], geul_norm_back(ctx, dy, x, geul_gradients_value(g, weight), eps));
+    if (!geul_gradients_reach(g, weight) && !geul_gradients_reach(g, bias))
+        return;
+    struct geul_tensor *sums = geul_norm_sums(ctx, dy, x, eps); /* (2, C) */
+    struct geul_tensor *dweight = geul_narrow(ctx, sums, 0, 0, 1), *dbias = geul_narrow(ctx, sums, 0, 1, 1);
+    geul_gradients_add(g, weight, geul_reshape(ctx, dweight, 1, weight->shape));
+    geul_gradients_add(g, bias, geul_reshape(ctx, dbias, 1, bias->shape));
+}
+
+/* y = a b + bias: da = dy b', db = a' dy, dbias = the sum of dy's rows. */
+void geul_backward_matmul(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    struct geul_context *ctx = geul_gradients_context(g);
+    struct geul_tensor *a = t->src[0], *b = t->src[1];
+    enum geul_precision precision = t->params.matmul.precision;
+    if (geul_type_block(b->type) > 1 && precision == GEUL_PRECISION_WEIGHTS)
+        precision = GEUL_PRECISION_F32;
+    if (geul_gradients_reach(g, a))
+        geul_gradients_add_product(g, a, dy, geul_transpose(ctx, geul_gradients_value(g, b), 0, 1), precision);
+    if (geul_gradients_reach(g, b))
+        geul_gradients_add_product(g, b, geul_transpose(ctx, geul_gradients_value(g, a), 0, 1), dy, precision);
+    if (t->n_src > 2 && t->src[2])
+        geul_gradients_add_rows(g, t->src[2], dy);
+}
+
+void geul_backward_embed(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    geul_gradients_add_scattered(g, t->src[0], dy, t->src[1]);
+}
+
+/* ------------------------------------------------------------------------------------------- attention and loss -- */
+
+void geul_backward_rope(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    union geul_op_params p = t->params;
+    p.rope.back = !p.rope.back;
+    struct geul_tensor *const src[] = {dy, t->src[1]};
+    geul_gradients_add(g, t->src[0], geul_node(geul_gradients_context(g), GEUL_OP_ROPE, src, 2, &p));
+}
+
+void geul_backward_attention(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    if (t->src[1]->n_dims != 3) { /* the keys of a cache have come from anywhere */
+        geul_backward_nondiff(g, t, dy);
+        return;
+    }
+    struct geul_context *ctx = geul_gradients_context(g);
+    struct geul_tensor *value[3];
+    for (int i = 0; i < 3; i++)
+        value[i] = geul_gradients_value(g, t->src[i]);
+    struct geul_tensor *d = geul_attention_back(ctx, dy, geul_gradients_value(g, t), value[0], value[1], value[2],
+                                                t->src[3], t->params.attention.scale); /* (3, T, H, D) */
+    for (int i = 0; i < 3; i++)
+        geul_gradients_add(g, t->src[i], geul_reshape(ctx, geul_narrow(ctx, d, 0, i, 1), 3, t->shape));
+}
+
+void geul_backward_cross_entropy(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
+{
+    struct geul_tensor *logits = geul_gradients_value(g, t->src[0]);
+    geul_gradients_add(g, t->src[0], geul_loss_back(geul_gradients_context(g), logits, dy, t->src[1], t->params.loss));
+}
