@@ -86,7 +86,7 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
     m->file = geul_gguf_open(ctx, path);
     if (!m->file)
         return geul_error_status(ctx);
-    m->buffers = geul_alloc(ctx, (size_t)geul_gguf_tensor_count(m->file) + 1, sizeof *m->buffers); /* + tied output */
+    m->buffers = geul_alloc(ctx, (size_t)geul_gguf_tensor_count(m->file), sizeof *m->buffers);
     m->own = geul_context_new_like(ctx);
     if (!m->buffers || !m->own) {
         geul_fail_memory(ctx, sizeof *m);

@@ -192,8 +192,11 @@ static bool bind_list(const struct binder *b, const struct weight *list, int n, 
         else
             snprintf(name, sizeof name, "%s", w->name);
         const struct geul_gguf_tensor *t = geul_gguf_find_tensor(b->g, name);
-        if (!t && w->field == offsetof(struct geul_neox, output) && layer < 0)
-            t = geul_gguf_find_tensor(b->g, "token_embd.weight"); /* tied embeddings */
+        struct geul_tensor **field = (struct geul_tensor **)(void *)((char *)base + w->field);
+        if (!t && layer < 0 && w->field == offsetof(struct geul_neox, output)) { /* tied embeddings */
+            *field = ((struct geul_neox *)base)->embed;
+            continue;
+        }
         if (!t && w->optional)
             continue;
         if (!t) {
@@ -217,7 +220,7 @@ static bool bind_list(const struct binder *b, const struct weight *list, int n, 
         struct geul_tensor *leaf = b->place(b->user, t, layer);
         if (!leaf)
             return false;
-        *(struct geul_tensor **)(void *)((char *)base + w->field) = leaf;
+        *field = leaf;
         b->shape->n_params += want[0] * (n_dims == 2 ? want[1] : 1);
     }
     return true;
@@ -243,6 +246,41 @@ enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf
     return ok ? GEUL_OK : geul_error_status(ctx);
 }
 
+/* Appends the weights of one list, found in the struct at base. */
+static int list_weights(const struct weight *list, int n, const void *base, struct geul_tensor **out, int at)
+{
+    for (int i = 0; i < n; i++) {
+        struct geul_tensor *w = *(struct geul_tensor *const *)(const void *)((const char *)base + list[i].field);
+        if (!w)
+            continue;
+        if (out)
+            out[at] = w;
+        at++;
+    }
+    return at;
+}
+
+int geul_neox_weights(const struct geul_neox *m, struct geul_tensor **out)
+{
+    bool tied = m->output == m->embed;
+    int n = list_weights(before_layers, COUNT(before_layers), m, out, 0);
+    for (int i = 0; i < m->shape.n_layers; i++)
+        n = list_weights(layer_weights, COUNT(layer_weights), &m->layers[i], out, n);
+    return list_weights(after_layers, COUNT(after_layers) - tied, m, out, n); /* the output is the last one */
+}
+
+const char *geul_neox_target_name(enum geul_neox_target target)
+{
+    static const char *const names[GEUL_NEOX_TARGETS] = {"attn_qkv", "attn_output", "ffn_up", "ffn_down"};
+    return names[target];
+}
+
+struct geul_tensor *geul_neox_target_weight(const struct geul_neox_layer *l, enum geul_neox_target target)
+{
+    struct geul_tensor *const weights[GEUL_NEOX_TARGETS] = {l->qkv_w, l->out_w, l->up_w, l->down_w};
+    return weights[target];
+}
+
 /* ------------------------------------------------------------------------------------------------------- graph -- */
 
 /* Heads number `which` (0 Q, 1 K, 2 V) of qkv (T, 3HD): a view (T, H, D). */
@@ -252,47 +290,96 @@ static struct geul_tensor *heads(struct geul_context *ctx, const struct geul_mod
     return geul_split_last(ctx, geul_narrow(ctx, qkv, 1, (int64_t)which * s->d_model, s->d_model), s->n_heads);
 }
 
-/* Self-attention of normalized rows x (T, C) over the cache: (T, C). */
-static struct geul_tensor *attention(struct geul_context *ctx, const struct geul_model_shape *s,
-                                     const struct geul_neox_layer *l, struct geul_tensor *x, struct geul_tensor *place,
-                                     struct geul_tensor *k_cache, struct geul_tensor *v_cache)
+/* Everything that a layer's products need. */
+struct build {
+    struct geul_context *ctx;
+    const struct geul_neox *m;
+    const struct geul_neox_pass *pass;
+    int layer;
+};
+
+/* What the adapters add to y = x times a target's weight. */
+static struct geul_tensor *adapt(const struct build *b, struct geul_tensor *y, struct geul_tensor *x,
+                                 enum geul_neox_target target)
 {
-    struct geul_tensor *qkv = geul_linear(ctx, x, l->qkv_w, l->qkv_b, l->qkv_b != NULL);          /* (T, 3HD) */
+    struct geul_context *ctx = b->ctx;
+    const struct geul_neox_pass *p = b->pass;
+    int at = b->layer * GEUL_NEOX_TARGETS + (int)target;
+    for (int i = 0; i < b->m->n_adapters; i++) {
+        const struct geul_neox_adapter *adapter = b->m->adapters[i];
+        const struct geul_neox_pair *pair = &adapter->pairs[at];
+        if (!pair->a)
+            continue;
+        bool drop = p->dropout > 0;
+        uint32_t salt = (uint32_t)(i * b->m->shape.n_layers * GEUL_NEOX_TARGETS + at);
+        struct geul_tensor *in = drop ? geul_dropout(ctx, x, p->seed, p->dropout, salt) : x;   /* (T, K) */
+        struct geul_tensor *low = geul_linear_at(ctx, p->precision, in, pair->a, NULL, false); /* (T, r) */
+        low = geul_scale(ctx, low, adapter->scale);
+        y = geul_add(ctx, y, geul_linear_at(ctx, p->precision, low, pair->b, NULL, false)); /* (T, N) */
+    }
+    return y;
+}
+
+/* x (T, K) times a target's weight, with bias and adapters: (T, N). */
+static struct geul_tensor *linear(const struct build *b, struct geul_tensor *x, enum geul_neox_target target)
+{
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
+    struct geul_tensor *const bias[] = {l->qkv_b, l->out_b, l->up_b, l->down_b};
+    struct geul_tensor *w = geul_neox_target_weight(l, target);
+    return adapt(b, geul_linear_at(b->ctx, b->pass->precision, x, w, bias[target], bias[target] != NULL), x, target);
+}
+
+/* Self-attention of normalized rows x (T, C): (T, C). */
+static struct geul_tensor *attention(const struct build *b, struct geul_tensor *x)
+{
+    struct geul_context *ctx = b->ctx;
+    const struct geul_model_shape *s = &b->m->shape;
+    struct geul_tensor *place = b->pass->in.place;
+    struct geul_tensor *qkv = linear(b, x, GEUL_NEOX_QKV);                                        /* (T, 3HD) */
     struct geul_tensor *q = geul_rope(ctx, heads(ctx, s, qkv, 0), place, s->n_rot, s->rope_base); /* (T, H, D) */
     struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), place, s->n_rot, s->rope_base);
     struct geul_tensor *v = heads(ctx, s, qkv, 2);
-    k = geul_store(ctx, k_cache, k, place); /* (S, H, P, D) */
-    v = geul_store(ctx, v_cache, v, place);
+    if (b->pass->k) {
+        k = geul_store(ctx, b->pass->k[b->layer], k, place); /* (S, H, P, D) */
+        v = geul_store(ctx, b->pass->v[b->layer], v, place);
+    }
     struct geul_tensor *a = geul_attention(ctx, q, k, v, place, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
     a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model});
-    return geul_linear(ctx, a, l->out_w, l->out_b, l->out_b != NULL);
+    return linear(b, a, GEUL_NEOX_OUT);
 }
 
 /* down(gelu(up(x))): (T, C). */
-static struct geul_tensor *mlp(struct geul_context *ctx, const struct geul_model_shape *s,
-                               const struct geul_neox_layer *l, struct geul_tensor *x)
+static struct geul_tensor *mlp(const struct build *b, struct geul_tensor *x)
 {
-    struct geul_tensor *h = geul_linear(ctx, x, l->up_w, l->up_b, true); /* (T, F) */
-    return geul_linear(ctx, geul_gelu(ctx, h, s->gelu), l->down_w, l->down_b, true);
+    struct geul_tensor *h = linear(b, x, GEUL_NEOX_UP); /* (T, F) */
+    return linear(b, geul_gelu(b->ctx, h, b->m->shape.gelu), GEUL_NEOX_DOWN);
 }
 
-struct geul_tensor *geul_neox_forward(struct geul_context *ctx, const struct geul_neox *m,
-                                      const struct geul_neox_inputs *in, struct geul_tensor *const *k,
-                                      struct geul_tensor *const *v)
+struct geul_tensor *geul_neox_hidden(struct geul_context *ctx, const struct geul_neox *m,
+                                     const struct geul_neox_pass *pass)
 {
     const struct geul_model_shape *s = &m->shape;
-    struct geul_tensor *x = geul_embed(ctx, m->embed, in->ids); /* (T, C) */
+    struct geul_tensor *x = geul_embed(ctx, m->embed, pass->in.ids); /* (T, C) */
     for (int i = 0; i < s->n_layers; i++) {
         const struct geul_neox_layer *l = &m->layers[i];
+        const struct build b = {ctx, m, pass, i};
         struct geul_tensor *a = geul_layernorm(ctx, x, l->norm1_w, l->norm1_b, s->norm_eps);
-        a = geul_named(attention(ctx, s, l, a, in->place, k[i], v[i]), "blk.%d.attention", i);
+        a = geul_named(attention(&b, a), "blk.%d.attention", i);
         struct geul_tensor *h = s->parallel_residual ? x : geul_add(ctx, x, a);
         struct geul_tensor *f = geul_layernorm(ctx, h, l->norm2_w, l->norm2_b, s->norm_eps);
-        f = geul_named(mlp(ctx, s, l, f), "blk.%d.mlp", i);
+        f = geul_named(mlp(&b, f), "blk.%d.mlp", i);
         x = geul_add(ctx, s->parallel_residual ? geul_add(ctx, f, a) : f, h);
         geul_named(x, "blk.%d.out", i);
+        if (pass->layer_out)
+            pass->layer_out[i] = x;
     }
-    x = geul_embed(ctx, x, in->rows); /* (R, C): only rows whose logits are wanted */
-    x = geul_layernorm(ctx, x, m->norm_w, m->norm_b, s->norm_eps);
-    return geul_named(geul_linear(ctx, x, m->output, NULL, false), "logits"); /* (R, V) */
+    if (pass->in.rows)
+        x = geul_embed(ctx, x, pass->in.rows); /* (R, C): only rows whose logits are wanted */
+    return geul_layernorm(ctx, x, m->norm_w, m->norm_b, s->norm_eps);
+}
+
+struct geul_tensor *geul_neox_logits(struct geul_context *ctx, const struct geul_neox *m, struct geul_tensor *hidden,
+                                     enum geul_precision precision)
+{
+    return geul_named(geul_linear_at(ctx, precision, hidden, m->output, NULL, false), "logits");
 }

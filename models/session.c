@@ -273,7 +273,9 @@ static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int 
     s->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");
     s->in.place = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "place");
     s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");
-    s->out = geul_neox_forward(g, &s->model->neox, &s->in, s->k, s->v);
+    struct geul_neox_pass pass = {.in = s->in, .k = s->k, .v = s->v};
+    struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass);
+    s->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision);
     struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
     if (graph && s->observer)
         keep_observed(graph);
