@@ -128,6 +128,14 @@ static struct geul_tensor *root_of(struct geul_tensor *t)
     return t;
 }
 
+/* Whether what t reads was changed by a node of the graph. */
+static bool is_changed(const struct geul_tensor *t)
+{
+    while (t->op == GEUL_OP_VIEW)
+        t = t->src[0];
+    return geul_op_info(t->op)->flags & GEUL_FLAG_WRITES;
+}
+
 /* Whether t is a weight or a cache: it has had its place since before the graph. */
 static bool is_placed(const struct geul_tensor *t)
 {
@@ -152,23 +160,26 @@ static int home_of(const struct geul_runtime *rt, const struct geul_schedule *s,
 }
 
 /* A device for node: where a weight or cache among its operands lies, else where the first placed operand lies, else
- * the first device. -1 when none of them can. */
+ * the first device; what is written stays where it is. -1 when none of them can. */
 static int choose_device(const struct geul_runtime *rt, const struct geul_schedule *s, const struct geul_tensor *node)
 {
     int candidates[2 * GEUL_MAX_SRC + 1], n = 0;
-    for (int pinned = 1; pinned >= 0; pinned--)
+    bool writes = geul_op_info(node->op)->flags & GEUL_FLAG_WRITES;
+    int written = writes ? home_of(rt, s, node->src[0]) : -1;
+    if (written >= 0)
+        candidates[n++] = written;
+    for (int pinned = 1; pinned >= 0 && written < 0; pinned--)
         for (int i = 0; i < node->n_src; i++) {
             const struct geul_tensor *root = root_of(node->src[i]);
             if (pinned == is_placed(root))
                 candidates[n++] = home_of(rt, s, node->src[i]);
         }
-    candidates[n++] = 0;
+    if (written < 0)
+        candidates[n++] = 0;
     for (int i = 0; i < n; i++) {
         int d = candidates[i];
         if (d >= 0 && d < rt->n_devices && geul_device_supports(rt->devices[d], node))
             return d;
-        if (geul_op_info(node->op)->flags & GEUL_FLAG_WRITES)
-            break; /* what is written stays where it is */
     }
     return -1;
 }
@@ -258,7 +269,7 @@ static enum geul_status add_copies(const struct geul_runtime *rt, struct geul_gr
         if (home_of(rt, s, root) == device)
             continue;
         struct copy *c = find_copy(s, root, device);
-        bool stale = c && is_placed(root); /* a cache may have been written since */
+        bool stale = c && (is_placed(root) || is_changed(node->src[k])); /* it may have been written since */
         if (!c || stale) {
             struct geul_tensor *on = geul_arena(g->ctx, 1, sizeof *on);
             if (!on)

@@ -251,6 +251,20 @@ static void pack_x(void *packed, const float *x, size_t stride, int tokens, size
     }
 }
 
+static void pack_x_outer(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    float *out = packed;
+    for (size_t i = 0; i < k; i++, out += VF_TOKENS) {
+        const float *row = at(x, i, stride);
+        if (tokens == VF_TOKENS) {
+            memcpy(out, row, VF_TOKENS * sizeof *out);
+            continue;
+        }
+        for (size_t t = 0; t < VF_TOKENS; t++)
+            out[t] = (int)t < tokens ? row[t] : 0;
+    }
+}
+
 /* T of the tile's tokens, the first of them at x. */
 INLINE void tile_part(float *out, size_t out_stride, const float *w, const float *x, size_t k, const float *start,
                       const size_t T)
@@ -305,7 +319,7 @@ static uint64_t peak_f32(uint64_t rounds)
     {                                                                                                                  \
         .mr = VF_MR, .nr = VF_TOKENS, .k_block = 256, .k_step = 1, .w_step = VF_MR * sizeof(float),                    \
         .x_step = VF_TOKENS * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type,                 \
-        .pack_x = pack_x, .tile = tile                                                                                 \
+        .pack_x = pack_x, .pack_x_outer = pack_x_outer, .tile = tile                                                   \
     }
 static const struct geul_cpu_panel f32_panel = FLOAT_PANEL(f32), f16_panel = FLOAT_PANEL(f16);
 static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);

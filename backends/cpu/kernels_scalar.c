@@ -149,6 +149,11 @@ static void pack_x_plain(void *packed, const float *x, size_t stride, int tokens
     pack_f32(packed, x, stride, tokens, k, NULL);
 }
 
+static void pack_x_outer_plain(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    pack_outer_f32(packed, x, stride, tokens, k);
+}
+
 /* 32 activations as int8, their scale, and the sums of both halves. The same bits in every instruction set. */
 struct activations {
     int8_t q[BLOCK];
@@ -312,7 +317,8 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
 #define PLAIN_PANEL(type)                                                                                              \
     {                                                                                                                  \
         .mr = MR, .nr = NR, .k_block = 512, .k_step = 1, .w_step = MR * sizeof(float), .x_step = NR * sizeof(float),   \
-        .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain, .tile = tile_plain           \
+        .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain,                              \
+        .pack_x_outer = pack_x_outer_plain, .tile = tile_plain                                                         \
     }
 /* groups: how many scales and minima 32 values have. */
 #define BLOCK_PANEL(type, groups)                                                                                      \

@@ -261,6 +261,8 @@ static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size
     struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
     struct cpu_guard out = cpu_guard(mr * (size_t)tokens * sizeof(float), 0);
     struct geul_cpu_ahead ahead = {w.data, w.data + w.stride};
+    for (size_t i = 0; bf16 && type == GEUL_TYPE_F32 && i < (size_t)rows * k; i++) /* rounded too */
+        w.values[i] = geul_bf16_to_f32(geul_f32_to_bf16((float)w.values[i]));
     g->pack_w(panel.data, w.data, w.stride, rows, k, tokens % 2 ? &ahead : NULL);
     g->pack_x(packed.data, x, (k + 3) * sizeof(float), tokens, k);
     g->tile((float *)out.data, mr, panel.data, packed.data, k, start, tokens);
@@ -431,6 +433,24 @@ static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, siz
     free_weights(&w);
 }
 
+/* pack_x_outer of the transposed tokens must give what pack_x does. */
+static void check_x_outer(const struct geul_cpu_panel *g, size_t k, int tokens)
+{
+    size_t n = (size_t)tokens, size = geul_cpu_packed_bytes(k, g->k_step, g->x_step);
+    float *x = randoms(n * k, 1), *turned = malloc(k * n * sizeof *turned);
+    for (size_t i = 0; i < k; i++)
+        for (size_t t = 0; t < n; t++)
+            turned[i * n + t] = x[t * k + i];
+    struct cpu_guard a = cpu_guard(size, 0), b = cpu_guard(size, 0);
+    g->pack_x(a.data, x, k * sizeof *x, tokens, k);
+    g->pack_x_outer(b.data, turned, n * sizeof *x, tokens, k);
+    CHECK_MSG(memcmp(a.data, b.data, size) == 0, "%s pack_x_outer k=%zu tokens=%d", variant, k, tokens);
+    cpu_guard_free(&a, "pack_x");
+    cpu_guard_free(&b, "pack_x_outer");
+    free(x);
+    free(turned);
+}
+
 static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
 {
     size_t block = (size_t)geul_type_block(type);
@@ -443,6 +463,10 @@ static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
         check_invariance(g, type, k);
         if (g->pack_w_outer)
             check_outer(g, type, k, rows);
+        if (g->pack_x_outer) {
+            check_x_outer(g, k, g->nr);
+            check_x_outer(g, k, 1 + rows % g->nr);
+        }
     }
     for (int rows = 1; rows <= g->mr; rows++)
         check_tile(g, type, block > 96 ? block : 96, rows, 1 + rows % g->nr, bf16);
@@ -460,6 +484,13 @@ static void check_cache(enum geul_type type)
 {
     CHECK_MSG(kernels->cache[type]->k_step == 1 && kernels->cache[type]->pack_w_outer, "attention relies on these");
     check_panels(kernels->cache[type], type);
+}
+
+static void check_rounded(enum geul_type type)
+{
+    const struct geul_cpu_panel *g = kernels->rounded[type];
+    CHECK_MSG(g->pack_w_outer && g->pack_x_outer, "training relies on these");
+    check_panels(g, GEUL_TYPE_F32);
 }
 
 /* A depth near size number s that the type can have. */
@@ -699,7 +730,8 @@ TEST(cpu_table_has_no_hole)
     const char *slot, *from;
     int n = 0;
     for (; geul_cpu_describe(device, n, &slot, &from); n++)
-        CHECK_MSG(from && strcmp(from, strncmp(slot, "dot ", 4) ? "scalar" : "none") == 0 &&
+        CHECK_MSG(from &&
+                      strcmp(from, strncmp(slot, "dot ", 4) && strncmp(slot, "rounded ", 8) ? "scalar" : "none") == 0 &&
                       geul_cpu_slot_meaning((enum geul_cpu_slot)n)[0],
                   "slot %s", slot);
     CHECK_INT(n, GEUL_CPU_SLOT_COUNT);
