@@ -108,6 +108,11 @@ int geul_runtime_copies(const struct geul_runtime *rt)
     return rt->planned ? rt->planned->schedule->n_copies : 0;
 }
 
+bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g)
+{
+    return g && rt->planned == g;
+}
+
 size_t geul_runtime_bytes(const struct geul_runtime *rt, int device)
 {
     return rt->memory[device].size;
@@ -486,20 +491,45 @@ static void number(struct geul_graph *g)
         g->leaves[i]->mark = (uint32_t)i;
 }
 
+/* Devices and values of g's nodes, without memory yet. NULL on failure. */
+static struct geul_schedule *begin_schedule(const struct geul_runtime *rt, struct geul_graph *g)
+{
+    if (!g)
+        return NULL;
+    number(g);
+    struct geul_schedule *s = new_schedule(rt, g);
+    bool ok = s && assign(rt, g, s) == GEUL_OK && make_values(rt, g, s) == GEUL_OK;
+    return ok ? s : NULL;
+}
+
+enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working)
+{
+    *values = *working = 0;
+    struct geul_schedule *s = begin_schedule(rt, g);
+    if (!s)
+        return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
+    struct geul_tensor **nodes = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *));
+    for (int d = 0; d < rt->n_devices; d++) {
+        size_t total, n = 0;
+        if (!nodes || geul_plan(g->ctx, s->values[d], s->n_values[d], &total) != GEUL_OK)
+            return GEUL_ERROR_MEMORY;
+        for (int i = 0; i < g->n_nodes; i++)
+            if (s->device[i] == d && g->nodes[i]->op != GEUL_OP_VIEW)
+                nodes[n++] = g->nodes[i];
+        *values += total;
+        if (rt->devices[d]->backend->working)
+            *working += rt->devices[d]->backend->working(rt->devices[d], nodes, (int)n);
+    }
+    return GEUL_OK;
+}
+
 enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
 {
     rt->planned = NULL;
-    if (!g)
-        return GEUL_ERROR_ARGUMENT;
-    number(g);
-    struct geul_schedule *s = new_schedule(rt, g);
+    struct geul_schedule *s = begin_schedule(rt, g);
     if (!s)
-        return GEUL_ERROR_MEMORY;
-    enum geul_status status = assign(rt, g, s);
-    if (status == GEUL_OK)
-        status = make_values(rt, g, s);
-    if (status == GEUL_OK)
-        status = place(rt, g, s);
+        return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
+    enum geul_status status = place(rt, g, s);
     if (status == GEUL_OK)
         status = make_segments(rt, g, s);
     if (status == GEUL_OK)
