@@ -241,7 +241,7 @@ static size_t first_broken(const char *s, size_t n)
 static json_t *parse(struct geul_rows *r, const char *s, size_t n)
 {
     json_error_t error;
-    json_t *json = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *json = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
     size_t broken = json ? n : first_broken(s, n);
     if (broken < n)
         (void)PROBLEM(r, "byte %zu of the line is not UTF-8", broken + 1);

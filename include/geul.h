@@ -303,7 +303,7 @@ GEUL_API enum geul_status geul_dataset_add_text(struct geul_dataset *d, const st
                                                 const char *text, size_t length);
 /* Maps a token shard written by `geul tokenize --shards`, looks at each of its ids once and appends its windows of
  * n_context + 1 tokens, each of which begins with the last token of the one before; what is left at the end of a shard
- * is a shorter window. */
+ * is a shorter window; a single token is none. */
 GEUL_API enum geul_status geul_dataset_add_shard(struct geul_dataset *d, const char *path, int n_context);
 /* Samples, and all their tokens and targets. */
 GEUL_API int64_t geul_dataset_samples(const struct geul_dataset *d);

@@ -152,15 +152,12 @@ enum geul_status geul_dataset_add_text(struct geul_dataset *d, const struct geul
 
 /* ------------------------------------------------------------------------------------------------------ shards -- */
 
-/* Fails unless s has tokens like those of the shards before it and enough of them. */
+/* Fails unless s has tokens like those of the shards before it. */
 static enum geul_status check_shard(const struct geul_dataset *d, const struct geul_shard *s, int n_context)
 {
     if (n_context < 1 || n_context > MOST_CONTEXT)
         return geul_fail(d->ctx, GEUL_ERROR_ARGUMENT, "windows of %d tokens; 1 to %d are possible", n_context,
                          MOST_CONTEXT);
-    if (geul_shard_count(s) < 2 || geul_shard_count(s) > INT64_MAX / 4)
-        return geul_fail(d->ctx, GEUL_ERROR_FORMAT, "%s holds one token; there is nothing to predict",
-                         geul_shard_name(s));
     for (size_t i = 0; i < d->n_runs; i++)
         if (d->runs[i].shard && !geul_shard_kinds_equal(geul_shard_get_kind(d->runs[i].shard), geul_shard_get_kind(s)))
             return geul_fail(d->ctx, GEUL_ERROR_ARGUMENT, "%s and %s were made with different tokenizers",
@@ -174,10 +171,12 @@ enum geul_status geul_dataset_add_shard(struct geul_dataset *d, const char *path
     struct geul_shard *s = geul_shard_open(d->ctx, path);
     if (!s)
         return geul_error_status(d->ctx);
-    if (check_shard(d, s, n_context) != GEUL_OK ||
+    enum geul_status status = check_shard(d, s, n_context);
+    bool single = geul_shard_count(s) < 2; /* what was left at the end of a corpus: nothing to predict */
+    if (status != GEUL_OK || single ||
         !geul_reserve(d->ctx, &d->runs, &d->run_capacity, d->n_runs + 1, sizeof *d->runs)) {
         geul_shard_close(s);
-        return geul_error_status(d->ctx);
+        return geul_error_status(d->ctx); /* OK for the single one */
     }
     int64_t targets = (int64_t)geul_shard_count(s) - 1, windows = (targets - 1) / n_context + 1;
     int longest = (targets < n_context ? (int)targets : n_context) + 1;
