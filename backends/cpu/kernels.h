@@ -12,8 +12,8 @@ struct geul_cpu_ahead {
     const uint8_t *at, *end;
 };
 
-/* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come to
- * lie behind end. */
+/* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come
+ * to lie behind end. */
 static inline void geul_cpu_ask(struct geul_cpu_ahead *ahead, size_t bytes)
 {
     size_t left = ahead->at < ahead->end ? (size_t)(ahead->end - ahead->at) : 0;
