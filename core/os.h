@@ -28,6 +28,8 @@ enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *pa
 struct geul_outfile;
 struct geul_outfile *geul_outfile_open(struct geul_context *ctx, const char *path);
 enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, size_t size);
+/* Replaces size bytes at offset, which were written before: for headers that count what follows. */
+enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, const void *data, size_t size);
 /* Bytes written so far. */
 uint64_t geul_outfile_tell(const struct geul_outfile *f);
 /* Flush, sync, close; memory for buffering is given back. Nothing can be written afterwards. */

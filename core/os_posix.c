@@ -195,6 +195,26 @@ enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, si
     return f->status;
 }
 
+enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, const void *data, size_t size)
+{
+    if (f->status == GEUL_OK && (offset > f->written || size > f->written - offset))
+        f->status = geul_fail(f->ctx, GEUL_ERROR_ARGUMENT, "%s: what is rewritten was not written yet", f->path);
+    const unsigned char *from = data;
+    outfile_flush(f);
+    while (f->status == GEUL_OK && size > 0) {
+        ssize_t n = pwrite(f->fd, from, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            f->status = io_failed(f->ctx, "write", f->temporary);
+        } else {
+            from += n, size -= (size_t)n;
+            offset += (uint64_t)n;
+        }
+    }
+    return f->status;
+}
+
 uint64_t geul_outfile_tell(const struct geul_outfile *f)
 {
     return f->written;

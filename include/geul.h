@@ -290,26 +290,29 @@ GEUL_API void geul_dataset_free(struct geul_dataset *d);
 /* Appends a copy of n >= 2 ids. target[i] says whether id i is a target; NULL: all of them are. A sample without any
  * target is refused. */
 GEUL_API enum geul_status geul_dataset_add(struct geul_dataset *d, const int32_t *ids, const bool *target, int n);
-/* Appends a question (with extra input, or NULL) and its answer in a template, ended by exactly one <|endoftext|>.
- * Targets are the answer and that end; with whole also the prompt. t may be NULL: question and answer are then joined
- * as they are. */
+/* Appends a question (with extra input, or NULL) and its answer in a template, ended by exactly one <|endoftext|>. The
+ * prompt is tokenized by itself, as it is when the model is asked; the text of a special token inside question, input
+ * or answer is ordinary text. Targets are the answer and that end; with whole also the prompt. An input for which the
+ * template has no place follows the question after a blank line. t may be NULL: question and answer are then joined as
+ * they are. An empty answer is refused. */
 GEUL_API enum geul_status geul_dataset_add_answer(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                                   const struct geul_template *t, const char *question,
                                                   const char *input, const char *answer, bool whole);
 /* Appends a plain text, ended by one <|endoftext|>; everything is a target. */
 GEUL_API enum geul_status geul_dataset_add_text(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                                 const char *text, size_t length);
-/* Maps a token shard written by `geul tokenize --shards` and appends its windows of n_context + 1 tokens, each of which
- * begins with the last token of the one before; what is left at the end of a shard is a shorter window. */
+/* Maps a token shard written by `geul tokenize --shards`, looks at each of its ids once and appends its windows of
+ * n_context + 1 tokens, each of which begins with the last token of the one before; what is left at the end of a shard
+ * is a shorter window; a single token is none. */
 GEUL_API enum geul_status geul_dataset_add_shard(struct geul_dataset *d, const char *path, int n_context);
 /* Samples, and all their tokens and targets. */
 GEUL_API int64_t geul_dataset_samples(const struct geul_dataset *d);
 GEUL_API int64_t geul_dataset_tokens(const struct geul_dataset *d);
 GEUL_API int64_t geul_dataset_targets(const struct geul_dataset *d);
-/* Ids of sample i. */
+/* Ids of sample i, 0 when there is no such sample. */
 GEUL_API int geul_dataset_length(const struct geul_dataset *d, int64_t i);
-/* Copies the first n ids of sample i, and which of them are targets; either may be NULL. n must not exceed the length.
- */
+/* Copies the first n ids of sample i, and which of them are targets; either may be NULL. i must exist and n must not
+ * exceed its length. Safe to call from several threads. */
 GEUL_API void geul_dataset_read(const struct geul_dataset *d, int64_t i, int n, int32_t *ids, bool *target);
 
 /* ---------------------------------------------------------------------------------------------------- training -- */

@@ -27,6 +27,15 @@ static inline void relax(void)
 #endif
 }
 
+/* Round i of waiting for another thread. */
+static void wait_round(const struct geul_cpu_run *run, int i)
+{
+    if (i < run->spins)
+        relax();
+    else
+        sched_yield();
+}
+
 void geul_cpu_barrier(struct geul_cpu_run *run)
 {
     struct geul_cpu_shared *s = run->shared;
@@ -38,12 +47,14 @@ void geul_cpu_barrier(struct geul_cpu_run *run)
         atomic_store_explicit(&s->generation, generation + 1, memory_order_release);
         return;
     }
-    for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++) {
-        if (i < run->spins)
-            relax();
-        else
-            sched_yield();
-    }
+    for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++)
+        wait_round(run, i);
+}
+
+void geul_cpu_await(const struct geul_cpu_run *run, atomic_int *counter, int value)
+{
+    for (int i = 0; atomic_load_explicit(counter, memory_order_acquire) != value; i++)
+        wait_round(run, i);
 }
 
 size_t geul_cpu_take(struct geul_cpu_run *run)

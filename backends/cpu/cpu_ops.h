@@ -44,6 +44,8 @@ const struct geul_cpu_op *geul_cpu_op(enum geul_op op);
 
 /* Waits until all threads of the run are here. */
 void geul_cpu_barrier(struct geul_cpu_run *run);
+/* Waits until another thread of the run has stored value in *counter. */
+void geul_cpu_await(const struct geul_cpu_run *run, atomic_int *counter, int value);
 /* The next piece of work that no thread has taken yet: 0, 1, 2... */
 size_t geul_cpu_take(struct geul_cpu_run *run);
 /* This thread's even share [*from, *to) of n pieces. */

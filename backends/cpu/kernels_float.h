@@ -14,11 +14,10 @@
 
 enum { VF_MR = VF_WIDTH * VF_ROWS };
 
-/* 2^t: t split into a whole part and a remainder in [-1/2, 1/2], on which the polynomial's relative error is 2e-9. */
-INLINE vf vf_exp2(vf t)
+/* 2^(n + f) of a whole n in [-127, 127] and f in [-1/2, 1/2], on which the polynomial's relative error is 2e-9. */
+INLINE vf vf_exp2_of(vf n, vf f)
 {
-    t = vf_min(vf_set1(127.0f), vf_max(vf_set1(-127.0f), t));
-    vf n = vf_round(t), f = vf_sub(t, n), p = vf_set1(1.5353359e-4f);
+    vf p = vf_set1(1.5353359e-4f);
     p = vf_fma(p, f, vf_set1(1.3398875e-3f));
     p = vf_fma(p, f, vf_set1(9.6184369e-3f));
     p = vf_fma(p, f, vf_set1(5.5503324e-2f));
@@ -26,6 +25,14 @@ INLINE vf vf_exp2(vf t)
     p = vf_fma(p, f, vf_set1(0.69314718f));
     p = vf_fma(p, f, vf_set1(1.0f));
     return vf_mul(p, vf_pow2(n));
+}
+
+/* 2^t. */
+INLINE vf vf_exp2(vf t)
+{
+    t = vf_min(vf_set1(127.0f), vf_max(vf_set1(-127.0f), t));
+    vf n = vf_round(t);
+    return vf_exp2_of(n, vf_sub(t, n));
 }
 
 /* e^x. The product with log2(e) is made in two parts, so that large arguments keep their digits. */
@@ -166,6 +173,7 @@ INLINE vf load_any_f32_n(const void *p, size_t n)
 }
 
 #include "backends/cpu/attention_float.h"
+#include "backends/cpu/loss_float.h"
 
 /* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
  * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
@@ -328,7 +336,7 @@ static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
 #define FLOAT_KERNELS                                                                                                  \
     .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate,                \
     .scale = scale, .peak_f32 = peak_f32, .blend = blend, .softmax = softmax, .score_tile = score_tile,                \
-    .mix_tile = mix_tile,                                                                                              \
+    .mix_tile = mix_tile, .softmax_back = softmax_back, .softmax_sums = softmax_sums, .softmax_line = softmax_line,    \
     .peak_bf16 = peak_f32, /* without instructions of their own, bfloat16 products are float32 ones */                 \
         .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},         \
     .score = {[GEUL_TYPE_F32] = score_f32,                                                                             \

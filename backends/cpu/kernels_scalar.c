@@ -268,6 +268,25 @@ static void tile_groups_2(float *out, size_t out_stride, const void *panel, cons
 
 #include "backends/cpu/attention_scalar.h"
 
+static float softmax_sums(const float *x, size_t n, double *powers, double *rests)
+{
+    float max = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max; /* NaN reaches the sums */
+    *powers = *rests = 0;
+    for (size_t i = 0; i < n; i++) {
+        *powers += exp((double)x[i] - max);
+        *rests += (double)x[i] - max;
+    }
+    return max;
+}
+
+static void softmax_line(float *out, const float *x, size_t n, float max, float a, float b)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = a * expf(x[i] - max) + b;
+}
+
 static uint64_t peak_f32(uint64_t rounds)
 {
     enum { N = 16 };
@@ -362,6 +381,9 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .search = search,
     .blend = blend,
     .softmax = softmax,
+    .softmax_back = softmax_back,
+    .softmax_sums = softmax_sums,
+    .softmax_line = softmax_line,
     .panel = {[GEUL_TYPE_F32] = &f32_panel,
               [GEUL_TYPE_F16] = &f16_panel,
               [GEUL_TYPE_BF16] = &bf16_panel,

@@ -197,6 +197,79 @@ static void check_softmax(void)
     }
 }
 
+static void check_softmax_back(void)
+{
+    const double factor = 0.375, max = 1.5, inverse = 0.25, delta = -0.75, scale = 0.3125;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *scores = randoms(n, 3), *slopes = randoms(n, 2);
+        double weights[LONGEST], want[LONGEST];
+        for (size_t i = 0; i < n; i++) {
+            weights[i] = exp2(factor * (double)scores[i] - max) * inverse;
+            want[i] = weights[i] * ((double)slopes[i] - delta) * scale;
+        }
+        struct cpu_guard p = cpu_guard(n * sizeof(float), 4), dp = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        memcpy(p.data, scores, n * sizeof(float));
+        memcpy(dp.data, slopes, n * sizeof(float));
+        kernels->softmax_back((float *)p.data, (float *)dp.data, n, (float)factor, (float)max, (float)inverse,
+                              (float)delta, (float)scale);
+        check("softmax_back", n, p.data, weights, 1e-9, 1e-6);
+        check("softmax_back", n, dp.data, want, 1e-7, 1e-6);
+        cpu_guard_free(&p, "softmax_back");
+        cpu_guard_free(&dp, "softmax_back");
+        free(scores);
+        free(slopes);
+    }
+}
+
+static void check_softmax_sums(void)
+{
+    for (size_t s = 0; s < N_SIZES + 2; s++) {
+        size_t n = s < N_SIZES ? sizes[s] : s == N_SIZES ? 3001 : 30080;
+        float *x = randoms(n, 4);
+        double high = -INFINITY, want[2] = {0, 0}, got[2];
+        for (size_t i = 0; i < n; i++)
+            high = fmax(high, x[i] += 50);
+        for (size_t i = 0; i < n; i++) {
+            want[0] += exp(x[i] - high);
+            want[1] += x[i] - high;
+        }
+        CHECK_MSG((double)kernels->softmax_sums(x, n, &got[0], &got[1]) == high, "%s softmax_sums: max", variant);
+        CHECK_MSG(fabs(got[0] - want[0]) <= 2e-7 * want[0], "%s softmax_sums n=%zu: %.10g, expected %.10g", variant, n,
+                  got[0], want[0]);
+        CHECK_MSG(fabs(got[1] - want[1]) <= -1e-6 * want[1], "%s softmax_sums n=%zu: rests %.10g, expected %.10g",
+                  variant, n, got[1], want[1]);
+        x[n / 2] = -INFINITY;
+        kernels->softmax_sums(x, n, &got[0], &got[1]);
+        CHECK_MSG(n == 1 || isfinite(got[0]), "%s softmax_sums: -inf has no power", variant);
+        for (int i = 0; i < 2; i++) {
+            x[n - 1 - (size_t)i * (n / 3)] = i ? INFINITY : NAN;
+            kernels->softmax_sums(x, n, &got[0], &got[1]);
+            CHECK_MSG(isnan(got[0]), "%s softmax_sums n=%zu hides NaN or infinity", variant, n);
+        }
+        free(x);
+    }
+}
+
+static void check_softmax_line(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 4);
+        double want[LONGEST];
+        x[n / 2] = n % 2 ? NAN : -INFINITY;
+        for (size_t i = 0; i < n; i++)
+            want[i] = 0.375 * exp((double)x[i] - 5) - 0.0625;
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernels->softmax_line((float *)out.data, x, n, 5, 0.375f, -0.0625f);
+        check("softmax_line", n, out.data, want, 1e-8, 1e-6);
+        cpu_guard_free(&out, "softmax_line");
+        kernels->softmax_line(x, x, n, 5, 0.375f, -0.0625f);
+        check("softmax_line in place", n, x, want, 1e-8, 1e-6);
+        free(x);
+    }
+}
+
 /* Weights of the type (rows, k), as blocks with stride bytes between rows and as doubles. */
 struct weights {
     uint8_t *data;
@@ -555,17 +628,22 @@ static void check_score_tile(void)
     }
 }
 
+/* Weights with the queries in rows, and in columns. */
 static void check_mix_tile(void)
 {
     enum { QUERIES = 8, KEYS = 21, STRIDE = 24 };
-    for (int s = 0; s < N_SIZES; s++) {
-        size_t n = sizes[s];
-        float *v = randoms(KEYS * n, 1), *p = randoms(QUERIES * STRIDE, 1), *want = randoms(QUERIES * n, 1);
+    for (int s = 0; s < 2 * N_SIZES; s++) {
+        size_t n = sizes[s / 2], stride = s % 2 ? 1 : STRIDE, step = s % 2 ? STRIDE : 1;
+        float *v = randoms(KEYS * n, 1), *p = randoms(STRIDE * STRIDE, 1), *want = randoms(QUERIES * n, 1);
         struct cpu_guard out = cpu_guard(QUERIES * n * sizeof(float), 4);
         memcpy(out.data, want, QUERIES * n * sizeof *want);
-        kernels->mix_tile((float *)out.data, v, p, STRIDE, QUERIES, KEYS, n);
-        for (size_t t = 0; t < QUERIES; t++)
-            kernels->mix[GEUL_TYPE_F32](want + t * n, v, n * sizeof *v, p + t * STRIDE, KEYS, n);
+        kernels->mix_tile((float *)out.data, v, p, stride, step, QUERIES, KEYS, n);
+        for (size_t t = 0; t < QUERIES; t++) {
+            float row[KEYS];
+            for (size_t r = 0; r < KEYS; r++)
+                row[r] = p[t * stride + r * step];
+            kernels->mix[GEUL_TYPE_F32](want + t * n, v, n * sizeof *v, row, KEYS, n);
+        }
         CHECK_MSG(memcmp(want, out.data, QUERIES * n * sizeof *want) == 0,
                   "%s mix_tile: depth %zu has other bits than one query alone", variant, n);
         cpu_guard_free(&out, "mix_tile");

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle and importance matrices: tests/fuzz/make_seeds.py
-(no packages needed).
+"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle, importance matrices, rows of training data and
+token shards: tests/fuzz/make_seeds.py (no packages needed).
 
 Each is a few hundred bytes, whole and honest; the fuzzer does the rest.
 """
@@ -86,6 +86,21 @@ def imatrix_dat():
     return b + struct.pack("<2i", 5, 5) + b"a.txt"
 
 
+def rows():
+    """A row of each shape."""
+    return ('\ufeff{"instruction":"가","input":"나","output":"다"}\n\n{"question":"q","answer":"a"}\r\n'
+            '{"prompt":"p","completion":"c"}\n{"text":"t\\n"}\n'
+            '{"messages":[{"role":"system","content":"s"},{"role":"user","content":"u"},'
+            '{"role":"assistant","content":"a"}]}\n').encode()
+
+
+def shard(n_vocab, ids):
+    """A token shard, as train/shard.h describes it."""
+    width = 2 if n_vocab <= 65536 else 4
+    head = struct.pack("<8s4I2Q", b"geulshrd", 1, n_vocab, 2, width, len(ids), 77)
+    return head + struct.pack(f"<{len(ids)}{'H' if width == 2 else 'I'}", *ids)
+
+
 put("fuzz_gguf", "version2", gguf(2))
 put("fuzz_gguf", "version3", gguf(3))
 put("fuzz_safetensors", "two", safetensors())
@@ -93,3 +108,7 @@ put("fuzz_pickle", "program", program())
 put("fuzz_pickle", "archive", archive())
 put("fuzz_imatrix", "gguf", imatrix_gguf())
 put("fuzz_imatrix", "dat", imatrix_dat())
+put("fuzz_rows", "shapes.jsonl", rows())
+put("fuzz_rows", "broken.jsonl", b'{"text":"\xff"}\n{"a":1}\n[1]\n{"output":"","instruction":"x"}\n')
+put("fuzz_shard", "narrow", shard(4000, (5, 6, 2, 3999)))
+put("fuzz_shard", "wide", shard(70000, (5, 69999, 2)))
