@@ -185,7 +185,8 @@ enum geul_status geul_dataset_add_shard(struct geul_dataset *d, const char *path
     return GEUL_OK;
 }
 
-enum geul_status geul_dataset_check_tokenizer(const struct geul_dataset *d, const struct geul_tokenizer *tok)
+enum geul_status geul_dataset_check_tokenizer(struct geul_context *ctx, const struct geul_dataset *d,
+                                              const struct geul_tokenizer *tok)
 {
     const struct geul_shard *first = NULL;
     for (size_t i = 0; i < d->n_runs && !first; i++)
@@ -196,7 +197,7 @@ enum geul_status geul_dataset_check_tokenizer(const struct geul_dataset *d, cons
     const struct geul_shard_kind *held = geul_shard_get_kind(first);
     if (geul_shard_kinds_equal(held, &kind))
         return GEUL_OK;
-    return geul_fail(d->ctx, GEUL_ERROR_ARGUMENT,
+    return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                      "%s was made with another tokenizer (%d tokens, hash %016llx) than the model's (%d tokens, hash "
                      "%016llx): make it again with `geul tokenize --shards`",
                      geul_shard_name(first), held->n_vocab, (unsigned long long)held->hash, kind.n_vocab,

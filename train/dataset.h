@@ -12,8 +12,9 @@ enum geul_status geul_dataset_add_turns(struct geul_dataset *d, const struct geu
                                         const char *input, bool whole);
 /* The highest id that a sample may hold, -1 without samples: it has to be a row of the model's embedding. */
 int32_t geul_dataset_highest_id(const struct geul_dataset *d);
-/* Fails, naming the file, when a shard of d was made with another tokenizer. */
-enum geul_status geul_dataset_check_tokenizer(const struct geul_dataset *d, const struct geul_tokenizer *tok);
+/* Fails in ctx, naming the file, when a shard of d was made with another tokenizer. */
+enum geul_status geul_dataset_check_tokenizer(struct geul_context *ctx, const struct geul_dataset *d,
+                                              const struct geul_tokenizer *tok);
 /* Ids of the longest sample. */
 int geul_dataset_longest(const struct geul_dataset *d);
 

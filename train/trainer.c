@@ -95,9 +95,7 @@ static enum geul_status check_data(struct geul_trainer *t, const struct geul_dat
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "the data holds token %d; the model has ids 0 to %d", largest,
                          t->model->neox.shape.n_vocab - 1);
     const struct geul_tokenizer *tok = t->model->tokenizer;
-    if (tok && geul_dataset_check_tokenizer(data, tok) != GEUL_OK)
-        return geul_fail_from(t->ctx, geul_dataset_context(data));
-    return GEUL_OK;
+    return tok ? geul_dataset_check_tokenizer(t->ctx, data, tok) : GEUL_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------------ lifetime -- */

@@ -357,7 +357,7 @@ TEST(dataset_refuses_shards_of_other_tokenizers)
     test_spill(one, a.data, a.size);
     test_spill(two, b.data, b.size);
     struct geul_dataset *d = geul_dataset_new(r.ctx);
-    CHECK(geul_dataset_check_tokenizer(d, r.tok) == GEUL_OK);
+    CHECK(geul_dataset_check_tokenizer(r.ctx, d, r.tok) == GEUL_OK);
     CHECK(geul_dataset_add_shard(d, one, 4) == GEUL_OK);
     CHECK(geul_dataset_add_shard(d, two, 4) == GEUL_ERROR_ARGUMENT && strstr(geul_error(r.ctx), "two.geulshard"));
     CHECK(geul_dataset_add_shard(d, one, 0) == GEUL_ERROR_ARGUMENT);
@@ -366,7 +366,7 @@ TEST(dataset_refuses_shards_of_other_tokenizers)
     CHECK(geul_dataset_add_shard(d, two, 4) == GEUL_OK); /* one token: no window */
     CHECK_INT(geul_dataset_samples(d), 3);
     CHECK_INT(geul_dataset_highest_id(d), 49);
-    CHECK(geul_dataset_check_tokenizer(d, r.tok) == GEUL_ERROR_ARGUMENT && strstr(geul_error(r.ctx), "one.geulshard"));
+    CHECK(geul_dataset_check_tokenizer(r.ctx, d, r.tok) == GEUL_ERROR_ARGUMENT && strstr(geul_error(r.ctx), "one.geulshard"));
     geul_dataset_free(d);
     bytes_free(&a);
     bytes_free(&b);
