@@ -66,6 +66,18 @@ typedef void geul_cpu_widen(float *out, const void *x, size_t stride, size_t row
 /* n float32 values into the type; n is a multiple of its block. */
 typedef void geul_cpu_narrow(void *out, const float *x, size_t n);
 
+/* What a step of an optimizer does to every element of a weight w with gradient g. */
+struct geul_cpu_step {
+    float scale; /* g is multiplied by it first */
+    float keep;  /* w is multiplied by it: 1 - rate * decay */
+    float rate;
+    float decay[2],
+        mix[2];    /* of the first and second moment: moment * decay + mix * (g or its square); SGD: decay[0] */
+    float root;    /* AdamW: square root of the second moment's bias correction */
+    float epsilon; /* AdamW: added to the denominator; Adafactor: least second moment */
+    float factor;  /* Adafactor: the row's factor of the second moment */
+};
+
 struct geul_cpu_kernels {
 #define KERNEL(name, returns, arguments, meaning) returns(*name) arguments;
 #define TYPED(family, type, meaning)

@@ -45,9 +45,8 @@ INLINE vf vf_exp(vf x)
     return vf_mul(vf_exp2(f), vf_pow2(n));
 }
 
-/* x/2 * erfc(-x/sqrt 2), where erfc(a/sqrt 2) = 2^(-a p(a)) with a polynomial p fitted on 0..14: at most 2e-7 from the
- * exact erf, and the negative side has no cancellation. */
-INLINE vf vf_gelu_erf(vf x)
+/* erfc(|x|/sqrt 2) = 2^(-a p(a)) for a = |x|, with a polynomial p fitted on 0..14. */
+INLINE vf vf_erfc(vf x)
 {
     vf a = vf_max(vf_sub(vf_zero(), x), x), p = vf_set1(1.57398201e-8f);
     p = vf_fma(p, a, vf_set1(-5.91525463e-7f));
@@ -59,7 +58,13 @@ INLINE vf vf_gelu_erf(vf x)
     p = vf_fma(p, a, vf_set1(5.24676777e-2f));
     p = vf_fma(p, a, vf_set1(0.459213078f));
     p = vf_fma(p, a, vf_set1(1.15110493f));
-    vf tail = vf_exp2(vf_mul(vf_sub(vf_zero(), a), p));
+    return vf_exp2(vf_mul(vf_sub(vf_zero(), a), p));
+}
+
+/* x/2 * erfc(-x/sqrt 2): at most 2e-7 from the exact erf, and the negative side has no cancellation. */
+INLINE vf vf_gelu_erf(vf x)
+{
+    vf tail = vf_erfc(x);
     return vf_mul(vf_mul(vf_set1(0.5f), x), vf_below_zero(x, tail, vf_sub(vf_set1(2.0f), tail)));
 }
 
@@ -124,8 +129,8 @@ static void rotate(float *out, const float *x, const float *cosine, const float 
     }
 }
 
-/* Two passes: the mean first, then the squares of what differs from it. */
-static void layernorm(float *out, const float *x, const float *weight, const float *bias, float eps, size_t n)
+/* The mean of a row, and 1 / its deviation. Two passes: the mean first, then the squares of what differs from it. */
+INLINE float row_mean(const float *x, float eps, size_t n, float *inverse)
 {
     size_t whole = n / VF_WIDTH * VF_WIDTH, rest = n - whole;
     vf sum = vf_zero(), squares = vf_zero();
@@ -142,7 +147,15 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     float total = vf_sum(squares);
     for (size_t i = whole; i < n; i++)
         total += (x[i] - mean) * (x[i] - mean);
-    vf inverse = vf_set1(1 / sqrtf(total / (float)n + eps));
+    *inverse = 1 / sqrtf(total / (float)n + eps);
+    return mean;
+}
+
+static void layernorm(float *out, const float *x, const float *weight, const float *bias, float eps, size_t n)
+{
+    size_t whole = n / VF_WIDTH * VF_WIDTH, rest = n - whole;
+    float scale;
+    vf m = vf_set1(row_mean(x, eps, n, &scale)), inverse = vf_set1(scale);
     for (size_t i = 0; i < whole; i += VF_WIDTH) {
         vf d = vf_mul(vf_sub(vf_load(x + i), m), inverse);
         vf_store(out + i, vf_fma(d, vf_load(weight + i), vf_load(bias + i)));
@@ -174,6 +187,7 @@ INLINE vf load_any_f32_n(const void *p, size_t n)
 
 #include "backends/cpu/attention_float.h"
 #include "backends/cpu/loss_float.h"
+#include "backends/cpu/kernels_train.h"
 
 /* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
  * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
@@ -337,6 +351,7 @@ static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
     .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate,                \
     .scale = scale, .peak_f32 = peak_f32, .blend = blend, .softmax = softmax, .score_tile = score_tile,                \
     .mix_tile = mix_tile, .softmax_back = softmax_back, .softmax_sums = softmax_sums, .softmax_line = softmax_line,    \
+    TRAIN_KERNELS, TRAIN_LANES,                                                                                        \
     .peak_bf16 = peak_f32, /* without instructions of their own, bfloat16 products are float32 ones */                 \
         .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},         \
     .score = {[GEUL_TYPE_F32] = score_f32,                                                                             \
