@@ -252,9 +252,10 @@ static void find_last_uses(const struct geul_graph *g, struct geul_schedule *s)
 /* Whether node may write its result over its first operand: nobody reads that later, and nobody else reads it now. */
 static bool may_reuse(const struct geul_schedule *s, const struct geul_tensor *node, int step)
 {
+    if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE))
+        return false;
     struct geul_tensor *a = node->src[0], *root = root_of(a);
-    if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE) || root->op == GEUL_OP_LEAF ||
-        s->device[root->mark] != s->device[step] || s->last[root->mark] != step)
+    if (root->op == GEUL_OP_LEAF || s->device[root->mark] != s->device[step] || s->last[root->mark] != step)
         return false;
     for (int k = 1; k < node->n_src; k++)
         if (root_of(node->src[k]) == root)
