@@ -31,19 +31,30 @@ float geul_log_value(const struct geul_log_point *p, size_t offset)
 
 double geul_log_smooth_window(size_t n)
 {
-    return fmax(4, fmin(200, (double)n / 25));
+    return fmax(4, fmin(200, (double)n / 60));
 }
 
 void geul_log_smooth(const struct geul_log_history *h, size_t offset, double window, float *out)
 {
+    size_t n = h->n_points;
     double sum = 0, weight = 0, keep = 1 - 1 / window;
-    for (size_t i = 0; i < h->n_points; i++) {
+    float *weights = out + n;
+    for (size_t i = 0; i < n; i++) { /* what lies behind each step, itself included */
         float v = geul_log_value(&h->points[i], offset);
-        if (isfinite(v) && !h->points[i].skipped) {
-            sum = sum * keep + (double)v;
-            weight = weight * keep + 1;
-        }
-        out[i] = weight > 0 ? (float)(sum / weight) : NAN;
+        bool enters = isfinite(v) && !h->points[i].skipped;
+        sum = sum * keep + (enters ? (double)v : 0);
+        weight = weight * keep + enters;
+        out[i] = (float)sum;
+        weights[i] = (float)weight;
+    }
+    sum = weight = 0;
+    for (size_t i = n; i-- > 0;) { /* and before it */
+        float v = geul_log_value(&h->points[i], offset);
+        bool enters = isfinite(v) && !h->points[i].skipped;
+        double all = (double)weights[i] + weight;
+        out[i] = all > 0 ? (float)(((double)out[i] + sum) / all) : NAN;
+        sum = (sum + (enters ? (double)v : 0)) * keep;
+        weight = (weight + enters) * keep;
     }
 }
 
@@ -98,18 +109,17 @@ int geul_log_ticks(double low, double high, bool logarithmic, int wanted, double
 /* A number of an axis: 0.0002 as 2e-4, 25000 as 25k, the rest with the digits the step needs. */
 static void add_tick(struct geul_log_text *t, double v, double most, int decimals)
 {
-    char s[64];
     if (v == 0) {
         geul_log_text_add(t, "0");
     } else if (most < 1e-2 || most >= 1e7) {
-        geul_log_real(s, sizeof s, v, 3);
-        char *e = strchr(s, 'e'); /* e-05: e-5 */
-        if (e && (e[1] == '-' || e[1] == '+') && e[2] == '0')
-            memmove(e + 2, e + 3, strlen(e + 3) + 1);
-        geul_log_text_add(t, s);
+        int exponent = (int)floor(log10(fabs(v)) + 1e-9);
+        geul_log_text_real(t, v / pow(10, exponent), 3);
+        geul_log_text_format(t, "e%d", exponent);
     } else if (most >= 1e4) {
         geul_log_text_real(t, v / 1000, 6);
         geul_log_text_add(t, "k");
+    } else if (decimals == 0) {
+        geul_log_text_count(t, (int64_t)nearbyint(v));
     } else {
         geul_log_text_fixed(t, v, decimals);
     }
@@ -247,7 +257,7 @@ static void add_axes(struct drawing *d)
         if (decimals)
             continue; /* there are no halves of steps */
         add_line(t, "grid", x, TOP, x, bottom);
-        begin_label(t, "tick x", x, bottom + 18);
+        begin_label(t, x > right - 24 ? "tick y" : "tick x", x > right - 24 ? right + 4 : x, bottom + 18);
         geul_log_text_count(t, fabs(ticks[i]) < 9e18 ? (int64_t)ticks[i] : 0);
         geul_log_text_add(t, "</text>");
     }
@@ -422,8 +432,8 @@ static void add_legend(struct drawing *d)
         skipped = h->points[i].skipped;
     geul_log_text_format(t, "<figcaption><b>%s</b><span class=\"legend\">", d->c->title);
     if (d->smooth) {
-        geul_log_text_format(t, "<i class=\"%s faint\"></i>%s<i class=\"%s\"></i>smoothed", d->c->style, d->c->name,
-                             d->c->style);
+        geul_log_text_format(t, "<i class=\"%s faint\"></i>%s<i class=\"%s\"></i>smoothed", d->c->style,
+                             d->c->width > 600 ? d->c->name : "each step", d->c->style);
     }
     if (d->c->evaluations && h->n_evaluations)
         geul_log_text_add(t, "<i class=\"eval dot\"></i>held-out loss<i class=\"best dot\"></i>best");
@@ -459,7 +469,7 @@ static void add_drawing(struct drawing *d)
 void geul_log_chart_add(struct geul_log_text *t, const struct geul_log_chart *c, const struct geul_log_history *h)
 {
     struct drawing d = {.t = t, .c = c, .h = h};
-    float *smooth = c->smooth ? geul_alloc(t->ctx, h->n_points, sizeof *smooth) : NULL;
+    float *smooth = c->smooth ? geul_alloc(t->ctx, h->n_points, 2 * sizeof *smooth) : NULL;
     if ((c->smooth && !smooth) || !find_range(&d)) {
         t->failed = true;
         geul_free(t->ctx, smooth);

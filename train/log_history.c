@@ -81,12 +81,24 @@ static bool add_evaluation(struct geul_log_history *h, int64_t step, double loss
     return true;
 }
 
+/* A copy with broken UTF-8 replaced as in the files, so that a resumed run shows the same; NULL on failure. */
+static char *copy_text(struct geul_context *ctx, const char *s)
+{
+    struct geul_log_text t = {.ctx = ctx};
+    geul_log_text_utf8(&t, s);
+    geul_log_text_bytes(&t, "", 1);
+    if (!t.failed)
+        return t.bytes.data;
+    geul_log_text_free(&t);
+    return NULL;
+}
+
 static bool add_note(struct geul_context *ctx, struct geul_log_notes *notes, const struct geul_log_entry *e)
 {
     if (!room(ctx, &notes->items, notes->n, &notes->capacity, sizeof *notes->items))
         return false;
-    char *label = geul_strndup(ctx, e->label, strlen(e->label));
-    char *text = label ? geul_strndup(ctx, e->text, strlen(e->text)) : NULL;
+    char *label = copy_text(ctx, e->label);
+    char *text = label ? copy_text(ctx, e->text) : NULL;
     if (!text) {
         geul_free(ctx, label);
         return false;

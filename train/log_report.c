@@ -29,13 +29,14 @@ static const char style[] =
     ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-bottom:16px}"
     ".tile,figure,.card{background:var(--card);border:1px solid var(--edge);border-radius:10px}"
     ".tile{padding:10px 14px}.tile span{display:block;color:var(--soft);font-size:13px}"
-    ".tile b{font-size:20px;font-weight:600;font-variant-numeric:tabular-nums}\n"
+    ".tile b{display:block;font-size:20px;font-weight:600;font-variant-numeric:tabular-nums}\n"
     ".charts{display:grid;grid-template-columns:repeat(3,1fr);gap:16px}figure{margin:0;padding:12px 12px "
     "6px;min-width:0}"
-    "figure.wide{grid-column:1/-1}@media(max-width:900px){.charts{grid-template-columns:1fr}}\n"
+    "figure.wide{grid-column:1/-1}@media(max-width:900px){.charts{grid-template-columns:1fr}"
+    "figure.wide svg text{font-size:22px}}\n"
     "figcaption{display:flex;flex-wrap:wrap;justify-content:space-between;gap:4px 16px;padding:0 4px 4px}"
     ".legend{color:var(--soft);font-size:13px}.legend i{display:inline-block;width:18px;height:3px;border-radius:2px;"
-    "margin:0 6px 0 16px;vertical-align:middle;background:var(--c)}.legend i.faint{opacity:.4}"
+    "margin:0 6px 0 12px;vertical-align:middle;background:var(--c)}.legend i.faint{opacity:.4}"
     ".legend i.dot{width:9px;height:9px;border-radius:50%}.legend i.mark{height:12px;width:0;background:none;"
     "border-left:2px dashed var(--mark)}.legend i.skipped{height:9px;width:2px;background:var(--mark)}\n"
     ".loss{--c:var(--loss)}.eval{--c:var(--eval)}.best{--c:var(--best)}.rate{--c:var(--rate)}.grad{--c:var(--grad)}"
@@ -108,10 +109,15 @@ static void begin_tile(struct geul_log_text *t, const char *name)
     geul_log_text_format(t, "<div class=\"tile\"><span>%s</span><b>", name);
 }
 
-/* Ends a tile; more, which may be NULL, is plain text under the number. */
+/* Between the number of a tile and the small print below it. */
+static void small_print(struct geul_log_text *t)
+{
+    geul_log_text_add(t, "</b><span>");
+}
+
 static void end_tile(struct geul_log_text *t)
 {
-    geul_log_text_add(t, "</b></div>\n");
+    geul_log_text_add(t, "</span></div>\n");
 }
 
 /* Mean of the speeds of the newest steps; 0 when unknown. */
@@ -140,31 +146,33 @@ static double part_done(const struct geul_log_history *h, const struct geul_trai
 static void add_loss_tiles(struct geul_log_text *t, const struct geul_log_history *h)
 {
     size_t best = geul_log_best(h), n = h->n_points;
-    float *smooth = geul_alloc(t->ctx, n, sizeof *smooth);
+    float *smooth = geul_alloc(t->ctx, n, 2 * sizeof *smooth);
     t->failed |= !smooth;
     if (smooth && n) {
         geul_log_smooth(h, offsetof(struct geul_log_point, loss), geul_log_smooth_window(n), smooth);
-        begin_tile(t, "Training loss, smoothed");
+        begin_tile(t, "Training loss");
         geul_log_text_fixed(t, (double)smooth[n - 1], 3);
+        small_print(t);
+        geul_log_text_add(t, "smoothed");
         end_tile(t);
     }
     geul_free(t->ctx, smooth);
     if (best == SIZE_MAX)
         return;
-    geul_log_text_add(t, "<div class=\"tile\"><span>Best held-out loss, step ");
-    geul_log_text_count(t, h->evaluations[best].step);
-    geul_log_text_add(t, "</span><b>");
+    begin_tile(t, "Best held-out loss");
     geul_log_text_fixed(t, h->evaluations[best].loss, 3);
-    end_tile(t);
-    begin_tile(t, "Its perplexity");
-    geul_log_text_real(t, exp(h->evaluations[best].loss), 4);
+    small_print(t);
+    geul_log_text_add(t, "step ");
+    geul_log_text_count(t, h->evaluations[best].step);
+    geul_log_text_add(t, ", ppl ");
+    geul_log_text_real(t, exp(h->evaluations[best].loss), 3);
     end_tile(t);
 }
 
 /* The line below the title: how far the run is. */
 static void add_state(struct geul_log_text *t, const struct geul_log_history *h, const struct geul_train_log_options *o)
 {
-    double part = part_done(h, o), left = part > 0 ? h->seconds / part * (1 - part) : 0;
+    double part = part_done(h, o);
     geul_log_text_add(t, "<p class=\"state\">Step ");
     geul_log_text_count(t, last_step(h));
     if (o->total_steps > 0) {
@@ -172,11 +180,9 @@ static void add_state(struct geul_log_text *t, const struct geul_log_history *h,
         geul_log_text_count(t, o->total_steps);
         geul_log_text_format(t, " (%d %%)", (int)(part * 100));
     }
-    geul_log_text_add(t, ", epoch ");
-    geul_log_text_fixed(t, h->epoch, 2);
     if (part > 0 && part < 1) {
         geul_log_text_add(t, ", about ");
-        add_duration(t, left);
+        add_duration(t, h->seconds / part * (1 - part));
         geul_log_text_add(t, " left");
     }
     geul_log_text_add(t, "</p>\n");
@@ -196,18 +202,26 @@ static void add_tiles(struct geul_log_text *t, const struct geul_log_history *h)
     add_loss_tiles(t, h);
     begin_tile(t, "Tokens");
     add_amount(t, (double)h->tokens);
+    small_print(t);
+    geul_log_text_fixed(t, h->epoch, 2);
+    geul_log_text_add(t, " epochs");
     end_tile(t);
     begin_tile(t, "Time");
     add_duration(t, h->seconds);
+    small_print(t);
+    geul_log_text_add(t, "resumes included");
     end_tile(t);
     begin_tile(t, "Tokens per second");
     geul_log_text_count(t, (int64_t)fmax(0, fmin(1e15, recent_speed(h))));
+    small_print(t);
+    geul_log_text_format(t, "mean of %d steps", RECENT);
     end_tile(t);
-    if (skipped) {
-        begin_tile(t, "Skipped steps");
-        geul_log_text_count(t, skipped);
-        end_tile(t);
-    }
+    begin_tile(t, "Skipped steps");
+    geul_log_text_count(t, skipped);
+    small_print(t);
+    geul_log_text_add(t, "of ");
+    geul_log_text_count(t, (int64_t)h->n_points);
+    end_tile(t);
     geul_log_text_add(t, "</div>\n");
 }
 
@@ -235,22 +249,49 @@ static void begin_row(struct geul_log_text *t, int64_t step)
     geul_log_text_add(t, "</td>");
 }
 
-/* Newest first. */
+static void add_event(struct geul_log_text *t, const struct geul_log_note *e)
+{
+    begin_row(t, e->step);
+    geul_log_text_add(t, "<td class=\"kind\">");
+    geul_log_text_html(t, e->label);
+    geul_log_text_add(t, "</td><td class=\"text\">");
+    geul_log_text_html(t, e->text);
+    geul_log_text_add(t, "</td></tr>\n");
+}
+
+static void add_skipped(struct geul_log_text *t, const struct geul_log_point *p)
+{
+    begin_row(t, p->step);
+    geul_log_text_add(t, "<td class=\"kind\">skipped step</td><td class=\"text\">loss ");
+    geul_log_text_real(t, (double)p->loss, 4);
+    geul_log_text_add(t, ", gradient norm ");
+    geul_log_text_real(t, (double)p->grad_norm, 4);
+    geul_log_text_add(t, "</td></tr>\n");
+}
+
+/* Events and the skipped steps that no event tells of, newest first. */
 static void add_events(struct geul_log_text *t, const struct geul_log_history *h)
 {
-    if (!h->events.n)
-        return;
-    geul_log_text_add(t, "<h2>Events</h2><div class=\"card\"><table><tr><th>step</th><th>what</th><th></th></tr>\n");
-    for (size_t i = h->events.n; i-- > 0 && h->events.n - i <= LISTED_EVENTS;) {
-        const struct geul_log_note *e = &h->events.items[i];
-        begin_row(t, e->step);
-        geul_log_text_add(t, "<td class=\"kind\">");
-        geul_log_text_html(t, e->label);
-        geul_log_text_add(t, "</td><td class=\"text\">");
-        geul_log_text_html(t, e->text);
-        geul_log_text_add(t, "</td></tr>\n");
+    int listed = 0;
+    size_t i = h->events.n, k = h->n_points;
+    int64_t told = INT64_MIN; /* the step of the event above */
+    while (listed < LISTED_EVENTS) {
+        while (k && !h->points[k - 1].skipped)
+            k--;
+        if (!i && !k)
+            break;
+        if (!listed++)
+            geul_log_text_add(t, "<h2>Events</h2><div class=\"card\"><table>"
+                                 "<tr><th>step</th><th>what</th><th></th></tr>\n");
+        if (i && (!k || h->events.items[i - 1].step >= h->points[k - 1].step)) {
+            told = h->events.items[--i].step;
+            add_event(t, &h->events.items[i]);
+        } else if (h->points[--k].step != told) {
+            add_skipped(t, &h->points[k]);
+        }
     }
-    geul_log_text_add(t, "</table></div>\n");
+    if (listed)
+        geul_log_text_add(t, "</table></div>\n");
 }
 
 /* Newest first; what looks broken is called so. */
@@ -282,7 +323,7 @@ static void add_charts(struct geul_log_text *t, const struct geul_log_history *h
     static const struct geul_log_chart charts[] = {
         {"Loss", "nats per target", "loss", "training loss", offsetof(struct geul_log_point, loss), .smooth = true,
          .evaluations = true, .width = 1120, .height = 420},
-        {"Learning rate", "per step", "rate", "learning rate", offsetof(struct geul_log_point, learning_rate),
+        {"Learning rate", "learning rate", "rate", "learning rate", offsetof(struct geul_log_point, learning_rate),
          .from_zero = true, .width = 370, .height = 240},
         {"Gradient norm", "before clipping, log scale", "grad", "gradient norm",
          offsetof(struct geul_log_point, grad_norm), .logarithmic = true, .smooth = true, .width = 370, .height = 240},

@@ -124,8 +124,11 @@ static bool cut_off(const char *p, const char *end)
     return true;
 }
 
+/* Broken UTF-8, or the character that stands for it. */
 static bool is_broken(const char *text, const char *end)
 {
+    for (int i = 0; i < 3 && end - text > 3 && memcmp(end - 3, "\xEF\xBF\xBD", 3) == 0; i++)
+        end -= 3; /* each byte of a character that was cut off */
     for (const char *p = text; p < end;) {
         int32_t c;
         int n = geul_utf8_decode(p, end, &c);
@@ -169,11 +172,12 @@ static bool is_mostly_one(const char *text, const char *end)
     return all >= 16 && count * 10 > all * 6;
 }
 
-/* Whether a third of the text or more is a piece of it, at least 4 times in a row (a long piece: 3 times). */
+/* Whether a third of the text or more is a piece of it, about 4 times in a row (a long piece: 3 times); of the last
+ * time a quarter may be missing. */
 static bool has_loop(const char *text, size_t n)
 {
     for (size_t period = 1; period <= n / 3; period++) {
-        size_t needed = period < 40 ? 4 * period : 3 * period, run = 0;
+        size_t needed = (period < 40 ? 4 * period : 3 * period) - period / 4, run = 0;
         needed = needed < 24 ? 24 : needed;
         needed = needed < n / 3 ? n / 3 : needed;
         for (size_t i = period; i < n; i++) {
