@@ -38,10 +38,21 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f);
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);
 
+/* A file that only grows. What a write was given is in the file when it returns, all of it or (disk full) nothing, so
+ * that others can follow the file and nothing half-written stays. anew: what path held is dropped. */
+struct geul_appendfile;
+struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool anew);
+enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size);
+/* Makes what was written survive a power cut. */
+enum geul_status geul_appendfile_sync(struct geul_appendfile *f);
+void geul_appendfile_close(struct geul_appendfile *f); /* NULL is fine */
+
 /* Cores this process may run on (affinity respected), at least 1. */
 int geul_os_cores(void);
 /* Seconds from an arbitrary start; never goes back. */
 double geul_os_seconds(void);
+/* Seconds since 1970, by the clock on the wall: for dates, not for durations. */
+double geul_os_wall_seconds(void);
 /* Peak resident bytes of this process, 0 when unknown. */
 uint64_t geul_os_peak_rss(void);
 /* Lets the peak begin again at what is resident. false where the system cannot. */

@@ -270,6 +270,65 @@ void geul_outfile_abandon(struct geul_outfile *f)
     outfile_free(f);
 }
 
+struct geul_appendfile {
+    struct geul_context *ctx;
+    char *path;
+    int fd;
+};
+
+struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool anew)
+{
+    struct geul_appendfile *f = geul_alloc(ctx, 1, sizeof *f);
+    char *name = f ? geul_strndup(ctx, path, strlen(path)) : NULL;
+    int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (anew ? O_TRUNC : 0), 0666) : -1;
+    if (fd >= 0) {
+        *f = (struct geul_appendfile){ctx, name, fd};
+        return f;
+    }
+    if (name)
+        io_failed(ctx, "open", path);
+    geul_free(ctx, name);
+    geul_free(ctx, f);
+    return NULL;
+}
+
+enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size)
+{
+    const unsigned char *rest = data;
+    off_t before = lseek(f->fd, 0, SEEK_END);
+    while (size > 0) {
+        ssize_t n = write(f->fd, rest, size < ((size_t)1 << 30) ? size : (size_t)1 << 30);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            enum geul_status status = io_failed(f->ctx, "write", f->path);
+            int undone = before >= 0 ? ftruncate(f->fd, before) : 0;
+            (void)undone; /* fails on a device, where there is nothing to take back */
+            return status;
+        }
+        rest += n;
+        size -= (size_t)n;
+    }
+    return GEUL_OK;
+}
+
+enum geul_status geul_appendfile_sync(struct geul_appendfile *f)
+{
+    if (fsync(f->fd) == 0 || errno == EINVAL || errno == EROFS) /* devices and pipes refuse; that is not an error */
+        return GEUL_OK;
+    return io_failed(f->ctx, "sync", f->path);
+}
+
+void geul_appendfile_close(struct geul_appendfile *f)
+{
+    if (!f)
+        return;
+    struct geul_context *ctx = f->ctx;
+    close(f->fd);
+    geul_free(ctx, f->path);
+    geul_free(ctx, f);
+}
+
 int geul_os_cores(void)
 {
 #ifdef __linux__
@@ -285,6 +344,13 @@ double geul_os_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+double geul_os_wall_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
