@@ -204,19 +204,33 @@ static enum geul_status read_pair(struct reader *r, const struct geul_source_ten
     return status;
 }
 
+/* Refuses tensors that are no halves of pairs: what they do would be missing without a word. */
+static enum geul_status check_names(const struct reader *r)
+{
+    for (size_t i = 0; i < geul_checkpoint_count(r->checkpoint); i++) {
+        const char *name = geul_checkpoint_at(r->checkpoint, i)->name;
+        enum geul_neox_target target;
+        char half;
+        int layer;
+        if (!parse_name(name, &layer, &target, &half))
+            return geul_fail(r->ctx, GEUL_ERROR_UNSUPPORTED,
+                             "%s: adapts %.120s, which geul cannot; lora_A and lora_B of query_key_value, dense, "
+                             "dense_h_to_4h and dense_4h_to_h are possible",
+                             r->dir, name);
+    }
+    return GEUL_OK;
+}
+
 static enum geul_status read_tensors(struct reader *r)
 {
-    enum geul_status status = GEUL_OK;
+    enum geul_status status = check_names(r);
     for (size_t i = 0; status == GEUL_OK && i < geul_checkpoint_count(r->checkpoint); i++) {
         const struct geul_source_tensor *t = geul_checkpoint_at(r->checkpoint, i);
         enum geul_neox_target target;
         char half, a[TENSOR_NAME];
         int layer;
         if (!parse_name(t->name, &layer, &target, &half))
-            return geul_fail(r->ctx, GEUL_ERROR_UNSUPPORTED,
-                             "%s: adapts %.120s, which geul cannot; lora_A and lora_B of query_key_value, dense, "
-                             "dense_h_to_4h and dense_4h_to_h are possible",
-                             r->dir, t->name);
+            continue;
         tensor_name(a, layer, target, 'A');
         if (half == 'A')
             status = read_pair(r, t, layer, target);
@@ -249,8 +263,10 @@ static enum geul_status read_general(struct reader *r)
 /* The model that the configuration names, if it is a directory on this machine. */
 static void find_base(struct reader *r)
 {
+    if (r->base.n_heads > 0 || !r->config.base || !has_file(r->config.base, "config.json"))
+        return;
     struct geul_context *quiet = geul_context_new_like(r->ctx);
-    if (quiet && r->base.n_heads == 0 && r->config.base && has_file(r->config.base, "config.json"))
+    if (quiet)
         geul_peft_read_base(quiet, r->config.base, &r->base);
     geul_context_free(quiet);
 }
