@@ -22,6 +22,11 @@ static const struct form {
     {"pytorch_model.bin", false, geul_pickle_read},
     {"pytorch_model.bin.index.json", true, geul_pickle_read},
 };
+static const struct form adapter_forms[] = {
+    {"adapter_model.safetensors", false, geul_safetensors_read},
+    {"adapter_model.bin", false, geul_pickle_read},
+};
+enum { N_FORMS = sizeof forms / sizeof *forms, N_ADAPTER_FORMS = sizeof adapter_forms / sizeof *adapter_forms };
 
 struct geul_checkpoint {
     struct geul_context *ctx;
@@ -106,41 +111,58 @@ static enum geul_status add_index(struct geul_checkpoint *c, const char *dir, co
     return status;
 }
 
-/* Adds the files of the first form that dir has. */
-static enum geul_status add_directory(struct geul_checkpoint *c, const char *dir)
+/* Adds the files of the first of n forms that dir has; *found: there was one. */
+static enum geul_status add_directory(struct geul_checkpoint *c, const char *dir, const struct form *form, int n,
+                                      bool *found)
 {
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        char *path = geul_path_join(c->ctx, dir, forms[i].file);
+    for (int i = 0; i < n; i++, form++) {
+        char *path = geul_path_join(c->ctx, dir, form->file);
         if (!path)
             return GEUL_ERROR_MEMORY;
-        bool here = geul_os_exists(path);
+        *found = geul_os_exists(path);
         enum geul_status status = GEUL_OK;
-        if (here && forms[i].index)
-            status = add_index(c, dir, path, forms[i].read);
-        else if (here)
-            status = add_file(c, path, forms[i].read);
-        if (here && status == GEUL_OK)
+        if (*found && form->index)
+            status = add_index(c, dir, path, form->read);
+        else if (*found)
+            status = add_file(c, path, form->read);
+        if (*found && status == GEUL_OK)
             status = geul_source_sort(c->ctx, &c->list, path);
         geul_free(c->ctx, path);
-        if (here)
+        if (*found)
             return status;
     }
-    return geul_fail(c->ctx, GEUL_ERROR_IO,
-                     "%s: has no weights: neither model.safetensors nor pytorch_model.bin, nor an index of either "
-                     "(model.safetensors.index.json, pytorch_model.bin.index.json)",
-                     dir);
+    return GEUL_OK;
+}
+
+/* A checkpoint of the first of n forms that dir has; missing says which there are. */
+static struct geul_checkpoint *open_forms(struct geul_context *ctx, const char *dir, const struct form *form, int n,
+                                          const char *missing)
+{
+    struct geul_checkpoint *c = geul_alloc(ctx, 1, sizeof *c);
+    bool found = false;
+    if (!c)
+        return NULL;
+    c->ctx = ctx;
+    enum geul_status status = add_directory(c, dir, form, n, &found);
+    if (status == GEUL_OK && !found)
+        status = geul_fail(ctx, GEUL_ERROR_IO, "%s: has no weights: %s", dir, missing);
+    if (status == GEUL_OK)
+        return c;
+    geul_checkpoint_close(c);
+    return NULL;
 }
 
 struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const char *dir)
 {
-    struct geul_checkpoint *c = geul_alloc(ctx, 1, sizeof *c);
-    if (!c)
-        return NULL;
-    c->ctx = ctx;
-    if (add_directory(c, dir) == GEUL_OK)
-        return c;
-    geul_checkpoint_close(c);
-    return NULL;
+    return open_forms(ctx, dir, forms, N_FORMS,
+                      "neither model.safetensors nor pytorch_model.bin, nor an index of either "
+                      "(model.safetensors.index.json, pytorch_model.bin.index.json)");
+}
+
+struct geul_checkpoint *geul_checkpoint_open_adapter(struct geul_context *ctx, const char *dir)
+{
+    return open_forms(ctx, dir, adapter_forms, N_ADAPTER_FORMS,
+                      "neither adapter_model.safetensors nor adapter_model.bin");
 }
 
 void geul_checkpoint_close(struct geul_checkpoint *c)

@@ -71,7 +71,9 @@ static struct geul_transcode_result convert_row(const struct geul_transcode *t, 
         memcpy(raw, source_row(t, s, r), s->from_bytes); /* the file may have it at an odd address */
         geul_decode(t->from, raw, x, t->cols);
     }
-    if (t->data && t->from == t->to)
+    if (t->change)
+        t->change(t->change_how, r, x, t->cols);
+    if (t->data && t->from == t->to && !t->change)
         memcpy(out, raw, s->to_bytes);
     else
         result.error = geul_search_rows(t->to, x, out, 1, t->cols, t->importance);

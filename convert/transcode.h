@@ -11,6 +11,9 @@ struct geul_transcode {
     /* The source row that output row r is; NULL: the same. */
     int64_t (*row_of)(const struct geul_neox_config *c, int64_t r);
     const struct geul_neox_config *config;
+    /* Changes decoded output row r (cols values) before it is encoded; called from several threads. NULL: nothing. */
+    void (*change)(const void *how, int64_t r, float *x, int64_t cols);
+    const void *change_how;
     const float *importance; /* of the columns, for the search for scales (quantize/search.h); NULL: none */
     int n_threads;
     /* Receives the output in order, some MB at a time; another status than GEUL_OK stops. */
@@ -24,7 +27,8 @@ struct geul_transcode_result {
     double norm;  /* sum of importance * x^2 */
 };
 
-/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit. *result is set in any case. */
+/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit, unless
+ * rows are changed. *result is set in any case. */
 enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t,
                                      struct geul_transcode_result *result);
 

@@ -118,6 +118,16 @@ GEUL_API const char *geul_model_get_template(const struct geul_model *model);
 /* general.name of the file, "" when it has none. */
 GEUL_API const char *geul_model_get_name(const struct geul_model *model);
 
+/* Adds a low-rank adapter (LoRA) to what the model computes: scale * alpha / rank * B A x at every adapted product.
+ * path is a GGUF file as geul, or llama.cpp's convert_lora_to_gguf.py, writes it; scale is 1 to take it as it was
+ * trained. Several add up. To be called before the model's first session is made. The weights themselves stay as they
+ * are, of whatever type. A prompt template that the adapter brings takes the place of the model's. On failure the model
+ * is as it was. */
+GEUL_API enum geul_status geul_model_add_adapter(struct geul_context *ctx, struct geul_model *model, const char *path,
+                                                 float scale);
+/* How many were added. */
+GEUL_API int geul_model_adapters(const struct geul_model *model);
+
 /* ----------------------------------------------------------------------------------------------------- session -- */
 
 struct geul_session;

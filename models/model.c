@@ -2,6 +2,7 @@
 #include "models/model.h"
 
 #include "core/os.h"
+#include "models/adapter.h"
 #include "tokenizer/tokenizer.h"
 
 #include <string.h>
@@ -194,6 +195,10 @@ void geul_model_free(struct geul_model *m)
     if (!m)
         return;
     struct geul_context *ctx = m->ctx;
+    for (int i = 0; i < m->neox.n_adapters; i++)
+        geul_adapter_free(m->adapters[i]);
+    geul_free(ctx, m->adapters);
+    geul_free(ctx, m->adapter_views);
     for (int64_t i = 0; i < m->n_buffers; i++)
         m->buffers[i].device->backend->buffer_free(m->own, &m->buffers[i]);
     if (m->own_cpu)

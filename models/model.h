@@ -10,6 +10,8 @@
  * tensors of that shape without memory, for planning. */
 enum geul_weights { GEUL_WEIGHTS_MAPPED, GEUL_WEIGHTS_OWN, GEUL_WEIGHTS_NONE };
 
+struct geul_adapter;
+
 struct geul_model {
     struct geul_context *ctx; /* the caller's, for errors while loading and for memory */
     struct geul_context *own; /* holds the weight leaves */
@@ -24,7 +26,9 @@ struct geul_model {
     struct geul_buffer *buffers; /* one per tensor of the file */
     int64_t n_buffers;
     char *name;
-    char *template_text; /* NULL: a base model */
+    char *template_text;            /* NULL: a base model */
+    struct geul_adapter **adapters; /* neox.n_adapters of them */
+    const struct geul_neox_adapter **adapter_views;
 };
 
 /* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the

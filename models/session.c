@@ -205,15 +205,16 @@ int geul_session_sequences(const struct geul_session *s)
 
 /* --------------------------------------------------------------------------------------------------- evaluation -- */
 
-/* The weight of a product, NULL when node is none: another operation, or a product of two computed values. */
-static const struct geul_tensor *weight_of(const struct geul_tensor *node)
+/* The model's weight in a product, NULL when node has none: another operation, a product of two computed values, or
+ * with an adapter. */
+static const struct geul_tensor *weight_of(const struct geul_session *s, const struct geul_tensor *node)
 {
     if (node->op != GEUL_OP_MATMUL)
         return NULL;
     const struct geul_tensor *weight = node->src[1];
     while (weight->op == GEUL_OP_VIEW)
         weight = weight->src[0];
-    return weight->op == GEUL_OP_LEAF && !weight->input ? weight : NULL;
+    return weight->op == GEUL_OP_LEAF && weight->ctx == s->model->own ? weight : NULL;
 }
 
 void geul_session_observe(struct geul_session *s, geul_session_observer observer, void *user)
@@ -230,10 +231,10 @@ size_t geul_session_observed_floats(const struct geul_model_shape *shape)
 }
 
 /* Keeps the inputs of all products of graph, which is not planned yet, until its run ends. */
-static void keep_observed(const struct geul_graph *graph)
+static void keep_observed(const struct geul_session *s, const struct geul_graph *graph)
 {
     for (int i = 0; i < graph->n_nodes; i++)
-        if (weight_of(graph->nodes[i]))
+        if (weight_of(s, graph->nodes[i]))
             graph->nodes[i]->src[0]->output = true;
 }
 
@@ -241,7 +242,7 @@ static void keep_observed(const struct geul_graph *graph)
 static enum geul_status show_observed(struct geul_session *s, bool wanted)
 {
     for (int i = 0; i < s->graph->n_nodes; i++) {
-        const struct geul_tensor *node = s->graph->nodes[i], *weight = weight_of(node);
+        const struct geul_tensor *node = s->graph->nodes[i], *weight = weight_of(s, node);
         if (!weight || (node == s->out && !wanted))
             continue;
         const struct geul_tensor *x = node->src[0];
@@ -278,7 +279,7 @@ static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int 
     s->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision);
     struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
     if (graph && s->observer)
-        keep_observed(graph);
+        keep_observed(s, graph);
     if (!graph || geul_runtime_plan(s->runtime, graph) != GEUL_OK)
         return geul_fail_from(s->ctx, g);
     s->graph = graph;

@@ -204,8 +204,10 @@ static bool begins_with(const char *s, const char *begin)
 }
 
 /* Whether the output has its own value for a key. */
-static bool is_own_key(const char *name)
+static bool is_own_key(const struct geul_quantize *q, const char *name)
 {
+    if (q->options.template_text && strcmp(name, "geul.template") == 0)
+        return true;
     return strcmp(name, "general.file_type") == 0 || strcmp(name, "general.quantization_version") == 0 ||
            begins_with(name, "quantize.imatrix.") || begins_with(name, "split.");
 }
@@ -225,11 +227,13 @@ static void set_imatrix_keys(const struct geul_quantize *q, struct geul_gguf_wri
 static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, int64_t part)
 {
     for (int64_t i = 0; part == 0 && i < geul_gguf_key_count(q->gguf); i++)
-        if (!is_own_key(geul_gguf_key_name(q->gguf, i)))
+        if (!is_own_key(q, geul_gguf_key_name(q->gguf, i)))
             geul_gguf_copy_key(w, q->gguf, i);
     if (part == 0) {
         geul_gguf_set_u32(w, "general.file_type", q->file_type);
         geul_gguf_set_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
+        if (q->options.template_text)
+            geul_gguf_set_string(w, "geul.template", q->options.template_text, strlen(q->options.template_text));
         if (q->options.imatrix)
             set_imatrix_keys(q, w);
     }
@@ -379,8 +383,11 @@ static enum geul_status choose_types(struct geul_quantize *q)
     }
     if (mix)
         q->file_type = geul_mix_file_type(mix);
+    uint64_t kept;
+    if (q->options.keep_types)
+        q->file_type = geul_gguf_u64(q->gguf, "general.file_type", &kept) ? (uint32_t)kept : common_file_type(q);
     if (status == GEUL_OK)
-        status = mix ? lay_out(q) : choose_by_budget(q, settled);
+        status = mix || q->options.keep_types ? lay_out(q) : choose_by_budget(q, settled);
     geul_free(q->ctx, settled);
     return status;
 }
@@ -388,7 +395,7 @@ static enum geul_status choose_types(struct geul_quantize *q)
 static enum geul_status check_options(struct geul_context *ctx, const struct geul_quantize_options *o)
 {
     bool bound = o->target_bpw > 0 || o->max_bytes > 0;
-    if (!o->mix == !bound)
+    if ((o->mix != NULL) + bound + o->keep_types != 1)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a bound for the size");
     for (int i = 0; i < o->n_rules; i++)
         if (o->rules[i].type >= GEUL_TYPE_I32)
@@ -455,6 +462,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 
 static enum geul_status write_tensor(struct job *j, struct geul_quantize_tensor *t)
 {
+    const struct geul_quantize_options *o = &j->q->options;
     int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
     struct geul_transcode how = {
         .data = t->source->data,
@@ -462,11 +470,13 @@ static enum geul_status write_tensor(struct job *j, struct geul_quantize_tensor 
         .to = t->to,
         .rows = cols ? t->elements / cols : 0,
         .cols = cols,
+        .change_how = o->changing ? o->changing(o->change_user, t->name) : NULL,
         .importance = t->sums,
-        .n_threads = j->q->options.n_threads,
+        .n_threads = o->n_threads,
         .sink = take_piece,
         .user = j,
     };
+    how.change = how.change_how ? o->change : NULL;
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->q->ctx, &how, &result);
     t->error = result.norm > 0 ? result.error / result.norm : 0;
@@ -497,8 +507,7 @@ static enum geul_status check_name(const struct geul_quantize *q, const char *na
         return GEUL_ERROR_MEMORY;
     if (same)
         return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s is the input itself, which cannot be had back from its quantized form; name another file",
-                         name);
+                         "%s is the input itself, which cannot be had back from the output; name another file", name);
     return GEUL_OK;
 }
 

@@ -11,10 +11,11 @@ struct geul_quantize_rule {
     enum geul_type type;
 };
 
-/* Zero is a default for every field but mix, which may be NULL only with a bound. What pointers name must live as long
- * as the plan. */
+/* Zero is a default for every field but mix, which may be NULL only with a bound or keep_types. What pointers name must
+ * live as long as the plan. */
 struct geul_quantize_options {
     const struct geul_mix *mix;
+    bool keep_types; /* instead of a mix: every matrix keeps its own */
     /* The bounds: bits per weight over all tensors, and bytes of the file (of all its parts together). Types are then
      * chosen by measured error instead of by a mix. */
     double target_bpw;
@@ -28,7 +29,13 @@ struct geul_quantize_options {
     uint64_t split_bytes;
     int64_t split_tensors;
     bool keep_split;
-    int n_threads; /* 0: one per core */
+    /* Changes matrices on the way: changing() returns what change() needs for a tensor, NULL where it stays as it is;
+     * change() changes a decoded row before it is encoded, from several threads. Both may be NULL. */
+    const void *(*changing)(void *change_user, const char *tensor);
+    void (*change)(const void *how, int64_t row, float *x, int64_t cols);
+    void *change_user;
+    const char *template_text; /* takes the place of geul.template; NULL: that stays */
+    int n_threads;             /* 0: one per core */
     /* Bytes of the output that are done, of all; false stops. May be NULL. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     /* While types are chosen under a bound: tensors that were measured. May be NULL. */

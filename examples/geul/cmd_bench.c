@@ -26,6 +26,7 @@ struct settings {
 static const struct geul_option options[] = {
     {GEUL_OPTION_LIST, "-m, --model", "FILE", FIELD(files), "a model, a GGUF file; may be given several times", 0, 0,
      NULL, NULL, false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model.adapters), .group = geul_adapter_options},
     {GEUL_OPTION_LIST, "--synthetic", "SIZE:TYPE,...", FIELD(synthetic),
      "random weights instead (see `geul synth --help`), kept in $GEUL_CACHE or ~/.cache/geul for the next time", 0, 0,
      NULL, NULL, false},

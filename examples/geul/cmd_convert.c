@@ -1,4 +1,5 @@
 /* cmd_convert.c: `geul convert` makes a GGUF file from a Hugging Face directory. */
+#include "examples/geul/adapter_files.h"
 #include "examples/geul/command.h"
 #include "examples/geul/options.h"
 #include "examples/geul/progress.h"
@@ -6,6 +7,7 @@
 #include "examples/geul/terminal.h"
 
 #include "convert/hf_to_gguf.h"
+#include "convert/peft.h"
 #include "core/gguf.h"
 #include "core/os.h"
 
@@ -13,7 +15,7 @@
 #include <string.h>
 
 struct settings {
-    const char *output, *type, *gelu, *name;
+    const char *output, *type, *gelu, *name, *base;
     int n_threads;
     bool json;
 };
@@ -31,6 +33,10 @@ static const struct geul_option options[] = {
      "erf or tanh, for checkpoints whose config.json names the wrong one", 0, 0, gelus, NULL, false},
     {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's name; otherwise the directory's", 0, 0, NULL, NULL,
      false},
+    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
+     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter names none that is "
+     "on this machine",
+     0, 0, NULL, NULL, false},
     {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
     {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes, tensors and seconds as JSON", 0, 0, NULL, NULL,
      false},
@@ -41,8 +47,10 @@ static const struct geul_command_help help = {
     .name = "convert",
     .usage = "DIR -o FILE [options]",
     .summary = "make a GGUF file from a Hugging Face directory",
-    .about = "The directory holds config.json, tokenizer.json and the weights as safetensors or .bin, sharded or not.",
-    .example = "geul convert polyglot-ko-1.3b -o polyglot-ko-1.3b.gguf --type q8_0",
+    .about = "The directory holds config.json, tokenizer.json and the weights as safetensors or .bin, sharded or not; "
+             "or adapter_config.json and the weights of a LoRA adapter as PEFT writes it, which become float32.",
+    .example = "geul convert polyglot-ko-1.3b -o polyglot-ko-1.3b.gguf --type q8_0\n"
+               "geul convert adapter-peft -o adapter.gguf --base polyglot-ko-1.3b.gguf",
     .options = options,
     .min_args = 1,
     .max_args = 1,
@@ -88,8 +96,11 @@ int geul_cmd_convert(int argc, char **argv)
             how.gelu = (enum geul_convert_gelu)i;
     double start = geul_os_seconds();
     geul_progress_begin("converting", NULL);
-    enum geul_status status = geul_convert_hf(ctx, args[0], s.output, &how);
+    bool adapter = geul_peft_is(args[0]);
+    enum geul_status status = adapter ? geul_adapter_to_gguf(ctx, args[0], s.base, s.name, s.output)
+                                      : geul_convert_hf(ctx, args[0], s.output, &how);
     geul_progress_hide();
+    s.type = adapter ? "f32" : s.type;
     code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);
     geul_context_free(ctx);
     return code;

@@ -1,4 +1,5 @@
 /* cmd_export.c: `geul export` makes a Hugging Face directory from a GGUF file. */
+#include "examples/geul/adapter_files.h"
 #include "examples/geul/command.h"
 #include "examples/geul/options.h"
 #include "examples/geul/progress.h"
@@ -12,7 +13,7 @@
 #include <string.h>
 
 struct settings {
-    const char *type;
+    const char *type, *base;
     int n_threads, shard_mb;
     bool json;
 };
@@ -25,6 +26,10 @@ static const struct geul_option options[] = {
      "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones", 0, 0, types, NULL, false},
     {GEUL_OPTION_INT, "--max-shard-mb", "N", FIELD(shard_mb), "largest size of a weight file in MB", 1, 1 << 20, NULL,
      NULL, false},
+    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
+     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's file does not say "
+     "how many heads it has",
+     0, 0, NULL, NULL, false},
     {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
     {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints directory and seconds as JSON", 0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_END},
@@ -34,7 +39,9 @@ static const struct geul_command_help help = {
     .name = "export",
     .usage = "FILE DIR [options]",
     .summary = "make a Hugging Face directory from a GGUF file, which transformers loads",
-    .example = "geul export koalpaca.gguf koalpaca-hf --type f16",
+    .about = "Of an adapter (LoRA) it makes a directory for PEFT, always in float32.",
+    .example = "geul export koalpaca.gguf koalpaca-hf --type f16\n"
+               "geul export adapter.gguf adapter-peft",
     .options = options,
     .min_args = 2,
     .max_args = 2,
@@ -60,7 +67,8 @@ int geul_cmd_export(int argc, char **argv)
             how.dtype = (enum geul_export_dtype)i;
     double start = geul_os_seconds();
     geul_progress_begin("exporting", NULL);
-    enum geul_status status = geul_export_hf(ctx, args[0], args[1], &how);
+    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_adapter_to_peft(ctx, args[0], s.base, args[1])
+                                                            : geul_export_hf(ctx, args[0], args[1], &how);
     geul_progress_hide();
     double seconds = geul_os_seconds() - start;
     if (status != GEUL_OK)

@@ -25,6 +25,7 @@ struct settings {
 static const struct geul_option options[] = {
     {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(model.path),
      "the model, a GGUF file, as exact as there is; not needed to merge files", 0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model.adapters), .group = geul_adapter_options},
     {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file),
      "the text; - reads standard input; a newline at the end is left out", 0, 0, NULL, NULL, false},
     {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt), "the text itself, or -", 0, 0, NULL, NULL, false},

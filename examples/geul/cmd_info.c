@@ -1,4 +1,5 @@
 /* cmd_info.c: `geul info` shows a file; --cpu, --ops and --devices show the machine and the build. */
+#include "examples/geul/adapter_files.h"
 #include "examples/geul/command.h"
 #include "examples/geul/info_machine.h"
 #include "examples/geul/options.h"
@@ -173,6 +174,7 @@ static void print_file(const struct geul_gguf *g)
            geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
     printf("  parameters       %llu\n", (unsigned long long)sum.elements);
     printf("  bits per weight  %.2f\n", sum.elements ? 8.0 * (double)sum.bytes / (double)sum.elements : 0.0);
+    geul_adapter_print(g);
     if (sum.kv_cache)
         printf("  keys and values  %s at f16 and %llu positions\n",
                geul_progress_bytes(sum.kv_cache, text, sizeof text), (unsigned long long)sum.n_context);
@@ -217,11 +219,15 @@ static int print_json(const struct geul_gguf *g)
                               json_pack("{s:o, s:s, s:o, s:I}", "name", geul_report_json_name(t->name), "type",
                                         geul_type_name(t->type), "shape", shape, "bytes", (json_int_t)t->bytes));
     }
-    return geul_report_json(
+    json_t *json =
         json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "file", geul_report_json_name(geul_gguf_path(g)),
                   "version", (json_int_t)geul_gguf_version(g), "file_bytes", (json_int_t)geul_gguf_file_bytes(g),
                   "parameters", (json_int_t)sum.elements, "tensor_bytes", (json_int_t)sum.bytes, "kv_cache_bytes",
-                  (json_int_t)sum.kv_cache, "keys", keys, "tensors", tensors));
+                  (json_int_t)sum.kv_cache, "keys", keys, "tensors", tensors);
+    json_t *adapter = geul_adapter_json(g);
+    if (adapter)
+        json_object_set_new(json, "adapter", adapter);
+    return geul_report_json(json);
 }
 
 int geul_cmd_info(int argc, char **argv)

@@ -23,6 +23,7 @@ const struct geul_option geul_model_options[] = {
      .offset = MODEL(path),
      .help = "the model, a GGUF file (of a split one the first part)",
      .required = true},
+    {.kind = GEUL_OPTION_GROUP, .offset = MODEL(adapters), .group = geul_adapter_options},
     {GEUL_OPTION_INT, "-t, --threads", "N", MODEL(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
     {GEUL_OPTION_INT, "-c, --ctx-size", "N", MODEL(n_context), "positions that are kept, 0: as many as the model has",
      0, 1 << 24, NULL, NULL, false},
@@ -79,6 +80,8 @@ static bool load(const struct geul_model_args *args, bool tokenizer, struct geul
         .n_threads = args->n_threads, .regex = geul_regex(), .no_tokenizer = !tokenizer};
     out->model = geul_model_load(out->ctx, args->path, &options);
     if (!out->model)
+        return false;
+    if (geul_adapter_args_add(out->ctx, &args->adapters, out->model) != GEUL_OK)
         return false;
     if (tokenizer && !geul_model_get_tokenizer(out->model)) {
         geul_fail(out->ctx, GEUL_ERROR_FORMAT, "%s has no tokenizer; it knows only token ids", args->path);

@@ -2,14 +2,16 @@
 #ifndef GEUL_MODEL_ARGS_H
 #define GEUL_MODEL_ARGS_H
 
+#include "examples/geul/adapter_args.h"
 #include "examples/geul/options.h"
 
 #include "core/context.h"
 #include "geul.h"
 
-/* -m -t -c -b -ngl --cache-type -v */
+/* -m --lora --lora-scaled -t -c -b -ngl --cache-type -v */
 struct geul_model_args {
     const char *path;
+    struct geul_adapter_args adapters;
     int n_threads, n_context, n_batch, n_gpu_layers;
     const char *cache_type; /* one of geul_cache_types */
     bool verbose;

@@ -1,0 +1,475 @@
+/* peft.c: see peft.h. */
+#include "convert/peft.h"
+
+#include "convert/checkpoint.h"
+#include "convert/json_file.h"
+#include "convert/peft_config.h"
+#include "convert/safetensors.h"
+#include "convert/transcode.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONFIG_FILE "adapter_config.json"
+#define PREFIX      "base_model.model."
+#define LAYERS      "gpt_neox.layers."
+
+enum { MOST_LAYERS = 4096, MODULE_NAME = 96, TENSOR_NAME = 160 };
+
+/* Modules of a layer, as enum geul_neox_target numbers them. */
+static const char *const modules[GEUL_NEOX_TARGETS] = {"attention.query_key_value", "attention.dense",
+                                                       "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"};
+
+/* "gpt_neox.layers.3.attention.dense" */
+static void module_name(char out[MODULE_NAME], int layer, enum geul_neox_target target)
+{
+    snprintf(out, MODULE_NAME, LAYERS "%d.%s", layer, modules[target]);
+}
+
+/* "base_model.model.gpt_neox.layers.3.attention.dense.lora_A.weight" */
+static void tensor_name(char out[TENSOR_NAME], int layer, enum geul_neox_target target, char half)
+{
+    char module[MODULE_NAME];
+    module_name(module, layer, target);
+    snprintf(out, TENSOR_NAME, PREFIX "%s.lora_%c.weight", module, half);
+}
+
+/* What transposing rows needs: a model of n / 3 columns in so many heads. false when they do not divide it. */
+static bool rows_config(int64_t n, int n_heads, struct geul_neox_config *c)
+{
+    *c = (struct geul_neox_config){.d_model = n / 3, .n_heads = n_heads};
+    c->d_head = n_heads > 0 ? c->d_model / n_heads : 0;
+    return n_heads > 0 && n == 3 * c->d_head * n_heads && c->d_head > 0;
+}
+
+/* --------------------------------------------------------------------------------------------------------- base -- */
+
+/* dir/file exists. */
+static bool has_file(const char *dir, const char *file)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    char *path = ctx ? geul_path_join(ctx, dir, file) : NULL;
+    bool here = path && geul_os_exists(path);
+    if (ctx)
+        geul_free(ctx, path);
+    geul_context_free(ctx);
+    return here;
+}
+
+bool geul_peft_is(const char *path)
+{
+    return has_file(path, CONFIG_FILE);
+}
+
+enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base)
+{
+    struct geul_neox_config c = {0};
+    enum geul_status status;
+    if (has_file(path, "config.json")) {
+        char *file = geul_path_join(ctx, path, "config.json");
+        json_t *json = file ? geul_json_load(ctx, file) : NULL;
+        status = json ? geul_neox_config_read(ctx, file, json, &c) : geul_error_status(ctx);
+        json_decref(json);
+        geul_free(ctx, file);
+    } else {
+        struct geul_gguf *g = geul_gguf_open(ctx, path);
+        status = g ? geul_neox_config_from_gguf(ctx, g, &c) : geul_error_status(ctx);
+        geul_gguf_close(g);
+    }
+    if (status == GEUL_OK)
+        *base = (struct geul_peft_base){(int)c.n_layers, (int)c.n_heads};
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------ reading -- */
+
+struct reader {
+    struct geul_context *ctx;
+    const char *dir;
+    char *config_path;
+    struct geul_peft_config config;
+    struct geul_peft_base base;
+    struct geul_checkpoint *checkpoint;
+    struct geul_adapter_data *data;
+    float *to; /* where values go that are being decoded */
+};
+
+/* Splits a tensor's name. false: it is none of ours. */
+static bool parse_name(const char *name, int *layer, enum geul_neox_target *target, char *half)
+{
+    const size_t before = sizeof PREFIX LAYERS - 1;
+    if (strncmp(name, PREFIX LAYERS, before) != 0 || name[before] < '0' || name[before] > '9')
+        return false;
+    long number = strtol(name + before, NULL, 10);
+    for (int t = 0; number < MOST_LAYERS && t < GEUL_NEOX_TARGETS; t++)
+        for (int h = 'A'; h <= 'B'; h++) {
+            char canonical[TENSOR_NAME];
+            tensor_name(canonical, (int)number, (enum geul_neox_target)t, (char)h);
+            if (strcmp(canonical, name) == 0) {
+                *layer = (int)number;
+                *target = (enum geul_neox_target)t;
+                *half = (char)h;
+                return true;
+            }
+        }
+    return false;
+}
+
+static enum geul_status take_floats(void *user, const void *data, size_t bytes)
+{
+    struct reader *r = user;
+    memcpy(r->to, data, bytes);
+    r->to += bytes / sizeof *r->to;
+    return GEUL_OK;
+}
+
+/* Decodes t into out; by_head: its rows go from PEFT's order to GGUF's. */
+static enum geul_status decode(struct reader *r, const struct geul_source_tensor *t, bool by_head, float *out)
+{
+    struct geul_neox_config rows;
+    struct geul_transcode_result result;
+    if (by_head && r->base.n_heads == 0)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
+                         "%s: the rows of query_key_value lie by head, and how many heads the model has is not known: "
+                         "name the model (--base), a GGUF file or a Hugging Face directory",
+                         r->dir);
+    if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
+        return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which are not those of %d heads", r->dir,
+                         t->name, (long long)t->shape[0], r->base.n_heads);
+    const struct geul_transcode how = {
+        .data = t->data,
+        .from = geul_dtype_info(t->dtype)->type,
+        .to = GEUL_TYPE_F32,
+        .rows = t->shape[0],
+        .cols = t->shape[1],
+        .row_of = by_head ? geul_neox_qkv_row : NULL,
+        .config = &rows,
+        .n_threads = 1,
+        .sink = take_floats,
+        .user = r,
+    };
+    r->to = out;
+    return geul_transcode_rows(r->ctx, &how, &result);
+}
+
+/* Checks the shapes of a pair and what the configuration says of it. factor: what B is multiplied with, so that one
+ * alpha serves all. */
+static enum geul_status check_pair(struct reader *r, const struct geul_source_tensor *a,
+                                   const struct geul_source_tensor *b, struct geul_adapter_source *shape, float *factor)
+{
+    int64_t rank;
+    double alpha;
+    char module[MODULE_NAME];
+    for (int i = 0; i < 2; i++) {
+        const struct geul_source_tensor *t = i ? b : a;
+        if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || geul_dtype_info(t->dtype)->type == GEUL_TYPE_COUNT)
+            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is no matrix of F32, F16 or BF16", r->dir, t->name);
+    }
+    module_name(module, shape->layer, shape->target);
+    enum geul_status status = geul_peft_config_module(r->ctx, r->config_path, &r->config, module, &rank, &alpha);
+    if (status != GEUL_OK)
+        return status;
+    if (a->shape[0] != rank || b->shape[1] != rank)
+        return geul_fail(r->ctx, GEUL_ERROR_FORMAT,
+                         "%s: lora_A and lora_B of %s have ranks %lld and %lld where " CONFIG_FILE " says %lld", r->dir,
+                         module, (long long)a->shape[0], (long long)b->shape[1], (long long)rank);
+    shape->rank = (int)rank;
+    shape->n = b->shape[0];
+    shape->k = a->shape[1];
+    *factor = (float)(alpha / r->config.alpha);
+    return GEUL_OK;
+}
+
+static enum geul_status read_pair(struct reader *r, const struct geul_source_tensor *a, int layer,
+                                  enum geul_neox_target target)
+{
+    char name[TENSOR_NAME];
+    float factor = 1, *to_a, *to_b;
+    struct geul_adapter_source shape = {.layer = layer, .target = target};
+    tensor_name(name, layer, target, 'B');
+    const struct geul_source_tensor *b = geul_checkpoint_find(r->checkpoint, name);
+    if (!b)
+        return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", r->dir, name);
+    enum geul_status status = check_pair(r, a, b, &shape, &factor);
+    if (status == GEUL_OK)
+        status = geul_adapter_data_add(r->ctx, r->data, &shape, &to_a, &to_b);
+    if (status == GEUL_OK)
+        status = decode(r, a, false, to_a);
+    if (status == GEUL_OK)
+        status = decode(r, b, target == GEUL_NEOX_QKV, to_b);
+    for (int64_t i = 0; status == GEUL_OK && factor != 1 && i < shape.n * shape.rank; i++)
+        to_b[i] *= factor;
+    return status;
+}
+
+/* Refuses tensors that are no halves of pairs: what they do would be missing without a word. */
+static enum geul_status check_names(const struct reader *r)
+{
+    for (size_t i = 0; i < geul_checkpoint_count(r->checkpoint); i++) {
+        const char *name = geul_checkpoint_at(r->checkpoint, i)->name;
+        enum geul_neox_target target;
+        char half;
+        int layer;
+        if (!parse_name(name, &layer, &target, &half))
+            return geul_fail(r->ctx, GEUL_ERROR_UNSUPPORTED,
+                             "%s: adapts %.120s, which geul cannot; lora_A and lora_B of query_key_value, dense, "
+                             "dense_h_to_4h and dense_4h_to_h are possible",
+                             r->dir, name);
+    }
+    return GEUL_OK;
+}
+
+static enum geul_status read_tensors(struct reader *r)
+{
+    enum geul_status status = check_names(r);
+    for (size_t i = 0; status == GEUL_OK && i < geul_checkpoint_count(r->checkpoint); i++) {
+        const struct geul_source_tensor *t = geul_checkpoint_at(r->checkpoint, i);
+        enum geul_neox_target target;
+        char half, a[TENSOR_NAME];
+        int layer;
+        if (!parse_name(t->name, &layer, &target, &half))
+            continue;
+        tensor_name(a, layer, target, 'A');
+        if (half == 'A')
+            status = read_pair(r, t, layer, target);
+        else if (!geul_checkpoint_find(r->checkpoint, a))
+            status = geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", r->dir, a);
+    }
+    return status;
+}
+
+/* What the configuration says of the whole adapter. */
+static enum geul_status read_general(struct reader *r)
+{
+    struct geul_adapter_data *d = r->data;
+    const char *end = r->dir + strlen(r->dir);
+    while (end > r->dir && end[-1] == '/')
+        end--;
+    const char *name = end;
+    while (name > r->dir && name[-1] != '/')
+        name--;
+    d->alpha = (float)r->config.alpha;
+    d->rslora = r->config.rslora;
+    d->n_layers = r->base.n_layers;
+    d->n_heads = r->base.n_heads;
+    d->name = geul_adapter_data_text(r->ctx, d, name, (size_t)(end - name));
+    const char *base = r->config.base;
+    d->base = base ? geul_adapter_data_text(r->ctx, d, base, strlen(base)) : NULL;
+    return d->name && (d->base || !base) ? GEUL_OK : GEUL_ERROR_MEMORY;
+}
+
+/* The model that the configuration names, if it is a directory on this machine. */
+static void find_base(struct reader *r)
+{
+    if (r->base.n_heads > 0 || !r->config.base || !has_file(r->config.base, "config.json"))
+        return;
+    struct geul_context *quiet = geul_context_new_like(r->ctx);
+    if (quiet)
+        geul_peft_read_base(quiet, r->config.base, &r->base);
+    geul_context_free(quiet);
+}
+
+static enum geul_status read_directory(struct reader *r, const json_t *json)
+{
+    enum geul_status status = geul_peft_config_read(r->ctx, r->config_path, json, &r->config);
+    if (status != GEUL_OK)
+        return status;
+    find_base(r);
+    r->checkpoint = geul_checkpoint_open_adapter(r->ctx, r->dir);
+    if (!r->checkpoint)
+        return geul_error_status(r->ctx);
+    size_t count = geul_checkpoint_count(r->checkpoint);
+    if (count > 2 * MOST_LAYERS * GEUL_NEOX_TARGETS)
+        return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %zu tensors are too many for an adapter", r->dir, count);
+    r->data = geul_adapter_data_new(r->ctx, (int)count);
+    status = r->data ? read_tensors(r) : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK)
+        status = read_general(r);
+    return status == GEUL_OK ? geul_adapter_data_check(r->ctx, r->data, r->dir) : status;
+}
+
+struct geul_adapter_data *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base)
+{
+    struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_path_join(ctx, dir, CONFIG_FILE)};
+    json_t *json = r.config_path ? geul_json_load(ctx, r.config_path) : NULL;
+    bool ok = json && read_directory(&r, json) == GEUL_OK;
+    json_decref(json);
+    geul_checkpoint_close(r.checkpoint);
+    geul_free(ctx, r.config_path);
+    if (ok)
+        return r.data;
+    geul_adapter_data_free(r.data);
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------ writing -- */
+
+struct peft_writer {
+    struct geul_context *ctx;
+    const struct geul_adapter_data *data;
+    const char *dir;
+    int n_layers, n_heads;
+    struct geul_source_tensor *tensors; /* A and B of source i at 2i and 2i + 1 */
+    struct geul_safetensors_writer *file;
+};
+
+static enum geul_status take_piece(void *user, const void *data, size_t bytes)
+{
+    struct peft_writer *w = user;
+    geul_safetensors_write(w->file, data, bytes);
+    return GEUL_OK;
+}
+
+static bool adapts_attention(const struct geul_adapter_data *d)
+{
+    for (int i = 0; i < d->n_sources; i++)
+        if (d->sources[i].target == GEUL_NEOX_QKV)
+            return true;
+    return false;
+}
+
+/* Lists the tensors to be written. */
+static enum geul_status plan(struct peft_writer *w)
+{
+    size_t n = (size_t)w->data->n_sources;
+    w->tensors = geul_alloc(w->ctx, 2 * n, sizeof *w->tensors);
+    char(*names)[TENSOR_NAME] = w->tensors ? geul_alloc(w->ctx, 2 * n, TENSOR_NAME) : NULL;
+    if (!names) {
+        geul_free(w->ctx, w->tensors);
+        w->tensors = NULL;
+        return GEUL_ERROR_MEMORY;
+    }
+    for (size_t i = 0; i < 2 * n; i++) {
+        const struct geul_adapter_source *s = &w->data->sources[i / 2];
+        struct geul_source_tensor *t = &w->tensors[i];
+        bool b = i % 2;
+        tensor_name(names[i], s->layer, s->target, b ? 'B' : 'A');
+        *t = (struct geul_source_tensor){.name = names[i], .dtype = GEUL_DTYPE_F32, .n_dims = 2};
+        t->shape[0] = b ? s->n : s->rank;
+        t->shape[1] = b ? s->rank : s->k;
+        t->bytes = (size_t)(t->shape[0] * t->shape[1]) * sizeof(float);
+        t->data = (const uint8_t *)(b ? s->b : s->a);
+    }
+    return GEUL_OK;
+}
+
+static enum geul_status write_tensor(struct peft_writer *w, const struct geul_source_tensor *t, bool by_head)
+{
+    struct geul_neox_config rows;
+    struct geul_transcode_result result;
+    if (by_head && !rows_config(t->shape[0], w->n_heads, &rows))
+        return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "%s has %lld rows, which are not those of %d heads", t->name,
+                         (long long)t->shape[0], w->n_heads);
+    const struct geul_transcode how = {
+        .data = t->data,
+        .from = GEUL_TYPE_F32,
+        .to = GEUL_TYPE_F32,
+        .rows = t->shape[0],
+        .cols = t->shape[1],
+        .row_of = by_head ? geul_neox_qkv_row_back : NULL,
+        .config = &rows,
+        .n_threads = 1,
+        .sink = take_piece,
+        .user = w,
+    };
+    return geul_transcode_rows(w->ctx, &how, &result);
+}
+
+static enum geul_status write_weights(struct peft_writer *w)
+{
+    char *path = geul_path_join(w->ctx, w->dir, "adapter_model.safetensors");
+    size_t n = 2 * (size_t)w->data->n_sources;
+    w->file = path ? geul_safetensors_writer_new(w->ctx, path, w->tensors, n) : NULL;
+    geul_free(w->ctx, path);
+    if (!w->file)
+        return geul_error_status(w->ctx);
+    enum geul_status status = GEUL_OK;
+    for (size_t i = 0; status == GEUL_OK && i < n; i++)
+        status = write_tensor(w, &w->tensors[i], i % 2 && w->data->sources[i / 2].target == GEUL_NEOX_QKV);
+    if (status == GEUL_OK)
+        return geul_safetensors_commit(w->file);
+    geul_safetensors_abandon(w->file);
+    return status;
+}
+
+/* The modules that are adapted: by their last names where that means all layers, otherwise one by one. */
+static json_t *target_modules(const struct peft_writer *w)
+{
+    const struct geul_adapter_data *d = w->data;
+    int count[GEUL_NEOX_TARGETS] = {0};
+    bool whole = w->n_layers > 0;
+    json_t *list = json_array();
+    for (int i = 0; i < d->n_sources; i++)
+        count[d->sources[i].target]++;
+    for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
+        whole = whole && (count[t] == 0 || count[t] == w->n_layers);
+    for (int t = 0; whole && t < GEUL_NEOX_TARGETS; t++)
+        if (count[t])
+            json_array_append_new(list, json_string(strchr(modules[t], '.') + 1));
+    for (int i = 0; !whole && i < d->n_sources; i++) {
+        char name[MODULE_NAME];
+        module_name(name, d->sources[i].layer, d->sources[i].target);
+        json_array_append_new(list, json_string(name));
+    }
+    return list;
+}
+
+/* The ranks that are not the first one's. */
+static json_t *rank_pattern(const struct geul_adapter_data *d)
+{
+    json_t *patterns = json_object();
+    for (int i = 1; i < d->n_sources; i++) {
+        char name[MODULE_NAME];
+        module_name(name, d->sources[i].layer, d->sources[i].target);
+        if (d->sources[i].rank != d->sources[0].rank)
+            json_object_set_new(patterns, name, json_integer(d->sources[i].rank));
+    }
+    return patterns;
+}
+
+static enum geul_status write_config(struct peft_writer *w)
+{
+    const struct geul_adapter_data *d = w->data;
+    double alpha = (double)d->alpha;
+    json_t *number = alpha == (double)(json_int_t)alpha ? json_integer((json_int_t)alpha) : json_real(alpha);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s?, s:b, s:i, s:o, s:f, s:b, s:s, s:b, s:b, s:o, s:o, s:{}, s:n}", "peft_type", "LORA",
+                  "task_type", "CAUSAL_LM", "base_model_name_or_path", d->base, "inference_mode", 1, "r",
+                  d->sources[0].rank, "lora_alpha", number, "lora_dropout", 0.0, "fan_in_fan_out", 0, "bias", "none",
+                  "use_rslora", d->rslora, "init_lora_weights", 1, "target_modules", target_modules(w), "rank_pattern",
+                  rank_pattern(d), "alpha_pattern", "modules_to_save");
+    char *path = json ? geul_path_join(w->ctx, w->dir, CONFIG_FILE) : geul_fail_memory(w->ctx, 1024);
+    enum geul_status status = path ? geul_json_save(w->ctx, path, json, true) : geul_error_status(w->ctx);
+    geul_free(w->ctx, path);
+    json_decref(json);
+    return status;
+}
+
+enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_adapter_data *d,
+                                 struct geul_peft_base base, const char *dir)
+{
+    struct peft_writer w = {.ctx = ctx,
+                            .data = d,
+                            .dir = dir,
+                            .n_layers = base.n_layers ? base.n_layers : d->n_layers,
+                            .n_heads = base.n_heads ? base.n_heads : d->n_heads};
+    enum geul_status status = geul_adapter_data_check(ctx, d, dir);
+    if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
+        status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                           "PEFT keeps the rows of query_key_value by head, and how many heads the model has is not "
+                           "known: name the model (--base), a GGUF file or a Hugging Face directory");
+    if (status == GEUL_OK)
+        status = plan(&w);
+    if (status == GEUL_OK)
+        status = geul_os_make_directory(ctx, dir);
+    if (status == GEUL_OK)
+        status = write_weights(&w);
+    if (status == GEUL_OK)
+        status = write_config(&w);
+    if (w.tensors)
+        geul_free(ctx, w.tensors[0].name);
+    geul_free(ctx, w.tensors);
+    return status;
+}

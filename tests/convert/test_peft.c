@@ -1,0 +1,286 @@
+/* test_peft.c: directories of PEFT: what is read, written and refused, and the order of query_key_value's rows. */
+#include "convert/checkpoint.h"
+#include "convert/neox_tensors.h"
+#include "convert/peft.h"
+#include "convert/peft_config.h"
+#include "convert/safetensors.h"
+#include "core/os.h"
+#include "tests/harness.h"
+#include "tests/hostile.h"
+
+static const struct geul_peft_base two = {2, 2}, unknown = {0, 0};
+
+/* Paths with storage of their own: the harness's few places are used again after four calls. */
+struct path {
+    char text[1024];
+};
+
+static struct path keep(const char *text)
+{
+    struct path p;
+    snprintf(p.text, sizeof p.text, "%s", text);
+    return p;
+}
+
+static struct path in(const struct path *dir, const char *file)
+{
+    struct path p;
+    snprintf(p.text, sizeof p.text, "%.900s/%s", dir->text, file);
+    return p;
+}
+
+TEST(peft_rows_of_query_key_value_are_parted)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct path dir = keep(test_path("golden/peft_plain"));
+    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, two);
+    struct geul_checkpoint *c = geul_checkpoint_open_adapter(ctx, dir.text);
+    REQUIRE(CHECK_MSG(d && c, "%s", geul_error(ctx)));
+    const struct geul_adapter_source *s = geul_adapter_find(d, 1, GEUL_NEOX_QKV);
+    const struct geul_source_tensor *b =
+        geul_checkpoint_find(c, "base_model.model.gpt_neox.layers.1.attention.query_key_value.lora_B.weight");
+    REQUIRE(s && b && s->rank == 4 && s->n == 96 && s->k == 32 && b->shape[0] == 96);
+    for (int part = 0; part < 3; part++) /* there: head, part, dim; here: part, head, dim */
+        for (int head = 0; head < 2; head++)
+            for (int i = 0; i < 16; i++)
+                CHECK(memcmp(s->b + ((part * 2 + head) * 16 + i) * 4, b->data + ((head * 3 + part) * 16 + i) * 16,
+                             16) == 0);
+    CHECK(d->alpha == 8 && !d->rslora && d->n_sources == 8 && d->n_layers == 2 && d->n_heads == 2);
+    CHECK_STR(d->name, "peft_plain");
+    CHECK_STR(d->base, "golden/parallel");
+    geul_checkpoint_close(c);
+    geul_adapter_data_free(d);
+    geul_context_free(ctx);
+}
+
+TEST(peft_patterns_give_ranks_and_scales)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_adapter_data *d = geul_peft_read(ctx, test_path("golden/peft_patterns"), two);
+    REQUIRE(CHECK_MSG(d, "%s", geul_error(ctx)));
+    static const int ranks[2][GEUL_NEOX_TARGETS] = {{4, 2, 4, 4}, {4, 2, 6, 4}};
+    for (int layer = 0; layer < 2; layer++)
+        for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
+            CHECK_INT(geul_adapter_find(d, layer, (enum geul_neox_target)t)->rank, ranks[layer][t]);
+    CHECK(d->rslora && d->alpha == 8);
+    geul_adapter_data_free(d);
+    geul_context_free(ctx);
+}
+
+static void check_equal(const struct geul_adapter_data *x, const struct geul_adapter_data *y)
+{
+    REQUIRE(x->n_sources == y->n_sources);
+    CHECK(x->alpha == y->alpha && x->rslora == y->rslora);
+    for (int i = 0; i < x->n_sources; i++) {
+        const struct geul_adapter_source *a = &x->sources[i], *b = geul_adapter_find(y, a->layer, a->target);
+        REQUIRE(b && a->rank == b->rank && a->n == b->n && a->k == b->k);
+        CHECK(memcmp(a->a, b->a, (size_t)(a->rank * a->k) * sizeof *a->a) == 0);
+        CHECK(memcmp(a->b, b->b, (size_t)(a->n * a->rank) * sizeof *a->b) == 0);
+    }
+}
+
+TEST(peft_round_trip)
+{
+    static const char *const names[] = {"golden/peft_plain", "golden/peft_patterns"};
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (int i = 0; i < 2; i++) {
+        struct path out = keep(test_scratch(i ? "two" : "one"));
+        struct geul_adapter_data *d = geul_peft_read(ctx, test_path(names[i]), two);
+        REQUIRE(CHECK_MSG(d && geul_peft_write(ctx, d, unknown, out.text) == GEUL_OK, "%s", geul_error(ctx)));
+        CHECK(geul_peft_is(out.text));
+        struct geul_adapter_data *e = geul_peft_read(ctx, out.text, two);
+        REQUIRE(CHECK_MSG(e, "%s", geul_error(ctx)));
+        check_equal(d, e);
+        geul_adapter_data_free(d);
+        geul_adapter_data_free(e);
+    }
+    geul_context_free(ctx);
+}
+
+/* The names in target_modules of what is written. */
+static size_t written_targets(struct geul_context *ctx, const struct geul_adapter_data *d, const char *dir)
+{
+    char file[1100];
+    CHECK_MSG(geul_peft_write(ctx, d, unknown, dir) == GEUL_OK, "%s", geul_error(ctx));
+    snprintf(file, sizeof file, "%s/adapter_config.json", dir);
+    json_t *json = json_load_file(file, 0, NULL);
+    size_t n = json_array_size(json_object_get(json, "target_modules"));
+    json_decref(json);
+    return n;
+}
+
+TEST(peft_names_single_modules_where_layers_are_missing)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct path out = keep(test_scratch("out"));
+    struct geul_adapter_data *d = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
+    REQUIRE(d);
+    CHECK_INT(written_targets(ctx, d, out.text), 4);
+    d->n_layers = 3;
+    CHECK_INT(written_targets(ctx, d, out.text), 8);
+    d->n_layers = 2;
+    d->n_sources = 7;
+    CHECK_INT(written_targets(ctx, d, out.text), 7);
+    geul_adapter_data_free(d);
+    geul_context_free(ctx);
+}
+
+TEST(peft_finds_or_asks_for_the_heads)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct path dir = keep(test_path("golden/peft_plain")), gguf = keep(test_scratch("base.gguf"));
+    struct geul_peft_base base = {0, 0};
+    CHECK(!geul_peft_read(ctx, dir.text, unknown));
+    CHECK_MSG(strstr(geul_error(ctx), "--base"), "%s", geul_error(ctx));
+    geul_error_clear(ctx);
+    REQUIRE(geul_peft_read_base(ctx, test_path("golden/odd_sizes"), &base) == GEUL_OK);
+    CHECK(base.n_layers == 1 && base.n_heads == 3);
+    CHECK(geul_peft_read_base(ctx, gguf.text, &base) != GEUL_OK);
+    geul_error_clear(ctx);
+    CHECK(!geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 5}));
+    CHECK_MSG(strstr(geul_error(ctx), "not those of 5 heads"), "%s", geul_error(ctx));
+    geul_error_clear(ctx);
+    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, two);
+    REQUIRE(d);
+    d->n_heads = 0;
+    CHECK(geul_peft_write(ctx, d, unknown, test_scratch("out")) != GEUL_OK && strstr(geul_error(ctx), "--base"));
+    geul_adapter_data_free(d);
+    geul_context_free(ctx);
+    CHECK(!geul_peft_is(test_path("golden/parallel")) && !geul_peft_is("/no/such/directory"));
+}
+
+/* ----------------------------------------------------------------------------------------------- hostile input -- */
+
+#define CONFIG(more) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4" more "}"
+#define DENSE        "base_model.model.gpt_neox.layers.0.attention.dense.lora_"
+
+/* A directory with that configuration and one pair, whose tensors have these names and ranks. */
+static struct path make_directory(const char *config, const char *a, const char *b, int64_t rank_a, int64_t rank_b)
+{
+    static int number;
+    char name[32];
+    snprintf(name, sizeof name, "peft%d", number++);
+    struct path dir = keep(test_scratch(name)), file;
+    struct geul_context *ctx = geul_context_new(NULL);
+    char names[2][160];
+    float zeros[1024] = {0};
+    snprintf(names[0], sizeof names[0], "%s", a);
+    snprintf(names[1], sizeof names[1], "%s", b ? b : "");
+    struct geul_source_tensor tensors[2] = {
+        {.name = names[0], .dtype = GEUL_DTYPE_F32, .n_dims = 2, .shape = {rank_a, 8}, .bytes = (size_t)rank_a * 32},
+        {.name = names[1], .dtype = GEUL_DTYPE_F32, .n_dims = 2, .shape = {8, rank_b}, .bytes = (size_t)rank_b * 32}};
+    CHECK(geul_os_make_directory(ctx, dir.text) == GEUL_OK);
+    file = in(&dir, "adapter_config.json");
+    CHECK(test_spill(file.text, config, strlen(config)));
+    file = in(&dir, "adapter_model.safetensors");
+    struct geul_safetensors_writer *w = geul_safetensors_writer_new(ctx, file.text, tensors, b ? 2 : 1);
+    geul_safetensors_write(w, zeros, tensors[0].bytes);
+    if (b)
+        geul_safetensors_write(w, zeros, tensors[1].bytes);
+    CHECK(geul_safetensors_commit(w) == GEUL_OK);
+    geul_context_free(ctx);
+    return dir;
+}
+
+static void refuse(const struct path *dir, const char *message)
+{
+    struct meter m;
+    struct geul_context *ctx = meter_context(&m);
+    size_t held = m.now;
+    CHECK_MSG(!geul_peft_read(ctx, dir->text, two), "%s: was read", message);
+    check_failure(ctx, &m, held, dir->text, message);
+    CHECK_MSG(strstr(geul_error(ctx), dir->text), "the message does not name the directory: %s", geul_error(ctx));
+    geul_context_free(ctx);
+}
+
+TEST(peft_refuses_what_geul_cannot_compute)
+{
+    static const struct {
+        const char *config, *message;
+    } configs[] = {
+        {"[]", "not an object"},
+        {"{", "not valid JSON"},
+        {"{}", "peft_type"},
+        {"{\"peft_type\":\"IA3\"}", "peft_type is \"IA3\""},
+        {CONFIG(",\"use_dora\":true"), "DoRA"},
+        {CONFIG(",\"fan_in_fan_out\":true"), "transposed"},
+        {CONFIG(",\"bias\":\"lora_only\""), "biases"},
+        {CONFIG(",\"bias\":5"), "biases"},
+        {CONFIG(",\"lora_bias\":true"), "biases"},
+        {CONFIG(",\"modules_to_save\":[\"embed_out\"]"), "modules_to_save"},
+        {CONFIG(",\"trainable_token_indices\":[1]"), "token embeddings"},
+        {CONFIG(",\"layer_replication\":[[0,4]]"), "repeated layers"},
+        {CONFIG(",\"alora_invocation_tokens\":[5]"), "aLoRA"},
+        {CONFIG(",\"init_lora_weights\":\"pissa\""), "changes the base model"},
+        {CONFIG(",\"use_rslora\":1"), "use_rslora"},
+        {CONFIG(",\"rank_pattern\":[4]"), "rank_pattern"},
+        {CONFIG(",\"rank_pattern\":{\"(\":4}"), "pattern"},
+        {CONFIG(",\"rank_pattern\":{\"dense\":4}"), "says 4"},
+        {CONFIG(",\"rank_pattern\":{\"dense\":\"x\"}"), "\"dense\""},
+        {CONFIG(",\"alpha_pattern\":{\"dense\":-1}"), "\"dense\""},
+        {"{\"peft_type\":\"LORA\",\"r\":0}", "\"r\""},
+        {"{\"peft_type\":\"LORA\",\"r\":3}", "says 3"},
+        {"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":0}", "lora_alpha"},
+        {"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":\"4\"}", "lora_alpha"},
+    };
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        struct path dir = make_directory(configs[i].config, DENSE "A.weight", DENSE "B.weight", 2, 2);
+        refuse(&dir, configs[i].message);
+    }
+}
+
+TEST(peft_refuses_other_tensors)
+{
+    static const struct {
+        const char *a, *b, *message;
+        int64_t rank_a, rank_b;
+    } tensors[] = {
+        {DENSE "A.weight", NULL, "B.weight is missing", 2, 0},
+        {DENSE "B.weight", NULL, "A.weight is missing", 2, 0},
+        {DENSE "A.weight", DENSE "B.weight", "ranks 2 and 3", 2, 3},
+        {DENSE "A.weight", DENSE "B.weight", "no matrix", 0, 0},
+        {DENSE "A.weight", DENSE "magnitude_vector", "lora_magnitude_vector", 2, 2},
+        {"base_model.model.embed_out.lora_A.weight", "base_model.model.embed_out.lora_B.weight", "adapts base_model", 2,
+         2},
+        {"base_model.model.gpt_neox.layers.00.attention.dense.lora_A.weight", DENSE "B.weight", "layers.00", 2, 2},
+        {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", DENSE "B.weight", "q_proj", 2, 2},
+    };
+    struct path dir = make_directory(CONFIG(""), DENSE "A.weight", DENSE "B.weight", 2, 2), file;
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, unknown); /* without attention no heads are needed */
+    CHECK_MSG(d && d->n_sources == 1 && d->sources[0].rank == 2 && d->alpha == 4, "%s", geul_error(ctx));
+    geul_adapter_data_free(d);
+    geul_context_free(ctx);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        struct path other =
+            make_directory(CONFIG(""), tensors[i].a, tensors[i].b, tensors[i].rank_a, tensors[i].rank_b);
+        refuse(&other, tensors[i].message);
+    }
+    file = in(&dir, "adapter_model.safetensors");
+    remove(file.text);
+    refuse(&dir, "neither adapter_model.safetensors nor adapter_model.bin");
+    file = in(&dir, "adapter_config.json");
+    remove(file.text);
+    refuse(&dir, "adapter_config.json");
+}
+
+TEST(peft_survives_every_failing_allocation)
+{
+    struct path dir =
+        make_directory(CONFIG(",\"alpha_pattern\":{\"dense\":8}"), DENSE "A.weight", DENSE "B.weight", 2, 2);
+    struct path out = keep(test_scratch("out"));
+    bool ok = false;
+    long n = 0;
+    while (!ok && ++n < 2000) {
+        struct test_allocator a = {.fail_at = n};
+        struct geul_context *ctx =
+            geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
+        struct geul_adapter_data *d = ctx ? geul_peft_read(ctx, dir.text, unknown) : NULL;
+        ok = d && geul_peft_write(ctx, d, unknown, out.text) == GEUL_OK;
+        CHECK_MSG(ok || !ctx || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "call %ld: %s", n, geul_error(ctx));
+        geul_adapter_data_free(d);
+        geul_context_free(ctx);
+        CHECK_MSG(a.outstanding == 0, "call %ld: %ld allocations are left", n, a.outstanding);
+    }
+    CHECK_MSG(ok && n > 10, "%ld calls", n);
+}
