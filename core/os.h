@@ -55,6 +55,8 @@ double geul_os_seconds(void);
 double geul_os_wall_seconds(void);
 /* Peak resident bytes of this process, 0 when unknown. */
 uint64_t geul_os_peak_rss(void);
+/* Resident bytes of this process now, 0 when unknown. */
+uint64_t geul_os_resident(void);
 /* Lets the peak begin again at what is resident. false where the system cannot. */
 bool geul_os_peak_rss_reset(void);
 /* Bytes of the machine's memory that can still be had, and of all of it; 0 where the system does not say. */

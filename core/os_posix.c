@@ -366,6 +366,19 @@ uint64_t geul_os_peak_rss(void)
 #endif
 }
 
+uint64_t geul_os_resident(void)
+{
+    unsigned long long pages = 0;
+    long page = sysconf(_SC_PAGESIZE);
+    FILE *f = fopen("/proc/self/statm", "re"); /* size, resident, ... in pages */
+    if (!f)
+        return 0;
+    if (fscanf(f, "%*u %llu", &pages) != 1 || page < 0)
+        pages = 0;
+    fclose(f);
+    return (uint64_t)pages * (uint64_t)page;
+}
+
 bool geul_os_peak_rss_reset(void)
 {
     int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);

@@ -135,7 +135,7 @@ bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct ge
 {
     int layers = model->neox.shape.n_layers;
     int most = o->lora.rank ? layers * GEUL_NEOX_TARGETS * 2 : geul_neox_weights(&model->neox, NULL);
-    *p = (struct geul_params){.ctx = ctx, .leaves = geul_context_new_like(ctx)};
+    *p = (struct geul_params){.ctx = ctx, .model = model, .leaves = geul_context_new_like(ctx)};
     if (!p->leaves) {
         geul_fail_memory(ctx, sizeof *p);
         return false;
@@ -150,6 +150,10 @@ bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct ge
 
 void geul_params_free(struct geul_params *p)
 {
+    if (p->adapters[0]) { /* the model must not look at it any more */
+        p->model->neox.adapters = NULL;
+        p->model->neox.n_adapters = 0;
+    }
     for (int i = 0; i < p->n_buffers; i++)
         p->buffers[i].device->backend->buffer_free(p->ctx, &p->buffers[i]);
     geul_free(p->ctx, p->items);

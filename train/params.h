@@ -12,6 +12,7 @@ struct geul_param {
 
 struct geul_params {
     struct geul_context *ctx;
+    struct geul_model *model;
     struct geul_context *leaves; /* holds the tensors */
     struct geul_param *items;
     int n;

@@ -62,6 +62,9 @@ enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double s
 /* Writes into where what is not finite: the weight, or the first layer whose output is (train/diagnosis.c). */
 enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *batch, int bad_gradient, char *where,
                                size_t size);
+struct geul_adapter_data;
+/* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
+struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);
 /* Everything but memory and graphs: checks options and loads the model. dry as in params.h. NULL on failure. */
 struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct geul_train_options *options,
                                        const struct geul_dataset *data, bool dry);
