@@ -6,12 +6,15 @@ static const char *mini(void)
     return test_path("../share/geul-mini.gguf");
 }
 
-/* A scratch file with that text; lives as long as the test. */
+/* A scratch file with that text; three at a time. */
 static const char *input(const char *name, const char *text)
 {
-    char *path = strdup(test_scratch(name));
-    test_spill(path, text, strlen(text));
-    return path;
+    static char path[3][1024];
+    static int turn;
+    char *p = path[turn++ % 3];
+    snprintf(p, sizeof path[0], "%s", test_scratch(name));
+    test_spill(p, text, strlen(text));
+    return p;
 }
 
 TEST(command_shards_writes_and_sums_up)

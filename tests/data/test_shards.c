@@ -45,7 +45,7 @@ TEST(shards_hold_what_was_written)
         ids[i] = (int32_t)(test_random(&seed) % (uint64_t)geul_tokenizer_size(r.tok));
     static const uint64_t sizes[] = {2, 7, 1000, 4096, 9999, 10000, 10001};
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
-        size_t total = sizes[k] == 2 ? 101 : 10000, n;
+        size_t total = sizes[k] < 100 ? 301 : 10000, n;
         char prefix[1024];
         snprintf(prefix, sizeof prefix, "%s%zu", test_scratch("s"), k);
         struct geul_shards_writer *w = geul_shards_writer_new(r.ctx, r.tok, prefix, sizes[k]);
@@ -134,7 +134,7 @@ TEST(shards_of_files)
     snprintf(jsonl, sizeof jsonl, "%s", test_scratch("a.jsonl"));
     snprintf(text, sizeof text, "%s", test_scratch("b.txt"));
     test_spill(jsonl, rows, sizeof rows - 1);
-    test_spill(text, "둘째\n", 7);
+    test_spill(text, "둘째\n", sizeof "둘째\n" - 1);
     struct geul_template *t = geul_template_new(r.ctx, "kgoat");
     struct geul_shards_options o = {.t = t, .shard_tokens = 10};
     struct geul_shards_report report;
@@ -170,7 +170,8 @@ TEST(shards_survive_every_failing_allocation)
     char prefix[1024], jsonl[1024];
     snprintf(prefix, sizeof prefix, "%s", test_scratch("f"));
     snprintf(jsonl, sizeof jsonl, "%s", test_scratch("f.jsonl"));
-    test_spill(jsonl, "{\"text\":\"abc\"}\n{}\n{\"text\":\"d\"}\n", 33);
+    static const char rows[] = "{\"text\":\"abc\"}\n{}\n{\"text\":\"d\"}\n";
+    test_spill(jsonl, rows, sizeof rows - 1);
     const char *paths[] = {jsonl};
     bool done = false;
     for (long n = 1; n < 200 && !done; n++) {
