@@ -20,6 +20,11 @@ void geul_os_map_done_with(const void *data, size_t size);
 bool geul_os_exists(const char *path);
 /* Whether both paths name the same existing file. */
 bool geul_os_same_file(const char *a, const char *b);
+/* Removes a file; one that is not there is fine. */
+enum geul_status geul_os_remove(struct geul_context *ctx, const char *path);
+/* Calls on_name for every entry of a directory, in no particular order. */
+enum geul_status geul_os_list(struct geul_context *ctx, const char *dir, void (*on_name)(void *user, const char *name),
+                              void *user);
 /* Makes a directory; one that exists already is fine. Its parent must exist. */
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path);
 

@@ -4,6 +4,7 @@
 #endif
 #include "core/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -78,6 +79,24 @@ bool geul_os_same_file(const char *a, const char *b)
 {
     struct stat x, y;
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+enum geul_status geul_os_remove(struct geul_context *ctx, const char *path)
+{
+    return unlink(path) == 0 || errno == ENOENT ? GEUL_OK : io_failed(ctx, "remove", path);
+}
+
+enum geul_status geul_os_list(struct geul_context *ctx, const char *dir, void (*on_name)(void *user, const char *name),
+                              void *user)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return io_failed(ctx, "list", dir);
+    for (const struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            on_name(user, e->d_name);
+    closedir(d);
+    return GEUL_OK;
 }
 
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path)

@@ -378,6 +378,9 @@ struct geul_train_options {
     float smoothing, z_loss;
     uint64_t seed;
     int worker, n_workers; /* this one's number, and how many share the data; 0 and 0: alone */
+    /* Asked before an update, with finite numbers: false leaves the step out. May be NULL. */
+    bool (*judge)(void *user, double loss, double grad_norm);
+    void *user;
 };
 
 /* LoRA off, float32, recomputation off, batches of 4, AdamW (0.9, 0.95, 1e-8, decay 0.1), clip 1, rate 1e-4 falling as a
@@ -388,6 +391,7 @@ GEUL_API struct geul_train_options geul_train_options_default(void);
 enum geul_step_outcome {
     GEUL_STEP_APPLIED,
     GEUL_STEP_NOT_FINITE, /* loss or gradient was NaN or infinite; the weights are as before */
+    GEUL_STEP_REFUSED,    /* judge did not want it; the weights are as before */
 };
 
 struct geul_train_report {

@@ -282,6 +282,11 @@ static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *
         geul_params_clear(&t->params);
         return geul_diagnose(t, &t->batches[at], bad, r->where, sizeof r->where);
     }
+    if (t->options.judge && !t->options.judge(t->options.user, r->loss, r->grad_norm)) {
+        r->outcome = GEUL_STEP_REFUSED;
+        geul_params_clear(&t->params);
+        return GEUL_OK;
+    }
     double clip = (double)t->options.clip, scale = clip > 0 ? clip / (r->grad_norm + 1e-6) : 1;
     return geul_update_apply(t, r->rate, scale < 1 ? scale : 1);
 }
