@@ -123,8 +123,8 @@ static void adamw(float *restrict w, float *restrict g, float *restrict m, float
  *   moves the weight by chance, see below, and on average right.
  *
  * Rounding to the nearest code would stop the averages: with a decay of 0.999 the second moment changes by 0.1 % per
- * step, and codes that are 6 to 12 % apart would swallow that for ever. (In the test of that a second moment that
- * should fall from 10 to 1 stayed at 6.7.) Values are therefore rounded up or down by a hash of their place and of the
+ * step, and codes that are 6 to 12 % apart would swallow that for ever. (In the test of that, second moments that
+ * should come to 0.96 ended at 6.7.) Values are therefore rounded up or down by a hash of their place and of the
  * step, with the odds that keep the mean. Within an octave codes are evenly spaced, so adding random bits below the
  * three and cutting off does it. What remains is noise of a few per cent in AdamW's denominator. Nothing here depends
  * on anything but values, place and step. */
