@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle and importance matrices: tests/fuzz/make_seeds.py
-(no packages needed).
+"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle, importance matrices and training logs:
+tests/fuzz/make_seeds.py (no packages needed).
 
 Each is a few hundred bytes, whole and honest; the fuzzer does the rest.
 """
@@ -86,6 +86,22 @@ def imatrix_dat():
     return b + struct.pack("<2i", 5, 5) + b"a.txt"
 
 
+def log_csv():
+    """The first two bytes: which format, and the step to resume at."""
+    head = "step,loss,learning_rate,grad_norm,tokens_per_second,tokens,targets,epoch,seconds,skipped,eval_loss\n"
+    rows = "".join(f"{i},{3 - i / 8},1e-0{i},{0.5 * i},1000.5,512,500,0.0{i},{i},{i // 3},\n" for i in range(1, 5))
+    return b"\0\2" + (head + rows + "2,,,,,,,,,,2.75\n3,nan,0.1,-inf,inf,1,1,1,1,1,\n4,torn").encode()
+
+
+def log_jsonl():
+    step = ('{"type":"step","step":%d,"loss":2.5,"learning_rate":1e-05,"grad_norm":null,"tokens_per_second":1e3,'
+            '"tokens":512,"targets":500,"epoch":0.5,"seconds":1,"skipped":true,"nonfinite":"grad_norm nan"}\n')
+    rest = ('{"type":"evaluation","step":2,"loss":2.25,"best":true}\n'
+            '{"type":"sample","step":2,"prompt":"글\\u00e9\\ud83d\\ude00","text":"<b>\\"\\n"}\n'
+            '{"type":"event","step":3,"kind":"loss spike","text":"loss 9"}\n')
+    return b"\1\2" + (step % 1 + step % 2 + rest + step % 3).encode()
+
+
 put("fuzz_gguf", "version2", gguf(2))
 put("fuzz_gguf", "version3", gguf(3))
 put("fuzz_safetensors", "two", safetensors())
@@ -93,3 +109,5 @@ put("fuzz_pickle", "program", program())
 put("fuzz_pickle", "archive", archive())
 put("fuzz_imatrix", "gguf", imatrix_gguf())
 put("fuzz_imatrix", "dat", imatrix_dat())
+put("fuzz_train_log", "csv", log_csv())
+put("fuzz_train_log", "jsonl", log_jsonl())
