@@ -65,14 +65,9 @@ static enum geul_status open_outputs(struct geul_train_log *log, int64_t resume_
     return GEUL_OK;
 }
 
-/* Takes up the past of a run that is resumed, from the output that knows most. */
-static enum geul_status read_history(struct geul_train_log *log)
+/* Adds what a log of lines holds to the history. */
+static enum geul_status read_lines(struct geul_train_log *log, const struct geul_log_format *source)
 {
-    const struct geul_log_format *source = log->options.jsonl ? &geul_log_jsonl
-                                           : log->options.csv ? &geul_log_csv
-                                                              : NULL;
-    if (!source || !log->options.report)
-        return GEUL_OK;
     struct geul_map map;
     char *path = geul_log_path(log->ctx, log->dir, source->name);
     enum geul_status status = path ? geul_os_map(log->ctx, path, &map) : GEUL_ERROR_MEMORY;
@@ -82,6 +77,17 @@ static enum geul_status read_history(struct geul_train_log *log)
     if (map.size)
         status = geul_log_lines_read(&log->history, source->parse, (const char *)map.data, map.size);
     geul_os_unmap(&map);
+    return status;
+}
+
+/* Takes up the past of a run that is resumed, from the output that knows most and was there already. */
+static enum geul_status read_history(struct geul_train_log *log)
+{
+    enum geul_status status = GEUL_OK;
+    if (log->options.report && log->options.jsonl)
+        status = read_lines(log, &geul_log_jsonl);
+    if (log->options.report && log->options.csv && status == GEUL_OK && !log->history.n_points)
+        status = read_lines(log, &geul_log_csv);
     return status;
 }
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle, importance matrices, rows of training data and
-token shards: tests/fuzz/make_seeds.py (no packages needed).
+"""Write the seeds of the fuzz targets that need no tool of their own: tests/fuzz/make_seeds.py (no packages needed).
 
 Each is a few hundred bytes, whole and honest; the fuzzer does the rest.
 """
@@ -101,6 +100,22 @@ def shard(n_vocab, ids):
     return head + struct.pack(f"<{len(ids)}{'H' if width == 2 else 'I'}", *ids)
 
 
+def log_csv():
+    """The first two bytes: which format, and the step to resume at."""
+    head = "step,loss,learning_rate,grad_norm,tokens_per_second,tokens,targets,epoch,seconds,skipped,eval_loss\n"
+    rows = "".join(f"{i},{3 - i / 8},1e-0{i},{0.5 * i},1000.5,512,500,0.0{i},{i},{i // 3},\n" for i in range(1, 5))
+    return b"\0\2" + (head + rows + "2,,,,,,,,,,2.75\n3,nan,0.1,-inf,inf,1,1,1,1,1,\n4,torn").encode()
+
+
+def log_jsonl():
+    step = ('{"type":"step","step":%d,"loss":2.5,"learning_rate":1e-05,"grad_norm":null,"tokens_per_second":1e3,'
+            '"tokens":512,"targets":500,"epoch":0.5,"seconds":1,"skipped":true,"nonfinite":"grad_norm nan"}\n')
+    rest = ('{"type":"evaluation","step":2,"loss":2.25,"best":true}\n'
+            '{"type":"sample","step":2,"prompt":"글\\u00e9\\ud83d\\ude00","text":"<b>\\"\\n"}\n'
+            '{"type":"event","step":3,"kind":"loss spike","text":"loss 9"}\n')
+    return b"\1\2" + (step % 1 + step % 2 + rest + step % 3).encode()
+
+
 put("fuzz_gguf", "version2", gguf(2))
 put("fuzz_gguf", "version3", gguf(3))
 put("fuzz_safetensors", "two", safetensors())
@@ -112,3 +127,5 @@ put("fuzz_rows", "shapes.jsonl", rows())
 put("fuzz_rows", "broken.jsonl", b'{"text":"\xff"}\n{"a":1}\n[1]\n{"output":"","instruction":"x"}\n')
 put("fuzz_shard", "narrow", shard(4000, (5, 6, 2, 3999)))
 put("fuzz_shard", "wide", shard(70000, (5, 69999, 2)))
+put("fuzz_train_log", "csv", log_csv())
+put("fuzz_train_log", "jsonl", log_jsonl())
