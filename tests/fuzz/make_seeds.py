@@ -116,6 +116,30 @@ def log_jsonl():
     return b"\1\2" + (step % 1 + step % 2 + rest + step % 3).encode()
 
 
+def adapter_gguf():
+    """A LoRA adapter as llama.cpp's converter writes it, with geul's keys for rsLoRA: rank 1 of one 3 x 2 matrix."""
+    keys = [("general.architecture", 8, text("gptneox")), ("general.type", 8, text("adapter")),
+            ("adapter.type", 8, text("lora")), ("adapter.lora.alpha", 6, struct.pack("<f", 2)),
+            ("geul.lora.rslora", 7, b"\1"), ("geul.lora.alpha", 6, struct.pack("<f", 2)),
+            ("geul.template", 8, text("kullm"))]
+    tensors = [("blk.0.ffn_up.weight.lora_a", (2, 1), (1, 2)), ("blk.0.ffn_up.weight.lora_b", (1, 3), (1, 2, 3))]
+    b = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, kind, value in keys:
+        b += text(key) + struct.pack("<I", kind) + value
+    for i, (name, dims, _) in enumerate(tensors):
+        b += text(name) + struct.pack("<I2QIQ", 2, *dims, 0, 32 * i)
+    b += b"\0" * (-len(b) % 32)
+    for _, _, values in tensors:
+        b += struct.pack(f"<{len(values)}f", *values).ljust(32, b"\0")
+    return b
+
+
+def peft_config():
+    return (b'{"peft_type":"LORA","r":4,"lora_alpha":8,"use_rslora":true,"bias":"none","modules_to_save":null,'
+            b'"init_lora_weights":"gaussian","rank_pattern":{"dense":2},"alpha_pattern":{"layers\\\\.[0-9]+\\\\.mlp.*":3},'
+            b'"base_model_name_or_path":"a/b"}')
+
+
 put("fuzz_gguf", "version2", gguf(2))
 put("fuzz_gguf", "version3", gguf(3))
 put("fuzz_safetensors", "two", safetensors())
@@ -129,3 +153,5 @@ put("fuzz_shard", "narrow", shard(4000, (5, 6, 2, 3999)))
 put("fuzz_shard", "wide", shard(70000, (5, 69999, 2)))
 put("fuzz_train_log", "csv", log_csv())
 put("fuzz_train_log", "jsonl", log_jsonl())
+put("fuzz_adapter", "lora", adapter_gguf())
+put("fuzz_peft", "config", peft_config())
