@@ -1,4 +1,4 @@
-/* checkpoint.c: saving and taking up a run. A checkpoint is a GGUF file: geul.train.* keys and a tensor for every
+/* saving.c: saving and taking up a run. A checkpoint is a GGUF file: geul.train.* keys and a tensor for every
  * weight and state; of a whole model it carries the model's own keys too, so that it can be loaded and run like one. */
 #include "train/trainer.h"
 
