@@ -43,6 +43,7 @@ static enum geul_status check_ranges(struct geul_context *ctx, const struct geul
 {
     const struct range ranges[] = {
         {"the rank", o->lora.rank, 0, 4096},
+        {"the recomputation", (double)o->recompute, GEUL_RECOMPUTE_LIGHT, GEUL_RECOMPUTE_NONE},
         {"alpha", (double)o->lora.alpha, 1e-6, 1e6},
         {"dropout", (double)o->lora.dropout, 0, 0.99},
         {"the context", o->n_context, 0, 1 << 20},

@@ -114,7 +114,7 @@ static float *values_of(const struct geul_tensor *t)
     return v;
 }
 
-static void check_gradients(const char *name, bool recompute)
+static void check_gradients(const char *name, enum geul_recompute recompute)
 {
     struct bed b;
     REQUIRE(bed_open(&b, name));
@@ -148,13 +148,14 @@ static void check_gradients(const char *name, bool recompute)
 TEST(train_gradients_equal_pytorch)
 {
     for (int i = 0; i < N_TRAINED; i++)
-        check_gradients(trained[i], false);
+        check_gradients(trained[i], GEUL_RECOMPUTE_NONE);
 }
 
 TEST(train_recomputed_gradients_equal_pytorch)
 {
     for (int i = 0; i < N_TRAINED; i++)
-        check_gradients(trained[i], true);
+        for (int how = GEUL_RECOMPUTE_LIGHT; how <= GEUL_RECOMPUTE_FULL; how++)
+            check_gradients(trained[i], (enum geul_recompute)how);
 }
 
 /* The loss before each of ten steps and after the last. */
