@@ -1,13 +1,14 @@
 /* bench_train.c: the speed of training steps.
  *
- *     bench_train MODEL.gguf [f32|bf16] [STEPS] [BATCH] [CONTEXT] [RANK] [IDS]
+ *     bench_train MODEL.gguf [f32|bf16] [STEPS] [BATCH] [CONTEXT] [RANK] [IDS|-] [none|light|full]
  *
  * Learns random ids: BATCH samples of CONTEXT tokens, all of them targets. RANK > 0: a low-rank adapter beside the
- * model's weights, with recomputation. Prints a line per step and the medians.
+ * model's weights. The last one says what is computed again, light by default, full with an adapter. Prints a line per
+ * step and the medians.
  *
  * With - as STEPS it first tells what geul_train_plan() says, takes one step that is not counted, and then as many as
  * each line of standard input says; everything as lines of JSON (bench/training/speed.py). IDS is a file of int32 ids,
- * CONTEXT + 1 a sample. The learning rate stays the same. */
+ * CONTEXT + 1 a sample, - for random ones. The learning rate stays the same. */
 #include "backends/cpu/ceilings.h"
 #include "core/os.h"
 #include "train/trainer.h"
@@ -90,6 +91,12 @@ static bool take_step(struct bench *b)
     return true;
 }
 
+/* Peak resident bytes without the probe's, which are no part of training. */
+static uint64_t peak_of(const struct bench *b)
+{
+    return geul_os_peak_rss() - geul_cpu_probe_bytes(b->probe);
+}
+
 /* A number of steps, told for people. */
 static bool run_steps(struct bench *b, int steps)
 {
@@ -105,20 +112,24 @@ static bool run_steps(struct bench *b, int steps)
                seconds[i], (double)b->report.tokens / seconds[i], 100 * share[i]);
         fflush(stdout);
     }
-    double middle = median(seconds, n);
-    printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB\n", middle, (double)b->report.tokens / middle,
-           100 * median(share, n), (double)geul_os_peak_rss() / 1e6);
+    const struct geul_trainer *t = b->trainer;
+    double middle = median(seconds, n), mega = 1e-6;
+    printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB: weights %.0f, gradients %.0f, states %.0f, "
+           "activations %.0f\n",
+           middle, (double)b->report.tokens / middle, 100 * median(share, n), mega * (double)peak_of(b),
+           mega * (double)t->params.weight_bytes, mega * (double)t->params.gradient_bytes,
+           mega * (double)t->params.state_bytes, mega * (double)geul_runtime_bytes(t->runtime, 0));
     return true;
 }
 
-/* A step as JSON. The probe's memory is no part of training. */
+/* A step as JSON. */
 static void print_step(const struct bench *b)
 {
     const struct geul_train_report *r = &b->report;
     printf("{\"loss\": %.9g, \"seconds\": %.6f, \"tokens\": %lld, \"share\": %.4f, \"f32_macs_per_s\": %.4g, "
            "\"bf16_macs_per_s\": %.4g, \"peak_rss_bytes\": %llu}\n",
            r->loss, r->seconds, (long long)r->tokens, b->share, b->ceilings.f32_macs_per_s, b->ceilings.bf16_macs_per_s,
-           (unsigned long long)(geul_os_peak_rss() - geul_cpu_probe_bytes(b->probe)));
+           (unsigned long long)peak_of(b));
     fflush(stdout);
 }
 
@@ -178,7 +189,9 @@ int main(int argc, char **argv)
     struct geul_train_options o = geul_train_options_default();
     struct geul_context *ctx = geul_context_new(NULL);
     if (argc < 2) {
-        fprintf(stderr, "usage: bench_train MODEL.gguf [f32|bf16] [STEPS] [BATCH] [CONTEXT] [RANK] [IDS]\n");
+        fprintf(
+            stderr,
+            "usage: bench_train MODEL.gguf [f32|bf16] [STEPS] [BATCH] [CONTEXT] [RANK] [IDS|-] [none|light|full]\n");
         return 2;
     }
     o.model_path = argv[1];
@@ -186,12 +199,16 @@ int main(int argc, char **argv)
     o.n_batch = argc > 4 ? atoi(argv[4]) : 4;
     o.n_context = argc > 5 ? atoi(argv[5]) : 256;
     o.lora.rank = argc > 6 ? atoi(argv[6]) : 0;
-    o.recompute = o.lora.rank > 0;
+    o.recompute = o.lora.rank > 0 ? GEUL_RECOMPUTE_FULL : GEUL_RECOMPUTE_LIGHT;
+    if (argc > 8)
+        o.recompute = strcmp(argv[8], "none") == 0    ? GEUL_RECOMPUTE_NONE
+                      : strcmp(argv[8], "light") == 0 ? GEUL_RECOMPUTE_LIGHT
+                                                      : GEUL_RECOMPUTE_FULL;
     o.schedule = GEUL_RATE_CONSTANT;
     o.warmup = 0;
     o.steps = 1000;
     int steps = argc > 3 ? strcmp(argv[3], "-") == 0 ? -1 : atoi(argv[3]) : 7;
-    int code = run(ctx, &o, steps, argc > 7 ? argv[7] : NULL);
+    int code = run(ctx, &o, steps, argc > 7 && strcmp(argv[7], "-") != 0 ? argv[7] : NULL);
     geul_context_free(ctx);
     return code;
 }
