@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static int by_size(const void *a, const void *b)
 {
@@ -69,6 +70,8 @@ struct bench {
     struct geul_cpu_probe *probe;
     struct geul_cpu_ceilings ceilings; /* of just now */
     struct geul_train_report report;
+    double cpu_seconds; /* of all threads; other programs on the machine change it less than seconds */
+    double macs_per_s;
     double share; /* of the time that its products take at the ceilings before and after it */
 };
 
@@ -83,11 +86,13 @@ static bool take_step(struct bench *b)
 {
     const struct geul_model_shape *s = geul_model_get_shape(b->trainer->model);
     double matrices = (double)(s->n_params - (int64_t)s->n_vocab * s->d_model), before = ceiling_of(b);
+    clock_t start = clock();
     if (geul_trainer_step(b->trainer, &b->report) != GEUL_OK)
         return false;
+    b->cpu_seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     b->ceilings = geul_cpu_probe_measure(b->probe);
-    double macs_per_s = 3 * matrices * (double)b->report.tokens / b->report.seconds;
-    b->share = macs_per_s / (0.5 * (before + ceiling_of(b)));
+    b->macs_per_s = 3 * matrices * (double)b->report.tokens / b->report.seconds;
+    b->share = b->macs_per_s / (0.5 * (before + ceiling_of(b)));
     return true;
 }
 
@@ -126,10 +131,11 @@ static bool run_steps(struct bench *b, int steps)
 static void print_step(const struct bench *b)
 {
     const struct geul_train_report *r = &b->report;
-    printf("{\"loss\": %.9g, \"seconds\": %.6f, \"tokens\": %lld, \"share\": %.4f, \"f32_macs_per_s\": %.4g, "
+    printf("{\"loss\": %.9g, \"seconds\": %.6f, \"cpu_seconds\": %.6f, \"tokens\": %lld, \"macs_per_s\": %.5g, "
+           "\"share\": %.4f, \"f32_macs_per_s\": %.4g, "
            "\"bf16_macs_per_s\": %.4g, \"peak_rss_bytes\": %llu}\n",
-           r->loss, r->seconds, (long long)r->tokens, b->share, b->ceilings.f32_macs_per_s, b->ceilings.bf16_macs_per_s,
-           (unsigned long long)peak_of(b));
+           r->loss, r->seconds, b->cpu_seconds, (long long)r->tokens, b->macs_per_s, b->share,
+           b->ceilings.f32_macs_per_s, b->ceilings.bf16_macs_per_s, (unsigned long long)peak_of(b));
     fflush(stdout);
 }
 

@@ -95,9 +95,9 @@ def start_peer(a, precision, **options):
     return Worker([a.python, HERE / "torch_trainer.py", json.dumps(settings)], peer_environment())
 
 
-def start_geul(a, precision):
+def start_geul(a, precision, recompute):
     gguf, _, ids = make_files(a)
-    worker = Worker([a.bench_train, gguf, precision, "-", a.batch, a.context, 0, ids],
+    worker = Worker([a.bench_train, gguf, precision, "-", a.batch, a.context, 0, ids, recompute],
                     dict(os.environ, OMP_NUM_THREADS=str(a.threads)))
     worker.plan = worker.read()
     return worker
@@ -126,11 +126,11 @@ def load():
 
 def compare(a, precision, way):
     """Steps in turns; a dictionary of figures, and the steps themselves."""
-    peers = {"PyTorch": start_peer(a, precision, **way)}
+    workers = {f"geul {how}": start_geul(a, precision, how) for how in a.recompute}
+    plans = {name: w.plan for name, w in workers.items()}
+    workers["PyTorch"] = start_peer(a, precision, **way)
     if a.compile:
-        peers["torch.compile"] = start_peer(a, precision, compile=True, **way)
-    geul = start_geul(a, precision)
-    workers = {"geul": geul, **peers}
+        workers["torch.compile"] = start_peer(a, precision, compile=True, **way)
     steps = {name: [w.read()] for name, w in workers.items()}
     loads = [os.getloadavg()[0]]
     for _ in range(a.rounds):
@@ -139,12 +139,12 @@ def compare(a, precision, way):
         loads.append(os.getloadavg()[0])
     for w in workers.values():
         w.close()
-    return {"precision": precision, "way": way, "steps": steps, "plan": geul.plan, "loads": loads}
+    return {"precision": precision, "way": way, "steps": steps, "plans": plans, "loads": loads}
 
 
-def per_turn(a, steps):
+def per_turn(a, steps, key="seconds"):
     """Seconds per step of every turn, the first step (which takes the memory) left out."""
-    s = [r["seconds"] for r in steps[1:]]
+    s = [r[key] for r in steps[1:]]
     return [statistics.mean(s[i : i + a.group]) for i in range(0, len(s), a.group)]
 
 
@@ -154,36 +154,45 @@ def mark(value, target, at_most=False):
 
 
 def tell(a, result):
-    """Prints the figures of one comparison; false when the losses do not agree."""
+    """Prints the figures of one comparison, PyTorch's last; false when the losses do not agree."""
     steps, precision = result["steps"], result["precision"]
-    ours = steps["geul"]
-    mine = per_turn(a, ours)
-    tokens = ours[0]["tokens"]
-    memory = max(r["peak_rss_bytes"] for r in ours)
+    theirs = steps["PyTorch"]
+    turns, peak = per_turn(a, theirs), max(r["peak_rss_bytes"] for r in theirs)
     good = True
-    print(f"\n## {precision}, {len(ours) - 1} steps each, {a.threads} threads, batch {a.batch} x {a.context}, PyTorch: "
+    print(f"\n## {precision}, {len(theirs) - 1} steps each, {a.threads} threads, batch {a.batch} x {a.context}, PyTorch: "
           f"{', '.join(map(str, result['way'].values()))}; load {min(result['loads']):.1f} to "
           f"{max(result['loads']):.1f}\n")
-    print("| | s per step | low to high | tokens/s | geul is faster by | peak MiB | geul's share of it | loss, first "
-          "and last |\n" + "| --- " * 8 + "|")
-    for name, theirs in steps.items():
-        turns = per_turn(a, theirs)
-        middle = statistics.median(turns)
-        peak = max(r["peak_rss_bytes"] for r in theirs)
-        ratio = statistics.median(y / x for x, y in zip(mine, turns))
-        shown = ["", ""] if name == "geul" else [mark(ratio, TARGETS[precision]), mark(memory / peak, MEMORY, True)]
-        print(f"| {name} | {middle:.3f} | {min(turns):.3f} to {max(turns):.3f} | {tokens / middle:.0f} | {shown[0]} | "
-              f"{peak / 2**20:.0f} | {shown[1]} | {theirs[0]['loss']:.4f} {theirs[-1]['loss']:.4f} |")
-        apart = max(abs(x["loss"] - y["loss"]) for x, y in zip(ours, theirs))
-        if apart > AGREE[precision]:
-            print(f"VOID: losses of geul and {name} differ by up to {apart:.2e}")
-            good = False
-        elif name != "geul":
-            print(f"|   | losses differ by {apart:.1e} at most |" + " |" * 6)
-    shares = [r["share"] for r in ours[1:]]
-    print(f"\nshare of the {precision} ceiling: {mark(statistics.median(shares), SHARE)}, {min(shares):.2f} to "
-          f"{max(shares):.2f}; ceiling {statistics.median(r[precision + '_macs_per_s'] for r in ours) / 1e9:.0f} G "
-          f"multiply-adds/s; planned {result['plan']['planned_bytes'] / 2**20:.0f} MiB", flush=True)
+    print("| | s per step | low to high | tokens/s | faster than PyTorch by | low to high | share of the ceiling | peak MiB"
+          " (planned) | share of PyTorch's | loss, first and last | losses differ by |\n" + "| --- " * 11 + "|")
+    for name, mine in steps.items():
+        seconds, memory = per_turn(a, mine), max(r["peak_rss_bytes"] for r in mine)
+        ratios = [y / x for x, y in zip(seconds, turns)]
+        apart = max(abs(x["loss"] - y["loss"]) for x, y in zip(mine, theirs))
+        good &= apart <= AGREE[precision]
+        ours, self = name in result["plans"], name == "PyTorch"
+        ratio = statistics.median(ratios)
+        cells = [name, f"{statistics.median(seconds):.3f}", f"{min(seconds):.3f} to {max(seconds):.3f}",
+                 f"{mine[0]['tokens'] / statistics.median(seconds):.0f}",
+                 "" if self else mark(ratio, TARGETS[precision]) if ours else f"{ratio:.2f}",
+                 "" if self else f"{min(ratios):.2f} to {max(ratios):.2f}",
+                 mark(statistics.median(r["share"] for r in mine[1:]), SHARE) if ours and precision == "f32" else
+                 f"{statistics.median(r['share'] for r in mine[1:]):.2f}" if ours else "",
+                 f"{memory / 2**20:.0f}" + (f" ({result['plans'][name]['planned_bytes'] / 2**20:.0f})" if ours else ""),
+                 mark(memory / peak, MEMORY, True) if ours else f"{memory / peak:.2f}",
+                 f"{mine[0]['loss']:.4f} {mine[-1]['loss']:.4f}",
+                 "" if self else f"{apart:.1e}" + (", VOID" if apart > AGREE[precision] else "")]
+        print("| " + " | ".join(cells) + " |")
+    cpu = {name: statistics.median(per_turn(a, mine, "cpu_seconds")) for name, mine in steps.items()}
+    ours = next(iter(steps.values()))
+    ceilings = [r[precision + "_macs_per_s"] / 1e9 for r in ours]
+    best = max(ceilings)
+    print(f"\n{precision} ceiling: {statistics.median(ceilings):.0f} G multiply-adds/s, {min(ceilings):.0f} to {best:.0f}")
+    for name in steps:  # what other programs take away from both is not in these
+        words = f"{name}: {cpu[name]:.2f} s of CPU time per step, PyTorch's / it {cpu['PyTorch'] / cpu[name]:.2f}"
+        if name in result["plans"]:
+            macs = statistics.median(r["macs_per_s"] * r["seconds"] for r in steps[name])
+            words += f"; if {a.threads} cores were its own, {macs / (cpu[name] / a.threads) / best / 1e9:.2f} of the best ceiling"
+        print(words, flush=True)
     return good
 
 
@@ -197,6 +206,7 @@ def main():
     p.add_argument("--find", action="store_true", help="look for PyTorch's fastest way")
     p.add_argument("--attention", default="sdpa")
     p.add_argument("--adamw", default="fused")
+    p.add_argument("--recompute", type=lambda text: text.split(","), default=["light"], help="light, full, none; several")
     p.add_argument("--compile", action="store_true", help="torch.compile too")
     p.add_argument("-b", "--batch", type=int, default=4)
     p.add_argument("-c", "--context", type=int, default=256)

@@ -72,11 +72,12 @@ def main():
 
     def advance():
         nonlocal step
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         batch = data[dealing.batch(o["seed"], len(data), step, o["batch"])]
         loss = learn(run, optimizer, batch, o["precision"])
         step += 1
-        print(json.dumps({"loss": loss, "seconds": time.perf_counter() - start, "tokens": o["batch"] * o["context"],
+        print(json.dumps({"loss": loss, "seconds": time.perf_counter() - start,
+                          "cpu_seconds": time.process_time() - cpu, "tokens": o["batch"] * o["context"],
                           "peak_rss_bytes": status_bytes("VmHWM"), "import_bytes": base}), flush=True)
 
     advance()
