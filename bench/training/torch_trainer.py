@@ -42,13 +42,17 @@ def make_optimizer(model, rate, kind, decay=0.1):
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, **way)
 
 
-def learn(model, optimizer, batch, precision, clip=1.0, **inputs):
-    """One step on (batch, context + 1) ids; the loss before it."""
-    optimizer.zero_grad(set_to_none=True)
+def loss_of(model, ids, targets, precision, **inputs):
+    """Mean loss over the targets that are not -100; (batch, context) ids and targets."""
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(input_ids=batch[:, :-1], use_cache=False, **inputs).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-    del logits
+        logits = model(input_ids=ids, use_cache=False, **inputs).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def learn(model, optimizer, ids, targets, precision, clip=1.0, **inputs):
+    """One step; the loss before it."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = loss_of(model, ids, targets, precision, **inputs)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
@@ -74,7 +78,7 @@ def main():
         nonlocal step
         start, cpu = time.perf_counter(), time.process_time()
         batch = data[dealing.batch(o["seed"], len(data), step, o["batch"])]
-        loss = learn(run, optimizer, batch, o["precision"])
+        loss = learn(run, optimizer, batch[:, :-1], batch[:, 1:], o["precision"])
         step += 1
         print(json.dumps({"loss": loss, "seconds": time.perf_counter() - start,
                           "cpu_seconds": time.process_time() - cpu, "tokens": o["batch"] * o["context"],
