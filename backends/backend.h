@@ -46,6 +46,8 @@ struct geul_backend {
     /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. */
     enum geul_status (*run)(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
                             int n_nodes);
+    /* Bytes of its own that run() would take for these nodes; SIZE_MAX when that cannot be counted. May be NULL. */
+    size_t (*working)(struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes);
     /* A ticket for all work given so far, and waiting for it. */
     uint64_t (*event_record)(struct geul_device *device);
     void (*event_wait)(struct geul_device *device, uint64_t ticket);

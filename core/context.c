@@ -181,6 +181,23 @@ void *geul_realloc(struct geul_context *ctx, void *ptr, size_t count, size_t siz
     return grown;
 }
 
+bool geul_reserve(struct geul_context *ctx, void *items, size_t *capacity, size_t need, size_t size)
+{
+    void *now;
+    memcpy(&now, items, sizeof now); /* items points to a pointer of any type */
+    if (need <= *capacity && now)
+        return true;
+    size_t more;
+    if (!geul_add_size(need, need / 2 + 16, &more))
+        more = need;
+    void *grown = geul_realloc(ctx, now, more, size);
+    if (!grown)
+        return false;
+    memcpy(items, &grown, sizeof grown);
+    *capacity = more;
+    return true;
+}
+
 void geul_free(struct geul_context *ctx, void *ptr)
 {
     if (!ptr)

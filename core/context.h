@@ -28,6 +28,9 @@ void geul_log(const struct geul_context *ctx, enum geul_log_level level, const c
 void *geul_alloc(struct geul_context *ctx, size_t count, size_t size);
 /* Grows or shrinks; on failure returns NULL and ptr stays valid. New bytes are not zeroed. ptr may be NULL. */
 void *geul_realloc(struct geul_context *ctx, void *ptr, size_t count, size_t size);
+/* Makes room for `need` items of `size` bytes in the array *items, of which *capacity fit now; it grows by half at
+ * least, so that appending is cheap. false (recorded) when memory is short; the array is then as it was. */
+bool geul_reserve(struct geul_context *ctx, void *items, size_t *capacity, size_t need, size_t size);
 /* Frees what geul_alloc()/geul_realloc() gave; NULL is allowed. */
 void geul_free(struct geul_context *ctx, void *ptr);
 /* A copy of n bytes plus a NUL; NULL (recorded) when memory is short. */

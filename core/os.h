@@ -20,6 +20,11 @@ void geul_os_map_done_with(const void *data, size_t size);
 bool geul_os_exists(const char *path);
 /* Whether both paths name the same existing file. */
 bool geul_os_same_file(const char *a, const char *b);
+/* Removes a file; one that is not there is fine. */
+enum geul_status geul_os_remove(struct geul_context *ctx, const char *path);
+/* Calls on_name for every entry of a directory, in no particular order. */
+enum geul_status geul_os_list(struct geul_context *ctx, const char *dir, void (*on_name)(void *user, const char *name),
+                              void *user);
 /* Makes a directory; one that exists already is fine. Its parent must exist. */
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path);
 
@@ -28,6 +33,8 @@ enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *pa
 struct geul_outfile;
 struct geul_outfile *geul_outfile_open(struct geul_context *ctx, const char *path);
 enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, size_t size);
+/* Replaces size bytes at offset, which were written before: for headers that count what follows. */
+enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, const void *data, size_t size);
 /* Bytes written so far. */
 uint64_t geul_outfile_tell(const struct geul_outfile *f);
 /* Flush, sync, close; memory for buffering is given back. Nothing can be written afterwards. */
@@ -36,12 +43,25 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f);
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);
 
+/* A file that only grows. What a write was given is in the file when it returns, all of it or (disk full) nothing, so
+ * that others can follow the file and nothing half-written stays. anew: what path held is dropped. */
+struct geul_appendfile;
+struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool anew);
+enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size);
+/* Makes what was written survive a power cut. */
+enum geul_status geul_appendfile_sync(struct geul_appendfile *f);
+void geul_appendfile_close(struct geul_appendfile *f); /* NULL is fine */
+
 /* Cores this process may run on (affinity respected), at least 1. */
 int geul_os_cores(void);
 /* Seconds from an arbitrary start; never goes back. */
 double geul_os_seconds(void);
+/* Seconds since 1970, by the clock on the wall: for dates, not for durations. */
+double geul_os_wall_seconds(void);
 /* Peak resident bytes of this process, 0 when unknown. */
 uint64_t geul_os_peak_rss(void);
+/* Resident bytes of this process now, 0 when unknown. */
+uint64_t geul_os_resident(void);
 /* Lets the peak begin again at what is resident. false where the system cannot. */
 bool geul_os_peak_rss_reset(void);
 /* Bytes of the machine's memory that can still be had, and of all of it; 0 where the system does not say. */

@@ -4,6 +4,7 @@
 #endif
 #include "core/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -78,6 +79,24 @@ bool geul_os_same_file(const char *a, const char *b)
 {
     struct stat x, y;
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+enum geul_status geul_os_remove(struct geul_context *ctx, const char *path)
+{
+    return unlink(path) == 0 || errno == ENOENT ? GEUL_OK : io_failed(ctx, "remove", path);
+}
+
+enum geul_status geul_os_list(struct geul_context *ctx, const char *dir, void (*on_name)(void *user, const char *name),
+                              void *user)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return io_failed(ctx, "list", dir);
+    for (const struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            on_name(user, e->d_name);
+    closedir(d);
+    return GEUL_OK;
 }
 
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path)
@@ -195,6 +214,26 @@ enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, si
     return f->status;
 }
 
+enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, const void *data, size_t size)
+{
+    if (f->status == GEUL_OK && (offset > f->written || size > f->written - offset))
+        f->status = geul_fail(f->ctx, GEUL_ERROR_ARGUMENT, "%s: what is rewritten was not written yet", f->path);
+    const unsigned char *from = data;
+    outfile_flush(f);
+    while (f->status == GEUL_OK && size > 0) {
+        ssize_t n = pwrite(f->fd, from, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            f->status = io_failed(f->ctx, "write", f->temporary);
+        } else {
+            from += n, size -= (size_t)n;
+            offset += (uint64_t)n;
+        }
+    }
+    return f->status;
+}
+
 uint64_t geul_outfile_tell(const struct geul_outfile *f)
 {
     return f->written;
@@ -250,6 +289,65 @@ void geul_outfile_abandon(struct geul_outfile *f)
     outfile_free(f);
 }
 
+struct geul_appendfile {
+    struct geul_context *ctx;
+    char *path;
+    int fd;
+};
+
+struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool anew)
+{
+    struct geul_appendfile *f = geul_alloc(ctx, 1, sizeof *f);
+    char *name = f ? geul_strndup(ctx, path, strlen(path)) : NULL;
+    int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (anew ? O_TRUNC : 0), 0666) : -1;
+    if (fd >= 0) {
+        *f = (struct geul_appendfile){ctx, name, fd};
+        return f;
+    }
+    if (name)
+        io_failed(ctx, "open", path);
+    geul_free(ctx, name);
+    geul_free(ctx, f);
+    return NULL;
+}
+
+enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size)
+{
+    const unsigned char *rest = data;
+    off_t before = lseek(f->fd, 0, SEEK_END);
+    while (size > 0) {
+        ssize_t n = write(f->fd, rest, size < ((size_t)1 << 30) ? size : (size_t)1 << 30);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            enum geul_status status = io_failed(f->ctx, "write", f->path);
+            int undone = before >= 0 ? ftruncate(f->fd, before) : 0;
+            (void)undone; /* fails on a device, where there is nothing to take back */
+            return status;
+        }
+        rest += n;
+        size -= (size_t)n;
+    }
+    return GEUL_OK;
+}
+
+enum geul_status geul_appendfile_sync(struct geul_appendfile *f)
+{
+    if (fsync(f->fd) == 0 || errno == EINVAL || errno == EROFS) /* devices and pipes refuse; that is not an error */
+        return GEUL_OK;
+    return io_failed(f->ctx, "sync", f->path);
+}
+
+void geul_appendfile_close(struct geul_appendfile *f)
+{
+    if (!f)
+        return;
+    struct geul_context *ctx = f->ctx;
+    close(f->fd);
+    geul_free(ctx, f->path);
+    geul_free(ctx, f);
+}
+
 int geul_os_cores(void)
 {
 #ifdef __linux__
@@ -268,6 +366,13 @@ double geul_os_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+double geul_os_wall_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 uint64_t geul_os_peak_rss(void)
 {
     struct rusage usage;
@@ -278,6 +383,19 @@ uint64_t geul_os_peak_rss(void)
 #else
     return (uint64_t)usage.ru_maxrss * 1024;
 #endif
+}
+
+uint64_t geul_os_resident(void)
+{
+    unsigned long long pages = 0;
+    long page = sysconf(_SC_PAGESIZE);
+    FILE *f = fopen("/proc/self/statm", "re"); /* size, resident, ... in pages */
+    if (!f)
+        return 0;
+    if (fscanf(f, "%*u %llu", &pages) != 1 || page < 0)
+        pages = 0;
+    fclose(f);
+    return (uint64_t)pages * (uint64_t)page;
 }
 
 bool geul_os_peak_rss_reset(void)

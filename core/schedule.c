@@ -108,6 +108,11 @@ int geul_runtime_copies(const struct geul_runtime *rt)
     return rt->planned ? rt->planned->schedule->n_copies : 0;
 }
 
+bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g)
+{
+    return g && rt->planned == g;
+}
+
 size_t geul_runtime_bytes(const struct geul_runtime *rt, int device)
 {
     return rt->memory[device].size;
@@ -126,6 +131,14 @@ static struct geul_tensor *root_of(struct geul_tensor *t)
     while (t->op == GEUL_OP_VIEW || (geul_op_info(t->op)->flags & GEUL_FLAG_WRITES))
         t = t->src[0];
     return t;
+}
+
+/* Whether what t reads was changed by a node of the graph. */
+static bool is_changed(const struct geul_tensor *t)
+{
+    while (t->op == GEUL_OP_VIEW)
+        t = t->src[0];
+    return geul_op_info(t->op)->flags & GEUL_FLAG_WRITES;
 }
 
 /* Whether t is a weight or a cache: it has had its place since before the graph. */
@@ -152,23 +165,26 @@ static int home_of(const struct geul_runtime *rt, const struct geul_schedule *s,
 }
 
 /* A device for node: where a weight or cache among its operands lies, else where the first placed operand lies, else
- * the first device. -1 when none of them can. */
+ * the first device; what is written stays where it is. -1 when none of them can. */
 static int choose_device(const struct geul_runtime *rt, const struct geul_schedule *s, const struct geul_tensor *node)
 {
     int candidates[2 * GEUL_MAX_SRC + 1], n = 0;
-    for (int pinned = 1; pinned >= 0; pinned--)
+    bool writes = geul_op_info(node->op)->flags & GEUL_FLAG_WRITES;
+    int written = writes ? home_of(rt, s, node->src[0]) : -1;
+    if (written >= 0)
+        candidates[n++] = written;
+    for (int pinned = 1; pinned >= 0 && written < 0; pinned--)
         for (int i = 0; i < node->n_src; i++) {
             const struct geul_tensor *root = root_of(node->src[i]);
             if (pinned == is_placed(root))
                 candidates[n++] = home_of(rt, s, node->src[i]);
         }
-    candidates[n++] = 0;
+    if (written < 0)
+        candidates[n++] = 0;
     for (int i = 0; i < n; i++) {
         int d = candidates[i];
         if (d >= 0 && d < rt->n_devices && geul_device_supports(rt->devices[d], node))
             return d;
-        if (geul_op_info(node->op)->flags & GEUL_FLAG_WRITES)
-            break; /* what is written stays where it is */
     }
     return -1;
 }
@@ -236,9 +252,10 @@ static void find_last_uses(const struct geul_graph *g, struct geul_schedule *s)
 /* Whether node may write its result over its first operand: nobody reads that later, and nobody else reads it now. */
 static bool may_reuse(const struct geul_schedule *s, const struct geul_tensor *node, int step)
 {
+    if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE))
+        return false;
     struct geul_tensor *a = node->src[0], *root = root_of(a);
-    if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE) || root->op == GEUL_OP_LEAF ||
-        s->device[root->mark] != s->device[step] || s->last[root->mark] != step)
+    if (root->op == GEUL_OP_LEAF || s->device[root->mark] != s->device[step] || s->last[root->mark] != step)
         return false;
     for (int k = 1; k < node->n_src; k++)
         if (root_of(node->src[k]) == root)
@@ -258,7 +275,7 @@ static enum geul_status add_copies(const struct geul_runtime *rt, struct geul_gr
         if (home_of(rt, s, root) == device)
             continue;
         struct copy *c = find_copy(s, root, device);
-        bool stale = c && is_placed(root); /* a cache may have been written since */
+        bool stale = c && (is_placed(root) || is_changed(node->src[k])); /* it may have been written since */
         if (!c || stale) {
             struct geul_tensor *on = geul_arena(g->ctx, 1, sizeof *on);
             if (!on)
@@ -475,20 +492,45 @@ static void number(struct geul_graph *g)
         g->leaves[i]->mark = (uint32_t)i;
 }
 
+/* Devices and values of g's nodes, without memory yet. NULL on failure. */
+static struct geul_schedule *begin_schedule(const struct geul_runtime *rt, struct geul_graph *g)
+{
+    if (!g)
+        return NULL;
+    number(g);
+    struct geul_schedule *s = new_schedule(rt, g);
+    bool ok = s && assign(rt, g, s) == GEUL_OK && make_values(rt, g, s) == GEUL_OK;
+    return ok ? s : NULL;
+}
+
+enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working)
+{
+    *values = *working = 0;
+    struct geul_schedule *s = begin_schedule(rt, g);
+    if (!s)
+        return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
+    struct geul_tensor **nodes = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *));
+    for (int d = 0; d < rt->n_devices; d++) {
+        size_t total, n = 0;
+        if (!nodes || geul_plan(g->ctx, s->values[d], s->n_values[d], &total) != GEUL_OK)
+            return GEUL_ERROR_MEMORY;
+        for (int i = 0; i < g->n_nodes; i++)
+            if (s->device[i] == d && g->nodes[i]->op != GEUL_OP_VIEW)
+                nodes[n++] = g->nodes[i];
+        *values += total;
+        if (rt->devices[d]->backend->working)
+            *working += rt->devices[d]->backend->working(rt->devices[d], nodes, (int)n);
+    }
+    return GEUL_OK;
+}
+
 enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
 {
     rt->planned = NULL;
-    if (!g)
-        return GEUL_ERROR_ARGUMENT;
-    number(g);
-    struct geul_schedule *s = new_schedule(rt, g);
+    struct geul_schedule *s = begin_schedule(rt, g);
     if (!s)
-        return GEUL_ERROR_MEMORY;
-    enum geul_status status = assign(rt, g, s);
-    if (status == GEUL_OK)
-        status = make_values(rt, g, s);
-    if (status == GEUL_OK)
-        status = place(rt, g, s);
+        return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
+    enum geul_status status = place(rt, g, s);
     if (status == GEUL_OK)
         status = make_segments(rt, g, s);
     if (status == GEUL_OK)

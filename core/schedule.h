@@ -14,6 +14,10 @@ struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_dev
 int geul_runtime_segments(const struct geul_runtime *rt);
 int geul_runtime_copies(const struct geul_runtime *rt);
 size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
+/* Whether g is the graph that rt holds the memory of. */
+bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g);
+/* What planning and running g would take, without taking it: bytes of values, and of the backends' working memory. */
+enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working);
 /* Whether device can compute node: the layout column and the backend's own answer. The scheduler, the tests and
  * `geul info --ops` all ask here. */
 bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);

@@ -171,8 +171,13 @@ struct geul_tensor *geul_scatter(struct geul_context *ctx, struct geul_tensor *c
                                  struct geul_tensor *ids);
 /* (2): the Euclidean norm of x over its finite values, and how many are not finite. */
 struct geul_tensor *geul_norm2(struct geul_context *ctx, struct geul_tensor *x);
-/* A step of an optimizer (op SGD, ADAMW, ADAMW8 or ADAFACTOR): changes weight and states (NULL where the op has none),
- * sets gradient to 0. hyper is f32 (GEUL_HYPER_COUNT). */
+/* A step of an optimizer: changes weight and states, which are 0 before the first step, and sets gradient to 0. hyper
+ * is f32 (GEUL_HYPER_COUNT), read when the graph runs. The arithmetic is that of torch.optim, float32, the bits the
+ * same for every number of threads and instruction set of the CPU: SGD       momentum = BETA1 * momentum + gradient;
+ * weight -= RATE * momentum. No dampening, no Nesterov; unlike torch's, its decay is decoupled. One state in weight's
+ * shape; states[1] is not read ADAMW     two states in weight's shape ADAMW8    the same with states of 8 bits, i32
+ * (elements / 256 rounded up, GEUL_STATE8_WORDS) ADAFACTOR states f32 (rows) and (columns); of a vector (1), not used,
+ * and (columns) decay: whether weight decay applies. */
 struct geul_tensor *geul_update(struct geul_context *ctx, enum geul_op op, struct geul_tensor *weight,
                                 struct geul_tensor *gradient, struct geul_tensor *const states[2],
                                 struct geul_tensor *hyper, bool decay);

@@ -300,27 +300,155 @@ GEUL_API void geul_dataset_free(struct geul_dataset *d);
 /* Appends a copy of n >= 2 ids. target[i] says whether id i is a target; NULL: all of them are. A sample without any
  * target is refused. */
 GEUL_API enum geul_status geul_dataset_add(struct geul_dataset *d, const int32_t *ids, const bool *target, int n);
-/* Appends a question (with extra input, or NULL) and its answer in a template, ended by exactly one <|endoftext|>.
- * Targets are the answer and that end; with whole also the prompt. t may be NULL: question and answer are then joined
- * as they are. */
+/* Appends a question (with extra input, or NULL) and its answer in a template, ended by exactly one <|endoftext|>. The
+ * prompt is tokenized by itself, as it is when the model is asked; the text of a special token inside question, input
+ * or answer is ordinary text. Targets are the answer and that end; with whole also the prompt. An input for which the
+ * template has no place follows the question after a blank line. t may be NULL: question and answer are then joined as
+ * they are. An empty answer is refused. */
 GEUL_API enum geul_status geul_dataset_add_answer(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                                   const struct geul_template *t, const char *question,
                                                   const char *input, const char *answer, bool whole);
 /* Appends a plain text, ended by one <|endoftext|>; everything is a target. */
 GEUL_API enum geul_status geul_dataset_add_text(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                                 const char *text, size_t length);
-/* Maps a token shard written by `geul tokenize --shards` and appends its windows of n_context + 1 tokens, each of which
- * begins with the last token of the one before; what is left at the end of a shard is a shorter window. */
+/* Maps a token shard written by `geul tokenize --shards`, looks at each of its ids once and appends its windows of
+ * n_context + 1 tokens, each of which begins with the last token of the one before; what is left at the end of a shard
+ * is a shorter window; a single token is none. */
 GEUL_API enum geul_status geul_dataset_add_shard(struct geul_dataset *d, const char *path, int n_context);
 /* Samples, and all their tokens and targets. */
 GEUL_API int64_t geul_dataset_samples(const struct geul_dataset *d);
 GEUL_API int64_t geul_dataset_tokens(const struct geul_dataset *d);
 GEUL_API int64_t geul_dataset_targets(const struct geul_dataset *d);
-/* Ids of sample i. */
+/* Ids of sample i, 0 when there is no such sample. */
 GEUL_API int geul_dataset_length(const struct geul_dataset *d, int64_t i);
-/* Copies the first n ids of sample i, and which of them are targets; either may be NULL. n must not exceed the length.
- */
+/* Copies the first n ids of sample i, and which of them are targets; either may be NULL. i must exist and n must not
+ * exceed its length. Safe to call from several threads. */
 GEUL_API void geul_dataset_read(const struct geul_dataset *d, int64_t i, int n, int32_t *ids, bool *target);
+
+/* ---------------------------------------------------------------------------------------------------- training -- */
+
+/* Training a model, or a low-rank adapter beside a model that stays as it is in its file:
+ *
+ *     struct geul_train_options how = geul_train_options_default();
+ *     how.model_path = "polyglot-ko-1.3b-q4_k_m.gguf";
+ *     how.lora.rank = 8;
+ *     struct geul_trainer *t = geul_trainer_new(ctx, &how, data);
+ *     struct geul_train_report report;
+ *     while (t && geul_trainer_steps(t) > geul_trainer_step_count(t) && geul_trainer_step(t, &report) == GEUL_OK)
+ *         printf("%lld: %.4f\n", (long long)report.step, report.loss);
+ *     geul_trainer_export(t, "adapter.gguf", GEUL_TYPE_F32);
+ *
+ * Everything is a function of the options, the data and the step: the same run gives the same bits whatever the number
+ * of threads, and one that was saved and loaded goes on as if it had not been interrupted. */
+
+enum geul_optimizer { GEUL_OPTIMIZER_ADAMW, GEUL_OPTIMIZER_ADAMW8, GEUL_OPTIMIZER_ADAFACTOR, GEUL_OPTIMIZER_SGD };
+enum geul_rate_schedule { GEUL_RATE_COSINE, GEUL_RATE_LINEAR, GEUL_RATE_CONSTANT, GEUL_RATE_WSD };
+enum { GEUL_LORA_QKV = 1, GEUL_LORA_OUT = 2, GEUL_LORA_UP = 4, GEUL_LORA_DOWN = 8, GEUL_LORA_ALL = 15 };
+
+struct geul_lora_options {
+    int rank;         /* 0: no adapter, all weights are trained */
+    float alpha;      /* the adapter's part is scaled by alpha / rank */
+    float dropout;    /* of what enters the adapter */
+    bool rslora;      /* alpha / sqrt(rank) instead */
+    unsigned targets; /* GEUL_LORA_... */
+};
+
+struct geul_train_options {
+    const char *model_path; /* a GGUF file; it is not changed */
+    int n_threads;          /* 0: one per core */
+    const struct geul_regex_engine *regex;
+    struct geul_lora_options lora;
+    enum geul_precision precision; /* of products: F32 or BF16; weights, sums and everything else are float32 */
+    bool recompute;                /* keeps only each layer's output and computes the rest again */
+    /* A step learns from n_accumulate batches. A batch holds n_batch samples, or with packing as many as fit n_batch *
+     * n_context tokens. Samples never see each other. Longer samples are cut to n_context + 1 ids. */
+    int n_context; /* 0: the model's */
+    int n_batch, n_accumulate;
+    bool packing;
+    bool see_across; /* tokens see beyond the end tokens inside a sample: for windows cut out of running text */
+    enum geul_optimizer optimizer;
+    float rate, beta1, beta2, epsilon, weight_decay; /* decay spares biases and norms */
+    float clip;                                      /* largest gradient norm; 0: any */
+    enum geul_rate_schedule schedule;
+    float rate_floor;   /* what the schedule ends at, as a share of rate */
+    float decay_share;  /* WSD: share of the steps at the end over which the rate falls */
+    int64_t warmup;     /* steps over which the rate rises from 0 */
+    int64_t steps;      /* 0: as many as epochs need */
+    double epochs;      /* passes over the data, when steps is 0 */
+    float smoothing, z_loss;
+    uint64_t seed;
+    int worker, n_workers; /* this one's number, and how many share the data; 0 and 0: alone */
+    /* Asked before an update, with finite numbers: false leaves the step out. May be NULL. */
+    bool (*judge)(void *user, double loss, double grad_norm);
+    void *user;
+};
+
+/* LoRA off, float32, recomputation off, batches of 4, AdamW (0.9, 0.95, 1e-8, decay 0.1), clip 1, rate 1e-4 falling as a
+ * cosine to a tenth after 3 % warm-up (warmup -1), one epoch, packing. */
+GEUL_API struct geul_train_options geul_train_options_default(void);
+
+/* What became of a step. */
+enum geul_step_outcome {
+    GEUL_STEP_APPLIED,
+    GEUL_STEP_NOT_FINITE, /* loss or gradient was NaN or infinite; the weights are as before */
+    GEUL_STEP_REFUSED,    /* judge did not want it; the weights are as before */
+};
+
+struct geul_train_report {
+    int64_t step;    /* from 1 */
+    double loss;     /* mean over the targets, nats; without smoothing and z */
+    double rate, grad_norm;
+    int64_t tokens, targets, samples;
+    double epoch; /* passes over the data so far */
+    double seconds;
+    enum geul_step_outcome outcome;
+    char where[96]; /* of a step that was not applied: the weight, layer or gradient where it began */
+};
+
+struct geul_trainer;
+
+/* Loads the model, makes gradients and states. data must outlive the trainer. NULL on failure, with the reason in ctx.
+ */
+GEUL_API struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
+                                               const struct geul_dataset *data);
+GEUL_API void geul_trainer_free(struct geul_trainer *t);
+/* One optimizer step. On failure (out of memory, cancelled) the weights are as before. */
+GEUL_API enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report);
+/* Steps in all, and done so far. */
+GEUL_API int64_t geul_trainer_steps(const struct geul_trainer *t);
+GEUL_API int64_t geul_trainer_step_count(const struct geul_trainer *t);
+/* Mean loss per target over a dataset, computed as in training, without dropout. */
+GEUL_API enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss);
+/* The model under training, for sessions that generate from it between steps. */
+GEUL_API struct geul_model *geul_trainer_model(struct geul_trainer *t);
+/* Everything that is needed to go on: weights, states, the place in the data. Appears whole or not at all; an older file
+ * of that name stays until then. note: up to 4,000 bytes of the caller's own, kept with it; may be NULL. */
+GEUL_API enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, const void *note,
+                                            size_t note_bytes);
+/* Takes up what was saved by a trainer with the same model and options. keep_place: weights and states only, the place
+ * in the data and the step count stay (for going back to before a mishap). On failure t is as before, unless reading
+ * breaks off in the middle: then it must be loaded again before the next step. note (4,000 bytes) and *note_bytes may be
+ * NULL. */
+GEUL_API enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, bool keep_place, void *note,
+                                            size_t *note_bytes);
+/* The result, for geul_model_load() or geul_model_add_adapter(): matrices in type (F32, F16 or BF16; adapters are F32). */
+GEUL_API enum geul_status geul_trainer_export(struct geul_trainer *t, const char *path, enum geul_type type);
+/* From any thread or signal handler: the step in work ends at the next batch with GEUL_ERROR_CANCELLED. */
+GEUL_API void geul_trainer_cancel(struct geul_trainer *t);
+
+/* What a run will need, told before anything large is allocated. */
+struct geul_train_plan {
+    size_t weights, mapped; /* bytes: trained or copied weights; of the file, mapped as it is used */
+    size_t gradients, states, activations, scratch, other;
+    size_t total;                /* of resident memory at its peak */
+    size_t available;            /* of this machine, now; 0: unknown */
+    int64_t trained;             /* parameters */
+    int64_t tokens_per_step, steps;
+    double seconds_per_step;     /* from the speed of products measured now; 0: was not measured */
+};
+/* measure: also estimates the time, in about a second. */
+GEUL_API enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_train_options *options,
+                                          const struct geul_dataset *data, bool measure, struct geul_train_plan *plan);
 
 #ifdef __cplusplus
 }

@@ -17,25 +17,61 @@ struct geul_device *geul_model_layer_device(const struct geul_model *m, int laye
     return layer < m->first_device_layers ? m->devices[0] : m->devices[m->n_devices - 1];
 }
 
-/* A leaf for a tensor of the file: in place where the device can read the mapping, else a copy on the device. */
+/* b becomes t's values as float32 in the device's own memory. */
+static enum geul_status decode_weight(struct geul_model *m, struct geul_device *device,
+                                      const struct geul_gguf_tensor *t, struct geul_buffer *b)
+{
+    size_t bytes, cols = (size_t)t->shape[t->n_dims - 1], row_bytes = cols * sizeof(float);
+    if (!geul_shape_bytes(GEUL_TYPE_F32, t->n_dims, t->shape, &bytes))
+        return geul_fail(m->own, GEUL_ERROR_MEMORY, "%s is too large as float32", t->name);
+    enum geul_status status = device->backend->buffer_new(m->own, device, bytes, b);
+    if (status != GEUL_OK)
+        return status;
+    float *row = geul_alloc(m->own, cols, sizeof *row);
+    if (!row) {
+        device->backend->buffer_free(m->own, b);
+        return GEUL_ERROR_MEMORY;
+    }
+    size_t from = cols / (size_t)geul_type_block(t->type) * geul_type_bytes(t->type);
+    for (size_t r = 0; row_bytes && r < bytes / row_bytes; r++) {
+        geul_decode(t->type, (const uint8_t *)t->data + r * from, row, (int64_t)cols);
+        device->backend->upload(b, (uint8_t *)b->base + r * row_bytes, row, row_bytes);
+    }
+    geul_free(m->own, row);
+    geul_os_map_done_with(t->data, t->bytes);
+    return GEUL_OK;
+}
+
+/* b becomes t's values as the model holds weights: mapped ones in place where the device can read them. */
+static enum geul_status hold_weight(struct geul_model *m, struct geul_device *device, const struct geul_gguf_tensor *t,
+                                    struct geul_buffer *b)
+{
+    if (m->weights == GEUL_WEIGHTS_OWN)
+        return decode_weight(m, device, t, b);
+    if (m->weights == GEUL_WEIGHTS_NONE) {
+        *b = (struct geul_buffer){.device = device};
+        return GEUL_OK;
+    }
+    if (device->backend->buffer_wrap) {
+        void *mapped = (void *)(uintptr_t)t->data; /* read-only; no operation writes to a mapped weight */
+        return device->backend->buffer_wrap(m->own, device, mapped, t->bytes, b);
+    }
+    enum geul_status status = device->backend->buffer_new(m->own, device, t->bytes, b);
+    if (status == GEUL_OK)
+        device->backend->upload(b, b->base, t->data, t->bytes);
+    return status;
+}
+
+/* A leaf for a tensor of the file. */
 static struct geul_tensor *place_weight(void *user, const struct geul_gguf_tensor *t, int layer)
 {
     struct geul_model *m = user;
-    struct geul_device *device = geul_model_layer_device(m, layer);
     struct geul_buffer *b = &m->buffers[m->n_buffers];
-    enum geul_status status;
-    if (device->backend->buffer_wrap) {
-        void *mapped = (void *)(uintptr_t)t->data; /* read-only; no operation writes to a weight */
-        status = device->backend->buffer_wrap(m->own, device, mapped, t->bytes, b);
-    } else {
-        status = device->backend->buffer_new(m->own, device, t->bytes, b);
-        if (status == GEUL_OK)
-            device->backend->upload(b, b->base, t->data, t->bytes);
-    }
-    if (status != GEUL_OK)
+    if (hold_weight(m, geul_model_layer_device(m, layer), t, b) != GEUL_OK)
         return NULL;
     m->n_buffers++;
-    return geul_leaf(m->own, t->type, t->n_dims, t->shape, t->name, b, b->base);
+    enum geul_type type = m->weights == GEUL_WEIGHTS_MAPPED ? t->type : GEUL_TYPE_F32;
+    return geul_leaf(m->own, type, t->n_dims, t->shape, t->name, b, b->base);
 }
 
 /* Chat templates in files are Jinja programs; the three families are told by the words that only they use. */
@@ -108,9 +144,10 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
     return GEUL_OK;
 }
 
-struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
-                                      const struct geul_model_options *options, struct geul_device *const *devices,
-                                      int n_devices, int first_layers)
+/* Opens a model on given devices, or with none on a CPU device of its own. */
+static struct geul_model *open_model(struct geul_context *ctx, const char *path,
+                                     const struct geul_model_options *options, struct geul_device *const *devices,
+                                     int n_devices, int first_layers, enum geul_weights weights)
 {
     static const struct geul_model_options defaults = {0};
     options = options ? options : &defaults;
@@ -119,6 +156,7 @@ struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path
     if (!m)
         return NULL;
     m->ctx = ctx;
+    m->weights = weights;
     m->n_devices = n_devices;
     m->first_device_layers = first_layers;
     for (int d = 0; d < n_devices && d < GEUL_MAX_DEVICES; d++)
@@ -134,9 +172,22 @@ struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path
     return m;
 }
 
+struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
+                                      const struct geul_model_options *options, struct geul_device *const *devices,
+                                      int n_devices, int first_layers)
+{
+    return open_model(ctx, path, options, devices, n_devices, first_layers, GEUL_WEIGHTS_MAPPED);
+}
+
+struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path,
+                                      const struct geul_model_options *options, enum geul_weights weights)
+{
+    return open_model(ctx, path, options, NULL, 0, 0, weights);
+}
+
 struct geul_model *geul_model_load(struct geul_context *ctx, const char *path, const struct geul_model_options *options)
 {
-    return geul_model_load_on(ctx, path, options, NULL, 0, 0);
+    return geul_model_load_as(ctx, path, options, GEUL_WEIGHTS_MAPPED);
 }
 
 void geul_model_free(struct geul_model *m)

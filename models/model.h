@@ -6,6 +6,10 @@
 
 #include "core/schedule.h"
 
+/* How weights are held: as they lie in the mapped file, as float32 of the model's own that training may change, or as
+ * tensors of that shape without memory, for planning. */
+enum geul_weights { GEUL_WEIGHTS_MAPPED, GEUL_WEIGHTS_OWN, GEUL_WEIGHTS_NONE };
+
 struct geul_adapter;
 
 struct geul_model {
@@ -17,6 +21,7 @@ struct geul_model {
     struct geul_device *devices[GEUL_MAX_DEVICES];
     int n_devices;
     struct geul_device *own_cpu;
+    enum geul_weights weights;
     int first_device_layers;     /* layers from this one on live on the last device */
     struct geul_buffer *buffers; /* one per tensor of the file */
     int64_t n_buffers;
@@ -31,6 +36,9 @@ struct geul_model {
 struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers);
+/* geul_model_load() with weights held in another way, on a CPU device of its own. */
+struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path,
+                                      const struct geul_model_options *options, enum geul_weights weights);
 /* The device of a layer's weights and cache. */
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
 /* Ids from here on are padding rows and never sampled. */

@@ -1,7 +1,5 @@
 /* template.c: prompt templates of the Korean fine-tunes, byte for byte, and templates written by users. */
-#include "geul.h"
-
-#include "core/context.h"
+#include "models/template.h"
 
 #include <string.h>
 
@@ -114,25 +112,68 @@ const char *const *geul_template_stops(const struct geul_template *t, int *n)
     return t->stops;
 }
 
-/* A growing text; after a failed allocation it stays failed. */
+bool geul_template_takes_input(const struct geul_template *t)
+{
+    return t->with_input != NULL;
+}
+
+const char *geul_template_gap(const struct geul_template *t)
+{
+    return t->gap;
+}
+
+const char *geul_template_end(const struct geul_template *t)
+{
+    return t->end;
+}
+
+/* Hands over form with its {instruction} and {input} filled in. What is filled in is not searched again. */
+static bool put_filled(const char *form, const char *instruction, const char *input, geul_template_sink put, void *user)
+{
+    const struct {
+        const char *mark, *value;
+    } fields[] = {{"{instruction}", instruction}, {"{input}", input ? input : ""}};
+    bool ok = true;
+    while (ok && *form) {
+        size_t plain = strcspn(form, "{"), i = 0;
+        while (form[plain] && i < 2 && strncmp(form + plain, fields[i].mark, strlen(fields[i].mark)) != 0)
+            i++;
+        if (form[plain] && i == 2)
+            plain++; /* a brace of no field */
+        ok = plain == 0 || put(user, form, plain, true);
+        form += plain;
+        if (ok && *form && i < 2) {
+            ok = put(user, fields[i].value, strlen(fields[i].value), false);
+            form += strlen(fields[i].mark);
+        }
+    }
+    return ok;
+}
+
+bool geul_template_put_prompt(const struct geul_template *t, const char *question, const char *input,
+                              geul_template_sink put, void *user)
+{
+    bool extra = input && *input && t->with_input;
+    return put_filled(extra ? t->with_input : t->plain, question, extra ? input : NULL, put, user);
+}
+
+/* A growing text. */
 struct text {
     struct geul_context *ctx;
     char *data;
     size_t used, size;
-    bool failed;
 };
 
-static void append(struct text *t, const char *s, size_t n)
+/* Appends n bytes; a geul_template_sink. */
+static bool append(void *user, const char *s, size_t n, bool own)
 {
-    if (t->failed)
-        return;
+    struct text *t = user;
+    (void)own;
     if (n >= t->size - t->used) {
         size_t size = 2 * t->size + n + 64;
         char *grown = size > n ? geul_realloc(t->ctx, t->data, size, 1) : NULL;
-        if (!grown) {
-            t->failed = true;
-            return;
-        }
+        if (!grown)
+            return false;
         t->data = grown;
         t->size = size;
     }
@@ -140,47 +181,22 @@ static void append(struct text *t, const char *s, size_t n)
         memcpy(t->data + t->used, s, n);
     t->used += n;
     t->data[t->used] = '\0';
-}
-
-/* Appends form with its {instruction} and {input} filled in. What is filled in is not searched again. */
-static void append_filled(struct text *t, const char *form, const char *instruction, const char *input)
-{
-    const struct {
-        const char *mark, *value;
-    } fields[] = {{"{instruction}", instruction}, {"{input}", input ? input : ""}};
-    while (*form) {
-        size_t plain = strcspn(form, "{");
-        append(t, form, plain);
-        form += plain;
-        if (!*form)
-            break;
-        size_t i = 0;
-        while (i < 2 && strncmp(form, fields[i].mark, strlen(fields[i].mark)) != 0)
-            i++;
-        if (i < 2) {
-            append(t, fields[i].value, strlen(fields[i].value));
-            form += strlen(fields[i].mark);
-        } else {
-            append(t, form++, 1);
-        }
-    }
+    return true;
 }
 
 char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t, const struct geul_turn *turns, int n,
                           const char *input)
 {
     struct text text = {.ctx = ctx};
-    append(&text, "", 0);
-    for (int i = 0; i < n; i++) {
-        bool extra = i == 0 && input && *input && t->with_input; /* context stands at the beginning and stays cached */
-        append_filled(&text, extra ? t->with_input : t->plain, turns[i].question, extra ? input : NULL);
-        if (turns[i].answer) {
-            append(&text, t->gap, strlen(t->gap));
-            append(&text, turns[i].answer, strlen(turns[i].answer));
-            append(&text, t->end, strlen(t->end));
-        }
+    bool ok = append(&text, "", 0, true);
+    for (int i = 0; ok && i < n; i++) { /* context stands at the beginning and stays cached */
+        const char *answer = turns[i].answer;
+        ok = geul_template_put_prompt(t, turns[i].question, i == 0 ? input : NULL, append, &text);
+        if (ok && answer)
+            ok = append(&text, t->gap, strlen(t->gap), true) && append(&text, answer, strlen(answer), false) &&
+                 append(&text, t->end, strlen(t->end), true);
     }
-    if (!text.failed)
+    if (ok)
         return text.data;
     geul_free(ctx, text.data);
     return NULL;

@@ -214,29 +214,79 @@ static bool encode_piece(struct encoder *e, const char *s, size_t n)
     return cut_added(e, &e->tok->added_normal, s, n, encode_plain);
 }
 
+/* A text without special tokens. */
+static bool encode_text(struct encoder *e, const char *s, size_t n)
+{
+    return e->tok->has_added_raw ? cut_added(e, &e->tok->added_raw, s, n, encode_piece) : encode_piece(e, s, n);
+}
+
+/* Makes e ready for a text of length bytes. */
+static bool begin(struct encoder *e, size_t length)
+{
+    geul_error_clear(e->ctx);
+    if (!room(e, length / 3 + 16)) /* about what Korean needs at most */
+        return false;
+    if (length >= CACHE_FROM)
+        e->cache = geul_alloc(e->ctx, CACHE_SLOTS, sizeof *e->cache);
+    return e->cache || length < CACHE_FROM;
+}
+
+/* Frees what e worked with and hands over its ids; none when not ok. */
+static enum geul_status finish(struct encoder *e, bool ok, int32_t **ids, size_t *count)
+{
+    geul_free(e->ctx, e->cache);
+    geul_free(e->ctx, e->buffers[0].data);
+    geul_free(e->ctx, e->buffers[1].data);
+    if (!ok)
+        geul_free(e->ctx, e->ids);
+    *ids = ok ? e->ids : NULL;
+    *count = ok ? e->count : 0;
+    return ok ? GEUL_OK : geul_error_status(e->ctx);
+}
+
 enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
                                size_t length, bool parse_special, int32_t **ids, size_t *count)
 {
     struct encoder e = {.ctx = ctx, .tok = tok, .special = parse_special};
-    geul_error_clear(ctx);
-    *ids = NULL;
-    *count = 0;
-    bool ok = room(&e, length / 3 + 16); /* about what Korean needs at most */
-    if (ok && length >= CACHE_FROM)
-        ok = (e.cache = geul_alloc(ctx, CACHE_SLOTS, sizeof *e.cache)) != NULL;
-    if (ok && length)
-        ok = tok->has_added_raw ? cut_added(&e, &tok->added_raw, text, length, encode_piece)
-                                : encode_piece(&e, text, length);
-    geul_free(ctx, e.cache);
-    geul_free(ctx, e.buffers[0].data);
-    geul_free(ctx, e.buffers[1].data);
-    if (!ok) {
-        geul_free(ctx, e.ids);
-        return geul_error_status(ctx);
+    bool ok = begin(&e, length) && (length == 0 || encode_text(&e, text, length));
+    return finish(&e, ok, ids, count);
+}
+
+/* Whether [from, to) lies in one of the spans from *at on; *at moves past those that end before. */
+static bool in_span(const struct geul_tok_span *spans, size_t n, size_t *at, size_t from, size_t to)
+{
+    while (*at < n && spans[*at].end < to)
+        (*at)++;
+    return *at < n && spans[*at].begin <= from;
+}
+
+/* Cuts the special tokens in own spans out of the text; the rest is encoded without any. */
+static bool encode_spans(struct encoder *e, const char *text, size_t length, const struct geul_tok_span *own,
+                         size_t n_own)
+{
+    const struct geul_tokenizer *tok = e->tok;
+    struct geul_added_cursor cursor = {0};
+    size_t start = 0, from, to, at = 0;
+    int32_t id = -1;
+    while (tok->has_added_raw &&
+           (id = geul_added_next(&tok->added_raw, &cursor, text, length, true, &from, &to)) >= 0) {
+        size_t end = cursor.search; /* of the token's own bytes */
+        if (!(tok->flags[id] & GEUL_TOK_IS_SPECIAL) || !in_span(own, n_own, &at, end - tok->raw[id].n, end))
+            continue;
+        if ((to > start && !encode_text(e, text + start, to - start)) || !push(e, (uint32_t)id))
+            return false;
+        start = cursor.covered;
     }
-    *ids = e.ids;
-    *count = e.count;
-    return GEUL_OK;
+    return start >= length || encode_text(e, text + start, length - start);
+}
+
+enum geul_status geul_tokenize_spans(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
+                                     size_t length, const struct geul_tok_span *own, size_t n_own, int32_t **ids,
+                                     size_t *count)
+{
+    struct encoder e = {.ctx = ctx, .tok = tok};
+    bool ok = begin(&e, length) && (length == 0 || encode_spans(&e, text, length, own, n_own));
+    return finish(&e, ok, ids, count);
 }
 
 void geul_tokens_free(struct geul_context *ctx, int32_t *ids)

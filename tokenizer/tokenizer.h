@@ -145,6 +145,16 @@ struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_
 /* What tok was made from; lives as long as tok. */
 const struct geul_tokenizer_spec *geul_tokenizer_get_spec(const struct geul_tokenizer *tok);
 
+/* Bytes [begin, end) of a text. */
+struct geul_tok_span {
+    size_t begin, end;
+};
+/* geul_tokenize() for a text of which users wrote a part: special tokens count only where they lie whole in one of the
+ * n_own spans, which are in ascending order and lie in the text; anywhere else their text is ordinary text. */
+enum geul_status geul_tokenize_spans(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
+                                     size_t length, const struct geul_tok_span *own, size_t n_own, int32_t **ids,
+                                     size_t *count);
+
 /* Reads the tokenizer keys of an open GGUF file into spec. UNSUPPORTED when the file carries only a
  * tokenizer.huggingface.json or a model other than "gpt2". */
 enum geul_status geul_tokenizer_spec_from_gguf(struct geul_context *ctx, const struct geul_gguf *g,

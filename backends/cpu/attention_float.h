@@ -224,8 +224,8 @@ static void score_tile(float *out, size_t out_stride, const float *q, size_t que
 }
 
 /* 4 queries, V vectors of the result, of which the last holds n elements. */
-INLINE void mix_block(float *out, size_t depth, const float *v, const float *p, size_t p_stride, size_t keys,
-                      const int V, const bool whole, size_t n)
+INLINE void mix_block(float *out, size_t depth, const float *v, const float *p, size_t p_stride, size_t p_step,
+                      size_t keys, const int V, const bool whole, size_t n)
 {
     vf sum[TILE_QUERIES][VF_MIX];
     UNROLL for (size_t t = 0; t < TILE_QUERIES; t++) UNROLL for (size_t j = 0; j < (size_t)V; j++)
@@ -233,13 +233,13 @@ INLINE void mix_block(float *out, size_t depth, const float *v, const float *p, 
         float *from = out + t * depth + j * VF_WIDTH;
         sum[t][j] = whole ? vf_load(from) : vf_load_n(from, n);
     }
-    for (size_t r = 0; r < keys; r++, v += depth) {
+    for (size_t r = 0; r < keys; r++, v += depth, p += p_step) {
         vf row[VF_MIX];
         UNROLL for (size_t j = 0; j < (size_t)V; j++) row[j] =
             whole ? vf_load(v + j * VF_WIDTH) : vf_load_n(v + j * VF_WIDTH, n);
         UNROLL for (size_t t = 0; t < TILE_QUERIES; t++)
         {
-            vf weight = vf_set1(p[t * p_stride + r]);
+            vf weight = vf_set1(p[t * p_stride]);
             UNROLL for (size_t j = 0; j < (size_t)V; j++) sum[t][j] = vf_fma(weight, row[j], sum[t][j]);
         }
     }
@@ -254,8 +254,8 @@ INLINE void mix_block(float *out, size_t depth, const float *v, const float *p, 
 }
 
 /* Column by column, so that a strip of the values stays in the first-level cache while the queries pass. */
-static void mix_tile(float *out, const float *v, const float *p, size_t p_stride, size_t queries, size_t keys,
-                     size_t depth)
+static void mix_tile(float *out, const float *v, const float *p, size_t p_stride, size_t p_step, size_t queries,
+                     size_t keys, size_t depth)
 {
     for (size_t i = 0, width; i < depth; i += width) {
         size_t left = depth - i;
@@ -263,9 +263,9 @@ static void mix_tile(float *out, const float *v, const float *p, size_t p_stride
         for (size_t t = 0; t < queries; t += TILE_QUERIES) {
             float *to = out + t * depth + i;
             if (left >= VF_MIX * VF_WIDTH)
-                mix_block(to, depth, v + i, p + t * p_stride, p_stride, keys, VF_MIX, true, 0);
+                mix_block(to, depth, v + i, p + t * p_stride, p_stride, p_step, keys, VF_MIX, true, 0);
             else
-                mix_block(to, depth, v + i, p + t * p_stride, p_stride, keys, 1, left >= VF_WIDTH, left);
+                mix_block(to, depth, v + i, p + t * p_stride, p_stride, p_step, keys, 1, left >= VF_WIDTH, left);
         }
     }
 }
@@ -306,6 +306,24 @@ static float softmax(float *s, size_t n, float factor, float *max, float *sum)
     *max = new;
     *sum = *sum * before + (vf_sum(totals) + total);
     return before;
+}
+
+static void softmax_back(float *s, float *dp, size_t n, float factor, float max, float inverse, float delta,
+                         float scale)
+{
+    vf f = vf_set1(factor), below = vf_set1(-max), rest = vf_set1(-delta * scale);
+    vf share = vf_set1(inverse), by = vf_set1(scale);
+    size_t i = 0;
+    for (; i + VF_WIDTH <= n; i += VF_WIDTH) {
+        vf p = vf_mul(vf_exp2(vf_fma(vf_load(s + i), f, below)), share);
+        vf_store(s + i, p);
+        vf_store(dp + i, vf_mul(p, vf_fma(vf_load(dp + i), by, rest)));
+    }
+    if (i < n) {
+        vf p = vf_mul(vf_exp2(vf_fma(vf_load_n(s + i, n - i), f, below)), share);
+        vf_store_n(s + i, p, n - i);
+        vf_store_n(dp + i, vf_mul(p, vf_fma(vf_load_n(dp + i, n - i), by, rest)), n - i);
+    }
 }
 
 static void narrow_f16(void *out, const float *x, size_t n)

@@ -61,11 +61,12 @@ static void score_tile(float *out, size_t out_stride, const float *q, size_t que
         score_f32(out + t * out_stride, k, depth * sizeof *k, q + t * depth, keys, depth);
 }
 
-static void mix_tile(float *out, const float *v, const float *p, size_t p_stride, size_t queries, size_t keys,
-                     size_t depth)
+static void mix_tile(float *out, const float *v, const float *p, size_t p_stride, size_t p_step, size_t queries,
+                     size_t keys, size_t depth)
 {
     for (size_t t = 0; t < queries; t++)
-        mix_f32(out + t * depth, v, depth * sizeof *v, p + t * p_stride, keys, depth);
+        for (size_t r = 0; r < keys; r++)
+            mix_f32(out + t * depth, v + r * depth, depth * sizeof *v, p + t * p_stride + r * p_step, 1, depth);
 }
 
 static void blend(float *out, float a, const float *x, float b, size_t n)
@@ -90,6 +91,15 @@ static float softmax(float *s, size_t n, float factor, float *max, float *sum)
     *max = new;
     *sum = *sum * before + total;
     return before;
+}
+
+static void softmax_back(float *s, float *dp, size_t n, float factor, float max, float inverse, float delta,
+                         float scale)
+{
+    for (size_t i = 0; i < n; i++) {
+        s[i] = exp2f(s[i] * factor - max) * inverse;
+        dp[i] = s[i] * (dp[i] - delta) * scale;
+    }
 }
 
 static void narrow_f32(void *out, const float *x, size_t n)

@@ -98,6 +98,13 @@ static bool scratch_needed(const struct geul_cpu_state *state, struct geul_tenso
     return true;
 }
 
+static size_t cpu_working(struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes)
+{
+    size_t scratch, kept, all;
+    bool known = scratch_needed(device->state, nodes, n_nodes, &scratch, &kept) && geul_add_size(scratch, kept, &all);
+    return known ? all : SIZE_MAX;
+}
+
 /* Makes the device's scratch memory large enough for nodes. */
 static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_cpu_state *state,
                                      struct geul_tensor *const *nodes, int n_nodes, size_t *kept)
@@ -195,6 +202,7 @@ static const struct geul_backend cpu_backend = {
     .copy = cpu_copy,
     .supports = cpu_supports,
     .run = cpu_run,
+    .working = cpu_working,
     .event_record = cpu_event_record,
     .event_wait = cpu_event_wait,
 };

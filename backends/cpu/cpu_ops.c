@@ -27,6 +27,15 @@ static inline void relax(void)
 #endif
 }
 
+/* Round i of waiting for another thread. */
+static void wait_round(const struct geul_cpu_run *run, int i)
+{
+    if (i < run->spins)
+        relax();
+    else
+        sched_yield();
+}
+
 void geul_cpu_barrier(struct geul_cpu_run *run)
 {
     struct geul_cpu_shared *s = run->shared;
@@ -38,12 +47,14 @@ void geul_cpu_barrier(struct geul_cpu_run *run)
         atomic_store_explicit(&s->generation, generation + 1, memory_order_release);
         return;
     }
-    for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++) {
-        if (i < run->spins)
-            relax();
-        else
-            sched_yield();
-    }
+    for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++)
+        wait_round(run, i);
+}
+
+void geul_cpu_await(const struct geul_cpu_run *run, atomic_int *counter, int value)
+{
+    for (int i = 0; atomic_load_explicit(counter, memory_order_acquire) != value; i++)
+        wait_round(run, i);
 }
 
 size_t geul_cpu_take(struct geul_cpu_run *run)
@@ -51,11 +62,16 @@ size_t geul_cpu_take(struct geul_cpu_run *run)
     return atomic_fetch_add_explicit(run->next, 1, memory_order_relaxed);
 }
 
-void geul_cpu_share(const struct geul_cpu_run *run, size_t n, size_t *from, size_t *to)
+void geul_cpu_part(size_t n, size_t parts, size_t i, size_t *from, size_t *to)
 {
-    size_t each = n / (size_t)run->n_threads, more = n % (size_t)run->n_threads, i = (size_t)run->thread;
+    size_t each = n / parts, more = n % parts;
     *from = each * i + (i < more ? i : more);
     *to = *from + each + (i < more);
+}
+
+void geul_cpu_share(const struct geul_cpu_run *run, size_t n, size_t *from, size_t *to)
+{
+    geul_cpu_part(n, (size_t)run->n_threads, (size_t)run->thread, from, to);
 }
 
 void *geul_cpu_row(const struct geul_tensor *t, size_t row)
@@ -66,4 +82,23 @@ void *geul_cpu_row(const struct geul_tensor *t, size_t row)
         row /= (size_t)t->shape[d];
     }
     return p;
+}
+
+void geul_cpu_each_segment(struct geul_cpu_run *run, const struct geul_tensor *t, size_t length, geul_cpu_segment *body)
+{
+    size_t rows = (size_t)geul_rows(t), cols = (size_t)geul_cols(t), per_row = (cols + length - 1) / length;
+    size_t from, to;
+    geul_cpu_share(run, rows * per_row, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        size_t start = i % per_row * length, left = cols - start;
+        body(run->kernels, t, i / per_row, start, left < length ? left : length);
+    }
+}
+
+uint64_t geul_cpu_random(uint64_t key, uint64_t i)
+{
+    uint64_t h = key + (i + 1) * 0x9e3779b97f4a7c15u; /* odd, near 2^64 over the golden ratio */
+    h = (h ^ h >> 29) * 0x6a09e667f3bcc909u;          /* digits of the root of 2, of 3 */
+    h = (h ^ h >> 32) * 0xbb67ae8584caa73bu;
+    return h ^ h >> 31;
 }

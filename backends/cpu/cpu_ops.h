@@ -44,12 +44,24 @@ const struct geul_cpu_op *geul_cpu_op(enum geul_op op);
 
 /* Waits until all threads of the run are here. */
 void geul_cpu_barrier(struct geul_cpu_run *run);
+/* Waits until another thread of the run has stored value in *counter. */
+void geul_cpu_await(const struct geul_cpu_run *run, atomic_int *counter, int value);
 /* The next piece of work that no thread has taken yet: 0, 1, 2... */
 size_t geul_cpu_take(struct geul_cpu_run *run);
-/* This thread's even share [*from, *to) of n pieces. */
+/* Part i of n pieces shared evenly among parts: [*from, *to). */
+void geul_cpu_part(size_t n, size_t parts, size_t i, size_t *from, size_t *to);
+/* This thread's even share of n pieces. */
 void geul_cpu_share(const struct geul_cpu_run *run, size_t n, size_t *from, size_t *to);
 /* Address of row number row of t: rows run over all dimensions but the last, in order. */
 void *geul_cpu_row(const struct geul_tensor *t, size_t row);
+/* This thread's share of t, whose rows are cut into pieces of at most length elements: calls body(kernels, t, row,
+ * first column, columns) for each. */
+typedef void geul_cpu_segment(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t row,
+                              size_t start, size_t n);
+void geul_cpu_each_segment(struct geul_cpu_run *run, const struct geul_tensor *t, size_t length,
+                           geul_cpu_segment *body);
+/* 64 bits that look random, another set for every key and i. */
+uint64_t geul_cpu_random(uint64_t key, uint64_t i);
 
 #define OP(id, ...) extern const struct geul_cpu_op geul_cpu_op_##id;
 #include "core/ops.def"

@@ -12,8 +12,8 @@ struct geul_cpu_ahead {
     const uint8_t *at, *end;
 };
 
-/* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come to
- * lie behind end. */
+/* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come
+ * to lie behind end. */
 static inline void geul_cpu_ask(struct geul_cpu_ahead *ahead, size_t bytes)
 {
     size_t left = ahead->at < ahead->end ? (size_t)(ahead->end - ahead->at) : 0;
@@ -48,6 +48,9 @@ struct geul_cpu_panel {
      * NULL for block types. */
     void (*pack_w_outer)(void *panel, const void *w, size_t stride, int rows, size_t k);
     void (*pack_x)(void *packed, const float *x, size_t stride, int tokens, size_t k);
+    /* The same from memory where k is the outer dimension: row k at x + k * stride holds the values of all tokens. NULL
+     * where activations are rounded to blocks. */
+    void (*pack_x_outer)(void *packed, const float *x, size_t stride, int tokens, size_t k);
     /* out[t * out_stride + r] (out_stride in floats) for all mr rows and tokens <= nr tokens: += the products; or, with
      * start, = start[r] + the products. */
     void (*tile)(float *out, size_t out_stride, const void *panel, const void *packed, size_t k, const float *start,
@@ -63,6 +66,18 @@ typedef void geul_cpu_widen(float *out, const void *x, size_t stride, size_t row
 /* n float32 values into the type; n is a multiple of its block. */
 typedef void geul_cpu_narrow(void *out, const float *x, size_t n);
 
+/* What a step of an optimizer does to every element of a weight w with gradient g. */
+struct geul_cpu_step {
+    float scale; /* g is multiplied by it first */
+    float keep;  /* w is multiplied by it: 1 - rate * decay */
+    float rate;
+    float decay[2],
+        mix[2];    /* of the first and second moment: moment * decay + mix * (g or its square); SGD: decay[0] */
+    float root;    /* AdamW: square root of the second moment's bias correction */
+    float epsilon; /* AdamW: added to the denominator; Adafactor: least second moment */
+    float factor;  /* Adafactor: the row's factor of the second moment */
+};
+
 struct geul_cpu_kernels {
 #define KERNEL(name, returns, arguments, meaning) returns(*name) arguments;
 #define TYPED(family, type, meaning)
@@ -72,6 +87,7 @@ struct geul_cpu_kernels {
     const struct geul_cpu_dot *dot[GEUL_TYPE_COUNT];
     const struct geul_cpu_panel *panel[GEUL_TYPE_COUNT];
     const struct geul_cpu_panel *cache[GEUL_TYPE_COUNT];
+    const struct geul_cpu_panel *rounded[GEUL_TYPE_COUNT];
     geul_cpu_score *score[GEUL_TYPE_COUNT];
     geul_cpu_mix *mix[GEUL_TYPE_COUNT];
     geul_cpu_widen *widen[GEUL_TYPE_COUNT];

@@ -1,5 +1,5 @@
 /* kernels_avx512bf16.c: bfloat16 products by vdpbf16ps (two at a time into float32). The activations are rounded to
- * bfloat16 too, so this serves bfloat16 weights alone. */
+ * bfloat16 too, so this serves bfloat16 weights, and training that asks for such products of float32. */
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -63,6 +63,67 @@ static void pack_x(void *packed, const float *x, size_t stride, int tokens, size
                 out[i + j].pair[t] = pair[j];
         }
     }
+}
+
+/* Two vectors as pairs: the first in the low halves, the second in the high ones. */
+INLINE __m512i pairs_of(__m512 low, __m512 high)
+{
+    __m256i l, h;
+    __m256bh rounded = _mm512_cvtneps_pbh(low);
+    memcpy(&l, &rounded, sizeof l);
+    rounded = _mm512_cvtneps_pbh(high);
+    memcpy(&h, &rounded, sizeof h);
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(l), _mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+/* n <= 16 values of row i of k, zeros where there is none. */
+INLINE __m512 outer_row(const float *x, size_t stride, size_t i, size_t k, size_t n)
+{
+    const float *row = (const float *)(const void *)((const uint8_t *)(const void *)x + i * stride);
+    return i < k && n > 0 ? vf_load_n(row, n) : vf_zero();
+}
+
+static void pack_x_outer(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    uint32_t *out = packed;
+    size_t n = (size_t)tokens;
+    for (size_t i = 0; i < k; i += 2, out += NR)
+        _mm512_mask_storeu_epi32(out, first(NR),
+                                 pairs_of(outer_row(x, stride, i, k, n), outer_row(x, stride, i + 1, k, n)));
+}
+
+static void pack_w_outer_f32(void *panel, const void *w, size_t stride, int rows, size_t k)
+{
+    struct weights *out = panel;
+    for (size_t i = 0; i < k; i += 2, out++)
+        for (int v = 0; v < ROWS; v++) {
+            const float *column = (const float *)w + 16 * v;
+            size_t n = rows <= 16 * v ? 0 : rows - 16 * v < 16 ? (size_t)(rows - 16 * v) : 16;
+            _mm512_storeu_si512(out->pair + 16 * v,
+                                pairs_of(outer_row(column, stride, i, k, n), outer_row(column, stride, i + 1, k, n)));
+        }
+}
+
+/* 16 rows at a time, 16 values of each rounded, then turned as pairs. */
+static void pack_w_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+{
+    struct weights *out = panel;
+    for (int v = 0; v < ROWS; v++)
+        for (size_t i = 0; i < k; i += 16) {
+            uint32_t buffer[16][8], turned[8][16];
+            size_t left = k - i < 16 ? k - i : 16;
+            for (int r = 0; r < 16; r++) {
+                const float *row = (const float *)(const void *)((const uint8_t *)w + (size_t)(16 * v + r) * stride);
+                __m256bh h = _mm512_cvtneps_pbh(16 * v + r < rows ? vf_load_n(row + i, left) : vf_zero());
+                memcpy(buffer[r], &h, sizeof h);
+                if (ahead)
+                    geul_cpu_ask(ahead, 64);
+            }
+            vf_transpose4(buffer[0], sizeof buffer[0], turned[0], sizeof turned[0]);
+            vf_transpose4(buffer[0] + 4, sizeof buffer[0], turned[4], sizeof turned[0]);
+            for (size_t j = 0; j < (left + 1) / 2; j++)
+                memcpy(out[i / 2 + j].pair + 16 * v, turned[j], sizeof turned[j]);
+        }
 }
 
 static inline __m512bh as_bf16(__m512i v)
@@ -178,10 +239,23 @@ static const struct geul_cpu_panel bf16_panel = {.mr = MR,
                                                  .pack_x = pack_x,
                                                  .tile = tile};
 
+static const struct geul_cpu_panel rounded_panel = {.mr = MR,
+                                                    .nr = NR,
+                                                    .k_block = 512,
+                                                    .k_step = 2,
+                                                    .w_step = sizeof(struct weights),
+                                                    .x_step = sizeof(struct tokens),
+                                                    .pack_w = pack_w_f32,
+                                                    .pack_w_outer = pack_w_outer_f32,
+                                                    .pack_x = pack_x,
+                                                    .pack_x_outer = pack_x_outer,
+                                                    .tile = tile};
+
 static const struct geul_cpu_dot bf16_dot = {32, 64, pack_token, dot_rows};
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx512bf16 = {
     .dot = {[GEUL_TYPE_BF16] = &bf16_dot},
     .panel = {[GEUL_TYPE_BF16] = &bf16_panel},
+    .rounded = {[GEUL_TYPE_BF16] = &rounded_panel},
     .peak_bf16 = peak_bf16,
 };

@@ -14,11 +14,10 @@
 
 enum { VF_MR = VF_WIDTH * VF_ROWS };
 
-/* 2^t: t split into a whole part and a remainder in [-1/2, 1/2], on which the polynomial's relative error is 2e-9. */
-INLINE vf vf_exp2(vf t)
+/* 2^(n + f) of a whole n in [-127, 127] and f in [-1/2, 1/2], on which the polynomial's relative error is 2e-9. */
+INLINE vf vf_exp2_of(vf n, vf f)
 {
-    t = vf_min(vf_set1(127.0f), vf_max(vf_set1(-127.0f), t));
-    vf n = vf_round(t), f = vf_sub(t, n), p = vf_set1(1.5353359e-4f);
+    vf p = vf_set1(1.5353359e-4f);
     p = vf_fma(p, f, vf_set1(1.3398875e-3f));
     p = vf_fma(p, f, vf_set1(9.6184369e-3f));
     p = vf_fma(p, f, vf_set1(5.5503324e-2f));
@@ -26,6 +25,14 @@ INLINE vf vf_exp2(vf t)
     p = vf_fma(p, f, vf_set1(0.69314718f));
     p = vf_fma(p, f, vf_set1(1.0f));
     return vf_mul(p, vf_pow2(n));
+}
+
+/* 2^t. */
+INLINE vf vf_exp2(vf t)
+{
+    t = vf_min(vf_set1(127.0f), vf_max(vf_set1(-127.0f), t));
+    vf n = vf_round(t);
+    return vf_exp2_of(n, vf_sub(t, n));
 }
 
 /* e^x. The product with log2(e) is made in two parts, so that large arguments keep their digits. */
@@ -38,9 +45,8 @@ INLINE vf vf_exp(vf x)
     return vf_mul(vf_exp2(f), vf_pow2(n));
 }
 
-/* x/2 * erfc(-x/sqrt 2), where erfc(a/sqrt 2) = 2^(-a p(a)) with a polynomial p fitted on 0..14: at most 2e-7 from the
- * exact erf, and the negative side has no cancellation. */
-INLINE vf vf_gelu_erf(vf x)
+/* erfc(|x|/sqrt 2) = 2^(-a p(a)) for a = |x|, with a polynomial p fitted on 0..14. */
+INLINE vf vf_erfc(vf x)
 {
     vf a = vf_max(vf_sub(vf_zero(), x), x), p = vf_set1(1.57398201e-8f);
     p = vf_fma(p, a, vf_set1(-5.91525463e-7f));
@@ -52,7 +58,13 @@ INLINE vf vf_gelu_erf(vf x)
     p = vf_fma(p, a, vf_set1(5.24676777e-2f));
     p = vf_fma(p, a, vf_set1(0.459213078f));
     p = vf_fma(p, a, vf_set1(1.15110493f));
-    vf tail = vf_exp2(vf_mul(vf_sub(vf_zero(), a), p));
+    return vf_exp2(vf_mul(vf_sub(vf_zero(), a), p));
+}
+
+/* x/2 * erfc(-x/sqrt 2): at most 2e-7 from the exact erf, and the negative side has no cancellation. */
+INLINE vf vf_gelu_erf(vf x)
+{
+    vf tail = vf_erfc(x);
     return vf_mul(vf_mul(vf_set1(0.5f), x), vf_below_zero(x, tail, vf_sub(vf_set1(2.0f), tail)));
 }
 
@@ -117,8 +129,8 @@ static void rotate(float *out, const float *x, const float *cosine, const float 
     }
 }
 
-/* Two passes: the mean first, then the squares of what differs from it. */
-static void layernorm(float *out, const float *x, const float *weight, const float *bias, float eps, size_t n)
+/* The mean of a row, and 1 / its deviation. Two passes: the mean first, then the squares of what differs from it. */
+INLINE float row_mean(const float *x, float eps, size_t n, float *inverse)
 {
     size_t whole = n / VF_WIDTH * VF_WIDTH, rest = n - whole;
     vf sum = vf_zero(), squares = vf_zero();
@@ -135,7 +147,15 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     float total = vf_sum(squares);
     for (size_t i = whole; i < n; i++)
         total += (x[i] - mean) * (x[i] - mean);
-    vf inverse = vf_set1(1 / sqrtf(total / (float)n + eps));
+    *inverse = 1 / sqrtf(total / (float)n + eps);
+    return mean;
+}
+
+static void layernorm(float *out, const float *x, const float *weight, const float *bias, float eps, size_t n)
+{
+    size_t whole = n / VF_WIDTH * VF_WIDTH, rest = n - whole;
+    float scale;
+    vf m = vf_set1(row_mean(x, eps, n, &scale)), inverse = vf_set1(scale);
     for (size_t i = 0; i < whole; i += VF_WIDTH) {
         vf d = vf_mul(vf_sub(vf_load(x + i), m), inverse);
         vf_store(out + i, vf_fma(d, vf_load(weight + i), vf_load(bias + i)));
@@ -166,6 +186,8 @@ INLINE vf load_any_f32_n(const void *p, size_t n)
 }
 
 #include "backends/cpu/attention_float.h"
+#include "backends/cpu/loss_float.h"
+#include "backends/cpu/kernels_train.h"
 
 /* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
  * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
@@ -251,6 +273,20 @@ static void pack_x(void *packed, const float *x, size_t stride, int tokens, size
     }
 }
 
+static void pack_x_outer(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    float *out = packed;
+    for (size_t i = 0; i < k; i++, out += VF_TOKENS) {
+        const float *row = at(x, i, stride);
+        if (tokens == VF_TOKENS) {
+            memcpy(out, row, VF_TOKENS * sizeof *out);
+            continue;
+        }
+        for (size_t t = 0; t < VF_TOKENS; t++)
+            out[t] = (int)t < tokens ? row[t] : 0;
+    }
+}
+
 /* T of the tile's tokens, the first of them at x. */
 INLINE void tile_part(float *out, size_t out_stride, const float *w, const float *x, size_t k, const float *start,
                       const size_t T)
@@ -305,7 +341,7 @@ static uint64_t peak_f32(uint64_t rounds)
     {                                                                                                                  \
         .mr = VF_MR, .nr = VF_TOKENS, .k_block = 256, .k_step = 1, .w_step = VF_MR * sizeof(float),                    \
         .x_step = VF_TOKENS * sizeof(float), .pack_w = pack_##type, .pack_w_outer = pack_outer_##type,                 \
-        .pack_x = pack_x, .tile = tile                                                                                 \
+        .pack_x = pack_x, .pack_x_outer = pack_x_outer, .tile = tile                                                   \
     }
 static const struct geul_cpu_panel f32_panel = FLOAT_PANEL(f32), f16_panel = FLOAT_PANEL(f16);
 static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
@@ -314,7 +350,8 @@ static const struct geul_cpu_panel bf16_panel = FLOAT_PANEL(bf16);
 #define FLOAT_KERNELS                                                                                                  \
     .add = add, .gelu_erf = gelu_erf, .gelu_tanh = gelu_tanh, .layernorm = layernorm, .rotate = rotate,                \
     .scale = scale, .peak_f32 = peak_f32, .blend = blend, .softmax = softmax, .score_tile = score_tile,                \
-    .mix_tile = mix_tile,                                                                                              \
+    .mix_tile = mix_tile, .softmax_back = softmax_back, .softmax_sums = softmax_sums, .softmax_line = softmax_line,    \
+    TRAIN_KERNELS, TRAIN_LANES,                                                                                        \
     .peak_bf16 = peak_f32, /* without instructions of their own, bfloat16 products are float32 ones */                 \
         .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},         \
     .score = {[GEUL_TYPE_F32] = score_f32,                                                                             \

@@ -1,6 +1,7 @@
 /* kernels_scalar.c: every slot in plain C. This is what a kernel means; the other units are only faster. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/search_lanes.h"
+#include "backends/cpu/train_lanes.h"
 #include "core/block.h"
 
 #include <math.h>
@@ -26,7 +27,32 @@ static void gelu_tanh(float *out, const float *x, size_t n)
         out[i] = 0.5f * x[i] * (1.0f + tanhf(0.79788456f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
 }
 
-static void layernorm(float *out, const float *x, const float *weight, const float *bias, float eps, size_t n)
+static float clamp(float x, float limit)
+{
+    return x < -limit ? -limit : x > limit ? limit : x;
+}
+
+/* The normal distribution's integral and density: Phi(x) + x phi(x). Beyond the limits both ends are reached. */
+static void gelu_erf_back(float *out, const float *dy, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = clamp(x[i], 14);
+        out[i] = dy[i] * (0.5f * erfcf(-v * 0.70710678f) + v * 0.39894228f * expf(-0.5f * v * v));
+    }
+}
+
+/* GELU is x s(u), the slope s + x s (1 - s) u' with s = 1 / (1 + e^-u), u = 1.5957... (x + 0.044715 x^3). */
+static void gelu_tanh_back(float *out, const float *dy, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = clamp(x[i], 10), square = v * v;
+        float e = expf(1.59576912f * v * (1 + 0.044715f * square)), rest = 1 / (1 + e), s = e * rest;
+        out[i] = dy[i] * (s + v * s * rest * 1.59576912f * (1 + 0.134145f * square));
+    }
+}
+
+/* The mean of a row, and 1 / its deviation. */
+static double row_mean(const float *x, float eps, size_t n, double *inverse)
 {
     double sum = 0, squares = 0;
     for (size_t i = 0; i < n; i++)
@@ -34,9 +60,39 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     double mean = sum / (double)n;
     for (size_t i = 0; i < n; i++)
         squares += (x[i] - mean) * (x[i] - mean);
-    double inverse = 1 / sqrt(squares / (double)n + eps);
+    *inverse = 1 / sqrt(squares / (double)n + eps);
+    return mean;
+}
+
+static void layernorm(float *out, const float *x, const float *weight, const float *bias, float eps, size_t n)
+{
+    double inverse, mean = row_mean(x, eps, n, &inverse);
     for (size_t i = 0; i < n; i++)
         out[i] = (float)((x[i] - mean) * inverse) * weight[i] + bias[i];
+}
+
+/* With g = dy * weight and h the row at mean 0 and variance 1: inverse * (g - mean(g) - h mean(g h)). */
+static void layernorm_back(float *out, const float *dy, const float *x, const float *weight, float eps, size_t n)
+{
+    double inverse, mean = row_mean(x, eps, n, &inverse), sum = 0, products = 0;
+    for (size_t i = 0; i < n; i++) {
+        double g = (double)dy[i] * weight[i];
+        sum += g;
+        products += g * (x[i] - mean) * inverse;
+    }
+    for (size_t i = 0; i < n; i++) {
+        double g = (double)dy[i] * weight[i], h = (x[i] - mean) * inverse;
+        out[i] = (float)(inverse * (g - sum / (double)n - h * products / (double)n));
+    }
+}
+
+static void layernorm_sums(float *dweight, float *dbias, const float *dy, const float *x, float eps, size_t n)
+{
+    double inverse, mean = row_mean(x, eps, n, &inverse);
+    for (size_t i = 0; i < n; i++) {
+        dweight[i] += (float)(dy[i] * (x[i] - mean) * inverse);
+        dbias[i] += dy[i];
+    }
 }
 
 static void rotate(float *out, const float *x, const float *cosine, const float *sine, size_t half)
@@ -147,6 +203,11 @@ static void pack_x_plain(void *packed, const float *x, size_t stride, int tokens
 {
     _Static_assert(MR == NR, "tokens are packed as weight rows are");
     pack_f32(packed, x, stride, tokens, k, NULL);
+}
+
+static void pack_x_outer_plain(void *packed, const float *x, size_t stride, int tokens, size_t k)
+{
+    pack_outer_f32(packed, x, stride, tokens, k);
 }
 
 /* 32 activations as int8, their scale, and the sums of both halves. The same bits in every instruction set. */
@@ -263,6 +324,25 @@ static void tile_groups_2(float *out, size_t out_stride, const void *panel, cons
 
 #include "backends/cpu/attention_scalar.h"
 
+static float softmax_sums(const float *x, size_t n, double *powers, double *rests)
+{
+    float max = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max; /* NaN reaches the sums */
+    *powers = *rests = 0;
+    for (size_t i = 0; i < n; i++) {
+        *powers += exp((double)x[i] - max);
+        *rests += (double)x[i] - max;
+    }
+    return max;
+}
+
+static void softmax_line(float *out, const float *x, size_t n, float max, float a, float b)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = a * expf(x[i] - max) + b;
+}
+
 static uint64_t peak_f32(uint64_t rounds)
 {
     enum { N = 16 };
@@ -312,7 +392,8 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
 #define PLAIN_PANEL(type)                                                                                              \
     {                                                                                                                  \
         .mr = MR, .nr = NR, .k_block = 512, .k_step = 1, .w_step = MR * sizeof(float), .x_step = NR * sizeof(float),   \
-        .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain, .tile = tile_plain           \
+        .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain,                              \
+        .pack_x_outer = pack_x_outer_plain, .tile = tile_plain                                                         \
     }
 /* groups: how many scales and minima 32 values have. */
 #define BLOCK_PANEL(type, groups)                                                                                      \
@@ -356,6 +437,14 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .search = search,
     .blend = blend,
     .softmax = softmax,
+    .softmax_back = softmax_back,
+    .softmax_sums = softmax_sums,
+    .softmax_line = softmax_line,
+    .gelu_erf_back = gelu_erf_back,
+    .gelu_tanh_back = gelu_tanh_back,
+    .layernorm_back = layernorm_back,
+    .layernorm_sums = layernorm_sums,
+    TRAIN_LANES,
     .panel = {[GEUL_TYPE_F32] = &f32_panel,
               [GEUL_TYPE_F16] = &f16_panel,
               [GEUL_TYPE_BF16] = &bf16_panel,

@@ -1,4 +1,4 @@
-/* op_attention.c: STORE into the KV cache and ATTENTION over it, without a T x T buffer.
+/* op_attention.c: STORE into the KV cache and ATTENTION over it or over the tokens' own keys, without a T x T buffer.
  *
  * T tokens, H heads, D values of a head, C positions of a sequence. Softmax runs online: the scores of a tile of KEYS
  * positions are turned into weights under the largest score so far, and what was summed before is scaled down when a
@@ -6,8 +6,10 @@
  *
  * Tiles and spans are counted from position 0, and a query's sums are the same operations in the same order whether it
  * is computed alone or beside others (kernels.def). So its result depends on its sequence up to its position and on
- * nothing else: not on the batch it came in, and not on the threads, which may share the spans of one head. */
-#include "backends/cpu/cpu_ops.h"
+ * nothing else: not on the batch it came in, and not on the threads, which may share the spans of one head.
+ *
+ * The tokens' own keys (T, H, D) are read as a cache in which sequences overlap: sequence s begins at token s. */
+#include "backends/cpu/attention.h"
 
 #include <math.h>
 #include <string.h>
@@ -30,12 +32,17 @@ static const int32_t *place_of(const struct geul_tensor *place, size_t token)
     return geul_cpu_row(place, token);
 }
 
-static bool inside(const struct geul_tensor *cache, const int32_t *place)
+/* Where a token belongs: its sequence and its position there. */
+struct seat {
+    int64_t seq, position;
+};
+
+static bool inside(const struct geul_tensor *cache, struct seat seat)
 {
-    return place[0] >= 0 && place[0] < cache->shape[0] && place[1] >= 0 && place[1] < cache->shape[2];
+    return seat.seq >= 0 && seat.seq < cache->shape[0] && seat.position >= 0 && seat.position < cache->shape[2];
 }
 
-static uint8_t *cache_row(const struct geul_tensor *cache, int32_t seq, size_t head, size_t position)
+static uint8_t *cache_row(const struct geul_tensor *cache, int64_t seq, size_t head, size_t position)
 {
     return (uint8_t *)cache->data + (size_t)seq * cache->stride[0] + head * cache->stride[1] +
            position * cache->stride[2];
@@ -49,7 +56,7 @@ static void run_store(struct geul_cpu_run *run, const struct geul_tensor *t)
     geul_cpu_share(run, heads, &from, &to);
     for (size_t i = 0; i < (size_t)x->shape[0]; i++) {
         const int32_t *at = place_of(place, i);
-        for (size_t h = from; h < to && inside(cache, at); h++)
+        for (size_t h = from; h < to && inside(cache, (struct seat){at[0], at[1]}); h++)
             run->kernels->narrow[cache->type](cache_row(cache, at[0], h, (size_t)at[1]), geul_cpu_row(x, i * heads + h),
                                               depth);
     }
@@ -65,7 +72,9 @@ static bool store_supports(const struct geul_cpu_kernels *kernels, const struct 
 /* What a thread works with. Sizes in floats. */
 struct job {
     const struct geul_cpu_kernels *kernels;
-    const struct geul_tensor *t, *k, *v, *place;
+    const struct geul_tensor *t, *place;
+    struct geul_tensor k, v;    /* (S, H, C, D), or as_cache() */
+    bool own;                   /* they are the tokens' own */
     size_t heads, depth, spans; /* spans: of the token that sees most */
     float factor;               /* scores times this are exponents of 2 */
     float *queries, *sums;      /* (QUERIES, D) */
@@ -78,15 +87,30 @@ struct job {
 /* Tokens of one sequence, one head. */
 struct queries {
     size_t first, n, head, deepest; /* deepest: positions that the one that sees most sees */
-    int32_t seq;
+    int64_t seq;
     size_t seen[QUERIES];                         /* positions that each sees */
     float max[QUERIES], sum[QUERIES];             /* of this span */
     float total_max[QUERIES], total_sum[QUERIES]; /* of the spans before */
 };
 
-static size_t round_up(size_t n, size_t step)
+/* Keys or values as a cache. Own ones (T, H, D) as (T, H, T, D), where position p of sequence s is token s + p. */
+static struct geul_tensor as_cache(const struct geul_tensor *x)
 {
-    return (n + step - 1) / step * step;
+    struct geul_tensor cache = *x;
+    if (x->n_dims == 3) {
+        cache.n_dims = 4;
+        cache.shape[2] = x->shape[0];
+        cache.stride[2] = x->stride[0];
+        cache.shape[3] = x->shape[2];
+        cache.stride[3] = x->stride[2];
+    }
+    return cache;
+}
+
+static struct seat seat_of(const struct job *j, size_t token)
+{
+    const int32_t *at = place_of(j->place, token);
+    return (struct seat){j->own ? (int64_t)token - at[1] : at[0], at[1]};
 }
 
 static size_t spans_of(size_t positions)
@@ -112,14 +136,14 @@ static void weigh(const struct job *j, struct queries *q, size_t i, float *score
 /* One tile for each query by itself, from the cache as it lies. */
 static void attend_few(const struct job *j, struct queries *q, size_t from, size_t n_keys)
 {
-    const uint8_t *k = cache_row(j->k, q->seq, q->head, from), *v = cache_row(j->v, q->seq, q->head, from);
+    const uint8_t *k = cache_row(&j->k, q->seq, q->head, from), *v = cache_row(&j->v, q->seq, q->head, from);
     for (size_t i = 0; i < q->n; i++) {
         size_t n = visible(q, i, from, n_keys);
         if (n == 0)
             continue;
-        j->kernels->score[j->k->type](j->scores, k, j->k->stride[2], j->queries + i * j->depth, n, j->depth);
+        j->kernels->score[j->k.type](j->scores, k, j->k.stride[2], j->queries + i * j->depth, n, j->depth);
         weigh(j, q, i, j->scores, n);
-        j->kernels->mix[j->v->type](j->sums + i * j->depth, v, j->v->stride[2], j->scores, n, j->depth);
+        j->kernels->mix[j->v.type](j->sums + i * j->depth, v, j->v.stride[2], j->scores, n, j->depth);
     }
 }
 
@@ -136,7 +160,7 @@ static void mix_values(const struct job *j, struct queries *q, size_t group, siz
         common = seen < common ? seen : common;
     }
     if (common)
-        j->kernels->mix_tile(sums, j->values, weights, KEYS, n, common, j->depth);
+        j->kernels->mix_tile(sums, j->values, weights, KEYS, 1, n, common, j->depth);
     for (size_t i = 0; i < n; i++) {
         size_t seen = visible(q, at + i, from, n_keys);
         if (seen > common)
@@ -149,7 +173,7 @@ static void mix_values(const struct job *j, struct queries *q, size_t group, siz
  * groups are computed. */
 static void fetch_next(const struct job *j, const struct queries *q, size_t from, size_t group, size_t n)
 {
-    const struct geul_tensor *const caches[] = {j->k, j->v};
+    const struct geul_tensor *const caches[] = {&j->k, &j->v};
     for (int c = 0; c < 2; c++)
         for (size_t row = from + group * KEYS / n; row < from + (group + 1) * KEYS / n && row < q->deepest; row++) {
             const uint8_t *p = cache_row(caches[c], q->seq, q->head, row);
@@ -163,8 +187,8 @@ static void fetch_next(const struct job *j, const struct queries *q, size_t from
 static void attend_many(const struct job *j, struct queries *q, size_t from, size_t n_keys)
 {
     const struct geul_cpu_kernels *kernels = j->kernels;
-    kernels->widen[j->k->type](j->keys, cache_row(j->k, q->seq, q->head, from), j->k->stride[2], n_keys, j->depth);
-    kernels->widen[j->v->type](j->values, cache_row(j->v, q->seq, q->head, from), j->v->stride[2], n_keys, j->depth);
+    kernels->widen[j->k.type](j->keys, cache_row(&j->k, q->seq, q->head, from), j->k.stride[2], n_keys, j->depth);
+    kernels->widen[j->v.type](j->values, cache_row(&j->v, q->seq, q->head, from), j->v.stride[2], n_keys, j->depth);
     for (size_t group = 0; group < q->n; group += GROUP) {
         size_t n = q->n - group < GROUP ? q->n - group : GROUP, most = 0, least = n_keys;
         for (size_t i = 0; i < n; i++) {
@@ -175,8 +199,8 @@ static void attend_many(const struct job *j, struct queries *q, size_t from, siz
         fetch_next(j, q, from + KEYS, group / GROUP, (q->n + GROUP - 1) / GROUP);
         if (most == 0)
             continue;
-        kernels->score_tile(j->scores, KEYS, j->queries + group * j->depth, round_up(n, QUAD), j->keys,
-                            round_up(most, QUAD), j->depth);
+        kernels->score_tile(j->scores, KEYS, j->queries + group * j->depth, geul_cpu_round_up(n, QUAD), j->keys,
+                            geul_cpu_round_up(most, QUAD), j->depth);
         for (size_t i = 0; i < n; i++) {
             size_t seen = visible(q, group + i, from, n_keys);
             if (seen > 0)
@@ -254,9 +278,9 @@ static void attend_span(const struct job *j, struct queries *q, size_t span)
 /* Tokens from first on, before end, that belong to one sequence and lie inside the cache. */
 static size_t run_of_sequence(const struct job *j, size_t first, size_t end)
 {
+    int64_t seq = seat_of(j, first).seq;
     size_t n = 0;
-    while (first + n < end && inside(j->k, place_of(j->place, first + n)) &&
-           place_of(j->place, first + n)[0] == place_of(j->place, first)[0])
+    while (first + n < end && inside(&j->k, seat_of(j, first + n)) && seat_of(j, first + n).seq == seq)
         n++;
     return n;
 }
@@ -264,10 +288,10 @@ static size_t run_of_sequence(const struct job *j, size_t first, size_t end)
 /* Spans [from, to) of one head of n tokens of one sequence. */
 static void attend_run(const struct job *j, size_t first, size_t n, size_t head, size_t from, size_t to)
 {
-    struct queries q = {.first = first, .n = n, .head = head, .seq = place_of(j->place, first)[0]};
+    struct queries q = {.first = first, .n = n, .head = head, .seq = seat_of(j, first).seq};
     const struct geul_tensor *x = j->t->src[0];
     for (size_t i = 0; i < n; i++) {
-        q.seen[i] = (size_t)place_of(j->place, first + i)[1] + 1;
+        q.seen[i] = (size_t)seat_of(j, first + i).position + 1;
         q.deepest = q.seen[i] > q.deepest ? q.seen[i] : q.deepest;
         memcpy(j->queries + i * j->depth, geul_cpu_row(x, (first + i) * j->heads + head), j->depth * sizeof(float));
     }
@@ -302,11 +326,11 @@ static void fold_parts(const struct job *j, struct geul_cpu_run *run)
     geul_cpu_share(run, (size_t)j->t->shape[0] * j->heads, &from, &to);
     for (size_t i = from; i < to; i++) {
         size_t token = i / j->heads, head = i % j->heads;
-        const int32_t *at = place_of(j->place, token);
+        struct seat at = seat_of(j, token);
         float *out = result_row(j, token, head), max = 0, sum = 1;
-        if (!inside(j->k, at))
+        if (!inside(&j->k, at))
             continue;
-        for (size_t span = 0; span < spans_of((size_t)at[1] + 1); span++) {
+        for (size_t span = 0; span < spans_of((size_t)at.position + 1); span++) {
             const float *part = part_row(j, token, head, span);
             fold(j->kernels, out, &max, &sum, span == 0, part + HEAD, part[0], part[1], j->depth);
         }
@@ -333,14 +357,15 @@ static size_t block_of(const struct geul_tensor *t, int n_threads)
 
 static size_t part_floats(size_t depth)
 {
-    return HEAD + round_up(depth, HEAD);
+    return HEAD + geul_cpu_round_up(depth, HEAD);
 }
 
 /* Bytes of the parts when the cache is full; 0 when one thread does all spans of a head, because there are heads and
  * tokens enough or the parts would take too much. */
 static size_t part_bytes(const struct geul_tensor *t, int n_threads)
 {
-    size_t bytes = part_floats((size_t)t->shape[2]) * sizeof(float), spans = spans_of((size_t)t->src[1]->shape[2]);
+    size_t bytes = part_floats((size_t)t->shape[2]) * sizeof(float);
+    size_t spans = spans_of((size_t)as_cache(t->src[1]).shape[2]);
     bool shared = units_of(t, FEWEST) <= UNITS * (size_t)n_threads && spans > 1;
     if (!shared || !geul_mul_size(bytes, (size_t)t->shape[0], &bytes) ||
         !geul_mul_size(bytes, (size_t)t->shape[1], &bytes) || !geul_mul_size(bytes, spans, &bytes))
@@ -351,7 +376,7 @@ static size_t part_bytes(const struct geul_tensor *t, int n_threads)
 /* Floats that a thread needs. */
 static size_t work_floats(size_t depth)
 {
-    return 2 * (QUERIES + KEYS) * round_up(depth, HEAD) + GROUP * KEYS;
+    return 2 * (QUERIES + KEYS) * geul_cpu_round_up(depth, HEAD) + GROUP * KEYS;
 }
 
 static bool attention_scratch(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, int n_threads,
@@ -364,17 +389,17 @@ static bool attention_scratch(const struct geul_cpu_kernels *kernels, const stru
 
 static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
-    const double log2_e = 1.4426950408889634;
-    size_t tokens = (size_t)t->shape[0], depth = (size_t)t->shape[2], row = round_up(depth, HEAD);
+    size_t tokens = (size_t)t->shape[0], depth = (size_t)t->shape[2], row = geul_cpu_round_up(depth, HEAD);
     float *memory = (float *)(void *)run->scratch, *mine = memory + work_floats(depth) * (size_t)run->thread;
     struct job j = {.kernels = run->kernels,
                     .t = t,
-                    .k = t->src[1],
-                    .v = t->src[2],
+                    .k = as_cache(t->src[1]),
+                    .v = as_cache(t->src[2]),
+                    .own = t->src[1]->n_dims == 3,
                     .place = t->src[3],
                     .heads = (size_t)t->shape[1],
                     .depth = depth,
-                    .factor = (float)((double)t->params.attention.scale * log2_e),
+                    .factor = geul_cpu_exponent(t->params.attention.scale),
                     .queries = mine,
                     .sums = mine + QUERIES * row,
                     .keys = mine + 2 * QUERIES * row,
@@ -382,8 +407,8 @@ static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
                     .scores = mine + 2 * (QUERIES + KEYS) * row,
                     .part = part_floats(depth)};
     for (size_t i = 0; i < tokens; i++) {
-        const int32_t *at = place_of(j.place, i);
-        size_t spans = inside(j.k, at) ? spans_of((size_t)at[1] + 1) : 1;
+        struct seat at = seat_of(&j, i);
+        size_t spans = inside(&j.k, at) ? spans_of((size_t)at.position + 1) : 1;
         j.spans = spans > j.spans ? spans : j.spans;
     }
     if (j.spans > 1 && part_bytes(t, run->n_threads) > 0)

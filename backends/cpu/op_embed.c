@@ -1,4 +1,4 @@
-/* op_embed.c: EMBED: rows of a table of any type, as float32. */
+/* op_embed.c: EMBED: rows of a table of any type, as float32; and SCATTER, its gradient. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <math.h>
@@ -21,3 +21,23 @@ static void run_embed(struct geul_cpu_run *run, const struct geul_tensor *t)
 }
 
 const struct geul_cpu_op geul_cpu_op_EMBED = {.run = run_embed};
+
+/* Threads share columns, so every row of c takes its sums in the order of the tokens. */
+static void run_scatter(struct geul_cpu_run *run, const struct geul_tensor *t)
+{
+    enum { STRIP = 64 }; /* columns */
+    const struct geul_tensor *x = t->src[1];
+    const int32_t *ids = t->src[2]->data;
+    size_t cols = (size_t)geul_cols(t), from, to;
+    geul_cpu_share(run, (cols + STRIP - 1) / STRIP, &from, &to);
+    from *= STRIP;
+    to = to * STRIP < cols ? to * STRIP : cols;
+    for (size_t r = 0; from < to && r < (size_t)x->shape[0]; r++) {
+        if (ids[r] < 0 || ids[r] >= t->shape[0])
+            continue;
+        float *c = (float *)geul_cpu_row(t, (size_t)ids[r]) + from;
+        run->kernels->add(c, c, (const float *)geul_cpu_row(x, r) + from, to - from);
+    }
+}
+
+const struct geul_cpu_op geul_cpu_op_SCATTER = {.run = run_scatter};

@@ -1,59 +1,90 @@
-/* op_matmul.c: MATMUL: activations a (M, K) times weights b (K, N) plus bias (N).
+/* op_matmul.c: MATMUL: activations a (M, K) times weights b (K, N) plus bias (N); ADDMM: the same, added to a sum.
  *
  * M: tokens, N: weight rows, K: values of a row. A thread takes mr weight rows, unpacks k_block values of each into a
  * panel, and all tokens, packed before, stream past it; in the meantime the rows that come next are asked for. One
- * thread computes a result from beginning to end, in an order that knows nothing of other tokens and threads. */
+ * thread computes a result from beginning to end, in an order that knows nothing of other tokens and threads.
+ *
+ * In training either side may be a transpose, so that its k lie in the outer dimension of memory, and weights of any
+ * type may be wanted as float32 or bfloat16: those are first decoded, a tile at a time, and packed from there. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <string.h>
 
 /* What one product looks like. */
 struct product {
+    const struct geul_tensor *a, *b;
+    const float *bias; /* or NULL */
+    bool grows;        /* ADDMM: the result is added to */
     const struct geul_cpu_panel *panel;
     const struct geul_cpu_dot *dot; /* one token, or NULL */
     size_t m, n, k;
     bool few; /* tokens */
     size_t k_block;
     bool outer;      /* b is packed along N, not along K */
+    bool x_outer;    /* a is packed along M, not along K */
+    bool decoded;    /* b becomes float32 before it is packed */
     size_t w_stride; /* bytes from one weight row (outer: one k) to the next */
+    size_t m_block;  /* tokens that stream past a panel before the next comes */
 };
 
 enum {
-    FEW_TOKENS = 16,      /* up to here reading the weights takes longer than multiplying */
-    DOT_ROWS = 16,        /* weight rows that are read together; twice as many are asked for too early */
-    FEW_K = 256,          /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
-    PIECE_BYTES = 1 << 17 /* weights that a thread takes in one go when few tokens come by: long streams are faster */
+    FEW_TOKENS = 16,       /* up to here reading the weights takes longer than multiplying */
+    DOT_ROWS = 16,         /* weight rows that are read together; twice as many are asked for too early */
+    FEW_K = 256,           /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
+    PIECE_BYTES = 1 << 17, /* weights that a thread takes in one go when few tokens come by: long streams are faster */
+    DECODED = 256,         /* columns of a tile that is decoded at once: a multiple of every block */
+    STREAM_BYTES = 1 << 20 /* packed tokens of a k block that stay near while panels come and go */
 };
 
 static bool transposed(const struct geul_tensor *b)
 {
-    return b->stride[0] == geul_type_bytes(b->type);
+    return b->stride[0] == geul_type_bytes(b->type) && (geul_type_block(b->type) == 1 || b->block_dim == 0);
 }
 
 static struct product look(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t)
 {
-    const struct geul_tensor *a = t->src[0], *b = t->src[1];
-    struct product p = {.m = (size_t)a->shape[0], .n = (size_t)b->shape[1], .k = (size_t)a->shape[1]};
+    const bool grows = t->op == GEUL_OP_ADDMM;
+    const struct geul_tensor *a = t->src[grows], *b = t->src[grows + 1];
+    enum geul_precision precision = t->params.matmul.precision;
+    struct product p = {.a = a, .b = b, .grows = grows};
+    if (!grows && t->n_src > 2 && t->src[2])
+        p.bias = t->src[2]->data;
+    p.m = (size_t)a->shape[0];
+    p.n = (size_t)b->shape[1];
+    p.k = (size_t)a->shape[1];
     p.outer = !transposed(b);
+    p.x_outer = a->stride[1] != sizeof(float);
     p.w_stride = b->stride[p.outer ? 0 : 1];
-    p.panel = p.outer ? kernels->cache[b->type] : kernels->panel[b->type];
-    if (!p.outer && p.m == 1 && kernels->dot[b->type] && p.k % kernels->dot[b->type]->k_step == 0)
-        p.dot = kernels->dot[b->type];
-    p.few = p.m <= FEW_TOKENS;
+    if (precision == GEUL_PRECISION_WEIGHTS) {
+        p.panel = p.outer ? kernels->cache[b->type] : kernels->panel[b->type];
+        if (!p.outer && !grows && p.m == 1 && kernels->dot[b->type] && p.k % kernels->dot[b->type]->k_step == 0)
+            p.dot = kernels->dot[b->type];
+    } else {
+        p.panel = kernels->panel[GEUL_TYPE_F32];
+        if (precision == GEUL_PRECISION_BF16 && kernels->rounded[GEUL_TYPE_BF16])
+            p.panel = kernels->rounded[GEUL_TYPE_BF16];
+        p.decoded = b->type != GEUL_TYPE_F32;
+    }
+    if (!p.panel)
+        return p;
+    p.few = p.m <= FEW_TOKENS && !p.decoded;
     p.k_block = p.few && p.panel->k_block > FEW_K ? FEW_K : p.panel->k_block;
+    size_t tile = geul_cpu_packed_bytes(p.k_block, p.panel->k_step, p.panel->x_step);
+    p.m_block = p.decoded ? p.m : STREAM_BYTES / tile * (size_t)p.panel->nr;
     return p;
 }
 
 static bool matmul_supports(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t)
 {
-    const struct geul_tensor *a = t->src[0], *b = t->src[1], *bias = t->n_src > 2 ? t->src[2] : NULL;
-    if (a->type != GEUL_TYPE_F32 || a->n_dims != 2 || a->stride[1] != sizeof(float) || b->n_dims != 2)
+    struct product p = look(kernels, t);
+    const struct geul_tensor *a = p.a, *b = p.b, *bias = !p.grows && t->n_src > 2 ? t->src[2] : NULL;
+    if (!p.panel || a->type != GEUL_TYPE_F32 || a->n_dims != 2 || b->n_dims != 2)
         return false;
     if (bias && bias->stride[0] != sizeof(float))
         return false;
-    if (transposed(b))
-        return kernels->panel[b->type] != NULL;
-    return kernels->cache[b->type] && b->stride[1] == geul_type_bytes(b->type);
+    if (p.x_outer && (a->stride[0] != sizeof(float) || !p.panel->pack_x_outer))
+        return false;
+    return !p.outer || (b->stride[1] == geul_type_bytes(b->type) && p.panel->pack_w_outer);
 }
 
 static size_t ceil_div(size_t a, size_t b)
@@ -83,10 +114,15 @@ static size_t panel_bytes(const struct product *p)
     return line(geul_cpu_packed_bytes(p->k_block, p->panel->k_step, p->panel->w_step));
 }
 
+static size_t decoded_bytes(const struct product *p)
+{
+    return !p->decoded ? 0 : line(p->k_block * sizeof(float) * (p->outer ? DECODED : (size_t)p->panel->mr));
+}
+
 static size_t thread_bytes(const struct product *p)
 {
     size_t mr = (size_t)p->panel->mr, nr = (size_t)p->panel->nr;
-    return panel_bytes(p) + line(mr * sizeof(float)) + line(mr * nr * sizeof(float));
+    return panel_bytes(p) + line(mr * sizeof(float)) + line(mr * nr * sizeof(float)) + decoded_bytes(p);
 }
 
 static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, int n_threads,
@@ -103,16 +139,21 @@ static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct 
 }
 
 /* Packs all tokens: k block by k block, and in it nr tokens after nr tokens. */
-static void pack_tokens(struct geul_cpu_run *run, const struct geul_tensor *a, const struct product *p)
+static void pack_tokens(struct geul_cpu_run *run, const struct product *p)
 {
     const struct geul_cpu_panel *g = p->panel;
+    const struct geul_tensor *a = p->a;
     size_t nr = (size_t)g->nr, tiles = ceil_div(p->m, nr), from, to;
     geul_cpu_share(run, tiles * k_blocks(p), &from, &to);
     for (size_t i = from; i < to; i++) {
         size_t k0 = i / tiles * p->k_block, t0 = i % tiles * nr;
         size_t k = p->k - k0 < p->k_block ? p->k - k0 : p->k_block, tokens = p->m - t0 < nr ? p->m - t0 : nr;
-        g->pack_x(run->scratch + i * packed_x_bytes(p), (const float *)geul_cpu_row(a, t0) + k0, a->stride[0],
-                  (int)tokens, k);
+        uint8_t *packed = run->scratch + i * packed_x_bytes(p);
+        const uint8_t *x = (const uint8_t *)a->data + t0 * a->stride[0] + k0 * a->stride[1];
+        if (p->x_outer)
+            g->pack_x_outer(packed, (const float *)(const void *)x, a->stride[1], (int)tokens, k);
+        else
+            g->pack_x(packed, (const float *)(const void *)x, a->stride[0], (int)tokens, k);
     }
     geul_cpu_barrier(run);
 }
@@ -120,67 +161,127 @@ static void pack_tokens(struct geul_cpu_run *run, const struct geul_tensor *a, c
 /* A thread's memory. */
 struct work {
     uint8_t *panel;
-    float *start; /* mr: what the sums begin with */
-    float *spare; /* nr * mr: a tile at the edge of the weight rows is computed whole here and copied in part */
+    float *start;   /* mr: what the sums begin with */
+    float *spare;   /* nr * mr: a tile at the edge of the weight rows is computed whole here and copied in part */
+    float *decoded; /* a tile of weights as float32: (k_block, DECODED) where k is outer, else (mr, k_block) */
     struct geul_cpu_ahead ahead; /* the weight rows that come next */
     size_t ask;                  /* bytes of it per tile; 0: while packing */
 };
 
-/* All tokens past one panel of rows weight rows from n0 on, k values of one k block. first: of the k blocks. */
-static void stream_tokens(const struct geul_tensor *t, const struct product *p, const uint8_t *packed, struct work *w,
-                          size_t n0, size_t rows, size_t k, bool first)
+/* Where weights n0.. of k0.. begin. */
+static const uint8_t *weights_at(const struct product *p, size_t n0, size_t k0)
+{
+    const struct geul_tensor *b = p->b;
+    size_t block = (size_t)geul_type_block(b->type);
+    if (p->outer)
+        return (const uint8_t *)b->data + k0 * p->w_stride + n0 / block * b->stride[1];
+    return (const uint8_t *)b->data + n0 * p->w_stride + k0 / block * b->stride[0];
+}
+
+/* What a stretch of weight rows is multiplied with: tokens [t0, t1) of one k block. */
+struct stretch {
+    size_t n0, rows; /* weight rows */
+    size_t t0, t1;
+    size_t block, k; /* number of the k block and its values */
+};
+
+/* Tokens past one panel. */
+static void stream_tokens(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
+                          struct work *w, const struct stretch *s)
 {
     const struct geul_cpu_panel *g = p->panel;
-    const float *start = first ? w->start : NULL;
+    const bool adds = s->block > 0 || p->grows;
+    const float *start = adds ? NULL : w->start;
     size_t nr = (size_t)g->nr, mr = (size_t)g->mr, out_stride = t->stride[0] / sizeof(float);
-    for (size_t t0 = 0; t0 < p->m; t0 += nr, packed += packed_x_bytes(p)) {
-        float *out = (float *)t->data + t0 * out_stride + n0;
-        size_t tokens = p->m - t0 < nr ? p->m - t0 : nr;
+    size_t tiles = ceil_div(p->m, nr);
+    const uint8_t *packed = run->scratch + (s->block * tiles + s->t0 / nr) * packed_x_bytes(p);
+    for (size_t t0 = s->t0; t0 < s->t1; t0 += nr, packed += packed_x_bytes(p)) {
+        float *out = (float *)t->data + t0 * out_stride + s->n0;
+        size_t tokens = s->t1 - t0 < nr ? s->t1 - t0 : nr;
         geul_cpu_ask(&w->ahead, w->ask);
-        if (rows == mr) {
-            g->tile(out, out_stride, w->panel, packed, k, start, (int)tokens);
+        if (s->rows == mr) {
+            g->tile(out, out_stride, w->panel, packed, s->k, start, (int)tokens);
             continue;
         }
-        for (size_t i = 0; !first && i < tokens; i++)
-            memcpy(w->spare + i * mr, out + i * out_stride, rows * sizeof(float));
-        g->tile(w->spare, mr, w->panel, packed, k, start, (int)tokens);
+        for (size_t i = 0; adds && i < tokens; i++)
+            memcpy(w->spare + i * mr, out + i * out_stride, s->rows * sizeof(float));
+        g->tile(w->spare, mr, w->panel, packed, s->k, start, (int)tokens);
         for (size_t i = 0; i < tokens; i++)
-            memcpy(out + i * out_stride, w->spare + i * mr, rows * sizeof(float));
+            memcpy(out + i * out_stride, w->spare + i * mr, s->rows * sizeof(float));
     }
 }
 
 /* Where n weight rows from `from` on lie, for asking. */
-static struct geul_cpu_ahead rows_ahead(const struct geul_tensor *b, const struct product *p, size_t from, size_t n)
+static struct geul_cpu_ahead rows_ahead(const struct product *p, size_t from, size_t n)
 {
-    const uint8_t *base = b->data;
+    const uint8_t *base = p->b->data;
     if (from >= p->n)
         return (struct geul_cpu_ahead){base, base};
     n = p->n - from < n ? p->n - from : n;
     return (struct geul_cpu_ahead){base + from * p->w_stride, base + (from + n) * p->w_stride};
 }
 
-/* rows weight rows from n0 on, times all tokens; next: the first of the rows that this thread takes after these. */
+static size_t values_of(const struct product *p, size_t block)
+{
+    size_t left = p->k - block * p->k_block;
+    return left < p->k_block ? left : p->k_block;
+}
+
+/* Sums of weight rows [n0, n0 + rows) begin with their biases. */
+static void set_start(const struct product *p, struct work *w, size_t n0, size_t rows)
+{
+    memset(w->start, 0, (size_t)p->panel->mr * sizeof(float));
+    if (p->bias)
+        memcpy(w->start, p->bias + n0, rows * sizeof(float));
+}
+
+/* rows weight rows from n0 on, times tokens [t0, t1); next: the first of the rows that this thread takes after these.
+ */
 static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
-                          struct work *w, size_t n0, size_t rows, size_t next)
+                          struct work *w, struct stretch s, size_t next)
 {
     const struct geul_cpu_panel *g = p->panel;
-    const struct geul_tensor *b = t->src[1];
-    const float *bias = t->n_src > 2 && t->src[2] ? t->src[2]->data : NULL;
-    const uint8_t *base = b->data;
-    size_t mr = (size_t)g->mr, tiles = ceil_div(p->m, (size_t)g->nr), blocks = k_blocks(p);
-    memset(w->start, 0, mr * sizeof(float));
-    if (bias)
-        memcpy(w->start, bias + n0, rows * sizeof(float));
-    w->ahead = rows_ahead(b, p, p->outer ? p->n : next, mr);
+    size_t mr = (size_t)g->mr, tiles = ceil_div(s.t1 - s.t0, (size_t)g->nr), blocks = k_blocks(p);
+    set_start(p, w, s.n0, s.rows);
+    w->ahead = rows_ahead(p, p->outer ? p->n : next, mr);
     w->ask = p->few ? 0 : line(ceil_div((size_t)(w->ahead.end - w->ahead.at), tiles * blocks));
-    for (size_t i = 0; i < blocks; i++) {
-        size_t k0 = i * p->k_block, k = p->k - k0 < p->k_block ? p->k - k0 : p->k_block;
-        if (p->outer)
-            g->pack_w_outer(w->panel, base + k0 * p->w_stride + n0 * b->stride[1], p->w_stride, (int)rows, k);
-        else
-            g->pack_w(w->panel, base + n0 * p->w_stride + k0 / (size_t)geul_type_block(b->type) * b->stride[0],
-                      p->w_stride, (int)rows, k, p->few ? &w->ahead : NULL);
-        stream_tokens(t, p, run->scratch + i * tiles * packed_x_bytes(p), w, n0, rows, k, i == 0);
+    for (s.block = 0; s.block < blocks; s.block++) {
+        const uint8_t *from = weights_at(p, s.n0, s.block * p->k_block);
+        s.k = values_of(p, s.block);
+        if (p->decoded) {
+            for (size_t r = 0; r < s.rows; r++)
+                geul_decode(p->b->type, from + r * p->w_stride, w->decoded + r * p->k_block, (int64_t)s.k);
+            g->pack_w(w->panel, w->decoded, p->k_block * sizeof(float), (int)s.rows, s.k, NULL);
+        } else if (p->outer) {
+            g->pack_w_outer(w->panel, from, p->w_stride, (int)s.rows, s.k);
+        } else {
+            g->pack_w(w->panel, from, p->w_stride, (int)s.rows, s.k, p->few ? &w->ahead : NULL);
+        }
+        stream_tokens(run, t, p, w, &s);
+    }
+}
+
+/* The same where blocks of weights lie across k: tiles of DECODED of them are decoded once for all panels in them. */
+static void multiply_decoded(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
+                             struct work *w, struct stretch whole)
+{
+    const struct geul_cpu_panel *g = p->panel;
+    size_t mr = (size_t)g->mr, blocks = k_blocks(p);
+    w->ask = 0;
+    for (size_t block = 0; block < blocks; block++) {
+        size_t k = values_of(p, block), k0 = block * p->k_block;
+        for (size_t i = 0; i < k; i++)
+            geul_decode(p->b->type, weights_at(p, whole.n0, k0 + i), w->decoded + i * DECODED, (int64_t)whole.rows);
+        for (size_t at = 0; at < whole.rows; at += mr) {
+            struct stretch s = whole;
+            s.n0 += at;
+            s.rows = whole.rows - at < mr ? whole.rows - at : mr;
+            s.block = block;
+            s.k = k;
+            set_start(p, w, s.n0, s.rows);
+            g->pack_w_outer(w->panel, w->decoded + at, DECODED * sizeof(float), (int)s.rows, k);
+            stream_tokens(run, t, p, w, &s);
+        }
     }
 }
 
@@ -197,18 +298,16 @@ static size_t rows_in_piece(const struct product *p, size_t step)
 static struct geul_cpu_ahead following_rows(const struct geul_cpu_run *run)
 {
     struct product p = look(run->kernels, run->following);
-    const struct geul_tensor *b = run->following->src[1];
     if (!p.dot)
-        return (struct geul_cpu_ahead){b->data, b->data};
-    return rows_ahead(b, &p, (size_t)run->thread * rows_in_piece(&p, DOT_ROWS), DOT_ROWS);
+        return (struct geul_cpu_ahead){p.b->data, p.b->data};
+    return rows_ahead(&p, (size_t)run->thread * rows_in_piece(&p, DOT_ROWS), DOT_ROWS);
 }
 
 /* One token: every thread packs its part of it, then takes pieces of the weight rows, the first one by its number. */
 static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
 {
     const struct geul_cpu_dot *dot = p->dot;
-    const struct geul_tensor *b = t->src[1];
-    const float *bias = t->n_src > 2 && t->src[2] ? t->src[2]->data : NULL, *x = t->src[0]->data;
+    const float *x = p->a->data;
     size_t piece = rows_in_piece(p, DOT_ROWS), from, to;
     float *out = t->data;
     geul_cpu_share(run, p->k / dot->k_step, &from, &to);
@@ -218,30 +317,52 @@ static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const
         next = ((size_t)run->n_threads + geul_cpu_take(run)) * piece;
         size_t end = p->n - n0 < piece ? p->n : n0 + piece;
         for (size_t n = n0; n < end; n += DOT_ROWS) {
-            struct geul_cpu_ahead ahead = rows_ahead(b, p, n + DOT_ROWS < end ? n + DOT_ROWS : next, DOT_ROWS);
+            struct geul_cpu_ahead ahead = rows_ahead(p, n + DOT_ROWS < end ? n + DOT_ROWS : next, DOT_ROWS);
             if (n + DOT_ROWS >= end && next >= p->n && run->following)
                 ahead = following_rows(run);
-            dot->rows(out + n, (const uint8_t *)b->data + n * p->w_stride, p->w_stride, run->scratch, p->k,
-                      end - n < DOT_ROWS ? (int)(end - n) : DOT_ROWS, bias ? bias + n : NULL, &ahead);
+            dot->rows(out + n, (const uint8_t *)p->b->data + n * p->w_stride, p->w_stride, run->scratch, p->k,
+                      end - n < DOT_ROWS ? (int)(end - n) : DOT_ROWS, p->bias ? p->bias + n : NULL, &ahead);
         }
     }
 }
 
+/* Weight rows that a thread takes in one go. */
+static size_t piece_of(const struct product *p)
+{
+    if (p->decoded && p->outer)
+        return DECODED;
+    return p->few && !p->outer ? rows_in_piece(p, (size_t)p->panel->mr) : (size_t)p->panel->mr;
+}
+
+/* Units of work are a block of tokens times a piece of the weight rows; the pieces of one block of tokens come first.
+ */
 static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
 {
     size_t mr = (size_t)p->panel->mr, tiles = ceil_div(p->m, (size_t)p->panel->nr);
     uint8_t *mine = run->scratch + tiles * k_blocks(p) * packed_x_bytes(p) + (size_t)run->thread * thread_bytes(p);
-    struct work w = {.panel = mine, .start = (float *)(mine + panel_bytes(p))};
-    w.spare = (float *)((uint8_t *)w.start + line(mr * sizeof(float)));
+    struct work w = {.panel = mine, .start = (float *)(void *)(mine + panel_bytes(p))};
+    w.spare = (float *)(void *)((uint8_t *)w.start + line(mr * sizeof(float)));
+    w.decoded = (float *)(void *)((uint8_t *)w.spare + line(mr * (size_t)p->panel->nr * sizeof(float)));
     /* What a tile adds to for missing rows is never used, but must have a value. */
     memset(w.spare, 0, mr * (size_t)p->panel->nr * sizeof(float));
-    pack_tokens(run, t->src[0], p);
-    size_t piece = p->few && !p->outer ? rows_in_piece(p, mr) : mr;
-    for (size_t n0 = geul_cpu_take(run) * piece, next; n0 < p->n; n0 = next) {
-        next = geul_cpu_take(run) * piece;
-        size_t end = p->n - n0 < piece ? p->n : n0 + piece;
-        for (size_t n = n0; n < end; n += mr)
-            multiply_rows(run, t, p, &w, n, end - n < mr ? end - n : mr, n + mr < end ? n + mr : next);
+    pack_tokens(run, p);
+    size_t piece = piece_of(p), pieces = ceil_div(p->n, piece), units = pieces * ceil_div(p->m, p->m_block);
+    for (size_t i = geul_cpu_take(run), next; i < units; i = next) {
+        next = geul_cpu_take(run);
+        struct stretch s = {.t0 = i / pieces * p->m_block};
+        size_t n0 = i % pieces * piece, end = p->n - n0 < piece ? p->n : n0 + piece;
+        size_t after = next < units ? next % pieces * piece : p->n;
+        s.t1 = p->m - s.t0 < p->m_block ? p->m : s.t0 + p->m_block;
+        if (p->decoded && p->outer) {
+            s.n0 = n0;
+            s.rows = end - n0;
+            multiply_decoded(run, t, p, &w, s);
+            continue;
+        }
+        for (s.n0 = n0; s.n0 < end; s.n0 += mr) {
+            s.rows = end - s.n0 < mr ? end - s.n0 : mr;
+            multiply_rows(run, t, p, &w, s, s.n0 + mr < end ? s.n0 + mr : after);
+        }
     }
 }
 
@@ -257,4 +378,6 @@ static void run_matmul(struct geul_cpu_run *run, const struct geul_tensor *t)
 }
 
 const struct geul_cpu_op geul_cpu_op_MATMUL = {
+    .supports = matmul_supports, .scratch = matmul_scratch, .run = run_matmul};
+const struct geul_cpu_op geul_cpu_op_ADDMM = {
     .supports = matmul_supports, .scratch = matmul_scratch, .run = run_matmul};

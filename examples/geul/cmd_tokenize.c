@@ -1,7 +1,8 @@
-/* cmd_tokenize.c: `geul tokenize` turns lines of text into lines of ids, and back. */
+/* cmd_tokenize.c: `geul tokenize` turns lines of text into lines of ids, and back, and files into token shards. */
 #include "examples/geul/command.h"
 #include "examples/geul/model_args.h"
 #include "examples/geul/report.h"
+#include "examples/geul/shard_files.h"
 #include "examples/geul/text_input.h"
 
 #include "convert/json_file.h"
@@ -13,7 +14,8 @@
 #include <string.h>
 
 struct settings {
-    const char *source, *text;
+    const char *source, *text, *shards, *template_name;
+    int shard_tokens;
     bool decode, pieces, plain, json;
 };
 
@@ -30,17 +32,33 @@ static const struct geul_option options[] = {
      false},
     {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "one JSON object per line: ids and pieces, or text", 0, 0, NULL,
      NULL, false},
+    {GEUL_OPTION_TEXT, "--shards", "PREFIX", FIELD(shards),
+     "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--shard-tokens", "N", FIELD(shard_tokens), "most tokens of a shard, 0: 134217728", 0, 1 << 30,
+     NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
+     "with --shards: koalpaca, kullm, kgoat or a file, for rows that are questions and answers; without it these are "
+     "joined as they are",
+     0, 0, NULL, NULL, false},
     {.kind = GEUL_OPTION_END},
 };
 
 static const struct geul_command_help help = {
     .name = "tokenize",
-    .usage = "-m FILE [-p TEXT] [options]",
+    .usage = "-m FILE [-p TEXT | --shards PREFIX FILE...] [options]",
     .summary = "text to token ids and back: one line of ids per line of text",
+    .about =
+        "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds JSON Lines (rows "
+        "with text, instruction and output, messages, question and answer, or prompt and completion) or, when its "
+        "name ends in .txt, one document. Documents end with <|endoftext|>; that text inside a document is ordinary "
+        "text. Rows that cannot be used are named and left out. The shards appear when all of them are whole.",
     .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
                "geul tokenize -m polyglot-ko-1.3b < corpus.txt > ids.txt\n"
-               "geul tokenize -m polyglot-ko-1.3b --decode < ids.txt",
+               "geul tokenize -m polyglot-ko-1.3b --decode < ids.txt\n"
+               "geul tokenize -m polyglot.gguf --shards corpus/ko news.jsonl wiki.txt",
     .options = options,
+    .max_args = GEUL_ARGS_MAX,
+    .arg_name = "a file",
 };
 
 /* The tokenizer of a directory, a .json or a GGUF file. NULL on failure. */
@@ -198,6 +216,42 @@ static int decode(const struct settings *s, struct geul_context *ctx, const stru
     return 0;
 }
 
+/* Works on -p or on every line of standard input. Returns the exit code. */
+static int run_lines(const struct settings *s, struct geul_context *ctx, const struct geul_tokenizer *tok)
+{
+    int (*work)(const struct settings *, struct geul_context *, const struct geul_tokenizer *, const char *, size_t) =
+        s->decode ? decode : encode;
+    char *line = NULL;
+    size_t capacity = 0, length;
+    int code = 0;
+    if (s->text)
+        return work(s, ctx, tok, s->text, strlen(s->text));
+    while (code == 0 && !ferror(stdout) && geul_text_input_line(stdin, &line, &capacity, &length))
+        code = work(s, ctx, tok, line, length);
+    free(line);
+    return code;
+}
+
+/* 0, or 2 after a message about options that do not go together. */
+static int check_usage(const struct settings *s, const char *const *args, int n_args)
+{
+    if (s->decode && s->pieces)
+        return geul_report_usage("--decode and --pieces exclude each other");
+    if (!s->shards && n_args)
+        return geul_report_usage("\"%s\" is one word too many", args[0]);
+    if (!s->shards && (s->shard_tokens || s->template_name))
+        return geul_report_usage("%s goes with --shards", s->shard_tokens ? "--shard-tokens" : "--template");
+    if (s->shards && (s->text || s->decode || s->pieces || s->plain))
+        return geul_report_usage("--shards reads files; -p, --decode, --pieces and --plain do not go with it");
+    if (s->template_name && strcmp(s->template_name, "auto") == 0)
+        return geul_report_usage("--template: auto is not possible here; koalpaca, kullm, kgoat or a file are");
+    if (s->shards && n_args == 0)
+        return geul_report_usage("--shards needs at least one FILE");
+    if (s->shards && s->shard_tokens == 1)
+        return geul_report_usage("--shard-tokens: 2 are the least");
+    return 0;
+}
+
 int geul_cmd_tokenize(int argc, char **argv)
 {
     struct settings s = {.source = NULL};
@@ -205,24 +259,18 @@ int geul_cmd_tokenize(int argc, char **argv)
     int n_args, code;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
-    if (s.decode && s.pieces)
-        return geul_report_usage("--decode and --pieces exclude each other");
+    code = check_usage(&s, args, n_args);
+    if (code)
+        return code;
     struct geul_context *ctx = geul_report_context(false);
     if (!ctx)
         return 1;
     struct geul_tokenizer *tok = load(ctx, s.source);
-    int (*work)(const struct settings *, struct geul_context *, const struct geul_tokenizer *, const char *, size_t) =
-        s.decode ? decode : encode;
-    char *line = NULL;
-    size_t capacity = 0, length;
+    struct geul_shard_files files = {s.shards, s.template_name, s.shard_tokens, args, n_args, s.json};
     if (!tok)
         code = geul_report_failure(ctx);
-    else if (s.text)
-        code = work(&s, ctx, tok, s.text, strlen(s.text));
     else
-        while (code == 0 && !ferror(stdout) && geul_text_input_line(stdin, &line, &capacity, &length))
-            code = work(&s, ctx, tok, line, length);
-    free(line);
+        code = s.shards ? geul_shard_files_write(ctx, tok, &files) : run_lines(&s, ctx, tok);
     geul_tokenizer_free(tok);
     geul_context_free(ctx);
     return code;

@@ -52,7 +52,7 @@ struct geul_command_help {
     const char *arg_name;   /* what such a word is: "a directory" */
 };
 
-enum { GEUL_ARGS_MAX = 8 };
+enum { GEUL_ARGS_MAX = 1024 };
 
 /* Fills settings, which hold the defaults, from argv[1..]; words that are no options go to args. true: go on. false:
  * the help was printed or the usage is wrong, and *code is the exit code. */

@@ -197,6 +197,456 @@ static void check_softmax(void)
     }
 }
 
+static void check_softmax_back(void)
+{
+    const double factor = 0.375, max = 1.5, inverse = 0.25, delta = -0.75, scale = 0.3125;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *scores = randoms(n, 3), *slopes = randoms(n, 2);
+        double weights[LONGEST], want[LONGEST];
+        for (size_t i = 0; i < n; i++) {
+            weights[i] = exp2(factor * (double)scores[i] - max) * inverse;
+            want[i] = weights[i] * ((double)slopes[i] - delta) * scale;
+        }
+        struct cpu_guard p = cpu_guard(n * sizeof(float), 4), dp = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        memcpy(p.data, scores, n * sizeof(float));
+        memcpy(dp.data, slopes, n * sizeof(float));
+        kernels->softmax_back((float *)p.data, (float *)dp.data, n, (float)factor, (float)max, (float)inverse,
+                              (float)delta, (float)scale);
+        check("softmax_back", n, p.data, weights, 1e-9, 1e-6);
+        check("softmax_back", n, dp.data, want, 1e-7, 1e-6);
+        cpu_guard_free(&p, "softmax_back");
+        cpu_guard_free(&dp, "softmax_back");
+        free(scores);
+        free(slopes);
+    }
+}
+
+static void check_softmax_sums(void)
+{
+    for (size_t s = 0; s < N_SIZES + 2; s++) {
+        size_t n = s < N_SIZES ? sizes[s] : s == N_SIZES ? 3001 : 30080;
+        float *x = randoms(n, 4);
+        double high = -INFINITY, want[2] = {0, 0}, got[2];
+        for (size_t i = 0; i < n; i++)
+            high = fmax(high, x[i] += 50);
+        for (size_t i = 0; i < n; i++) {
+            want[0] += exp(x[i] - high);
+            want[1] += x[i] - high;
+        }
+        CHECK_MSG((double)kernels->softmax_sums(x, n, &got[0], &got[1]) == high, "%s softmax_sums: max", variant);
+        CHECK_MSG(fabs(got[0] - want[0]) <= 2e-7 * want[0], "%s softmax_sums n=%zu: %.10g, expected %.10g", variant, n,
+                  got[0], want[0]);
+        CHECK_MSG(fabs(got[1] - want[1]) <= -1e-6 * want[1], "%s softmax_sums n=%zu: rests %.10g, expected %.10g",
+                  variant, n, got[1], want[1]);
+        x[n / 2] = -INFINITY;
+        kernels->softmax_sums(x, n, &got[0], &got[1]);
+        CHECK_MSG(n == 1 || isfinite(got[0]), "%s softmax_sums: -inf has no power", variant);
+        for (int i = 0; i < 2; i++) {
+            x[n - 1 - (size_t)i * (n / 3)] = i ? INFINITY : NAN;
+            kernels->softmax_sums(x, n, &got[0], &got[1]);
+            CHECK_MSG(isnan(got[0]), "%s softmax_sums n=%zu hides NaN or infinity", variant, n);
+        }
+        free(x);
+    }
+}
+
+static void check_softmax_line(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 4);
+        double want[LONGEST];
+        x[n / 2] = n % 2 ? NAN : -INFINITY;
+        for (size_t i = 0; i < n; i++)
+            want[i] = 0.375 * exp((double)x[i] - 5) - 0.0625;
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernels->softmax_line((float *)out.data, x, n, 5, 0.375f, -0.0625f);
+        check("softmax_line", n, out.data, want, 1e-8, 1e-6);
+        cpu_guard_free(&out, "softmax_line");
+        kernels->softmax_line(x, x, n, 5, 0.375f, -0.0625f);
+        check("softmax_line in place", n, x, want, 1e-8, 1e-6);
+        free(x);
+    }
+}
+
+/* The slope of GELU at x, whose limits are 0 and 1. */
+static double gelu_slope_of(double x, bool tanh_form)
+{
+    if (fabs(x) > 40)
+        return x > 0;
+    if (!tanh_form)
+        return 0.5 * erfc(-x * 0.7071067811865476) + x * 0.3989422804014327 * exp(-0.5 * x * x);
+    double t = tanh(0.7978845608028654 * (x + 0.044715 * x * x * x));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * 0.7978845608028654 * (1 + 3 * 0.044715 * x * x);
+}
+
+static void check_gelu_back(const char *slot, void (*kernel)(float *, const float *, const float *, size_t),
+                            bool tanh_form)
+{
+    const float special[] = {0, -0.0f, NAN, INFINITY, -INFINITY, 1e-30f, 30, -30, 1e30f, -1e30f, 5.9f, -5.9f};
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 3), *dy = randoms(n, 2);
+        double want[LONGEST];
+        for (size_t i = 0; i < n && i < sizeof special / sizeof special[0]; i++)
+            x[n - 1 - i] = special[i];
+        if (n > 20)
+            dy[0] = NAN;
+        for (size_t i = 0; i < n; i++)
+            want[i] = dy[i] * gelu_slope_of(x[i], tanh_form);
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernel((float *)out.data, dy, x, n);
+        check(slot, n, out.data, want, 4e-6, 1e-6);
+        cpu_guard_free(&out, slot);
+        kernel(dy, dy, x, n);
+        check(slot, n, dy, want, 4e-6, 1e-6);
+        free(x);
+        free(dy);
+    }
+    for (double v = -16; v < 16; v += 9e-4) {
+        float x = (float)v, one = 1, out;
+        kernel(&out, &one, &x, 1);
+        double want = gelu_slope_of(x, tanh_form);
+        if (!cpu_close(slot, &out, &want, 1, 1e-6, 0))
+            break;
+    }
+}
+
+static void check_gelu_erf_back(void)
+{
+    check_gelu_back("gelu_erf_back", kernels->gelu_erf_back, false);
+}
+
+static void check_gelu_tanh_back(void)
+{
+    check_gelu_back("gelu_tanh_back", kernels->gelu_tanh_back, true);
+}
+
+/* x at mean 0 and variance 1; returns 1 / deviation. */
+static double normalize(const float *x, size_t n, double *h)
+{
+    double mean = 0, var = 0;
+    for (size_t i = 0; i < n; i++)
+        mean += (double)x[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        var += (x[i] - mean) * (x[i] - mean) / (double)n;
+    for (size_t i = 0; i < n; i++)
+        h[i] = (x[i] - mean) / sqrt(var + 1e-5);
+    return 1 / sqrt(var + 1e-5);
+}
+
+static void check_layernorm_back(void)
+{
+    for (int s = 1; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 3), *dy = randoms(n, 1), *w = randoms(n, 1);
+        double want[LONGEST], h[LONGEST], sum = 0, products = 0;
+        for (size_t i = 0; i < n; i++)
+            x[i] += 10;
+        double inverse = normalize(x, n, h);
+        for (size_t i = 0; i < n; i++) {
+            sum += (double)dy[i] * w[i] / (double)n;
+            products += (double)dy[i] * w[i] * h[i] / (double)n;
+        }
+        for (size_t i = 0; i < n; i++)
+            want[i] = inverse * ((double)dy[i] * w[i] - sum - h[i] * products);
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        kernels->layernorm_back((float *)out.data, dy, x, w, 1e-5f, n);
+        check("layernorm_back", n, out.data, want, 1e-5 * inverse, 1e-5);
+        cpu_guard_free(&out, "layernorm_back");
+        kernels->layernorm_back(dy, dy, x, w, 1e-5f, n);
+        check("layernorm_back in place", n, dy, want, 1e-5 * inverse, 1e-5);
+        x[n / 2] = NAN;
+        kernels->layernorm_back(dy, dy, x, w, 1e-5f, n);
+        CHECK_MSG(isnan(dy[0]) && isnan(dy[n - 1]), "%s layernorm_back hides NaN", variant);
+        free(x);
+        free(dy);
+        free(w);
+    }
+}
+
+static void check_layernorm_sums(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 3), *dy = randoms(n, 1);
+        double weight[LONGEST], bias[LONGEST], h[LONGEST];
+        struct cpu_guard dweight = cpu_guard(n * sizeof(float), 4), dbias = cpu_guard(n * sizeof(float), 0);
+        normalize(x, n, h);
+        for (size_t i = 0; i < n; i++) {
+            weight[i] = (double)(((float *)dweight.data)[i] = test_normal(&seed)) + dy[i] * h[i];
+            bias[i] = (double)(((float *)dbias.data)[i] = test_normal(&seed)) + (double)dy[i];
+        }
+        kernels->layernorm_sums((float *)dweight.data, (float *)dbias.data, dy, x, 1e-5f, n);
+        check("layernorm_sums", n, dweight.data, weight, 1e-5, 1e-5);
+        check("layernorm_sums", n, dbias.data, bias, 1e-6, 1e-6);
+        cpu_guard_free(&dweight, "layernorm_sums");
+        cpu_guard_free(&dbias, "layernorm_sums");
+        free(x);
+        free(dy);
+    }
+}
+
+/* --------------------------------------------------------------------- the same bits in every instruction set -- */
+
+static void check_bits(const char *slot, size_t n, const void *got, const void *want, size_t bytes)
+{
+    CHECK_MSG(memcmp(got, want, bytes) == 0, "%s %s n=%zu: other bits than scalar", variant, slot, n);
+}
+
+static void check_dropout(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s], zeros = 0;
+        float *x = randoms(n, 1), *want = randoms(n, 1);
+        struct cpu_guard out = cpu_guard(n * sizeof(float), s % 2 ? 4 : 0);
+        x[0] = NAN;
+        geul_cpu_kernels_scalar.dropout(want, x, 99, 5, 1u << 30, 1.5f, n);
+        kernels->dropout((float *)out.data, x, 99, 5, 1u << 30, 1.5f, n);
+        check_bits("dropout", n, out.data, want, n * sizeof *want);
+        for (size_t i = 0; i < n; i++) {
+            zeros += want[i] == 0;
+            CHECK(want[i] == 0 || isnan(want[i]) == isnan(x[i]));
+            CHECK(want[i] == 0 || isnan(x[i]) || want[i] == x[i] * 1.5f);
+        }
+        CHECK_MSG(fabs((double)zeros - 0.25 * (double)n) < 5 * sqrt((double)n), "%zu of %zu fall out", zeros, n);
+        kernels->dropout(x, x, 99, 5, 1u << 30, 1.5f, n);
+        check_bits("dropout in place", n, x, want, n * sizeof *want);
+        cpu_guard_free(&out, "dropout");
+        free(x);
+        free(want);
+    }
+}
+
+static void check_squares(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        float *x = randoms(n, 1e25);
+        double want = 0;
+        uint64_t others = 1, others_too = 0;
+        if (n > 4) {
+            x[0] = NAN;
+            x[n - 1] = -INFINITY;
+            x[n / 2] = INFINITY;
+        }
+        for (size_t i = 0; i < n; i++)
+            want += isfinite(x[i]) ? (double)x[i] * (double)x[i] : 0;
+        double got = kernels->squares(x, n, &others), scalar = geul_cpu_kernels_scalar.squares(x, n, &others_too);
+        CHECK_MSG(fabs(got - want) <= 1e-14 * want && got == scalar, "%s squares n=%zu: %g, expected %g", variant, n,
+                  got, want);
+        CHECK_INT(others, n > 4 ? 4 : 1);
+        free(x);
+    }
+}
+
+static const struct geul_cpu_step some_step = {.scale = 0.5f,
+                                               .keep = 0.99f,
+                                               .rate = 0.125f,
+                                               .decay = {0.9f, 0.999f},
+                                               .mix = {0.1f, 0.001f},
+                                               .root = 0.04f,
+                                               .epsilon = 1e-8f,
+                                               .factor = 0.7f};
+
+/* Copies of n values between canaries. */
+static struct cpu_guard guarded(const float *x, size_t n)
+{
+    struct cpu_guard g = cpu_guard(n * sizeof *x, 4);
+    memcpy(g.data, x, n * sizeof *x);
+    return g;
+}
+
+/* Weights, gradients and two states (second ones not negative) before a step and what it should make of them. */
+struct stepped {
+    float *x[4];
+    struct cpu_guard got[4];
+    double want[4][LONGEST];
+};
+
+static struct stepped *stepped_new(size_t n)
+{
+    struct stepped *t = calloc(1, sizeof *t);
+    for (int j = 0; j < 4; j++) {
+        t->x[j] = randoms(n, 1);
+        for (size_t i = 0; j == 3 && i < n; i++)
+            t->x[j][i] *= t->x[j][i];
+        t->got[j] = guarded(t->x[j], n);
+        for (size_t i = 0; i < n; i++)
+            t->want[j][i] = t->x[j][i];
+    }
+    return t;
+}
+
+static float *stepped_got(const struct stepped *t, int j)
+{
+    return (float *)(void *)t->got[j].data;
+}
+
+static void stepped_free(struct stepped *t, const char *slot, size_t n)
+{
+    for (int j = 0; j < 4; j++) {
+        check(slot, n, t->got[j].data, t->want[j], 3e-7, 1e-6);
+        check_bits(slot, n, t->got[j].data, t->x[j], n * sizeof(float));
+        cpu_guard_free(&t->got[j], slot);
+        free(t->x[j]);
+    }
+    free(t);
+}
+
+static void check_sgd(void)
+{
+    const struct geul_cpu_step *k = &some_step;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct stepped *t = stepped_new(n);
+        for (size_t i = 0; i < n; i++) {
+            t->want[2][i] = t->want[2][i] * k->decay[0] + t->want[1][i] * k->scale;
+            t->want[0][i] = t->want[0][i] * k->keep - k->rate * t->want[2][i];
+            t->want[1][i] = 0;
+        }
+        kernels->sgd(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 2), k, n);
+        geul_cpu_kernels_scalar.sgd(t->x[0], t->x[1], t->x[2], k, n);
+        stepped_free(t, "sgd", n);
+    }
+}
+
+static void check_adamw(void)
+{
+    const struct geul_cpu_step *k = &some_step;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct stepped *t = stepped_new(n);
+        for (size_t i = 0; i < n; i++) {
+            double d = t->want[1][i] * k->scale;
+            t->want[2][i] += k->mix[0] * (d - t->want[2][i]);
+            t->want[3][i] = t->want[3][i] * k->decay[1] + k->mix[1] * d * d;
+            t->want[0][i] =
+                t->want[0][i] * k->keep - k->rate * t->want[2][i] / (sqrt(t->want[3][i]) / k->root + k->epsilon);
+            t->want[1][i] = 0;
+        }
+        kernels->adamw(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 2), stepped_got(t, 3), k, n);
+        geul_cpu_kernels_scalar.adamw(t->x[0], t->x[1], t->x[2], t->x[3], k, n);
+        stepped_free(t, "adamw", n);
+    }
+}
+
+static void check_adafactor_step(void)
+{
+    const struct geul_cpu_step *k = &some_step;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct stepped *t = stepped_new(n);
+        t->x[3][0] = 1e-20f; /* below the least moment */
+        stepped_got(t, 3)[0] = 1e-20f;
+        t->want[3][0] = (double)1e-20f;
+        for (size_t i = 0; i < n; i++) {
+            double moment = fmax(k->factor * t->want[3][i], k->epsilon);
+            t->want[0][i] = t->want[0][i] * k->keep - k->rate * (t->want[1][i] * k->scale / sqrt(moment));
+            t->want[1][i] = 0;
+        }
+        kernels->adafactor_step(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 3), k, n);
+        geul_cpu_kernels_scalar.adafactor_step(t->x[0], t->x[1], t->x[3], k, n);
+        stepped_free(t, "adafactor_step", n);
+    }
+}
+
+static void check_adafactor_norm(void)
+{
+    const struct geul_cpu_step *k = &some_step;
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct stepped *t = stepped_new(n);
+        double want = 0;
+        for (size_t i = 0; i < n; i++) {
+            double change = t->want[1][i] * k->scale / sqrt(fmax(k->factor * t->want[3][i], k->epsilon));
+            want += change * change;
+        }
+        double got = kernels->adafactor_norm(stepped_got(t, 1), stepped_got(t, 3), k, n);
+        double scalar = geul_cpu_kernels_scalar.adafactor_norm(t->x[1], t->x[3], k, n);
+        CHECK_MSG(fabs(got - want) <= 1e-6 * want && got == scalar, "%s adafactor_norm n=%zu: %g, expected %g", variant,
+                  n, got, want);
+        stepped_free(t, "adafactor_norm", n);
+    }
+}
+
+static void check_adafactor_sums(void)
+{
+    for (int s = 0; s < N_SIZES; s++) {
+        size_t n = sizes[s];
+        struct stepped *t = stepped_new(n);
+        double want = 0;
+        for (size_t i = 0; i < n; i++) {
+            double square = pow(0.3f * t->want[1][i], 2);
+            want += square;
+            t->want[3][i] += square;
+        }
+        double got = kernels->adafactor_sums(stepped_got(t, 3), stepped_got(t, 1), 0.3f, n);
+        double scalar = geul_cpu_kernels_scalar.adafactor_sums(t->x[3], t->x[1], 0.3f, n);
+        CHECK_MSG(fabs(got - want) <= 1e-6 * want && got == scalar, "%s adafactor_sums n=%zu: %g, expected %g", variant,
+                  n, got, want);
+        stepped_free(t, "adafactor_sums", n);
+    }
+}
+
+/* Values over many magnitudes come back within one step of the code, the largest as it was, and on average right. */
+static void check_state8(bool negative)
+{
+    enum { N = 256, ROUNDS = 400 };
+    const double least = negative ? 0x1.8p-16 : 0x1.2p-32; /* of what is not 0, relative to the largest */
+    float x[N], back[N], back_too[N], want_back[N];
+    double mean[N] = {0}, largest = 0;
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)pow(10, -(double)(i % 32) / 6) * (negative && i % 3 == 0 ? -1.0f : 1.0f);
+        largest = fmax(largest, fabs((double)x[i]));
+    }
+    x[77] = 0;
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        size_t n = sizes[round % (N_SIZES - 2)];
+        struct cpu_guard block = cpu_guard(4 * GEUL_STATE8_WORDS, 4);
+        uint8_t want[4 * GEUL_STATE8_WORDS];
+        n = n < N ? n : N;
+        kernels->state8_write(block.data, x, negative, round, n);
+        geul_cpu_kernels_scalar.state8_write(want, x, negative, round, n);
+        check_bits("state8_write", n, block.data, want, sizeof want);
+        kernels->state8_read(back_too, block.data, negative, n);
+        geul_cpu_kernels_scalar.state8_read(want_back, want, negative, n);
+        check_bits("state8_read", n, back_too, want_back, n * sizeof *back_too);
+        kernels->state8_write(block.data, x, negative, round, N);
+        kernels->state8_read(back, block.data, negative, N);
+        for (int i = 0; i < N; i++) {
+            mean[i] += (double)back[i] / ROUNDS;
+            CHECK_MSG(fabs((double)back[i] - (double)x[i]) <= 0.125 * fabs((double)x[i]) + least * largest,
+                      "%s state8: %g became %g", variant, x[i], back[i]);
+        }
+        CHECK(back[0] == x[0] && back[77] == 0);
+        cpu_guard_free(&block, "state8_write");
+    }
+    for (int i = 0; i < N; i++)
+        CHECK_MSG(fabs(mean[i] - (double)x[i]) <= 0.02 * fabs((double)x[i]) + (negative ? 4e-6 : 0),
+                  "%s state8: %g becomes %g on average", variant, x[i], mean[i]);
+    const float odd[] = {NAN, INFINITY, 1, 1e-30f}; /* not a number counts as 0, infinity as the largest number */
+    uint8_t block[4 * GEUL_STATE8_WORDS] = {0};
+    kernels->state8_write(block, odd, negative, 1, 4);
+    kernels->state8_read(back, block, negative, 4);
+    CHECK(back[0] == 0 && back[1] > 3.4e38f && isfinite(back[1]) && isfinite(back[2]) && isfinite(back[3]));
+    memset(block, 0, sizeof block);
+    kernels->state8_read(back, block, negative, N);
+    for (int i = 0; i < N; i++)
+        CHECK(back[i] == 0);
+}
+
+static void check_state8_read(void)
+{
+    check_state8(true);
+}
+
+static void check_state8_write(void)
+{
+    check_state8(false);
+}
+
 /* Weights of the type (rows, k), as blocks with stride bytes between rows and as doubles. */
 struct weights {
     uint8_t *data;
@@ -261,6 +711,8 @@ static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size
     struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
     struct cpu_guard out = cpu_guard(mr * (size_t)tokens * sizeof(float), 0);
     struct geul_cpu_ahead ahead = {w.data, w.data + w.stride};
+    for (size_t i = 0; bf16 && type == GEUL_TYPE_F32 && i < (size_t)rows * k; i++) /* rounded too */
+        w.values[i] = geul_bf16_to_f32(geul_f32_to_bf16((float)w.values[i]));
     g->pack_w(panel.data, w.data, w.stride, rows, k, tokens % 2 ? &ahead : NULL);
     g->pack_x(packed.data, x, (k + 3) * sizeof(float), tokens, k);
     g->tile((float *)out.data, mr, panel.data, packed.data, k, start, tokens);
@@ -431,6 +883,24 @@ static void check_outer(const struct geul_cpu_panel *g, enum geul_type type, siz
     free_weights(&w);
 }
 
+/* pack_x_outer of the transposed tokens must give what pack_x does. */
+static void check_x_outer(const struct geul_cpu_panel *g, size_t k, int tokens)
+{
+    size_t n = (size_t)tokens, size = geul_cpu_packed_bytes(k, g->k_step, g->x_step);
+    float *x = randoms(n * k, 1), *turned = malloc(k * n * sizeof *turned);
+    for (size_t i = 0; i < k; i++)
+        for (size_t t = 0; t < n; t++)
+            turned[i * n + t] = x[t * k + i];
+    struct cpu_guard a = cpu_guard(size, 0), b = cpu_guard(size, 0);
+    g->pack_x(a.data, x, k * sizeof *x, tokens, k);
+    g->pack_x_outer(b.data, turned, n * sizeof *x, tokens, k);
+    CHECK_MSG(memcmp(a.data, b.data, size) == 0, "%s pack_x_outer k=%zu tokens=%d", variant, k, tokens);
+    cpu_guard_free(&a, "pack_x");
+    cpu_guard_free(&b, "pack_x_outer");
+    free(x);
+    free(turned);
+}
+
 static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
 {
     size_t block = (size_t)geul_type_block(type);
@@ -443,6 +913,10 @@ static void check_panels(const struct geul_cpu_panel *g, enum geul_type type)
         check_invariance(g, type, k);
         if (g->pack_w_outer)
             check_outer(g, type, k, rows);
+        if (g->pack_x_outer) {
+            check_x_outer(g, k, g->nr);
+            check_x_outer(g, k, 1 + rows % g->nr);
+        }
     }
     for (int rows = 1; rows <= g->mr; rows++)
         check_tile(g, type, block > 96 ? block : 96, rows, 1 + rows % g->nr, bf16);
@@ -460,6 +934,13 @@ static void check_cache(enum geul_type type)
 {
     CHECK_MSG(kernels->cache[type]->k_step == 1 && kernels->cache[type]->pack_w_outer, "attention relies on these");
     check_panels(kernels->cache[type], type);
+}
+
+static void check_rounded(enum geul_type type)
+{
+    const struct geul_cpu_panel *g = kernels->rounded[type];
+    CHECK_MSG(g->pack_w_outer && g->pack_x_outer, "training relies on these");
+    check_panels(g, GEUL_TYPE_F32);
 }
 
 /* A depth near size number s that the type can have. */
@@ -524,17 +1005,22 @@ static void check_score_tile(void)
     }
 }
 
+/* Weights with the queries in rows, and in columns. */
 static void check_mix_tile(void)
 {
     enum { QUERIES = 8, KEYS = 21, STRIDE = 24 };
-    for (int s = 0; s < N_SIZES; s++) {
-        size_t n = sizes[s];
-        float *v = randoms(KEYS * n, 1), *p = randoms(QUERIES * STRIDE, 1), *want = randoms(QUERIES * n, 1);
+    for (int s = 0; s < 2 * N_SIZES; s++) {
+        size_t n = sizes[s / 2], stride = s % 2 ? 1 : STRIDE, step = s % 2 ? STRIDE : 1;
+        float *v = randoms(KEYS * n, 1), *p = randoms(STRIDE * STRIDE, 1), *want = randoms(QUERIES * n, 1);
         struct cpu_guard out = cpu_guard(QUERIES * n * sizeof(float), 4);
         memcpy(out.data, want, QUERIES * n * sizeof *want);
-        kernels->mix_tile((float *)out.data, v, p, STRIDE, QUERIES, KEYS, n);
-        for (size_t t = 0; t < QUERIES; t++)
-            kernels->mix[GEUL_TYPE_F32](want + t * n, v, n * sizeof *v, p + t * STRIDE, KEYS, n);
+        kernels->mix_tile((float *)out.data, v, p, stride, step, QUERIES, KEYS, n);
+        for (size_t t = 0; t < QUERIES; t++) {
+            float row[KEYS];
+            for (size_t r = 0; r < KEYS; r++)
+                row[r] = p[t * stride + r * step];
+            kernels->mix[GEUL_TYPE_F32](want + t * n, v, n * sizeof *v, row, KEYS, n);
+        }
         CHECK_MSG(memcmp(want, out.data, QUERIES * n * sizeof *want) == 0,
                   "%s mix_tile: depth %zu has other bits than one query alone", variant, n);
         cpu_guard_free(&out, "mix_tile");
@@ -699,7 +1185,8 @@ TEST(cpu_table_has_no_hole)
     const char *slot, *from;
     int n = 0;
     for (; geul_cpu_describe(device, n, &slot, &from); n++)
-        CHECK_MSG(from && strcmp(from, strncmp(slot, "dot ", 4) ? "scalar" : "none") == 0 &&
+        CHECK_MSG(from &&
+                      strcmp(from, strncmp(slot, "dot ", 4) && strncmp(slot, "rounded ", 8) ? "scalar" : "none") == 0 &&
                       geul_cpu_slot_meaning((enum geul_cpu_slot)n)[0],
                   "slot %s", slot);
     CHECK_INT(n, GEUL_CPU_SLOT_COUNT);

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Write the seeds of the fuzz targets for GGUF, safetensors, pickle, importance matrices and adapters:
-tests/fuzz/make_seeds.py (no packages needed).
+"""Write the seeds of the fuzz targets that need no tool of their own: tests/fuzz/make_seeds.py (no packages needed).
 
 Each is a few hundred bytes, whole and honest; the fuzzer does the rest.
 """
@@ -86,6 +85,37 @@ def imatrix_dat():
     return b + struct.pack("<2i", 5, 5) + b"a.txt"
 
 
+def rows():
+    """A row of each shape."""
+    return ('\ufeff{"instruction":"가","input":"나","output":"다"}\n\n{"question":"q","answer":"a"}\r\n'
+            '{"prompt":"p","completion":"c"}\n{"text":"t\\n"}\n'
+            '{"messages":[{"role":"system","content":"s"},{"role":"user","content":"u"},'
+            '{"role":"assistant","content":"a"}]}\n').encode()
+
+
+def shard(n_vocab, ids):
+    """A token shard, as train/shard.h describes it."""
+    width = 2 if n_vocab <= 65536 else 4
+    head = struct.pack("<8s4I2Q", b"geulshrd", 1, n_vocab, 2, width, len(ids), 77)
+    return head + struct.pack(f"<{len(ids)}{'H' if width == 2 else 'I'}", *ids)
+
+
+def log_csv():
+    """The first two bytes: which format, and the step to resume at."""
+    head = "step,loss,learning_rate,grad_norm,tokens_per_second,tokens,targets,epoch,seconds,skipped,eval_loss\n"
+    rows = "".join(f"{i},{3 - i / 8},1e-0{i},{0.5 * i},1000.5,512,500,0.0{i},{i},{i // 3},\n" for i in range(1, 5))
+    return b"\0\2" + (head + rows + "2,,,,,,,,,,2.75\n3,nan,0.1,-inf,inf,1,1,1,1,1,\n4,torn").encode()
+
+
+def log_jsonl():
+    step = ('{"type":"step","step":%d,"loss":2.5,"learning_rate":1e-05,"grad_norm":null,"tokens_per_second":1e3,'
+            '"tokens":512,"targets":500,"epoch":0.5,"seconds":1,"skipped":true,"nonfinite":"grad_norm nan"}\n')
+    rest = ('{"type":"evaluation","step":2,"loss":2.25,"best":true}\n'
+            '{"type":"sample","step":2,"prompt":"글\\u00e9\\ud83d\\ude00","text":"<b>\\"\\n"}\n'
+            '{"type":"event","step":3,"kind":"loss spike","text":"loss 9"}\n')
+    return b"\1\2" + (step % 1 + step % 2 + rest + step % 3).encode()
+
+
 def adapter_gguf():
     """A LoRA adapter as llama.cpp's converter writes it, with geul's keys for rsLoRA: rank 1 of one 3 x 2 matrix."""
     keys = [("general.architecture", 8, text("gptneox")), ("general.type", 8, text("adapter")),
@@ -117,5 +147,11 @@ put("fuzz_pickle", "program", program())
 put("fuzz_pickle", "archive", archive())
 put("fuzz_imatrix", "gguf", imatrix_gguf())
 put("fuzz_imatrix", "dat", imatrix_dat())
+put("fuzz_rows", "shapes.jsonl", rows())
+put("fuzz_rows", "broken.jsonl", b'{"text":"\xff"}\n{"a":1}\n[1]\n{"output":"","instruction":"x"}\n')
+put("fuzz_shard", "narrow", shard(4000, (5, 6, 2, 3999)))
+put("fuzz_shard", "wide", shard(70000, (5, 69999, 2)))
+put("fuzz_train_log", "csv", log_csv())
+put("fuzz_train_log", "jsonl", log_jsonl())
 put("fuzz_adapter", "lora", adapter_gguf())
 put("fuzz_peft", "config", peft_config())

@@ -1,0 +1,45 @@
+/* fuzz_rows.c: any bytes as rows of training data, as JSON Lines and as a plain text; every row must be what rows.h
+ * promises. */
+#include "data/rows.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Aborts where a row is not whole. */
+static void check_row(const struct geul_row *row)
+{
+    if (row->line < 1 || (row->input && row->system))
+        abort();
+    if (row->kind == GEUL_ROW_TEXT && (row->length == 0 || memchr(row->text, 0, row->length)))
+        abort();
+    if (row->kind == GEUL_ROW_TURNS && row->n_turns < 1)
+        abort();
+    for (int i = 0; i < row->n_turns; i++)
+        if (!*row->turns[i].question || !*row->turns[i].answer)
+            abort();
+}
+
+static void read_as(const uint8_t *data, size_t size, const char *name)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_row_problems problems = {.n = 0};
+    struct geul_rows *rows = geul_rows_open_memory(ctx, data, size, name);
+    struct geul_row row;
+    int64_t n = 0;
+    for (; rows && geul_rows_next(rows, &row, &problems); n++)
+        check_row(&row);
+    if ((n == 0 && problems.n == 0) != (geul_error_status(ctx) != GEUL_OK))
+        abort();
+    geul_rows_close(rows);
+    geul_row_problems_free(ctx, &problems);
+    geul_context_free(ctx);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    read_as(data, size, "fuzz.jsonl");
+    read_as(data, size, "fuzz.txt");
+    return 0;
+}

@@ -1,0 +1,21 @@
+/* dataset.h: what the trainer asks of a dataset beyond geul.h. */
+#ifndef GEUL_DATASET_H
+#define GEUL_DATASET_H
+
+#include "core/context.h"
+#include "geul.h"
+
+/* A conversation of n turns in a template: every answer and its end token are targets. See geul_dataset_add_answer().
+ */
+enum geul_status geul_dataset_add_turns(struct geul_dataset *d, const struct geul_tokenizer *tok,
+                                        const struct geul_template *t, const struct geul_turn *turns, int n,
+                                        const char *input, bool whole);
+/* The highest id that a sample may hold, -1 without samples: it has to be a row of the model's embedding. */
+int32_t geul_dataset_highest_id(const struct geul_dataset *d);
+/* Fails in ctx, naming the file, when a shard of d was made with another tokenizer. */
+enum geul_status geul_dataset_check_tokenizer(struct geul_context *ctx, const struct geul_dataset *d,
+                                              const struct geul_tokenizer *tok);
+/* Ids of the longest sample. */
+int geul_dataset_longest(const struct geul_dataset *d);
+
+#endif

@@ -1,0 +1,145 @@
+/* forecast.c: what a run will need, from its graphs without their memory and from the speed of a few products. */
+#include "train/trainer.h"
+
+#include "core/os.h"
+
+#include <string.h>
+
+enum { LOOKED_AT = 256 /* steps whose batches are laid out to find the largest shapes */ };
+
+/* The largest batch of the first steps: most tokens, and most rows, which may come from another one. */
+static bool largest_batch(struct geul_trainer *t, struct geul_batch *most, int64_t *tokens_per_step)
+{
+    struct geul_batch b;
+    int64_t tokens = 0, steps = 0, last = t->steps < LOOKED_AT ? t->steps : LOOKED_AT;
+    bool ok = geul_batch_init(&b, t->ctx, geul_batcher_most_tokens(&t->batcher));
+    *most = (struct geul_batch){0};
+    for (; ok && steps < last; steps++)
+        for (int i = 0; i < t->options.n_accumulate; i++) {
+            geul_batcher_next(&t->batcher, &b, INT64_MAX);
+            tokens += b.tokens;
+            most->all_rows |= b.all_rows;
+            most->n_tokens = b.n_tokens > most->n_tokens ? b.n_tokens : most->n_tokens;
+            most->n_rows = b.n_rows > most->n_rows ? b.n_rows : most->n_rows;
+        }
+    most->all_rows = most->all_rows && most->n_rows == most->n_tokens;
+    *tokens_per_step = steps ? tokens / steps : 0;
+    geul_batch_free(&b, t->ctx);
+    return ok;
+}
+
+/* Bytes of the model's file that a step reads where it lies. */
+static size_t mapped_bytes(const struct geul_trainer *t)
+{
+    size_t bytes = 0;
+    int64_t n = t->options.lora.rank ? geul_gguf_tensor_count(t->model->file) : 0;
+    for (int64_t i = 0; i < n; i++)
+        bytes += geul_gguf_tensor_at(t->model->file, i)->bytes;
+    return bytes;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- time -- */
+
+/* Multiply-adds of the products of g. */
+static double products_of(const struct geul_graph *g)
+{
+    double macs = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct geul_tensor *t = g->nodes[i];
+        if (t->op == GEUL_OP_MATMUL || t->op == GEUL_OP_ADDMM)
+            macs += (double)t->shape[0] * (double)t->shape[1] * (double)t->src[t->op == GEUL_OP_ADDMM]->shape[1];
+    }
+    return macs;
+}
+
+/* A float32 input of zeros would run as fast as any; denormals would not, so the memory is cleared. */
+static struct geul_tensor *operand(struct geul_context *ctx, int64_t rows, int64_t cols)
+{
+    return geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){rows, cols}, "operand");
+}
+
+/* The products of one matrix in a step: forward, to the input and, where weights are trained, to the weight. */
+static struct geul_graph *sample_graph(const struct geul_trainer *t, struct geul_context *ctx, int64_t T)
+{
+    const struct geul_tensor *w = t->model->neox.layers[0].up_w;
+    enum geul_precision precision = t->options.precision;
+    struct geul_tensor *weight =
+        t->options.lora.rank ? t->model->neox.layers[0].up_w : operand(ctx, w->shape[0], w->shape[1]);
+    struct geul_tensor *x = operand(ctx, T, w->shape[1]), *dy = operand(ctx, T, w->shape[0]);
+    struct geul_tensor *out[3] = {geul_linear_at(ctx, precision, x, weight, NULL, false),
+                                  geul_matmul_at(ctx, precision, dy, weight)};
+    int n = 2;
+    if (t->options.lora.rank == 0)
+        out[n++] = geul_addmm(ctx, operand(ctx, w->shape[0], w->shape[1]), geul_transpose(ctx, dy, 0, 1), x, precision);
+    return geul_graph_new(ctx, out, n);
+}
+
+/* Multiply-adds per second of such products; 0 when they cannot be run. */
+static double measure_rate(struct geul_trainer *t, int64_t T)
+{
+    struct geul_context *ctx = geul_context_new_like(t->ctx);
+    struct geul_runtime *rt = ctx ? geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices) : NULL;
+    struct geul_graph *g = rt ? sample_graph(t, ctx, T) : NULL;
+    double best = 0, begin = geul_os_seconds();
+    if (g && geul_runtime_plan(rt, g) == GEUL_OK)
+        for (int i = 0; i < 2 || geul_os_seconds() - begin < 0.7; i++) {
+            double start = geul_os_seconds();
+            if (geul_runtime_run(rt, g) != GEUL_OK)
+                break;
+            double rate = products_of(g) / (geul_os_seconds() - start);
+            best = rate > best ? rate : best;
+        }
+    geul_runtime_free(rt);
+    geul_context_free(ctx);
+    return best;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- whole --
+ */
+
+/* Fills the sizes of the graphs, and the products of a batch. */
+static enum geul_status measure_graphs(struct geul_trainer *t, const struct geul_batch *most,
+                                       struct geul_train_plan *plan, double *macs)
+{
+    bool fresh;
+    t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
+    if (!t->runtime || !geul_batch_graph_init(&t->train, t->ctx) ||
+        !geul_batch_graph_make(t, &t->train, most, true, &fresh))
+        return geul_error_status(t->ctx);
+    if (geul_runtime_measure(t->runtime, t->train.graph, &plan->activations, &plan->scratch) != GEUL_OK)
+        return geul_fail_from(t->ctx, t->train.ctx);
+    *macs = products_of(t->train.graph);
+    return GEUL_OK;
+}
+
+enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_train_options *options,
+                                 const struct geul_dataset *data, bool measure, struct geul_train_plan *plan)
+{
+    /* What a step does besides products (attention, norms, the optimizer) takes about so much of their time. */
+    const double besides = 1.2;
+    struct geul_train_plan p = {0};
+    struct geul_batch most;
+    double macs = 0;
+    size_t total;
+    struct geul_trainer *t = geul_trainer_open(ctx, options, data, true);
+    if (!t)
+        return geul_error_status(ctx);
+    p.other = (size_t)geul_os_resident();
+    bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK;
+    p.weights = t->params.weight_bytes;
+    p.gradients = t->params.gradient_bytes;
+    p.states = t->params.state_bytes;
+    p.mapped = mapped_bytes(t);
+    p.trained = t->params.elements;
+    p.steps = t->steps;
+    p.total = p.other + p.weights + p.mapped + p.gradients + p.states + p.activations + p.scratch;
+    geul_os_memory(&p.available, &total);
+    if (ok && measure) {
+        double rate = measure_rate(t, most.n_tokens < 512 ? most.n_tokens : 512);
+        p.seconds_per_step = rate > 0 ? macs * t->options.n_accumulate / rate * besides : 0;
+    }
+    geul_trainer_free(t);
+    if (ok)
+        *plan = p;
+    return ok ? GEUL_OK : geul_error_status(ctx);
+}

@@ -1,0 +1,42 @@
+/* params.h: what is trained: weights with their gradients and optimizer states, on the model's devices. */
+#ifndef GEUL_PARAMS_H
+#define GEUL_PARAMS_H
+
+#include "models/model.h"
+#include "train/optimizer.h"
+
+struct geul_param {
+    struct geul_tensor *weight, *gradient, *states[2];
+    bool decay; /* matrices; biases and norms are spared, as in GPT-NeoX */
+};
+
+struct geul_params {
+    struct geul_context *ctx;
+    struct geul_model *model;
+    struct geul_context *leaves; /* holds the tensors */
+    struct geul_param *items;
+    int n;
+    int64_t elements;
+    size_t weight_bytes, gradient_bytes, state_bytes; /* of what lies in buffers below */
+    struct geul_buffer *buffers;
+    int n_buffers;
+    /* The adapter under training, when there is one, as the model sees it. */
+    struct geul_neox_adapter adapter;
+    const struct geul_neox_adapter *adapters[1];
+};
+
+/* All weights of a model that holds them as its own (lora.rank 0), or a fresh adapter beside the model's weights, which
+ * is hung into model: A random, B zero. dry: tensors without memory, for planning. false with the reason in ctx; free
+ * in any case. */
+bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct geul_model *model,
+                      const struct geul_train_options *o, bool dry);
+void geul_params_free(struct geul_params *p);
+/* Factor of an adapter's part. */
+float geul_lora_scale(const struct geul_lora_options *lora);
+/* Sets all gradients to zero. */
+void geul_params_clear(struct geul_params *p);
+/* Every tensor that a saved state consists of, in order: weight, states of each; name (GEUL_MAX_NAME bytes) gets what
+ * it is called there. NULL behind the last. */
+struct geul_tensor *geul_params_saved(const struct geul_params *p, int i, char *name);
+
+#endif

@@ -1,0 +1,349 @@
+/* trainer.c: a training run from its options to its steps. */
+#include "train/trainer.h"
+
+#include "core/os.h"
+#include "train/dataset.h"
+#include "train/order.h"
+
+#include <math.h>
+#include <string.h>
+
+struct geul_train_options geul_train_options_default(void)
+{
+    return (struct geul_train_options){
+        .lora = {.alpha = 16, .targets = GEUL_LORA_ALL},
+        .precision = GEUL_PRECISION_F32,
+        .n_batch = 4,
+        .n_accumulate = 1,
+        .packing = true,
+        .optimizer = GEUL_OPTIMIZER_ADAMW,
+        .rate = 1e-4f,
+        .beta1 = 0.9f,
+        .beta2 = 0.95f,
+        .epsilon = 1e-8f,
+        .weight_decay = 0.1f,
+        .clip = 1,
+        .schedule = GEUL_RATE_COSINE,
+        .rate_floor = 0.1f,
+        .decay_share = 0.2f,
+        .warmup = -1,
+        .epochs = 1,
+    };
+}
+
+/* ------------------------------------------------------------------------------------------------------- options -- */
+
+/* One option and the range it must be in. */
+struct range {
+    const char *name;
+    double value, low, high;
+};
+
+static enum geul_status check_ranges(struct geul_context *ctx, const struct geul_train_options *o)
+{
+    const struct range ranges[] = {
+        {"the rank", o->lora.rank, 0, 4096},
+        {"alpha", (double)o->lora.alpha, 1e-6, 1e6},
+        {"dropout", (double)o->lora.dropout, 0, 0.99},
+        {"the context", o->n_context, 0, 1 << 20},
+        {"the batch", o->n_batch, 1, 1 << 16},
+        {"the number of accumulated batches", o->n_accumulate, 1, 1 << 16},
+        {"the learning rate", (double)o->rate, 0, 1e6},
+        {"beta1", (double)o->beta1, 0, 0.999999},
+        {"beta2", (double)o->beta2, o->optimizer == GEUL_OPTIMIZER_ADAFACTOR ? -10 : 0, 0.9999999},
+        {"epsilon", (double)o->epsilon, 0, 1},
+        {"the weight decay", (double)o->weight_decay, 0, 1e3},
+        {"the largest gradient norm", (double)o->clip, 0, 1e12},
+        {"the floor of the learning rate", (double)o->rate_floor, 0, 1},
+        {"the share of the decay", (double)o->decay_share, 0, 1},
+        {"the smoothing", (double)o->smoothing, 0, 0.999},
+        {"the weight of the z-loss", (double)o->z_loss, 0, 1e3},
+        {"the number of steps", (double)o->steps, 0, 1e12},
+        {"the number of workers", o->n_workers, 0, 1 << 20},
+        {"the worker", o->worker, 0, o->n_workers > 0 ? o->n_workers - 1 : 0},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (!(ranges[i].value >= ranges[i].low && ranges[i].value <= ranges[i].high))
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is %g; %g to %g is possible", ranges[i].name,
+                             ranges[i].value, ranges[i].low, ranges[i].high);
+    return GEUL_OK;
+}
+
+static enum geul_status check_options(struct geul_context *ctx, const struct geul_train_options *o)
+{
+    if (!o->model_path)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "no model to train was named");
+    if (!geul_optimizer_info(o->optimizer) || !geul_rate_schedule_name(o->schedule))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no optimizer %d or no schedule %d", (int)o->optimizer,
+                         (int)o->schedule);
+    if (o->precision != GEUL_PRECISION_F32 && o->precision != GEUL_PRECISION_BF16)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "training computes in float32 or bfloat16");
+    if (o->lora.rank && !(o->lora.targets & GEUL_LORA_ALL))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "an adapter needs at least one target");
+    if (o->steps == 0 && !(o->epochs > 0 && o->epochs < 1e9))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "neither a number of steps nor of epochs says how long to train");
+    return check_ranges(ctx, o);
+}
+
+/* Checks that every id of the data is one of the model's, and shards of its tokenizer's. */
+static enum geul_status check_data(struct geul_trainer *t, const struct geul_dataset *data)
+{
+    if (!data || geul_dataset_samples(data) == 0)
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "there is no sample to learn from");
+    int32_t largest = geul_dataset_highest_id(data);
+    if (largest >= t->model->neox.shape.n_vocab)
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "the data holds token %d; the model has ids 0 to %d", largest,
+                         t->model->neox.shape.n_vocab - 1);
+    const struct geul_tokenizer *tok = t->model->tokenizer;
+    return tok ? geul_dataset_check_tokenizer(t->ctx, data, tok) : GEUL_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ lifetime -- */
+
+/* Steps that the epochs take. With packing batches hold as many samples as fit: counted by dealing them out. */
+static int64_t count_steps(struct geul_trainer *t)
+{
+    const struct geul_train_options *o = &t->options;
+    int64_t epoch = geul_batcher_epoch(&t->batcher), end = (int64_t)ceil(o->epochs * (double)epoch), steps = 0;
+    if (o->steps)
+        return o->steps;
+    if (!o->packing) {
+        int64_t per_step = (int64_t)o->n_batch * o->n_accumulate;
+        return (end + per_step - 1) / per_step;
+    }
+    struct geul_batcher b = t->batcher;
+    for (int64_t before = -1; b.position < end && b.position > before; steps++) {
+        before = b.position;
+        for (int i = 0; i < o->n_accumulate; i++)
+            geul_batcher_skip(&b, end);
+    }
+    return steps;
+}
+
+struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct geul_train_options *options,
+                                       const struct geul_dataset *data, bool dry)
+{
+    geul_error_clear(ctx);
+    if (check_options(ctx, options) != GEUL_OK)
+        return NULL;
+    struct geul_trainer *t = geul_alloc(ctx, 1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->ctx = ctx;
+    t->options = *options;
+    t->model_path = geul_strndup(ctx, options->model_path, strlen(options->model_path));
+    struct geul_model_options how = {.n_threads = options->n_threads, .regex = options->regex};
+    enum geul_weights weights = options->lora.rank ? GEUL_WEIGHTS_MAPPED : dry ? GEUL_WEIGHTS_NONE : GEUL_WEIGHTS_OWN;
+    t->model = t->model_path ? geul_model_load_as(ctx, t->model_path, &how, weights) : NULL;
+    bool ok = t->model && check_data(t, data) == GEUL_OK;
+    if (ok) {
+        t->options.model_path = t->model_path;
+        t->n_context = options->n_context ? options->n_context : t->model->neox.shape.n_context;
+        t->end_token = t->model->tokenizer ? geul_token_end(t->model->tokenizer) : -1;
+        ok = (int64_t)t->n_context * options->n_batch <= 1 << 24 ||
+             geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%d samples of %d tokens are too many for one batch; use accumulation",
+                       options->n_batch, t->n_context) == GEUL_OK;
+    }
+    ok = ok && geul_batcher_init(&t->batcher, ctx, data, &t->options, t->n_context, t->end_token, true) &&
+         geul_params_make(&t->params, ctx, t->model, &t->options, dry);
+    if (!ok) {
+        geul_trainer_free(t);
+        return NULL;
+    }
+    t->steps = count_steps(t);
+    if (t->options.warmup < 0)
+        t->options.warmup = t->steps * 3 / 100;
+    return t;
+}
+
+/* Memory for batches, and the graphs. */
+static bool make_parts(struct geul_trainer *t)
+{
+    size_t n = (size_t)t->options.n_accumulate;
+    int most = geul_batcher_most_tokens(&t->batcher);
+    t->batches = geul_alloc(t->ctx, n, sizeof *t->batches);
+    t->loss_rows = geul_alloc(t->ctx, (size_t)most, sizeof *t->loss_rows);
+    t->row_weights = geul_alloc(t->ctx, (size_t)most, sizeof *t->row_weights);
+    if (!t->batches || !t->loss_rows || !t->row_weights)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!geul_batch_init(&t->batches[i], t->ctx, most))
+            return false;
+    t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
+    return t->runtime && geul_batch_graph_init(&t->train, t->ctx) && geul_batch_graph_init(&t->evaluate, t->ctx) &&
+           geul_update_make(t);
+}
+
+struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
+                                      const struct geul_dataset *data)
+{
+    struct geul_trainer *t = geul_trainer_open(ctx, options, data, false);
+    if (t && !make_parts(t)) {
+        geul_trainer_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void geul_trainer_free(struct geul_trainer *t)
+{
+    if (!t)
+        return;
+    struct geul_context *ctx = t->ctx;
+    geul_runtime_free(t->runtime);
+    geul_runtime_free(t->norm_runtime);
+    geul_runtime_free(t->update_runtime);
+    geul_batch_graph_free(&t->train);
+    geul_batch_graph_free(&t->evaluate);
+    geul_context_free(t->updates);
+    for (int i = 0; t->batches && i < t->options.n_accumulate; i++)
+        geul_batch_free(&t->batches[i], ctx);
+    geul_free(ctx, t->batches);
+    geul_free(ctx, t->loss_rows);
+    geul_free(ctx, t->row_weights);
+    if (t->batcher.ctx)
+        geul_batcher_free(&t->batcher);
+    if (t->params.ctx)
+        geul_params_free(&t->params);
+    geul_model_free(t->model);
+    geul_free(ctx, t->model_path);
+    geul_free(ctx, t);
+}
+
+int64_t geul_trainer_steps(const struct geul_trainer *t)
+{
+    return t->steps;
+}
+
+int64_t geul_trainer_step_count(const struct geul_trainer *t)
+{
+    return t->step;
+}
+
+struct geul_model *geul_trainer_model(struct geul_trainer *t)
+{
+    return t->model;
+}
+
+void geul_trainer_cancel(struct geul_trainer *t)
+{
+    atomic_store(&t->cancelled, true);
+}
+
+/* --------------------------------------------------------------------------------------------------------- steps -- */
+
+/* Lays out the batches of the next step; the report gets what they hold. */
+static void take_batches(struct geul_trainer *t, struct geul_train_report *r)
+{
+    for (int i = 0; i < t->options.n_accumulate; i++) {
+        geul_batcher_next(&t->batcher, &t->batches[i], INT64_MAX);
+        r->tokens += t->batches[i].tokens;
+        r->targets += t->batches[i].n_targets;
+        r->samples += t->batches[i].samples;
+    }
+    r->epoch = (double)t->batcher.position / (double)geul_batcher_epoch(&t->batcher);
+}
+
+/* Gradients of all batches into the parameters', and the mean loss. *at: the batch after which the loss was not finite.
+ */
+static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_report *r, int *at)
+{
+    double total = 0;
+    *at = 0;
+    for (int i = 0; i < t->options.n_accumulate; i++) {
+        double sum;
+        if (atomic_exchange(&t->cancelled, false))
+            return geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+        if (t->batches[i].n_targets == 0)
+            continue;
+        uint64_t seed = geul_random_bits(t->options.seed + 1, (uint64_t)(t->step * t->options.n_accumulate + i));
+        enum geul_status status =
+            geul_batch_graph_run(t, &t->train, &t->batches[i], (float)(1.0 / (double)r->targets), seed, &sum);
+        if (status != GEUL_OK)
+            return status;
+        if (!isfinite(sum) && isfinite(total))
+            *at = i;
+        total += sum;
+    }
+    r->loss = total / (double)r->targets;
+    return GEUL_OK;
+}
+
+/* The update, unless loss or gradients are not finite; then the report says where that began. */
+static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *r, int at)
+{
+    int bad;
+    enum geul_status status = geul_update_norm(t, &r->grad_norm, &bad);
+    if (status != GEUL_OK)
+        return status;
+    if (!isfinite(r->loss) || bad >= 0) {
+        r->outcome = GEUL_STEP_NOT_FINITE;
+        r->grad_norm = NAN;
+        geul_params_clear(&t->params);
+        return geul_diagnose(t, &t->batches[at], bad, r->where, sizeof r->where);
+    }
+    if (t->options.judge && !t->options.judge(t->options.user, r->loss, r->grad_norm)) {
+        r->outcome = GEUL_STEP_REFUSED;
+        geul_params_clear(&t->params);
+        return GEUL_OK;
+    }
+    double clip = (double)t->options.clip, scale = clip > 0 ? clip / (r->grad_norm + 1e-6) : 1;
+    return geul_update_apply(t, r->rate, scale < 1 ? scale : 1);
+}
+
+enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report)
+{
+    double start = geul_os_seconds();
+    struct geul_train_report r = {.step = t->step + 1, .rate = geul_rate_at(&t->options, t->step + 1, t->steps)};
+    int64_t position = t->batcher.position;
+    int at;
+    geul_error_clear(t->ctx);
+    take_batches(t, &r);
+    enum geul_status status = GEUL_OK;
+    if (r.targets == 0)
+        status = geul_fail(t->ctx, GEUL_ERROR_ARGUMENT,
+                           "the samples of step %lld have no target in their first %d "
+                           "tokens",
+                           (long long)r.step, t->n_context);
+    if (status == GEUL_OK)
+        status = accumulate(t, &r, &at);
+    if (status == GEUL_OK)
+        status = apply(t, &r, at);
+    if (status != GEUL_OK) { /* as if the step had not begun */
+        t->batcher.position = position;
+        geul_params_clear(&t->params);
+        return status;
+    }
+    t->step++;
+    r.seconds = geul_os_seconds() - start;
+    if (report)
+        *report = r;
+    return GEUL_OK;
+}
+
+enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss)
+{
+    struct geul_batcher b;
+    struct geul_batch *batch = &t->batches[0]; /* between steps nobody needs it */
+    double total = 0;
+    int64_t targets = 0;
+    geul_error_clear(t->ctx);
+    enum geul_status status = check_data(t, data);
+    struct geul_train_options alone = t->options;
+    alone.worker = alone.n_workers = 0;
+    if (status != GEUL_OK || !geul_batcher_init(&b, t->ctx, data, &alone, t->n_context, t->end_token, false))
+        return geul_error_status(t->ctx);
+    for (int64_t end = geul_batcher_epoch(&b); status == GEUL_OK && b.position < end;) {
+        double sum = 0;
+        geul_batcher_next(&b, batch, end);
+        if (atomic_exchange(&t->cancelled, false))
+            status = geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+        else if (batch->n_targets > 0)
+            status = geul_batch_graph_run(t, &t->evaluate, batch, 0, 0, &sum);
+        total += sum;
+        targets += batch->n_targets;
+    }
+    geul_batcher_free(&b);
+    *loss = targets ? total / (double)targets : NAN;
+    return status;
+}

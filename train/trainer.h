@@ -1,0 +1,72 @@
+/* trainer.h: a training run: what it holds, and the parts that work on it. */
+#ifndef GEUL_TRAINER_H
+#define GEUL_TRAINER_H
+
+#include "core/schedule.h"
+#include "train/batch.h"
+#include "train/params.h"
+
+#include <stdatomic.h>
+
+/* A graph for batches of one shape (train/batch_graph.c). */
+struct geul_batch_graph {
+    struct geul_context *ctx; /* holds the graph; reset for another shape */
+    struct geul_graph *graph;
+    int n_tokens, n_rows;
+    bool all_rows, backward;
+    struct geul_tensor *ids, *place, *rows, *targets, *weights, *seed;
+    struct geul_tensor **losses; /* per chunk of rows */
+    int n_losses;
+};
+
+struct geul_trainer {
+    struct geul_context *ctx;
+    struct geul_train_options options;
+    char *model_path;
+    struct geul_model *model;
+    int n_context;
+    int32_t end_token;
+    struct geul_params params;
+    struct geul_batcher batcher;
+    struct geul_batch *batches; /* options.n_accumulate */
+    struct geul_runtime *runtime, *norm_runtime, *update_runtime;
+    struct geul_batch_graph train, evaluate;
+    struct geul_context *updates; /* holds the two graphs below */
+    struct geul_graph *norms, *update;
+    struct geul_tensor **norm; /* (2) per parameter */
+    struct geul_tensor *hyper;
+    float *loss_rows, *row_weights; /* of a batch */
+    int64_t step, steps;
+    double start_seconds;
+    atomic_bool cancelled;
+};
+
+/* Makes bg the graph for a batch of that shape, unless it is already; with backward also the gradients, into the
+ * parameters'. Not planned on a runtime yet where *fresh is set. */
+bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, const struct geul_batch *batch,
+                           bool backward, bool *fresh);
+bool geul_batch_graph_init(struct geul_batch_graph *bg, struct geul_context *ctx);
+void geul_batch_graph_free(struct geul_batch_graph *bg);
+/* Runs a batch: *sum gets the sum of the losses of its targets, in nats without smoothing and z. weight: what each
+ * target's loss counts in the gradient. */
+enum geul_status geul_batch_graph_run(struct geul_trainer *t, struct geul_batch_graph *bg,
+                                      const struct geul_batch *batch, float weight, uint64_t seed, double *sum);
+
+/* The graphs of gradient norms and of the update (train/update.c), for t->params. */
+bool geul_update_make(struct geul_trainer *t);
+/* Norm over all gradients; *bad gets the number of the first parameter whose gradient is not finite, -1: none. */
+enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad);
+/* Applies the gradients times scale and clears them. */
+enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double scale);
+
+/* Writes into where what is not finite: the weight, or the first layer whose output is (train/diagnosis.c). */
+enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *batch, int bad_gradient, char *where,
+                               size_t size);
+struct geul_adapter_data;
+/* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
+struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);
+/* Everything but memory and graphs: checks options and loads the model. dry as in params.h. NULL on failure. */
+struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct geul_train_options *options,
+                                       const struct geul_dataset *data, bool dry);
+
+#endif

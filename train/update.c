@@ -1,0 +1,81 @@
+/* update.c: the norms of all gradients, and the optimizer's step. Two small graphs over tensors that have their places
+ * already. */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Makes and plans both graphs. */
+static bool build(struct geul_trainer *t)
+{
+    struct geul_context *ctx = t->updates;
+    const struct geul_params *p = &t->params;
+    enum geul_op op = geul_optimizer_info(t->options.optimizer)->op;
+    struct geul_tensor **updated = geul_arena(ctx, (size_t)p->n, sizeof(struct geul_tensor *));
+    t->norm = geul_arena(ctx, (size_t)p->n, sizeof(struct geul_tensor *));
+    t->hyper = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){GEUL_HYPER_COUNT}, "hyperparameters");
+    if (!updated || !t->norm || !t->hyper)
+        return false;
+    for (int i = 0; i < p->n; i++)
+        t->norm[i] = geul_norm2(ctx, p->items[i].gradient);
+    t->norms = geul_graph_new(ctx, t->norm, p->n);
+    for (int i = 0; i < p->n; i++)
+        updated[i] = geul_update(ctx, op, p->items[i].weight, p->items[i].gradient, p->items[i].states, t->hyper,
+                                 p->items[i].decay);
+    t->update = geul_graph_new(ctx, updated, p->n);
+    return t->norms && t->update;
+}
+
+bool geul_update_make(struct geul_trainer *t)
+{
+    t->updates = geul_context_new_like(t->ctx);
+    if (!t->updates) {
+        geul_fail_memory(t->ctx, 1);
+        return false;
+    }
+    t->norm_runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
+    t->update_runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
+    if (!t->norm_runtime || !t->update_runtime)
+        return false;
+    if (build(t) && geul_runtime_plan(t->norm_runtime, t->norms) == GEUL_OK &&
+        geul_runtime_plan(t->update_runtime, t->update) == GEUL_OK)
+        return true;
+    geul_fail_from(t->ctx, t->updates);
+    return false;
+}
+
+enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad)
+{
+    double squares = 0;
+    *bad = -1;
+    if (geul_runtime_run(t->norm_runtime, t->norms) != GEUL_OK)
+        return geul_fail_from(t->ctx, t->updates);
+    for (int i = 0; i < t->params.n; i++) {
+        float value[2]; /* norm, values that are not finite */
+        if (geul_tensor_read(t->norm[i], value, sizeof value) != GEUL_OK)
+            return geul_fail_from(t->ctx, t->updates);
+        squares += (double)value[0] * (double)value[0];
+        if (value[1] > 0 && *bad < 0)
+            *bad = i;
+    }
+    *norm = sqrt(squares);
+    return GEUL_OK;
+}
+
+enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double scale)
+{
+    const struct geul_train_options *o = &t->options;
+    const float hyper[GEUL_HYPER_COUNT] = {
+        [GEUL_HYPER_RATE] = (float)rate,
+        [GEUL_HYPER_BETA1] = o->beta1,
+        [GEUL_HYPER_BETA2] = o->beta2,
+        [GEUL_HYPER_EPSILON] = o->epsilon,
+        [GEUL_HYPER_DECAY] = o->weight_decay,
+        [GEUL_HYPER_STEP] = (float)(t->step + 1),
+        [GEUL_HYPER_GRADIENT_SCALE] = (float)scale,
+    };
+    if (geul_tensor_write(t->hyper, hyper, sizeof hyper) != GEUL_OK ||
+        geul_runtime_run(t->update_runtime, t->update) != GEUL_OK)
+        return geul_fail_from(t->ctx, t->updates);
+    return GEUL_OK;
+}
