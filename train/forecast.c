@@ -127,7 +127,9 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     p.other = (size_t)geul_os_resident();
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK;
     p.weights = t->params.weight_bytes;
-    p.gradients = t->params.gradient_bytes;
+    p.gradients = (size_t)t->params.elements * sizeof(float);
+    if (ok && !t->params.adds) /* they are among the values of the graph */
+        p.activations -= p.gradients < p.activations ? p.gradients : p.activations;
     p.states = t->params.state_bytes;
     p.mapped = mapped_bytes(t);
     p.trained = t->params.elements;
