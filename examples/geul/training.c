@@ -45,9 +45,10 @@ static enum geul_status rewind_run(struct geul_run *run, int64_t step)
     }
     if (!found)
         return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT,
-                         "%d steps in a row could not be used, and there is no checkpoint to go back to (any more); "
-                         "the last one is whole. A lower --lr, --precision f32 or a look at the data may help",
-                         PATIENCE);
+                         "%d steps in a row up to step %lld could not be used, after going back %lld times%s. A lower "
+                         "--lr, --precision f32 or a look at the data may help",
+                         PATIENCE, (long long)step, (long long)run->state.rewinds,
+                         run->state.sound_step >= 0 ? "; the checkpoints are whole" : ", and no checkpoint is sound");
     run->state.rewinds++;
     run->state.refused = 0;
     snprintf(text, sizeof text, "%d steps in a row could not be used; back to the weights of step %lld", PATIENCE,

@@ -171,7 +171,9 @@ const char *geul_run_older(const struct geul_run *run)
     static struct found f;
     if (!geul_os_exists(run->job->args->output))
         return NULL;
-    if (find_checkpoints(run, &f) == GEUL_OK && f.n > 0)
+    if (find_checkpoints(run, &f) != GEUL_OK) /* whoever writes there will tell */
+        geul_error_clear(run->ctx);
+    if (f.n > 0)
         return checkpoint_path(run, f.steps[0]);
     for (size_t i = 0; i < sizeof results / sizeof *results; i++)
         if (geul_os_exists(geul_run_path(run, "%s", results[i])))
