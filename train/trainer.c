@@ -340,7 +340,7 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
 
 enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss)
 {
-    struct geul_batcher b;
+    struct geul_batcher b = {.ctx = t->ctx};
     struct geul_batch *batch = &t->batches[0]; /* between steps nobody needs it */
     double total = 0;
     int64_t targets = 0;
@@ -348,9 +348,9 @@ enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul
     enum geul_status status = check_data(t, data);
     struct geul_train_options alone = t->options;
     alone.worker = alone.n_workers = 0;
-    if (status != GEUL_OK || !geul_batcher_init(&b, t->ctx, data, &alone, t->n_context, t->end_token, false))
-        return geul_error_status(t->ctx);
-    for (int64_t end = geul_batcher_epoch(&b); status == GEUL_OK && b.position < end;) {
+    if (status == GEUL_OK && !geul_batcher_init(&b, t->ctx, data, &alone, t->n_context, t->end_token, false))
+        status = geul_error_status(t->ctx);
+    for (int64_t end = status == GEUL_OK ? geul_batcher_epoch(&b) : 0; status == GEUL_OK && b.position < end;) {
         double sum = 0;
         geul_batcher_next(&b, batch, end);
         if (atomic_exchange(&t->cancelled, false))
