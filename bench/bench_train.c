@@ -47,16 +47,18 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
     static double seconds[MOST], share[MOST];
     struct geul_dataset *data = make_data(ctx, 64 * o->n_batch, o->n_context);
     struct geul_trainer *t = geul_trainer_new(ctx, o, data);
-    struct geul_cpu_probe *probe = t ? geul_cpu_probe_new(ctx, t->model->devices[0]) : NULL;
+    struct geul_train_report r;
+    bool ok = t && geul_trainer_step(t, &r) == GEUL_OK; /* takes the memory */
+    double peak = (double)geul_os_peak_rss();           /* before the probe takes its own */
+    struct geul_cpu_probe *probe = ok ? geul_cpu_probe_new(ctx, t->model->devices[0]) : NULL;
     const struct geul_model_shape *s = t ? geul_model_get_shape(t->model) : NULL;
-    bool ok = probe != NULL;
+    ok = probe != NULL;
     int n = steps < MOST ? steps : MOST;
-    for (int i = -1; ok && i < n; i++) { /* the first one takes the memory */
-        struct geul_train_report r;
+    for (int i = 0; ok && i < n; i++) {
         struct geul_cpu_ceilings c = geul_cpu_probe_measure(probe);
         ok = geul_trainer_step(t, &r) == GEUL_OK;
-        if (!ok || i < 0)
-            continue;
+        if (!ok)
+            break;
         double matrices = (double)(s->n_params - (int64_t)s->n_vocab * s->d_model);
         double macs = 3 * matrices * (double)r.tokens;
         seconds[i] = r.seconds;
@@ -66,9 +68,11 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
         fflush(stdout);
     }
     if (ok)
-        printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB\n", median(seconds, n),
-               (double)o->n_batch * o->n_context / median(seconds, n), 100 * median(share, n),
-               (double)geul_os_peak_rss() / 1e6);
+        printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB: weights %.0f, gradients %.0f, states %.0f, "
+               "activations %.0f\n",
+               median(seconds, n), (double)o->n_batch * o->n_context / median(seconds, n), 100 * median(share, n),
+               peak / 1e6, (double)t->params.weight_bytes / 1e6, (double)t->params.gradient_bytes / 1e6,
+               (double)t->params.state_bytes / 1e6, (double)geul_runtime_bytes(t->runtime, 0) / 1e6);
     else
         fprintf(stderr, "bench_train: %s\n", geul_error(ctx));
     geul_cpu_probe_free(probe);
@@ -90,7 +94,7 @@ int main(int argc, char **argv)
     o.n_batch = argc > 4 ? atoi(argv[4]) : 4;
     o.n_context = argc > 5 ? atoi(argv[5]) : 256;
     o.lora.rank = argc > 6 ? atoi(argv[6]) : 0;
-    o.recompute = o.lora.rank > 0;
+    o.recompute = o.lora.rank > 0 ? GEUL_RECOMPUTE_FULL : GEUL_RECOMPUTE_LIGHT;
     o.steps = 1000;
     int code = run(ctx, &o, argc > 3 ? atoi(argv[3]) : 7);
     geul_context_free(ctx);

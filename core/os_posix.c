@@ -71,6 +71,19 @@ void geul_os_map_done_with(const void *data, size_t size)
         (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
+void geul_os_prefer_large_pages(void *data, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t large = (uintptr_t)2 << 20;
+    uintptr_t from = ((uintptr_t)data + large - 1) / large * large, to = ((uintptr_t)data + size) / large * large;
+    if (to > from) /* only whole large pages, so that nothing more becomes resident than is used */
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)data;
+    (void)size;
+#endif
+}
+
 bool geul_os_exists(const char *path)
 {
     struct stat st;

@@ -144,10 +144,9 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
     return GEUL_OK;
 }
 
-/* Opens a model on given devices, or with none on a CPU device of its own. */
-static struct geul_model *open_model(struct geul_context *ctx, const char *path,
-                                     const struct geul_model_options *options, struct geul_device *const *devices,
-                                     int n_devices, int first_layers, enum geul_weights weights)
+struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path,
+                                      const struct geul_model_options *options, struct geul_device *const *devices,
+                                      int n_devices, int first_layers, enum geul_weights weights)
 {
     static const struct geul_model_options defaults = {0};
     options = options ? options : &defaults;
@@ -176,18 +175,12 @@ struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers)
 {
-    return open_model(ctx, path, options, devices, n_devices, first_layers, GEUL_WEIGHTS_MAPPED);
-}
-
-struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path,
-                                      const struct geul_model_options *options, enum geul_weights weights)
-{
-    return open_model(ctx, path, options, NULL, 0, 0, weights);
+    return geul_model_load_as(ctx, path, options, devices, n_devices, first_layers, GEUL_WEIGHTS_MAPPED);
 }
 
 struct geul_model *geul_model_load(struct geul_context *ctx, const char *path, const struct geul_model_options *options)
 {
-    return geul_model_load_as(ctx, path, options, GEUL_WEIGHTS_MAPPED);
+    return geul_model_load_on(ctx, path, options, NULL, 0, 0);
 }
 
 void geul_model_free(struct geul_model *m)

@@ -36,9 +36,10 @@ struct geul_model {
 struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers);
-/* geul_model_load() with weights held in another way, on a CPU device of its own. */
+/* The same with weights held in another way. */
 struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path,
-                                      const struct geul_model_options *options, enum geul_weights weights);
+                                      const struct geul_model_options *options, struct geul_device *const *devices,
+                                      int n_devices, int first_layers, enum geul_weights weights);
 /* The device of a layer's weights and cache. */
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
 /* Ids from here on are padding rows and never sampled. */

@@ -329,13 +329,21 @@ static struct geul_tensor *linear(const struct build *b, struct geul_tensor *x, 
     return adapt(b, geul_linear_at(b->ctx, b->pass->precision, x, w, bias[target], bias[target] != NULL), x, target);
 }
 
+/* Hands t out as number i of what is costly in its layer; returns t. */
+static struct geul_tensor *costly(const struct build *b, int i, struct geul_tensor *t)
+{
+    if (b->pass->costly)
+        b->pass->costly[b->layer * GEUL_NEOX_COSTLY + i] = t;
+    return t;
+}
+
 /* Self-attention of normalized rows x (T, C): (T, C). */
 static struct geul_tensor *attention(const struct build *b, struct geul_tensor *x)
 {
     struct geul_context *ctx = b->ctx;
     const struct geul_model_shape *s = &b->m->shape;
     struct geul_tensor *place = b->pass->in.place;
-    struct geul_tensor *qkv = linear(b, x, GEUL_NEOX_QKV);                                        /* (T, 3HD) */
+    struct geul_tensor *qkv = costly(b, 0, linear(b, x, GEUL_NEOX_QKV));                          /* (T, 3HD) */
     struct geul_tensor *q = geul_rope(ctx, heads(ctx, s, qkv, 0), place, s->n_rot, s->rope_base); /* (T, H, D) */
     struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), place, s->n_rot, s->rope_base);
     struct geul_tensor *v = heads(ctx, s, qkv, 2);
@@ -344,6 +352,7 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
         v = geul_store(ctx, b->pass->v[b->layer], v, place);
     }
     struct geul_tensor *a = geul_attention(ctx, q, k, v, place, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
+    a = costly(b, 1, a);
     a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model});
     return linear(b, a, GEUL_NEOX_OUT);
 }
@@ -351,7 +360,7 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
 /* down(gelu(up(x))): (T, C). */
 static struct geul_tensor *mlp(const struct build *b, struct geul_tensor *x)
 {
-    struct geul_tensor *h = linear(b, x, GEUL_NEOX_UP); /* (T, F) */
+    struct geul_tensor *h = costly(b, 2, linear(b, x, GEUL_NEOX_UP)); /* (T, F) */
     return linear(b, geul_gelu(b->ctx, h, b->m->shape.gelu), GEUL_NEOX_DOWN);
 }
 

@@ -66,6 +66,8 @@ struct geul_neox_inputs {
     struct geul_tensor *rows;  /* i32 (R): tokens whose logits are wanted; NULL: all */
 };
 
+enum { GEUL_NEOX_COSTLY = 3 };
+
 /* How a forward pass is made. */
 struct geul_neox_pass {
     struct geul_neox_inputs in;
@@ -76,6 +78,8 @@ struct geul_neox_pass {
     float dropout;                  /* of what enters adapters, in training */
     struct geul_tensor *seed;       /* i32 (2), for dropout; may be NULL where that is 0 */
     struct geul_tensor **layer_out; /* gets the output (T, C) of each layer; may be NULL */
+    /* Gets what is expensive of each layer and read by its gradient: qkv, attention, up. May be NULL. */
+    struct geul_tensor **costly; /* GEUL_NEOX_COSTLY per layer */
 };
 
 /* Builds the forward pass in ctx up to the last norm: (R, C). NULL as every builder. */

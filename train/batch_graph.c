@@ -67,18 +67,22 @@ static bool make_passes(struct geul_trainer *t, struct geul_batch_graph *bg, str
     const struct geul_train_options *o = &t->options;
     int layers = t->model->neox.shape.n_layers;
     struct geul_tensor **layer_out = geul_arena(bg->ctx, (size_t)layers, sizeof(struct geul_tensor *));
+    struct geul_tensor **costly = geul_arena(bg->ctx, (size_t)layers * GEUL_NEOX_COSTLY, sizeof(struct geul_tensor *));
     struct geul_neox_pass pass = {.in = {bg->ids, bg->place, bg->rows},
                                   .precision = o->precision,
                                   .dropout = g ? o->lora.dropout : 0,
                                   .seed = bg->seed,
-                                  .layer_out = layer_out};
-    if (!layer_out)
+                                  .layer_out = layer_out,
+                                  .costly = costly};
+    if (!layer_out || !costly)
         return false;
     for (int i = 0; g && i < t->params.n; i++)
         geul_gradients_want(g, t->params.items[i].weight, t->params.items[i].gradient);
     struct geul_tensor *hidden = geul_neox_hidden(bg->ctx, &t->model->neox, &pass); /* (R, C) */
-    for (int i = 0; g && o->recompute && i < layers; i++)
+    for (int i = 0; g && o->recompute != GEUL_RECOMPUTE_NONE && i < layers; i++)
         geul_gradients_keep(g, layer_out[i]);
+    for (int i = 0; g && o->recompute == GEUL_RECOMPUTE_LIGHT && i < layers * GEUL_NEOX_COSTLY; i++)
+        geul_gradients_keep(g, costly[i]);
     if (!make_losses(t, bg, hidden, g))
         return false;
     return !g || geul_gradients_flow(g, hidden, NULL, NULL) == GEUL_OK;

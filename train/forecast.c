@@ -124,7 +124,7 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     struct geul_batch most;
     double macs = 0;
     size_t total;
-    struct geul_trainer *t = geul_trainer_open(ctx, options, data, true);
+    struct geul_trainer *t = geul_trainer_open(ctx, options, data, NULL, true);
     if (!t)
         return geul_error_status(ctx);
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&

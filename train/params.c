@@ -15,7 +15,17 @@ float geul_lora_scale(const struct geul_lora_options *lora)
 /* -------------------------------------------------------------------------------------------------------- tensors --
  */
 
-/* A tensor of p on device, its bytes added to *sum. NULL on failure. */
+/* Sets t to zeros, of whatever type. */
+static void clear(struct geul_tensor *t)
+{
+    static const char zeros[1 << 16];
+    size_t bytes = geul_tensor_bytes(t);
+    for (size_t at = 0; at < bytes; at += sizeof zeros)
+        t->buffer->device->backend->upload(t->buffer, (char *)t->data + at, zeros,
+                                           bytes - at < sizeof zeros ? bytes - at : sizeof zeros);
+}
+
+/* A tensor of zeros of p on device, its bytes added to *sum. NULL on failure. */
 static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *device, enum geul_type type, int n_dims,
                                     const int64_t *shape, const char *name, bool dry, size_t *sum)
 {
@@ -34,6 +44,8 @@ static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *d
     struct geul_tensor *t = geul_leaf(p->leaves, type, n_dims, shape, name, b, b->base);
     if (!t)
         geul_fail_from(p->ctx, p->leaves);
+    else if (!dry)
+        clear(t);
     return t;
 }
 
@@ -165,14 +177,8 @@ void geul_params_free(struct geul_params *p)
 
 void geul_params_clear(struct geul_params *p)
 {
-    static const char zeros[1 << 16];
-    for (int i = 0; i < p->n; i++) {
-        struct geul_tensor *t = p->items[i].gradient;
-        size_t bytes = geul_tensor_bytes(t);
-        for (size_t at = 0; at < bytes; at += sizeof zeros)
-            t->buffer->device->backend->upload(t->buffer, (char *)t->data + at, zeros,
-                                               bytes - at < sizeof zeros ? bytes - at : sizeof zeros);
-    }
+    for (int i = 0; i < p->n; i++)
+        clear(p->items[i].gradient);
 }
 
 struct geul_tensor *geul_params_saved(const struct geul_params *p, int i, char *name)

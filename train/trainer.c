@@ -43,6 +43,7 @@ static enum geul_status check_ranges(struct geul_context *ctx, const struct geul
 {
     const struct range ranges[] = {
         {"the rank", o->lora.rank, 0, 4096},
+        {"the recomputation", (double)o->recompute, GEUL_RECOMPUTE_LIGHT, GEUL_RECOMPUTE_NONE},
         {"alpha", (double)o->lora.alpha, 1e-6, 1e6},
         {"dropout", (double)o->lora.dropout, 0, 0.99},
         {"the context", o->n_context, 0, 1 << 20},
@@ -136,8 +137,10 @@ static void warn(const struct geul_trainer *t)
 }
 
 struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct geul_train_options *options,
-                                       const struct geul_dataset *data, bool dry)
+                                       const struct geul_dataset *data, const struct geul_trainer_devices *where,
+                                       bool dry)
 {
+    const struct geul_trainer_devices cpu = {NULL, 0, 0}, *on = where ? where : &cpu;
     geul_error_clear(ctx);
     if (check_options(ctx, options) != GEUL_OK)
         return NULL;
@@ -149,7 +152,8 @@ struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct ge
     t->model_path = geul_strndup(ctx, options->model_path, strlen(options->model_path));
     struct geul_model_options how = {.n_threads = options->n_threads, .regex = options->regex};
     enum geul_weights weights = options->lora.rank ? GEUL_WEIGHTS_MAPPED : dry ? GEUL_WEIGHTS_NONE : GEUL_WEIGHTS_OWN;
-    t->model = t->model_path ? geul_model_load_as(ctx, t->model_path, &how, weights) : NULL;
+    if (t->model_path)
+        t->model = geul_model_load_as(ctx, t->model_path, &how, on->devices, on->n, on->first_layers, weights);
     bool ok = t->model && check_data(t, data) == GEUL_OK;
     if (ok) {
         t->options.model_path = t->model_path;
@@ -189,10 +193,10 @@ static bool make_parts(struct geul_trainer *t)
            geul_update_make(t);
 }
 
-struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
-                                      const struct geul_dataset *data)
+struct geul_trainer *geul_trainer_new_on(struct geul_context *ctx, const struct geul_train_options *options,
+                                         const struct geul_dataset *data, const struct geul_trainer_devices *where)
 {
-    struct geul_trainer *t = geul_trainer_open(ctx, options, data, false);
+    struct geul_trainer *t = geul_trainer_open(ctx, options, data, where, false);
     if (t && !make_parts(t)) {
         geul_trainer_free(t);
         return NULL;
@@ -200,6 +204,12 @@ struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geu
     if (t)
         warn(t);
     return t;
+}
+
+struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
+                                      const struct geul_dataset *data)
+{
+    return geul_trainer_new_on(ctx, options, data, NULL);
 }
 
 void geul_trainer_free(struct geul_trainer *t)

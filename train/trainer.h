@@ -67,8 +67,17 @@ enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size
 struct geul_adapter_data;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
 struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);
+/* Where a model is trained; NULL or none: on a CPU device of its own. As geul_model_load_on() has it. */
+struct geul_trainer_devices {
+    struct geul_device *const *devices;
+    int n, first_layers;
+};
 /* Everything but memory and graphs: checks options and loads the model. dry as in params.h. NULL on failure. */
 struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct geul_train_options *options,
-                                       const struct geul_dataset *data, bool dry);
+                                       const struct geul_dataset *data, const struct geul_trainer_devices *where,
+                                       bool dry);
+/* geul_trainer_new() on given devices, which must outlive the trainer. */
+struct geul_trainer *geul_trainer_new_on(struct geul_context *ctx, const struct geul_train_options *options,
+                                         const struct geul_dataset *data, const struct geul_trainer_devices *where);
 
 #endif

@@ -187,7 +187,7 @@ static void weigh(const struct job *j, const struct block *queries, const struct
 static void pair(const struct job *j, const struct block *queries, const struct block *keys, size_t head)
 {
     size_t depth = j->depth, step = queries == keys ? DIAGONAL : GROUP;
-    memset(j->dq, 0, BLOCK * depth * sizeof *j->dq);
+    memset(j->dq, 0, geul_cpu_round_up(queries->n, QUAD) * depth * sizeof *j->dq);
     pack(j, j->rows_q, j->q, queries, head);
     pack(j, j->rows_dy, j->dy, queries, head);
     for (size_t group = 0; group < queries->n; group += step) {
@@ -234,11 +234,11 @@ static void add_dq(const struct job *j, struct geul_cpu_run *run, size_t block, 
 static void go_back(const struct job *j, struct geul_cpu_run *run, size_t block, size_t head)
 {
     const struct block *keys = &j->all.blocks[block];
-    size_t last = block + (keys->end - 1 - keys->first) / BLOCK;
+    size_t last = block + (keys->end - 1 - keys->first) / BLOCK, rows = geul_cpu_round_up(keys->n, QUAD);
     pack(j, j->rows_k, j->k, keys, head);
     pack(j, j->rows_v, j->v, keys, head);
-    memset(j->dk, 0, BLOCK * j->depth * sizeof *j->dk);
-    memset(j->dv, 0, BLOCK * j->depth * sizeof *j->dv);
+    memset(j->dk, 0, rows * j->depth * sizeof *j->dk);
+    memset(j->dv, 0, rows * j->depth * sizeof *j->dv);
     for (size_t b = last + 1; b-- > block;) {
         pair(j, &j->all.blocks[b], keys, head);
         add_dq(j, run, b, head, (int)((keys->first - keys->start) / BLOCK));

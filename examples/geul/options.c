@@ -172,6 +172,11 @@ static int store(const struct geul_option *o, const char *name, const char *text
         return parse_seed(name, text, (struct geul_seed *)(void *)field);
     case GEUL_OPTION_CHOICE:
         return parse_choice(o, name, text, (const char **)(void *)field);
+    case GEUL_OPTION_FLAG: /* in a file of settings */
+        if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+            return geul_report_usage("%s: \"%s\" is neither on nor off", name, text);
+        *(bool *)(void *)field = strcmp(text, "on") == 0;
+        return 0;
     case GEUL_OPTION_LIST:
         list = (struct geul_text_list *)(void *)field;
         if (list->n == GEUL_TEXT_LIST_MAX)
@@ -239,7 +244,13 @@ bool geul_option_set(const struct geul_option *rows, void *settings, const char 
     snprintf(full, sizeof full, "--%s", name);
     const struct geul_option *o = find(rows, settings, full, strlen(full), &field);
     if (!o) {
-        geul_report_error("there is no setting \"%s\"", name);
+        const char *names[NAMES_MAX];
+        char pool[NAMES_MAX][32];
+        const char *nearest = geul_option_nearest(full, names, all_names(rows, names, 0, pool));
+        if (nearest)
+            geul_report_error("there is no setting \"%s\"; did you mean \"%s\"?", name, nearest + 2);
+        else
+            geul_report_error("there is no setting \"%s\"", name);
         return false;
     }
     return store(o, name, value, field) == 0;

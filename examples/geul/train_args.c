@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
-static const char *const recomputes[] = {"auto", "on", "off", NULL};
+static const char *const recomputes[] = {"light", "full", "none", "auto", NULL}; /* enum geul_recompute, then auto */
 static const char *const switches[] = {"on", "off", NULL};
 static const char *const optimizers[] = {"adamw", "adamw8", "adafactor", "sgd", NULL}; /* enum geul_optimizer */
 static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};  /* enum geul_rate_schedule */
@@ -54,7 +54,8 @@ const struct geul_option geul_train_option_rows[] = {
     {GEUL_OPTION_CHOICE, "--precision", "TYPE", FIELD(precision),
      "of products; weights and sums are float32 either way", 0, 0, precisions, NULL, false},
     {GEUL_OPTION_CHOICE, "--recompute", "WHEN", FIELD(recompute),
-     "computes activations again instead of keeping them; auto: when memory is short", 0, 0, recomputes, NULL, false},
+     "activations that are computed again instead of kept: light, full or none; auto: full when memory is short", 0, 0,
+     recomputes, NULL, false},
     {GEUL_OPTION_SEED, "-s, --seed", "N", FIELD(seed), "of the order of samples and all other chance", 0, 0, NULL, NULL,
      false},
     {GEUL_OPTION_INT, "--eval-every", "N", FIELD(evaluate_every), "steps between looks at held-out data, 0: never", -1,
@@ -96,7 +97,8 @@ struct geul_train_options geul_train_args_options(const struct geul_train_args *
     o.n_accumulate = a->n_accumulate;
     o.packing = strcmp(a->packing, "on") == 0;
     o.precision = strcmp(a->precision, "f32") == 0 ? GEUL_PRECISION_F32 : GEUL_PRECISION_BF16;
-    o.recompute = strcmp(a->recompute, "on") == 0;
+    int recompute = index_of(recomputes, a->recompute);
+    o.recompute = recompute <= GEUL_RECOMPUTE_NONE ? (enum geul_recompute)recompute : GEUL_RECOMPUTE_LIGHT;
     o.optimizer = (enum geul_optimizer)index_of(optimizers, a->optimizer);
     o.schedule = (enum geul_rate_schedule)index_of(schedules, a->schedule);
     o.rate = a->rate;

@@ -30,7 +30,7 @@ struct geul_train_args {
     }
 extern const struct geul_option geul_train_option_rows[];
 
-/* What the library is told. Recomputation "auto" becomes off here. */
+/* What the library is told. Recomputation "auto" becomes light here. */
 struct geul_train_options geul_train_args_options(const struct geul_train_args *a);
 
 enum { GEUL_SETTINGS_MAX = 40, GEUL_SETTINGS_TEXT = 2048 };

@@ -29,7 +29,7 @@ struct remedy {
 
 static void recompute(struct geul_train_options *o)
 {
-    o->recompute = true;
+    o->recompute = GEUL_RECOMPUTE_FULL;
 }
 static void small_batch(struct geul_train_options *o)
 {
@@ -57,10 +57,10 @@ static void adapter(struct geul_train_options *o)
 static void print_remedy(struct geul_training *job, size_t available)
 {
     static const struct remedy remedies[] = {
-        {"--recompute on", recompute},
-        {"-b 1 with more --accumulate and --recompute on", small_batch},
-        {"half of -c, with -b 1 and --recompute on", half_context},
-        {"--optimizer adamw8 with -b 1 and --recompute on", small_states},
+        {"--recompute full", recompute},
+        {"-b 1 with more --accumulate and --recompute full", small_batch},
+        {"half of -c, with -b 1 and --recompute full", half_context},
+        {"--optimizer adamw8 with -b 1 and --recompute full", small_states},
         {"an adapter of low rank on a quantized model (geul finetune, --rank 8)", adapter},
     };
     char text[32];
@@ -92,7 +92,9 @@ bool geul_run_print_plan(struct geul_training *job, const struct geul_train_plan
     print_bytes("gradients", plan->gradients, "");
     print_bytes("states", plan->states, "of the optimizer");
     print_bytes("activations", plan->activations,
-                job->options.recompute ? "the layers' outputs; what else is needed is computed again" : "");
+                job->options.recompute == GEUL_RECOMPUTE_FULL
+                    ? "the layers' outputs; what else is needed is computed again"
+                    : "");
     print_bytes("scratch", plan->scratch, "of the products");
     print_bytes("other", plan->other, "the program, its data, the tokenizer");
     printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(plan->total, a, sizeof a));

@@ -3,7 +3,9 @@
 #include "convert/hf_to_gguf.h"
 #include "core/gguf.h"
 #include "core/os.h"
+#include "quantize/quantize.h"
 #include "tests/models/golden.h"
+#include "tests/poison.h"
 #include "train/trainer.h"
 
 static const char *const trained[] = {"parallel", "sequential", "odd_sizes"};
@@ -114,7 +116,7 @@ static float *values_of(const struct geul_tensor *t)
     return v;
 }
 
-static void check_gradients(const char *name, bool recompute)
+static void check_gradients(const char *name, enum geul_recompute recompute)
 {
     struct bed b;
     REQUIRE(bed_open(&b, name));
@@ -148,13 +150,14 @@ static void check_gradients(const char *name, bool recompute)
 TEST(train_gradients_equal_pytorch)
 {
     for (int i = 0; i < N_TRAINED; i++)
-        check_gradients(trained[i], false);
+        check_gradients(trained[i], GEUL_RECOMPUTE_NONE);
 }
 
 TEST(train_recomputed_gradients_equal_pytorch)
 {
     for (int i = 0; i < N_TRAINED; i++)
-        check_gradients(trained[i], true);
+        for (int how = GEUL_RECOMPUTE_LIGHT; how <= GEUL_RECOMPUTE_FULL; how++)
+            check_gradients(trained[i], (enum geul_recompute)how);
 }
 
 /* The loss before each of ten steps and after the last. */
@@ -193,4 +196,176 @@ TEST(train_adamw_in_bf16_stays_near_pytorch)
 {
     for (int i = 0; i < N_TRAINED; i++)
         check_curve(trained[i], GEUL_PRECISION_BF16, 1e-2);
+}
+
+/* ---------------------------------------------------------------------------------------------- quantized weights --
+ */
+
+/* share/geul-mini.gguf with its matrices in another type; the path is static storage. */
+static const char *mini_as(struct geul_context *ctx, const char *from, const char *mix, const char *name)
+{
+    static char paths[2][512];
+    static int next;
+    char *path = paths[next++ % 2];
+    struct geul_quantize_options o = {.mix = geul_mix_find(mix), .n_threads = 1};
+    snprintf(path, sizeof paths[0], "%s", test_scratch(name));
+    struct geul_quantize *q = geul_quantize_plan(ctx, from, &o);
+    bool ok = q && geul_quantize_write(q, path) == GEUL_OK;
+    geul_quantize_free(q);
+    return CHECK_MSG(ok, "%s: %s", mix, geul_error(ctx)) ? path : NULL;
+}
+
+/* An adapter's gradients beside the weights of a file, one after the other; malloc()ed. B is not zero, so that A has a
+ * gradient too. */
+static float *adapter_gradients(struct geul_context *ctx, const char *path, const struct geul_dataset *data, size_t *n)
+{
+    struct geul_train_options o = golden_options(path);
+    o.lora.rank = 2;
+    o.n_context = 64;
+    struct geul_trainer *t = geul_trainer_new(ctx, &o, data);
+    uint64_t seed = 5;
+    double sum;
+    *n = 0;
+    if (!CHECK_MSG(t != NULL, "%s", geul_error(ctx)))
+        return NULL;
+    for (int i = 1; i < t->params.n; i += 2) {
+        struct geul_tensor *b = t->params.items[i].weight;
+        float *values = values_of(b);
+        for (int64_t k = 0; k < geul_tensor_elements(b); k++)
+            values[k] = 0.02f * test_normal(&seed);
+        CHECK(geul_tensor_write(b, values, geul_tensor_bytes(b)) == GEUL_OK);
+        free(values);
+    }
+    geul_batcher_next(&t->batcher, &t->batches[0], INT64_MAX);
+    CHECK(geul_batch_graph_run(t, &t->train, &t->batches[0], 1.0f / 64, 7, &sum) == GEUL_OK);
+    float *all = malloc((size_t)t->params.elements * sizeof *all);
+    for (int i = 0; i < t->params.n; i++) {
+        float *g = values_of(t->params.items[i].gradient);
+        size_t count = (size_t)geul_tensor_elements(t->params.items[i].gradient);
+        memcpy(all + *n, g, count * sizeof *g);
+        *n += count;
+        free(g);
+    }
+    geul_trainer_free(t);
+    return all;
+}
+
+TEST(train_gradients_beside_quantized_weights)
+{
+    static const char *const types[] = {"q8_0", "q6_k",   "q5_1", "q5_k_s", "q5_0",   "q4_1", "q4_k_m", "q4_k_s",
+                                        "q4_0", "q3_k_s", "q2_k", "iq4_nl", "iq4_xs", "f16",  "bf16"};
+    char mini[512];
+    int32_t ids[65];
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_dataset *data = geul_dataset_new(ctx);
+    snprintf(mini, sizeof mini, "%s/../share/geul-mini.gguf", test_path("."));
+    for (int i = 0; i < 65; i++)
+        ids[i] = 4 + i * 37 % 3000;
+    CHECK(geul_dataset_add(data, ids, NULL, 65) == GEUL_OK);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        size_t n, m;
+        const char *small = mini_as(ctx, mini, types[i], "small.gguf");
+        const char *plain = small ? mini_as(ctx, small, "f32", "plain.gguf") : NULL;
+        REQUIRE(plain);
+        float *a = adapter_gradients(ctx, small, data, &n), *b = adapter_gradients(ctx, plain, data, &m);
+        REQUIRE(a && b && n == m && n > 0);
+        double d = distance(a, b, n), size = 0;
+        for (size_t k = 0; k < n; k++)
+            size = fmax(size, fabs((double)a[k]));
+        printf("  %s: %.1e of %.3f\n", types[i], d, size);
+        CHECK_MSG(d < 1e-3 && size > 1e-3, "%s: relative error %.2e", types[i], d);
+        free(a);
+        free(b);
+    }
+    geul_dataset_free(data);
+    geul_context_free(ctx);
+}
+
+/* -------------------------------------------------------------------------------------- devices, threads, adapters --
+ */
+
+/* Three steps; all weights and states, one after the other; malloc()ed. */
+static float *three_steps(struct bed *b, const struct geul_train_options *o, const struct geul_trainer_devices *where,
+                          size_t *n)
+{
+    struct geul_trainer *t = geul_trainer_new_on(b->ctx, o, b->data, where);
+    float *all = NULL;
+    char name[GEUL_MAX_NAME];
+    struct geul_tensor *x;
+    *n = 0;
+    if (!CHECK_MSG(t != NULL, "%s", geul_error(b->ctx)))
+        return NULL;
+    for (int i = 0; i < 3; i++)
+        CHECK_MSG(geul_trainer_step(t, NULL) == GEUL_OK, "%s", geul_error(b->ctx));
+    for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++) {
+        float *v = values_of(x);
+        size_t count = geul_tensor_bytes(x) / sizeof *v;
+        all = realloc(all, (*n + count) * sizeof *all);
+        memcpy(all + *n, v, count * sizeof *all);
+        *n += count;
+        free(v);
+    }
+    geul_trainer_free(t);
+    return all;
+}
+
+/* The same bits as `want` on devices that nobody may look into: layers from `first` on lie on the second one. */
+static void check_devices(struct bed *b, const struct geul_train_options *o, const float *want, size_t n, bool both,
+                          int first)
+{
+    struct geul_device *devices[2] = {both ? poison_open(b->ctx, 2) : geul_cpu_open(b->ctx, 2), poison_open(b->ctx, 1)};
+    struct geul_trainer_devices where = {devices, 2, first};
+    size_t m;
+    float *got = three_steps(b, o, &where, &m);
+    CHECK_MSG(got && m == n && memcmp(got, want, n * sizeof *got) == 0, "other bits on devices (%d, %d)", both, first);
+    free(got);
+    if (both)
+        poison_close(b->ctx, devices[0]);
+    else
+        geul_cpu_close(b->ctx, devices[0]);
+    poison_close(b->ctx, devices[1]);
+}
+
+static void check_places(const char *name, struct geul_train_options o)
+{
+    struct bed b;
+    size_t n, m;
+    REQUIRE(bed_open(&b, name));
+    o.model_path = golden_convert(&b.g, GEUL_TYPE_F32);
+    o.n_threads = 1;
+    float *want = three_steps(&b, &o, NULL, &n);
+    REQUIRE(want);
+    for (int threads = 2; threads < 6; threads += 3) {
+        o.n_threads = threads;
+        float *got = three_steps(&b, &o, NULL, &m);
+        CHECK_MSG(got && m == n && memcmp(got, want, n * sizeof *got) == 0, "other bits with %d threads", threads);
+        free(got);
+    }
+    check_devices(&b, &o, want, n, true, 100);
+    check_devices(&b, &o, want, n, false, 1);
+    check_devices(&b, &o, want, n, true, 1);
+    free(want);
+    bed_close(&b);
+}
+
+TEST(train_is_bit_equal_for_threads_and_devices)
+{
+    struct geul_train_options o = golden_options(NULL);
+    o.clip = 1;
+    check_places("parallel", o);
+    o.recompute = GEUL_RECOMPUTE_FULL;
+    o.smoothing = 0.1f;
+    o.z_loss = 1e-3f;
+    check_places("sequential", o);
+    o.optimizer = GEUL_OPTIMIZER_ADAMW8;
+    o.lora.rank = 3;
+    o.lora.dropout = 0.2f;
+    check_places("parallel", o);
+    o.optimizer = GEUL_OPTIMIZER_ADAFACTOR;
+    o.beta2 = -0.8f;
+    o.epsilon = 1e-3f;
+    check_places("parallel", o);
+    o.optimizer = GEUL_OPTIMIZER_SGD;
+    o.beta2 = 0.9f;
+    check_places("parallel", o);
 }

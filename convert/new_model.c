@@ -1,0 +1,174 @@
+/* new_model.c: see new_model.h. */
+#include "convert/new_model.h"
+
+#include "convert/json_file.h"
+#include "convert/kept_files.h"
+#include "convert/neox_tensors.h"
+#include "convert/regex_pcre2.h"
+#include "convert/tokenizer_json.h"
+#include "core/os.h"
+#include "train/order.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { VOCAB_STEP = 64, PIECE = 1 << 14 };
+
+struct job {
+    struct geul_context *ctx;
+    const struct geul_new_model *m;
+    struct geul_neox_config config;
+    struct geul_gguf_writer *w;
+};
+
+/* ------------------------------------------------------------------------------------------------------- tokenizer --
+ */
+
+static void set_vocab(struct job *j, int64_t rows)
+{
+    if (j->config.n_vocab == 0)
+        j->config.n_vocab = (rows + VOCAB_STEP - 1) / VOCAB_STEP * VOCAB_STEP;
+}
+
+/* Every tokenizer key of another model's file. */
+static enum geul_status copy_tokenizer(struct job *j, const struct geul_gguf *g)
+{
+    static const char *const copied[] = {"tokenizer.", "geul.tokenizer.", "geul.hf.tokenizer", "geul.hf.special"};
+    struct geul_gguf_array tokens;
+    if (!geul_gguf_get_array(g, "tokenizer.ggml.tokens", &tokens))
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has no tokenizer", geul_gguf_path(g));
+    set_vocab(j, (int64_t)tokens.count);
+    if (j->config.n_vocab != (int64_t)tokens.count)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %llu rows of tokens; the model cannot have %lld",
+                         geul_gguf_path(g), (unsigned long long)tokens.count, (long long)j->config.n_vocab);
+    for (int64_t i = 0; i < geul_gguf_key_count(g); i++)
+        for (size_t k = 0; k < sizeof copied / sizeof *copied; k++)
+            if (strncmp(geul_gguf_key_name(g, i), copied[k], strlen(copied[k])) == 0)
+                geul_gguf_copy_key(j->w, g, i);
+    return GEUL_OK;
+}
+
+/* The tokenizer of a tokenizer.json, which is kept for exporting. */
+static enum geul_status write_tokenizer(struct job *j, const char *path)
+{
+    struct geul_map map;
+    struct geul_tokenizer_spec spec;
+    if (geul_os_map(j->ctx, path, &map) != GEUL_OK)
+        return geul_error_status(j->ctx);
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = geul_tokenizer_spec_from_json(j->ctx, (const char *)map.data, map.size, &spec);
+    if (status == GEUL_OK) {
+        set_vocab(j, spec.n_tokens);
+        spec.bos = spec.eos;
+        if (spec.eos < 0)
+            status = geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has no <|endoftext|>, which ends every text", path);
+        else if (spec.n_tokens > j->config.n_vocab)
+            status = geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %d tokens; %lld rows are too few", path,
+                               spec.n_tokens, (long long)j->config.n_vocab);
+    }
+    if (status == GEUL_OK)
+        status = geul_tokenizer_write_gguf(j->ctx, j->w, &spec, (int32_t)j->config.n_vocab);
+    if (status == GEUL_OK)
+        geul_gguf_set_string(j->w, geul_kept_key("tokenizer.json"), (const char *)map.data, map.size);
+    geul_tokenizer_spec_free(j->ctx, &spec);
+    geul_os_unmap(&map);
+    return status;
+}
+
+/* The tokenizer's keys, from whatever m->tokenizer is. */
+static enum geul_status set_tokenizer(struct job *j)
+{
+    const char *path = j->m->tokenizer, *dot = strrchr(path, '.');
+    if (dot && strcmp(dot, ".gguf") == 0) {
+        struct geul_gguf *g = geul_gguf_open(j->ctx, path);
+        enum geul_status status = g ? copy_tokenizer(j, g) : geul_error_status(j->ctx);
+        geul_gguf_close(g);
+        return status;
+    }
+    if (dot && strcmp(dot, ".json") == 0)
+        return write_tokenizer(j, path);
+    char *inside = geul_path_join(j->ctx, path, "tokenizer.json");
+    enum geul_status status = inside ? write_tokenizer(j, inside) : GEUL_ERROR_MEMORY;
+    geul_free(j->ctx, inside);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- weights --
+ */
+
+/* Mean and deviation of a tensor's values. */
+static void distribution(const struct job *j, const struct geul_neox_tensor *t, double *mean, double *deviation)
+{
+    double C = (double)j->config.d_model, L = (double)j->config.n_layers;
+    bool residual = strstr(t->gguf, "attn_output.weight") || strstr(t->gguf, "ffn_down.weight");
+    *mean = strstr(t->gguf, "norm.weight") ? 1 : 0;
+    *deviation = t->n_dims == 1                   ? 0
+                 : j->m->init == GEUL_INIT_NORMAL ? 0.02
+                 : residual                       ? 2 / (L * sqrt(C))
+                                                  : sqrt(2 / (5 * C));
+}
+
+/* Normal numbers by Box and Muller, a function of seed and index, whichever piece they come in. */
+static void fill(float *out, size_t n, uint64_t seed, uint64_t from, double mean, double deviation)
+{
+    const double pi = 3.14159265358979323846;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t pair = (from + i) / 2;
+        double radius = sqrt(-2 * log(1 - geul_random_unit(seed, 2 * pair)));
+        double angle = 2 * pi * geul_random_unit(seed, 2 * pair + 1);
+        out[i] = (float)(mean + deviation * radius * ((from + i) % 2 ? sin(angle) : cos(angle)));
+    }
+}
+
+static enum geul_status write_weights(struct job *j, const struct geul_neox_tensor *tensors, size_t n)
+{
+    float *piece = geul_alloc(j->ctx, PIECE, sizeof *piece);
+    if (!piece)
+        return GEUL_ERROR_MEMORY;
+    for (size_t i = 0; i < n; i++)
+        geul_gguf_declare_tensor(j->w, tensors[i].gguf, GEUL_TYPE_F32, tensors[i].n_dims, tensors[i].shape);
+    for (size_t i = 0; i < n && geul_gguf_writer_status(j->w) == GEUL_OK; i++) {
+        uint64_t elements =
+            (uint64_t)tensors[i].shape[0] * (uint64_t)(tensors[i].n_dims == 2 ? tensors[i].shape[1] : 1);
+        double mean, deviation;
+        distribution(j, &tensors[i], &mean, &deviation);
+        for (uint64_t from = 0; from < elements; from += PIECE) {
+            size_t count = elements - from < PIECE ? (size_t)(elements - from) : PIECE;
+            fill(piece, count, geul_random_bits(j->m->seed, i), from, mean, deviation);
+            geul_gguf_write_data(j->w, piece, count * sizeof *piece);
+        }
+    }
+    geul_free(j->ctx, piece);
+    return geul_gguf_writer_status(j->w);
+}
+
+/* Everything between opening and committing. */
+static enum geul_status write_all(struct job *j)
+{
+    enum geul_status status = set_tokenizer(j);
+    if (status != GEUL_OK)
+        return status;
+    geul_gguf_set_string(j->w, "general.architecture", "gptneox", 7);
+    geul_gguf_set_string(j->w, "general.type", "model", 5);
+    geul_gguf_set_string(j->w, "general.name", j->m->name, strlen(j->m->name));
+    geul_gguf_set_u32(j->w, "general.file_type", 0); /* float32 */
+    geul_neox_config_to_gguf(&j->config, j->w);
+    size_t n = 0;
+    struct geul_neox_tensor *tensors = geul_neox_tensor_list(j->ctx, &j->config, &n);
+    status = tensors ? write_weights(j, tensors, n) : GEUL_ERROR_MEMORY;
+    geul_free(j->ctx, tensors);
+    return status;
+}
+
+enum geul_status geul_new_model_write(struct geul_context *ctx, const struct geul_new_model *m, const char *path)
+{
+    struct job j = {.ctx = ctx, .m = m, .config = m->config};
+    j.w = geul_gguf_writer_new(ctx, path);
+    if (!j.w)
+        return geul_error_status(ctx);
+    if (write_all(&j) == GEUL_OK)
+        return geul_gguf_writer_commit(j.w);
+    geul_gguf_writer_abandon(j.w);
+    return geul_error_status(ctx);
+}
