@@ -42,6 +42,8 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f);
 /* Finishes if need be, renames; frees f whatever happens. */
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);
+/* Removes from a directory the temporary files of processes that were killed before they could. */
+enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir);
 
 /* A file that only grows. What a write was given is in the file when it returns, all of it or (disk full) nothing, so
  * that others can follow the file and nothing half-written stays. anew: what path held is dropped. */

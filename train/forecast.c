@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-enum { LOOKED_AT = 256 /* steps whose batches are laid out to find the largest shapes */ };
+enum {
+    LOOKED_AT = 256,  /* steps whose batches are laid out to find the largest shapes */
+    WRITING = 2 << 20 /* bytes for pieces and buffers while a checkpoint is written */
+};
 
 /* The largest batch of the first steps: most tokens, and most rows, which may come from another one. */
 static bool largest_batch(struct geul_trainer *t, struct geul_batch *most, int64_t *tokens_per_step)
@@ -124,8 +127,9 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     struct geul_trainer *t = geul_trainer_open(ctx, options, data, NULL, true);
     if (!t)
         return geul_error_status(ctx);
-    p.other = (size_t)geul_os_resident();
-    bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK;
+    bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
+              geul_update_make(t);
+    p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
     p.weights = t->params.weight_bytes;
     p.gradients = (size_t)t->params.elements * sizeof(float);
     if (ok && !t->params.adds) /* they are among the values of the graph */

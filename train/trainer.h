@@ -64,6 +64,8 @@ enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double s
 /* Writes into where what is not finite: the weight, or the first layer whose output is (train/diagnosis.c). */
 enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *batch, int bad_gradient, char *where,
                                size_t size);
+/* Writes into where which weight that is trained is not finite; "" when all are. */
+enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size_t size);
 struct geul_adapter_data;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
 struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);

@@ -68,7 +68,7 @@ enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad
         if (geul_tensor_read(t->norm[i], value, sizeof value) != GEUL_OK)
             return geul_fail_from(t->ctx, t->updates);
         squares += (double)value[0] * (double)value[0];
-        if (value[1] > 0 && *bad < 0)
+        if ((value[1] > 0 || !isfinite(value[0])) && *bad < 0)
             *bad = i;
     }
     *norm = sqrt(squares);
