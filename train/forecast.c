@@ -128,7 +128,7 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     if (!t)
         return geul_error_status(ctx);
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
-              geul_update_make(t);
+              geul_update_init(t);
     p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
     p.weights = t->params.weight_bytes;
     p.gradients = (size_t)t->params.elements * sizeof(float);
