@@ -234,7 +234,7 @@ TEST(train_does_not_depend_on_how_a_step_is_cut)
     struct bed b;
     float *want = NULL;
     size_t n_want = 0;
-    double loss_want = 0;
+    double loss_want = NAN;
     REQUIRE(bed_open(&b, "parallel"));
     for (int i = 0; i < 3; i++) {
         bool target[32];
@@ -246,7 +246,7 @@ TEST(train_does_not_depend_on_how_a_step_is_cut)
     o.n_context = 40;
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         size_t n;
-        double loss;
+        double loss = NAN;
         o.n_batch = cuts[i].n_batch;
         o.n_accumulate = cuts[i].n_accumulate;
         o.packing = cuts[i].packing;
