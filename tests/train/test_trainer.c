@@ -228,9 +228,9 @@ static float *two_steps(struct bed *b, struct geul_train_options o, double *loss
 TEST(train_does_not_depend_on_how_a_step_is_cut)
 {
     static const struct {
-        int n_batch, n_accumulate;
-        bool packing;
-    } cuts[] = {{4, 1, false}, {2, 2, false}, {1, 4, false}, {4, 1, true}};
+        int n_batch, n_accumulate, n_context;
+        bool packing; /* four samples of 94 tokens fit, the next ones do not */
+    } cuts[] = {{4, 1, 40, false}, {2, 2, 40, false}, {1, 4, 40, false}, {1, 1, 100, true}};
     struct bed b;
     float *want = NULL;
     size_t n_want = 0;
@@ -243,13 +243,15 @@ TEST(train_does_not_depend_on_how_a_step_is_cut)
         CHECK(geul_dataset_add(b.data, b.g.tokens.i32 + 2 * i, target, 28 - 6 * i) == GEUL_OK);
     }
     struct geul_train_options o = golden_options(golden_convert(&b.g, GEUL_TYPE_F32));
-    o.n_context = 40;
+    o.optimizer = GEUL_OPTIMIZER_SGD; /* AdamW makes much of the smallest differences */
+    o.rate = 0.01f;
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         size_t n;
         double loss = NAN;
         o.n_batch = cuts[i].n_batch;
         o.n_accumulate = cuts[i].n_accumulate;
         o.packing = cuts[i].packing;
+        o.n_context = cuts[i].n_context;
         float *got = two_steps(&b, o, &loss, &n);
         REQUIRE(got);
         if (i == 0) {
@@ -259,7 +261,7 @@ TEST(train_does_not_depend_on_how_a_step_is_cut)
             continue;
         }
         double d = n == n_want ? distance(got, want, n) : INFINITY;
-        CHECK_MSG(d < 2e-5 && fabs(loss - loss_want) < 1e-5, "cut %d: weights differ by %.1e, loss %.7f and %.7f",
+        CHECK_MSG(d < 1e-6 && fabs(loss - loss_want) < 2e-6, "cut %d: weights differ by %.1e, loss %.7f and %.7f",
                   (int)i, d, loss, loss_want);
         free(got);
     }
