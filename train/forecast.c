@@ -130,6 +130,8 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
               geul_update_make(t);
     p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
+    if (options->lora.rank)
+        p.other += t->params.weight_bytes; /* an adapter is copied while it is written */
     p.weights = t->params.weight_bytes;
     p.gradients = t->params.gradient_bytes;
     p.states = t->params.state_bytes;

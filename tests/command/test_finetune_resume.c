@@ -11,7 +11,7 @@ static const struct kind {
     {"lora", "adapter.gguf", {"-r", "4", "--lora-dropout", "0.1"}},
     {"lora8", "adapter.gguf", {"-r", "4", "--optimizer", "adamw8", "--precision", "f32", "--packing", "off"}},
     {"full", "model.gguf", {"--full", "--optimizer", "adamw"}},
-    {"full8", "model.gguf", {"--full", "--optimizer", "adamw8", "--recompute", "on"}},
+    {"full8", "model.gguf", {"--full", "--optimizer", "adamw8", "--recompute", "full"}},
 };
 
 /* Checks that nothing a run leaves, but for times, tells that it was killed. */

@@ -47,15 +47,16 @@ TEST(saving_goes_on_bit_for_bit)
         const char *name;
         enum geul_optimizer optimizer;
         int rank;
-        bool recompute, packing;
+        enum geul_recompute recompute;
+        bool packing;
         enum geul_precision precision;
     } runs[] = {
-        {"adapter", GEUL_OPTIMIZER_ADAMW, 3, false, true, GEUL_PRECISION_BF16},
-        {"adapter, 8 bits", GEUL_OPTIMIZER_ADAMW8, 3, true, false, GEUL_PRECISION_F32},
-        {"all weights", GEUL_OPTIMIZER_ADAMW, 0, false, true, GEUL_PRECISION_F32},
-        {"all weights, 8 bits", GEUL_OPTIMIZER_ADAMW8, 0, true, true, GEUL_PRECISION_BF16},
-        {"all weights, adafactor", GEUL_OPTIMIZER_ADAFACTOR, 0, false, false, GEUL_PRECISION_F32},
-        {"all weights, sgd", GEUL_OPTIMIZER_SGD, 0, false, true, GEUL_PRECISION_F32},
+        {"adapter", GEUL_OPTIMIZER_ADAMW, 3, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_BF16},
+        {"adapter, 8 bits", GEUL_OPTIMIZER_ADAMW8, 3, GEUL_RECOMPUTE_FULL, false, GEUL_PRECISION_F32},
+        {"all weights", GEUL_OPTIMIZER_ADAMW, 0, GEUL_RECOMPUTE_NONE, true, GEUL_PRECISION_F32},
+        {"all weights, 8 bits", GEUL_OPTIMIZER_ADAMW8, 0, GEUL_RECOMPUTE_FULL, true, GEUL_PRECISION_BF16},
+        {"all weights, adafactor", GEUL_OPTIMIZER_ADAFACTOR, 0, GEUL_RECOMPUTE_LIGHT, false, GEUL_PRECISION_F32},
+        {"all weights, sgd", GEUL_OPTIMIZER_SGD, 0, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_F32},
     };
     const char *model = bed_model("sequential");
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
