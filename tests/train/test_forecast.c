@@ -10,14 +10,14 @@ static void check_plan(const char *what, const struct geul_train_options *o)
     struct geul_train_report r;
     double loss;
     char path[600];
-    struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_dataset *data = geul_dataset_new(ctx);
-    uint64_t seed = 5;
-    int32_t ids[513];
     if (test_sanitized() || !geul_os_peak_rss_reset()) {
         test_skip("peaks of memory are not told here, or mean little");
         return;
     }
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_dataset *data = geul_dataset_new(ctx);
+    uint64_t seed = 5;
+    int32_t ids[513];
     for (int i = 0; i < 4; i++) {
         for (int k = 0; k < o->n_context + 1; k++)
             ids[k] = (int32_t)(test_random(&seed) % 4000);
