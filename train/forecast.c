@@ -170,12 +170,14 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     if (!t)
         return geul_error_status(ctx);
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
-              geul_update_make(t) && mapped_bytes(t, &p.mapped);
+              geul_update_init(t) && mapped_bytes(t, &p.mapped);
     p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
     if (options->lora.rank)
         p.other += t->params.weight_bytes; /* an adapter is copied while it is written */
     p.weights = t->params.weight_bytes;
-    p.gradients = t->params.gradient_bytes;
+    p.gradients = (size_t)t->params.elements * sizeof(float);
+    if (ok && !t->params.adds) /* they are among the values of the graph */
+        p.activations -= p.gradients < p.activations ? p.gradients : p.activations;
     p.states = t->params.state_bytes;
     p.trained = t->params.elements;
     p.steps = t->steps;

@@ -190,7 +190,7 @@ static bool make_parts(struct geul_trainer *t)
             return false;
     t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
     return t->runtime && geul_batch_graph_init(&t->train, t->ctx) && geul_batch_graph_init(&t->evaluate, t->ctx) &&
-           geul_update_make(t);
+           geul_update_init(t);
 }
 
 struct geul_trainer *geul_trainer_new_on(struct geul_context *ctx, const struct geul_train_options *options,

@@ -177,13 +177,16 @@ static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
     return first > 1 ? first : n < BEGINNING ? n : BEGINNING;
 }
 
-static enum geul_status write_one(struct geul_run *run, struct geul_session *session, const int32_t *ids, int n)
+/* Continues ids and logs it; *why gets what is wrong with the text, NULL: nothing. */
+static enum geul_status write_one(struct geul_run *run, struct geul_session *session, const int32_t *ids, int n,
+                                  const char **why)
 {
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(geul_trainer_model(run->trainer));
     struct geul_sampling greedy = {.temperature = 0, .top_p = 1, .typical_p = 1, .repeat_penalty = 1};
     struct geul_generation how = {.sampling = &greedy, .max_tokens = LONGEST_TEXT};
     struct geul_generation_result r;
     int64_t step = geul_trainer_step_count(run->trainer);
+    *why = NULL;
     enum geul_status status = geul_generate_ids(session, ids, n, &how, &r);
     if (status != GEUL_OK)
         return status;
@@ -191,9 +194,7 @@ static enum geul_status write_one(struct geul_run *run, struct geul_session *ses
     char *prompt = geul_detokenize(run->ctx, tok, ids, (size_t)n, false, &length);
     if (prompt)
         status = geul_train_log_sample(run->log, step, prompt, r.text);
-    const char *broken = geul_watch_text(r.text, r.text_length);
-    if (status == GEUL_OK && broken && prompt)
-        status = geul_train_log_event(run->log, step, "broken generation", broken);
+    *why = geul_watch_text(r.text, r.text_length);
     geul_text_free(run->ctx, prompt);
     geul_text_free(run->ctx, r.text);
     geul_tokens_free(run->ctx, r.tokens);
@@ -211,8 +212,17 @@ enum geul_status geul_run_write_samples(struct geul_run *run)
     struct geul_session_options o = {.n_context = LONGEST_PROMPT + LONGEST_TEXT, .n_batch = LONGEST_PROMPT};
     struct geul_session *session = geul_session_new(run->ctx, model, &o);
     enum geul_status status = session ? GEUL_OK : geul_error_status(run->ctx);
-    for (int64_t i = 0; status == GEUL_OK && i < SAMPLES && i < geul_dataset_samples(d); i++)
-        status = write_one(run, session, ids, prompt_of(d, i, ids));
+    const char *why = NULL, *last = NULL;
+    char text[96];
+    int n = 0, broken = 0;
+    for (; status == GEUL_OK && n < SAMPLES && n < geul_dataset_samples(d); n++) {
+        status = write_one(run, session, ids, prompt_of(d, n, ids), &why);
+        broken += why != NULL;
+        last = why ? why : last;
+    }
     geul_session_free(session);
-    return status;
+    if (status != GEUL_OK || !broken)
+        return status;
+    snprintf(text, sizeof text, "%d of %d texts: %s", broken, n, last);
+    return geul_train_log_event(run->log, geul_trainer_step_count(run->trainer), "broken generation", text);
 }

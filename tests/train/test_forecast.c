@@ -51,6 +51,7 @@ static struct geul_train_options options(int rank, enum geul_recompute recompute
 TEST(forecast_of_an_adapter)
 {
     struct geul_train_options o = options(8, GEUL_RECOMPUTE_NONE);
+    o.n_accumulate = 1;
     check_plan("rank 8, everything kept", &o);
 }
 
@@ -70,6 +71,7 @@ TEST(forecast_of_all_weights_with_small_states)
 {
     struct geul_train_options o = options(0, GEUL_RECOMPUTE_FULL);
     o.optimizer = GEUL_OPTIMIZER_ADAMW8;
+    o.n_accumulate = 1;
     o.precision = GEUL_PRECISION_BF16;
     check_plan("all weights, adamw8", &o);
 }

@@ -65,6 +65,7 @@ TEST(trainer_memory_runs_out_anywhere)
     check_every_failure("adapter", &o, most);
     o = bed_options(o.model_path, 0);
     o.steps = 2;
+    o.n_accumulate = 1;
     o.optimizer = GEUL_OPTIMIZER_ADAMW8;
     o.recompute = GEUL_RECOMPUTE_FULL;
     o.smoothing = 0.1f;
