@@ -46,8 +46,10 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
     enum { MOST = 1000 };
     static double seconds[MOST], share[MOST];
     struct geul_dataset *data = make_data(ctx, 64 * o->n_batch, o->n_context);
-    struct geul_trainer *t = geul_trainer_new(ctx, o, data);
+    struct geul_train_plan plan = {0};
     struct geul_train_report r;
+    geul_train_plan(ctx, o, data, false, &plan);
+    struct geul_trainer *t = geul_trainer_new(ctx, o, data);
     bool ok = t && geul_trainer_step(t, &r) == GEUL_OK; /* takes the memory */
     double peak = (double)geul_os_peak_rss();           /* before the probe takes its own */
     struct geul_cpu_probe *probe = ok ? geul_cpu_probe_new(ctx, t->model->devices[0]) : NULL;
@@ -68,11 +70,13 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
         fflush(stdout);
     }
     if (ok)
-        printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB: weights %.0f, gradients %.0f, states %.0f, "
+        printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB (foretold %.0f): weights %.0f, gradients "
+               "%.0f, states %.0f, "
                "activations %.0f\n",
                median(seconds, n), (double)o->n_batch * o->n_context / median(seconds, n), 100 * median(share, n),
-               peak / 1e6, (double)t->params.weight_bytes / 1e6, (double)t->params.gradient_bytes / 1e6,
-               (double)t->params.state_bytes / 1e6, (double)geul_runtime_bytes(t->runtime, 0) / 1e6);
+               peak / 1e6, (double)plan.total / 1e6, (double)t->params.weight_bytes / 1e6,
+               (double)t->params.gradient_bytes / 1e6, (double)t->params.state_bytes / 1e6,
+               (double)geul_runtime_bytes(t->runtime, 0) / 1e6);
     else
         fprintf(stderr, "bench_train: %s\n", geul_error(ctx));
     geul_cpu_probe_free(probe);

@@ -260,10 +260,10 @@ static int look_ahead(struct geul_training *job)
 {
     struct geul_train_plan plan;
     bool open = strcmp(job->args->recompute, "auto") == 0;
-    enum geul_status status = geul_train_plan(job->ctx, &job->options, job->train, job->args->plan, &plan);
+    enum geul_status status = geul_run_plan(job, &job->options, job->args->plan, &plan);
     if (status == GEUL_OK && open && plan.available && plan.total > plan.available / 10 * 7) {
         job->options.recompute = GEUL_RECOMPUTE_FULL;
-        status = geul_train_plan(job->ctx, &job->options, job->train, job->args->plan, &plan);
+        status = geul_run_plan(job, &job->options, job->args->plan, &plan);
     }
     if (status != GEUL_OK)
         return geul_report_failure(job->ctx);

@@ -55,6 +55,9 @@ enum geul_status geul_run_export(struct geul_run *run);
 const char *geul_run_path(const struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
 
 /* training_words.c */
+/* What the run takes by the library's plan, and the texts that the model writes in between. */
+enum geul_status geul_run_plan(const struct geul_training *job, const struct geul_train_options *o, bool measure,
+                               struct geul_train_plan *plan);
 /* Prints what memory and time the run takes, and what would make it fit. Returns whether it fits. */
 bool geul_run_print_plan(struct geul_training *job, const struct geul_train_plan *plan);
 /* The line of progress, redrawn on a terminal, else now and then; and taking it away. */

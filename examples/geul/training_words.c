@@ -11,8 +11,24 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
+
 /* ------------------------------------------------------------------------------------------------------------ plan --
  */
+
+enum geul_status geul_run_plan(const struct geul_training *job, const struct geul_train_options *o, bool measure,
+                               struct geul_train_plan *plan)
+{
+    const size_t positions = LONGEST_PROMPT + LONGEST_TEXT, half = 2, whole = 4; /* bytes */
+    size_t layers = (size_t)job->shape->n_layers, width = (size_t)job->shape->d_model, ff = (size_t)job->shape->d_ff;
+    enum geul_status status = geul_train_plan(job->ctx, o, job->train, measure, plan);
+    if (status != GEUL_OK || job->args->sample_every == 0)
+        return status;
+    size_t cache = 2 * layers * width * positions * half, values = LONGEST_PROMPT * (6 * width + ff) * whole;
+    plan->other += cache + values;
+    plan->total += cache + values;
+    return GEUL_OK;
+}
 
 static void print_bytes(const char *name, size_t bytes, const char *what)
 {
@@ -68,7 +84,7 @@ static void print_remedy(struct geul_training *job, size_t available)
         struct geul_train_options o = job->options;
         struct geul_train_plan plan;
         remedies[i].change(&o);
-        if (geul_train_plan(job->ctx, &o, job->train, false, &plan) != GEUL_OK) {
+        if (geul_run_plan(job, &o, false, &plan) != GEUL_OK) {
             geul_error_clear(job->ctx);
             continue;
         }
@@ -148,8 +164,6 @@ void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
 
 /* ---------------------------------------------------------------------------------------------------------- samples --
  */
-
-enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
 
 /* The ids of sample i before its first target; of a text that is a target as a whole, its beginning. */
 static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)

@@ -176,10 +176,10 @@ void check_same_logs(const char *dir, const char *other)
 void check_stops(const char *what, struct test_run r, int status, const char *holds)
 {
     static const char begins[] = "geul finetune: ";
-    char *last = r.err;
-    for (char *at = r.err; at && (at = strchr(at, '\n')) && at[1];)
+    const char *last = r.err ? r.err : "";
+    for (const char *at = last; (at = strchr(at, '\n')) && at[1];)
         last = ++at;
-    CHECK_MSG(r.status == status, "%s: exit code %d, expected %d; stderr: %s", what, r.status, status, r.err);
+    CHECK_MSG(r.status == status, "%s: exit code %d, expected %d; the last line is %s", what, r.status, status, last);
     CHECK_MSG(strncmp(last, begins, sizeof begins - 1) == 0, "%s: the last line is \"%s\"", what, last);
     CHECK_MSG(strstr(last, holds), "%s: \"%s\" is not in \"%s\"", what, holds, last);
     CHECK_MSG(fixture_is_utf8(r.err, r.err_length), "%s: the message is not UTF-8", what);

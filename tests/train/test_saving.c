@@ -47,15 +47,17 @@ TEST(saving_goes_on_bit_for_bit)
         const char *name;
         enum geul_optimizer optimizer;
         int rank;
-        bool recompute, packing;
+        enum geul_recompute recompute;
+        bool packing;
         enum geul_precision precision;
+        int n_accumulate;
     } runs[] = {
-        {"adapter", GEUL_OPTIMIZER_ADAMW, 3, false, true, GEUL_PRECISION_BF16},
-        {"adapter, 8 bits", GEUL_OPTIMIZER_ADAMW8, 3, true, false, GEUL_PRECISION_F32},
-        {"all weights", GEUL_OPTIMIZER_ADAMW, 0, false, true, GEUL_PRECISION_F32},
-        {"all weights, 8 bits", GEUL_OPTIMIZER_ADAMW8, 0, true, true, GEUL_PRECISION_BF16},
-        {"all weights, adafactor", GEUL_OPTIMIZER_ADAFACTOR, 0, false, false, GEUL_PRECISION_F32},
-        {"all weights, sgd", GEUL_OPTIMIZER_SGD, 0, false, true, GEUL_PRECISION_F32},
+        {"adapter", GEUL_OPTIMIZER_ADAMW, 3, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_BF16, 2},
+        {"adapter, 8 bits", GEUL_OPTIMIZER_ADAMW8, 3, GEUL_RECOMPUTE_FULL, false, GEUL_PRECISION_F32, 1},
+        {"all weights", GEUL_OPTIMIZER_ADAMW, 0, GEUL_RECOMPUTE_NONE, true, GEUL_PRECISION_F32, 2},
+        {"all weights, 8 bits", GEUL_OPTIMIZER_ADAMW8, 0, GEUL_RECOMPUTE_FULL, true, GEUL_PRECISION_BF16, 1},
+        {"all weights, adafactor", GEUL_OPTIMIZER_ADAFACTOR, 0, GEUL_RECOMPUTE_LIGHT, false, GEUL_PRECISION_F32, 1},
+        {"all weights, sgd", GEUL_OPTIMIZER_SGD, 0, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_F32, 2},
     };
     const char *model = bed_model("sequential");
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
@@ -64,6 +66,7 @@ TEST(saving_goes_on_bit_for_bit)
         o.recompute = runs[i].recompute;
         o.packing = runs[i].packing;
         o.precision = runs[i].precision;
+        o.n_accumulate = runs[i].n_accumulate;
         if (o.optimizer == GEUL_OPTIMIZER_ADAFACTOR) {
             o.beta2 = -0.8f;
             o.epsilon = 1e-3f;
@@ -243,7 +246,7 @@ static float poke(struct geul_tensor *w, float v)
     return old;
 }
 
-static void check_poisoned(int rank, enum geul_optimizer optimizer, float v)
+static void check_poisoned(int rank, enum geul_optimizer optimizer, int n_accumulate, float v)
 {
     char path[600], name[128];
     struct geul_train_report r;
@@ -251,6 +254,7 @@ static void check_poisoned(int rank, enum geul_optimizer optimizer, float v)
     struct geul_dataset *data = bed_data(ctx, 50);
     struct geul_train_options o = bed_options(bed_model("sequential"), rank);
     o.optimizer = optimizer;
+    o.n_accumulate = n_accumulate;
     struct geul_trainer *t = open_trainer(ctx, &o, data);
     snprintf(path, sizeof path, "%s", test_scratch("old.gguf"));
     REQUIRE(bed_steps(t, 3) && geul_trainer_save(t, path, NULL, 0) == GEUL_OK);
@@ -283,9 +287,9 @@ static void check_poisoned(int rank, enum geul_optimizer optimizer, float v)
 
 TEST(saving_nothing_that_is_not_finite)
 {
-    check_poisoned(0, GEUL_OPTIMIZER_ADAMW, NAN);
-    check_poisoned(0, GEUL_OPTIMIZER_ADAFACTOR, INFINITY);
-    check_poisoned(3, GEUL_OPTIMIZER_ADAMW8, NAN);
+    check_poisoned(0, GEUL_OPTIMIZER_ADAMW, 1, NAN);
+    check_poisoned(0, GEUL_OPTIMIZER_ADAFACTOR, 2, INFINITY);
+    check_poisoned(3, GEUL_OPTIMIZER_ADAMW8, 1, NAN);
 }
 
 /* Finite weights whose products are not: the layer is named. */

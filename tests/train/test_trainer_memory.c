@@ -1,10 +1,7 @@
-/* test_trainer_memory.c: memory that runs out anywhere in a run is an ordinary error; and what a run takes is what the
- * plan said. */
-#include "core/os.h"
+/* test_trainer_memory.c: memory that runs out anywhere in a run is an ordinary error. */
 #include "tests/train/trainer_bed.h"
 
-/* A short run with everything a run does, on an allocator. Returns its status; *said: whether it came with a message,
- * and did not change a saved state by halves. */
+/* A short run with everything a run does; returns its status. */
 static enum geul_status whole_run(struct geul_context *ctx, const struct geul_train_options *o, const char *path)
 {
     struct geul_train_report r;
@@ -68,8 +65,9 @@ TEST(trainer_memory_runs_out_anywhere)
     check_every_failure("adapter", &o, most);
     o = bed_options(o.model_path, 0);
     o.steps = 2;
+    o.n_accumulate = 1;
     o.optimizer = GEUL_OPTIMIZER_ADAMW8;
-    o.recompute = true;
+    o.recompute = GEUL_RECOMPUTE_FULL;
     o.smoothing = 0.1f;
     check_every_failure("all weights", &o, most);
 }
