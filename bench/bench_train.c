@@ -67,6 +67,7 @@ static struct geul_dataset *read_data(struct geul_context *ctx, const char *path
 /* What runs, and the figures of its last step. */
 struct bench {
     struct geul_trainer *trainer;
+    struct geul_train_plan plan;
     struct geul_cpu_probe *probe;
     struct geul_cpu_ceilings ceilings; /* of just now */
     struct geul_train_report report;
@@ -119,10 +120,11 @@ static bool run_steps(struct bench *b, int steps)
     }
     const struct geul_trainer *t = b->trainer;
     double middle = median(seconds, n), mega = 1e-6;
-    printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB: weights %.0f, gradients %.0f, states %.0f, "
+    printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB (foretold %.0f): weights %.0f, gradients %.0f, "
+           "states %.0f, "
            "activations %.0f\n",
            middle, (double)b->report.tokens / middle, 100 * median(share, n), mega * (double)peak_of(b),
-           mega * (double)t->params.weight_bytes, mega * (double)t->params.gradient_bytes,
+           mega * (double)b->plan.total, mega * (double)t->params.weight_bytes, mega * (double)t->params.gradient_bytes,
            mega * (double)t->params.state_bytes, mega * (double)geul_runtime_bytes(t->runtime, 0));
     return true;
 }
@@ -154,17 +156,13 @@ static bool obey(struct bench *b)
     return true;
 }
 
-static bool print_plan(struct geul_context *ctx, const struct geul_train_options *o, const struct geul_dataset *data)
+static void print_plan(const struct geul_train_plan *p)
 {
-    struct geul_train_plan p;
-    if (geul_train_plan(ctx, o, data, false, &p) != GEUL_OK)
-        return false;
     printf("{\"planned_bytes\": %zu, \"weights\": %zu, \"mapped\": %zu, \"gradients\": %zu, \"states\": %zu, "
            "\"activations\": %zu, \"scratch\": %zu, \"other\": %zu, \"trained\": %lld}\n",
-           p.total, p.weights, p.mapped, p.gradients, p.states, p.activations, p.scratch, p.other,
-           (long long)p.trained);
+           p->total, p->weights, p->mapped, p->gradients, p->states, p->activations, p->scratch, p->other,
+           (long long)p->trained);
     fflush(stdout);
-    return true;
 }
 
 /* steps: -1 for those that standard input asks for. */
@@ -172,8 +170,11 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
 {
     struct geul_dataset *data =
         path ? read_data(ctx, path, o->n_context) : make_data(ctx, 64 * o->n_batch, o->n_context);
-    bool ok = data && (steps >= 0 || print_plan(ctx, o, data));
-    struct bench b = {.trainer = ok ? geul_trainer_new(ctx, o, data) : NULL};
+    struct bench b = {0};
+    bool ok = data && geul_train_plan(ctx, o, data, false, &b.plan) == GEUL_OK;
+    if (ok && steps < 0)
+        print_plan(&b.plan);
+    b.trainer = ok ? geul_trainer_new(ctx, o, data) : NULL;
     b.probe = b.trainer ? geul_cpu_probe_new(ctx, b.trainer->model->devices[0]) : NULL;
     ok = b.probe != NULL;
     if (ok)

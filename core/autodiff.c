@@ -12,7 +12,7 @@ struct entry {
     struct geul_tensor *into;    /* leaf that sums go to */
     struct geul_tensor *again;   /* computes its value once more */
     bool wanted, kept, reaches;
-    bool own; /* arrived is a tensor of zeros that was added to, and nobody else reads it */
+    bool own; /* nobody else reads arrived, which is contiguous: it may grow in place */
 };
 
 struct geul_gradients {
@@ -155,7 +155,7 @@ void geul_gradients_add(struct geul_gradients *g, struct geul_tensor *t, struct 
     if (into)
         arrive(g, t, geul_accumulate(g->ctx, into, dt), true);
     else
-        arrive(g, t, before && dt ? geul_add(g->ctx, before, dt) : dt, false);
+        arrive(g, t, before && dt ? geul_add(g->ctx, before, dt) : dt, before != NULL);
 }
 
 /* The 2-dimensional tensor that t is the transpose of; NULL when it is none. */
@@ -175,12 +175,19 @@ void geul_gradients_add_product(struct geul_gradients *g, struct geul_tensor *t,
     if (!geul_gradients_reach(g, t))
         return;
     struct geul_tensor *w = untransposed(t), *into = target(g, t);
-    if (w)
+    if (w) {
         geul_gradients_add_product(g, w, geul_transpose(g->ctx, b, 0, 1), geul_transpose(g->ctx, a, 0, 1), precision);
-    else if (into)
+        return;
+    }
+    const struct entry *e = find(g, t);
+    if (!into && e->arrived && e->own)
+        into = e->arrived;
+    if (into)
         arrive(g, t, geul_addmm(g->ctx, into, a, b, precision), true);
-    else
+    else if (e->arrived)
         geul_gradients_add(g, t, geul_matmul_at(g->ctx, precision, a, b));
+    else
+        arrive(g, t, geul_matmul_at(g->ctx, precision, a, b), true);
 }
 
 /* What has arrived at t, as a contiguous sum that may grow in place: the leaf, or zeros to which whatever came before
@@ -250,6 +257,7 @@ static void carry(struct geul_gradients *g, struct geul_tensor *t)
     if (!dt || t->op == GEUL_OP_LEAF)
         return;
     e->arrived = NULL;
+    e->own = false;
     if (e->wanted) {
         struct geul_tensor *total = e->total ? geul_add(g->ctx, e->total, dt) : dt;
         find(g, t)->total = total;

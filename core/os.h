@@ -42,6 +42,8 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f);
 /* Finishes if need be, renames; frees f whatever happens. */
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);
+/* Removes from a directory the temporary files of processes that were killed before they could. */
+enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir);
 
 /* A file that only grows. What a write was given is in the file when it returns, all of it or (disk full) nothing, so
  * that others can follow the file and nothing half-written stays. anew: what path held is dropped. */
@@ -51,6 +53,9 @@ enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *da
 /* Makes what was written survive a power cut. */
 enum geul_status geul_appendfile_sync(struct geul_appendfile *f);
 void geul_appendfile_close(struct geul_appendfile *f); /* NULL is fine */
+
+/* Hints that [data, data+size) is best backed by large pages: fewer faults and misses for big tensors. */
+void geul_os_prefer_large_pages(void *data, size_t size);
 
 /* Cores this process may run on (affinity respected), at least 1. */
 int geul_os_cores(void);

@@ -7,7 +7,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +69,19 @@ void geul_os_map_done_with(const void *data, size_t size)
     uintptr_t from = ((uintptr_t)data + page - 1) / page * page, to = ((uintptr_t)data + size) / page * page;
     if (to > from) /* whole pages: their neighbours' values stay */
         (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+void geul_os_prefer_large_pages(void *data, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t large = (uintptr_t)2 << 20;
+    uintptr_t from = ((uintptr_t)data + large - 1) / large * large, to = ((uintptr_t)data + size) / large * large;
+    if (to > from) /* only whole large pages, so that nothing more becomes resident than is used */
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)data;
+    (void)size;
+#endif
 }
 
 bool geul_os_exists(const char *path)
@@ -184,7 +199,7 @@ static enum geul_status write_through(struct geul_outfile *f, const unsigned cha
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            f->status = io_failed(f->ctx, "write", f->temporary);
+            f->status = io_failed(f->ctx, "write", f->path);
         else
             data += n, size -= (size_t)n;
     }
@@ -225,7 +240,7 @@ enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, c
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            f->status = io_failed(f->ctx, "write", f->temporary);
+            f->status = io_failed(f->ctx, "write", f->path);
         } else {
             from += n, size -= (size_t)n;
             offset += (uint64_t)n;
@@ -259,9 +274,9 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f)
         return f->status;
     outfile_flush(f);
     if (f->status == GEUL_OK && fsync(f->fd) != 0)
-        f->status = io_failed(f->ctx, "sync", f->temporary);
+        f->status = io_failed(f->ctx, "sync", f->path);
     if (close(f->fd) != 0 && f->status == GEUL_OK)
-        f->status = io_failed(f->ctx, "close", f->temporary);
+        f->status = io_failed(f->ctx, "close", f->path);
     f->fd = -1;
     geul_free(f->ctx, f->held);
     f->held = NULL;
@@ -287,6 +302,43 @@ void geul_outfile_abandon(struct geul_outfile *f)
         return;
     unlink(f->temporary);
     outfile_free(f);
+}
+
+/* What geul_outfile_tidy() is at work on. */
+struct tidying {
+    struct geul_context *ctx;
+    const char *dir;
+    enum geul_status status;
+};
+
+/* The process in a name that outfile_create() made, -1: it is none. */
+static long process_of(const char *name)
+{
+    const char *mark = strstr(name, ".tmp");
+    for (const char *next; mark && (next = strstr(mark + 1, ".tmp"));)
+        mark = next;
+    long pid = -1;
+    int attempt, length = 0;
+    if (!mark || sscanf(mark, ".tmp%9ld-%2d%n", &pid, &attempt, &length) != 2 || mark[length] != '\0')
+        return -1;
+    return pid > 0 ? pid : -1;
+}
+
+static void tidy_name(void *user, const char *name)
+{
+    struct tidying *t = user;
+    char path[PATH_MAX];
+    long pid = process_of(name);
+    bool gone = pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+    if (t->status == GEUL_OK && gone && snprintf(path, sizeof path, "%s/%s", t->dir, name) < (int)sizeof path)
+        t->status = geul_os_remove(t->ctx, path);
+}
+
+enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir)
+{
+    struct tidying t = {ctx, dir, GEUL_OK};
+    enum geul_status status = geul_os_list(ctx, dir, tidy_name, &t);
+    return status == GEUL_OK ? t.status : status;
 }
 
 struct geul_appendfile {

@@ -1,79 +1,97 @@
-/* plan.c: memory by liveness. Values are placed in order of birth, each into the smallest gap between the values that
- * are still alive. */
+/* plan.c: memory by liveness. A value and those that take over its memory are one block. Blocks are placed from the
+ * largest to the smallest, each at the lowest place that is free for as long as it lives: large ones leave fewer holes
+ * than when they come in order of birth (Pisarchyk, Lee 2020: greedy by size). */
 #include "core/plan.h"
+
+#include <stdlib.h>
 
 #define ALIGNMENT 64
 
-/* The alive values, by offset. */
-struct alive {
-    int n;
-    int *index;
+/* What lives from `first` to `last` at one place. */
+struct block {
+    size_t bytes, offset;
+    int first, last;
+    int order; /* among the blocks, for sorting */
 };
 
-/* Forgets the values that ended before step. */
-static void expire(struct alive *a, const struct geul_plan_value *values, int step)
+static int by_size(const void *a, const void *b)
 {
-    int kept = 0;
-    for (int i = 0; i < a->n; i++)
-        if (values[a->index[i]].last >= step)
-            a->index[kept++] = a->index[i];
-    a->n = kept;
+    const struct block *x = a, *y = b;
+    if (x->bytes != y->bytes)
+        return x->bytes < y->bytes ? 1 : -1;
+    return x->order - y->order;
 }
 
-/* The place in the list where a value of bytes fits best; *offset gets its address. */
-static int best_gap(const struct alive *a, const struct geul_plan_value *values, size_t bytes, size_t *offset)
+/* Makes blocks of values; block_of[i] gets the number of value i's. Returns how many, -1 when sizes are too large. */
+static int make_blocks(struct geul_context *ctx, struct geul_plan_value *values, int n, struct block *blocks,
+                       int *block_of)
 {
-    size_t end = 0, best_size = SIZE_MAX;
-    int best = -1;
-    for (int i = 0; i < a->n; i++) {
-        const struct geul_plan_value *v = &values[a->index[i]];
-        size_t gap = v->offset > end ? v->offset - end : 0;
-        if (gap >= bytes && gap < best_size) {
-            best = i;
-            best_size = gap;
-            *offset = end;
+    size_t sum = 0;
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        struct geul_plan_value *v = &values[i];
+        if (v->bytes > SIZE_MAX / 4 || sum > SIZE_MAX / 4) { /* so that no sum below can overflow */
+            geul_fail(ctx, GEUL_ERROR_MEMORY, "the graph needs more memory than can be addressed");
+            return -1;
         }
-        size_t v_end = v->offset + v->bytes;
-        end = v_end > end ? v_end : end;
+        v->bytes = (v->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        if (v->reuses >= 0) {
+            struct block *b = &blocks[block_of[i] = block_of[v->reuses]];
+            b->last = v->last > b->last ? v->last : b->last;
+            continue;
+        }
+        sum += v->bytes;
+        blocks[block_of[i] = count] = (struct block){v->bytes, 0, v->first, v->last, count};
+        count++;
     }
-    if (best >= 0)
-        return best;
-    *offset = end;
-    return a->n;
+    return count;
 }
 
-static void insert(struct alive *a, int place, int value)
+/* Places b below, between or above the `placed` blocks, which are sorted by offset, and puts it among them. */
+static void place(struct block **placed, int n, struct block *b)
 {
-    for (int i = a->n++; i > place; i--)
-        a->index[i] = a->index[i - 1];
-    a->index[place] = value;
+    size_t end = 0;
+    int at = 0;
+    for (; at < n; at++) {
+        const struct block *p = placed[at];
+        if (p->last < b->first || p->first > b->last)
+            continue;
+        if (p->offset >= end && p->offset - end >= b->bytes)
+            break;
+        end = p->offset + p->bytes > end ? p->offset + p->bytes : end;
+    }
+    b->offset = end;
+    while (at > 0 && placed[at - 1]->offset > end)
+        at--;
+    for (int i = n; i > at; i--)
+        placed[i] = placed[i - 1];
+    placed[at] = b;
 }
 
 enum geul_status geul_plan(struct geul_context *ctx, struct geul_plan_value *values, int n, size_t *total)
 {
-    struct alive a = {0, geul_alloc(ctx, (size_t)n, sizeof *a.index)};
-    if (!a.index)
-        return GEUL_ERROR_MEMORY;
+    struct block *blocks = geul_alloc(ctx, (size_t)n, sizeof *blocks);
+    struct block **placed = geul_alloc(ctx, (size_t)n, sizeof(struct block *));
+    int *block_of = geul_alloc(ctx, (size_t)n, sizeof *block_of);
+    size_t *offsets = geul_alloc(ctx, (size_t)n, sizeof *offsets);
+    enum geul_status status = blocks && placed && block_of && offsets ? GEUL_OK : GEUL_ERROR_MEMORY;
+    int count = status == GEUL_OK ? make_blocks(ctx, values, n, blocks, block_of) : -1;
     *total = 0;
-    enum geul_status status = GEUL_OK;
-    for (int i = 0; i < n && status == GEUL_OK; i++) {
-        struct geul_plan_value *v = &values[i];
-        if (v->bytes > SIZE_MAX / 4 || *total > SIZE_MAX / 4) { /* so that no sum below can overflow */
-            status = geul_fail(ctx, GEUL_ERROR_MEMORY, "the graph needs more memory than can be addressed");
-            break;
-        }
-        v->bytes = (v->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        expire(&a, values, v->first);
-        if (v->reuses >= 0) {
-            v->offset = values[v->reuses].offset;
-            for (int k = 0; k < a.n; k++)
-                if (a.index[k] == v->reuses)
-                    a.index[k] = i;
-        } else {
-            insert(&a, best_gap(&a, values, v->bytes, &v->offset), i);
-        }
-        *total = v->offset + v->bytes > *total ? v->offset + v->bytes : *total;
+    if (count < 0)
+        status = GEUL_ERROR_MEMORY;
+    else
+        qsort(blocks, (size_t)count, sizeof *blocks, by_size);
+    for (int i = 0; i < count; i++) {
+        struct block *b = &blocks[i];
+        place(placed, i, b);
+        offsets[b->order] = b->offset;
+        *total = b->offset + b->bytes > *total ? b->offset + b->bytes : *total;
     }
-    geul_free(ctx, a.index);
+    for (int i = 0; status == GEUL_OK && i < n; i++)
+        values[i].offset = offsets[block_of[i]];
+    geul_free(ctx, blocks);
+    geul_free(ctx, placed);
+    geul_free(ctx, block_of);
+    geul_free(ctx, offsets);
     return status;
 }

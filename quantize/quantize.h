@@ -78,9 +78,10 @@ struct geul_quantize {
  * geul_quantize_free(). */
 struct geul_quantize *geul_quantize_plan(struct geul_context *ctx, const char *path,
                                          const struct geul_quantize_options *options);
-/* Carries the plan out. All keys of the input are kept; tensors that keep their type are copied byte by byte. The bytes
- * do not depend on the number of threads. The output, or every part of it, appears when all is written; until then an
- * older file of that name stays whole. Needs some MB and a few rows per thread. path must not be the input. */
+/* Carries the plan out. All keys of the input are kept; tensors that keep their type and are not changed are copied
+ * byte by byte. The bytes do not depend on the number of threads. The output, or every part of it, appears when all is
+ * written; until then an older file of that name stays whole. Needs some MB and a few rows per thread. path must not be
+ * the input. */
 enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path);
 /* The name of part i of the output: path itself when there is one part, otherwise "PATH-00001-of-0000N.gguf" without
  * the .gguf that path ends in. Free with geul_free(). */

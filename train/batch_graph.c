@@ -77,7 +77,7 @@ static bool make_passes(struct geul_trainer *t, struct geul_batch_graph *bg, str
     if (!layer_out || !costly)
         return false;
     for (int i = 0; g && i < t->params.n; i++)
-        geul_gradients_want(g, t->params.items[i].weight, t->params.items[i].gradient);
+        geul_gradients_want(g, t->params.items[i].weight, t->params.adds ? t->params.items[i].gradient : NULL);
     struct geul_tensor *hidden = geul_neox_hidden(bg->ctx, &t->model->neox, &pass); /* (R, C) */
     for (int i = 0; g && o->recompute != GEUL_RECOMPUTE_NONE && i < layers; i++)
         geul_gradients_keep(g, layer_out[i]);
@@ -93,14 +93,41 @@ static struct geul_graph *close_graph(struct geul_trainer *t, struct geul_batch_
 {
     int most = bg->n_losses + t->params.n, n = bg->n_losses;
     struct geul_tensor **outputs = geul_arena(bg->ctx, (size_t)most, sizeof(struct geul_tensor *));
-    if (!outputs)
+    bg->gradients = geul_arena(bg->ctx, (size_t)t->params.n, sizeof(struct geul_tensor *));
+    if (!outputs || !bg->gradients)
         return NULL;
     memcpy(outputs, bg->losses, (size_t)n * sizeof(struct geul_tensor *));
     for (int i = 0; g && i < t->params.n; i++) {
-        outputs[n] = geul_gradients_of(g, t->params.items[i].weight);
+        bg->gradients[i] = outputs[n] = geul_gradients_of(g, t->params.items[i].weight);
         n += outputs[n] != NULL;
     }
     return geul_graph_new(bg->ctx, outputs, n);
+}
+
+/* Plans a fresh graph. Gradients that batches do not add to lie in its memory: the updates are made for where they are
+ * now. */
+static bool plan(struct geul_trainer *t, struct geul_batch_graph *bg)
+{
+    if (geul_runtime_plan(t->runtime, bg->graph) != GEUL_OK) {
+        geul_fail_from(t->ctx, bg->ctx);
+        return false;
+    }
+    if (!bg->backward || t->params.adds)
+        return true;
+    geul_context_reset(t->updates);
+    for (int i = 0; i < t->params.n; i++) {
+        const struct geul_tensor *g = bg->gradients[i];
+        struct geul_param *p = &t->params.items[i];
+        p->gradient = NULL;
+        if (!g)
+            continue;
+        p->gradient = geul_leaf(t->updates, GEUL_TYPE_F32, g->n_dims, g->shape, p->weight->name, g->buffer, g->data);
+        if (!p->gradient) {
+            geul_fail_from(t->ctx, t->updates);
+            return false;
+        }
+    }
+    return geul_update_make(t);
 }
 
 bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, const struct geul_batch *batch,
@@ -182,7 +209,7 @@ enum geul_status geul_batch_graph_run(struct geul_trainer *t, struct geul_batch_
     bool fresh;
     if (!geul_batch_graph_make(t, bg, batch, bg == &t->train, &fresh))
         return geul_error_status(t->ctx);
-    bool ok = !fresh || geul_runtime_plan(t->runtime, bg->graph) == GEUL_OK;
+    bool ok = !fresh || plan(t, bg);
     ok = ok && write_inputs(t, bg, batch, weight, seed) && geul_runtime_run(t->runtime, bg->graph) == GEUL_OK &&
          sum_losses(t, bg, batch, sum);
     if (ok)

@@ -18,25 +18,40 @@ static enum geul_status is_finite(struct geul_trainer *t, struct geul_context *c
     return GEUL_OK;
 }
 
-/* The first weight of the model, or of the adapter, that holds such a value, into where. */
+/* Goes on with one weight, unless one that holds such a value is in where already. */
+static enum geul_status check_weight(struct geul_trainer *t, struct geul_context *ctx, struct geul_runtime *rt,
+                                     struct geul_tensor *weight, char *where, size_t size)
+{
+    bool finite = true;
+    enum geul_status status = where[0] ? GEUL_OK : is_finite(t, ctx, weight, rt, &finite);
+    if (!finite)
+        snprintf(where, size, "the weight %s holds NaN or infinity", weight->name);
+    return status;
+}
+
+/* The first weight that is trained. */
+static enum geul_status check_trained(struct geul_trainer *t, struct geul_context *ctx, struct geul_runtime *rt,
+                                      char *where, size_t size)
+{
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; status == GEUL_OK && i < t->params.n; i++)
+        status = check_weight(t, ctx, rt, t->params.items[i].weight, where, size);
+    return status;
+}
+
+/* The first weight of the model, or of the adapter. */
 static enum geul_status check_weights(struct geul_trainer *t, struct geul_context *ctx, struct geul_runtime *rt,
                                       char *where, size_t size)
 {
     int n = geul_neox_weights(&t->model->neox, NULL);
-    struct geul_tensor **weights = geul_alloc(t->ctx, (size_t)(n + t->params.n), sizeof(struct geul_tensor *));
+    struct geul_tensor **weights = geul_alloc(t->ctx, (size_t)n, sizeof(struct geul_tensor *));
     enum geul_status status = weights ? GEUL_OK : GEUL_ERROR_MEMORY;
-    bool finite = true;
     if (weights)
         geul_neox_weights(&t->model->neox, weights);
-    for (int i = 0; weights && i < t->params.n; i++)
-        weights[n++] = t->params.items[i].weight;
-    for (int i = 0; status == GEUL_OK && finite && i < n; i++) {
-        status = is_finite(t, ctx, weights[i], rt, &finite);
-        if (!finite)
-            snprintf(where, size, "the weight %s holds NaN or infinity", weights[i]->name);
-    }
+    for (int i = 0; status == GEUL_OK && i < n; i++)
+        status = check_weight(t, ctx, rt, weights[i], where, size);
     geul_free(t->ctx, weights);
-    return status;
+    return status == GEUL_OK ? check_trained(t, ctx, rt, where, size) : status;
 }
 
 /* The first layer whose output in a forward pass of the batch is not finite, into where. */
@@ -73,12 +88,32 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
     return GEUL_OK;
 }
 
+/* A context for the small graphs of a diagnosis, and a runtime for them; both to be freed. */
+static struct geul_context *begin(struct geul_trainer *t, struct geul_runtime **rt, char *where)
+{
+    struct geul_context *ctx = geul_context_new_like(t->ctx);
+    *rt = ctx ? geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices) : NULL;
+    where[0] = '\0';
+    if (!ctx)
+        geul_fail_memory(t->ctx, 1);
+    return ctx;
+}
+
+enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size_t size)
+{
+    struct geul_runtime *rt;
+    struct geul_context *ctx = begin(t, &rt, where);
+    enum geul_status status = rt ? check_trained(t, ctx, rt, where, size) : GEUL_ERROR_MEMORY;
+    geul_runtime_free(rt);
+    geul_context_free(ctx);
+    return status;
+}
+
 enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *batch, int bad_gradient, char *where,
                                size_t size)
 {
-    struct geul_context *ctx = geul_context_new_like(t->ctx);
-    struct geul_runtime *rt = ctx ? geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices) : NULL;
-    where[0] = '\0';
+    struct geul_runtime *rt;
+    struct geul_context *ctx = begin(t, &rt, where);
     enum geul_status status = rt ? check_weights(t, ctx, rt, where, size) : GEUL_ERROR_MEMORY;
     if (status == GEUL_OK && !where[0])
         status = check_layers(t, batch, ctx, rt, where, size);

@@ -5,7 +5,12 @@
 
 #include <string.h>
 
-enum { LOOKED_AT = 256 /* steps whose batches are laid out to find the largest shapes */ };
+enum {
+    LOOKED_AT = 256,   /* steps whose batches are laid out to find the largest shapes */
+    COUNTED = 1 << 22, /* tokens that are looked at for the embeddings they need; more need all */
+    WINDOW = 64 << 10, /* bytes of a file that Linux maps when one of them is read (fault_around_bytes) */
+    WRITING = 2 << 20  /* bytes for pieces and buffers while a checkpoint is written */
+};
 
 /* The largest batch of the first steps: most tokens, and most rows, which may come from another one. */
 static bool largest_batch(struct geul_trainer *t, struct geul_batch *most, int64_t *tokens_per_step)
@@ -28,14 +33,54 @@ static bool largest_batch(struct geul_trainer *t, struct geul_batch *most, int64
     return ok;
 }
 
-/* Bytes of the model's file that a step reads where it lies. */
-static size_t mapped_bytes(const struct geul_trainer *t)
+/* Marks the windows that the rows of these ids lie in; counts the new ones. */
+static size_t mark_windows(const struct geul_tensor *table, const int32_t *ids, int n, bool *seen)
 {
-    size_t bytes = 0;
+    size_t row = geul_tensor_bytes(table) / (size_t)table->shape[0], fresh = 0;
+    uintptr_t first = (uintptr_t)table->data / WINDOW;
+    for (int i = 0; i < n; i++) {
+        uintptr_t at = (uintptr_t)table->data + (size_t)ids[i] * row;
+        for (size_t w = at / WINDOW - first; w <= (at + row - 1) / WINDOW - first; w++) {
+            fresh += !seen[w];
+            seen[w] = true;
+        }
+    }
+    return fresh;
+}
+
+/* Bytes of the table of embeddings that become resident: of data with few different ids a part. All of it when it also
+ * makes the output. */
+static bool embedding_bytes(struct geul_trainer *t, size_t *bytes)
+{
+    const struct geul_tensor *table = t->model->neox.embed;
+    const struct geul_batcher *b = &t->batcher;
+    size_t all = geul_tensor_bytes(table), windows = 0, tokens = 0;
+    bool *seen = geul_alloc(t->ctx, all / WINDOW + 2, sizeof *seen);
+    for (int64_t i = 0; seen && i < geul_dataset_samples(b->data) && tokens < COUNTED; i++) {
+        int length = geul_dataset_length(b->data, i), n = length < b->n_context ? length : b->n_context;
+        geul_dataset_read(b->data, i, n, b->ids, b->target);
+        windows += mark_windows(table, b->ids, n, seen);
+        tokens += (size_t)n;
+    }
+    geul_free(t->ctx, seen);
+    bool whole = tokens >= COUNTED || table == t->model->neox.output || windows * WINDOW > all;
+    *bytes = whole ? all : windows * WINDOW;
+    return seen != NULL;
+}
+
+/* Bytes of the model's file that a step reads where it lies. */
+static bool mapped_bytes(struct geul_trainer *t, size_t *bytes)
+{
+    size_t embedding = 0;
     int64_t n = t->options.lora.rank ? geul_gguf_tensor_count(t->model->file) : 0;
+    *bytes = 0;
+    if (n == 0)
+        return true;
     for (int64_t i = 0; i < n; i++)
-        bytes += geul_gguf_tensor_at(t->model->file, i)->bytes;
-    return bytes;
+        *bytes += geul_gguf_tensor_at(t->model->file, i)->bytes;
+    bool ok = embedding_bytes(t, &embedding);
+    *bytes += embedding - geul_tensor_bytes(t->model->neox.embed);
+    return ok;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- time -- */
@@ -124,12 +169,16 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     struct geul_trainer *t = geul_trainer_open(ctx, options, data, NULL, true);
     if (!t)
         return geul_error_status(ctx);
-    p.other = (size_t)geul_os_resident();
-    bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK;
+    bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
+              geul_update_init(t) && mapped_bytes(t, &p.mapped);
+    p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
+    if (options->lora.rank)
+        p.other += t->params.weight_bytes; /* an adapter is copied while it is written */
     p.weights = t->params.weight_bytes;
-    p.gradients = t->params.gradient_bytes;
+    p.gradients = (size_t)t->params.elements * sizeof(float);
+    if (ok && !t->params.adds) /* they are among the values of the graph */
+        p.activations -= p.gradients < p.activations ? p.gradients : p.activations;
     p.states = t->params.state_bytes;
-    p.mapped = mapped_bytes(t);
     p.trained = t->params.elements;
     p.steps = t->steps;
     p.total = p.other + p.weights + p.mapped + p.gradients + p.states + p.activations + p.scratch;

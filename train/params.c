@@ -55,9 +55,8 @@ static bool add_param(struct geul_params *p, struct geul_tensor *weight, const s
     struct geul_param *item = &p->items[p->n];
     struct geul_device *device = weight->buffer->device;
     *item = (struct geul_param){.weight = weight, .decay = weight->n_dims == 2};
-    item->gradient =
-        new_leaf(p, device, GEUL_TYPE_F32, weight->n_dims, weight->shape, weight->name, dry, &p->gradient_bytes);
-    if (!item->gradient)
+    if (p->adds && !(item->gradient = new_leaf(p, device, GEUL_TYPE_F32, weight->n_dims, weight->shape, weight->name,
+                                               dry, &p->gradient_bytes)))
         return false;
     for (int i = 0; i < geul_optimizer_info(o->optimizer)->n_states; i++) {
         enum geul_type type;
@@ -147,7 +146,8 @@ bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct ge
 {
     int layers = model->neox.shape.n_layers;
     int most = o->lora.rank ? layers * GEUL_NEOX_TARGETS * 2 : geul_neox_weights(&model->neox, NULL);
-    *p = (struct geul_params){.ctx = ctx, .model = model, .leaves = geul_context_new_like(ctx)};
+    *p = (struct geul_params){
+        .ctx = ctx, .model = model, .adds = o->n_accumulate > 1, .leaves = geul_context_new_like(ctx)};
     if (!p->leaves) {
         geul_fail_memory(ctx, sizeof *p);
         return false;
@@ -177,7 +177,7 @@ void geul_params_free(struct geul_params *p)
 
 void geul_params_clear(struct geul_params *p)
 {
-    for (int i = 0; i < p->n; i++)
+    for (int i = 0; p->adds && i < p->n; i++)
         clear(p->items[i].gradient);
 }
 

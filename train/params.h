@@ -6,7 +6,10 @@
 #include "train/optimizer.h"
 
 struct geul_param {
-    struct geul_tensor *weight, *gradient, *states[2];
+    struct geul_tensor *weight, *states[2];
+    /* A leaf that batches add to; where a step has only one batch NULL, and bound to the graph's own sum while there is
+     * one (train/batch_graph.c): it then takes memory only from when it comes about. */
+    struct geul_tensor *gradient;
     bool decay; /* matrices; biases and norms are spared, as in GPT-NeoX */
 };
 
@@ -17,6 +20,7 @@ struct geul_params {
     struct geul_param *items;
     int n;
     int64_t elements;
+    bool adds;                                        /* batches add to gradients */
     size_t weight_bytes, gradient_bytes, state_bytes; /* of what lies in buffers below */
     struct geul_buffer *buffers;
     int n_buffers;
@@ -33,7 +37,7 @@ bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct ge
 void geul_params_free(struct geul_params *p);
 /* Factor of an adapter's part. */
 float geul_lora_scale(const struct geul_lora_options *lora);
-/* Sets all gradients to zero. */
+/* Sets gradients that batches add to back to zero. */
 void geul_params_clear(struct geul_params *p);
 /* Every tensor that a saved state consists of, in order: weight, states of each; name (GEUL_MAX_NAME bytes) gets what
  * it is called there. NULL behind the last. */

@@ -57,11 +57,23 @@ static enum geul_status write_tensor(struct geul_gguf_writer *w, const struct ge
     return geul_gguf_writer_status(w);
 }
 
+/* A state that nothing good can come of must not take the place of an older one. */
+static enum geul_status check_finite(struct geul_trainer *t, const char *path)
+{
+    char where[96];
+    enum geul_status status = geul_diagnose_trained(t, where, sizeof where);
+    if (status == GEUL_OK && where[0])
+        status = geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s is not written: %s", path, where);
+    return status;
+}
+
 enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, const void *note, size_t note_bytes)
 {
     char name[GEUL_MAX_NAME];
     struct geul_tensor *x;
     geul_error_clear(t->ctx);
+    if (check_finite(t, path) != GEUL_OK)
+        return geul_error_status(t->ctx);
     if (note_bytes > NOTE_MOST)
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "a note of %zu bytes is too long; %d are possible", note_bytes,
                          NOTE_MOST);
@@ -146,9 +158,14 @@ static enum geul_status take_over(struct geul_trainer *t, const struct geul_gguf
 {
     char name[GEUL_MAX_NAME];
     struct geul_tensor *x;
-    for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++)
+    int n = 0;
+    for (; (x = geul_params_saved(&t->params, n, name)); n++)
         if (!find(t, g, x, name))
             return geul_error_status(t->ctx);
+    if (geul_gguf_tensor_count(g) != n)
+        return geul_fail(t->ctx, GEUL_ERROR_FORMAT,
+                         "%s holds %lld tensors, not %d: the checkpoint belongs to another model or other options",
+                         geul_gguf_path(g), (long long)geul_gguf_tensor_count(g), n);
     for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++)
         x->buffer->device->backend->upload(x->buffer, x->data, geul_gguf_find_tensor(g, name)->data,
                                            geul_tensor_bytes(x));

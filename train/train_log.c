@@ -148,6 +148,11 @@ enum geul_status geul_train_log_event(struct geul_train_log *log, int64_t step, 
         log, &(struct geul_log_entry){.kind = GEUL_LOG_EVENT, .record.step = step, .label = kind, .text = text});
 }
 
+double geul_train_log_seconds(const struct geul_train_log *log)
+{
+    return log->history.seconds;
+}
+
 enum geul_status geul_train_log_flush(struct geul_train_log *log)
 {
     enum geul_status first = GEUL_OK;

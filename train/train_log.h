@@ -59,6 +59,8 @@ enum geul_status geul_train_log_evaluation(struct geul_train_log *log, int64_t s
 enum geul_status geul_train_log_sample(struct geul_train_log *log, int64_t step, const char *prompt, const char *text);
 /* Something that happened: kind is short ("loss spike", "rewind"), text says more. */
 enum geul_status geul_train_log_event(struct geul_train_log *log, int64_t step, const char *kind, const char *text);
+/* The seconds of the newest step, those before a resume included. 0 without a report, whose history knows them. */
+double geul_train_log_seconds(const struct geul_train_log *log);
 /* Everything so far is on the disk, and report.html shows it. Replaces report.html as a whole. */
 enum geul_status geul_train_log_flush(struct geul_train_log *log);
 /* Closes the files without a last flush. NULL is fine. */

@@ -52,7 +52,7 @@ static enum geul_status check_ranges(struct geul_context *ctx, const struct geul
         {"the learning rate", (double)o->rate, 0, 1e6},
         {"beta1", (double)o->beta1, 0, 0.999999},
         {"beta2", (double)o->beta2, o->optimizer == GEUL_OPTIMIZER_ADAFACTOR ? -10 : 0, 0.9999999},
-        {"epsilon", (double)o->epsilon, 0, 1},
+        {"epsilon", (double)o->epsilon, 1e-30, 1}, /* with 0 a gradient of 0 gives 0 / 0 */
         {"the weight decay", (double)o->weight_decay, 0, 1e3},
         {"the largest gradient norm", (double)o->clip, 0, 1e12},
         {"the floor of the learning rate", (double)o->rate_floor, 0, 1},
@@ -91,12 +91,14 @@ static enum geul_status check_data(struct geul_trainer *t, const struct geul_dat
 {
     if (!data || geul_dataset_samples(data) == 0)
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "there is no sample to learn from");
+    const struct geul_tokenizer *tok = t->model->tokenizer;
+    if (tok && geul_dataset_check_tokenizer(t->ctx, data, tok) != GEUL_OK)
+        return geul_error_status(t->ctx);
     int32_t largest = geul_dataset_highest_id(data);
     if (largest >= t->model->neox.shape.n_vocab)
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "the data holds token %d; the model has ids 0 to %d", largest,
                          t->model->neox.shape.n_vocab - 1);
-    const struct geul_tokenizer *tok = t->model->tokenizer;
-    return tok ? geul_dataset_check_tokenizer(t->ctx, data, tok) : GEUL_OK;
+    return GEUL_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------------ lifetime -- */
@@ -119,6 +121,19 @@ static int64_t count_steps(struct geul_trainer *t)
             geul_batcher_skip(&b, end);
     }
     return steps;
+}
+
+/* Warns of what can be done but hardly is what was meant. */
+static void warn(const struct geul_trainer *t)
+{
+    const struct geul_model_shape *s = &t->model->neox.shape;
+    if (t->n_context > s->n_context)
+        geul_log(t->ctx, GEUL_LOG_WARN, "a context of %d tokens; the model has only seen %d positions", t->n_context,
+                 s->n_context);
+    if (t->options.lora.rank > s->d_model)
+        geul_log(t->ctx, GEUL_LOG_WARN,
+                 "an adapter of rank %d is larger than the matrices beside it, whose rank is at most %d",
+                 t->options.lora.rank, s->d_model);
 }
 
 struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct geul_train_options *options,
@@ -175,7 +190,7 @@ static bool make_parts(struct geul_trainer *t)
             return false;
     t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
     return t->runtime && geul_batch_graph_init(&t->train, t->ctx) && geul_batch_graph_init(&t->evaluate, t->ctx) &&
-           geul_update_make(t);
+           geul_update_init(t);
 }
 
 struct geul_trainer *geul_trainer_new_on(struct geul_context *ctx, const struct geul_train_options *options,
@@ -186,6 +201,8 @@ struct geul_trainer *geul_trainer_new_on(struct geul_context *ctx, const struct 
         geul_trainer_free(t);
         return NULL;
     }
+    if (t)
+        warn(t);
     return t;
 }
 
@@ -333,7 +350,7 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
 
 enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss)
 {
-    struct geul_batcher b;
+    struct geul_batcher b = {.ctx = t->ctx};
     struct geul_batch *batch = &t->batches[0]; /* between steps nobody needs it */
     double total = 0;
     int64_t targets = 0;
@@ -341,9 +358,9 @@ enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul
     enum geul_status status = check_data(t, data);
     struct geul_train_options alone = t->options;
     alone.worker = alone.n_workers = 0;
-    if (status != GEUL_OK || !geul_batcher_init(&b, t->ctx, data, &alone, t->n_context, t->end_token, false))
-        return geul_error_status(t->ctx);
-    for (int64_t end = geul_batcher_epoch(&b); status == GEUL_OK && b.position < end;) {
+    if (status == GEUL_OK && !geul_batcher_init(&b, t->ctx, data, &alone, t->n_context, t->end_token, false))
+        status = geul_error_status(t->ctx);
+    for (int64_t end = status == GEUL_OK ? geul_batcher_epoch(&b) : 0; status == GEUL_OK && b.position < end;) {
         double sum = 0;
         geul_batcher_next(&b, batch, end);
         if (atomic_exchange(&t->cancelled, false))

@@ -17,6 +17,7 @@ struct geul_batch_graph {
     struct geul_tensor *ids, *place, *rows, *targets, *weights, *seed;
     struct geul_tensor **losses; /* per chunk of rows */
     int n_losses;
+    struct geul_tensor **gradients; /* per parameter; NULL: nothing reaches it */
 };
 
 struct geul_trainer {
@@ -33,7 +34,7 @@ struct geul_trainer {
     struct geul_batch_graph train, evaluate;
     struct geul_context *updates; /* holds the two graphs below */
     struct geul_graph *norms, *update;
-    struct geul_tensor **norm; /* (2) per parameter */
+    struct geul_tensor **norm; /* (2) per parameter; NULL: it has no gradient */
     struct geul_tensor *hyper;
     float *loss_rows, *row_weights; /* of a batch */
     int64_t step, steps;
@@ -52,7 +53,8 @@ void geul_batch_graph_free(struct geul_batch_graph *bg);
 enum geul_status geul_batch_graph_run(struct geul_trainer *t, struct geul_batch_graph *bg,
                                       const struct geul_batch *batch, float weight, uint64_t seed, double *sum);
 
-/* The graphs of gradient norms and of the update (train/update.c), for t->params. */
+/* The graphs of gradient norms and of the update (train/update.c), for the gradients that t->params have now. */
+bool geul_update_init(struct geul_trainer *t);
 bool geul_update_make(struct geul_trainer *t);
 /* Norm over all gradients; *bad gets the number of the first parameter whose gradient is not finite, -1: none. */
 enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad);
@@ -62,6 +64,8 @@ enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double s
 /* Writes into where what is not finite: the weight, or the first layer whose output is (train/diagnosis.c). */
 enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *batch, int bad_gradient, char *where,
                                size_t size);
+/* Writes into where which weight that is trained is not finite; "" when all are. */
+enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size_t size);
 struct geul_adapter_data;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
 struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);

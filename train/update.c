@@ -11,22 +11,28 @@ static bool build(struct geul_trainer *t)
     struct geul_context *ctx = t->updates;
     const struct geul_params *p = &t->params;
     enum geul_op op = geul_optimizer_info(t->options.optimizer)->op;
+    int n_norms = 0, n_updated = 0;
     struct geul_tensor **updated = geul_arena(ctx, (size_t)p->n, sizeof(struct geul_tensor *));
+    struct geul_tensor **norms = geul_arena(ctx, (size_t)p->n, sizeof(struct geul_tensor *));
     t->norm = geul_arena(ctx, (size_t)p->n, sizeof(struct geul_tensor *));
     t->hyper = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){GEUL_HYPER_COUNT}, "hyperparameters");
-    if (!updated || !t->norm || !t->hyper)
+    if (!updated || !norms || !t->norm || !t->hyper)
         return false;
+    for (int i = 0; i < p->n; i++) {
+        struct geul_tensor *gradient = p->items[i].gradient;
+        if (gradient)
+            norms[n_norms++] = t->norm[i] = geul_norm2(ctx, gradient);
+    }
+    t->norms = geul_graph_new(ctx, norms, n_norms);
     for (int i = 0; i < p->n; i++)
-        t->norm[i] = geul_norm2(ctx, p->items[i].gradient);
-    t->norms = geul_graph_new(ctx, t->norm, p->n);
-    for (int i = 0; i < p->n; i++)
-        updated[i] = geul_update(ctx, op, p->items[i].weight, p->items[i].gradient, p->items[i].states, t->hyper,
-                                 p->items[i].decay);
-    t->update = geul_graph_new(ctx, updated, p->n);
+        if (p->items[i].gradient)
+            updated[n_updated++] = geul_update(ctx, op, p->items[i].weight, p->items[i].gradient, p->items[i].states,
+                                               t->hyper, p->items[i].decay);
+    t->update = geul_graph_new(ctx, updated, n_updated);
     return t->norms && t->update;
 }
 
-bool geul_update_make(struct geul_trainer *t)
+bool geul_update_init(struct geul_trainer *t)
 {
     t->updates = geul_context_new_like(t->ctx);
     if (!t->updates) {
@@ -37,6 +43,11 @@ bool geul_update_make(struct geul_trainer *t)
     t->update_runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
     if (!t->norm_runtime || !t->update_runtime)
         return false;
+    return !t->params.adds || geul_update_make(t);
+}
+
+bool geul_update_make(struct geul_trainer *t)
+{
     if (build(t) && geul_runtime_plan(t->norm_runtime, t->norms) == GEUL_OK &&
         geul_runtime_plan(t->update_runtime, t->update) == GEUL_OK)
         return true;
@@ -52,10 +63,12 @@ enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad
         return geul_fail_from(t->ctx, t->updates);
     for (int i = 0; i < t->params.n; i++) {
         float value[2]; /* norm, values that are not finite */
+        if (!t->norm[i])
+            continue;
         if (geul_tensor_read(t->norm[i], value, sizeof value) != GEUL_OK)
             return geul_fail_from(t->ctx, t->updates);
         squares += (double)value[0] * (double)value[0];
-        if (value[1] > 0 && *bad < 0)
+        if ((value[1] > 0 || !isfinite(value[0])) && *bad < 0)
             *bad = i;
     }
     *norm = sqrt(squares);

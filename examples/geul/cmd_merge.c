@@ -38,8 +38,8 @@ static const struct geul_command_help help = {
     .name = "merge",
     .usage = "-m FILE --lora FILE -o FILE [options]",
     .summary = "add adapters to the weights of a model",
-    .about = "Several adapters add up. Start from the f32 or f16 model where there is one: a quantized one has lost "
-             "what the adapter was trained beside. `geul export` makes a Hugging Face directory of the result.",
+    .about = "Several adapters add up. Start from the weights that they were trained beside, as exact as there are. "
+             "`geul export` makes a Hugging Face directory of the result.",
     .example = "geul merge -m polyglot-f16.gguf --lora adapter.gguf -o merged-f16.gguf\n"
                "geul merge -m polyglot-f16.gguf --lora-scaled peft-directory:0.5 -o merged.gguf --type q4_k_m",
     .options = options,

@@ -81,7 +81,7 @@ int geul_info_ops(bool json)
     size_t n = sizeof ops / sizeof *ops;
     json_t *list = json ? json_array() : NULL;
     if (!json)
-        printf("%-12s %-8s %-7s %-10s %-5s %-6s %s\n", "operation", "operands", "layout", "backward", "cpu",
+        printf("%-15s %-8s %-7s %-14s %-5s %-6s %s\n", "operation", "operands", "layout", "backward", "cpu",
                other_backends[0], other_backends[1]);
     for (size_t i = 0; i < n; i++) {
         if (json)
@@ -90,7 +90,7 @@ int geul_info_ops(bool json)
                                 "layout", ops[i].layout, "backward", ops[i].backward, "cpu", "yes", other_backends[0],
                                 word(ops[i].backends[0]), other_backends[1], word(ops[i].backends[1])));
         else
-            printf("%-12s %-8d %-7s %-10s %-5s %-6s %s\n", ops[i].name, ops[i].n_src, ops[i].layout, ops[i].backward,
+            printf("%-15s %-8d %-7s %-14s %-5s %-6s %s\n", ops[i].name, ops[i].n_src, ops[i].layout, ops[i].backward,
                    "yes", word(ops[i].backends[0]), word(ops[i].backends[1]));
     }
     return json ? geul_report_json(list) : 0;

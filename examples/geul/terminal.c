@@ -14,6 +14,7 @@ void geul_terminal_start(void)
         if (fcntl(fd, F_GETFD) < 0)
             (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* the wrong way round: using it is an error */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file too large for `ulimit -f` is a failed write, like a full disk */
 }
 
 int geul_terminal_width(void)

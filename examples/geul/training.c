@@ -33,25 +33,26 @@ static enum geul_status tell(struct geul_run *run, int64_t step, const char *kin
     return geul_train_log_event(run->log, step, kind, text);
 }
 
-/* Goes back to the weights of the newest checkpoint; the data goes on from where it is. */
+/* Goes back to the weights of the newest sound checkpoint; the data goes on from where it is. */
 static enum geul_status rewind_run(struct geul_run *run, int64_t step)
 {
     bool found = false;
     char text[128];
     if (strcmp(run->job->args->on_trouble, "rewind") == 0 && run->state.rewinds < REWINDS) {
-        enum geul_status status = geul_run_load(run, true, &found);
+        enum geul_status status = geul_run_load_back(run, &found);
         if (status != GEUL_OK)
             return status;
     }
     if (!found)
         return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT,
-                         "%d steps in a row could not be used, and there is no checkpoint to go back to (any more); "
-                         "the last one is whole. A lower --lr, --precision f32 or a look at the data may help",
-                         PATIENCE);
+                         "%d steps in a row up to step %lld could not be used, after going back %lld times%s. A lower "
+                         "--lr, --precision f32 or a look at the data may help",
+                         PATIENCE, (long long)step, (long long)run->state.rewinds,
+                         run->state.sound_step >= 0 ? "; the checkpoints are whole" : ", and no checkpoint is sound");
     run->state.rewinds++;
     run->state.refused = 0;
     snprintf(text, sizeof text, "%d steps in a row could not be used; back to the weights of step %lld", PATIENCE,
-             (long long)run->saved_at);
+             (long long)run->state.sound_step);
     return tell(run, step, "rewind", text);
 }
 
@@ -115,7 +116,7 @@ static enum geul_status log_step(struct geul_run *run, const struct geul_train_r
         .learning_rate = r->rate,
         .grad_norm = r->grad_norm,
         .tokens_per_second = (double)r->tokens / r->seconds,
-        .seconds = run->state.seconds + geul_os_seconds() - run->begun,
+        .seconds = geul_os_seconds() - run->begun,
         .tokens = r->tokens,
         .targets = r->targets,
         .epoch = r->epoch,
@@ -143,7 +144,7 @@ static enum geul_status one_step(struct geul_run *run, int64_t steps)
         status = geul_run_write_samples(run);
     /* The last step's is the one to go on from with more steps. */
     if (status == GEUL_OK && (due(r.step, run->save_every) || r.step == steps)) {
-        status = geul_run_save(run);
+        status = geul_run_save(run, true);
         if (status == GEUL_OK)
             status = geul_train_log_flush(run->log);
     }
@@ -159,7 +160,7 @@ static enum geul_status all_steps(struct geul_run *run)
         status = one_step(run, steps);
         if (status != GEUL_OK || !geul_interrupted())
             continue;
-        status = geul_run_save(run);
+        status = geul_run_save(run, false);
         geul_run_hide();
         if (status == GEUL_OK)
             status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume goes on from there",
@@ -183,6 +184,8 @@ static enum geul_status begin(struct geul_run *run)
     struct geul_training *job = run->job;
     const struct geul_train_args *a = job->args;
     enum geul_status status = geul_os_make_directory(run->ctx, a->output);
+    if (status == GEUL_OK)
+        status = geul_outfile_tidy(run->ctx, a->output);
     if (status != GEUL_OK)
         return status;
     run->trainer = geul_trainer_new(run->ctx, &job->options, job->train);
@@ -196,7 +199,7 @@ static enum geul_status begin(struct geul_run *run)
     geul_settings_add(&run->settings, "data", "%s", job->data_name);
     bool found = false;
     if (a->resume)
-        status = geul_run_load(run, false, &found);
+        status = geul_run_load(run, &found);
     if (status == GEUL_OK && a->resume && !found)
         geul_report_note("%s holds no checkpoint; the run begins anew", a->output);
     if (status != GEUL_OK)
@@ -210,39 +213,46 @@ static enum geul_status begin(struct geul_run *run)
                                        .tensorboard = true,
                                        .report = true};
     run->log = geul_train_log_open(run->ctx, a->output, &o, geul_trainer_step_count(run->trainer));
-    return run->log ? GEUL_OK : geul_error_status(run->ctx);
+    if (!run->log)
+        return geul_error_status(run->ctx);
+    run->begun = geul_os_seconds() - geul_train_log_seconds(run->log);
+    return GEUL_OK;
 }
 
-/* Without --resume an older run's checkpoints would be taken for this one's. */
-static bool refuse_old(struct geul_run *run)
+/* Without --resume an older run's checkpoints would be taken for this one's, and its result be replaced. Logs alone, of
+ * a run that came to nothing, are in nobody's way. */
+static bool refuse_old(const struct geul_run *run)
 {
-    bool found = geul_os_exists(geul_run_path(run, "log.csv"));
-    if (found && !run->job->args->resume)
-        geul_report_error("%s holds a run already: go on with --resume, or give another -o", run->job->args->output);
-    return found && !run->job->args->resume;
+    const char *older = run->job->args->resume ? NULL : geul_run_older(run);
+    if (older)
+        geul_report_error("%s is there already, of an earlier run: go on with --resume, or give another -o", older);
+    return older != NULL;
+}
+
+/* What a write that failed means for what was computed so far. */
+static void advise(struct geul_run *run)
+{
+    if (run->saved_at >= 0)
+        geul_run_advise(run, "all is whole up to step %lld: make room there, and --resume goes on from it",
+                        (long long)run->saved_at);
+    else
+        geul_run_advise(run, "no checkpoint was written yet: make room there and begin again");
 }
 
 static int carry_out(struct geul_run *run)
 {
     enum geul_status status = begin(run);
-    run->begun = geul_os_seconds();
     if (status == GEUL_OK)
         status = all_steps(run);
-    if (run->log && status != GEUL_OK && status != GEUL_ERROR_CANCELLED)
+    if (run->log && status == GEUL_ERROR_IO)
+        advise(run);
+    if (run->log && status != GEUL_OK && status != GEUL_ERROR_CANCELLED) /* the first failure stays the context's */
         geul_train_log_event(run->log, geul_trainer_step_count(run->trainer), "stopped", geul_error(run->ctx));
-    char reason[1024];
-    snprintf(reason, sizeof reason, "%s", geul_error(run->ctx)); /* what follows must not hide it */
     if (run->log && geul_train_log_flush(run->log) != GEUL_OK && status == GEUL_OK)
         status = geul_error_status(run->ctx);
-    if (status == GEUL_OK)
-        status = geul_run_export(run);
-    if (status == GEUL_OK)
-        return 0;
-    if (reason[0]) {
-        geul_error_clear(run->ctx);
-        geul_fail(run->ctx, status, "%s", reason);
-    }
-    return geul_report_failure(run->ctx);
+    if (status == GEUL_OK && (status = geul_run_export(run)) == GEUL_ERROR_IO)
+        advise(run);
+    return status == GEUL_OK ? 0 : geul_report_failure(run->ctx);
 }
 
 /* Chooses recomputation where it was left open, and tells the plan. Returns the exit code, or -1 to go on. */
@@ -250,10 +260,10 @@ static int look_ahead(struct geul_training *job)
 {
     struct geul_train_plan plan;
     bool open = strcmp(job->args->recompute, "auto") == 0;
-    enum geul_status status = geul_train_plan(job->ctx, &job->options, job->train, job->args->plan, &plan);
+    enum geul_status status = geul_run_plan(job, &job->options, job->args->plan, &plan);
     if (status == GEUL_OK && open && plan.available && plan.total > plan.available / 10 * 7) {
         job->options.recompute = GEUL_RECOMPUTE_FULL;
-        status = geul_train_plan(job->ctx, &job->options, job->train, job->args->plan, &plan);
+        status = geul_run_plan(job, &job->options, job->args->plan, &plan);
     }
     if (status != GEUL_OK)
         return geul_report_failure(job->ctx);
@@ -268,7 +278,8 @@ static int look_ahead(struct geul_training *job)
 
 int geul_training_run(struct geul_training *job)
 {
-    struct geul_run run = {.job = job, .ctx = job->ctx, .saved_at = -1, .state = {.best_loss = INFINITY}};
+    struct geul_run run = {
+        .job = job, .ctx = job->ctx, .saved_at = -1, .state = {.best_loss = INFINITY, .sound_step = -1}};
     int code = look_ahead(job);
     if (code >= 0)
         return code;

@@ -12,6 +12,7 @@ struct geul_training {
     const struct geul_dataset *train, *held_out; /* held_out may be NULL or empty */
     const char *data_name;                       /* for the settings */
     enum geul_type type;                         /* of a whole model's matrices in the result */
+    const struct geul_model_shape *shape;        /* of the model */
 };
 
 /* Does what args say: a plan, or the whole run. Returns the exit code. */

@@ -171,7 +171,8 @@ static int work(struct data *d, const struct geul_train_args *args, const struct
                                 .train = d->train.train,
                                 .held_out = d->held_out.train ? d->held_out.train : d->train.held_out,
                                 .data_name = d->names,
-                                .type = type};
+                                .type = type,
+                                .shape = geul_model_get_shape(d->model)};
     job.options.n_context = d->n_context;
     return geul_training_run(&job);
 }

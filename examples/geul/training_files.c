@@ -74,31 +74,36 @@ struct note {
     char settings[GEUL_SETTINGS_TEXT];
 };
 
-static void fill_note(struct geul_run *run, struct note *note)
+static void fill_note(const struct geul_run *run, struct note *note)
 {
-    double now = geul_os_seconds();
     memset(note, 0, sizeof *note);
-    run->state.seconds += now - run->begun;
-    run->begun = now;
     note->state = run->state;
     memcpy(note->settings, run->settings.text, run->settings.used);
 }
 
-enum geul_status geul_run_save(struct geul_run *run)
+/* Removes those that are too many, but never the sound one. */
+static enum geul_status remove_old(struct geul_run *run)
 {
     static struct found f;
+    enum geul_status status = find_checkpoints(run, &f);
+    for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
+        if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep && f.steps[i] != run->state.sound_step)
+            status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
+    return status;
+}
+
+enum geul_status geul_run_save(struct geul_run *run, bool due)
+{
     struct note note;
     int64_t step = geul_trainer_step_count(run->trainer);
+    if (due && run->state.refused == 0)
+        run->state.sound_step = step;
     fill_note(run, &note);
     enum geul_status status = geul_trainer_save(run->trainer, checkpoint_path(run, step), &note, sizeof note);
     if (status != GEUL_OK)
         return status;
     run->saved_at = step;
-    status = find_checkpoints(run, &f);
-    for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
-        if (f.steps[i] <= step && ++kept > run->job->args->keep)
-            status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
-    return status;
+    return remove_old(run);
 }
 
 /* Says which settings are not those that the checkpoint was written under. */
@@ -114,7 +119,20 @@ static void compare_settings(const struct geul_run *run, const char *held)
     }
 }
 
-enum geul_status geul_run_load(struct geul_run *run, bool back, bool *found)
+enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...)
+{
+    char reason[512], advice[256];
+    va_list args;
+    enum geul_status status = geul_error_status(run->ctx);
+    va_start(args, format);
+    vsnprintf(advice, sizeof advice, format, args);
+    va_end(args);
+    snprintf(reason, sizeof reason, "%s", geul_error(run->ctx));
+    geul_error_clear(run->ctx);
+    return geul_fail(run->ctx, status, "%s; %s", reason, advice);
+}
+
+enum geul_status geul_run_load(struct geul_run *run, bool *found)
 {
     static struct found f;
     struct note note = {.settings = ""};
@@ -124,18 +142,43 @@ enum geul_status geul_run_load(struct geul_run *run, bool back, bool *found)
     enum geul_status status = find_checkpoints(run, &f);
     if (status != GEUL_OK || f.n == 0)
         return status;
-    status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), back, held, &bytes);
+    status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), false, held, &bytes);
+    if (status == GEUL_ERROR_FORMAT && f.n > 1)
+        return geul_run_advise(run, "without this file --resume goes on from step %lld", (long long)f.steps[1]);
     if (status != GEUL_OK)
         return status;
     *found = true;
     run->saved_at = f.steps[0];
-    if (back || bytes != sizeof note)
+    if (bytes != sizeof note)
         return GEUL_OK;
     memcpy(&note, held, sizeof note);
     note.settings[sizeof note.settings - 1] = '\0';
     run->state = note.state;
     compare_settings(run, note.settings);
     return GEUL_OK;
+}
+
+enum geul_status geul_run_load_back(struct geul_run *run, bool *found)
+{
+    *found = run->state.sound_step >= 0;
+    return *found ? geul_trainer_load(run->trainer, checkpoint_path(run, run->state.sound_step), true, NULL, NULL)
+                  : GEUL_OK;
+}
+
+const char *geul_run_older(const struct geul_run *run)
+{
+    static const char *const results[] = {"best.gguf", "adapter.gguf", "model.gguf"};
+    static struct found f;
+    if (!geul_os_exists(run->job->args->output))
+        return NULL;
+    if (find_checkpoints(run, &f) != GEUL_OK) /* whoever writes there will tell */
+        geul_error_clear(run->ctx);
+    if (f.n > 0)
+        return checkpoint_path(run, f.steps[0]);
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (geul_os_exists(geul_run_path(run, "%s", results[i])))
+            return geul_run_path(run, "%s", results[i]);
+    return NULL;
 }
 
 /* --------------------------------------------------------------------------------------------------------- results --

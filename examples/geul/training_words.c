@@ -11,8 +11,24 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
+
 /* ------------------------------------------------------------------------------------------------------------ plan --
  */
+
+enum geul_status geul_run_plan(const struct geul_training *job, const struct geul_train_options *o, bool measure,
+                               struct geul_train_plan *plan)
+{
+    const size_t positions = LONGEST_PROMPT + LONGEST_TEXT, half = 2, whole = 4; /* bytes */
+    size_t layers = (size_t)job->shape->n_layers, width = (size_t)job->shape->d_model, ff = (size_t)job->shape->d_ff;
+    enum geul_status status = geul_train_plan(job->ctx, o, job->train, measure, plan);
+    if (status != GEUL_OK || job->args->sample_every == 0)
+        return status;
+    size_t cache = 2 * layers * width * positions * half, values = LONGEST_PROMPT * (6 * width + ff) * whole;
+    plan->other += cache + values;
+    plan->total += cache + values;
+    return GEUL_OK;
+}
 
 static void print_bytes(const char *name, size_t bytes, const char *what)
 {
@@ -68,7 +84,7 @@ static void print_remedy(struct geul_training *job, size_t available)
         struct geul_train_options o = job->options;
         struct geul_train_plan plan;
         remedies[i].change(&o);
-        if (geul_train_plan(job->ctx, &o, job->train, false, &plan) != GEUL_OK) {
+        if (geul_run_plan(job, &o, false, &plan) != GEUL_OK) {
             geul_error_clear(job->ctx);
             continue;
         }
@@ -149,8 +165,6 @@ void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
 /* ---------------------------------------------------------------------------------------------------------- samples --
  */
 
-enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
-
 /* The ids of sample i before its first target; of a text that is a target as a whole, its beginning. */
 static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
 {
@@ -163,13 +177,16 @@ static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
     return first > 1 ? first : n < BEGINNING ? n : BEGINNING;
 }
 
-static enum geul_status write_one(struct geul_run *run, struct geul_session *session, const int32_t *ids, int n)
+/* Continues ids and logs it; *why gets what is wrong with the text, NULL: nothing. */
+static enum geul_status write_one(struct geul_run *run, struct geul_session *session, const int32_t *ids, int n,
+                                  const char **why)
 {
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(geul_trainer_model(run->trainer));
     struct geul_sampling greedy = {.temperature = 0, .top_p = 1, .typical_p = 1, .repeat_penalty = 1};
     struct geul_generation how = {.sampling = &greedy, .max_tokens = LONGEST_TEXT};
     struct geul_generation_result r;
     int64_t step = geul_trainer_step_count(run->trainer);
+    *why = NULL;
     enum geul_status status = geul_generate_ids(session, ids, n, &how, &r);
     if (status != GEUL_OK)
         return status;
@@ -177,9 +194,7 @@ static enum geul_status write_one(struct geul_run *run, struct geul_session *ses
     char *prompt = geul_detokenize(run->ctx, tok, ids, (size_t)n, false, &length);
     if (prompt)
         status = geul_train_log_sample(run->log, step, prompt, r.text);
-    const char *broken = geul_watch_text(r.text, r.text_length);
-    if (status == GEUL_OK && broken && prompt)
-        status = geul_train_log_event(run->log, step, "broken generation", broken);
+    *why = geul_watch_text(r.text, r.text_length);
     geul_text_free(run->ctx, prompt);
     geul_text_free(run->ctx, r.text);
     geul_tokens_free(run->ctx, r.tokens);
@@ -197,8 +212,17 @@ enum geul_status geul_run_write_samples(struct geul_run *run)
     struct geul_session_options o = {.n_context = LONGEST_PROMPT + LONGEST_TEXT, .n_batch = LONGEST_PROMPT};
     struct geul_session *session = geul_session_new(run->ctx, model, &o);
     enum geul_status status = session ? GEUL_OK : geul_error_status(run->ctx);
-    for (int64_t i = 0; status == GEUL_OK && i < SAMPLES && i < geul_dataset_samples(d); i++)
-        status = write_one(run, session, ids, prompt_of(d, i, ids));
+    const char *why = NULL, *last = NULL;
+    char text[96];
+    int n = 0, broken = 0;
+    for (; status == GEUL_OK && n < SAMPLES && n < geul_dataset_samples(d); n++) {
+        status = write_one(run, session, ids, prompt_of(d, n, ids), &why);
+        broken += why != NULL;
+        last = why ? why : last;
+    }
     geul_session_free(session);
-    return status;
+    if (status != GEUL_OK || !broken)
+        return status;
+    snprintf(text, sizeof text, "%d of %d texts: %s", broken, n, last);
+    return geul_train_log_event(run->log, geul_trainer_step_count(run->trainer), "broken generation", text);
 }

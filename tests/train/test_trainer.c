@@ -198,8 +198,78 @@ TEST(train_adamw_in_bf16_stays_near_pytorch)
         check_curve(trained[i], GEUL_PRECISION_BF16, 1e-2);
 }
 
-/* ---------------------------------------------------------------------------------------------- quantized weights --
- */
+/* --------------------------------------------------------------------------------------------------- batches -- */
+
+/* Weights after two steps over four samples of different lengths; malloc()ed. */
+static float *two_steps(struct bed *b, struct geul_train_options o, double *loss, size_t *n)
+{
+    struct geul_train_report r = {.loss = NAN};
+    struct geul_trainer *t = geul_trainer_new(b->ctx, &o, b->data);
+    float *all = NULL;
+    *n = 0;
+    if (!CHECK_MSG(t != NULL, "%s", geul_error(b->ctx)))
+        return NULL;
+    for (int i = 0; i < 2; i++)
+        CHECK(geul_trainer_step(t, &r) == GEUL_OK && r.samples == 4);
+    *loss = r.loss;
+    for (int i = 0; i < t->params.n; i++) {
+        float *v = values_of(t->params.items[i].weight);
+        size_t count = (size_t)geul_tensor_elements(t->params.items[i].weight);
+        all = realloc(all, (*n + count) * sizeof *all);
+        memcpy(all + *n, v, count * sizeof *all);
+        *n += count;
+        free(v);
+    }
+    geul_trainer_free(t);
+    return all;
+}
+
+/* However four samples are dealt to batches, a step learns the mean over all their targets. */
+TEST(train_does_not_depend_on_how_a_step_is_cut)
+{
+    static const struct {
+        int n_batch, n_accumulate, n_context;
+        bool packing; /* four samples of 94 tokens fit, the next ones do not */
+    } cuts[] = {{4, 1, 40, false}, {2, 2, 40, false}, {1, 4, 40, false}, {1, 1, 100, true}};
+    struct bed b;
+    float *want = NULL;
+    size_t n_want = 0;
+    double loss_want = NAN;
+    REQUIRE(bed_open(&b, "parallel"));
+    for (int i = 0; i < 3; i++) {
+        bool target[32];
+        for (int k = 0; k < 32; k++)
+            target[k] = k > 5 * i;
+        CHECK(geul_dataset_add(b.data, b.g.tokens.i32 + 2 * i, target, 28 - 6 * i) == GEUL_OK);
+    }
+    struct geul_train_options o = golden_options(golden_convert(&b.g, GEUL_TYPE_F32));
+    o.optimizer = GEUL_OPTIMIZER_SGD; /* AdamW makes much of the smallest differences */
+    o.rate = 0.01f;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        size_t n;
+        double loss = NAN;
+        o.n_batch = cuts[i].n_batch;
+        o.n_accumulate = cuts[i].n_accumulate;
+        o.packing = cuts[i].packing;
+        o.n_context = cuts[i].n_context;
+        float *got = two_steps(&b, o, &loss, &n);
+        REQUIRE(got);
+        if (i == 0) {
+            want = got;
+            n_want = n;
+            loss_want = loss;
+            continue;
+        }
+        double d = n == n_want ? distance(got, want, n) : INFINITY;
+        CHECK_MSG(d < 1e-6 && fabs(loss - loss_want) < 2e-6, "cut %d: weights differ by %.1e, loss %.7f and %.7f",
+                  (int)i, d, loss, loss_want);
+        free(got);
+    }
+    free(want);
+    bed_close(&b);
+}
+
+/* ----------------------------------------------------------------------------------------- quantized weights -- */
 
 /* share/geul-mini.gguf with its matrices in another type; the path is static storage. */
 static const char *mini_as(struct geul_context *ctx, const char *from, const char *mix, const char *name)
