@@ -16,6 +16,7 @@ import sys
 import speed
 
 GB, MIB = 1e9, 2**20
+PLANNED = ("mapped", "weights", "gradients", "states", "activations", "scratch")
 
 
 def measure(a, model, precision, batch, context, rank, recompute, steps=0):
@@ -63,12 +64,11 @@ def adapter(a, size, most, steps):
         plan, step = measure(a, path, precision, 1, 512, 8, "full", steps)
         peak = step["peak_rss_bytes"]
         good &= peak <= most and plan["planned_bytes"] <= most
-        print(f"{size}:q4_k_m ({path.stat().st_size / GB:.2f} GB), rank 8, T = 512, {precision}, full recomputation: planned "
-              f"{speed.mark(plan['planned_bytes'] / GB, most / GB, True)} GB, peak {speed.mark(peak / GB, most / GB, True)} "
-              f"GB; {plan['trained']:,} parameters trained, {step['seconds']:.1f} s per step, load {os.getloadavg()[0]:.1f}; "
-              f"planned: mapped {plan['mapped'] / MIB:.0f} MiB, weights {plan['weights'] / MIB:.0f}, gradients and states "
-              f"{(plan['gradients'] + plan['states']) / MIB:.0f}, activations {plan['activations'] / MIB:.0f}, scratch "
-              f"{plan['scratch'] / MIB:.0f}", flush=True)
+        planned, measured = (speed.mark(n / GB, most / GB, True) for n in (plan["planned_bytes"], peak))
+        parts = ", ".join(f"{k} {plan[k] / MIB:.0f}" for k in PLANNED)
+        print(f"{size}:q4_k_m ({path.stat().st_size / GB:.2f} GB), rank 8, T = 512, {precision}, full recomputation: "
+              f"planned {planned} GB, peak {measured} GB; {plan['trained']:,} parameters trained, "
+              f"{step['seconds']:.1f} s per step, load {os.getloadavg()[0]:.1f}; planned MiB: {parts}", flush=True)
     return good
 
 

@@ -4,7 +4,7 @@
     bench/training/pairs.py [--epochs 2] [--models mini,petitions]
 
 `geul finetune` with the pairs of ChatbotData.csv in the koalpaca template, for two models: share/geul-mini.gguf, which
-learned these pairs when it was made, and the model that parity.py trained on petitions, which has never seen a question.
+learned these pairs when it was made, and the model that parity.py trained on petitions, which never saw a question.
 Held out are the pairs that tools/train_mini.py held out when geul-mini was made: neither model has seen them. Loss is
 that of the answers' tokens, <|endoftext|> included; answers are greedy, at most 64 tokens.
 """
@@ -50,9 +50,9 @@ def finetune(a, name, model, held):
     """Fine-tunes a model and prints a row and some answers."""
     output = a.work / name
     subprocess.run(["rm", "-rf", str(output)])
-    run(a.geul, "finetune", "-m", model, "--train-file", a.work / "learn.jsonl", "--eval-file", a.work / "measure.jsonl",
-        "--template", "koalpaca", "-o", output, "--epochs", a.epochs, "-c", a.context, "-b", a.batch, "-r", a.rank,
-        "--lr", a.rate, "--sample-every", 0, "-t", a.threads, "-s", 1)
+    run(a.geul, "finetune", "-m", model, "--train-file", a.work / "learn.jsonl", "--eval-file",
+        a.work / "measure.jsonl", "--template", "koalpaca", "-o", output, "--epochs", a.epochs, "-c", a.context,
+        "-b", a.batch, "-r", a.rank, "--lr", a.rate, "--sample-every", 0, "-t", a.threads, "-s", 1)
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     losses = [(r["step"], r["loss"]) for r in log if r["type"] == "evaluation"]
     before, after = answers(a, model, held, None), answers(a, model, held, output / "adapter.gguf")
@@ -88,8 +88,8 @@ def main():
     models = {"mini": ROOT / "share" / "geul-mini.gguf", "petitions": a.petitions}
     learn, held = make_files(a)
     print(f"{len(learn)} pairs to learn, {len(held)} held out; rank {a.rank}, {a.epochs:g} epochs\n\n"
-          "| model | held-out loss before | after | best | stops by itself before | after | steps |\n" + "| --- " * 7 + "|",
-          flush=True)
+          "| model | held-out loss before | after | best | stops by itself before | after | steps |\n"
+          + "| --- " * 7 + "|", flush=True)
     good, said = True, []
     for name in a.models:
         if not models[name].exists():

@@ -167,8 +167,9 @@ def tell(a, runs):
         apart = [abs(x - y) for x, y in zip(runs[name]["learned"], theirs["learned"])]
         relative = runs[name]["held"][-1][1] / theirs["held"][-1][1] - 1
         good &= abs(relative) <= WITHIN
-        print(f"{name}: held-out loss {100 * relative:+.3f} % of PyTorch's (<= 1 %{'' if abs(relative) <= WITHIN else ', missed'}); "
-              f"losses of steps differ by {max(apart[:10]):.1e} at most in the first 10, {max(apart):.1e} in all")
+        missed = "" if abs(relative) <= WITHIN else ", missed"
+        print(f"{name}: held-out loss {100 * relative:+.3f} % from PyTorch's (<= 1 %{missed}); losses of "
+              f"steps differ by {max(apart[:10]):.1e} at most in the first 10, {max(apart):.1e} in all")
     return good
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The speed and memory of training steps of geul beside PyTorch's: one model, the same weights, ids and order of samples.
+"""The speed and memory of training steps of geul beside PyTorch's: one model, weights, ids and order of samples.
 
     bench/training/speed.py                          131M parameters, float32 and bfloat16
     bench/training/speed.py --precision f32 --find   first looks which of PyTorch's ways is fastest
@@ -82,42 +82,47 @@ def make_files(a):
     return gguf, directory, ids
 
 
-def peer_environment():
-    """PyTorch without what other programs need."""
-    drop = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-    return {k: v for k, v in os.environ.items() if k not in drop}
+def environment(a):
+    """Without what other programs need. --passive: threads that wait for others do not keep a core busy."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+    kept["OMP_NUM_THREADS"] = str(a.threads)
+    return dict(kept, OMP_WAIT_POLICY="passive") if a.passive else kept
 
 
 def start_peer(a, precision, **options):
     _, directory, ids = make_files(a)
     settings = dict(model=str(directory), ids=str(ids), batch=a.batch, context=a.context, precision=precision,
                     threads=a.threads, **options)
-    return Worker([a.python, HERE / "torch_trainer.py", json.dumps(settings)], peer_environment())
+    return Worker([a.python, HERE / "torch_trainer.py", json.dumps(settings)], environment(a))
 
 
 def start_geul(a, precision, recompute):
     gguf, _, ids = make_files(a)
     worker = Worker([a.bench_train, gguf, precision, "-", a.batch, a.context, 0, ids, recompute],
-                    dict(os.environ, OMP_NUM_THREADS=str(a.threads)))
+                    environment(a))
     worker.plan = worker.read()
     return worker
 
 
 def find(a, precision):
-    """The fastest of PyTorch's ways, each measured beside the others; prints what was seen."""
-    ways = [{"attention": attention, "adamw": adamw} for attention in ("sdpa", "eager") for adamw in ("fused", "foreach")]
+    """The one of PyTorch's ways that takes least CPU time, each measured beside the others; prints what was seen."""
+    ways = [{"attention": attention, "adamw": adamw}
+            for attention, adamw in (("sdpa", "fused"), ("eager", "fused"), ("sdpa", "foreach"))]
     workers = [start_peer(a, precision, **way) for way in ways]
     for w in workers:
         w.read()
-    seconds = [[] for _ in ways]
+    steps = [[] for _ in ways]
     for _ in range(5):
-        for w, s in zip(workers, seconds):
-            s += [r["seconds"] for r in w.steps(1)]
+        for w, s in zip(workers, steps):
+            s += w.steps(1)
     for w in workers:
         w.close()
-    for way, s in zip(ways, seconds):
-        print(f"PyTorch {precision} {way['attention']} {way['adamw']}: {statistics.median(s):.3f} s", flush=True)
-    return min(zip(map(statistics.median, seconds), range(len(ways))))[1], ways
+    times = {key: [statistics.median(r[key] for r in s) for s in steps] for key in ("seconds", "cpu_seconds")}
+    for i, way in enumerate(ways):
+        peak = max(r["peak_rss_bytes"] for r in steps[i]) / 2**20
+        print(f"PyTorch {precision} {way['attention']} {way['adamw']}: {times['seconds'][i]:.3f} s, CPU time "
+              f"{times['cpu_seconds'][i]:.3f} s, {peak:.0f} MiB", flush=True)
+    return ways[min(range(len(ways)), key=lambda i: times["cpu_seconds"][i])]
 
 
 def load():
@@ -159,11 +164,11 @@ def tell(a, result):
     theirs = steps["PyTorch"]
     turns, peak = per_turn(a, theirs), max(r["peak_rss_bytes"] for r in theirs)
     good = True
-    print(f"\n## {precision}, {len(theirs) - 1} steps each, {a.threads} threads, batch {a.batch} x {a.context}, PyTorch: "
-          f"{', '.join(map(str, result['way'].values()))}; load {min(result['loads']):.1f} to "
-          f"{max(result['loads']):.1f}\n")
-    print("| | s per step | low to high | tokens/s | faster than PyTorch by | low to high | share of the ceiling | peak MiB"
-          " (planned) | share of PyTorch's | loss, first and last | losses differ by |\n" + "| --- " * 11 + "|")
+    print(f"\n## {precision}, {len(theirs) - 1} steps each, {a.threads} threads{', passive' if a.passive else ''}, "
+          f"batch {a.batch} x {a.context}, PyTorch: {', '.join(map(str, result['way'].values()))}; "
+          f"load {min(result['loads']):.1f} to {max(result['loads']):.1f}\n")
+    print("| | s per step | low to high | tokens/s | faster than PyTorch by | low to high | share of the ceiling | "
+          "peak MiB (planned) | share of PyTorch's | loss, first and last | losses differ by |\n" + "| --- " * 11 + "|")
     for name, mine in steps.items():
         seconds, memory = per_turn(a, mine), max(r["peak_rss_bytes"] for r in mine)
         ratios = [y / x for x, y in zip(seconds, turns)]
@@ -186,12 +191,14 @@ def tell(a, result):
     ours = next(iter(steps.values()))
     ceilings = [r[precision + "_macs_per_s"] / 1e9 for r in ours]
     best = max(ceilings)
-    print(f"\n{precision} ceiling: {statistics.median(ceilings):.0f} G multiply-adds/s, {min(ceilings):.0f} to {best:.0f}")
+    print(f"\n{precision} ceiling: {statistics.median(ceilings):.0f} G multiply-adds/s, {min(ceilings):.0f} to "
+          f"{best:.0f}")
     for name in steps:  # what other programs take away from both is not in these
         words = f"{name}: {cpu[name]:.2f} s of CPU time per step, PyTorch's / it {cpu['PyTorch'] / cpu[name]:.2f}"
         if name in result["plans"]:
             macs = statistics.median(r["macs_per_s"] * r["seconds"] for r in steps[name])
-            words += f"; if {a.threads} cores were its own, {macs / (cpu[name] / a.threads) / best / 1e9:.2f} of the best ceiling"
+            share = macs / (cpu[name] / a.threads) / best / 1e9
+            words += f"; if {a.threads} cores were its own, {share:.2f} of the best ceiling"
         print(words, flush=True)
     return good
 
@@ -206,21 +213,22 @@ def main():
     p.add_argument("--find", action="store_true", help="look for PyTorch's fastest way")
     p.add_argument("--attention", default="sdpa")
     p.add_argument("--adamw", default="fused")
-    p.add_argument("--recompute", type=lambda text: text.split(","), default=["light"], help="light, full, none; several")
+    p.add_argument("--recompute", type=lambda text: text.split(","), default=["light"], help="light,full,none")
     p.add_argument("--compile", action="store_true", help="torch.compile too")
     p.add_argument("-b", "--batch", type=int, default=4)
     p.add_argument("-c", "--context", type=int, default=256)
     p.add_argument("-r", "--rounds", type=int, default=7)
     p.add_argument("-g", "--group", type=int, default=2, help="steps of a turn")
     p.add_argument("-t", "--threads", type=int, default=os.cpu_count())
+    p.add_argument("--passive", action="store_true",
+                   help="OMP_WAIT_POLICY=passive for both: CPU time without waiting, on a machine with others")
     p.add_argument("--json", type=pathlib.Path, help="every step into this file")
     a = p.parse_args()
     results, good = [], True
     for precision in a.precision:
         way = {"attention": a.attention, "adamw": a.adamw}
         if a.find:
-            best, ways = find(a, precision)
-            way = ways[best]
+            way = find(a, precision)
         results.append(compare(a, precision, way))
         good &= tell(a, results[-1])
     if a.json:
