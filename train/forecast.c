@@ -97,7 +97,7 @@ static double products_of(const struct geul_graph *g)
     return macs;
 }
 
-/* A float32 input of zeros would run as fast as any; denormals would not, so the memory is cleared. */
+/* A float32 input. Fresh memory holds zeros, which run as fast as other numbers; denormals would not. */
 static struct geul_tensor *operand(struct geul_context *ctx, int64_t rows, int64_t cols)
 {
     return geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){rows, cols}, "operand");
