@@ -77,20 +77,48 @@ struct geul_context *geul_gradients_context(const struct geul_gradients *g)
     return g->ctx;
 }
 
+static bool same_shape(const struct geul_tensor *a, const struct geul_tensor *b)
+{
+    return a->n_dims == b->n_dims && memcmp(a->shape, b->shape, sizeof a->shape) == 0;
+}
+
+/* Whether into can hold t's gradient; records why not. */
+static bool may_sum_into(const struct geul_gradients *g, const struct geul_tensor *t, const struct geul_tensor *into)
+{
+    if (!into)
+        return true;
+    bool fits = t->op == GEUL_OP_LEAF && into->op == GEUL_OP_LEAF && into->type == GEUL_TYPE_F32 &&
+                same_shape(t, into) && geul_is_contiguous(into);
+    if (!fits)
+        geul_fail(g->ctx, GEUL_ERROR_ARGUMENT,
+                  "the gradient of %s cannot be added to %s: both must be leaves of one "
+                  "shape, and that float32",
+                  t->name, into->name);
+    return fits;
+}
+
 void geul_gradients_want(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *into)
 {
-    struct entry *e = g && t ? get(g, t) : NULL;
-    if (!e)
+    if (!g)
         return;
+    struct entry *e = t && may_sum_into(g, t, into) ? get(g, t) : NULL;
+    if (!e) {
+        g->failed = true;
+        return;
+    }
     e->wanted = e->reaches = true;
     e->into = into;
 }
 
 void geul_gradients_keep(struct geul_gradients *g, struct geul_tensor *t)
 {
-    struct entry *e = g && t ? get(g, t) : NULL;
-    if (!e)
+    if (!g)
         return;
+    struct entry *e = t ? get(g, t) : NULL;
+    if (!e) {
+        g->failed = true;
+        return;
+    }
     e->kept = true;
     if (!g->last_kept || t->serial > g->last_kept->serial)
         g->last_kept = t;
@@ -174,7 +202,7 @@ void geul_gradients_add_product(struct geul_gradients *g, struct geul_tensor *t,
 {
     if (!geul_gradients_reach(g, t))
         return;
-    struct geul_tensor *w = untransposed(t), *into = target(g, t);
+    struct geul_tensor *w = find(g, t)->wanted ? NULL : untransposed(t), *into = target(g, t);
     if (w) {
         geul_gradients_add_product(g, w, geul_transpose(g->ctx, b, 0, 1), geul_transpose(g->ctx, a, 0, 1), precision);
         return;
@@ -269,10 +297,15 @@ enum geul_status geul_gradients_flow(struct geul_gradients *g, struct geul_tenso
                                      struct geul_tensor *until)
 {
     if (!g || !y)
-        return GEUL_ERROR_ARGUMENT; /* a builder failed and left its reason */
+        return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT; /* a builder failed and left its reason */
     if (y->ctx != g->ctx)
         return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s, whose gradient is asked for, was made in another context",
                          y->name);
+    if (dy && (dy->type != GEUL_TYPE_F32 || !same_shape(dy, y)))
+        return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s is no gradient of %s: it must be float32 in its shape",
+                         dy->name, y->name);
+    if (g->failed)
+        return geul_error_status(g->ctx);
     struct entry *e = until ? get(g, until) : NULL;
     if (until && !e)
         return GEUL_ERROR_MEMORY;

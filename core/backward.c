@@ -48,15 +48,19 @@ void geul_backward_view(struct geul_gradients *g, struct geul_tensor *t, struct 
     if (!geul_gradients_reach(g, base))
         return;
     bool whole = geul_tensor_bytes(t) == geul_tensor_bytes(base);
-    struct geul_tensor *same = whole ? same_view(ctx, t, base, offset, dy) : NULL;
+    struct geul_tensor *same = whole && base->type == GEUL_TYPE_F32 ? same_view(ctx, t, base, offset, dy) : NULL;
     if (same) {
         geul_gradients_add(g, base, same);
     } else if (whole && geul_is_contiguous(t)) {
         struct geul_tensor *packed = geul_is_contiguous(dy) ? dy : geul_contiguous(ctx, dy);
         geul_gradients_add(g, base, geul_reshape(ctx, packed, base->n_dims, base->shape));
-    } else {
-        struct geul_params_region region = {.offset = offset};
-        memcpy(region.stride, t->stride, sizeof region.stride);
+    } else if (geul_type_block(base->type) > 1) {
+        geul_backward_nondiff(g, t, dy);
+    } else { /* the sum is float32, whatever base is */
+        size_t element = geul_type_bytes(base->type);
+        struct geul_params_region region = {.offset = offset / element * sizeof(float)};
+        for (int i = 0; i < t->n_dims; i++)
+            region.stride[i] = t->stride[i] / element * sizeof(float);
         geul_gradients_add_patch(g, base, dy, region);
     }
 }

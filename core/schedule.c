@@ -7,6 +7,7 @@
  */
 #include "core/schedule.h"
 
+#include "core/os.h"
 #include "core/plan.h"
 
 #include <string.h>
@@ -199,7 +200,9 @@ static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph 
             s->device[i] = home_of(rt, s, t->src[0]);
             continue;
         }
-        s->device[i] = choose_device(rt, s, t);
+        s->device[i] = t->op == GEUL_OP_ZERO ? -1 : choose_device(rt, s, t); /* zeros lie where they are first used */
+        if (t->op == GEUL_OP_ZERO)
+            continue;
         if (s->device[i] < 0)
             return geul_fail(g->ctx, GEUL_ERROR_UNSUPPORTED, "no device can compute %s (operation %s)", t->name,
                              geul_op_info(t->op)->name);
@@ -207,8 +210,13 @@ static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph 
             const struct geul_tensor *root = root_of(t->src[k]);
             if (root->input && s->leaf_device[root->mark] < 0)
                 s->leaf_device[root->mark] = s->device[i];
+            else if (root->op == GEUL_OP_ZERO && s->device[root->mark] < 0)
+                s->device[root->mark] = s->device[i];
         }
     }
+    for (int i = 0; i < g->n_nodes; i++)
+        if (s->device[i] < 0)
+            s->device[i] = 0;
     return GEUL_OK;
 }
 
@@ -344,6 +352,8 @@ static enum geul_status place(struct geul_runtime *rt, struct geul_graph *g, str
         if (status != GEUL_OK)
             return status;
         *m = fresh;
+        if (m->host)
+            geul_os_prefer_large_pages(m->base, m->size);
     }
     for (int i = 0; i < g->n_leaves; i++) {
         int d = s->leaf_device[i];

@@ -369,9 +369,11 @@ struct geul_train_options {
     int n_context; /* 0: the model's */
     int n_batch, n_accumulate;
     bool packing;
-    bool see_across; /* tokens see beyond the end tokens inside a sample: for windows cut out of running text */
+    bool see_across; /* in windows of shards tokens see beyond the end tokens, which else part documents */
     enum geul_optimizer optimizer;
-    float rate, beta1, beta2, epsilon, weight_decay; /* decay spares biases and norms */
+    /* SGD takes beta1 as its momentum. Adafactor takes beta2 as the exponent of its decay (-0.8 is usual) and epsilon as
+     * the least size of its steps (1e-3). Decay spares biases and norms. */
+    float rate, beta1, beta2, epsilon, weight_decay;
     float clip;                                      /* largest gradient norm; 0: any */
     enum geul_rate_schedule schedule;
     float rate_floor;   /* what the schedule ends at, as a share of rate */
@@ -411,19 +413,21 @@ struct geul_train_report {
 
 struct geul_trainer;
 
-/* Loads the model, makes gradients and states. data must outlive the trainer. NULL on failure, with the reason in ctx.
+/* Loads the model, makes states and what is trained. data must outlive the trainer. NULL on failure, with the reason in ctx.
  */
 GEUL_API struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
                                                const struct geul_dataset *data);
 GEUL_API void geul_trainer_free(struct geul_trainer *t);
-/* One optimizer step. On failure (out of memory, cancelled) the weights are as before. */
+/* One optimizer step. On failure (out of memory, cancelled) the weights are as before, unless a device failed in the
+ * middle of the update. */
 GEUL_API enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report);
 /* Steps in all, and done so far. */
 GEUL_API int64_t geul_trainer_steps(const struct geul_trainer *t);
 GEUL_API int64_t geul_trainer_step_count(const struct geul_trainer *t);
 /* Mean loss per target over a dataset, computed as in training, without dropout. */
 GEUL_API enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss);
-/* The model under training, for sessions that generate from it between steps. */
+/* The model under training, for sessions that generate from it between steps. After a step or a load what a session
+ * holds is of other weights: truncate it to 0. Free sessions before the trainer. It takes no other adapter. */
 GEUL_API struct geul_model *geul_trainer_model(struct geul_trainer *t);
 /* Everything that is needed to go on: weights, states, the place in the data. Appears whole or not at all; an older file
  * of that name stays until then. note: up to 4,000 bytes of the caller's own, kept with it; may be NULL. */
@@ -437,7 +441,8 @@ GEUL_API enum geul_status geul_trainer_load(struct geul_trainer *t, const char *
                                             size_t *note_bytes);
 /* The result, for geul_model_load() or geul_model_add_adapter(): matrices in type (F32, F16 or BF16; adapters are F32). */
 GEUL_API enum geul_status geul_trainer_export(struct geul_trainer *t, const char *path, enum geul_type type);
-/* From any thread or signal handler: the step in work ends at the next batch with GEUL_ERROR_CANCELLED. */
+/* From any thread or signal handler: the step or evaluation in work, or else the next, ends before its next batch or its
+ * update with GEUL_ERROR_CANCELLED. */
 GEUL_API void geul_trainer_cancel(struct geul_trainer *t);
 
 /* What a run will need, told before anything large is allocated. */

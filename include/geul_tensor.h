@@ -183,8 +183,9 @@ GEUL_API struct geul_tensor *geul_cross_entropy(struct geul_context *ctx, struct
 struct geul_gradients;
 /* In ctx's arena. NULL when memory is short. */
 GEUL_API struct geul_gradients *geul_gradients_new(struct geul_context *ctx);
-/* Asks for the gradient of t, a leaf of any context or a node of ctx; before the first flow. into: a contiguous float32
- * leaf of t's shape to which the gradient is added when the graph runs, or NULL: the gradient is a tensor of its own. */
+/* Asks for the gradient of t, a leaf of any context or a node of ctx; before the first flow. into, where t is a
+ * leaf: a contiguous float32 leaf of its shape to which the gradient is added when the graph runs, or NULL: the gradient
+ * is a tensor of its own. A failure shows in the flow. */
 GEUL_API void geul_gradients_want(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *into);
 /* Once called, only tensors named here, inputs and weights, and what was built after the last of them, are kept from the
  * forward pass; what else the gradients need is computed again from those. */

@@ -39,11 +39,6 @@ void geul_adapter_free(struct geul_adapter *adapter)
     geul_context_free(adapter->own);
 }
 
-const struct geul_neox_adapter *geul_adapter_view(const struct geul_adapter *adapter)
-{
-    return &adapter->view;
-}
-
 /* A leaf (rows, cols) with these values on the layer's device; NULL with the reason in adapter's own context. */
 static struct geul_tensor *place(struct geul_adapter *adapter, const struct geul_adapter_source *s, char half,
                                  const float *values, int64_t rows, int64_t cols)
@@ -113,11 +108,19 @@ static enum geul_status take_template(struct geul_model *m, const char *text)
     return GEUL_OK;
 }
 
+/* Whether somebody trains the model's adapter, whose list is then not the model's own. */
+static bool is_trained(const struct geul_model *model)
+{
+    return model->neox.n_adapters > 0 && model->neox.adapters != model->adapter_views;
+}
+
 enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul_model *m,
                                            const struct geul_adapter_data *d, float scale, const char *where)
 {
     if (!isfinite(scale))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", where, (double)scale);
+    if (is_trained(m))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: the model is under training and takes no other adapter", where);
     enum geul_status status = geul_adapter_data_fits(ctx, d, &m->neox.shape, where);
     if (status != GEUL_OK)
         return status;

@@ -14,8 +14,6 @@ void geul_adapter_free(struct geul_adapter *adapter);
  * the model (geul_adapter_data_fits()); its matrices are copied. */
 enum geul_status geul_adapter_set(struct geul_context *ctx, struct geul_adapter *adapter,
                                   const struct geul_adapter_source *source, float scale);
-/* What the graph sees of it, as long as it lives. */
-const struct geul_neox_adapter *geul_adapter_view(const struct geul_adapter *adapter);
 
 /* geul_model_add_adapter() with data that was read or made elsewhere; it is copied. where is for messages. */
 enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul_model *model,

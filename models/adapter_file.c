@@ -59,9 +59,14 @@ const char *geul_adapter_data_text(struct geul_context *ctx, struct geul_adapter
     return copy;
 }
 
+float geul_lora_scale(float alpha, int rank, bool rslora)
+{
+    return alpha / (rslora ? sqrtf((float)rank) : (float)rank);
+}
+
 float geul_adapter_scale(const struct geul_adapter_data *d, int rank)
 {
-    return d->alpha / (d->rslora ? sqrtf((float)rank) : (float)rank);
+    return geul_lora_scale(d->alpha, rank, d->rslora);
 }
 
 const struct geul_adapter_source *geul_adapter_find(const struct geul_adapter_data *d, int layer,

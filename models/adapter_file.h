@@ -32,7 +32,9 @@ struct geul_adapter_data {
     struct geul_context *own; /* holds all of this when it was read from a file; NULL: the pointers are the caller's */
 };
 
-/* What B A is multiplied with. */
+/* What B A is multiplied with: alpha / rank, or with rslora alpha / sqrt(rank). */
+float geul_lora_scale(float alpha, int rank, bool rslora);
+/* The same for an adapter's matrices of that rank. */
 float geul_adapter_scale(const struct geul_adapter_data *d, int rank);
 /* The source for a product, NULL when it is not adapted. */
 const struct geul_adapter_source *geul_adapter_find(const struct geul_adapter_data *d, int layer,

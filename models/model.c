@@ -27,6 +27,8 @@ static enum geul_status decode_weight(struct geul_model *m, struct geul_device *
     enum geul_status status = device->backend->buffer_new(m->own, device, bytes, b);
     if (status != GEUL_OK)
         return status;
+    if (b->host)
+        geul_os_prefer_large_pages(b->base, bytes);
     float *row = geul_alloc(m->own, cols, sizeof *row);
     if (!row) {
         device->backend->buffer_free(m->own, b);

@@ -2,6 +2,7 @@
 #include "train/batch.h"
 
 #include "core/context.h"
+#include "train/dataset.h"
 #include "train/order.h"
 
 enum { STEP = 64 }; /* tokens and rows come in multiples of it */
@@ -91,13 +92,15 @@ static int positions_of(const struct geul_batcher *b, int64_t i)
     return n < b->n_context ? n : b->n_context;
 }
 
-/* Appends the first n + 1 ids of sample i to the batch. A document that ends in it ends what later tokens see. */
+/* Appends the first n + 1 ids of sample i to the batch. Where a window holds several documents, the end of one ends
+ * what later tokens see; the turns of a conversation, each with its end, see each other. */
 static void append(struct geul_batcher *b, struct geul_batch *batch, int64_t i, int n)
 {
+    const bool cut = !b->see_across && geul_dataset_is_window(b->data, i);
     int start = 0, sequence = (int)batch->samples, at = batch->n_tokens;
     geul_dataset_read(b->data, i, n + 1, b->ids, b->target);
     for (int k = 0; k < n; k++, at++) {
-        if (k > 0 && !b->see_across && b->ids[k - 1] == b->end_token)
+        if (k > 0 && cut && b->ids[k - 1] == b->end_token)
             start = k;
         batch->ids[at] = b->ids[k];
         batch->place[2 * at] = sequence;

@@ -54,8 +54,9 @@ static bool make_losses(struct geul_trainer *t, struct geul_batch_graph *bg, str
         struct geul_tensor *loss = g && (o->smoothing > 0 || o->z_loss > 0)
                                        ? geul_cross_entropy(ctx, logits, targets, o->smoothing, o->z_loss)
                                        : plain;
+        struct geul_tensor *weights = geul_narrow(ctx, bg->weights, 0, r, n);
         bg->losses[bg->n_losses++] = plain;
-        if (g && geul_gradients_flow(g, loss, geul_narrow(ctx, bg->weights, 0, r, n), hidden) != GEUL_OK)
+        if (g && (!weights || geul_gradients_flow(g, loss, weights, hidden) != GEUL_OK))
             return false;
     }
     return true;
@@ -149,6 +150,8 @@ bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, 
     struct geul_gradients *g = backward ? geul_gradients_new(bg->ctx) : NULL;
     if ((!backward || g) && make_passes(t, bg, g))
         bg->graph = close_graph(t, bg, g);
+    if (geul_error_status(bg->ctx) != GEUL_OK) /* a builder failed whose result nobody asked for */
+        bg->graph = NULL;
     if (!bg->graph)
         geul_fail_from(t->ctx, bg->ctx);
     return bg->graph != NULL;

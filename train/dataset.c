@@ -260,6 +260,11 @@ static struct place find(const struct geul_dataset *d, int64_t i)
     return (struct place){NULL, begin, (int)(d->ends[number] - begin)};
 }
 
+bool geul_dataset_is_window(const struct geul_dataset *d, int64_t i)
+{
+    return i >= 0 && i < d->samples && find(d, i).shard;
+}
+
 int geul_dataset_length(const struct geul_dataset *d, int64_t i)
 {
     return i >= 0 && i < d->samples ? find(d, i).n : 0;

@@ -15,6 +15,8 @@ int32_t geul_dataset_highest_id(const struct geul_dataset *d);
 /* Fails in ctx, naming the file, when a shard of d was made with another tokenizer. */
 enum geul_status geul_dataset_check_tokenizer(struct geul_context *ctx, const struct geul_dataset *d,
                                               const struct geul_tokenizer *tok);
+/* Whether sample i is a window cut out of running text, which may hold several documents. */
+bool geul_dataset_is_window(const struct geul_dataset *d, int64_t i);
 /* Ids of the longest sample. */
 int geul_dataset_longest(const struct geul_dataset *d);
 

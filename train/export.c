@@ -8,8 +8,7 @@
 
 /* -------------------------------------------------------------------------------------------------------- models -- */
 
-/* Keys of the model's file, but for those of its training and of how it was quantized. */
-static void copy_keys(struct geul_trainer *t, struct geul_gguf_writer *w, enum geul_type type)
+void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_writer *w, enum geul_type type)
 {
     static const char *const left_out[] = {"geul.train.", "quantize.", "split.", "general.file_type",
                                            "general.quantization_version"};
@@ -53,7 +52,7 @@ static enum geul_status export_model(struct geul_trainer *t, const char *path, e
     struct geul_gguf_writer *w = geul_gguf_writer_new(t->ctx, path);
     if (!w)
         return geul_error_status(t->ctx);
-    copy_keys(t, w, type);
+    geul_trainer_copy_keys(t, w, type);
     for (int i = 0; i < t->params.n; i++) {
         const struct geul_tensor *x = t->params.items[i].weight;
         geul_gguf_declare_tensor(w, x->name, x->n_dims == 1 ? GEUL_TYPE_F32 : type, x->n_dims, x->shape);

@@ -97,7 +97,7 @@ static double products_of(const struct geul_graph *g)
     return macs;
 }
 
-/* A float32 input of zeros would run as fast as any; denormals would not, so the memory is cleared. */
+/* A float32 input. Fresh memory holds zeros, which run as fast as other numbers; denormals would not. */
 static struct geul_tensor *operand(struct geul_context *ctx, int64_t rows, int64_t cols)
 {
     return geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){rows, cols}, "operand");
@@ -142,17 +142,29 @@ static double measure_rate(struct geul_trainer *t, int64_t T)
 /* ---------------------------------------------------------------------------------------------------------- whole --
  */
 
-/* Fills the sizes of the graphs, and the products of a batch. */
+/* Makes a graph for a batch and grows the plan's sizes to what it takes; one graph at a time has the memory. */
+static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_graph *bg,
+                                      const struct geul_batch *batch, bool backward, struct geul_train_plan *plan)
+{
+    bool fresh;
+    size_t values, scratch;
+    if (!geul_batch_graph_init(bg, t->ctx) || !geul_batch_graph_make(t, bg, batch, backward, &fresh))
+        return geul_error_status(t->ctx);
+    if (geul_runtime_measure(t->runtime, bg->graph, &values, &scratch) != GEUL_OK)
+        return geul_fail_from(t->ctx, bg->ctx);
+    plan->activations = values > plan->activations ? values : plan->activations;
+    plan->scratch = scratch > plan->scratch ? scratch : plan->scratch;
+    return GEUL_OK;
+}
+
+/* Fills the sizes of the graphs of training and evaluation, and the products of a batch. */
 static enum geul_status measure_graphs(struct geul_trainer *t, const struct geul_batch *most,
                                        struct geul_train_plan *plan, double *macs)
 {
-    bool fresh;
     t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
-    if (!t->runtime || !geul_batch_graph_init(&t->train, t->ctx) ||
-        !geul_batch_graph_make(t, &t->train, most, true, &fresh))
+    if (!t->runtime || measure_graph(t, &t->train, most, true, plan) != GEUL_OK ||
+        measure_graph(t, &t->evaluate, most, false, plan) != GEUL_OK)
         return geul_error_status(t->ctx);
-    if (geul_runtime_measure(t->runtime, t->train.graph, &plan->activations, &plan->scratch) != GEUL_OK)
-        return geul_fail_from(t->ctx, t->train.ctx);
     *macs = products_of(t->train.graph);
     return GEUL_OK;
 }

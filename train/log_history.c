@@ -30,22 +30,6 @@ double geul_log_column_real(const struct geul_train_record *r, const struct geul
     return v;
 }
 
-/* Makes room for one more item. */
-static bool room(struct geul_context *ctx, void *items, size_t n, size_t *capacity, size_t size)
-{
-    if (n < *capacity)
-        return true;
-    size_t wanted = *capacity ? *capacity * 2 : 64;
-    void *held, *grown;
-    memcpy(&held, items, sizeof held);
-    grown = geul_realloc(ctx, held, wanted, size);
-    if (!grown)
-        return false;
-    memcpy(items, &grown, sizeof grown);
-    *capacity = wanted;
-    return true;
-}
-
 /* A conversion that is defined for every double. */
 static float narrow(double v)
 {
@@ -59,7 +43,7 @@ static bool add_point(struct geul_log_history *h, const struct geul_train_record
         h->n_points--;
     while (h->n_evaluations && h->evaluations[h->n_evaluations - 1].step >= r->step)
         h->n_evaluations--;
-    if (!room(h->ctx, &h->points, h->n_points, &h->points_capacity, sizeof *h->points))
+    if (!geul_reserve(h->ctx, &h->points, &h->points_capacity, h->n_points + 1, sizeof *h->points))
         return false;
     h->points[h->n_points++] = (struct geul_log_point){
         r->step,   narrow(r->loss), narrow(r->learning_rate), narrow(r->grad_norm), narrow(r->tokens_per_second),
@@ -75,7 +59,7 @@ static bool add_evaluation(struct geul_log_history *h, int64_t step, double loss
 {
     while (h->n_evaluations && h->evaluations[h->n_evaluations - 1].step >= step)
         h->n_evaluations--;
-    if (!room(h->ctx, &h->evaluations, h->n_evaluations, &h->evaluations_capacity, sizeof *h->evaluations))
+    if (!geul_reserve(h->ctx, &h->evaluations, &h->evaluations_capacity, h->n_evaluations + 1, sizeof *h->evaluations))
         return false;
     h->evaluations[h->n_evaluations++] = (struct geul_log_evaluation){step, loss};
     return true;
@@ -95,7 +79,7 @@ static char *copy_text(struct geul_context *ctx, const char *s)
 
 static bool add_note(struct geul_context *ctx, struct geul_log_notes *notes, const struct geul_log_entry *e)
 {
-    if (!room(ctx, &notes->items, notes->n, &notes->capacity, sizeof *notes->items))
+    if (!geul_reserve(ctx, &notes->items, &notes->capacity, notes->n + 1, sizeof *notes->items))
         return false;
     char *label = copy_text(ctx, e->label);
     char *text = label ? copy_text(ctx, e->text) : NULL;

@@ -1,16 +1,13 @@
 /* params.c: see params.h. */
 #include "train/params.h"
 
+#include "core/os.h"
+#include "models/adapter_file.h"
 #include "train/order.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-float geul_lora_scale(const struct geul_lora_options *lora)
-{
-    return lora->alpha / (lora->rslora ? sqrtf((float)lora->rank) : (float)lora->rank);
-}
 
 /* -------------------------------------------------------------------------------------------------------- tensors --
  */
@@ -40,6 +37,8 @@ static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *d
     else if (device->backend->buffer_new(p->ctx, device, bytes, b) != GEUL_OK)
         return NULL;
     p->n_buffers++;
+    if (b->host)
+        geul_os_prefer_large_pages(b->base, bytes);
     *sum += bytes;
     struct geul_tensor *t = geul_leaf(p->leaves, type, n_dims, shape, name, b, b->base);
     if (!t)
@@ -114,7 +113,7 @@ static bool add_pair(struct geul_params *p, struct geul_model *model, const stru
 
 static bool add_adapter(struct geul_params *p, struct geul_model *model, const struct geul_train_options *o, bool dry)
 {
-    p->adapter.scale = geul_lora_scale(&o->lora);
+    p->adapter.scale = geul_lora_scale(o->lora.alpha, o->lora.rank, o->lora.rslora);
     for (int layer = 0; layer < model->neox.shape.n_layers; layer++)
         for (int target = 0; target < GEUL_NEOX_TARGETS; target++)
             if ((o->lora.targets >> target & 1) && !add_pair(p, model, o, layer, (enum geul_neox_target)target, dry))

@@ -35,8 +35,6 @@ struct geul_params {
 bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct geul_model *model,
                       const struct geul_train_options *o, bool dry);
 void geul_params_free(struct geul_params *p);
-/* Factor of an adapter's part. */
-float geul_lora_scale(const struct geul_lora_options *lora);
 /* Sets gradients that batches add to back to zero. */
 void geul_params_clear(struct geul_params *p);
 /* Every tensor that a saved state consists of, in order: weight, states of each; name (GEUL_MAX_NAME bytes) gets what

@@ -8,29 +8,14 @@
 
 enum { VERSION = 1, PIECE = 1 << 20, NOTE_MOST = 4000 };
 
-static const char prefix[] = "geul.train.";
-
 /* --------------------------------------------------------------------------------------------------------- saving --
  */
-
-/* Keys of the model's file, but for those of an earlier run. */
-static void copy_keys(struct geul_trainer *t, struct geul_gguf_writer *w)
-{
-    const struct geul_gguf *g = t->model->file;
-    for (int64_t i = 0; i < geul_gguf_key_count(g); i++) {
-        const char *name = geul_gguf_key_name(g, i);
-        if (strncmp(name, prefix, sizeof prefix - 1) != 0 && strcmp(name, "general.file_type") != 0 &&
-            strncmp(name, "split.", 6) != 0)
-            geul_gguf_copy_key(w, g, i);
-    }
-    geul_gguf_set_u32(w, "general.file_type", 0); /* float32 */
-}
 
 static void set_keys(struct geul_trainer *t, struct geul_gguf_writer *w, const void *note, size_t note_bytes)
 {
     const char *optimizer = geul_optimizer_info(t->options.optimizer)->name;
     if (t->options.lora.rank == 0) {
-        copy_keys(t, w);
+        geul_trainer_copy_keys(t, w, GEUL_TYPE_F32);
     } else {
         geul_gguf_set_string(w, "general.architecture", "gptneox", 7);
         geul_gguf_set_string(w, "general.type", "checkpoint", 10);
@@ -40,7 +25,7 @@ static void set_keys(struct geul_trainer *t, struct geul_gguf_writer *w, const v
     geul_gguf_set_u64(w, "geul.train.position", (uint64_t)t->batcher.position);
     geul_gguf_set_u64(w, "geul.train.seed", t->options.seed);
     geul_gguf_set_string(w, "geul.train.optimizer", optimizer, strlen(optimizer));
-    geul_gguf_set_f32(w, "geul.train.lora_scale", t->options.lora.rank ? geul_lora_scale(&t->options.lora) : 0);
+    geul_gguf_set_f32(w, "geul.train.lora_scale", t->params.adapter.scale);
     if (note)
         geul_gguf_set_string(w, "geul.train.note", note, note_bytes);
 }
@@ -130,10 +115,10 @@ static enum geul_status check(struct geul_trainer *t, const struct geul_gguf *g,
     if (seed != t->options.seed)
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s was trained with seed %llu, not %llu", geul_gguf_path(g),
                          (unsigned long long)seed, (unsigned long long)t->options.seed);
-    if ((float)scale != (t->options.lora.rank ? geul_lora_scale(&t->options.lora) : 0))
+    if ((float)scale != (t->params.adapter.scale))
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s was trained with another scale of its adapter, %g",
                          geul_gguf_path(g), scale);
-    if (*step > INT64_MAX / 2 || *position > INT64_MAX / 2)
+    if (*step > 1000000000000 || *position > INT64_MAX / 2)
         return geul_fail(t->ctx, GEUL_ERROR_FORMAT, "%s: its step or place in the data is impossible",
                          geul_gguf_path(g));
     return GEUL_OK;

@@ -41,6 +41,7 @@ struct range {
 
 static enum geul_status check_ranges(struct geul_context *ctx, const struct geul_train_options *o)
 {
+    const bool factored = o->optimizer == GEUL_OPTIMIZER_ADAFACTOR; /* has its own meaning of beta2 */
     const struct range ranges[] = {
         {"the rank", o->lora.rank, 0, 4096},
         {"the recomputation", (double)o->recompute, GEUL_RECOMPUTE_LIGHT, GEUL_RECOMPUTE_NONE},
@@ -51,7 +52,7 @@ static enum geul_status check_ranges(struct geul_context *ctx, const struct geul
         {"the number of accumulated batches", o->n_accumulate, 1, 1 << 16},
         {"the learning rate", (double)o->rate, 0, 1e6},
         {"beta1", (double)o->beta1, 0, 0.999999},
-        {"beta2", (double)o->beta2, o->optimizer == GEUL_OPTIMIZER_ADAFACTOR ? -10 : 0, 0.9999999},
+        {"beta2", factored ? 0 : (double)o->beta2, 0, 0.9999999},
         {"epsilon", (double)o->epsilon, 1e-30, 1}, /* with 0 a gradient of 0 gives 0 / 0 */
         {"the weight decay", (double)o->weight_decay, 0, 1e3},
         {"the largest gradient norm", (double)o->clip, 0, 1e12},
@@ -79,9 +80,13 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
                          (int)o->schedule);
     if (o->precision != GEUL_PRECISION_F32 && o->precision != GEUL_PRECISION_BF16)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "training computes in float32 or bfloat16");
+    if (o->optimizer == GEUL_OPTIMIZER_ADAFACTOR && !(o->beta2 < 0 && o->beta2 >= -10))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                         "Adafactor takes beta2 as the exponent of its decay, below 0; -0.8 is usual, not %g",
+                         (double)o->beta2);
     if (o->lora.rank && !(o->lora.targets & GEUL_LORA_ALL))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "an adapter needs at least one target");
-    if (o->steps == 0 && !(o->epochs > 0 && o->epochs < 1e9))
+    if (o->steps == 0 && !(o->epochs > 0 && o->epochs <= 1e6))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "neither a number of steps nor of epochs says how long to train");
     return check_ranges(ctx, o);
 }
@@ -107,12 +112,15 @@ static enum geul_status check_data(struct geul_trainer *t, const struct geul_dat
 static int64_t count_steps(struct geul_trainer *t)
 {
     const struct geul_train_options *o = &t->options;
-    int64_t epoch = geul_batcher_epoch(&t->batcher), end = (int64_t)ceil(o->epochs * (double)epoch), steps = 0;
+    const double counted = 1e7; /* samples that are dealt out for it at most */
+    int64_t epoch = geul_batcher_epoch(&t->batcher), steps = 0;
     if (o->steps)
         return o->steps;
+    double all = ceil(o->epochs * (double)epoch), share = all > counted ? counted / all : 1;
+    int64_t end = (int64_t)(all * share);
     if (!o->packing) {
-        int64_t per_step = (int64_t)o->n_batch * o->n_accumulate;
-        return (end + per_step - 1) / per_step;
+        double per_step = (double)o->n_batch * o->n_accumulate;
+        return (int64_t)ceil(all / per_step);
     }
     struct geul_batcher b = t->batcher;
     for (int64_t before = -1; b.position < end && b.position > before; steps++) {
@@ -120,7 +128,7 @@ static int64_t count_steps(struct geul_trainer *t)
         for (int i = 0; i < o->n_accumulate; i++)
             geul_batcher_skip(&b, end);
     }
-    return steps;
+    return (int64_t)ceil((double)steps / share);
 }
 
 /* Warns of what can be done but hardly is what was meant. */
@@ -283,7 +291,8 @@ static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_rep
             return geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
         if (t->batches[i].n_targets == 0)
             continue;
-        uint64_t seed = geul_random_bits(t->options.seed + 1, (uint64_t)(t->step * t->options.n_accumulate + i));
+        uint64_t seed =
+            geul_random_bits(t->options.seed + 1, (uint64_t)t->step * (uint64_t)t->options.n_accumulate + (uint64_t)i);
         enum geul_status status =
             geul_batch_graph_run(t, &t->train, &t->batches[i], (float)(1.0 / (double)r->targets), seed, &sum);
         if (status != GEUL_OK)
@@ -300,6 +309,8 @@ static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_rep
 static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *r, int at)
 {
     int bad;
+    if (atomic_exchange(&t->cancelled, false))
+        return geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
     enum geul_status status = geul_update_norm(t, &r->grad_norm, &bad);
     if (status != GEUL_OK)
         return status;

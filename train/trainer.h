@@ -38,7 +38,6 @@ struct geul_trainer {
     struct geul_tensor *hyper;
     float *loss_rows, *row_weights; /* of a batch */
     int64_t step, steps;
-    double start_seconds;
     atomic_bool cancelled;
 };
 
@@ -66,6 +65,9 @@ enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *
                                size_t size);
 /* Writes into where which weight that is trained is not finite; "" when all are. */
 enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size_t size);
+/* Sets the keys of the model's file for one with matrices of type, but for those of its training and of how it was
+ * quantized (train/export.c). */
+void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_writer *w, enum geul_type type);
 struct geul_adapter_data;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
 struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);

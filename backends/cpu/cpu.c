@@ -25,7 +25,6 @@ static enum geul_status cpu_buffer_new(struct geul_context *ctx, struct geul_dev
     void *base = geul_alloc(ctx, 1, size);
     if (!base)
         return GEUL_ERROR_MEMORY;
-    geul_os_prefer_large_pages(base, size);
     *out = (struct geul_buffer){.device = device, .base = base, .size = size, .host = true, .state = base};
     return GEUL_OK;
 }

@@ -293,3 +293,83 @@ TEST(autodiff_survives_short_memory)
             break;
     }
 }
+
+/* What autodiff_names_what_has_no_gradient is for leaves that sums cannot go to. */
+TEST(autodiff_refuses_sums_into_what_does_not_fit)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){2}, "x");
+    struct geul_tensor *dm = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){2}, "dm");
+    struct geul_tensor *wide = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){3, 2}, "wide");
+    struct geul_tensor *middle = geul_scale(ctx, x, 2), *y = geul_scale(ctx, middle, 3);
+    struct geul_gradients *g = geul_gradients_new(ctx);
+    geul_gradients_want(g, middle, dm); /* a node's gradient flows on, a leaf's stays */
+    CHECK(geul_gradients_flow(g, y, dm, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "dm"));
+    geul_error_clear(ctx);
+    g = geul_gradients_new(ctx);
+    geul_gradients_want(g, x, wide);
+    CHECK(geul_gradients_flow(g, y, dm, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "wide"));
+    geul_error_clear(ctx);
+    g = geul_gradients_new(ctx);
+    geul_gradients_want(g, x, NULL);
+    CHECK(geul_gradients_flow(g, y, wide, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "wide"));
+    geul_context_free(ctx);
+}
+
+/* A transposed view that is wanted itself, and a part of a leaf whose elements are shorter than its gradient's. */
+TEST(autodiff_of_views_of_leaves)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_runtime *rt = geul_runtime_new(ctx, NULL);
+    struct geul_gradients *g = geul_gradients_new(ctx);
+    struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 3}, "x");
+    struct geul_tensor *w = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){4, 3}, "w");
+    struct geul_tensor *dy = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 4}, "dy");
+    struct geul_tensor *columns = geul_transpose(ctx, w, 0, 1);
+    geul_gradients_want(g, columns, NULL);
+    CHECK(geul_gradients_flow(g, geul_matmul(ctx, x, columns), dy, NULL) == GEUL_OK);
+    struct geul_tensor *dcolumns = geul_gradients_of(g, columns);
+    CHECK(dcolumns && dcolumns->shape[0] == 3 && dcolumns->shape[1] == 4);
+
+    struct geul_tensor *half = geul_input(ctx, GEUL_TYPE_BF16, 2, (int64_t[]){4, 2}, "half");
+    struct geul_tensor *dpart = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 2}, "dpart");
+    g = geul_gradients_new(ctx);
+    geul_gradients_want(g, half, NULL);
+    CHECK(geul_gradients_flow(g, geul_contiguous(ctx, geul_narrow(ctx, half, 0, 2, 2)), dpart, NULL) == GEUL_OK);
+    struct geul_tensor *dhalf = geul_gradients_of(g, half);
+    struct geul_graph *graph = geul_graph_new(ctx, &dhalf, 1);
+    const float d[4] = {1, 2, 3, 4};
+    float v[8];
+    REQUIRE(graph && geul_runtime_plan(rt, graph) == GEUL_OK && geul_tensor_write(dpart, d, sizeof d) == GEUL_OK);
+    REQUIRE(geul_runtime_run(rt, graph) == GEUL_OK && geul_tensor_read(dhalf, v, sizeof v) == GEUL_OK);
+    for (int i = 0; i < 8; i++)
+        CHECK_MSG(v[i] == (i < 4 ? 0 : d[i - 4]), "element %d: %g", i, (double)v[i]);
+    geul_runtime_free(rt);
+    geul_context_free(ctx);
+}
+
+/* A wish that memory was too short for is not forgotten. */
+TEST(autodiff_loses_no_wish)
+{
+    enum { N = 700 };
+    static struct geul_tensor *w[N];
+    for (long fail_at = 2; fail_at < 60; fail_at++) {
+        struct test_allocator a = {.fail_at = fail_at};
+        struct geul_context_options o = {.allocate = test_allocate, .allocate_user = &a};
+        struct geul_context *ctx = geul_context_new(&o);
+        struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){2}, "x");
+        for (int i = 0; i < N; i++)
+            x = geul_add(ctx, x, w[i] = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){2}, "w"));
+        struct geul_tensor *dy = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){2}, "dy");
+        struct geul_gradients *g = x && dy ? geul_gradients_new(ctx) : NULL;
+        for (int i = 0; g && i < N; i++)
+            geul_gradients_want(g, w[i], NULL);
+        bool ok = g && geul_gradients_flow(g, x, dy, NULL) == GEUL_OK;
+        for (int i = 0; ok && i < N; i++)
+            if (!CHECK_MSG(geul_gradients_of(g, w[i]), "allocation %ld: gradient %d is lost without a word", fail_at,
+                           i))
+                break;
+        CHECK_MSG(ok || geul_error(ctx)[0], "allocation %ld failed without a message", fail_at);
+        geul_context_free(ctx);
+    }
+}

@@ -1,5 +1,6 @@
 /* test_batch.c: the order of samples, and how they are laid out for a step. */
 #include "core/context.h"
+#include "data/shards.h"
 #include "tests/harness.h"
 #include "train/batch.h"
 #include "train/order.h"
@@ -81,7 +82,8 @@ TEST(batches_are_dealt_to_workers)
     geul_context_free(ctx);
 }
 
-/* Samples lie one after the other; positions begin anew at each, and behind an end token unless that is not wanted. */
+/* Samples lie one after the other; positions begin anew at each, but not behind an end token inside: the turns of a
+ * conversation see each other. */
 TEST(batches_hold_whole_samples)
 {
     struct geul_context *ctx = geul_context_new(NULL);
@@ -102,7 +104,7 @@ TEST(batches_hold_whole_samples)
         for (int i = 0; i < 30; i++) {
             int k = i % 10;
             CHECK_INT(batch.place[2 * i], i / 10);
-            CHECK_INT(batch.place[2 * i + 1], across || k < 5 ? k : k - 5);
+            CHECK_INT(batch.place[2 * i + 1], k);
             CHECK_INT(batch.targets[i], k + 1 == 4 ? 2 : 100 + i / 10);
             CHECK_INT(batch.rows[i], i);
         }
@@ -118,6 +120,39 @@ TEST(batches_hold_whole_samples)
         geul_batcher_free(&b);
     }
     geul_dataset_free(d);
+    geul_context_free(ctx);
+}
+
+/* In windows of running text what stands behind an end token sees nothing before it, unless that is wanted. */
+TEST(batches_part_documents_of_windows)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_tokenizer *tok = geul_tokenizer_load(ctx, test_path("../share/geul-mini.gguf"), NULL);
+    const int32_t ids[] = {10, 11, 2, 12, 13, 14, 2, 15};
+    struct geul_shards_writer *w = tok ? geul_shards_writer_new(ctx, tok, test_scratch("text"), 100) : NULL;
+    struct geul_dataset *d = geul_dataset_new(ctx);
+    char path[1024];
+    int files;
+    REQUIRE(w && geul_shards_writer_add(w, ids, 8) == GEUL_OK && geul_shards_writer_commit(w, &files) == GEUL_OK);
+    snprintf(path, sizeof path, "%s-00000.geulshard", test_scratch("text"));
+    REQUIRE(CHECK_MSG(geul_dataset_add_shard(d, path, 7) == GEUL_OK, "%s", geul_error(ctx)));
+    for (int across = 0; across < 2; across++) {
+        static const int32_t apart[] = {0, 1, 2, 0, 1, 2, 3}, whole[] = {0, 1, 2, 3, 4, 5, 6};
+        struct geul_train_options o = options(1, true);
+        struct geul_batcher b;
+        struct geul_batch batch;
+        o.see_across = across;
+        REQUIRE(geul_batcher_init(&b, ctx, d, &o, 7, 2, false));
+        REQUIRE(geul_batch_init(&batch, ctx, geul_batcher_most_tokens(&b)));
+        geul_batcher_next(&b, &batch, 1);
+        CHECK_INT(batch.tokens, 7);
+        for (int i = 0; i < 7; i++)
+            CHECK_INT(batch.place[2 * i + 1], (across ? whole : apart)[i]);
+        geul_batch_free(&batch, ctx);
+        geul_batcher_free(&b);
+    }
+    geul_dataset_free(d);
+    geul_tokenizer_free(tok);
     geul_context_free(ctx);
 }
 

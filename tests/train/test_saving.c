@@ -254,6 +254,8 @@ static void check_poisoned(int rank, enum geul_optimizer optimizer, int n_accumu
     struct geul_dataset *data = bed_data(ctx, 50);
     struct geul_train_options o = bed_options(bed_model("sequential"), rank);
     o.optimizer = optimizer;
+    if (optimizer == GEUL_OPTIMIZER_ADAFACTOR)
+        o.beta2 = -0.8f;
     o.n_accumulate = n_accumulate;
     struct geul_trainer *t = open_trainer(ctx, &o, data);
     snprintf(path, sizeof path, "%s", test_scratch("old.gguf"));

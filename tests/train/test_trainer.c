@@ -439,3 +439,25 @@ TEST(train_is_bit_equal_for_threads_and_devices)
     o.beta2 = 0.9f;
     check_places("parallel", o);
 }
+
+/* What a caller may get wrong has a message and does no harm. */
+TEST(train_refuses_what_makes_no_sense)
+{
+    struct bed b;
+    REQUIRE(bed_open(&b, "parallel"));
+    struct geul_train_options o = golden_options(golden_convert(&b.g, GEUL_TYPE_F32));
+    o.optimizer = GEUL_OPTIMIZER_ADAFACTOR; /* beta2 is still AdamW's */
+    CHECK(geul_trainer_new(b.ctx, &o, b.data) == NULL && strstr(geul_error(b.ctx), "-0.8"));
+    o.optimizer = GEUL_OPTIMIZER_ADAMW;
+    o.lora.rank = 2;
+    REQUIRE(bed_train(&b, &o));
+    const char *path = test_scratch("adapter.gguf");
+    CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK && geul_trainer_export(b.t, path, GEUL_TYPE_F32) == GEUL_OK);
+    CHECK(geul_model_add_adapter(b.ctx, geul_trainer_model(b.t), path, 1) == GEUL_ERROR_ARGUMENT);
+    CHECK_MSG(strstr(geul_error(b.ctx), "under training"), "%s", geul_error(b.ctx));
+    CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK);
+    geul_trainer_cancel(b.t);
+    CHECK(geul_trainer_step(b.t, NULL) == GEUL_ERROR_CANCELLED && geul_trainer_step_count(b.t) == 2);
+    CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK && geul_trainer_step_count(b.t) == 3);
+    bed_close(&b);
+}

@@ -59,7 +59,7 @@ static void check_every_failure(const char *what, const struct geul_train_option
 
 TEST(trainer_memory_runs_out_anywhere)
 {
-    long most = test_sanitized() ? 150 : 1000;
+    long most = test_sanitized() ? 150 : 400;
     struct geul_train_options o = bed_options(bed_model("full"), 2);
     o.steps = 2;
     check_every_failure("adapter", &o, most);
