@@ -528,8 +528,10 @@ enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph
             if (s->device[i] == d && g->nodes[i]->op != GEUL_OP_VIEW)
                 nodes[n++] = g->nodes[i];
         *values += total;
-        if (rt->devices[d]->backend->working)
-            *working += rt->devices[d]->backend->working(rt->devices[d], nodes, (int)n);
+        size_t more =
+            rt->devices[d]->backend->working ? rt->devices[d]->backend->working(rt->devices[d], nodes, (int)n) : 0;
+        if (!geul_add_size(*working, more, working))
+            return geul_fail(g->ctx, GEUL_ERROR_MEMORY, "the graph's working memory exceeds the address space");
     }
     return GEUL_OK;
 }
