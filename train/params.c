@@ -103,7 +103,7 @@ static bool add_pair(struct geul_params *p, struct geul_model *model, const stru
                      enum geul_neox_target target, bool dry)
 {
     struct geul_device *device = geul_model_layer_device(model, layer);
-    const struct geul_tensor *w = geul_neox_target_weight(&model->neox.layers[layer], target);
+    const struct geul_tensor *w = geul_neox_weight(&model->neox, geul_neox_target_info(target), layer);
     int at = layer * GEUL_NEOX_TARGETS + (int)target;
     struct geul_neox_pair *pair = &p->adapter.pairs[at];
     pair->a = new_half(p, device, w, 'a', o->lora.rank, w->shape[1], o, dry);

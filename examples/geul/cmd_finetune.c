@@ -5,6 +5,8 @@
 #include "examples/geul/terminal.h"
 #include "examples/geul/training_data.h"
 
+#include "convert/neox_tensors.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -61,27 +63,35 @@ static const struct geul_command_help help = {
     .options = options,
 };
 
-/* "qkv,out" as bits; 0 after a message. HF's names of the layers are taken too. */
+/* The bits of one word, n bytes long: a target, HF's name of it, or "all"; 0: none of them. */
+static unsigned target_bits(const char *word, size_t n)
+{
+    if (n == 3 && memcmp(word, "all", n) == 0)
+        return GEUL_LORA_ALL;
+    for (int t = 0; t < GEUL_NEOX_TARGETS; t++) {
+        const char *names[] = {geul_neox_target_word((enum geul_neox_target)t),
+                               geul_neox_hf_target((enum geul_neox_target)t)};
+        for (int i = 0; i < 2; i++)
+            if (strlen(names[i]) == n && memcmp(names[i], word, n) == 0)
+                return 1u << t;
+    }
+    return 0;
+}
+
+/* "qkv,out" as bits; 0 after a message. */
 static unsigned parse_targets(const char *list)
 {
-    static const struct {
-        const char *name;
-        unsigned bit;
-    } names[] = {{"qkv", GEUL_LORA_QKV},   {"query_key_value", GEUL_LORA_QKV},
-                 {"out", GEUL_LORA_OUT},   {"dense", GEUL_LORA_OUT},
-                 {"up", GEUL_LORA_UP},     {"dense_h_to_4h", GEUL_LORA_UP},
-                 {"down", GEUL_LORA_DOWN}, {"dense_4h_to_h", GEUL_LORA_DOWN},
-                 {"all", GEUL_LORA_ALL}};
     unsigned bits = 0;
     for (const char *at = list; *at;) {
-        size_t n = strcspn(at, ","), i = 0;
-        while (i < sizeof names / sizeof *names && (strlen(names[i].name) != n || memcmp(names[i].name, at, n) != 0))
-            i++;
-        if (i == sizeof names / sizeof *names) {
-            geul_report_usage("--lora-targets: \"%.*s\" is none of qkv, out, up, down", (int)n, at);
+        size_t n = strcspn(at, ",");
+        unsigned found = target_bits(at, n);
+        char known[100];
+        if (!found) {
+            geul_report_usage("--lora-targets: \"%.*s\" is none of %s", (int)n, at,
+                              geul_neox_list_targets(known, sizeof known, geul_neox_target_word, ", ", ", "));
             return 0;
         }
-        bits |= names[i].bit;
+        bits |= found;
         at += n + (at[n] == ',');
     }
     if (!bits)
@@ -111,15 +121,12 @@ static bool make_options(const struct settings *s, struct geul_train_options *o)
 
 int geul_cmd_finetune(int argc, char **argv)
 {
-    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT,
-                         .data = GEUL_DATA_ARGS_DEFAULT,
-                         .targets = "qkv,out,up,down",
-                         .type = "f16",
-                         .rank = 8};
+    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT, .data = GEUL_DATA_ARGS_DEFAULT, .type = "f16", .rank = 8};
     struct geul_train_options o;
     const char *args[GEUL_ARGS_MAX];
-    char title[256];
+    char title[256], targets[100];
     int n_args, code;
+    s.targets = geul_neox_list_targets(targets, sizeof targets, geul_neox_target_word, ",", ",");
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     if (!make_options(&s, &o))

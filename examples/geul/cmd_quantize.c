@@ -6,6 +6,7 @@
 #include "examples/geul/terminal.h"
 
 #include "core/os.h"
+#include "models/neox.h"
 #include "quantize/quantize.h"
 
 #include <errno.h>
@@ -75,7 +76,7 @@ struct request {
     const char *in, *out; /* out NULL: not named, which a dry run may leave open */
     struct geul_quantize_options how;
     struct geul_quantize_rule rules[RULES_MAX];
-    char patterns[GEUL_TEXT_LIST_MAX][PATTERN_MAX];
+    char patterns[RULES_MAX][PATTERN_MAX]; /* of the rules */
     struct geul_imatrix *imatrix;
 };
 
@@ -128,12 +129,21 @@ static bool add_rule(struct request *r, const char *pattern, const char *type, c
     return t != GEUL_TYPE_COUNT;
 }
 
+/* A rule for the tensor of a role alone. */
+static bool add_role_rule(struct request *r, enum geul_neox_role role, const char *type, const char *option)
+{
+    const struct geul_neox_tensor_info *t = geul_neox_role_info(role);
+    char *pattern = r->patterns[r->how.n_rules];
+    snprintf(pattern, PATTERN_MAX, "^%s\\.%s$", t->gguf, t->part);
+    return add_rule(r, pattern, type, option);
+}
+
 /* Makes rules of the options that name types of single tensors. false after a message. */
 static bool parse_rules(const struct settings *s, struct request *r)
 {
-    if (s->output_type && !add_rule(r, "^output\\.weight$", s->output_type, "--output-tensor-type"))
+    if (s->output_type && !add_role_rule(r, GEUL_NEOX_ROLE_OUTPUT, s->output_type, "--output-tensor-type"))
         return false;
-    if (s->embedding_type && !add_rule(r, "^token_embd\\.weight$", s->embedding_type, "--token-embedding-type"))
+    if (s->embedding_type && !add_role_rule(r, GEUL_NEOX_ROLE_EMBEDDING, s->embedding_type, "--token-embedding-type"))
         return false;
     for (int i = 0; i < s->tensor_types.n; i++) {
         const char *text = s->tensor_types.items[i], *equals = strrchr(text, '=');
@@ -141,8 +151,9 @@ static bool parse_rules(const struct settings *s, struct request *r)
             geul_report_usage("--tensor-type wants REGEX=TYPE, for instance 'ffn_down=q6_k', not \"%.80s\"", text);
             return false;
         }
-        snprintf(r->patterns[i], PATTERN_MAX, "%.*s", (int)(equals - text), text);
-        if (!add_rule(r, r->patterns[i], equals + 1, "--tensor-type"))
+        char *pattern = r->patterns[r->how.n_rules];
+        snprintf(pattern, PATTERN_MAX, "%.*s", (int)(equals - text), text);
+        if (!add_rule(r, pattern, equals + 1, "--tensor-type"))
             return false;
     }
     r->how.rules = r->rules;

@@ -1,6 +1,8 @@
 /* train_args.c: see train_args.h. */
 #include "examples/geul/train_args.h"
 
+#include "models/neox.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -132,15 +134,25 @@ void geul_settings_add(struct geul_settings *s, const char *name, const char *fo
     s->rows[s->n++] = (struct geul_train_setting){name, value};
 }
 
+/* The adapted products: "qkv out up down". */
+static void add_targets(struct geul_settings *s, unsigned bits)
+{
+    char text[100] = "";
+    size_t n = 0;
+    for (int t = 0; t < GEUL_NEOX_TARGETS && n < sizeof text; t++)
+        if (bits >> t & 1)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", geul_neox_target_word((enum geul_neox_target)t),
+                                  t < GEUL_NEOX_TARGETS - 1 ? " " : "");
+    geul_settings_add(s, "targets", "%s", text);
+}
+
 void geul_settings_of(struct geul_settings *s, const struct geul_train_options *o, int64_t steps)
 {
     geul_settings_add(s, "model", "%s", o->model_path);
     if (o->lora.rank) {
         geul_settings_add(s, "adapter", "rank %d, alpha %g, dropout %g%s", o->lora.rank, (double)o->lora.alpha,
                           (double)o->lora.dropout, o->lora.rslora ? ", rank-stabilized" : "");
-        geul_settings_add(s, "targets", "%s%s%s%s", o->lora.targets & GEUL_LORA_QKV ? "qkv " : "",
-                          o->lora.targets & GEUL_LORA_OUT ? "out " : "", o->lora.targets & GEUL_LORA_UP ? "up " : "",
-                          o->lora.targets & GEUL_LORA_DOWN ? "down" : "");
+        add_targets(s, o->lora.targets);
     }
     geul_settings_add(s, "precision", "%s", o->precision == GEUL_PRECISION_F32 ? "f32" : "bf16");
     geul_settings_add(s, "context", "%d", o->n_context);

@@ -72,7 +72,7 @@ static float *source_values(const struct geul_source_tensor *s)
 static int64_t row_of(const struct geul_neox_config *c, const struct geul_neox_tensor *t, int64_t i)
 {
     int64_t head = i / (3 * c->d_head), part = i / c->d_head % 3;
-    return t->qkv ? part * c->n_heads * c->d_head + head * c->d_head + i % c->d_head : i;
+    return t->info->by_head ? part * c->n_heads * c->d_head + head * c->d_head + i % c->d_head : i;
 }
 
 static double square_error(const float *x, const float *y, int64_t n)
@@ -114,7 +114,7 @@ static enum geul_type expected_type(const struct geul_neox_tensor *t, enum geul_
 {
     if (t->n_dims == 1)
         return GEUL_TYPE_F32;
-    if (geul_type_block(asked) > 1 && t->output)
+    if (geul_type_block(asked) > 1 && t->info->role == GEUL_NEOX_ROLE_OUTPUT)
         asked = GEUL_TYPE_Q8_0;
     return t->shape[1] % geul_type_block(asked) == 0 ? asked : GEUL_TYPE_F16;
 }
@@ -264,7 +264,8 @@ static void make_directory(struct geul_context *ctx, const char *dir, enum fault
     struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
     for (size_t i = 0; i < count; i++) {
         bool ffn = strstr(list[i].hf, "h_to_4h.weight") != NULL;
-        if ((fault == MISSING && ffn) || (fault == TIED && list[i].output) || (fault == NO_BIAS && list[i].optional))
+        if ((fault == MISSING && ffn) || (fault == TIED && list[i].info->when == GEUL_NEOX_WHEN_UNTIED) ||
+            (fault == NO_BIAS && list[i].info->when == GEUL_NEOX_WHEN_BIAS))
             continue;
         out[n] = (struct geul_source_tensor){.name = list[i].hf,
                                              .dtype = fault == INTEGERS && ffn ? GEUL_DTYPE_I32 : GEUL_DTYPE_F32,
