@@ -26,10 +26,10 @@ struct geul_neox_tensor *geul_neox_tensor_list(struct geul_context *ctx, const s
 void geul_neox_hf_module(char out[GEUL_NEOX_HF_NAME], const struct geul_neox_tensor_info *t, int layer);
 /* The last part of HF's name for a target's module, by which PEFT's users know it: "dense_h_to_4h". */
 const char *geul_neox_hf_target(enum geul_neox_target target);
-/* The HF row that GGUF's row r of a qkv tensor is. */
-int64_t geul_neox_qkv_row(const struct geul_neox_config *c, int64_t r);
-/* The GGUF row that HF's row r is: the inverse. */
-int64_t geul_neox_qkv_row_back(const struct geul_neox_config *c, int64_t r);
+/* The HF row that GGUF's row r of a qkv tensor is, and the inverse. config is a struct geul_neox_config; these are row
+ * orders for quantize/transcode.h. */
+int64_t geul_neox_qkv_row(const void *config, int64_t r);
+int64_t geul_neox_qkv_row_back(const void *config, int64_t r);
 /* Whether a checkpoint's tensor is a buffer that holds no weights (attention.bias, .masked_bias, rotary_emb.inv_freq)*/
 bool geul_neox_is_buffer(const char *hf_name);
 

@@ -1,12 +1,12 @@
 /* peft.c: see peft.h. */
 #include "convert/peft.h"
 
-#include "convert/checkpoint.h"
-#include "convert/json_file.h"
+#include "formats/checkpoint.h"
+#include "formats/json_file.h"
 #include "convert/neox_tensors.h"
 #include "convert/peft_config.h"
-#include "convert/safetensors.h"
-#include "convert/transcode.h"
+#include "formats/safetensors.h"
+#include "quantize/transcode.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -134,9 +134,9 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     struct geul_transcode_result result;
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s: the rows of query_key_value lie by head, and how many heads the model has is not known: "
+                         "%s: the rows of %s lie by head, and how many heads the model has is not known: "
                          "name the model (--base), a GGUF file or a Hugging Face directory",
-                         r->dir);
+                         r->dir, geul_neox_hf_target(GEUL_NEOX_QKV));
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which are not those of %d heads", r->dir,
                          t->name, (long long)t->shape[0], r->base.n_heads);
@@ -147,7 +147,7 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
         .rows = t->shape[0],
         .cols = t->shape[1],
         .row_of = by_head ? geul_neox_qkv_row : NULL,
-        .config = &rows,
+        .row_order = &rows,
         .n_threads = 1,
         .sink = take_floats,
         .user = r,
@@ -371,7 +371,7 @@ static enum geul_status write_tensor(struct peft_writer *w, const struct geul_so
         .rows = t->shape[0],
         .cols = t->shape[1],
         .row_of = by_head ? geul_neox_qkv_row_back : NULL,
-        .config = &rows,
+        .row_order = &rows,
         .n_threads = 1,
         .sink = take_piece,
         .user = w,
@@ -460,8 +460,9 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_ada
     enum geul_status status = geul_adapter_data_check(ctx, d, dir);
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                           "PEFT keeps the rows of query_key_value by head, and how many heads the model has is not "
-                           "known: name the model (--base), a GGUF file or a Hugging Face directory");
+                           "PEFT keeps the rows of %s by head, and how many heads the model has is not "
+                           "known: name the model (--base), a GGUF file or a Hugging Face directory",
+                           geul_neox_hf_target(GEUL_NEOX_QKV));
     if (status == GEUL_OK)
         status = plan(&w);
     if (status == GEUL_OK)

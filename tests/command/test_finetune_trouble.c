@@ -4,6 +4,7 @@
 #define _GNU_SOURCE /* unshare */
 #endif
 #include "core/gguf.h"
+#include "models/neox.h"
 #include "tests/command/finetune_fixture.h"
 
 #include <dirent.h>
@@ -420,4 +421,17 @@ TEST(finetune_nan_in_the_model)
     }
     check_poisoned("f32", "blk.0.attn_norm.bias", false);
     check_poisoned("q8_0", "output_norm.weight", false);
+}
+
+/* The one place where words of models/neox.def are written out a second time. */
+TEST(finetune_help_names_every_target)
+{
+    struct test_run r = GEUL("finetune", "--help");
+    const char *row = strstr(r.out, "--lora-targets"), *end = row ? strstr(row, "(default") : NULL;
+    REQUIRE(end);
+    for (int t = 0; t < GEUL_NEOX_TARGETS; t++) {
+        const char *word = geul_neox_target_word((enum geul_neox_target)t), *found = strstr(row, word);
+        CHECK_MSG(found && found < end, "--lora-targets does not name %s", word);
+    }
+    test_run_free(&r);
 }
