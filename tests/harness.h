@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct geul_context;
+
 struct test {
     const char *name, *file;
     void (*run)(void);
@@ -34,7 +36,7 @@ void test_register(struct test *t);
 
 /* Each failing check is printed with its place; the test goes on. CHECK returns the condition. */
 bool test_check(bool ok, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
-#define CHECK(cond) test_check((cond), __FILE__, __LINE__, "%s", #cond)
+#define CHECK(cond)          test_check((cond), __FILE__, __LINE__, "%s", #cond)
 #define CHECK_MSG(cond, ...) test_check((cond), __FILE__, __LINE__, __VA_ARGS__)
 #define CHECK_INT(a, b)                                                                                                \
     test_check((long long)(a) == (long long)(b), __FILE__, __LINE__, "%s = %lld, expected %lld", #a, (long long)(a),   \
@@ -67,7 +69,7 @@ struct test_npy {
     int n_dims;
     int64_t shape[4];
     int64_t count;
-    float *f32;   /* one of the two */
+    float *f32; /* one of the two */
     int32_t *i32;
 };
 bool test_npy_read(const char *path, struct test_npy *out);
@@ -75,7 +77,7 @@ void test_npy_free(struct test_npy *npy);
 
 /* Runs the geul command that was built with the tests (argv without "geul", NULL-terminated), feeds it input. */
 struct test_run {
-    int status;     /* exit code, 128 + signal when killed */
+    int status;      /* exit code, 128 + signal when killed */
     char *out, *err; /* NUL-terminated, malloc()ed */
     size_t out_length, err_length;
     long peak_rss_kb;
@@ -93,5 +95,25 @@ struct test_allocator {
     long calls, fail_at, outstanding;
 };
 void *test_allocate(void *user, void *ptr, size_t old_size, size_t size);
+
+/* Runs a piece of a test once for each of its allocations, which then fails:
+ *
+ *     struct test_shortage s = {.most = 2000};
+ *     while (test_shortage_next(&s)) {
+ *         struct geul_gguf *g = geul_gguf_open(s.ctx, path);
+ *         s.ok = g != NULL;
+ *         geul_gguf_close(g);
+ *     }
+ *
+ * In run n it is allocation n of ctx, which is new. A run that is not ok must have left GEUL_ERROR_MEMORY, and no run
+ * may leave memory behind. The last run is one that is ok and came to no allocation that fails; when there is none
+ * among `most` runs, a check fails. The piece may raise n to pass over allocations. */
+struct test_shortage {
+    long most, n;
+    bool ok;
+    struct geul_context *ctx;
+    struct test_allocator allocator;
+};
+bool test_shortage_next(struct test_shortage *s);
 
 #endif

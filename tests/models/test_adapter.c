@@ -536,30 +536,19 @@ TEST(adapter_leaves_the_importance_matrix_its_names)
     golden_close(&g);
 }
 
-/* Reads, attaches, saves and merges with an allocator that fails at call fail_at; true when nothing failed. */
-static bool with_failing_memory(const char *model, const char *adapter, const char *out, long fail_at,
-                                long *outstanding)
+/* Reads, attaches, saves and merges; whether all of it worked. */
+static bool whole_use(struct geul_context *ctx, const char *model, const char *adapter, const char *out)
 {
-    struct test_allocator a = {.fail_at = fail_at};
-    struct geul_context *ctx =
-        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
-    bool ok = false;
-    if (ctx) {
-        struct geul_model *m = geul_model_load(ctx, model, &(struct geul_model_options){.n_threads = 1});
-        ok = m && geul_model_add_adapter(ctx, m, adapter, 1) == GEUL_OK;
-        struct geul_adapter_data *d = ok ? geul_adapter_read(ctx, adapter) : NULL;
-        ok = ok && d && geul_adapter_save(ctx, d, out) == GEUL_OK;
-        struct geul_merge_input in = {d, 1, adapter};
-        struct geul_merge *merge = ok ? geul_merge_new(ctx, model, &in, 1) : NULL;
-        ok = ok && merge;
-        CHECK_MSG(ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "call %ld: status %d, %s", fail_at,
-                  (int)geul_error_status(ctx), geul_error(ctx));
-        geul_merge_free(merge);
-        geul_adapter_data_free(d);
-        geul_model_free(m);
-    }
-    geul_context_free(ctx);
-    *outstanding = a.outstanding;
+    struct geul_model *m = geul_model_load(ctx, model, &(struct geul_model_options){.n_threads = 1});
+    bool ok = m && geul_model_add_adapter(ctx, m, adapter, 1) == GEUL_OK;
+    struct geul_adapter_data *d = ok ? geul_adapter_read(ctx, adapter) : NULL;
+    ok = ok && d && geul_adapter_save(ctx, d, out) == GEUL_OK;
+    struct geul_merge_input in = {d, 1, adapter};
+    struct geul_merge *merge = ok ? geul_merge_new(ctx, model, &in, 1) : NULL;
+    ok = ok && merge;
+    geul_merge_free(merge);
+    geul_adapter_data_free(d);
+    geul_model_free(m);
     return ok;
 }
 
@@ -572,12 +561,9 @@ TEST(adapter_survives_every_failing_allocation)
     struct geul_context *ctx = geul_context_new(NULL);
     write_file(ctx, path.text, &good_keys, &good);
     geul_context_free(ctx);
-    long n = 0, outstanding = 0;
-    bool ok = false;
-    while (!ok && ++n < 5000) {
-        ok = with_failing_memory(model.text, path.text, out.text, n, &outstanding);
-        CHECK_MSG(outstanding == 0, "call %ld: %ld allocations are left", n, outstanding);
-    }
-    CHECK_MSG(ok && n > 50, "%ld calls", n);
+    struct test_shortage s = {.most = 5000};
+    while (test_shortage_next(&s))
+        s.ok = whole_use(s.ctx, model.text, path.text, out.text);
+    CHECK_MSG(s.n > 50, "%ld calls", s.n);
     golden_close(&g);
 }
