@@ -153,6 +153,18 @@ const char *test_scratch(const char *name)
     return path;
 }
 
+struct test_kept test_keep(const char *path)
+{
+    struct test_kept kept;
+    snprintf(kept.text, sizeof kept.text, "%s", path);
+    return kept;
+}
+
+const char *test_mini_model(void)
+{
+    return test_path("../share/geul-mini.gguf");
+}
+
 char *test_slurp(const char *path, size_t *size)
 {
     struct stat st;
@@ -238,6 +250,16 @@ void test_npy_free(struct test_npy *npy)
     free(npy->f32);
     free(npy->i32);
     memset(npy, 0, sizeof *npy);
+}
+
+double test_difference(const float *a, const float *b, int64_t n)
+{
+    double worst = 0;
+    for (int64_t i = 0; i < n && !isnan(worst); i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        worst = d <= worst ? worst : d;
+    }
+    return worst;
 }
 
 /* ------------------------------------------------------------------------------------------------- the command -- */

@@ -64,6 +64,14 @@ float test_normal(uint64_t *state);
 const char *test_path(const char *relative);
 const char *test_scratch(const char *name);
 
+/* A path with storage of its own, for a test that needs more than four at a time. */
+struct test_kept {
+    char text[1024];
+};
+struct test_kept test_keep(const char *path);
+/* The small model that comes with geul; storage as test_path()'s. */
+const char *test_mini_model(void);
+
 /* A small NumPy file of float32 or int32; data is malloc()ed. false (and a failed check) when unreadable. */
 struct test_npy {
     int n_dims;
@@ -74,6 +82,8 @@ struct test_npy {
 };
 bool test_npy_read(const char *path, struct test_npy *out);
 void test_npy_free(struct test_npy *npy);
+/* The largest |a[i] - b[i]| of n values; NaN when one of them is. */
+double test_difference(const float *a, const float *b, int64_t n);
 
 /* Runs the geul command that was built with the tests (argv without "geul", NULL-terminated), feeds it input. */
 struct test_run {
