@@ -328,7 +328,7 @@ TEST(train_gradients_beside_quantized_weights)
     int32_t ids[65];
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_dataset *data = geul_dataset_new(ctx);
-    snprintf(mini, sizeof mini, "%s/../share/geul-mini.gguf", test_path("."));
+    snprintf(mini, sizeof mini, "%s", test_mini_model());
     for (int i = 0; i < 65; i++)
         ids[i] = 4 + i * 37 % 3000;
     CHECK(geul_dataset_add(data, ids, NULL, 65) == GEUL_OK);
