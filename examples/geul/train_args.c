@@ -8,9 +8,33 @@
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const recomputes[] = {"light", "full", "none", "auto", NULL}; /* enum geul_recompute, then auto */
 static const char *const switches[] = {"on", "off", NULL};
-static const char *const optimizers[] = {"adamw", "adamw8", "adafactor", "sgd", NULL}; /* enum geul_optimizer */
-static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};  /* enum geul_rate_schedule */
+static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL}; /* enum geul_rate_schedule */
 static const char *const troubles[] = {"rewind", "skip", "ignore", NULL};
+
+static const char *const optimizers[] = {
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) name,
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    NULL};
+
+/* Help that names the default optimizer's values, and what the rows of the others note. */
+#define HYPER(usual, least, most, note, meaning) note
+static const char beta1_help[] = "first moment"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) beta1
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+                                 ", -1: 0.9";
+static const char beta2_help[] = "second moment, -1: 0.95"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) beta2
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    ;
+static const char epsilon_help[] = "-1: 1e-8"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) epsilon
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    ;
+#undef HYPER
 
 #define FIELD(name) offsetof(struct geul_train_args, name)
 const struct geul_option geul_train_option_rows[] = {
@@ -42,10 +66,9 @@ const struct geul_option geul_train_option_rows[] = {
      1, NULL, NULL, false},
     {GEUL_OPTION_CHOICE, "--optimizer", "NAME", FIELD(optimizer), "adamw8 keeps its states in 8 bits", 0, 0, optimizers,
      NULL, false},
-    {GEUL_OPTION_REAL, "--beta1", "X", FIELD(beta1), "first moment (sgd: momentum), -1: 0.9", -1, 1, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--beta2", "X", FIELD(beta2), "second moment, -1: 0.95 (adafactor: exponent -0.8)", -10, 1, NULL,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--epsilon", "X", FIELD(epsilon), "-1: 1e-8 (adafactor: 1e-3)", -1, 1, NULL, NULL, false},
+    {GEUL_OPTION_REAL, "--beta1", "X", FIELD(beta1), beta1_help, -1, 1, NULL, NULL, false},
+    {GEUL_OPTION_REAL, "--beta2", "X", FIELD(beta2), beta2_help, -10, 1, NULL, NULL, false},
+    {GEUL_OPTION_REAL, "--epsilon", "X", FIELD(epsilon), epsilon_help, -1, 1, NULL, NULL, false},
     {GEUL_OPTION_REAL, "--weight-decay", "X", FIELD(weight_decay),
      "of matrices, never of biases and norms; -1: 0.1, adapters 0", -1, 1000, NULL, NULL, false},
     {GEUL_OPTION_REAL, "--clip", "X", FIELD(clip), "largest norm of the gradient, 0: any", 0, 1e9, NULL, NULL, false},
@@ -90,7 +113,6 @@ static int index_of(const char *const *list, const char *word)
 struct geul_train_options geul_train_args_options(const struct geul_train_args *a)
 {
     struct geul_train_options o = geul_train_options_default();
-    bool factored = strcmp(a->optimizer, "adafactor") == 0;
     o.n_threads = a->n_threads;
     o.n_context = a->n_context;
     o.n_batch = a->n_batch;
@@ -99,16 +121,16 @@ struct geul_train_options geul_train_args_options(const struct geul_train_args *
     o.precision = strcmp(a->precision, "f32") == 0 ? GEUL_PRECISION_F32 : GEUL_PRECISION_BF16;
     int recompute = index_of(recomputes, a->recompute);
     o.recompute = recompute <= GEUL_RECOMPUTE_NONE ? (enum geul_recompute)recompute : GEUL_RECOMPUTE_LIGHT;
-    o.optimizer = (enum geul_optimizer)index_of(optimizers, a->optimizer);
+    geul_train_options_set_optimizer(&o, (enum geul_optimizer)index_of(optimizers, a->optimizer));
     o.schedule = (enum geul_rate_schedule)index_of(schedules, a->schedule);
     o.rate = a->rate;
     o.rate_floor = a->rate_floor;
     o.decay_share = a->decay_share;
     o.warmup = a->warmup;
-    o.beta1 = a->beta1 < 0 ? 0.9f : a->beta1;
-    o.beta2 = a->beta2 != -1 ? a->beta2 : factored ? -0.8f : 0.95f;
-    o.epsilon = a->epsilon >= 0 ? a->epsilon : factored ? 1e-3f : 1e-8f;
-    o.weight_decay = a->weight_decay < 0 ? 0.1f : a->weight_decay;
+    o.beta1 = a->beta1 < 0 ? o.beta1 : a->beta1;
+    o.beta2 = a->beta2 == -1 ? o.beta2 : a->beta2;
+    o.epsilon = a->epsilon < 0 ? o.epsilon : a->epsilon;
+    o.weight_decay = a->weight_decay < 0 ? o.weight_decay : a->weight_decay;
     o.clip = a->clip;
     o.smoothing = a->smoothing;
     o.z_loss = a->z_loss;
