@@ -2,8 +2,8 @@
 #include "train/batch.h"
 
 #include "core/context.h"
-#include "train/dataset.h"
-#include "train/order.h"
+#include "data/dataset.h"
+#include "data/order.h"
 
 enum { STEP = 64 }; /* tokens and rows come in multiples of it */
 

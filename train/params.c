@@ -3,7 +3,7 @@
 
 #include "core/os.h"
 #include "models/adapter_file.h"
-#include "train/order.h"
+#include "data/order.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 
 static const char *const subcommands[] = {
 #define COMMAND(id, summary) #id,
-#include "examples/geul/commands.def"
+#include "command/commands.def"
 #undef COMMAND
 };
 enum { N_SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };

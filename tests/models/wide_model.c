@@ -2,7 +2,7 @@
 #include "tests/models/wide_model.h"
 
 #include "core/gguf.h"
-#include "quantize/quantize.h"
+#include "quantize/quantize_plan.h"
 
 enum { C = WIDE_C, F = WIDE_F, H = WIDE_HEADS, D = C / H, V = WIDE_VOCAB };
 

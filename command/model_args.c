@@ -1,0 +1,147 @@
+/* model_args.c: the options that several subcommands share, and what they open. */
+#include "command/model_args.h"
+
+#include "command/report.h"
+#include "command/text_input.h"
+
+#include "formats/regex_pcre2.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const geul_cache_types[] = {"f16", "q8_0", "bf16", "f32", NULL};
+
+/* clang-format off */
+#define SETTINGS struct geul_model_args
+const struct geul_option geul_model_options[] = {
+    REQUIRED_PATH("-m, --model",              path,         "FILE", FILE,
+                  "the model, a GGUF file (of a split one the first part)"),
+    OPTION_GROUP(adapters, geul_adapter_options),
+    OPTION_INT(   "-t, --threads",            n_threads,    0, 1024, "threads, 0: one per core"),
+    OPTION_INT(   "-c, --ctx-size",           n_context,    0, 1 << 24,
+                  "positions that are kept, 0: as many as the model has"),
+    OPTION_INT(   "-b, --batch-size",         n_batch,      1, 1 << 16, "most prompt tokens computed at once"),
+    OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", n_gpu_layers, 0, 100000,
+                  "layers on the GPU; this build has none"),
+    OPTION_CHOICE(GEUL_CACHE_TYPE_NAMES,      cache_type,   "TYPE", geul_cache_types, GEUL_CACHE_TYPE_HELP),
+    OPTION_FLAG(  "-v, --verbose",            verbose,      "notes and timings on stderr"),
+    OPTION_END,
+};
+#undef SETTINGS
+
+#define SETTINGS struct geul_sampling_args
+const struct geul_option geul_sampling_options[] = {
+    OPTION_REAL("--temp",              sampling.temperature,       0, 100,
+                "temperature, 0: always the likeliest token"),
+    OPTION_INT( "--top-k",             sampling.top_k,             0, 1 << 24, "only the N likeliest tokens, 0: all"),
+    OPTION_REAL("--top-p",             sampling.top_p,             0, 1,
+                "only the likeliest tokens that sum up to X, 1: all"),
+    OPTION_REAL("--min-p",             sampling.min_p,             0, 1,
+                "only tokens at least X times as likely as the best, 0: all"),
+    OPTION_REAL("--typical",           sampling.typical_p,         0, 1,
+                "only the most typical tokens that sum up to X, 1: all"),
+    OPTION_REAL("--repeat-penalty",    sampling.repeat_penalty,    0.01, 100, "weakens tokens seen before, 1: off"),
+    OPTION_INT( "--repeat-last-n",     sampling.penalty_last_n,    -1, 1 << 24,
+                "how many tokens count as seen, -1: all"),
+    OPTION_REAL("--presence-penalty",  sampling.presence_penalty,  -100, 100,
+                "subtracted once from seen tokens, 0: off"),
+    OPTION_REAL("--frequency-penalty", sampling.frequency_penalty, -100, 100,
+                "subtracted for every time a token was seen, 0: off"),
+    OPTION_SEED("-s, --seed",          seed,                       "random seed; a new one each time when not given"),
+    OPTION_END,
+};
+/* clang-format on */
+
+void geul_sampling_args_seed(struct geul_sampling_args *args)
+{
+    if (!args->seed.given)
+        args->seed = (struct geul_seed){geul_os_entropy() & 0xffffffff, true};
+    args->sampling.seed = args->seed.value;
+}
+
+const struct geul_regex_engine *geul_regex(void)
+{
+    return geul_regex_pcre2();
+}
+
+/* Loads into *out; false with the reason in its context. */
+static bool load(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out)
+{
+    struct geul_model_options options = {
+        .n_threads = args->n_threads, .regex = geul_regex(), .no_tokenizer = !tokenizer};
+    out->model = geul_model_load(out->ctx, args->path, &options);
+    if (!out->model)
+        return false;
+    if (geul_adapter_args_add(out->ctx, &args->adapters, out->model) != GEUL_OK)
+        return false;
+    if (tokenizer && !geul_model_get_tokenizer(out->model)) {
+        geul_fail(out->ctx, GEUL_ERROR_FORMAT, "%s has no tokenizer; it knows only token ids", args->path);
+        return false;
+    }
+    struct geul_session_options session = {
+        .n_context = args->n_context,
+        .n_sequences = args->n_sequences,
+        .n_batch = args->n_batch,
+        .cache_type = geul_type_from_name(args->cache_type),
+    };
+    out->session = geul_session_new(out->ctx, out->model, &session);
+    return out->session != NULL;
+}
+
+int geul_loaded_open(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out)
+{
+    double start = geul_os_seconds();
+    *out = (struct geul_loaded){.ctx = geul_report_context(args->verbose)};
+    if (!out->ctx)
+        return 1;
+    if (args->n_gpu_layers > 0)
+        geul_report_note("warning: -ngl %d: this build has no GPU; everything runs on the CPU", args->n_gpu_layers);
+    if (!load(args, tokenizer, out)) {
+        int code = geul_report_failure(out->ctx);
+        geul_loaded_close(out);
+        return code;
+    }
+    const struct geul_model_shape *shape = geul_model_get_shape(out->model);
+    if (args->n_context > shape->n_context)
+        geul_report_note("warning: -c %d: the model was trained for %d positions; beyond them it writes nonsense",
+                         args->n_context, shape->n_context);
+    out->load_seconds = geul_os_seconds() - start;
+    return 0;
+}
+
+void geul_loaded_close(struct geul_loaded *l)
+{
+    geul_session_free(l->session);
+    geul_model_free(l->model);
+    geul_context_free(l->ctx);
+    *l = (struct geul_loaded){.ctx = NULL};
+}
+
+bool geul_template_open(struct geul_context *ctx, const struct geul_model *model, const char *name,
+                        struct geul_template **out)
+{
+    char *text = NULL;
+    size_t length = 0;
+    bool automatic = strcmp(name, "auto") == 0;
+    *out = NULL;
+    if (automatic)
+        name = geul_model_get_template(model);
+    if (!name)
+        return true;
+    if (!automatic && strpbrk(name, "/.") && !strstr(name, "{instruction}")) {
+        text = geul_text_input_file(name, &length);
+        if (!text)
+            return false;
+        if (length && text[length - 1] == '\n') /* the one that editors put at the end of every file */
+            text[length - 1] = '\0';
+    }
+    *out = geul_template_new(ctx, text ? text : name);
+    if (!*out && text)
+        geul_report_error("%s holds no {instruction}, the place where the question goes", name);
+    else if (!*out)
+        geul_report_failure(ctx);
+    free(text);
+    return *out != NULL;
+}
