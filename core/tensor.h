@@ -1,88 +1,13 @@
-/* tensor.h: the tensor behind the public handle, and what ops.def makes of itself. */
+/* tensor.h: the tensor behind the public handle, and the builders that gradients and optimizers need. */
 #ifndef GEUL_TENSOR_INTERNAL_H
 #define GEUL_TENSOR_INTERNAL_H
 
-#include "core/context.h"
+#include "core/ops.h"
 
-#define GEUL_MAX_DIMS 4
 #define GEUL_MAX_SRC  6
 #define GEUL_MAX_NAME 64
 
-enum geul_op {
-    GEUL_OP_LEAF, /* weights, caches, inputs: values come from outside the graph */
-#define OP(id, ...) GEUL_OP_##id,
-#include "core/ops.def"
-#undef OP
-    GEUL_OP_COUNT
-};
-
-struct geul_params_none {
-    char unused;
-};
-struct geul_params_view {
-    size_t offset;
-}; /* bytes from the operand's first element */
-struct geul_params_gelu {
-    enum geul_gelu kind;
-};
-struct geul_params_norm {
-    float eps;
-};
-struct geul_params_shape {
-    int n_dims;
-    int64_t shape[GEUL_MAX_DIMS];
-};
-struct geul_params_scale {
-    float factor;
-};
-struct geul_params_dropout {
-    float p;       /* share of elements that become 0; the others are divided by 1 - p */
-    uint32_t salt; /* tells the nodes of one graph apart */
-};
-struct geul_params_matmul {
-    enum geul_precision precision;
-};
-struct geul_params_loss {
-    float smoothing; /* share of the target's probability that is spread over all classes */
-    float z;         /* weight of the squared logarithm of the softmax's denominator */
-};
-struct geul_params_region {
-    size_t offset; /* bytes from operand 0's first element; shape is operand 1's */
-    size_t stride[GEUL_MAX_DIMS];
-};
-struct geul_params_update {
-    bool decay; /* whether weight decay applies */
-};
-struct geul_params_rope {
-    int n_rot;
-    float base;
-    bool back; /* turns the other way */
-};
-struct geul_params_attention {
-    float scale;
-};
-
-union geul_op_params {
-    struct geul_params_none none;
-    struct geul_params_view view;
-    struct geul_params_shape shape;
-    struct geul_params_scale scale;
-    struct geul_params_dropout dropout;
-    struct geul_params_gelu gelu;
-    struct geul_params_norm norm;
-    struct geul_params_matmul matmul;
-    struct geul_params_loss loss;
-    struct geul_params_region region;
-    struct geul_params_update update;
-    struct geul_params_rope rope;
-    struct geul_params_attention attention;
-};
-
-enum geul_layout { GEUL_LAYOUT_ANY, GEUL_LAYOUT_ROWS, GEUL_LAYOUT_DENSE, GEUL_LAYOUT_VIEW };
-enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
-
 struct geul_buffer;
-struct geul_gradients;
 
 struct geul_tensor {
     enum geul_type type;
@@ -106,19 +31,6 @@ struct geul_tensor {
     bool output;                  /* values must survive until the run ends */
     char name[GEUL_MAX_NAME];
 };
-
-/* One row of ops.def. */
-struct geul_op_info {
-    const char *name;
-    int n_src;
-    int n_optional; /* operands at the end that may be absent */
-    enum geul_layout layout;
-    unsigned flags;
-    bool (*shape)(struct geul_tensor *t); /* checks t->src, fills type/shape/stride; records the failure */
-    /* Carries dy, the gradient of t, on to t's operands (core/autodiff.h). */
-    void (*backward)(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
-};
-const struct geul_op_info *geul_op_info(enum geul_op op);
 
 /* A leaf that lives at data in buffer (weights, caches). Strides are contiguous. */
 struct geul_tensor *geul_leaf(struct geul_context *ctx, enum geul_type type, int n_dims, const int64_t *shape,
@@ -202,8 +114,6 @@ bool geul_shape_bytes(enum geul_type type, int n_dims, const int64_t *shape, siz
 /* Fills stride[] for a contiguous layout. */
 void geul_set_contiguous(struct geul_tensor *t);
 bool geul_is_contiguous(const struct geul_tensor *t);
-/* Whether t's operands satisfy the layout column of its op. */
-bool geul_layout_fits(const struct geul_tensor *t);
 /* The last dimension, and the product of the others. */
 int64_t geul_cols(const struct geul_tensor *t);
 int64_t geul_rows(const struct geul_tensor *t);
