@@ -123,10 +123,5 @@ const char *geul_shape_text(const struct geul_tensor *t, char *text, size_t size
 /* codec.c, the reference of every block type: n elements, a multiple of the block. */
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n);
 void geul_encode(enum geul_type type, const float *src, void *dst, int64_t n);
-/* Exact IEEE conversions (round to nearest even). */
-float geul_f16_to_f32(uint16_t h);
-uint16_t geul_f32_to_f16(float f);
-float geul_bf16_to_f32(uint16_t h);
-uint16_t geul_f32_to_bf16(float f);
 
 #endif

@@ -7,6 +7,7 @@
  * then each in turn is improved with the others fixed, as long as the error falls. */
 #include "backends/cpu/search_tile.h"
 #include "backends/cpu/unroll.h"
+#include "core/half.h"
 
 #include <math.h>
 #include <string.h>

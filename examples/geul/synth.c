@@ -9,6 +9,7 @@
 #include "convert/json_file.h"
 #include "convert/neox_tensors.h"
 #include "core/block.h"
+#include "core/half.h"
 
 #include <math.h>
 #include <stdio.h>

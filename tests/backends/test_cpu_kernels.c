@@ -2,6 +2,7 @@
 #include "tests/backends/cpu_cases.h"
 #include "backends/cpu/search_tile.h"
 #include "core/block.h"
+#include "core/half.h"
 
 static const size_t sizes[] = CPU_SIZES;
 enum { N_SIZES = sizeof sizes / sizeof sizes[0], LONGEST = 300 };

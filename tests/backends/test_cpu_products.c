@@ -3,6 +3,8 @@
  */
 #include "tests/backends/cpu_cases.h"
 
+#include "core/half.h"
+
 struct shape {
     int64_t m, n, k;
 };
