@@ -1,6 +1,7 @@
 /* watch.c: see watch.h. */
 #include "train/watch.h"
 
+#include "tokenizer/text_table.h"
 #include "tokenizer/unicode.h"
 #include "train/log_text.h"
 
