@@ -6,6 +6,7 @@
  * random. Forward: x (T, K) W'; dx: dy (T, N) W; dW: dy' x, added to a sum. */
 #include "backends/cpu/ceilings.h"
 #include "core/os.h"
+#include "core/random.h"
 #include "core/schedule.h"
 
 #include <stdio.h>
@@ -27,10 +28,8 @@ static struct geul_tensor *random_leaf(struct geul_context *ctx, struct geul_dev
     float *values = geul_alloc(ctx, (size_t)cols, sizeof *values);
     uint64_t state = 1;
     for (int64_t r = 0; values && r < rows; r++) {
-        for (int64_t i = 0; i < cols; i++) {
-            state = state * 6364136223846793005u + 1442695040888963407u;
-            values[i] = (float)((double)(state >> 40) / (1 << 24) - 0.5);
-        }
+        for (int64_t i = 0; i < cols; i++)
+            values[i] = (float)((double)(geul_random_congruential(&state) >> 40) / (1 << 24) - 0.5);
         geul_encode(type, values, (uint8_t *)b->base + (size_t)r * (bytes / (size_t)rows), cols);
     }
     geul_free(ctx, values);

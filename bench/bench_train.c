@@ -11,6 +11,7 @@
  * CONTEXT + 1 a sample, - for random ones. The learning rate stays the same. */
 #include "backends/cpu/ceilings.h"
 #include "core/os.h"
+#include "core/random.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
@@ -37,10 +38,8 @@ static struct geul_dataset *make_data(struct geul_context *ctx, int samples, int
     int32_t *ids = geul_alloc(ctx, (size_t)n_context + 1, sizeof *ids);
     uint64_t state = 1;
     for (int s = 0; data && ids && s < samples; s++) {
-        for (int i = 0; i <= n_context; i++) {
-            state = state * 6364136223846793005u + 1442695040888963407u;
-            ids[i] = (int32_t)(state >> 33) % 4000;
-        }
+        for (int i = 0; i <= n_context; i++)
+            ids[i] = (int32_t)(geul_random_congruential(&state) >> 33) % 4000;
         geul_dataset_add(data, ids, NULL, n_context + 1);
     }
     geul_free(ctx, ids);

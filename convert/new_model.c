@@ -7,7 +7,7 @@
 #include "convert/regex_pcre2.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
-#include "train/order.h"
+#include "core/random.h"
 
 #include <math.h>
 #include <stdio.h>

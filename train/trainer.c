@@ -2,8 +2,8 @@
 #include "train/trainer.h"
 
 #include "core/os.h"
+#include "core/random.h"
 #include "train/dataset.h"
-#include "train/order.h"
 
 #include <math.h>
 #include <string.h>

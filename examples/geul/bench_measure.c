@@ -7,6 +7,7 @@
 #include "examples/geul/terminal.h"
 
 #include "core/os.h"
+#include "core/random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,10 +51,8 @@ static int largest(const struct geul_bench_list *list)
 /* Random ids from the whole vocabulary. */
 static void fill_ids(int32_t *ids, int n, int n_vocab, uint64_t seed)
 {
-    for (int i = 0; i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        ids[i] = (int32_t)((seed >> 33) % (uint64_t)n_vocab);
-    }
+    for (int i = 0; i < n; i++)
+        ids[i] = (int32_t)((geul_random_congruential(&seed) >> 33) % (uint64_t)n_vocab);
 }
 
 static enum geul_status advance(struct bench *b, int tokens)
