@@ -41,7 +41,10 @@ struct geul_backend {
     /* Device to device without the host; false: this pair cannot, core goes through host memory. May be NULL. */
     bool (*copy)(struct geul_buffer *dst, void *dst_address, const struct geul_buffer *src, const void *src_address,
                  size_t size);
-    /* Whether the device has a kernel for this node's op, types and layouts. Never looks at data. */
+    /* Whether the dispatch array has an entry for op: some nodes of it can be computed. */
+    bool (*has_op)(enum geul_op op);
+    /* Whether the kernel of node's op takes its types and shapes; op and layout were checked (geul_device_supports()).
+     * Never looks at data. */
     bool (*supports)(const struct geul_device *device, const struct geul_tensor *node);
     /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. */
     enum geul_status (*run)(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,

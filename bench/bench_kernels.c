@@ -8,6 +8,7 @@
 #include "backends/cpu/ceilings.h"
 #include "backends/cpu/cpu.h"
 #include "core/os.h"
+#include "core/schedule.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -90,7 +91,7 @@ static void bench_matmul(const struct bench *b, enum geul_type type, int64_t tok
         return;
     }
     y->src[1]->data = w->data; /* the transposed view */
-    if (!b->device->backend->supports(b->device, y)) {
+    if (!geul_device_supports(b->device, y)) {
         printf("  %-6s no kernel\n", geul_type_name(type));
         return;
     }

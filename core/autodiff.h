@@ -9,7 +9,7 @@
 #include "core/tensor.h"
 
 /* Several rows may share a rule; declaring it again does no harm. */
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
+#define OP(id, name, src, opt, params, shape, layout, flags, backward)                                                 \
     void geul_backward_##backward(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
 #include "core/ops.def"
 #undef OP

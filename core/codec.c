@@ -47,7 +47,7 @@ static const struct codec codec_f32 = {decode_f32, encode_f32, NULL},
                           codec_centred = {NULL, NULL, geul_choose_centred};
 
 static const struct codec *const codecs[GEUL_TYPE_COUNT] = {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) &codec_##codec,
+#define TYPE(id, name, gguf_id, block, bytes, codec) &codec_##codec,
 #include "geul_types.def"
 #undef TYPE
 };

@@ -32,7 +32,7 @@ struct geul_gguf_writer {
 };
 
 static const uint32_t type_numbers[GEUL_TYPE_COUNT] = {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) gguf_id,
+#define TYPE(id, name, gguf_id, block, bytes, codec) gguf_id,
 #include "geul_types.def"
 #undef TYPE
 };

@@ -4,18 +4,17 @@
 #include "core/autodiff.h"
 #include "core/shape.h"
 
-/* A GPU column says N until its backend has a dispatch array; a Y before that does not compile. */
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
-    _Static_assert(GEUL_KERNEL_##gpu1 + GEUL_KERNEL_##gpu2 == 0, name " claims a kernel that nobody wrote");
-enum { GEUL_KERNEL_N = 0 };
-#include "core/ops.def"
-#undef OP
-
 static const struct geul_op_info infos[GEUL_OP_COUNT] = {
     [GEUL_OP_LEAF] = {.name = "leaf"},
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
-    [GEUL_OP_##id] = {                                                                                                 \
-        name, src, opt, GEUL_LAYOUT_##layout, GEUL_FLAGS_##flags, geul_shape_##shape, geul_backward_##backward},
+#define OP(id, name, src, opt, params, shape, layout, flags, backward)                                                 \
+    [GEUL_OP_##id] = {name,                                                                                            \
+                      src,                                                                                             \
+                      opt,                                                                                             \
+                      sizeof((union geul_op_params *)NULL)->params,                                                    \
+                      GEUL_LAYOUT_##layout,                                                                            \
+                      GEUL_FLAGS_##flags,                                                                              \
+                      geul_shape_##shape,                                                                              \
+                      geul_backward_##backward},
 #define GEUL_FLAGS_0       0
 #define GEUL_FLAGS_INPLACE GEUL_FLAG_INPLACE
 #define GEUL_FLAGS_WRITES  GEUL_FLAG_WRITES

@@ -85,7 +85,8 @@ enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
 struct geul_op_info {
     const char *name;
     int n_src;
-    int n_optional; /* operands at the end that may be absent */
+    int n_optional;      /* operands at the end that may be absent */
+    size_t params_bytes; /* of its member of union geul_op_params */
     enum geul_layout layout;
     unsigned flags;
     bool (*shape)(struct geul_tensor *t); /* checks t->src, fills type/shape/stride; records the failure */

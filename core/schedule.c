@@ -121,7 +121,9 @@ size_t geul_runtime_bytes(const struct geul_runtime *rt, int device)
 
 bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node)
 {
-    return node->op == GEUL_OP_VIEW || (geul_layout_fits(node) && device->backend->supports(device, node));
+    const struct geul_backend *backend = device->backend;
+    return node->op == GEUL_OP_VIEW ||
+           (backend->has_op(node->op) && geul_layout_fits(node) && backend->supports(device, node));
 }
 
 /* ------------------------------------------------------------------------------------------------------- assign -- */

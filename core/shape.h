@@ -5,8 +5,7 @@
 #include "core/tensor.h"
 
 /* Several rows may share a rule; declaring it again does no harm. */
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
-    bool geul_shape_##shape(struct geul_tensor *t);
+#define OP(id, name, src, opt, params, shape, layout, flags, backward) bool geul_shape_##shape(struct geul_tensor *t);
 #include "core/ops.def"
 #undef OP
 

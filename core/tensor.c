@@ -12,7 +12,7 @@ static const struct {
     int64_t block;
     size_t bytes;
 } types[GEUL_TYPE_COUNT] = {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) {name, block, bytes},
+#define TYPE(id, name, gguf_id, block, bytes, codec) {name, block, bytes},
 #include "geul_types.def"
 #undef TYPE
 };
@@ -253,7 +253,7 @@ struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct 
     if (n_src)
         memcpy(t->src, src, (size_t)n_src * sizeof *src);
     if (params)
-        t->params = *params;
+        memcpy(&t->params, params, info->params_bytes);
     return info->shape(t) ? t : NULL;
 }
 

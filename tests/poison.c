@@ -87,6 +87,12 @@ static void download(const struct geul_buffer *b, const void *address, void *dst
     memcpy(dst, real(b, address), size);
 }
 
+static bool has_op(enum geul_op op)
+{
+    (void)op;
+    return true; /* the CPU has all */
+}
+
 static bool supports(const struct geul_device *device, const struct geul_tensor *node)
 {
     const struct poison *p = device->state;
@@ -146,6 +152,7 @@ static const struct geul_backend backend = {
     .buffer_free = buffer_free,
     .upload = upload,
     .download = download,
+    .has_op = has_op,
     .supports = supports,
     .run = run,
     .event_record = event_record,

@@ -68,6 +68,11 @@ static bool cpu_copy(struct geul_buffer *dst, void *dst_address, const struct ge
     return true;
 }
 
+static bool cpu_has_op(enum geul_op op)
+{
+    return geul_cpu_op(op) != NULL;
+}
+
 static bool cpu_supports(const struct geul_device *device, const struct geul_tensor *node)
 {
     const struct geul_cpu_state *state = device->state;
@@ -200,6 +205,7 @@ static const struct geul_backend cpu_backend = {
     .upload = cpu_upload,
     .download = cpu_download,
     .copy = cpu_copy,
+    .has_op = cpu_has_op,
     .supports = cpu_supports,
     .run = cpu_run,
     .working = cpu_working,

@@ -61,37 +61,27 @@ int geul_info_cpu(struct geul_context *ctx, bool json)
 static const struct {
     const char *name;
     int n_src;
-    const char *layout, *backward, *backends[2];
+    const char *params, *layout, *backward;
 } ops[] = {
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, first, second)                                  \
-    {name, src, #layout, #backward, {#first, #second}},
+#define OP(id, name, src, opt, params, shape, layout, flags, backward) {name, src, #params, #layout, #backward},
 #include "core/ops.def"
 #undef OP
 };
-static const char *const other_backends[2] = {"cuda", "vulkan"};
-
-/* A column of the table that says more than yes or no is a condition. */
-static const char *word(const char *column)
-{
-    return column[0] == 'Y' && !column[1] ? "yes" : column[0] == 'N' && !column[1] ? "-" : "some";
-}
 
 int geul_info_ops(bool json)
 {
     size_t n = sizeof ops / sizeof *ops;
     json_t *list = json ? json_array() : NULL;
     if (!json)
-        printf("%-15s %-8s %-7s %-14s %-5s %-6s %s\n", "operation", "operands", "layout", "backward", "cpu",
-               other_backends[0], other_backends[1]);
+        printf("%-15s %-8s %-10s %-7s %-14s %s\n", "operation", "operands", "parameters", "layout", "backward", "cpu");
     for (size_t i = 0; i < n; i++) {
         if (json)
-            json_array_append_new(
-                list, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s}", "name", ops[i].name, "operands", ops[i].n_src,
-                                "layout", ops[i].layout, "backward", ops[i].backward, "cpu", "yes", other_backends[0],
-                                word(ops[i].backends[0]), other_backends[1], word(ops[i].backends[1])));
+            json_array_append_new(list, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "name", ops[i].name, "operands",
+                                                  ops[i].n_src, "parameters", ops[i].params, "layout", ops[i].layout,
+                                                  "backward", ops[i].backward, "cpu", "yes"));
         else
-            printf("%-15s %-8d %-7s %-14s %-5s %-6s %s\n", ops[i].name, ops[i].n_src, ops[i].layout, ops[i].backward,
-                   "yes", word(ops[i].backends[0]), word(ops[i].backends[1]));
+            printf("%-15s %-8d %-10s %-7s %-14s %s\n", ops[i].name, ops[i].n_src, ops[i].params, ops[i].layout,
+                   ops[i].backward, "yes");
     }
     return json ? geul_report_json(list) : 0;
 }
