@@ -32,7 +32,7 @@ struct geul_device *cpu_device(struct geul_context *ctx, const char *variant, in
         setenv("GEUL_CPU", variant, 1);
     else
         unsetenv("GEUL_CPU");
-    struct geul_device *device = geul_cpu_open(ctx, n_threads);
+    struct geul_device *device = geul_device_open(ctx, GEUL_DEVICE_HOST, n_threads);
     unsetenv("GEUL_CPU");
     CHECK_MSG(device != NULL, "geul_cpu_open: %s", geul_error(ctx));
     return device;

@@ -375,7 +375,7 @@ static void check_op(enum geul_op op, const char *variant)
         r.at = 0;
         if (r.device)
             cases[op](&r);
-        geul_cpu_close(r.ctx, r.device);
+        geul_device_close(r.ctx, r.device);
         geul_context_free(r.ctx);
     }
     free(r.kept);
@@ -410,7 +410,7 @@ static void attend_piece(const char *variant, int n_threads, struct geul_tensor 
     struct geul_tensor *y = geul_attention(ctx, piece, leaves[1], leaves[2], at, 0.3f);
     if (device && cpu_compute(ctx, device, y))
         memcpy(out + from * shape[1] * shape[2], y->data, geul_tensor_bytes(y));
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -481,7 +481,7 @@ TEST(cpu_device_basics)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, NULL, 3);
     REQUIRE(device);
-    CHECK_INT(geul_cpu_threads(device), 3);
+    CHECK_INT(device->n_threads, 3);
     struct geul_buffer buffer, wrapped;
     char memory[64] = "mapped", out[64];
     CHECK(device->backend->buffer_new(ctx, device, 100, &buffer) == GEUL_OK);
@@ -493,7 +493,7 @@ TEST(cpu_device_basics)
     CHECK_STR(out, "mapped");
     device->backend->buffer_free(ctx, &wrapped);
     device->backend->buffer_free(ctx, &buffer);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -513,10 +513,10 @@ TEST(cpu_survives_failing_allocations)
         struct test_allocator allocator = {.fail_at = n};
         struct geul_context *ctx =
             geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &allocator});
-        struct geul_device *device = ctx ? geul_cpu_open(ctx, 2) : NULL;
+        struct geul_device *device = ctx ? geul_device_open(ctx, GEUL_DEVICE_HOST, 2) : NULL;
         done = device && device->backend->run(ctx, device, &y, 1) == GEUL_OK;
         CHECK_MSG(!ctx || done || geul_error(ctx)[0], "allocation %ld fails without an error", n);
-        geul_cpu_close(ctx, device);
+        geul_device_close(ctx, device);
         geul_context_free(ctx);
         CHECK_MSG(allocator.outstanding == 0, "allocation %ld failing leaves %ld behind", n, allocator.outstanding);
     }
