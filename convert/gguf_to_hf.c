@@ -1,10 +1,11 @@
 /* gguf_to_hf.c: see gguf_to_hf.h. */
 #include "convert/gguf_to_hf.h"
 
-#include "convert/json_file.h"
+#include "formats/json_file.h"
 #include "convert/kept_files.h"
-#include "convert/safetensors.h"
-#include "convert/transcode.h"
+#include "formats/safetensors.h"
+#include "convert/neox_tensors.h"
+#include "quantize/transcode.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -164,7 +165,7 @@ static enum geul_status move_tensor(struct job *j, size_t i)
         .rows = rows ? j->out[i].shape[0] : 1,
         .cols = rows ? j->out[i].shape[1] : j->out[i].shape[0],
         .row_of = qkv ? geul_neox_qkv_row_back : NULL,
-        .config = &j->config,
+        .row_order = &j->config,
         .n_threads = j->options->n_threads,
         .sink = take_piece,
         .user = j,

@@ -2,12 +2,13 @@
  * through a few MB, one after the other. */
 #include "convert/hf_to_gguf.h"
 
-#include "convert/checkpoint.h"
-#include "convert/json_file.h"
+#include "formats/checkpoint.h"
+#include "formats/json_file.h"
 #include "convert/kept_files.h"
-#include "convert/regex_pcre2.h"
+#include "formats/regex_pcre2.h"
 #include "convert/tokenizer_json.h"
-#include "convert/transcode.h"
+#include "convert/neox_tensors.h"
+#include "quantize/transcode.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
@@ -324,7 +325,7 @@ static enum geul_status move_tensor(struct job *j, size_t i)
         .rows = rows ? t->shape[0] : 1,
         .cols = rows ? t->shape[1] : t->shape[0],
         .row_of = t->qkv ? geul_neox_qkv_row : NULL,
-        .config = &j->config,
+        .row_order = &j->config,
         .n_threads = j->options->n_threads,
         .sink = take_piece,
         .user = j,

@@ -1,7 +1,7 @@
 /* kept_files.c: see kept_files.h. */
 #include "convert/kept_files.h"
 
-#include "convert/json_file.h"
+#include "formats/json_file.h"
 #include "core/os.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* neox_config.c: see neox_config.h. */
 #include "convert/neox_config.h"
 
-#include "convert/json_file.h"
+#include "formats/json_file.h"
 #include "models/neox.h"
 
 #include <stdio.h>

@@ -89,14 +89,16 @@ struct geul_neox_tensor *geul_neox_tensor_list(struct geul_context *ctx, const s
     return list;
 }
 
-int64_t geul_neox_qkv_row(const struct geul_neox_config *c, int64_t r)
+int64_t geul_neox_qkv_row(const void *config, int64_t r)
 {
+    const struct geul_neox_config *c = config;
     int64_t part = r / c->d_model, head = r % c->d_model / c->d_head, i = r % c->d_head;
     return (head * 3 + part) * c->d_head + i;
 }
 
-int64_t geul_neox_qkv_row_back(const struct geul_neox_config *c, int64_t r)
+int64_t geul_neox_qkv_row_back(const void *config, int64_t r)
 {
+    const struct geul_neox_config *c = config;
     int64_t head = r / (3 * c->d_head), part = r / c->d_head % 3, i = r % c->d_head;
     return part * c->d_model + head * c->d_head + i;
 }

@@ -19,10 +19,10 @@ struct geul_neox_tensor {
  * memory is short. */
 struct geul_neox_tensor *geul_neox_tensor_list(struct geul_context *ctx, const struct geul_neox_config *c,
                                                size_t *count);
-/* The HF row that GGUF's row r of a qkv tensor is. */
-int64_t geul_neox_qkv_row(const struct geul_neox_config *c, int64_t r);
-/* The GGUF row that HF's row r is: the inverse. */
-int64_t geul_neox_qkv_row_back(const struct geul_neox_config *c, int64_t r);
+/* The HF row that GGUF's row r of a qkv tensor is, and the inverse. config is a struct geul_neox_config; these are row
+ * orders for quantize/transcode.h. */
+int64_t geul_neox_qkv_row(const void *config, int64_t r);
+int64_t geul_neox_qkv_row_back(const void *config, int64_t r);
 /* Whether a checkpoint's tensor is a buffer that holds no weights (attention.bias, .masked_bias, rotary_emb.inv_freq)*/
 bool geul_neox_is_buffer(const char *hf_name);
 

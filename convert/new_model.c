@@ -1,10 +1,10 @@
 /* new_model.c: see new_model.h. */
 #include "convert/new_model.h"
 
-#include "convert/json_file.h"
+#include "formats/json_file.h"
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
-#include "convert/regex_pcre2.h"
+#include "formats/regex_pcre2.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
 #include "core/random.h"

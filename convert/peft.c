@@ -1,11 +1,12 @@
 /* peft.c: see peft.h. */
 #include "convert/peft.h"
 
-#include "convert/checkpoint.h"
-#include "convert/json_file.h"
+#include "formats/checkpoint.h"
+#include "formats/json_file.h"
 #include "convert/peft_config.h"
-#include "convert/safetensors.h"
-#include "convert/transcode.h"
+#include "formats/safetensors.h"
+#include "convert/neox_tensors.h"
+#include "quantize/transcode.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -145,7 +146,7 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
         .rows = t->shape[0],
         .cols = t->shape[1],
         .row_of = by_head ? geul_neox_qkv_row : NULL,
-        .config = &rows,
+        .row_order = &rows,
         .n_threads = 1,
         .sink = take_floats,
         .user = r,
@@ -369,7 +370,7 @@ static enum geul_status write_tensor(struct peft_writer *w, const struct geul_so
         .rows = t->shape[0],
         .cols = t->shape[1],
         .row_of = by_head ? geul_neox_qkv_row_back : NULL,
-        .config = &rows,
+        .row_order = &rows,
         .n_threads = 1,
         .sink = take_piece,
         .user = w,

@@ -1,8 +1,8 @@
 /* peft_config.c: see peft_config.h. */
 #include "convert/peft_config.h"
 
-#include "convert/json_file.h"
-#include "convert/regex_pcre2.h"
+#include "formats/json_file.h"
+#include "formats/regex_pcre2.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* tokenizer_json.c: see tokenizer_json.h. */
 #include "convert/tokenizer_json.h"
-#include "convert/json_file.h"
-#include "convert/regex_pcre2.h"
+#include "formats/json_file.h"
+#include "formats/regex_pcre2.h"
 #include "core/os.h"
 
 #include <string.h>

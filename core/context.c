@@ -261,3 +261,36 @@ struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
 {
     return &ctx->last_tensor;
 }
+
+/* --------------------------------------------------------------------------- structs that begin with their size -- */
+
+static size_t size_of_struct(const void *s)
+{
+    size_t size;
+    memcpy(&size, s, sizeof size);
+    return size;
+}
+
+enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t size, const void *given, const char *what)
+{
+    size_t theirs = given ? size_of_struct(given) : size;
+    memset(out, 0, size);
+    if (theirs < sizeof(size_t))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "struct %s: its size is not set; begin with {.size = sizeof ...}",
+                         what);
+    for (size_t i = size; i < theirs; i++)
+        if (((const unsigned char *)given)[i])
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "struct %s sets fields that this version of geul does not have",
+                             what);
+    if (given)
+        memcpy(out, given, theirs < size ? theirs : size);
+    memcpy(out, &size, sizeof size);
+    return GEUL_OK;
+}
+
+void geul_give_struct(void *caller, const void *ours, size_t size)
+{
+    size_t theirs = size_of_struct(caller);
+    memcpy(caller, ours, theirs < size ? theirs : size);
+    memcpy(caller, &theirs, sizeof theirs);
+}

@@ -39,6 +39,15 @@ char *geul_strndup(struct geul_context *ctx, const char *s, size_t n);
 /* Zeroed memory that lives until geul_context_reset()/_free(); aligned to 16. NULL (recorded) on failure. */
 void *geul_arena(struct geul_context *ctx, size_t count, size_t size);
 
+/* A struct of the public interface that begins with its size, as the caller fills it in, made one of this library's, of
+ * `size` bytes at out: fields that the caller's is too old for become 0. given NULL: all zero. Fails, naming what, when
+ * given has no size or sets fields that only a newer library knows. */
+enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t size, const void *given,
+                                  const char *what);
+/* The other way: a struct of this library's, whose first field is its size, into the caller's, as far as its size
+ * reaches; that stays what it is. */
+void geul_give_struct(void *caller, const void *ours, size_t size);
+
 /* Where tensor.c keeps the newest tensor of ctx; NULL after a reset. */
 struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx);
 

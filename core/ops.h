@@ -81,6 +81,15 @@ union geul_op_params {
 enum geul_layout { GEUL_LAYOUT_ANY, GEUL_LAYOUT_ROWS, GEUL_LAYOUT_DENSE, GEUL_LAYOUT_VIEW };
 enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
 
+/* The rules, each of which may serve several rows (declaring it again does no harm). A shape rule checks t->src and
+ * fills type, shape and strides; false with the reason in t's context (shape.c). A backward rule carries dy, the
+ * gradient of t, on to t's operands (backward.c, by the means of autodiff.h). */
+#define OP(id, name, src, opt, params, shape, layout, flags, backward)                                                 \
+    bool geul_shape_##shape(struct geul_tensor *t);                                                                    \
+    void geul_backward_##backward(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
+#include "core/ops.def"
+#undef OP
+
 /* One row of ops.def. */
 struct geul_op_info {
     const char *name;
@@ -89,12 +98,9 @@ struct geul_op_info {
     size_t params_bytes; /* of its member of union geul_op_params */
     enum geul_layout layout;
     unsigned flags;
-    bool (*shape)(struct geul_tensor *t); /* checks t->src, fills type/shape/stride; records the failure */
-    /* Carries dy, the gradient of t, on to t's operands (core/autodiff.h). */
+    bool (*shape)(struct geul_tensor *t);
     void (*backward)(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
 };
 const struct geul_op_info *geul_op_info(enum geul_op op);
-/* Whether t's operands satisfy the layout column of its op. */
-bool geul_layout_fits(const struct geul_tensor *t);
 
 #endif

@@ -1,5 +1,5 @@
 /* shape.c: the shape rules of ops.def. Each checks a node's operands and fills its type, shape and strides. */
-#include "core/shape.h"
+#include "core/tensor.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -275,6 +275,23 @@ struct geul_tensor *geul_node_again(struct geul_context *ctx, const struct geul_
     return again;
 }
 
+bool geul_layout_fits(const struct geul_tensor *t)
+{
+    enum geul_layout layout = geul_op_info(t->op)->layout;
+    for (int i = 0; i < t->n_src; i++) {
+        const struct geul_tensor *s = t->src[i];
+        if (!s)
+            continue;
+        bool rows = s->stride[s->n_dims - 1] == geul_type_bytes(s->type) &&
+                    (geul_type_block(s->type) == 1 || s->block_dim == s->n_dims - 1);
+        if (layout == GEUL_LAYOUT_ROWS && !rows)
+            return false;
+        if (layout == GEUL_LAYOUT_DENSE && !geul_is_contiguous(s))
+            return false;
+    }
+    return true;
+}
+
 /* Elements of dimension dim that cannot be parted. */
 static int64_t unit_of(const struct geul_tensor *t, int dim)
 {

@@ -114,6 +114,8 @@ bool geul_shape_bytes(enum geul_type type, int n_dims, const int64_t *shape, siz
 /* Fills stride[] for a contiguous layout. */
 void geul_set_contiguous(struct geul_tensor *t);
 bool geul_is_contiguous(const struct geul_tensor *t);
+/* Whether t's operands satisfy the layout column of its op. */
+bool geul_layout_fits(const struct geul_tensor *t);
 /* The last dimension, and the product of the others. */
 int64_t geul_cols(const struct geul_tensor *t);
 int64_t geul_rows(const struct geul_tensor *t);

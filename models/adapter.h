@@ -3,20 +3,19 @@
 #define GEUL_ADAPTER_H
 
 #include "models/adapter_file.h"
-#include "models/model.h"
 
 struct geul_adapter;
+struct geul_device;
 
-/* An adapter of model without any pair; before model in freeing. NULL (recorded in ctx) when memory is short. */
-struct geul_adapter *geul_adapter_new(struct geul_context *ctx, const struct geul_model *model);
+/* An adapter without any pair for a model of n_layers. Free it before the model whose graph uses it. NULL (recorded in
+ * ctx) when memory is short. */
+struct geul_adapter *geul_adapter_new(struct geul_context *ctx, int n_layers);
 void geul_adapter_free(struct geul_adapter *adapter);
-/* Puts a pair on the device of its layer: adds scale * B A x to that product. Each product once. The source has to fit
- * the model (geul_adapter_data_fits()); its matrices are copied. */
-enum geul_status geul_adapter_set(struct geul_context *ctx, struct geul_adapter *adapter,
+/* Copies a pair to device, where its layer's weights are: scale * B A x is added to that product. Each product once.
+ * The source has to fit the model (geul_adapter_data_fits()). */
+enum geul_status geul_adapter_set(struct geul_context *ctx, struct geul_adapter *adapter, struct geul_device *device,
                                   const struct geul_adapter_source *source, float scale);
-
-/* geul_model_add_adapter() with data that was read or made elsewhere; it is copied. where is for messages. */
-enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul_model *model,
-                                           const struct geul_adapter_data *d, float scale, const char *where);
+/* What the graph is built with. Lives as long as adapter. */
+const struct geul_neox_adapter *geul_adapter_view(const struct geul_adapter *adapter);
 
 #endif

@@ -1,8 +1,8 @@
-/* quantize.c: see quantize.h. */
-#include "quantize/quantize.h"
+/* quantize.c: see quantize_plan.h. */
+#include "quantize/quantize_plan.h"
 
-#include "convert/regex_pcre2.h"
-#include "convert/transcode.h"
+#include "formats/regex_pcre2.h"
+#include "quantize/transcode.h"
 #include "core/gguf.h"
 #include "core/os.h"
 #include "core/tensor.h"

@@ -7,15 +7,34 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 passed=0 failed=0
 
-# Writes stdin to FILE in an otherwise clean tree and expects the violation TEXT, or a clean tree when TEXT is "".
-expect() # expect FILE TEXT
+# A tree of that many folders in which nothing is wrong.
+clean_tree()
 {
     rm -rf "$scratch/tree"
-    mkdir -p "$scratch/tree/include" "$scratch/tree/core" "$scratch/tree/$(dirname "$1")"
+    mkdir -p "$scratch/tree/include" "$scratch/tree/tools"
+    cp tools/floors "$scratch/tree/tools/floors"
     : >"$scratch/tree/include/geul.h"
+    for folder in $(awk '!/^#/ && NF { print $1 }' tools/floors); do
+        mkdir -p "$scratch/tree/$folder"
+        : >"$scratch/tree/$folder/$(tr / _ <<<"$folder").h"
+    done
     : >"$scratch/tree/core/tensor.h"
-    cat >"$scratch/tree/$1"
+    : >"$scratch/tree/backends/backend.h"
+}
+
+# Writes stdin to FILE in an otherwise clean tree and expects the violation TEXT, or none of FILE when TEXT is "".
+expect() # expect FILE TEXT
+{
+    clean_tree
+    expect_too "$@"
+}
+
+# The same in the tree as it is.
+expect_too() # expect_too FILE TEXT
+{
     local said code
+    mkdir -p "$scratch/tree/$(dirname "$1")"
+    cat >"$scratch/tree/$1"
     said=$(tools/check_tree --root "$scratch/tree" | grep -v LONG_FUNCTIONS)
     code=$?
     if { [ -n "$2" ] && grep -qF "$2" <<<"$said"; } || { [ -z "$2" ] && ! grep -q "^$1:" <<<"$said"; }; then
@@ -26,7 +45,12 @@ expect() # expect FILE TEXT
     fi
 }
 
-expect core/a.c 'core/a.c:1: core/ includes "models/neox.h" from a floor above' <<<'#include "models/neox.h"'
+expect core/a.c 'core/a.c:1: core/ may not include "models/neox.h"' <<<'#include "models/neox.h"'
+expect train/a.c 'train/a.c:1: train/ may not include "journal/journal.h"' <<<'#include "journal/journal.h"'
+expect quantize/a.c 'quantize/a.c:1: quantize/ may not include "convert/convert.h"' <<<'#include "convert/convert.h"'
+expect convert/a.c '' <<<'#include "quantize/quantize.h"'
+expect examples/a.c 'examples are built on the public headers' <<<'#include "core/tensor.h"'
+expect examples/a.c '' <<<'#include <geul_tools.h>'
 expect core/a.c 'on no floor' <<<'#include "tensor.h"'
 expect core/a.c '' <<<'#include "backends/backend.h"'
 expect models/a.c '' <<<'#include "core/tensor.h"'
@@ -46,5 +70,33 @@ expect models/a.c 'models/a.c:2: long_one has 61 lines' < <(printf 'int long_one
 expect models/a.c '' < <(printf 'int long_one(int a)\n{\n'; yes 'a++;' | head -n 58; echo '}')
 expect models/tensor.h 'has the same file name as' <<<''
 expect models/a.c 'finish it' <<<"/* TO""DO: later */"
+
+# A circle of folders: core/ may use train/, which stands above it.
+clean_tree
+sed 's#^core .*#core libgeul train#' tools/floors >"$scratch/floors"
+expect_too tools/floors 'core/ may include train, which has no row above: a circle of folders' <"$scratch/floors"
+
+# A circle of files: two headers, and a .c that uses a header whose .c uses it.
+clean_tree
+expect_too models/a.h '' <<<'#include "models/b.h"'
+expect_too models/b.h 'a circle of files: models/a -> models/b -> models/a' <<<'#include "models/a.h"'
+clean_tree
+expect_too models/a.c '' <<<'#include "models/b.h"'
+expect_too models/b.c 'a circle of files: models/a -> models/b -> models/a' <<<'#include "models/a.h"'
+clean_tree
+expect_too core/tensor.c '' <<<'#include "backends/backend.h"'
+expect_too backends/backend.h '' <<<'#include "core/tensor.h"'
+
+# Symbols: a header that declares what no library exports, and one without the mark.
+expect include/geul.h 'geul_planted is not marked GEUL_API' <<<'int geul_planted(int a);'
+if [ -f "${GEUL_BUILD:-build}/libgeul-tools.so" ] && command -v nm >/dev/null; then
+    clean_tree
+    cp include/*.h include/*.def "$scratch/tree/include/"
+    ln -s "$(realpath "${GEUL_BUILD:-build}")" "$scratch/tree/build"
+    sed 's/^GEUL_API const char \*geul_version(void);/&\nGEUL_API int geul_planted(int a);/' include/geul.h >"$scratch/geul.h"
+    expect_too include/geul.h 'geul_planted is declared but libgeul.so does not export it' <"$scratch/geul.h"
+    sed '/^GEUL_API const char \*geul_version(void);/d' include/geul.h >"$scratch/geul.h"
+    expect_too include/geul.h 'libgeul.so:0: exports geul_version, which no public header declares' <"$scratch/geul.h"
+fi
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" = 0 ]

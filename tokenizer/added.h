@@ -3,7 +3,7 @@
 #define GEUL_ADDED_H
 
 #include "tokenizer/text_table.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_spec.h"
 
 /* A trie over the tokens' texts. */
 struct geul_added_set {

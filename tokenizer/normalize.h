@@ -4,7 +4,8 @@
 
 #include "core/bytes.h"
 #include "tokenizer/text_table.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_spec.h"
+#include "geul.h"
 
 /* A normalizer step, ready to use; the texts belong to the spec. */
 struct geul_normal_step {

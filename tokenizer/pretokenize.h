@@ -4,7 +4,8 @@
 
 #include "tokenizer/scan.h"
 #include "tokenizer/text_table.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_spec.h"
+#include "geul.h"
 
 /* What a split looks for. */
 enum geul_matcher {

@@ -3,6 +3,7 @@
  * The way of a text: added tokens are cut out; what is between them is normalized, cut again by the added tokens that
  * are looked for in normalized text, split into words, and every word is merged. */
 #include "tokenizer/bpe.h"
+#include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_parts.h"
 #include "tokenizer/unicode.h"
 

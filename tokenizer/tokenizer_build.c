@@ -1,5 +1,6 @@
 /* tokenizer_build.c: geul_tokenizer_new(): from a spec to tables, checking that the spec makes sense. */
 #include "tokenizer/bpe.h"
+#include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_parts.h"
 #include "tokenizer/unicode.h"
 

@@ -7,7 +7,7 @@
 #include "tokenizer/normalize.h"
 #include "tokenizer/pretokenize.h"
 #include "tokenizer/text_table.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_spec.h"
 
 #define GEUL_TOK_NO_ID UINT32_MAX
 

@@ -1,5 +1,5 @@
 /* tokenizer_spec.c: filling and freeing a spec (tokenizer.h). */
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_spec.h"
 
 #include <string.h>
 

@@ -3,8 +3,8 @@
 
 #include "core/context.h"
 #include "core/random.h"
-#include "train/dataset.h"
-#include "train/order.h"
+#include "data/dataset.h"
+#include "data/order.h"
 
 enum { STEP = 64 }; /* tokens and rows come in multiples of it */
 

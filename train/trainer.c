@@ -3,7 +3,7 @@
 
 #include "core/os.h"
 #include "core/random.h"
-#include "train/dataset.h"
+#include "data/dataset.h"
 
 #include <math.h>
 #include <string.h>

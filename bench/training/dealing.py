@@ -1,4 +1,5 @@
-"""Which sample geul learns at which step, so that a peer can learn the same: train/order.c and train/batch.c in Python.
+"""Which sample geul learns at which step, so that a peer can learn the same: core/random.c, data/order.c and
+train/batch.c in Python.
 
 Only for samples that are dealt n_batch at a time: without packing, or with windows that all have the same length.
 """
@@ -44,7 +45,7 @@ def batch(seed, n, step, size):
 
 
 def read_shard(path):
-    """Ids and the end token of a .geulshard (train/shard.h)."""
+    """Ids and the end token of a .geulshard (data/shard.h)."""
     with open(path, "rb") as f:
         magic, version, vocabulary, end, width, count, _ = struct.unpack("<8s4I2Q", f.read(40))
         if magic != b"geulshrd" or version != 1:

@@ -2,7 +2,7 @@
 #include "tests/command/finetune_fixture.h"
 
 #include "core/random.h"
-#include "train/order.h"
+#include "data/order.h"
 
 /* Ways to train whose state is not the same. */
 static const struct kind {

@@ -1,5 +1,5 @@
 /* test_preview.c: what the preview of samples prints. It belongs to the command, whose files no library holds. */
-#include "examples/geul/preview.c"
+#include "command/learn/preview.c"
 #include "tests/command/command_fixture.h"
 #include "tests/train/training_rig.h"
 

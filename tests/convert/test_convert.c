@@ -1,10 +1,10 @@
 /* test_convert.c: directories to GGUF and back, on the goldens and on small directories with one thing wrong. */
-#include "convert/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "convert/gguf_to_hf.h"
 #include "convert/hf_to_gguf.h"
 #include "convert/neox_tensors.h"
-#include "convert/npy.h"
-#include "convert/safetensors.h"
+#include "formats/npy.h"
+#include "formats/safetensors.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "tests/harness.h"

@@ -1,9 +1,9 @@
 /* test_peft.c: directories of PEFT: what is read, written and refused, and the order of query_key_value's rows. */
-#include "convert/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "convert/neox_tensors.h"
 #include "convert/peft.h"
 #include "convert/peft_config.h"
-#include "convert/safetensors.h"
+#include "formats/safetensors.h"
 #include "core/os.h"
 #include "tests/harness.h"
 #include "tests/hostile.h"

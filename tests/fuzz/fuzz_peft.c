@@ -1,5 +1,5 @@
 /* fuzz_peft.c: any bytes as PEFT's adapter_config.json; ranks and scales of modules are then looked up. */
-#include "convert/json_file.h"
+#include "formats/json_file.h"
 #include "convert/peft_config.h"
 
 #include <stdlib.h>

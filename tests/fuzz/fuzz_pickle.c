@@ -1,6 +1,6 @@
 /* fuzz_pickle.c: any bytes as a PyTorch archive, and as the program inside one (which mutation alone would seldom
  * keep in a well-formed archive). */
-#include "convert/pickle.h"
+#include "formats/pickle.h"
 
 #include <stdlib.h>
 #include <string.h>

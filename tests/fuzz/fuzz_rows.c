@@ -1,6 +1,6 @@
 /* fuzz_rows.c: any bytes as rows of training data, as JSON Lines and as a plain text; every row must be what rows.h
  * promises. */
-#include "data/rows.h"
+#include "corpus/rows.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* fuzz_safetensors.c: any bytes as a safetensors file. */
-#include "convert/safetensors.h"
+#include "formats/safetensors.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 /* fuzz_shard.c: any bytes as a token shard; every token that was accepted lies in the vocabulary. */
-#include "train/shard.h"
+#include "data/shard.h"
 
 #include <stdlib.h>
 

@@ -94,7 +94,7 @@ def rows():
 
 
 def shard(n_vocab, ids):
-    """A token shard, as train/shard.h describes it."""
+    """A token shard, as data/shard.h describes it."""
     width = 2 if n_vocab <= 65536 else 4
     head = struct.pack("<8s4I2Q", b"geulshrd", 1, n_vocab, 2, width, len(ids), 77)
     return head + struct.pack(f"<{len(ids)}{'H' if width == 2 else 'I'}", *ids)
@@ -151,7 +151,7 @@ put("fuzz_rows", "shapes.jsonl", rows())
 put("fuzz_rows", "broken.jsonl", b'{"text":"\xff"}\n{"a":1}\n[1]\n{"output":"","instruction":"x"}\n')
 put("fuzz_shard", "narrow", shard(4000, (5, 6, 2, 3999)))
 put("fuzz_shard", "wide", shard(70000, (5, 69999, 2)))
-put("fuzz_train_log", "csv", log_csv())
-put("fuzz_train_log", "jsonl", log_jsonl())
+put("fuzz_journal", "csv", log_csv())
+put("fuzz_journal", "jsonl", log_jsonl())
 put("fuzz_adapter", "lora", adapter_gguf())
 put("fuzz_peft", "config", peft_config())

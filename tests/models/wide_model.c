@@ -3,7 +3,7 @@
 
 #include "core/gguf.h"
 #include "core/half.h"
-#include "quantize/quantize.h"
+#include "quantize/quantize_plan.h"
 
 enum { C = WIDE_C, F = WIDE_F, H = WIDE_HEADS, D = C / H, V = WIDE_VOCAB };
 

@@ -4,7 +4,7 @@
 #include "core/gguf.h"
 #include "core/os.h"
 #include "core/tensor.h"
-#include "quantize/quantize.h"
+#include "quantize/quantize_plan.h"
 
 #include <dirent.h>
 

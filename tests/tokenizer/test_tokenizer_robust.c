@@ -1,5 +1,5 @@
 /* The tokenizer on anything: random bytes, broken UTF-8 in pieces, hostile files, short memory, endless words. */
-#include "convert/regex_pcre2.h"
+#include "formats/regex_pcre2.h"
 #include "convert/tokenizer_json.h"
 #include "tests/harness.h"
 #include "tokenizer/bpe.h"

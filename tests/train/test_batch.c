@@ -1,9 +1,9 @@
 /* test_batch.c: the order of samples, and how they are laid out for a step. */
 #include "core/context.h"
-#include "data/shards.h"
+#include "corpus/shards.h"
 #include "tests/harness.h"
 #include "train/batch.h"
-#include "train/order.h"
+#include "data/order.h"
 
 TEST(order_is_a_permutation)
 {

@@ -3,7 +3,7 @@
 #include "convert/hf_to_gguf.h"
 #include "core/gguf.h"
 #include "core/os.h"
-#include "quantize/quantize.h"
+#include "quantize/quantize_plan.h"
 #include "tests/models/golden.h"
 #include "tests/poison.h"
 #include "train/trainer.h"

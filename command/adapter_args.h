@@ -1,0 +1,33 @@
+/* adapter_args.h: the options that name adapters, and opening what they name. */
+#ifndef GEUL_ADAPTER_ARGS_H
+#define GEUL_ADAPTER_ARGS_H
+
+#include "command/options.h"
+
+#include "models/adapter_file.h"
+#include "models/model.h"
+
+/* --lora --lora-scaled */
+struct geul_adapter_args {
+    struct geul_text_list plain, scaled;
+};
+extern const struct geul_option geul_adapter_options[];
+
+/* An adapter that was asked for. */
+struct geul_adapter_choice {
+    char *path; /* a GGUF file or a directory of PEFT */
+    float scale;
+};
+enum { GEUL_ADAPTERS_MAX = 2 * GEUL_TEXT_LIST_MAX };
+
+/* Those of the options, --lora first; returns their number, -1 after a failure (recorded in ctx). Free each path with
+ * geul_free(), also after a failure. */
+int geul_adapter_args_choices(struct geul_context *ctx, const struct geul_adapter_args *args,
+                              struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX]);
+/* Reads the adapter at path; a directory for a model of the given layers and heads (0: not known). NULL on failure. */
+struct geul_adapter_data *geul_adapter_open(struct geul_context *ctx, const char *path, int n_layers, int n_heads);
+/* Adds those of the options to a model that has no session yet. */
+enum geul_status geul_adapter_args_add(struct geul_context *ctx, const struct geul_adapter_args *args,
+                                       struct geul_model *model);
+
+#endif

@@ -1,0 +1,366 @@
+/* bench_measure.c: runs the model on random tokens, and the machine on its ceilings before and after. */
+#include "command/bench/bench_measure.h"
+
+#include "command/bench/bench_work.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include "core/os.h"
+#include "core/random.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { WARM_UP_TOKENS = 32 };
+
+/* One repetition. */
+struct sample {
+    double tps, ceiling_tps, share;
+    struct geul_host_ceilings ceilings;
+};
+
+/* The state of one model's measurement. */
+struct bench {
+    const struct geul_bench_plan *plan;
+    struct geul_model_args args; /* with the number of threads and sequences of the moment */
+    struct geul_context *ctx;    /* of what outlives a session */
+    struct geul_device *device;
+    struct geul_host_probe *probe;
+    struct geul_loaded l;
+    struct geul_bench_work work;
+    struct geul_bench_cell cell; /* filled as far as it is known */
+    double cache_bytes;          /* of keys and values per position of one sequence */
+    int32_t *ids;
+    int n_ids; /* as many as the longest sequence */
+    struct geul_batch_item *step;
+    struct sample *samples;
+    uint64_t done, total; /* tokens, for the progress bar */
+    uint64_t load_peak;   /* resident bytes, before the probe */
+    bool enough;          /* the caller wants no more cells */
+};
+
+static int largest(const struct geul_bench_list *list)
+{
+    int most = 0;
+    for (int i = 0; i < list->n; i++)
+        most = list->v[i] > most ? list->v[i] : most;
+    return most;
+}
+
+/* Random ids from the whole vocabulary. */
+static void fill_ids(int32_t *ids, int n, int n_vocab, uint64_t seed)
+{
+    for (int i = 0; i < n; i++)
+        ids[i] = (int32_t)((geul_random_congruential(&seed) >> 33) % (uint64_t)n_vocab);
+}
+
+static enum geul_status advance(struct bench *b, int tokens)
+{
+    b->done += (uint64_t)tokens;
+    if (!b->plan->turn)
+        geul_progress_update(b->done, b->total);
+    return geul_interrupted() ? geul_fail(b->l.ctx, GEUL_ERROR_CANCELLED, "interrupted") : GEUL_OK;
+}
+
+/* Appends n ids to sequence 0 in pieces of a batch; the last token's logits are computed. */
+static enum geul_status append(struct bench *b, int n)
+{
+    enum geul_status status = GEUL_OK;
+    const float *logits;
+    int from = geul_session_length(b->l.session, 0);
+    for (int done = 0; done < n && status == GEUL_OK;) {
+        int piece = n - done < b->args.n_batch ? n - done : b->args.n_batch;
+        status = geul_session_append(b->l.session, 0, b->ids + from + done, piece, done + piece == n ? &logits : NULL);
+        done += piece;
+        if (status == GEUL_OK)
+            status = advance(b, piece);
+    }
+    return status;
+}
+
+static bool ignore_logits(void *user, int item, const float *logits, int n_vocab)
+{
+    (void)user, (void)item, (void)logits, (void)n_vocab;
+    return true;
+}
+
+/* Appends n times one id to each of the sequences, as generation does. */
+static enum geul_status generate(struct bench *b, int n)
+{
+    enum geul_status status = GEUL_OK;
+    int from = geul_session_length(b->l.session, 0), parallel = b->cell.parallel;
+    for (int i = 0; i < n && status == GEUL_OK; i++) {
+        for (int s = 0; s < parallel; s++)
+            b->step[s] =
+                (struct geul_batch_item){.token = b->ids[(from + i + s) % b->n_ids], .seq = s, .want_logits = true};
+        status = geul_session_eval(b->l.session, b->step, parallel, ignore_logits, NULL);
+        if (status == GEUL_OK)
+            status = advance(b, parallel);
+    }
+    return status;
+}
+
+static enum geul_status run(struct bench *b, int n_prompt, int n_generate)
+{
+    return n_prompt > 0 ? append(b, n_prompt) : generate(b, n_generate);
+}
+
+/* Every sequence back to the depth of the cell. */
+static void rewind_sequences(struct bench *b)
+{
+    for (int s = 0; s < b->cell.parallel; s++)
+        geul_session_truncate(b->l.session, s, b->cell.depth);
+}
+
+/* Brings all sequences to the depth of the cell. What is there already stays; the others become copies of the first. */
+static enum geul_status deepen(struct bench *b)
+{
+    rewind_sequences(b);
+    enum geul_status status = append(b, b->cell.depth - geul_session_length(b->l.session, 0));
+    for (int s = 1; s < b->args.n_sequences && status == GEUL_OK && b->cell.depth > 0; s++)
+        status = geul_session_copy(b->l.session, 0, s);
+    return status;
+}
+
+static struct geul_host_ceilings mean_of(const struct geul_host_ceilings *a, const struct geul_host_ceilings *b)
+{
+    return (struct geul_host_ceilings){.read_bytes_per_s = (a->read_bytes_per_s + b->read_bytes_per_s) / 2,
+                                       .f32_macs_per_s = (a->f32_macs_per_s + b->f32_macs_per_s) / 2,
+                                       .bf16_macs_per_s = (a->bf16_macs_per_s + b->bf16_macs_per_s) / 2,
+                                       .int8_macs_per_s = (a->int8_macs_per_s + b->int8_macs_per_s) / 2};
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median of one member of the samples (a double at that offset); the extremes too unless NULL. */
+static double median(const struct sample *samples, int n, size_t member, double *low, double *high)
+{
+    double v[GEUL_BENCH_REPETITIONS_MAX];
+    for (int i = 0; i < n; i++)
+        v[i] = *(const double *)(const void *)((const char *)&samples[i] + member);
+    qsort(v, (size_t)n, sizeof *v, compare);
+    if (low && high) {
+        *low = v[0];
+        *high = v[n - 1];
+    }
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+/* Hands out the cell with the figures of n repetitions. */
+static bool hand_out(struct bench *b, const struct sample *samples, int n)
+{
+    struct geul_bench_cell *c = &b->cell;
+    struct geul_host_ceilings sum = {0};
+    for (int i = 0; i < n; i++) {
+        sum.read_bytes_per_s += samples[i].ceilings.read_bytes_per_s / n;
+        sum.f32_macs_per_s += samples[i].ceilings.f32_macs_per_s / n;
+        sum.bf16_macs_per_s += samples[i].ceilings.bf16_macs_per_s / n;
+        sum.int8_macs_per_s += samples[i].ceilings.int8_macs_per_s / n;
+    }
+    c->ceilings = sum;
+    c->repetitions = n;
+    c->tps = median(samples, n, offsetof(struct sample, tps), &c->tps_low, &c->tps_high);
+    c->share = median(samples, n, offsetof(struct sample, share), NULL, NULL);
+    c->ceiling_tps = median(samples, n, offsetof(struct sample, ceiling_tps), NULL, NULL);
+    uint64_t peak = geul_os_peak_rss(), held = geul_host_probe_bytes(b->probe);
+    peak = peak > held ? peak - held : 0;
+    c->peak_rss_bytes = (int64_t)(peak > b->load_peak ? peak : b->load_peak);
+    c->peak_over_bytes = c->peak_rss_bytes - c->file_bytes - c->kv_cache_bytes;
+    return b->plan->cell(b->plan->user, c);
+}
+
+/* All repetitions of one cell after a short warm-up. */
+static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_generate)
+{
+    struct geul_bench_cell *c = &b->cell;
+    int tokens = n_prompt > 0 ? n_prompt : n_generate * c->parallel;
+    struct geul_bench_amount amount =
+        n_prompt > 0 ? geul_bench_prompt_amount(&b->work, n_prompt, b->args.n_batch, c->depth, b->cache_bytes)
+                     : geul_bench_generation_amount(&b->work, n_generate, c->parallel, c->depth, b->cache_bytes);
+    c->n_prompt = n_prompt;
+    c->n_generate = n_generate;
+    c->bytes = amount.bytes;
+    c->macs = 0;
+    for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++)
+        c->macs += amount.macs[i];
+    rewind_sequences(b);
+    enum geul_status status = run(b, n_prompt < b->args.n_batch ? n_prompt : b->args.n_batch, 1);
+    struct geul_host_ceilings before = geul_host_probe_measure(b->probe), after;
+    for (int i = 0; i < b->plan->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
+        struct sample *s = &b->samples[i];
+        if (b->plan->turn) {
+            b->enough = !b->plan->turn(b->plan->user);
+            if (b->enough)
+                return GEUL_OK;
+            before = geul_host_probe_measure(b->probe);
+        }
+        rewind_sequences(b);
+        double start = geul_os_seconds();
+        status = run(b, n_prompt, n_generate);
+        s->tps = tokens / (geul_os_seconds() - start);
+        after = geul_host_probe_measure(b->probe);
+        s->ceilings = mean_of(&before, &after);
+        s->ceiling_tps = tokens / geul_bench_least_seconds(&amount, &s->ceilings, &c->bound);
+        s->share = s->tps / s->ceiling_tps;
+        if (b->plan->turn && status == GEUL_OK)
+            b->enough = !hand_out(b, s, 1);
+    }
+    if (!b->plan->turn && status == GEUL_OK)
+        b->enough = !hand_out(b, b->samples, b->plan->repetitions);
+    return status;
+}
+
+/* The name that llama-bench gives such a test, and how many sequences there are. */
+static void name_test(char *out, size_t size, const struct geul_bench_cell *c, int n_prompt, int n_generate)
+{
+    int n = snprintf(out, size, n_prompt > 0 ? "pp%d" : "tg%d", n_prompt > 0 ? n_prompt : n_generate);
+    if (c->parallel > 1)
+        n += snprintf(out + n, size - (size_t)n, " x%d", c->parallel);
+    if (c->depth > 0)
+        snprintf(out + n, size - (size_t)n, " @ d%d", c->depth);
+}
+
+/* All cells of one session: every depth, and at each the prompts, if wanted, and the generations. */
+static enum geul_status measure_session(struct bench *b, bool prompts)
+{
+    const struct geul_bench_plan *p = b->plan;
+    enum geul_status status = GEUL_OK;
+    char test[64];
+    b->cell.test = test;
+    for (int d = 0; d < p->depths.n && status == GEUL_OK && !b->enough; d++) {
+        b->cell.depth = p->depths.v[d];
+        status = deepen(b);
+        b->cell.parallel = 1;
+        for (int i = 0; prompts && i < p->prompts.n && status == GEUL_OK && !b->enough; i++) {
+            if (p->prompts.v[i] == 0)
+                continue;
+            name_test(test, sizeof test, &b->cell, p->prompts.v[i], 0);
+            status = measure_cell(b, p->prompts.v[i], 0);
+        }
+        rewind_sequences(b);
+        b->cell.parallel = b->args.n_sequences;
+        for (int i = 0; i < p->generates.n && status == GEUL_OK && !b->enough; i++) {
+            if (p->generates.v[i] == 0)
+                continue;
+            name_test(test, sizeof test, &b->cell, 0, p->generates.v[i]);
+            status = measure_cell(b, 0, p->generates.v[i]);
+        }
+    }
+    return status;
+}
+
+/* What the file says about the work. */
+static enum geul_status count_work(struct bench *b)
+{
+    struct geul_gguf *g = geul_gguf_open(b->l.ctx, b->args.path);
+    if (!g)
+        return geul_error_status(b->l.ctx);
+    geul_bench_work_count(g, &b->work);
+    b->cell.file_bytes = (int64_t)geul_gguf_file_bytes(g);
+    b->cell.types = b->work.types;
+    geul_gguf_close(g);
+    return GEUL_OK;
+}
+
+/* Measures the model that is open. Returns the exit code. */
+static int measure_opened(struct bench *b, bool prompts)
+{
+    b->load_peak = geul_os_peak_rss();
+    b->device = geul_device_open(b->ctx, GEUL_DEVICE_HOST, b->args.n_threads);
+    b->probe = b->device ? geul_host_probe_new(b->ctx, b->device) : NULL;
+    if (!b->probe)
+        return geul_report_failure(b->ctx);
+    geul_os_peak_rss_reset();
+    b->cell.n_threads = b->device->n_threads;
+    b->cell.load_seconds = b->l.load_seconds;
+    b->cell.kv_cache_bytes = (int64_t)geul_session_cache_bytes(b->l.session);
+    b->cache_bytes = (double)b->cell.kv_cache_bytes / geul_session_capacity(b->l.session) / b->args.n_sequences;
+    b->cell.parallel = 1;
+    b->cell.depth = 0;
+    fill_ids(b->ids, b->n_ids, geul_model_get_shape(b->l.model)->n_vocab, b->plan->seed);
+    enum geul_status status = count_work(b);
+    int warm = b->n_ids < WARM_UP_TOKENS ? b->n_ids : WARM_UP_TOKENS;
+    if (status == GEUL_OK)
+        status = append(b, warm); /* touches every weight */
+    if (status == GEUL_OK)
+        status = measure_session(b, prompts);
+    geul_progress_hide();
+    return status == GEUL_OK ? 0 : geul_report_failure(b->l.ctx);
+}
+
+/* Loads the model for so many threads and sequences, and measures. Returns the exit code. */
+static int measure_loaded(struct bench *b, int n_threads, int n_sequences, bool prompts)
+{
+    b->args.n_threads = n_threads;
+    b->args.n_sequences = n_sequences;
+    geul_os_peak_rss_reset();
+    int code = geul_loaded_open(&b->args, false, &b->l);
+    if (code != 0)
+        return code;
+    code = measure_opened(b, prompts);
+    geul_host_probe_free(b->probe);
+    geul_device_close(b->ctx, b->device);
+    geul_loaded_close(&b->l);
+    b->probe = NULL;
+    b->device = NULL;
+    return code;
+}
+
+/* Tokens that will be computed in all, about. */
+static uint64_t count_tokens(const struct geul_bench_plan *p)
+{
+    uint64_t each = 0, parallel = 0;
+    for (int i = 0; i < p->prompts.n; i++)
+        each += (uint64_t)p->prompts.v[i];
+    for (int i = 0; i < p->parallels.n; i++)
+        parallel += (uint64_t)p->parallels.v[i];
+    for (int i = 0; i < p->generates.n; i++)
+        each += (uint64_t)p->generates.v[i] * parallel;
+    return (uint64_t)p->threads.n * ((uint64_t)p->depths.n * each * (uint64_t)p->repetitions +
+                                     (uint64_t)largest(&p->depths) * (uint64_t)p->parallels.n);
+}
+
+/* Every number of threads and sequences. Returns the exit code. */
+static int measure_all(struct bench *b)
+{
+    const struct geul_bench_plan *p = b->plan;
+    int code = 0;
+    geul_progress_begin("measuring", "tokens");
+    for (int t = 0; t < p->threads.n && code == 0; t++)
+        for (int i = 0; i < p->parallels.n && code == 0 && !b->enough; i++)
+            code = measure_loaded(b, p->threads.v[t], p->parallels.v[i], i == 0);
+    geul_progress_hide();
+    return code;
+}
+
+int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_plan *plan)
+{
+    int prompt = largest(&plan->prompts), generate = largest(&plan->generates), code = 1;
+    int longest = largest(&plan->depths) + (prompt > generate ? prompt : generate);
+    struct bench b = {
+        .plan = plan, .args = *args, .ctx = geul_report_context(false), .n_ids = longest, .total = count_tokens(plan)};
+    if (!b.ctx)
+        return 1;
+    if (b.args.n_context == 0)
+        b.args.n_context = longest;
+    b.cell.model = args->path;
+    b.cell.cache_type = args->cache_type;
+    b.cell.n_batch = args->n_batch;
+    b.ids = geul_alloc(b.ctx, (size_t)longest, sizeof *b.ids);
+    b.step = geul_alloc(b.ctx, (size_t)largest(&plan->parallels), sizeof *b.step);
+    b.samples = geul_alloc(b.ctx, (size_t)plan->repetitions, sizeof *b.samples);
+    if (b.ids && b.step && b.samples)
+        code = measure_all(&b);
+    else
+        geul_report_failure(b.ctx);
+    geul_free(b.ctx, b.ids);
+    geul_free(b.ctx, b.step);
+    geul_free(b.ctx, b.samples);
+    geul_context_free(b.ctx);
+    return code;
+}

@@ -1,0 +1,108 @@
+/* bench_work.c: see bench_work.h. */
+#include "command/bench/bench_work.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static enum geul_bench_arithmetic arithmetic_of(enum geul_type type)
+{
+    if (geul_type_block(type) > 1)
+        return GEUL_BENCH_INT8;
+    return type == GEUL_TYPE_BF16 ? GEUL_BENCH_BF16 : GEUL_BENCH_F32;
+}
+
+/* Names the types of the matrices, those with the most bytes first. */
+static void name_types(const double bytes[GEUL_TYPE_COUNT], char *out, size_t size)
+{
+    bool named[GEUL_TYPE_COUNT] = {false};
+    size_t n = 0;
+    out[0] = '\0';
+    for (;;) {
+        int most = -1;
+        for (int i = 0; i < GEUL_TYPE_COUNT; i++)
+            if (!named[i] && bytes[i] > 0 && (most < 0 || bytes[i] > bytes[most]))
+                most = i;
+        if (most < 0 || n >= size)
+            return;
+        named[most] = true;
+        n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "+" : "", geul_type_name((enum geul_type)most));
+    }
+}
+
+void geul_bench_work_count(const struct geul_gguf *g, struct geul_bench_work *work)
+{
+    double bytes[GEUL_TYPE_COUNT] = {0};
+    bool tied = !geul_gguf_find_tensor(g, "output.weight");
+    *work = (struct geul_bench_work){.weight_bytes = 0};
+    for (int64_t i = 0; i < geul_gguf_tensor_count(g); i++) {
+        const struct geul_gguf_tensor *t = geul_gguf_tensor_at(g, i);
+        bool embedding = strcmp(t->name, "token_embd.weight") == 0;
+        bool output = strcmp(t->name, "output.weight") == 0 || (embedding && tied);
+        if (embedding && !output)
+            continue;
+        work->weight_bytes += (double)t->bytes;
+        if (t->n_dims != 2)
+            continue;
+        double macs = (double)t->shape[0] * (double)t->shape[1];
+        bytes[t->type] += (double)t->bytes;
+        if (output) {
+            work->output = arithmetic_of(t->type);
+            work->output_macs = macs;
+        } else {
+            work->layer_macs[arithmetic_of(t->type)] += macs;
+        }
+    }
+    name_types(bytes, work->types, sizeof work->types);
+}
+
+/* The multiply-adds of so many tokens, so many of them with logits. */
+static struct geul_bench_amount arithmetic(const struct geul_bench_work *work, double tokens, double logits)
+{
+    struct geul_bench_amount amount = {.bytes = 0};
+    for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++)
+        amount.macs[i] = work->layer_macs[i] * tokens;
+    amount.macs[work->output] += work->output_macs * logits;
+    return amount;
+}
+
+struct geul_bench_amount geul_bench_prompt_amount(const struct geul_bench_work *work, int n, int n_batch, int depth,
+                                                  double cache_bytes)
+{
+    struct geul_bench_amount amount = arithmetic(work, n, 1);
+    for (int done = 0; done < n; done += n_batch) {
+        int piece = n - done < n_batch ? n - done : n_batch;
+        amount.bytes += work->weight_bytes + cache_bytes * (depth + done + piece);
+    }
+    return amount;
+}
+
+struct geul_bench_amount geul_bench_generation_amount(const struct geul_bench_work *work, int n, int parallel,
+                                                      int depth, double cache_bytes)
+{
+    struct geul_bench_amount amount = arithmetic(work, (double)n * parallel, (double)n * parallel);
+    amount.bytes = n * (work->weight_bytes + parallel * cache_bytes * (depth + (n + 1) / 2.0));
+    return amount;
+}
+
+double geul_bench_least_seconds(const struct geul_bench_amount *amount, const struct geul_host_ceilings *ceilings,
+                                const char **bound)
+{
+    static const char *const names[GEUL_BENCH_ARITHMETICS] = {"f32", "bf16", "int8"};
+    const double rates[GEUL_BENCH_ARITHMETICS] = {ceilings->f32_macs_per_s, ceilings->bf16_macs_per_s,
+                                                  ceilings->int8_macs_per_s};
+    double read = amount->bytes / ceilings->read_bytes_per_s, sum = 0, most = 0;
+    *bound = "memory";
+    const char *kind = *bound;
+    for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++) {
+        double seconds = amount->macs[i] / rates[i];
+        sum += seconds;
+        if (seconds > most) {
+            most = seconds;
+            kind = names[i];
+        }
+    }
+    if (sum <= read)
+        return read;
+    *bound = kind;
+    return sum;
+}

@@ -1,0 +1,403 @@
+/* cmd_bench.c: `geul bench` measures a model beside the machine's own ceilings. */
+#include "command/bench/bench_measure.h"
+#include "command/command.h"
+#include "command/paths.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/bench/synth.h"
+#include "command/terminal.h"
+
+#include "core/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MODELS_MAX = 2 * GEUL_TEXT_LIST_MAX };
+
+struct settings {
+    struct geul_model_args model;
+    struct geul_text_list files, synthetic, prompts, generates, depths, parallels, threads;
+    int repetitions;
+    bool json, csv, step;
+};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_LIST, "-m, --model", "FILE", FIELD(files), "a model, a GGUF file; may be given several times", 0, 0,
+     NULL, NULL, false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model.adapters), .group = geul_adapter_options},
+    {GEUL_OPTION_LIST, "--synthetic", "SIZE:TYPE,...", FIELD(synthetic),
+     "random weights instead (see `geul synth --help`), kept in $GEUL_CACHE or ~/.cache/geul for the next time", 0, 0,
+     NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-p, --n-prompt", "N,...", FIELD(prompts), "tokens of the prompt, 0: none (default 256)", 0, 0,
+     NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-n, --n-gen", "N,...", FIELD(generates), "tokens to generate, 0: none (default 32)", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_LIST, "-d, --n-depth", "N,...", FIELD(depths),
+     "tokens in the cache before the prompt or the generation (default 0)", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-np, --parallel", "N,...", FIELD(parallels),
+     "sequences that generate at once (default 1); the figure is that of all together", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_LIST, "-t, --threads", "N,...", FIELD(threads), "threads, 0: one per core (default 0)", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_INT, "-r, --repetitions", "N", FIELD(repetitions), "repeats of each test, after a warm-up", 1,
+     GEUL_BENCH_REPETITIONS_MAX, NULL, NULL, false},
+    {GEUL_OPTION_INT, "-c, --ctx-size", "N", FIELD(model.n_context), "positions of the cache, 0: as many as needed", 0,
+     1 << 24, NULL, NULL, false},
+    {GEUL_OPTION_INT, "-b, --batch-size, -ub, --ubatch-size", "N", FIELD(model.n_batch),
+     "most prompt tokens computed at once", 1, 1 << 16, NULL, NULL, false},
+    {GEUL_OPTION_CHOICE, GEUL_CACHE_TYPE_NAMES, "TYPE", FIELD(model.cache_type), GEUL_CACHE_TYPE_HELP, 0, 0,
+     geul_cache_types, NULL, false},
+    {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", FIELD(model.n_gpu_layers),
+     "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints every figure as JSON", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--csv", NULL, FIELD(csv), "prints a header line and a line of figures per test", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_FLAG, "--step", NULL, FIELD(step),
+     "waits for a line on standard input before each repetition and prints each as a line of JSON, so that another "
+     "program can be measured in turn",
+     0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "bench",
+    .usage = "-m FILE | --synthetic SIZE:TYPE [options]",
+    .summary = "measure speed and memory beside the machine's own ceilings",
+    .about =
+        "Lists are separated by commas, or the option is given several times; every combination is a line of the "
+        "table: pp256 is a prompt of 256 tokens, tg32 a text of 32, x4 for 4 sequences at once, @ d500 behind 500 "
+        "tokens. The ceilings are measured before and after each repetition with the same threads: how fast memory "
+        "can be read, and how many multiply-adds the instructions in use can do. The share is that of the speed at "
+        "which the multiply-adds of the weights, or reading all weights once per step and the cache, would take all of "
+        "the time. Speeds are medians with their extremes.",
+    .example = "geul bench --synthetic 1.3b:q4_k_m,1.3b:q8_0 -p 256,2048 -n 32 -d 0,2000\n"
+               "geul bench -m polyglot.gguf -p 0 -n 32 --parallel 1,2,4,8,16 -t 1,2 --csv",
+    .options = options,
+};
+
+/* Finds or makes the file of random weights; a path to be freed by free(), or NULL with *code set. */
+static char *synthetic_path(const char *what, int *code)
+{
+    struct geul_context *ctx = geul_report_context(false);
+    struct geul_synth synth;
+    char name[128], *path = NULL;
+    *code = 1;
+    if (!ctx)
+        return NULL;
+    if (!geul_synth_parse(ctx, what, &synth)) {
+        *code = *geul_error(ctx) ? 1 : 2;
+        geul_context_free(ctx);
+        return NULL;
+    }
+    snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
+    path = geul_path_cache(ctx, name);
+    struct geul_gguf *g = path && geul_os_exists(path) ? geul_gguf_open(ctx, path) : NULL;
+    bool fits = g && geul_synth_fits(ctx, &synth, g);
+    geul_gguf_close(g);
+    if (path && !fits) {
+        geul_error_clear(ctx);
+        geul_report_note("making %s", path);
+        *code = geul_synth_write(ctx, &synth, 0, path) == GEUL_OK ? 0 : geul_report_failure(ctx);
+    } else {
+        *code = path ? 0 : geul_report_failure(ctx);
+    }
+    geul_context_free(ctx);
+    if (*code != 0) {
+        free(path);
+        return NULL;
+    }
+    return path;
+}
+
+/* ------------------------------------------------------------------------------------------------------- figures -- */
+
+enum kind { TEXT, INT, BYTES, REAL };
+
+/* Every figure of a cell: the name in JSON and CSV, and where it lies. */
+#define CELL(name) offsetof(struct geul_bench_cell, name)
+static const struct column {
+    const char *name;
+    enum kind kind;
+    size_t offset;
+} columns[] = {
+    {"model", TEXT, CELL(model)},
+    {"types", TEXT, CELL(types)},
+    {"test", TEXT, CELL(test)},
+    {"n_threads", INT, CELL(n_threads)},
+    {"n_batch", INT, CELL(n_batch)},
+    {"cache_type", TEXT, CELL(cache_type)},
+    {"n_prompt", INT, CELL(n_prompt)},
+    {"n_generate", INT, CELL(n_generate)},
+    {"depth", INT, CELL(depth)},
+    {"parallel", INT, CELL(parallel)},
+    {"repetitions", INT, CELL(repetitions)},
+    {"tokens_per_s", REAL, CELL(tps)},
+    {"tokens_per_s_low", REAL, CELL(tps_low)},
+    {"tokens_per_s_high", REAL, CELL(tps_high)},
+    {"share", REAL, CELL(share)},
+    {"bound", TEXT, CELL(bound)},
+    {"ceiling_tokens_per_s", REAL, CELL(ceiling_tps)},
+    {"ceiling_read_bytes_per_s", REAL, CELL(ceilings.read_bytes_per_s)},
+    {"ceiling_int8_macs_per_s", REAL, CELL(ceilings.int8_macs_per_s)},
+    {"ceiling_bf16_macs_per_s", REAL, CELL(ceilings.bf16_macs_per_s)},
+    {"ceiling_f32_macs_per_s", REAL, CELL(ceilings.f32_macs_per_s)},
+    {"macs", REAL, CELL(macs)},
+    {"bytes_read", REAL, CELL(bytes)},
+    {"load_seconds", REAL, CELL(load_seconds)},
+    {"file_bytes", BYTES, CELL(file_bytes)},
+    {"kv_cache_bytes", BYTES, CELL(kv_cache_bytes)},
+    {"peak_rss_bytes", BYTES, CELL(peak_rss_bytes)},
+    {"peak_over_bytes", BYTES, CELL(peak_over_bytes)},
+};
+enum { N_COLUMNS = sizeof columns / sizeof *columns };
+
+static json_t *json_value(const struct column *column, const void *field)
+{
+    switch (column->kind) {
+    case TEXT:
+        return geul_report_json_name(*(const char *const *)field);
+    case INT:
+        return json_integer(*(const int *)field);
+    case BYTES:
+        return json_integer(*(const int64_t *)field);
+    default:
+        return geul_report_json_real(*(const double *)field);
+    }
+}
+
+static json_t *json_cell(const struct geul_bench_cell *c)
+{
+    json_t *json = json_object();
+    for (int i = 0; i < N_COLUMNS; i++)
+        json_object_set_new(json, columns[i].name, json_value(&columns[i], (const char *)c + columns[i].offset));
+    return json;
+}
+
+/* A field of a CSV line; quotation marks inside of a text are doubled. */
+static void print_csv_value(const struct column *column, const void *field)
+{
+    switch (column->kind) {
+    case TEXT:
+        putchar('"');
+        for (const char *s = *(const char *const *)field; *s; s++)
+            printf(*s == '"' ? "\"\"" : "%c", *s);
+        putchar('"');
+        break;
+    case INT:
+        printf("%d", *(const int *)field);
+        break;
+    case BYTES:
+        printf("%lld", (long long)*(const int64_t *)field);
+        break;
+    default:
+        printf("%.6g", *(const double *)field);
+    }
+}
+
+/* What is printed, and how far. */
+struct output {
+    const struct settings *s;
+    json_t *cells;                            /* of --json */
+    int name_width, n;                        /* of the longest file name; cells so far */
+    double read[2], int8[2], bf16[2], f32[2]; /* lowest and highest ceilings */
+};
+
+static bool print_csv(struct output *o, const struct geul_bench_cell *c)
+{
+    for (int i = 0; o->n == 0 && i < N_COLUMNS; i++)
+        printf("%s%s", columns[i].name, i + 1 < N_COLUMNS ? "," : "\n");
+    for (int i = 0; i < N_COLUMNS; i++) {
+        print_csv_value(&columns[i], (const char *)c + columns[i].offset);
+        putchar(i + 1 < N_COLUMNS ? ',' : '\n');
+    }
+    return geul_report_text("", 0);
+}
+
+static const char *file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void widen(double range[2], double v, bool first)
+{
+    range[0] = first || v < range[0] ? v : range[0];
+    range[1] = first || v > range[1] ? v : range[1];
+}
+
+static bool print_row(struct output *o, const struct geul_bench_cell *c)
+{
+    char size[32], speed[64];
+    bool first = o->n == 0;
+    if (first)
+        printf("%-*s %9s %-12s %7s  %-17s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "threads",
+               "test", "tokens/s (low to high)", "share of", "over MiB");
+    snprintf(speed, sizeof speed, "%.2f (%.1f to %.1f)", c->tps, c->tps_low, c->tps_high);
+    printf("%-*s %9s %-12s %7d  %-17s %27s  %5.1f %% %-7s %9.0f\n", o->name_width, file_name(c->model),
+           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, c->test, speed,
+           100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
+    widen(o->read, c->ceilings.read_bytes_per_s * 1e-9, first);
+    widen(o->int8, c->ceilings.int8_macs_per_s * 1e-9, first);
+    widen(o->bf16, c->ceilings.bf16_macs_per_s * 1e-9, first);
+    widen(o->f32, c->ceilings.f32_macs_per_s * 1e-9, first);
+    return geul_report_text("", 0);
+}
+
+static bool print_cell(void *user, const struct geul_bench_cell *c)
+{
+    struct output *o = user;
+    bool ok = true;
+    geul_progress_hide();
+    if (o->s->step)
+        ok = geul_report_json_line(json_cell(c)) == 0 && geul_report_text("", 0);
+    else if (o->s->json)
+        json_array_append_new(o->cells, json_cell(c));
+    else
+        ok = o->s->csv ? print_csv(o, c) : print_row(o, c);
+    o->n++;
+    return ok;
+}
+
+/* Waits for a line on stdin. false at its end. */
+static bool wait_for_line(void *user)
+{
+    (void)user;
+    int c;
+    while ((c = getchar()) != EOF && c != '\n')
+        ;
+    return c == '\n';
+}
+
+static void print_end(const struct output *o)
+{
+    if (o->n == 0)
+        return;
+    printf("\nover MiB: peak memory less file and cache; ceilings: memory %.1f to %.1f GB/s; G multiply-adds/s:"
+           " int8 %.0f to %.0f, bf16 %.0f to %.0f, f32 %.0f to %.0f\n",
+           o->read[0], o->read[1], o->int8[0], o->int8[1], o->bf16[0], o->bf16[1], o->f32[0], o->f32[1]);
+}
+
+/* ------------------------------------------------------------------------------------------------------- command -- */
+
+/* The whole numbers of a list option, or the default. Returns 0, or 2 after a message. */
+static int parse_list(const char *name, const struct geul_text_list *texts, int fallback, int low, int high,
+                      struct geul_bench_list *out)
+{
+    *out = (struct geul_bench_list){.v = {fallback}, .n = texts->n == 0};
+    for (int i = 0; i < texts->n; i++)
+        for (const char *at = texts->items[i];; at++) {
+            char *end;
+            long v = strtol(at, &end, 10);
+            if (end == at || (*end && *end != ',') || v < low || v > high)
+                return geul_report_usage("%s: \"%s\" is no list of whole numbers from %d to %d", name, texts->items[i],
+                                         low, high);
+            if (out->n == GEUL_BENCH_LIST_MAX)
+                return geul_report_usage("%s: %d values are possible at most", name, GEUL_BENCH_LIST_MAX);
+            out->v[out->n++] = (int)v;
+            at = end;
+            if (!*at)
+                break;
+        }
+    return 0;
+}
+
+static int parse_plan(const struct settings *s, struct geul_bench_plan *plan)
+{
+    int code = parse_list("-p", &s->prompts, 256, 0, 1 << 20, &plan->prompts);
+    if (code == 0)
+        code = parse_list("-n", &s->generates, 32, 0, 1 << 20, &plan->generates);
+    if (code == 0)
+        code = parse_list("-d", &s->depths, 0, 0, 1 << 20, &plan->depths);
+    if (code == 0)
+        code = parse_list("--parallel", &s->parallels, 1, 1, 1024, &plan->parallels);
+    if (code == 0)
+        code = parse_list("-t", &s->threads, 0, 0, 1024, &plan->threads);
+    bool nothing = true;
+    for (int i = 0; i < plan->prompts.n; i++)
+        nothing = nothing && plan->prompts.v[i] == 0;
+    for (int i = 0; i < plan->generates.n; i++)
+        nothing = nothing && plan->generates.v[i] == 0;
+    if (code == 0 && nothing)
+        return geul_report_usage("-p 0 -n 0 leaves nothing to measure");
+    return code;
+}
+
+/* The paths of all models, those of synthetic ones made when missing. All are allocated, also after a failure. */
+static int find_models(const struct settings *s, char *paths[MODELS_MAX], int *n)
+{
+    int code = 0;
+    *n = 0;
+    for (int i = 0; i < s->files.n && code == 0; i++) {
+        paths[*n] = strdup(s->files.items[i]);
+        code = paths[*n] ? 0 : geul_report_error("out of memory");
+        *n += code == 0;
+    }
+    for (int i = 0; i < s->synthetic.n; i++)
+        for (const char *at = s->synthetic.items[i]; code == 0;) {
+            char what[1024];
+            size_t length = strcspn(at, ",");
+            snprintf(what, sizeof what, "%.*s", (int)length, at);
+            if (*n == MODELS_MAX)
+                return geul_report_usage("%d models are possible at most", MODELS_MAX);
+            paths[*n] = synthetic_path(what, &code);
+            *n += code == 0;
+            at += length;
+            if (!*at)
+                break;
+            at++;
+        }
+    return code;
+}
+
+/* Measures all models and prints. Returns the exit code. */
+static int bench(struct settings *s, struct geul_bench_plan *plan, char *const *paths, int n)
+{
+    struct output o = {.s = s, .name_width = 5};
+    int code = 0;
+    plan->user = &o;
+    plan->cell = print_cell;
+    plan->turn = s->step ? wait_for_line : NULL;
+    plan->repetitions = s->repetitions;
+    plan->seed = 1;
+    o.cells = s->json ? json_array() : NULL;
+    for (int i = 0; i < n; i++) {
+        int width = (int)strlen(file_name(paths[i]));
+        o.name_width = width > o.name_width ? width : o.name_width;
+    }
+    for (int i = 0; i < n && code == 0; i++) {
+        s->model.path = paths[i];
+        code = geul_bench_measure(&s->model, plan);
+    }
+    if (code == 0 && s->json && !s->step)
+        return geul_report_json(json_pack("{s:o}", "cells", o.cells));
+    json_decref(o.cells);
+    if (code == 0 && !s->csv && !s->step)
+        print_end(&o);
+    return code;
+}
+
+int geul_cmd_bench(int argc, char **argv)
+{
+    struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT, .repetitions = 5};
+    struct geul_bench_plan plan = {.seed = 1};
+    const char *args[GEUL_ARGS_MAX];
+    char *paths[MODELS_MAX];
+    int n_args, code, n = 0;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    if (s.files.n + s.synthetic.n == 0)
+        return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
+    if (s.csv && (s.json || s.step))
+        return geul_report_usage("--csv and --%s ask for two forms of output; give one", s.json ? "json" : "step");
+    code = parse_plan(&s, &plan);
+    if (code != 0)
+        return code;
+    geul_interrupt_catch(1);
+    code = find_models(&s, paths, &n);
+    if (code == 0)
+        code = bench(&s, &plan, paths, n);
+    for (int i = 0; i < n; i++)
+        free(paths[i]);
+    return code;
+}

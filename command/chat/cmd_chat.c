@@ -1,0 +1,131 @@
+/* cmd_chat.c: `geul chat`, a conversation with a model. */
+#include "command/chat/chat.h"
+#include "command/command.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct settings {
+    struct geul_model_args model;
+    struct geul_chat_settings chat;
+    struct geul_draft_args draft;
+    const char *template_name, *system;
+    bool ignore_eos, json;
+};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
+     "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_TEXT, "-sys, --system", "TEXT", FIELD(system), "stands before the conversation, as /system sets it", 0,
+     0, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--ignore-eos", NULL, FIELD(ignore_eos), "answers go on after the end of the text", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints each answer as a line of JSON with token ids and timings",
+     0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(chat), .group = geul_chat_options},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(draft), .group = geul_draft_options},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "chat",
+    .usage = "-m FILE [options]",
+    .summary = "talk with a model",
+    .about =
+        "Questions come from the terminal, or one per line from standard input. /help lists what else can be typed.",
+    .example = "geul chat -m koalpaca.gguf --temp 0.7 --top-p 0.9\n"
+               "echo 안녕 | geul chat -m koalpaca.gguf",
+    .options = options,
+};
+
+enum { BASE_TOKENS = 128 }; /* a base model has no reason to stop */
+
+/* Chooses the template and says which. false after a message. */
+static bool choose_template(struct geul_chat *c, const char *name)
+{
+    bool automatic = strcmp(name, "auto") == 0;
+    if (strcmp(name, "none") != 0 && !geul_template_open(c->loaded.ctx, c->loaded.model, name, &c->form))
+        return false;
+    if (c->form)
+        fprintf(stderr, "template: %s%s\n", automatic ? geul_template_name(c->form) : name,
+                automatic ? " (from the file)" : "");
+    else
+        fprintf(stderr, "template: none%s; the model continues what you write\n", automatic ? " (a base model)" : "");
+    if (!c->form && c->settings.n_predict < 0)
+        c->settings.n_predict = BASE_TOKENS;
+    return true;
+}
+
+/* Reads and answers until the end. */
+static void converse(struct geul_chat *c, struct geul_chat_line *lines)
+{
+    const char *line;
+    while (!c->done && (line = geul_chat_line_read(lines))) {
+        if (line[strspn(line, " \t\r")] == '\0')
+            continue;
+        if (line[0] == '/' && line[1] != '/') {
+            geul_chat_command(c, line);
+            continue;
+        }
+        if (!geul_chat_push(c, line[0] == '/' ? line + 1 : line)) {
+            c->code = geul_report_error("out of memory");
+            return;
+        }
+        geul_chat_answer(c);
+        if (!geul_report_text("", 0))
+            return; /* nobody listens any more */
+        if (geul_interrupted() && !geul_chat_line_terminal(lines)) {
+            c->code = 130; /* there is nobody to write the next question */
+            return;
+        }
+    }
+}
+
+int geul_cmd_chat(int argc, char **argv)
+{
+    struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
+                         .chat = {.sampling = {.sampling = geul_sampling_default()}, .n_predict = -1},
+                         .draft = geul_draft_args_default(),
+                         .template_name = "auto"};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    if (s.chat.n_predict == 0)
+        return geul_report_usage("-n 0 leaves no room for an answer");
+    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json};
+    geul_interrupt_catch(5);
+    geul_sampling_args_seed(&c.settings.sampling);
+    code = geul_loaded_open(&s.model, true, &c.loaded);
+    if (code != 0)
+        return code;
+    code = geul_drafter_open(&s.draft, &s.model, &c.loaded, &c.drafter);
+    if (code != 0) {
+        geul_loaded_close(&c.loaded);
+        return code;
+    }
+    if (choose_template(&c, s.template_name)) {
+        c.system = s.system ? strdup(s.system) : NULL;
+        struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
+        if (geul_chat_line_terminal(lines))
+            fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
+                    *geul_model_get_name(c.loaded.model) ? geul_model_get_name(c.loaded.model) : s.model.path);
+        converse(&c, lines);
+        geul_chat_line_free(lines);
+    } else {
+        c.code = 1;
+    }
+    geul_chat_drop_all(&c);
+    free(c.turns);
+    free(c.system);
+    geul_template_free(c.form);
+    geul_drafter_close(&c.drafter);
+    geul_loaded_close(&c.loaded);
+    return c.code;
+}

@@ -1,0 +1,92 @@
+/* draft_args.c: the options of speculative decoding, and what they open. */
+#include "command/chat/draft_args.h"
+
+#include "command/report.h"
+
+#include "core/os.h"
+
+#define DRAFT(field) offsetof(struct geul_draft_args, field)
+
+const struct geul_option geul_draft_options[] = {
+    {GEUL_OPTION_FLAG, "--lookup", NULL, DRAFT(lookup),
+     "guesses that passages which begin as before go on as before, and checks several tokens at once; the text stays "
+     "the same",
+     0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-md, --model-draft", "FILE", DRAFT(path),
+     "a smaller model with the same tokenizer guesses instead, or where --lookup finds nothing", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_INT, "--draft, --draft-max, --draft-n", "N", DRAFT(n_max), "most tokens guessed at once", 1, 64, NULL,
+     NULL, false},
+    {GEUL_OPTION_INT, "--draft-min, --draft-n-min", "N", DRAFT(n_min), "fewer guesses are not tried", 0, 64, NULL, NULL,
+     false},
+    {GEUL_OPTION_REAL, "--draft-p-min", "X", DRAFT(p_min),
+     "the draft model stops where its best token has less than this share of its two best, 0: never", 0, 1, NULL, NULL,
+     false},
+    {GEUL_OPTION_FLAG, "--draft-always", NULL, DRAFT(always), "guesses at every step, even where it does not pay", 0, 0,
+     NULL, NULL, false},
+    {.kind = GEUL_OPTION_END},
+};
+
+struct geul_draft_args geul_draft_args_default(void)
+{
+    struct geul_speculation s = geul_speculation_default();
+    return (struct geul_draft_args){.n_max = s.n_max, .n_min = s.n_min, .p_min = s.p_min};
+}
+
+/* Loads the draft model and gives it a session as large as that of l. false with the reason in l->ctx. */
+static bool load(const struct geul_draft_args *args, const struct geul_model_args *model, struct geul_loaded *l,
+                 struct geul_drafter *out)
+{
+    struct geul_model_options options = {.n_threads = model->n_threads, .regex = geul_regex()};
+    out->model = geul_model_load(l->ctx, args->path, &options);
+    if (!out->model)
+        return false;
+    struct geul_session_options session = {
+        .n_context = geul_session_capacity(l->session),
+        .n_sequences = model->n_sequences,
+        .n_batch = model->n_batch,
+        .cache_type = geul_type_from_name(model->cache_type),
+    };
+    out->session = geul_session_new(l->ctx, out->model, &session);
+    int trained = geul_model_get_shape(out->model)->n_context;
+    if (out->session && trained < session.n_context)
+        geul_report_note("warning: the draft model was trained for %d positions, the context holds %d; beyond them its "
+                         "guesses are poor",
+                         trained, session.n_context);
+    return out->session != NULL;
+}
+
+int geul_drafter_open(const struct geul_draft_args *args, const struct geul_model_args *model, struct geul_loaded *l,
+                      struct geul_drafter *out)
+{
+    double start = geul_os_seconds();
+    *out = (struct geul_drafter){.model = NULL};
+    if (!args->path && !args->lookup)
+        return 0;
+    bool ok = !args->path || load(args, model, l, out);
+    if (ok) {
+        struct geul_speculation how = {
+            .draft = out->session,
+            .lookup = args->lookup,
+            .n_max = args->n_max,
+            .n_min = args->n_min,
+            .p_min = args->p_min,
+            .always = args->always,
+        };
+        out->speculator = geul_speculator_new(l->session, &how);
+    }
+    l->load_seconds += geul_os_seconds() - start;
+    if (out->speculator)
+        return 0;
+    int code = geul_report_failure(l->ctx);
+    geul_drafter_close(out);
+    return code;
+}
+
+void geul_drafter_close(struct geul_drafter *d)
+{
+    geul_speculator_free(d->speculator);
+    geul_session_free(d->session);
+    geul_model_free(d->model);
+    *d = (struct geul_drafter){.model = NULL};
+}

@@ -1,0 +1,107 @@
+/* cmd_convert.c: `geul convert` makes a GGUF file from a Hugging Face directory. */
+#include "command/adapter_files.h"
+#include "command/command.h"
+#include "command/options.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include "convert/hf_to_gguf.h"
+#include "convert/peft.h"
+#include "core/gguf.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct settings {
+    const char *output, *type, *gelu, *name, *base;
+    int n_threads;
+    bool json;
+};
+
+static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", NULL};
+static const char *const gelus[] = {"config", "erf", "tanh", NULL}; /* in the order of enum geul_convert_gelu */
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "-o, --output, --outfile", "FILE", FIELD(output), "the GGUF file", 0, 0, NULL, NULL, true},
+    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
+     "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)", 0, 0, types, NULL,
+     false},
+    {GEUL_OPTION_CHOICE, "--gelu", "KIND", FIELD(gelu),
+     "erf or tanh, for checkpoints whose config.json names the wrong one", 0, 0, gelus, NULL, false},
+    {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's name; otherwise the directory's", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
+     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter names none that is "
+     "on this machine",
+     0, 0, NULL, NULL, false},
+    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes, tensors and seconds as JSON", 0, 0, NULL, NULL,
+     false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "convert",
+    .usage = "DIR -o FILE [options]",
+    .summary = "make a GGUF file from a Hugging Face directory",
+    .about = "The directory holds config.json, tokenizer.json and the weights as safetensors or .bin, sharded or not; "
+             "or adapter_config.json and the weights of a LoRA adapter as PEFT writes it, which become float32.",
+    .example = "geul convert polyglot-ko-1.3b -o polyglot-ko-1.3b.gguf --type q8_0\n"
+               "geul convert adapter-peft -o adapter.gguf --base polyglot-ko-1.3b.gguf",
+    .options = options,
+    .min_args = 1,
+    .max_args = 1,
+    .arg_name = "the directory",
+};
+
+/* Says what was written. Returns the exit code. */
+static int report(struct geul_context *ctx, const struct settings *s, double seconds)
+{
+    char size[32];
+    struct geul_gguf *g = geul_gguf_open(ctx, s->output);
+    if (!g)
+        return geul_report_failure(ctx);
+    uint64_t bytes = geul_gguf_file_bytes(g);
+    int64_t tensors = geul_gguf_tensor_count(g);
+    geul_gguf_close(g);
+    if (s->json)
+        return geul_report_json(json_pack("{s:o, s:s, s:I, s:I, s:f}", "file", geul_report_json_name(s->output), "type",
+                                          s->type, "file_bytes", (json_int_t)bytes, "tensors", (json_int_t)tensors,
+                                          "seconds", seconds));
+    printf("%s: %s, %lld tensors, %s, in %.1f s\n", s->output, s->type, (long long)tensors,
+           geul_progress_bytes(bytes, size, sizeof size), seconds);
+    return 0;
+}
+
+int geul_cmd_convert(int argc, char **argv)
+{
+    struct settings s = {.type = "f16", .gelu = "config"};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    struct geul_context *ctx = geul_report_context(true);
+    if (!ctx)
+        return 1;
+    geul_interrupt_catch(1);
+    struct geul_convert_options how = {.type = geul_type_from_name(s.type),
+                                       .name = s.name,
+                                       .n_threads = s.n_threads,
+                                       .progress = geul_progress_callback};
+    for (int i = 0; gelus[i]; i++)
+        if (strcmp(s.gelu, gelus[i]) == 0)
+            how.gelu = (enum geul_convert_gelu)i;
+    double start = geul_os_seconds();
+    geul_progress_begin("converting", NULL);
+    bool adapter = geul_peft_is(args[0]);
+    enum geul_status status = adapter ? geul_adapter_to_gguf(ctx, args[0], s.base, s.name, s.output)
+                                      : geul_convert_hf(ctx, args[0], s.output, &how);
+    geul_progress_hide();
+    s.type = adapter ? "f32" : s.type;
+    code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);
+    geul_context_free(ctx);
+    return code;
+}

@@ -1,0 +1,82 @@
+/* cmd_export.c: `geul export` makes a Hugging Face directory from a GGUF file. */
+#include "command/adapter_files.h"
+#include "command/command.h"
+#include "command/options.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include "convert/gguf_to_hf.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct settings {
+    const char *type, *base;
+    int n_threads, shard_mb;
+    bool json;
+};
+
+static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in the order of enum geul_export_dtype */
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
+     "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones", 0, 0, types, NULL, false},
+    {GEUL_OPTION_INT, "--max-shard-mb", "N", FIELD(shard_mb), "largest size of a weight file in MB", 1, 1 << 20, NULL,
+     NULL, false},
+    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
+     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's file does not say "
+     "how many heads it has",
+     0, 0, NULL, NULL, false},
+    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints directory and seconds as JSON", 0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "export",
+    .usage = "FILE DIR [options]",
+    .summary = "make a Hugging Face directory from a GGUF file, which transformers loads",
+    .about = "Of an adapter (LoRA) it makes a directory for PEFT, always in float32.",
+    .example = "geul export koalpaca.gguf koalpaca-hf --type f16\n"
+               "geul export adapter.gguf adapter-peft",
+    .options = options,
+    .min_args = 2,
+    .max_args = 2,
+    .arg_name = "the file or the directory",
+};
+
+int geul_cmd_export(int argc, char **argv)
+{
+    struct settings s = {.type = "keep", .shard_mb = 5000};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    struct geul_context *ctx = geul_report_context(true);
+    if (!ctx)
+        return 1;
+    geul_interrupt_catch(1);
+    struct geul_export_options how = {.n_threads = s.n_threads,
+                                      .max_shard_bytes = (uint64_t)s.shard_mb * 1000000,
+                                      .progress = geul_progress_callback};
+    for (int i = 0; types[i]; i++)
+        if (strcmp(s.type, types[i]) == 0)
+            how.dtype = (enum geul_export_dtype)i;
+    double start = geul_os_seconds();
+    geul_progress_begin("exporting", NULL);
+    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_adapter_to_peft(ctx, args[0], s.base, args[1])
+                                                            : geul_export_hf(ctx, args[0], args[1], &how);
+    geul_progress_hide();
+    double seconds = geul_os_seconds() - start;
+    if (status != GEUL_OK)
+        code = geul_report_failure(ctx);
+    else if (s.json)
+        geul_report_json(json_pack("{s:o, s:f}", "directory", geul_report_json_name(args[1]), "seconds", seconds));
+    else
+        printf("%s: written in %.1f s\n", args[1], seconds);
+    geul_context_free(ctx);
+    return code;
+}

@@ -1,0 +1,191 @@
+/* cmd_imatrix.c: `geul imatrix` collects what `geul quantize --imatrix` wants to know. */
+#include "command/command.h"
+#include "command/generation.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+#include "command/text_input.h"
+
+#include "core/os.h"
+#include "eval/importance.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct settings {
+    struct geul_model_args model;
+    const char *prompt, *file, *output;
+    struct geul_text_list in_files;
+    int chunks, output_frequency;
+    bool json;
+};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(model.path),
+     "the model, a GGUF file, as exact as there is; not needed to merge files", 0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model.adapters), .group = geul_adapter_options},
+    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file),
+     "the text; - reads standard input; a newline at the end is left out", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt), "the text itself, or -", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the matrix, a GGUF file", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_LIST, "--in-file", "FILE", FIELD(in_files),
+     "adds the sums of a file; several times for several files; without a text only these are merged", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_INT, "-c, --ctx-size", "N", FIELD(model.n_context), "tokens of a chunk", 1, 1 << 24, NULL, NULL,
+     false},
+    {GEUL_OPTION_INT, "--chunks", "N", FIELD(chunks), "at most so many chunks, 0: the whole text", 0, 1 << 30, NULL,
+     NULL, false},
+    {GEUL_OPTION_INT, "-ofreq, --output-frequency", "N", FIELD(output_frequency),
+     "writes the file after every N chunks too, 0: only at the end", 0, 1 << 30, NULL, NULL, false},
+    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(model.n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL,
+     false},
+    {GEUL_OPTION_INT, "-b, --batch-size", "N", FIELD(model.n_batch),
+     "most tokens computed at once, 0: as many as take 256 MiB to look at (46 for 12.8B, 195 for 1.3B)", 0, 1 << 16,
+     NULL, NULL, false},
+    {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", FIELD(model.n_gpu_layers),
+     "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints what was collected as JSON", 0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "imatrix",
+    .usage = "-m FILE -f TEXT -o FILE [options]",
+    .summary = "collect the importance of weights from a text",
+    .about = "For every matrix of the model, the sum of squares of each of its inputs over the text: weights that "
+             "meet large inputs have to be rounded with more care. The file is llama.cpp's GGUF form and serves its "
+             "quantizer as well. Some hundred chunks of text like that which the model is for are enough. The text is "
+             "used whole: what does not fill a chunk at the end is a shorter one.",
+    .example = "geul imatrix -m polyglot-f16.gguf -f korean.txt -o polyglot.imatrix\n"
+               "geul imatrix --in-file one.imatrix --in-file two.imatrix -o both.imatrix",
+    .options = options,
+};
+
+/* What the progress needs. */
+struct watch {
+    const struct settings *s;
+    struct geul_importance *m;
+    uint64_t saved; /* chunks at the last writing */
+    double nats;
+};
+
+static bool show(void *user, uint64_t done, uint64_t total, double nats)
+{
+    static char label[48] = "collecting";
+    struct watch *w = user;
+    w->nats = nats;
+    if (total == 0)
+        geul_progress_begin(label, "tokens");
+    else
+        snprintf(label, sizeof label, "collecting, perplexity %.4f", exp(nats));
+    uint64_t chunks = geul_importance_chunks(w->m);
+    if (w->s->output_frequency && chunks >= w->saved + (uint64_t)w->s->output_frequency) {
+        w->saved = chunks;
+        if (geul_importance_save(w->m, w->s->output) != GEUL_OK)
+            return false;
+    }
+    return geul_progress_callback(NULL, done, total);
+}
+
+/* Adds the text to w->m; *n gets its tokens. */
+static enum geul_status collect(struct watch *w, struct geul_loaded *l, const char *text, size_t length, size_t *n)
+{
+    struct geul_ids ids;
+    const struct settings *s = w->s;
+    if (!geul_ids_of_text(l, text, length, &ids))
+        return geul_error_status(l->ctx);
+    size_t most = (size_t)s->chunks * (size_t)s->model.n_context;
+    *n = most && most < ids.n ? most : ids.n;
+    struct geul_importance_run run = {
+        .ids = ids.data, .n = *n, .chunk = s->model.n_context, .on_batch = show, .user = w};
+    show(w, 0, 0, 0);
+    enum geul_status status = geul_importance_collect(w->m, l->session, &run);
+    geul_progress_hide();
+    geul_ids_free(l, &ids);
+    if (status == GEUL_OK)
+        status = geul_importance_add_dataset(w->m, s->file ? s->file : "-p");
+    return status;
+}
+
+static int report(const struct watch *w, size_t n_tokens, double seconds)
+{
+    const struct settings *s = w->s;
+    long long chunks = (long long)geul_importance_chunks(w->m), matrices = geul_importance_matrices(w->m);
+    if (s->json)
+        return geul_report_json_line(
+            json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:f}", "file", geul_report_json_name(s->output), "matrices",
+                      (json_int_t)matrices, "chunks", (json_int_t)chunks, "tokens", (json_int_t)n_tokens, "chunk_size",
+                      (json_int_t)geul_importance_chunk_size(w->m), "perplexity",
+                      n_tokens > 1 ? geul_report_json_real(exp(w->nats)) : json_null(), "seconds", seconds));
+    printf("%s: %lld matrices, %lld chunks", s->output, matrices, chunks);
+    if (n_tokens > 1)
+        printf("; %zu tokens, perplexity %.4f", n_tokens, exp(w->nats));
+    putchar('\n');
+    return 0;
+}
+
+/* Merges, collects, writes. l has a session when there is a text. Returns the exit code. */
+static int run(const struct settings *s, struct geul_loaded *l, const char *text, size_t length)
+{
+    double start = geul_os_seconds();
+    struct watch w = {.s = s};
+    size_t n_tokens = 0;
+    w.m = geul_importance_new(l->ctx);
+    enum geul_status status = w.m ? GEUL_OK : GEUL_ERROR_MEMORY;
+    for (int i = 0; i < s->in_files.n && status == GEUL_OK; i++)
+        status = geul_importance_add_file(w.m, s->in_files.items[i]);
+    if (status == GEUL_OK && text) {
+        w.saved = geul_importance_chunks(w.m);
+        status = collect(&w, l, text, length, &n_tokens);
+    }
+    if (status == GEUL_OK)
+        status = geul_importance_save(w.m, s->output);
+    int code = status == GEUL_OK ? report(&w, n_tokens, geul_os_seconds() - start) : geul_report_failure(l->ctx);
+    geul_importance_free(w.m);
+    return code;
+}
+
+/* The batch that -b 0 means: the shape of the model decides. */
+static enum geul_status fit_session(const struct settings *s, struct geul_loaded *l)
+{
+    if (s->model.n_batch)
+        return GEUL_OK;
+    struct geul_session_options o = {.n_context = s->model.n_context,
+                                     .n_batch = geul_importance_batch(geul_model_get_shape(l->model)),
+                                     .cache_type = geul_type_from_name(s->model.cache_type)};
+    geul_session_free(l->session);
+    l->session = geul_session_new(l->ctx, l->model, &o);
+    return l->session ? GEUL_OK : geul_error_status(l->ctx);
+}
+
+int geul_cmd_imatrix(int argc, char **argv)
+{
+    struct settings s = {.model = {.cache_type = "f32", .n_context = 512}, .output = "imatrix.gguf"};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code = 0;
+    size_t length = 0;
+    char *text = NULL;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    bool merge = !s.file && !s.prompt;
+    if (merge && s.in_files.n == 0)
+        return geul_report_usage("-m FILE with -f TEXT, or --in-file FILE is missing");
+    if (!merge && !s.model.path)
+        return geul_report_usage("a text is given but no model: -m FILE is missing");
+    if (!merge && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+        return code;
+    geul_interrupt_catch(1);
+    struct geul_loaded l = {.ctx = merge ? geul_report_context(false) : NULL};
+    if (!merge)
+        code = geul_loaded_open(&s.model, true, &l);
+    else if (!l.ctx)
+        code = 1;
+    if (code == 0) {
+        code = merge || fit_session(&s, &l) == GEUL_OK ? run(&s, &l, text, length) : geul_report_failure(l.ctx);
+        geul_loaded_close(&l);
+    }
+    free(text);
+    return code;
+}

@@ -1,0 +1,159 @@
+/* cmd_logits.c: `geul logits` writes the logits of every position of a text as a NumPy file. */
+#include "command/command.h"
+#include "command/generation.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+#include "command/text_input.h"
+
+#include "formats/npy.h"
+#include "core/os.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct settings {
+    struct geul_model_args model;
+    const char *prompt, *file, *ids, *output;
+    bool json;
+};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt),
+     "the text; - reads standard input, without its last newline", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file, without its last newline", 0, 0,
+     NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "--ids", "\"1 2 3\"", FIELD(ids), "token ids instead of a text", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the .npy file: float32 (positions, vocabulary)", 0, 0,
+     NULL, NULL, true},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints token ids, shape and time as JSON", 0, 0, NULL, NULL,
+     false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "logits",
+    .usage = "-m FILE -p TEXT -o FILE.npy [options]",
+    .summary = "write the logits of every position of a text, in NumPy's format",
+    .example = "geul logits -m polyglot.gguf -p \"한국의 수도는\" -o logits.npy\n"
+               "python3 -c 'import numpy; print(numpy.load(\"logits.npy\")[-1].argmax())'",
+    .options = options,
+};
+
+/* What the callback needs. */
+struct sink {
+    struct geul_npy_writer *npy;
+    uint64_t done, total;
+};
+
+static bool take_row(void *user, int item, const float *logits, int n_vocab)
+{
+    struct sink *sink = user;
+    (void)item;
+    geul_npy_write_rows(sink->npy, logits, (size_t)n_vocab);
+    geul_progress_update(++sink->done, sink->total);
+    return !geul_interrupted();
+}
+
+/* The ids of the option; false after a message. */
+static bool parse_ids(struct geul_loaded *l, const char *text, struct geul_ids *ids)
+{
+    int n_vocab = geul_model_get_shape(l->model)->n_vocab;
+    ids->data = geul_alloc(l->ctx, strlen(text) / 2 + 1, sizeof *ids->data);
+    if (!ids->data) {
+        geul_report_failure(l->ctx);
+        return false;
+    }
+    for (const char *at = text + strspn(text, " ,\t\n"); *at; at += strspn(at, " ,\t\n")) {
+        char *end;
+        errno = 0;
+        long v = strtol(at, &end, 10);
+        if (end == at || errno || v < 0 || v >= n_vocab) {
+            geul_report_error("--ids: \"%.20s\" does not begin with an id from 0 to %d", at, n_vocab - 1);
+            return false;
+        }
+        ids->data[ids->n++] = (int32_t)v;
+        at = end;
+    }
+    if (ids->n == 0)
+        geul_report_error("--ids: there is no id");
+    return ids->n > 0;
+}
+
+/* Evaluates ids and writes every row. */
+static enum geul_status write_rows(const struct settings *s, struct geul_loaded *l, const struct geul_ids *ids)
+{
+    int capacity = geul_session_capacity(l->session);
+    geul_error_clear(l->ctx);
+    if (ids->n > (size_t)capacity)
+        return geul_fail(l->ctx, GEUL_ERROR_ARGUMENT, "the text has %zu tokens, the context holds %d", ids->n,
+                         capacity);
+    struct geul_batch_item *items = geul_alloc(l->ctx, ids->n, sizeof *items);
+    if (!items)
+        return GEUL_ERROR_MEMORY;
+    for (size_t i = 0; i < ids->n; i++)
+        items[i] = (struct geul_batch_item){ids->data[i], 0, true};
+    int64_t shape[2] = {(int64_t)ids->n, geul_model_get_shape(l->model)->n_vocab};
+    struct sink sink = {.npy = geul_npy_writer_new(l->ctx, s->output, 2, shape), .total = ids->n};
+    enum geul_status status = sink.npy ? GEUL_OK : geul_error_status(l->ctx);
+    geul_progress_begin("evaluating", "tokens");
+    if (status == GEUL_OK)
+        status = geul_session_eval(l->session, items, (int)ids->n, take_row, &sink);
+    geul_progress_hide();
+    if (status == GEUL_OK)
+        status = geul_npy_commit(sink.npy);
+    else if (sink.npy)
+        geul_npy_abandon(sink.npy);
+    geul_free(l->ctx, items);
+    return status;
+}
+
+/* Evaluates and reports. Returns the exit code. */
+static int run(const struct settings *s, struct geul_loaded *l, const struct geul_ids *ids)
+{
+    double start = geul_os_seconds();
+    if (write_rows(s, l, ids) != GEUL_OK)
+        return geul_report_failure(l->ctx);
+    double seconds = geul_os_seconds() - start;
+    int n_vocab = geul_model_get_shape(l->model)->n_vocab;
+    if (s->json)
+        return geul_report_json_line(json_pack("{s:o, s:o, s:[I, i], s:f}", "file", geul_report_json_name(s->output),
+                                               "tokens", geul_report_json_ids(ids->data, ids->n), "shape",
+                                               (json_int_t)ids->n, n_vocab, "seconds", seconds));
+    printf("%s: %zu positions x %d logits, float32\n", s->output, ids->n, n_vocab);
+    return 0;
+}
+
+int geul_cmd_logits(int argc, char **argv)
+{
+    struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT};
+    s.model.cache_type = "f32"; /* these numbers are for comparing */
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    size_t length = 0;
+    char *text = NULL;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    if (s.ids && (s.prompt || s.file))
+        return geul_report_usage("--ids takes the place of -p and -f");
+    if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+        return code;
+    geul_interrupt_catch(1);
+    struct geul_loaded l;
+    struct geul_ids ids = {NULL, 0};
+    code = geul_loaded_open(&s.model, !s.ids, &l);
+    if (code == 0) {
+        if (s.ids)
+            code = parse_ids(&l, s.ids, &ids) ? run(&s, &l, &ids) : 1;
+        else
+            code = geul_ids_of_text(&l, text, length, &ids) ? run(&s, &l, &ids) : geul_report_failure(l.ctx);
+        geul_ids_free(&l, &ids);
+        geul_loaded_close(&l);
+    }
+    free(text);
+    return code;
+}

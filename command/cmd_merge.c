@@ -1,0 +1,158 @@
+/* cmd_merge.c: `geul merge` adds adapters to the weights of a model. */
+#include "command/adapter_args.h"
+#include "command/command.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include "convert/peft.h"
+#include "core/os.h"
+#include "convert/merge.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct settings {
+    const char *model, *output, *type;
+    struct geul_adapter_args adapters;
+    int n_threads;
+    bool json;
+};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(model), "the model, a GGUF file (of a split one the first part)", 0,
+     0, NULL, NULL, true},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(adapters), .group = geul_adapter_options},
+    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the merged model", 0, 0, NULL, NULL, true},
+    {GEUL_OPTION_TEXT, "--type, --outtype", "TYPE", FIELD(type),
+     "of the matrices, as `geul quantize` knows them; otherwise what each has, f16 where the model is quantized", 0, 0,
+     NULL, NULL, false},
+    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes, type and matrices as JSON", 0, 0, NULL, NULL,
+     false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "merge",
+    .usage = "-m FILE --lora FILE -o FILE [options]",
+    .summary = "add adapters to the weights of a model",
+    .about = "Several adapters add up. Start from the weights that they were trained beside, as exact as there are. "
+             "`geul export` makes a Hugging Face directory of the result.",
+    .example = "geul merge -m polyglot-f16.gguf --lora adapter.gguf -o merged-f16.gguf\n"
+               "geul merge -m polyglot-f16.gguf --lora-scaled peft-directory:0.5 -o merged.gguf --type q4_k_m",
+    .options = options,
+};
+
+/* What the command works with. */
+struct work {
+    const struct settings *s;
+    struct geul_context *ctx;
+    struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX];
+    struct geul_merge_input inputs[GEUL_ADAPTERS_MAX];
+    struct geul_adapter_data *data[GEUL_ADAPTERS_MAX];
+    int n;
+    struct geul_merge *merge;
+    struct geul_quantize_options how;
+    struct geul_quantize *plan;
+};
+
+/* Reads the adapters. */
+static enum geul_status open_adapters(struct work *w)
+{
+    struct geul_peft_base base;
+    enum geul_status status = geul_peft_read_base(w->ctx, w->s->model, &base);
+    for (int i = 0; status == GEUL_OK && i < w->n; i++) {
+        const struct geul_adapter_choice *c = &w->choices[i];
+        if (geul_os_same_file(c->path, w->s->output))
+            return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "%s is an adapter to be merged; name another file", c->path);
+        w->data[i] = geul_adapter_open(w->ctx, c->path, base.n_layers, base.n_heads);
+        w->inputs[i] = (struct geul_merge_input){w->data[i], c->scale, c->path};
+        status = w->data[i] ? GEUL_OK : geul_error_status(w->ctx);
+    }
+    return status;
+}
+
+/* The types of the output. */
+static void choose_types(struct work *w)
+{
+    const char *type = w->s->type;
+    if (!type && geul_merge_is_quantized(w->merge)) {
+        type = "f16";
+        geul_report_note("%s is quantized; the merged file is f16 (--type quantizes it again)", w->s->model);
+    }
+    w->how.mix = type ? geul_mix_find(type) : NULL;
+    w->how.keep_types = !type;
+}
+
+static enum geul_status merge(struct work *w)
+{
+    w->how.n_threads = w->s->n_threads;
+    w->how.progress = geul_progress_callback;
+    enum geul_status status = open_adapters(w);
+    if (status != GEUL_OK)
+        return status;
+    w->merge = geul_merge_new(w->ctx, w->s->model, w->inputs, w->n);
+    if (!w->merge)
+        return geul_error_status(w->ctx);
+    choose_types(w);
+    geul_merge_apply(w->merge, &w->how);
+    w->plan = geul_quantize_plan(w->ctx, w->s->model, &w->how);
+    if (!w->plan)
+        return geul_error_status(w->ctx);
+    geul_progress_begin("merging", NULL);
+    status = geul_quantize_write(w->plan, w->s->output);
+    geul_progress_hide();
+    return status;
+}
+
+/* Says what was written. Returns the exit code. */
+static int report(const struct work *w, double seconds)
+{
+    char size[32];
+    const char *type = w->how.mix ? geul_mix_name(w->how.mix) : "as it was";
+    int matrices = geul_merge_matrices(w->merge);
+    if (w->s->json)
+        return geul_report_json(json_pack("{s:o, s:s?, s:I, s:i, s:i, s:f}", "file",
+                                          geul_report_json_name(w->s->output), "type", w->how.mix ? type : NULL,
+                                          "file_bytes", (json_int_t)w->plan->to_bytes, "adapters", w->n, "matrices",
+                                          matrices, "seconds", seconds));
+    printf("%s: %d matrices changed, type %s, %s, in %.1f s\n", w->s->output, matrices, type,
+           geul_progress_bytes(w->plan->to_bytes, size, sizeof size), seconds);
+    return 0;
+}
+
+static void work_free(struct work *w)
+{
+    geul_quantize_free(w->plan);
+    geul_merge_free(w->merge);
+    for (int i = 0; i < GEUL_ADAPTERS_MAX; i++) {
+        geul_adapter_data_free(w->data[i]);
+        geul_free(w->ctx, w->choices[i].path);
+    }
+    geul_context_free(w->ctx);
+}
+
+int geul_cmd_merge(int argc, char **argv)
+{
+    struct settings s = {.model = NULL};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    if (s.adapters.plain.n + s.adapters.scaled.n == 0)
+        return geul_report_usage("--lora FILE is missing");
+    if (s.type && !geul_mix_find(s.type))
+        return geul_report_usage("--type: \"%s\" is no type; `geul quantize --help` lists them", s.type);
+    struct work w = {.s = &s, .ctx = geul_report_context(false)};
+    if (!w.ctx)
+        return 1;
+    geul_interrupt_catch(1);
+    double start = geul_os_seconds();
+    w.n = geul_adapter_args_choices(w.ctx, &s.adapters, w.choices);
+    bool ok = w.n > 0 && merge(&w) == GEUL_OK;
+    code = ok ? report(&w, geul_os_seconds() - start) : geul_report_failure(w.ctx);
+    work_free(&w);
+    return code;
+}

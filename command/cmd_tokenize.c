@@ -1,0 +1,277 @@
+/* cmd_tokenize.c: `geul tokenize` turns lines of text into lines of ids, and back, and files into token shards. */
+#include "command/command.h"
+#include "command/model_args.h"
+#include "command/report.h"
+#include "command/shard_files.h"
+#include "command/text_input.h"
+
+#include "formats/json_file.h"
+#include "convert/tokenizer_json.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct settings {
+    const char *source, *text, *shards, *template_name;
+    int shard_tokens;
+    bool decode, pieces, plain, json;
+};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(source),
+     "where the tokenizer is: a GGUF file, a tokenizer.json, or a directory with one", 0, 0, NULL, NULL, true},
+    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(text),
+     "the text, which may have several lines; without it every line of standard input is one", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--decode", NULL, FIELD(decode), "the input is ids, the output text", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--pieces", NULL, FIELD(pieces), "one token per line: its id and its text", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_FLAG, "--plain", NULL, FIELD(plain), "special tokens in the text are ordinary text", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "one JSON object per line: ids and pieces, or text", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_TEXT, "--shards", "PREFIX", FIELD(shards),
+     "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--shard-tokens", "N", FIELD(shard_tokens), "most tokens of a shard, 0: 134217728", 0, 1 << 30,
+     NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
+     "with --shards: koalpaca, kullm, kgoat or a file, for rows that are questions and answers; without it these are "
+     "joined as they are",
+     0, 0, NULL, NULL, false},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "tokenize",
+    .usage = "-m FILE [-p TEXT | --shards PREFIX FILE...] [options]",
+    .summary = "text to token ids and back: one line of ids per line of text",
+    .about =
+        "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds JSON Lines (rows "
+        "with text, instruction and output, messages, question and answer, or prompt and completion) or, when its "
+        "name ends in .txt, one document. Documents end with <|endoftext|>; that text inside a document is ordinary "
+        "text. Rows that cannot be used are named and left out. The shards appear when all of them are whole.",
+    .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
+               "geul tokenize -m polyglot-ko-1.3b < corpus.txt > ids.txt\n"
+               "geul tokenize -m polyglot-ko-1.3b --decode < ids.txt\n"
+               "geul tokenize -m polyglot.gguf --shards corpus/ko news.jsonl wiki.txt",
+    .options = options,
+    .max_args = GEUL_ARGS_MAX,
+    .arg_name = "a file",
+};
+
+/* The tokenizer of a directory, a .json or a GGUF file. NULL on failure. */
+static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
+{
+    char *inside = geul_path_join(ctx, path, "tokenizer.json");
+    size_t n = strlen(path);
+    bool json = (inside && geul_os_exists(inside)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
+    geul_free(ctx, inside);
+    return json ? geul_tokenizer_from_json(ctx, path) : geul_tokenizer_load(ctx, path, geul_regex());
+}
+
+/* Bytes for the eye: control characters, backslashes and broken UTF-8 as escapes. out holds 4 * n + 1 bytes. */
+static const char *visible(const char *bytes, size_t n, char *out)
+{
+    static const char hex[] = "0123456789abcdef";
+    char *at = out;
+    for (size_t i = 0; i < n;) {
+        unsigned char c = (unsigned char)bytes[i];
+        size_t size = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 5;
+        char whole[24];
+        struct geul_utf8_stream stream = {.n_held = 0};
+        bool valid = size <= n - i && geul_utf8_push(&stream, bytes + i, size, whole) == size &&
+                     memcmp(whole, bytes + i, size) == 0;
+        if (valid && c >= 0x20 && c != 0x7f && c != '\\') {
+            memcpy(at, bytes + i, size);
+            at += size;
+            i += size;
+        } else if (c == '\n' || c == '\\') {
+            *at++ = '\\';
+            *at++ = c == '\n' ? 'n' : '\\';
+            i++;
+        } else {
+            at += sprintf(at, "\\x%c%c", hex[c >> 4], hex[c & 15]);
+            i++;
+        }
+    }
+    *at = '\0';
+    return out;
+}
+
+/* Text of a token for the eye; free with free(). NULL when memory is short. */
+static char *piece(const struct geul_tokenizer *tok, int32_t id)
+{
+    size_t n;
+    const char *bytes = geul_token_text(tok, id, &n);
+    char *out = malloc(4 * n + 1);
+    if (out)
+        visible(bytes, n, out);
+    return out;
+}
+
+static int print_ids_json(const struct settings *s, const struct geul_tokenizer *tok, const int32_t *ids, size_t n)
+{
+    json_t *json = json_pack("{s:o}", "ids", geul_report_json_ids(ids, n));
+    json_t *pieces = s->pieces ? json_array() : NULL;
+    for (size_t i = 0; pieces && i < n; i++) {
+        char *text = piece(tok, ids[i]);
+        json_array_append_new(pieces, text ? json_string(text) : json_null());
+        free(text);
+    }
+    if (pieces)
+        json_object_set_new(json, "pieces", pieces);
+    return geul_report_json_line(json);
+}
+
+/* printf("%d") is what most of the time would go to. */
+static void print_id(int32_t id, bool first)
+{
+    char digits[12];
+    int at = sizeof digits;
+    uint32_t v = (uint32_t)id;
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+    if (!first)
+        putchar(' ');
+    fwrite(digits + at, 1, sizeof digits - (size_t)at, stdout);
+}
+
+/* Prints the ids of one text. Returns the exit code. */
+static int encode(const struct settings *s, struct geul_context *ctx, const struct geul_tokenizer *tok,
+                  const char *text, size_t length)
+{
+    int32_t *ids;
+    size_t n;
+    int code = 0;
+    if (geul_tokenize(ctx, tok, text, length, !s->plain, &ids, &n) != GEUL_OK)
+        return geul_report_failure(ctx);
+    if (s->json) {
+        code = print_ids_json(s, tok, ids, n);
+    } else if (s->pieces) {
+        for (size_t i = 0; i < n; i++) {
+            char *shown = piece(tok, ids[i]);
+            printf("%d\t%s\n", ids[i], shown ? shown : "");
+            free(shown);
+        }
+    } else {
+        for (size_t i = 0; i < n; i++)
+            print_id(ids[i], i == 0);
+        putchar('\n');
+    }
+    geul_tokens_free(ctx, ids);
+    return code;
+}
+
+/* Reads the next id of a line of numbers, separated by white space, commas or brackets. 0: the end, -1: no number. */
+static int next_id(const char **at, int32_t *id)
+{
+    *at += strspn(*at, " \t\r,[]");
+    if (!**at)
+        return 0;
+    char *end;
+    long v = strtol(*at, &end, 10);
+    if (end == *at || v < 0 || v > INT32_MAX)
+        return -1;
+    *at = end;
+    *id = (int32_t)v;
+    return 1;
+}
+
+/* Prints the text of one line of ids. Returns the exit code. */
+static int decode(const struct settings *s, struct geul_context *ctx, const struct geul_tokenizer *tok,
+                  const char *line, size_t length)
+{
+    int32_t *ids = malloc((length / 2 + 1) * sizeof *ids), id;
+    size_t n = 0, text_length = 0;
+    int more;
+    const char *at = line;
+    if (!ids)
+        return geul_report_error("out of memory");
+    while ((more = next_id(&at, &id)) > 0) {
+        if (id >= geul_tokenizer_size(tok)) {
+            free(ids);
+            return geul_report_error("id %d is outside the vocabulary of %d", id, geul_tokenizer_size(tok));
+        }
+        ids[n++] = id;
+    }
+    if (more < 0 || at < line + length) { /* ids end before the line where it holds a NUL byte */
+        free(ids);
+        return geul_report_error("\"%.20s\" is no token id", *at ? at : "NUL byte");
+    }
+    char *text = geul_detokenize(ctx, tok, ids, n, false, &text_length);
+    free(ids);
+    if (!text)
+        return geul_report_failure(ctx);
+    if (s->json) {
+        geul_report_json_line(json_pack("{s:o}", "text", geul_report_json_text(text, text_length)));
+    } else {
+        fwrite(text, 1, text_length, stdout);
+        putchar('\n');
+    }
+    geul_text_free(ctx, text);
+    return 0;
+}
+
+/* Works on -p or on every line of standard input. Returns the exit code. */
+static int run_lines(const struct settings *s, struct geul_context *ctx, const struct geul_tokenizer *tok)
+{
+    int (*work)(const struct settings *, struct geul_context *, const struct geul_tokenizer *, const char *, size_t) =
+        s->decode ? decode : encode;
+    char *line = NULL;
+    size_t capacity = 0, length;
+    int code = 0;
+    if (s->text)
+        return work(s, ctx, tok, s->text, strlen(s->text));
+    while (code == 0 && !ferror(stdout) && geul_text_input_line(stdin, &line, &capacity, &length))
+        code = work(s, ctx, tok, line, length);
+    free(line);
+    return code;
+}
+
+/* 0, or 2 after a message about options that do not go together. */
+static int check_usage(const struct settings *s, const char *const *args, int n_args)
+{
+    if (s->decode && s->pieces)
+        return geul_report_usage("--decode and --pieces exclude each other");
+    if (!s->shards && n_args)
+        return geul_report_usage("\"%s\" is one word too many", args[0]);
+    if (!s->shards && (s->shard_tokens || s->template_name))
+        return geul_report_usage("%s goes with --shards", s->shard_tokens ? "--shard-tokens" : "--template");
+    if (s->shards && (s->text || s->decode || s->pieces || s->plain))
+        return geul_report_usage("--shards reads files; -p, --decode, --pieces and --plain do not go with it");
+    if (s->template_name && strcmp(s->template_name, "auto") == 0)
+        return geul_report_usage("--template: auto is not possible here; koalpaca, kullm, kgoat or a file are");
+    if (s->shards && n_args == 0)
+        return geul_report_usage("--shards needs at least one FILE");
+    if (s->shards && s->shard_tokens == 1)
+        return geul_report_usage("--shard-tokens: 2 are the least");
+    return 0;
+}
+
+int geul_cmd_tokenize(int argc, char **argv)
+{
+    struct settings s = {.source = NULL};
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    code = check_usage(&s, args, n_args);
+    if (code)
+        return code;
+    struct geul_context *ctx = geul_report_context(false);
+    if (!ctx)
+        return 1;
+    struct geul_tokenizer *tok = load(ctx, s.source);
+    struct geul_shard_files files = {s.shards, s.template_name, s.shard_tokens, args, n_args, s.json};
+    if (!tok)
+        code = geul_report_failure(ctx);
+    else
+        code = s.shards ? geul_shard_files_write(ctx, tok, &files) : run_lines(&s, ctx, tok);
+    geul_tokenizer_free(tok);
+    geul_context_free(ctx);
+    return code;
+}

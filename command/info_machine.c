@@ -1,0 +1,152 @@
+/* info_machine.c: processor, operations, devices. */
+#include "command/info_machine.h"
+
+#include "command/progress.h"
+#include "command/report.h"
+
+#include "backends/host.h"
+#include "core/tensor.h"
+
+#include <stdio.h>
+
+/* Device i; its message is printed when it cannot be opened. */
+static struct geul_device *open_device(struct geul_context *ctx, int i)
+{
+    struct geul_device *device = geul_device_open(ctx, i, 0);
+    if (!device)
+        geul_report_failure(ctx);
+    return device;
+}
+
+static void print_host(const struct geul_device *host)
+{
+    const char *name;
+    bool supported;
+    struct geul_host_kernel k;
+    printf("%s\n\ninstruction sets of this build (GEUL_CPU=NAME caps the choice):\n", host->name);
+    for (int i = 0; geul_host_instruction_set(i, &name, &supported); i++)
+        printf("  %-12s %s\n", name, supported ? "supported" : "not on this machine");
+    printf("\nkernels in use:\n");
+    for (int i = 0; geul_host_kernel_at(host, i, &k); i++)
+        printf("  %-14s %-12s %s\n", k.slot, k.instruction_set, k.meaning);
+}
+
+static int print_host_json(const struct geul_device *host)
+{
+    const char *name;
+    bool supported;
+    struct geul_host_kernel k;
+    json_t *sets = json_array(), *slots = json_object();
+    for (int i = 0; geul_host_instruction_set(i, &name, &supported); i++)
+        json_array_append_new(sets, json_pack("{s:s, s:b}", "name", name, "supported", supported));
+    for (int i = 0; geul_host_kernel_at(host, i, &k); i++)
+        json_object_set_new(slots, k.slot, json_string(k.instruction_set));
+    return geul_report_json(json_pack("{s:s, s:i, s:o, s:o}", "device", host->name, "n_threads", host->n_threads,
+                                      "instruction_sets", sets, "kernels", slots));
+}
+
+int geul_info_host(struct geul_context *ctx, bool json)
+{
+    struct geul_device *host = open_device(ctx, GEUL_DEVICE_HOST);
+    int code = 0;
+    if (!host)
+        return 1;
+    if (json)
+        code = print_host_json(host);
+    else
+        print_host(host);
+    geul_device_close(ctx, host);
+    return code;
+}
+
+/* The columns of the operation table that are told as text; each backend adds one. */
+static const struct {
+    enum geul_op op;
+    int n_src;
+    const char *name, *params, *layout, *backward;
+} ops[] = {
+#define OP(id, name, src, opt, params, shape, layout, flags, backward)                                                 \
+    {GEUL_OP_##id, src, name, #params, #layout, #backward},
+#include "core/ops.def"
+#undef OP
+};
+enum { N_OPS = sizeof ops / sizeof ops[0] };
+
+static const char *has_op(const struct geul_backend *backend, enum geul_op op)
+{
+    return backend->has_op(op) ? "yes" : "-";
+}
+
+/* One of the cells that end a line. */
+static void print_backend(const char *cell, bool last)
+{
+    printf(last ? " %s\n" : " %-6s", cell);
+}
+
+static void print_ops(void)
+{
+    const struct geul_backend *b;
+    printf("%-15s %-8s %-10s %-7s %-14s", "operation", "operands", "parameters", "layout", "backward");
+    for (int i = 0; (b = geul_backend_at(i)) != NULL; i++)
+        print_backend(b->name, !geul_backend_at(i + 1));
+    for (int k = 0; k < N_OPS; k++) {
+        printf("%-15s %-8d %-10s %-7s %-14s", ops[k].name, ops[k].n_src, ops[k].params, ops[k].layout, ops[k].backward);
+        for (int i = 0; (b = geul_backend_at(i)) != NULL; i++)
+            print_backend(has_op(b, ops[k].op), !geul_backend_at(i + 1));
+    }
+}
+
+static int print_ops_json(void)
+{
+    const struct geul_backend *b;
+    json_t *list = json_array();
+    for (int k = 0; k < N_OPS; k++) {
+        json_t *row = json_pack("{s:s, s:i, s:s, s:s, s:s}", "name", ops[k].name, "operands", ops[k].n_src,
+                                "parameters", ops[k].params, "layout", ops[k].layout, "backward", ops[k].backward);
+        for (int i = 0; (b = geul_backend_at(i)) != NULL; i++)
+            json_object_set_new(row, b->name, json_string(has_op(b, ops[k].op)));
+        json_array_append_new(list, row);
+    }
+    return geul_report_json(list);
+}
+
+int geul_info_ops(bool json)
+{
+    if (json)
+        return print_ops_json();
+    print_ops();
+    return 0;
+}
+
+/* A line about the device, or its object onto list. */
+static void describe_device(struct geul_device *device, json_t *list)
+{
+    const struct geul_backend *backend = device->backend;
+    size_t free_bytes, total_bytes;
+    char a[32], b[32];
+    backend->memory(device, &free_bytes, &total_bytes);
+    if (list)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:I, s:I}", "backend", backend->name, "name",
+                                              device->name, "n_threads", device->n_threads, "free_bytes",
+                                              (json_int_t)free_bytes, "total_bytes", (json_int_t)total_bytes));
+    else if (total_bytes)
+        printf("%-6s %s: %s of %s free\n", backend->name, device->name, geul_progress_bytes(free_bytes, a, sizeof a),
+               geul_progress_bytes(total_bytes, b, sizeof b));
+    else
+        printf("%-6s %s\n", backend->name, device->name);
+}
+
+int geul_info_devices(struct geul_context *ctx, bool json)
+{
+    json_t *list = json ? json_array() : NULL;
+    for (int i = 0; i < geul_device_count(); i++) {
+        struct geul_device *device = open_device(ctx, i);
+        if (!device) {
+            json_decref(list);
+            return 1;
+        }
+        describe_device(device, list);
+        geul_device_close(ctx, device);
+    }
+    return json ? geul_report_json(list) : 0;
+}

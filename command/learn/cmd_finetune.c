@@ -1,0 +1,133 @@
+/* cmd_finetune.c: `geul finetune` teaches a model from questions and answers or texts: an adapter, or all weights. */
+#include "command/command.h"
+#include "command/model_args.h"
+#include "command/report.h"
+#include "command/terminal.h"
+#include "command/learn/training_data.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct settings {
+    struct geul_train_args train;
+    struct geul_data_args data;
+    const char *model, *targets, *type;
+    float alpha, dropout;
+    int rank;
+    bool full, rslora;
+};
+
+static const char *const types[] = {"f32", "f16", "bf16", NULL};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {.kind = GEUL_OPTION_TEXT,
+     .names = "-m, --model",
+     .value = "FILE",
+     .offset = FIELD(model),
+     .help = "the model to begin with, of any type; it is not changed",
+     .required = true},
+    {GEUL_OPTION_FLAG, "--full", NULL, FIELD(full), "trains all weights instead of an adapter", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_INT, "-r, --rank, --lora-rank", "N", FIELD(rank), "of the adapter", 1, 4096, NULL, NULL, false},
+    {GEUL_OPTION_REAL, "--lora-alpha", "X", FIELD(alpha), "its scale times the rank, 0: twice the rank", 0, 1e6, NULL,
+     NULL, false},
+    {GEUL_OPTION_REAL, "--lora-dropout", "X", FIELD(dropout), "of what enters it", 0, 0.9, NULL, NULL, false},
+    {GEUL_OPTION_FLAG, "--rslora", NULL, FIELD(rslora), "scale alpha / sqrt(rank) instead of alpha / rank", 0, 0, NULL,
+     NULL, false},
+    {GEUL_OPTION_TEXT, "--lora-targets", "LIST", FIELD(targets), "which products: qkv,out,up,down", 0, 0, NULL, NULL,
+     false},
+    {GEUL_OPTION_CHOICE, "--type", "TYPE", FIELD(type), "with --full: of the result's matrices", 0, 0, types, NULL,
+     false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(data), .group = geul_data_option_rows},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(train), .group = geul_train_option_rows},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "finetune",
+    .usage = "-m FILE --train-file FILE -o DIR [options]",
+    .summary = "teach a model: adapters (LoRA, QLoRA) or all weights",
+    .about =
+        "Trains a low-rank adapter beside a model that stays as it is, quantized or not, or with --full all weights. "
+        "Rows are {\"instruction\", \"input\", \"output\"}, {\"question\", \"answer\"}, {\"messages\"}, "
+        "{\"prompt\", \"completion\"} or {\"text\"}; only answers and the <|endoftext|> behind each are learned. "
+        "DIR gets checkpoints, log.csv, log.jsonl, TensorBoard's events, report.html, the best state and the result: "
+        "adapter.gguf for --lora and adapter/ for PEFT, or model.gguf. The run can be stopped at any time and goes on "
+        "with --resume, bit for bit as if it had not been.",
+    .example = "geul finetune -m polyglot-ko-1.3b-q4_k_m.gguf --train-file koalpaca.jsonl --template koalpaca -o run\n"
+               "geul finetune -m polyglot-ko-1.3b-q4_k_m.gguf --train-file koalpaca.jsonl -c 512 -o run --plan\n"
+               "geul chat -m polyglot-ko-1.3b-q4_k_m.gguf --lora run/adapter.gguf",
+    .options = options,
+};
+
+/* "qkv,out" as bits; 0 after a message. HF's names of the layers are taken too. */
+static unsigned parse_targets(const char *list)
+{
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } names[] = {{"qkv", GEUL_LORA_QKV},   {"query_key_value", GEUL_LORA_QKV},
+                 {"out", GEUL_LORA_OUT},   {"dense", GEUL_LORA_OUT},
+                 {"up", GEUL_LORA_UP},     {"dense_h_to_4h", GEUL_LORA_UP},
+                 {"down", GEUL_LORA_DOWN}, {"dense_4h_to_h", GEUL_LORA_DOWN},
+                 {"all", GEUL_LORA_ALL}};
+    unsigned bits = 0;
+    for (const char *at = list; *at;) {
+        size_t n = strcspn(at, ","), i = 0;
+        while (i < sizeof names / sizeof *names && (strlen(names[i].name) != n || memcmp(names[i].name, at, n) != 0))
+            i++;
+        if (i == sizeof names / sizeof *names) {
+            geul_report_usage("--lora-targets: \"%.*s\" is none of qkv, out, up, down", (int)n, at);
+            return 0;
+        }
+        bits |= names[i].bit;
+        at += n + (at[n] == ',');
+    }
+    if (!bits)
+        geul_report_usage("--lora-targets names no target");
+    return bits;
+}
+
+/* Fills the library's options; false after a message. */
+static bool make_options(const struct settings *s, struct geul_train_options *o)
+{
+    *o = geul_train_args_options(&s->train);
+    o->model_path = s->model;
+    o->regex = geul_regex();
+    if (s->train.rate == 0)
+        o->rate = s->full ? 2e-5f : 2e-4f;
+    if (s->full)
+        return true;
+    o->lora = (struct geul_lora_options){.rank = s->rank,
+                                         .alpha = s->alpha > 0 ? s->alpha : 2 * (float)s->rank,
+                                         .dropout = s->dropout,
+                                         .rslora = s->rslora,
+                                         .targets = parse_targets(s->targets)};
+    if (s->train.weight_decay < 0)
+        o->weight_decay = 0;
+    return o->lora.targets != 0;
+}
+
+int geul_cmd_finetune(int argc, char **argv)
+{
+    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT,
+                         .data = GEUL_DATA_ARGS_DEFAULT,
+                         .targets = "qkv,out,up,down",
+                         .type = "f16",
+                         .rank = 8};
+    struct geul_train_options o;
+    const char *args[GEUL_ARGS_MAX];
+    char title[256];
+    int n_args, code;
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
+        return code;
+    if (!make_options(&s, &o))
+        return 2;
+    geul_interrupt_catch(1);
+    struct geul_context *ctx = geul_report_context(s.train.verbose);
+    snprintf(title, sizeof title, "finetune %.200s", s.model);
+    code = ctx ? geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type)) : 1;
+    geul_context_free(ctx);
+    return code;
+}

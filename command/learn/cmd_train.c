@@ -1,0 +1,254 @@
+/* cmd_train.c: `geul train` makes a model from nothing: a file says its shape, its tokenizer and its data. */
+#include "command/command.h"
+#include "command/model_args.h"
+#include "command/report.h"
+#include "command/terminal.h"
+#include "command/text_input.h"
+#include "command/learn/training_data.h"
+
+#include "convert/new_model.h"
+#include "core/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct settings {
+    struct geul_train_args train;
+    struct geul_data_args data;
+    const char *tokenizer, *init, *gelu, *name, *parallel_residual, *see_across, *model, *type;
+    int layers, width, heads, ff, vocabulary;
+    float rotary;
+};
+
+static const char *const switches[] = {"on", "off", NULL};
+static const char *const inits[] = {"small", "normal", NULL}; /* enum geul_init */
+static const char *const gelus[] = {"erf", "tanh", NULL};     /* enum geul_gelu */
+static const char *const types[] = {"f32", "f16", "bf16", NULL};
+
+#define FIELD(name) offsetof(struct settings, name)
+static const struct geul_option options[] = {
+    {GEUL_OPTION_TEXT, "--tokenizer", "FILE", FIELD(tokenizer),
+     "a GGUF file whose tokenizer is taken, a tokenizer.json or a directory that holds one", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "--model", "FILE", FIELD(model),
+     "goes on with the weights of a GGUF file instead of making new ones", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--layers", "N", FIELD(layers), "of the model", 1, 4096, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--width", "N", FIELD(width), "d_model", 1, 1 << 20, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--heads", "N", FIELD(heads), "attention heads", 1, 1 << 16, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--ff", "N", FIELD(ff), "d_ff, 0: four times the width", 0, 1 << 20, NULL, NULL, false},
+    {GEUL_OPTION_INT, "--vocabulary", "N", FIELD(vocabulary),
+     "rows of the embedding, 0: the tokenizer's, rounded up to 64", 0, 1 << 24, NULL, NULL, false},
+    {GEUL_OPTION_REAL, "--rotary", "X", FIELD(rotary), "share of a head's dimensions that turn with position", 0, 1,
+     NULL, NULL, false},
+    {GEUL_OPTION_CHOICE, "--parallel-residual", "on|off", FIELD(parallel_residual),
+     "attention and feed-forward side by side", 0, 0, switches, NULL, false},
+    {GEUL_OPTION_CHOICE, "--gelu", "FORM", FIELD(gelu), "exact, or its tanh form", 0, 0, gelus, NULL, false},
+    {GEUL_OPTION_CHOICE, "--init", "NAME", FIELD(init), "small: as GPT-NeoX; normal: deviation 0.02", 0, 0, inits, NULL,
+     false},
+    {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_CHOICE, "--see-across", "on|off", FIELD(see_across),
+     "on: tokens see earlier documents of their window too, as GPT-NeoX's do", 0, 0, switches, NULL, false},
+    {GEUL_OPTION_CHOICE, "--type", "TYPE", FIELD(type), "of the result's matrices", 0, 0, types, NULL, false},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(data), .group = geul_data_option_rows},
+    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(train), .group = geul_train_option_rows},
+    {.kind = GEUL_OPTION_END},
+};
+
+static const struct geul_command_help help = {
+    .name = "train",
+    .usage = "[CONFIG] [options]",
+    .summary = "make a model from nothing",
+    .about =
+        "CONFIG is a text file with one setting a line, \"name = value\": every option below without its dashes; # "
+        "begins a comment. Options on the command line go before the file. The run writes DIR/initial.gguf, random "
+        "weights in float32, and trains them as `geul finetune --full` does: the same logs, checkpoints and --resume, "
+        "with DIR/model.gguf as the result.",
+    .example = "cat small.conf\n"
+               "  tokenizer = polyglot-ko-1.3b/tokenizer.json\n"
+               "  layers = 12\n"
+               "  width = 768\n"
+               "  heads = 12\n"
+               "  ctx-size = 1024\n"
+               "  train-file = corpus-00000.geulshard\n"
+               "  eval-file = held-out.jsonl\n"
+               "  lr = 6e-4\n"
+               "  output = small\n"
+               "geul train small.conf --batch-size 8\n"
+               "geul train small.conf --resume",
+    .options = options,
+    .max_args = 1,
+    .arg_name = "a file of settings",
+};
+
+/* ------------------------------------------------------------------------------------------------------- settings --
+ */
+
+/* s without white space at both ends. */
+static char *trimmed(char *s)
+{
+    s += strspn(s, " \t\r");
+    for (size_t n = strlen(s); n > 0 && strchr(" \t\r", s[n - 1]); n--)
+        s[n - 1] = '\0';
+    return s;
+}
+
+/* Applies one line. false after a message. */
+static bool apply_line(char *line, struct settings *s)
+{
+    char *comment = line;
+    while ((comment = strchr(comment, '#')) && comment > line && !strchr(" \t", comment[-1]))
+        comment++; /* a # inside a word is part of it */
+    if (comment)
+        *comment = '\0';
+    line = trimmed(line);
+    if (!*line)
+        return true;
+    char *equals = strchr(line, '=');
+    if (!equals) {
+        geul_report_error("\"%.60s\" is not of the form name = value", line);
+        return false;
+    }
+    *equals = '\0';
+    char *name = trimmed(line), *value = trimmed(equals + 1);
+    size_t n = strlen(value);
+    if (n >= 2 && value[0] == '"' && value[n - 1] == '"') {
+        value[n - 1] = '\0';
+        value++;
+    }
+    for (char *c = name; *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    return geul_option_set(options, s, name, value);
+}
+
+/* Applies the file; its text must stay while the settings are used. */
+static bool apply_file(const char *path, char *text, struct settings *s)
+{
+    int number = 1;
+    for (char *line = text; line; number++) {
+        char *end = strchr(line, '\n');
+        if (end)
+            *end++ = '\0';
+        if (!apply_line(line, s)) {
+            geul_report_note("that was line %d of %s", number, path);
+            return false;
+        }
+        line = end;
+    }
+    return true;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- model --
+ */
+
+static int place_of(const char *const *list, const char *word)
+{
+    int i = 0;
+    while (strcmp(list[i], word) != 0)
+        i++;
+    return i;
+}
+
+/* What the settings say of the model. false after a message. */
+static bool describe(const struct settings *s, struct geul_new_model *m)
+{
+    if (!s->tokenizer || !s->layers || !s->width || !s->heads) {
+        geul_report_usage("a new model needs --tokenizer, --layers, --width and --heads (or --model)");
+        return false;
+    }
+    int head = s->width / s->heads, rotary = (int)((float)head * s->rotary) / 2 * 2;
+    if (s->width % s->heads != 0) {
+        geul_report_usage("--heads %d do not divide --width %d", s->heads, s->width);
+        return false;
+    }
+    m->config = (struct geul_neox_config){.n_layers = s->layers,
+                                          .d_model = s->width,
+                                          .d_ff = s->ff ? s->ff : 4 * s->width,
+                                          .n_heads = s->heads,
+                                          .d_head = head,
+                                          .n_rot = rotary,
+                                          .n_context = s->train.n_context ? s->train.n_context : 2048,
+                                          .n_vocab = s->vocabulary,
+                                          .norm_eps = 1e-5,
+                                          .rope_base = 10000,
+                                          .parallel_residual = strcmp(s->parallel_residual, "on") == 0,
+                                          .attention_bias = true,
+                                          .gelu = (enum geul_gelu)place_of(gelus, s->gelu),
+                                          .bos = -1,
+                                          .eos = -1};
+    m->tokenizer = s->tokenizer;
+    m->name = s->name;
+    m->init = (enum geul_init)place_of(inits, s->init);
+    m->seed = s->train.seed.value;
+    return true;
+}
+
+/* The file that training begins with: --model, or DIR/initial.gguf, made unless it is there already. NULL after a
+ * message. */
+static const char *first_model(struct geul_context *ctx, const struct settings *s, char *path, size_t size)
+{
+    struct geul_new_model m;
+    if (s->model)
+        return s->model;
+    snprintf(path, size, "%s/initial.gguf", s->train.output);
+    if (geul_os_exists(path) && s->train.resume)
+        return path;
+    if (!describe(s, &m))
+        return NULL;
+    if (geul_os_make_directory(ctx, s->train.output) == GEUL_OK && geul_new_model_write(ctx, &m, path) == GEUL_OK)
+        return path;
+    geul_report_failure(ctx);
+    return NULL;
+}
+
+static int work(struct geul_context *ctx, const struct settings *s)
+{
+    char path[4096], title[256];
+    struct geul_train_options o = geul_train_args_options(&s->train);
+    o.regex = geul_regex();
+    o.rate = s->train.rate > 0 ? s->train.rate : 6e-4f;
+    o.see_across = strcmp(s->see_across, "on") == 0;
+    o.model_path = first_model(ctx, s, path, sizeof path);
+    if (!o.model_path)
+        return 1;
+    snprintf(title, sizeof title, "train %.200s", s->train.output);
+    return geul_train_on_data(ctx, &s->train, &s->data, &o, title, geul_type_from_name(s->type));
+}
+
+int geul_cmd_train(int argc, char **argv)
+{
+    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT,
+                         .data = GEUL_DATA_ARGS_DEFAULT,
+                         .init = "small",
+                         .gelu = "erf",
+                         .name = "geul",
+                         .parallel_residual = "on",
+                         .see_across = "off",
+                         .type = "f16",
+                         .rotary = 0.5f};
+    s.data.template_name = "none";
+    const char *args[GEUL_ARGS_MAX];
+    int n_args, code;
+    size_t length;
+    char *text = NULL;
+    bool file = argc > 1 && argv[1][0] != '-';
+    if (file && !(text = geul_text_input_file(argv[1], &length)))
+        return 1;
+    if (file && !apply_file(argv[1], text, &s)) {
+        free(text);
+        return 1;
+    }
+    if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code)) {
+        free(text);
+        return code;
+    }
+    if (n_args > 0 && !file) {
+        free(text);
+        return geul_report_usage("the file of settings, %s, comes first", args[0]);
+    }
+    geul_interrupt_catch(1);
+    struct geul_context *ctx = geul_report_context(s.train.verbose);
+    code = ctx ? work(ctx, &s) : 1;
+    geul_context_free(ctx);
+    free(text);
+    return code;
+}

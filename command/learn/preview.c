@@ -1,0 +1,90 @@
+/* preview.c: see preview.h. */
+#include "command/learn/preview.h"
+
+#include <stdlib.h>
+
+/* How what is only read begins and ends. */
+struct marks {
+    const char *begin, *end;
+};
+
+struct printer {
+    FILE *f;
+    const struct marks *marks;
+    bool masked; /* between the marks */
+};
+
+/* Goes over to what is only read, or back. */
+static void switch_to(struct printer *p, bool masked)
+{
+    if (masked != p->masked)
+        fputs(masked ? p->marks->begin : p->marks->end, p->f);
+    p->masked = masked;
+}
+
+/* Prints whole characters. */
+static void print_characters(struct printer *p, const char *s, size_t n, bool masked)
+{
+    if (n > 0)
+        switch_to(p, masked);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+            fprintf(p->f, "\\x%02x", c);
+        else
+            fputc(c, p->f);
+    }
+}
+
+/* Prints the text of a token, whose last bytes may wait for those of the next one. */
+static void print_token(struct printer *p, struct geul_utf8_stream *stream, const char *s, size_t n, bool masked)
+{
+    char out[3 * (1 + 4)];
+    for (size_t i = 0; i < n; i++)
+        print_characters(p, out, geul_utf8_push(stream, s + i, 1, out), masked);
+}
+
+static void print_sample(struct printer *p, const struct geul_tokenizer *tok, const int32_t *ids, const bool *target,
+                         int n)
+{
+    struct geul_utf8_stream stream = {.n_held = 0};
+    char out[12];
+    for (int i = 0; i < n; i++) {
+        size_t length;
+        const char *text = geul_token_text(tok, ids[i], &length);
+        print_token(p, &stream, text, length, !target[i]);
+    }
+    print_characters(p, out, geul_utf8_finish(&stream, out), !target[n - 1]);
+    switch_to(p, false);
+    fputc('\n', p->f);
+}
+
+/* Prints sample i with its counts. false when memory is short. */
+static bool preview(struct printer *p, const struct geul_tokenizer *tok, const struct geul_dataset *d, int64_t i)
+{
+    int n = geul_dataset_length(d, i), targets = 0;
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    bool *target = malloc((size_t)n * sizeof *target);
+    bool ok = ids && target;
+    if (ok) {
+        geul_dataset_read(d, i, n, ids, target);
+        for (int k = 0; k < n; k++)
+            targets += target[k];
+        fprintf(p->f, "sample %lld: %d tokens, %d of them learned\n", (long long)i + 1, n, targets);
+        print_sample(p, tok, ids, target, n);
+    }
+    free(ids);
+    free(target);
+    return ok;
+}
+
+bool geul_preview_print(FILE *f, const struct geul_tokenizer *tok, const struct geul_dataset *d, int n, bool colour)
+{
+    static const struct marks dim = {"\033[2m", "\033[22m"}, brackets = {"⟦", "⟧"};
+    struct printer p = {.f = f, .marks = colour ? &dim : &brackets};
+    int64_t samples = geul_dataset_samples(d);
+    bool ok = true;
+    for (int64_t i = 0; ok && i < n && i < samples; i++)
+        ok = preview(&p, tok, d, i);
+    return ok && !ferror(f);
+}

@@ -1,0 +1,193 @@
+/* training_data.c: see training_data.h. */
+#include "command/learn/training_data.h"
+
+#include "command/model_args.h"
+#include "command/learn/preview.h"
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/row_notes.h"
+#include "command/terminal.h"
+#include "command/learn/training.h"
+
+#include "corpus/samples.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const switches[] = {"on", "off", NULL};
+static const char *const too_longs[] = {"truncate", "skip", "refuse", NULL}; /* enum geul_samples_long */
+
+#define FIELD(name) offsetof(struct geul_data_args, name)
+const struct geul_option geul_data_option_rows[] = {
+    {GEUL_OPTION_LIST, "--train-file", "FILE", FIELD(files),
+     "JSON Lines of questions and answers, conversations or texts, a .txt, or a .geulshard", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_LIST, "--eval-file", "FILE", FIELD(held_out_files), "the same, to measure by and not to learn from", 0,
+     0, NULL, NULL, false},
+    {GEUL_OPTION_REAL, "--held-out", "X", FIELD(held_out),
+     "share of the training rows that is measured by instead, when no --eval-file is given", 0, 0.5, NULL, NULL, false},
+    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
+     "koalpaca, kullm, kgoat, a file, none, or auto: the model's own", 0, 0, NULL, NULL, false},
+    {GEUL_OPTION_CHOICE, "--mask-prompt", "on|off", FIELD(mask_prompt), "on: only answers are learned", 0, 0, switches,
+     NULL, false},
+    {GEUL_OPTION_CHOICE, "--too-long", "WHAT", FIELD(too_long), "conversations longer than -c", 0, 0, too_longs, NULL,
+     false},
+    {.kind = GEUL_OPTION_END},
+};
+
+/* ------------------------------------------------------------------------------------------------------------ data --
+ */
+
+/* What the run reads. */
+struct data {
+    struct geul_context *ctx;
+    const struct geul_data_args *args;
+    int n_context;
+    uint64_t seed;
+    struct geul_model *model; /* for its tokenizer and template */
+    struct geul_template *t;
+    struct geul_samples train, held_out;
+    char names[512];
+};
+
+static bool is_shard(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot && strcmp(dot, ".geulshard") == 0;
+}
+
+static enum geul_samples_long too_long_of(const char *name)
+{
+    int i = 0;
+    while (strcmp(too_longs[i], name) != 0)
+        i++;
+    return (enum geul_samples_long)i;
+}
+
+/* Reads files: shards are mapped, the others read as rows. */
+static enum geul_status read_files(struct data *d, const struct geul_text_list *files, float held_out,
+                                   struct geul_samples *out)
+{
+    const char *rows[GEUL_TEXT_LIST_MAX];
+    int n_rows = 0;
+    for (int i = 0; i < files->n; i++)
+        if (!is_shard(files->items[i]))
+            rows[n_rows++] = files->items[i];
+    struct geul_samples_options how = {.t = d->t,
+                                       .whole = strcmp(d->args->mask_prompt, "off") == 0,
+                                       .n_context = d->n_context,
+                                       .too_long = too_long_of(d->args->too_long),
+                                       .held_out = (double)held_out,
+                                       .seed = d->seed,
+                                       .on_progress = geul_progress_callback};
+    enum geul_status status = GEUL_OK;
+    geul_progress_begin("reading", NULL);
+    if (n_rows > 0)
+        status = geul_samples_read(d->ctx, geul_model_get_tokenizer(d->model), rows, n_rows, &how, out);
+    else if (!(out->train = geul_dataset_new(d->ctx)))
+        status = GEUL_ERROR_MEMORY;
+    geul_progress_hide();
+    for (int i = 0; status == GEUL_OK && i < files->n; i++)
+        if (is_shard(files->items[i]))
+            status = geul_dataset_add_shard(out->train, files->items[i], d->n_context);
+    geul_row_notes_print(&out->problems);
+    return status;
+}
+
+/* Says what was read. */
+static void tell_data(const struct geul_samples *s, const char *what)
+{
+    const struct geul_samples_report *r = &s->report;
+    if (!s->train)
+        return;
+    fprintf(stderr, "%s: %lld samples, %lld tokens, of which %lld are learned\n", what,
+            (long long)geul_dataset_samples(s->train), (long long)geul_dataset_tokens(s->train),
+            (long long)geul_dataset_targets(s->train));
+    if (r->too_long > 0)
+        geul_report_note("%lld rows are longer than the context (the first is %s:%lld; the longest has %lld tokens); "
+                         "see -c and --too-long",
+                         (long long)r->too_long, r->n_long_lines ? r->long_paths[0] : "?",
+                         (long long)(r->n_long_lines ? r->long_lines[0] : 0), (long long)r->longest);
+    if (r->joined_input > 0)
+        geul_report_note("%lld inputs were joined to their questions: the template has no place for them",
+                         (long long)r->joined_input);
+}
+
+static enum geul_status read_data(struct data *d)
+{
+    const struct geul_data_args *a = d->args;
+    size_t used = 0;
+    for (int i = 0; i < a->files.n && used < sizeof d->names - 1; i++)
+        used += (size_t)snprintf(d->names + used, sizeof d->names - used, "%s%s", i ? ", " : "", a->files.items[i]);
+    enum geul_status status = read_files(d, &a->files, a->held_out_files.n ? 0 : a->held_out, &d->train);
+    if (status == GEUL_OK && a->held_out_files.n > 0)
+        status = read_files(d, &a->held_out_files, 0, &d->held_out);
+    if (status != GEUL_OK)
+        return status;
+    tell_data(&d->train, "training");
+    tell_data(&d->held_out, "evaluation");
+    if (!d->held_out.train && d->train.held_out && geul_dataset_samples(d->train.held_out) > 0)
+        fprintf(stderr, "held out: %lld samples\n", (long long)geul_dataset_samples(d->train.held_out));
+    return GEUL_OK;
+}
+
+static void data_free(struct data *d)
+{
+    geul_samples_free(d->ctx, &d->train);
+    geul_samples_free(d->ctx, &d->held_out);
+    geul_template_free(d->t);
+    geul_model_free(d->model);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- whole --
+ */
+
+/* Opens the model for its tokenizer, template and context. false after a message. */
+static bool open_model(struct data *d, const struct geul_train_options *o)
+{
+    struct geul_model_options how = {.n_threads = o->n_threads, .regex = geul_regex()};
+    d->model = geul_model_load(d->ctx, o->model_path, &how);
+    if (d->model && !geul_model_get_tokenizer(d->model))
+        geul_fail(d->ctx, GEUL_ERROR_FORMAT, "%s has no tokenizer; it knows only token ids", o->model_path);
+    if (!d->model || !geul_model_get_tokenizer(d->model)) {
+        geul_report_failure(d->ctx);
+        return false;
+    }
+    const char *name = d->args->template_name;
+    return strcmp(name, "none") == 0 || geul_template_open(d->ctx, d->model, name, &d->t);
+}
+
+static int work(struct data *d, const struct geul_train_args *args, const struct geul_train_options *o,
+                const char *title, enum geul_type type)
+{
+    if (read_data(d) != GEUL_OK)
+        return geul_report_failure(d->ctx);
+    const struct geul_tokenizer *tok = geul_model_get_tokenizer(d->model);
+    if (args->preview > 0)
+        return geul_preview_print(stdout, tok, d->train.train, args->preview, geul_terminal_on_stderr()) ? 0 : 1;
+    struct geul_training job = {.ctx = d->ctx,
+                                .args = args,
+                                .options = *o,
+                                .title = title,
+                                .train = d->train.train,
+                                .held_out = d->held_out.train ? d->held_out.train : d->train.held_out,
+                                .data_name = d->names,
+                                .type = type,
+                                .shape = geul_model_get_shape(d->model)};
+    job.options.n_context = d->n_context;
+    return geul_training_run(&job);
+}
+
+int geul_train_on_data(struct geul_context *ctx, const struct geul_train_args *args, const struct geul_data_args *data,
+                       const struct geul_train_options *o, const char *title, enum geul_type type)
+{
+    struct data d = {.ctx = ctx, .args = data, .seed = args->seed.value};
+    int code = 1;
+    if (data->files.n == 0)
+        return geul_report_usage("--train-file is missing: there is nothing to learn from");
+    if (open_model(&d, o)) {
+        d.n_context = o->n_context ? o->n_context : geul_model_get_shape(d.model)->n_context;
+        code = work(&d, args, o, title, type);
+    }
+    data_free(&d);
+    return code;
+}

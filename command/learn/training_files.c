@@ -1,0 +1,215 @@
+/* training_files.c: what a run leaves in its directory besides logs: checkpoints, the best state, the result. */
+#include "command/learn/training_run.h"
+
+#include "command/report.h"
+
+#include "convert/peft.h"
+#include "core/os.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATHS = 4, PATH_SIZE = 4096, MOST_CHECKPOINTS = 4096 };
+
+static const char stem[] = "checkpoint-";
+
+const char *geul_run_path(const struct geul_run *run, const char *format, ...)
+{
+    static char paths[PATHS][PATH_SIZE];
+    static int next;
+    char name[256], *path = paths[next++ % PATHS];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    snprintf(path, PATH_SIZE, "%s/%s", run->job->args->output, name);
+    return path;
+}
+
+/* ---------------------------------------------------------------------------------------------------- checkpoints --
+ */
+
+/* The steps of the checkpoints that are there. */
+struct found {
+    int64_t steps[MOST_CHECKPOINTS];
+    int n;
+};
+
+static void take_name(void *user, const char *name)
+{
+    struct found *f = user;
+    char *end;
+    if (strncmp(name, stem, sizeof stem - 1) != 0 || f->n == MOST_CHECKPOINTS)
+        return;
+    long long step = strtoll(name + sizeof stem - 1, &end, 10);
+    if (end > name + sizeof stem - 1 && strcmp(end, ".gguf") == 0 && step >= 0)
+        f->steps[f->n++] = step;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static enum geul_status find_checkpoints(const struct geul_run *run, struct found *f)
+{
+    f->n = 0;
+    enum geul_status status = geul_os_list(run->ctx, run->job->args->output, take_name, f);
+    qsort(f->steps, (size_t)f->n, sizeof *f->steps, newest_first);
+    return status;
+}
+
+static const char *checkpoint_path(const struct geul_run *run, int64_t step)
+{
+    return geul_run_path(run, "%s%08lld.gguf", stem, (long long)step);
+}
+
+/* What goes along: the state of the run, and its settings as text. */
+struct note {
+    struct geul_run_state state;
+    char settings[GEUL_SETTINGS_TEXT];
+};
+
+static void fill_note(const struct geul_run *run, struct note *note)
+{
+    memset(note, 0, sizeof *note);
+    note->state = run->state;
+    memcpy(note->settings, run->settings.text, run->settings.used);
+}
+
+/* Removes those that are too many, but never the sound one. */
+static enum geul_status remove_old(struct geul_run *run)
+{
+    static struct found f;
+    enum geul_status status = find_checkpoints(run, &f);
+    for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
+        if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep && f.steps[i] != run->state.sound_step)
+            status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
+    return status;
+}
+
+enum geul_status geul_run_save(struct geul_run *run, bool due)
+{
+    struct note note;
+    int64_t step = geul_trainer_step_count(run->trainer);
+    if (due && run->state.refused == 0)
+        run->state.sound_step = step;
+    fill_note(run, &note);
+    enum geul_status status = geul_trainer_save(run->trainer, checkpoint_path(run, step), &note, sizeof note);
+    if (status != GEUL_OK)
+        return status;
+    run->saved_at = step;
+    return remove_old(run);
+}
+
+/* Says which settings are not those that the checkpoint was written under. */
+static void compare_settings(const struct geul_run *run, const char *held)
+{
+    size_t at = 0;
+    for (int i = 0; i < run->settings.n && at < GEUL_SETTINGS_TEXT; i++) {
+        const char *then = held + at, *now = run->settings.rows[i].value;
+        if (strcmp(then, now) != 0)
+            geul_report_note("warning: %s is now \"%s\", and was \"%s\" when the checkpoint was written",
+                             run->settings.rows[i].name, now, then);
+        at += strlen(then) + 1;
+    }
+}
+
+enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...)
+{
+    char reason[512], advice[256];
+    va_list args;
+    enum geul_status status = geul_error_status(run->ctx);
+    va_start(args, format);
+    vsnprintf(advice, sizeof advice, format, args);
+    va_end(args);
+    snprintf(reason, sizeof reason, "%s", geul_error(run->ctx));
+    geul_error_clear(run->ctx);
+    return geul_fail(run->ctx, status, "%s; %s", reason, advice);
+}
+
+enum geul_status geul_run_load(struct geul_run *run, bool *found)
+{
+    static struct found f;
+    struct note note = {.settings = ""};
+    size_t bytes = 0;
+    char held[4000];
+    *found = false;
+    enum geul_status status = find_checkpoints(run, &f);
+    if (status != GEUL_OK || f.n == 0)
+        return status;
+    status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), false, held, &bytes);
+    if (status == GEUL_ERROR_FORMAT && f.n > 1)
+        return geul_run_advise(run, "without this file --resume goes on from step %lld", (long long)f.steps[1]);
+    if (status != GEUL_OK)
+        return status;
+    *found = true;
+    run->saved_at = f.steps[0];
+    if (bytes != sizeof note)
+        return GEUL_OK;
+    memcpy(&note, held, sizeof note);
+    note.settings[sizeof note.settings - 1] = '\0';
+    run->state = note.state;
+    compare_settings(run, note.settings);
+    return GEUL_OK;
+}
+
+enum geul_status geul_run_load_back(struct geul_run *run, bool *found)
+{
+    *found = run->state.sound_step >= 0;
+    return *found ? geul_trainer_load(run->trainer, checkpoint_path(run, run->state.sound_step), true, NULL, NULL)
+                  : GEUL_OK;
+}
+
+const char *geul_run_older(const struct geul_run *run)
+{
+    static const char *const results[] = {"best.gguf", "adapter.gguf", "model.gguf"};
+    static struct found f;
+    if (!geul_os_exists(run->job->args->output))
+        return NULL;
+    if (find_checkpoints(run, &f) != GEUL_OK) /* whoever writes there will tell */
+        geul_error_clear(run->ctx);
+    if (f.n > 0)
+        return checkpoint_path(run, f.steps[0]);
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (geul_os_exists(geul_run_path(run, "%s", results[i])))
+            return geul_run_path(run, "%s", results[i]);
+    return NULL;
+}
+
+/* --------------------------------------------------------------------------------------------------------- results --
+ */
+
+enum geul_status geul_run_save_best(struct geul_run *run)
+{
+    return geul_trainer_export(run->trainer, geul_run_path(run, "best.gguf"), run->job->type);
+}
+
+enum geul_status geul_run_export(struct geul_run *run)
+{
+    bool adapter = run->job->options.lora.rank > 0;
+    const char *path = geul_run_path(run, adapter ? "adapter.gguf" : "model.gguf");
+    enum geul_status status = geul_trainer_export(run->trainer, path, run->job->type);
+    if (status != GEUL_OK)
+        return status;
+    if (!adapter) {
+        printf("result     %s (`geul export` makes a Hugging Face directory of it)\n", path);
+    } else {
+        const char *dir = geul_run_path(run, "adapter");
+        struct geul_adapter_data *d = geul_trainer_adapter(run->trainer);
+        status = d ? geul_peft_write(run->ctx, d, (struct geul_peft_base){0}, dir) : geul_error_status(run->ctx);
+        geul_adapter_data_free(d);
+        if (status != GEUL_OK)
+            return status;
+        printf("result     %s, and for PEFT %s/\n", path, dir);
+    }
+    if (isfinite(run->state.best_loss))
+        printf("best       %s, held-out loss %.4f after step %lld\n", geul_run_path(run, "best.gguf"),
+               run->state.best_loss, (long long)run->state.best_step);
+    printf("report     %s\n", geul_run_path(run, "report.html"));
+    return GEUL_OK;
+}

@@ -1,0 +1,296 @@
+/* training_run.c: a run from its first step to its result; see training.h. */
+#include "command/learn/training_run.h"
+
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include "core/os.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PATIENCE = 5 /* steps in a row that are left out before the run goes back */, REWINDS = 3 };
+
+/* --------------------------------------------------------------------------------------------------------- mishaps --
+ */
+
+/* Asked by the trainer before an update. */
+static bool judge(void *user, double loss, double grad_norm)
+{
+    struct geul_run *run = user;
+    run->verdict = geul_watch_step(&run->state.watch, loss, grad_norm, run->why, sizeof run->why);
+    bool odd = run->verdict == GEUL_WATCH_LOSS_SPIKE || run->verdict == GEUL_WATCH_GRADIENT_SPIKE;
+    return !odd || strcmp(run->job->args->on_trouble, "ignore") == 0;
+}
+
+/* Logs an event and says it. */
+static enum geul_status tell(struct geul_run *run, int64_t step, const char *kind, const char *text)
+{
+    geul_run_hide();
+    geul_report_note("step %lld: %s: %s", (long long)step, kind, text);
+    return geul_journal_event(run->log, step, kind, text);
+}
+
+/* Goes back to the weights of the newest sound checkpoint; the data goes on from where it is. */
+static enum geul_status rewind_run(struct geul_run *run, int64_t step)
+{
+    bool found = false;
+    char text[128];
+    if (strcmp(run->job->args->on_trouble, "rewind") == 0 && run->state.rewinds < REWINDS) {
+        enum geul_status status = geul_run_load_back(run, &found);
+        if (status != GEUL_OK)
+            return status;
+    }
+    if (!found)
+        return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT,
+                         "%d steps in a row up to step %lld could not be used, after going back %lld times%s. A lower "
+                         "--lr, --precision f32 or a look at the data may help",
+                         PATIENCE, (long long)step, (long long)run->state.rewinds,
+                         run->state.sound_step >= 0 ? "; the checkpoints are whole" : ", and no checkpoint is sound");
+    run->state.rewinds++;
+    run->state.refused = 0;
+    snprintf(text, sizeof text, "%d steps in a row could not be used; back to the weights of step %lld", PATIENCE,
+             (long long)run->state.sound_step);
+    return tell(run, step, "rewind", text);
+}
+
+/* What follows from a step that was not applied, or that was odd. */
+static enum geul_status handle(struct geul_run *run, const struct geul_train_report *r)
+{
+    enum geul_status status = GEUL_OK;
+    if (r->outcome == GEUL_STEP_NOT_FINITE) {
+        geul_watch_step(&run->state.watch, r->loss, r->grad_norm, NULL, 0);
+        status = tell(run, r->step, geul_watch_name(GEUL_WATCH_NOT_FINITE), r->where);
+    } else if (run->verdict != GEUL_WATCH_FINE) {
+        status = tell(run, r->step, geul_watch_name(run->verdict), run->why);
+    }
+    if (r->outcome == GEUL_STEP_APPLIED) {
+        run->state.refused = 0;
+        return status;
+    }
+    if (status == GEUL_OK && r->outcome == GEUL_STEP_NOT_FINITE && strstr(r->where, "the weight "))
+        return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT, "step %lld: %s; no step can be used any more%s",
+                         (long long)r->step, r->where, run->saved_at >= 0 ? ", but the last checkpoint is whole" : "");
+    if (status == GEUL_OK && ++run->state.refused >= PATIENCE)
+        status = rewind_run(run, r->step);
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- steps --
+ */
+
+static enum geul_status evaluate(struct geul_run *run)
+{
+    double loss;
+    int64_t step = geul_trainer_step_count(run->trainer);
+    const struct geul_dataset *d = run->job->held_out;
+    if (!d || geul_dataset_samples(d) == 0)
+        return GEUL_OK;
+    enum geul_status status = geul_trainer_evaluate(run->trainer, d, &loss);
+    if (status != GEUL_OK)
+        return status;
+    bool best = loss < run->state.best_loss;
+    if (best && step > 0) {
+        run->state.best_loss = loss;
+        run->state.best_step = step;
+        status = geul_run_save_best(run);
+    }
+    geul_run_hide();
+    fprintf(stderr, "step %lld: held-out loss %.4f (perplexity %.2f)%s\n", (long long)step, loss, exp(loss),
+            best && step > 0 ? ", the best so far" : "");
+    return status == GEUL_OK ? geul_journal_evaluation(run->log, step, loss, best && step > 0) : status;
+}
+
+static bool due(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+static enum geul_status log_step(struct geul_run *run, const struct geul_train_report *r)
+{
+    struct geul_journal_record record = {
+        .size = sizeof record,
+        .step = r->step,
+        .loss = r->loss,
+        .learning_rate = r->rate,
+        .grad_norm = r->grad_norm,
+        .tokens_per_second = (double)r->tokens / r->seconds,
+        .seconds = geul_os_seconds() - run->begun,
+        .tokens = r->tokens,
+        .targets = r->targets,
+        .epoch = r->epoch,
+        .skipped = r->outcome != GEUL_STEP_APPLIED,
+    };
+    return geul_journal_step(run->log, &record);
+}
+
+/* One step and what is due after it. */
+static enum geul_status one_step(struct geul_run *run, int64_t steps)
+{
+    struct geul_train_report r;
+    run->verdict = GEUL_WATCH_FINE;
+    enum geul_status status = geul_trainer_step(run->trainer, &r);
+    if (status != GEUL_OK)
+        return status;
+    run->state.tokens += r.tokens;
+    geul_run_show(run, &r);
+    status = log_step(run, &r);
+    if (status == GEUL_OK)
+        status = handle(run, &r);
+    if (status == GEUL_OK && (due(r.step, run->evaluate_every) || r.step == steps))
+        status = evaluate(run);
+    if (status == GEUL_OK && (due(r.step, run->sample_every) || (run->sample_every > 0 && r.step == steps)))
+        status = geul_run_write_samples(run);
+    /* The last step's is the one to go on from with more steps. */
+    if (status == GEUL_OK && (due(r.step, run->save_every) || r.step == steps)) {
+        status = geul_run_save(run, true);
+        if (status == GEUL_OK)
+            status = geul_journal_flush(run->log);
+    }
+    return status;
+}
+
+/* All steps that are left. */
+static enum geul_status all_steps(struct geul_run *run)
+{
+    int64_t steps = geul_trainer_steps(run->trainer);
+    enum geul_status status = geul_trainer_step_count(run->trainer) == 0 ? evaluate(run) : GEUL_OK;
+    while (status == GEUL_OK && geul_trainer_step_count(run->trainer) < steps) {
+        status = one_step(run, steps);
+        if (status != GEUL_OK || !geul_interrupted())
+            continue;
+        status = geul_run_save(run, false);
+        geul_run_hide();
+        if (status == GEUL_OK)
+            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume goes on from there",
+                               (long long)geul_trainer_step_count(run->trainer));
+    }
+    geul_run_hide();
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- whole --
+ */
+
+/* What -1 means in a run of so many steps. */
+static int64_t every(int asked, int64_t steps, int64_t times)
+{
+    return asked >= 0 ? asked : steps > times ? steps / times : 1;
+}
+
+static enum geul_status begin(struct geul_run *run)
+{
+    struct geul_training *job = run->job;
+    const struct geul_train_args *a = job->args;
+    enum geul_status status = geul_os_make_directory(run->ctx, a->output);
+    if (status == GEUL_OK)
+        status = geul_outfile_tidy(run->ctx, a->output);
+    if (status != GEUL_OK)
+        return status;
+    run->trainer = geul_trainer_new(run->ctx, &job->options, job->train);
+    if (!run->trainer)
+        return geul_error_status(run->ctx);
+    int64_t steps = geul_trainer_steps(run->trainer);
+    run->evaluate_every = every(a->evaluate_every, steps, 20);
+    run->save_every = every(a->save_every, steps, 10);
+    run->sample_every = every(a->sample_every, steps, 5);
+    geul_settings_of(&run->settings, &run->trainer->options, steps);
+    geul_settings_add(&run->settings, "data", "%s", job->data_name);
+    bool found = false;
+    if (a->resume)
+        status = geul_run_load(run, &found);
+    if (status == GEUL_OK && a->resume && !found)
+        geul_report_note("%s holds no checkpoint; the run begins anew", a->output);
+    if (status != GEUL_OK)
+        return status;
+    struct geul_journal_options o = {.size = sizeof o,
+                                     .title = job->title,
+                                     .settings = run->settings.rows,
+                                     .n_settings = run->settings.n,
+                                     .total_steps = steps,
+                                     .csv = true,
+                                     .jsonl = true,
+                                     .tensorboard = true,
+                                     .report = true};
+    run->log = geul_journal_open(run->ctx, a->output, &o, geul_trainer_step_count(run->trainer));
+    if (!run->log)
+        return geul_error_status(run->ctx);
+    run->begun = geul_os_seconds() - geul_journal_seconds(run->log);
+    return GEUL_OK;
+}
+
+/* Without --resume an older run's checkpoints would be taken for this one's, and its result be replaced. Logs alone, of
+ * a run that came to nothing, are in nobody's way. */
+static bool refuse_old(const struct geul_run *run)
+{
+    const char *older = run->job->args->resume ? NULL : geul_run_older(run);
+    if (older)
+        geul_report_error("%s is there already, of an earlier run: go on with --resume, or give another -o", older);
+    return older != NULL;
+}
+
+/* What a write that failed means for what was computed so far. */
+static void advise(struct geul_run *run)
+{
+    if (run->saved_at >= 0)
+        geul_run_advise(run, "all is whole up to step %lld: make room there, and --resume goes on from it",
+                        (long long)run->saved_at);
+    else
+        geul_run_advise(run, "no checkpoint was written yet: make room there and begin again");
+}
+
+static int carry_out(struct geul_run *run)
+{
+    enum geul_status status = begin(run);
+    if (status == GEUL_OK)
+        status = all_steps(run);
+    if (run->log && status == GEUL_ERROR_IO)
+        advise(run);
+    if (run->log && status != GEUL_OK && status != GEUL_ERROR_CANCELLED) /* the first failure stays the context's */
+        geul_journal_event(run->log, geul_trainer_step_count(run->trainer), "stopped", geul_error(run->ctx));
+    if (run->log && geul_journal_flush(run->log) != GEUL_OK && status == GEUL_OK)
+        status = geul_error_status(run->ctx);
+    if (status == GEUL_OK && (status = geul_run_export(run)) == GEUL_ERROR_IO)
+        advise(run);
+    return status == GEUL_OK ? 0 : geul_report_failure(run->ctx);
+}
+
+/* Chooses recomputation where it was left open, and tells the plan. Returns the exit code, or -1 to go on. */
+static int look_ahead(struct geul_training *job)
+{
+    struct geul_train_plan plan;
+    bool open = strcmp(job->args->recompute, "auto") == 0;
+    enum geul_status status = geul_run_plan(job, &job->options, job->args->plan, &plan);
+    if (status == GEUL_OK && open && plan.available && plan.total > plan.available / 10 * 7) {
+        job->options.recompute = GEUL_RECOMPUTE_FULL;
+        status = geul_run_plan(job, &job->options, job->args->plan, &plan);
+    }
+    if (status != GEUL_OK)
+        return geul_report_failure(job->ctx);
+    bool fits = !plan.available || plan.total <= plan.available;
+    if (!job->args->plan && fits)
+        return -1;
+    geul_run_print_plan(job, &plan);
+    if (fits || job->args->plan)
+        return fits ? 0 : 1;
+    return geul_report_error("the run does not fit into memory; nothing was begun");
+}
+
+int geul_training_run(struct geul_training *job)
+{
+    struct geul_run run = {
+        .job = job, .ctx = job->ctx, .saved_at = -1, .state = {.best_loss = INFINITY, .sound_step = -1}};
+    int code = look_ahead(job);
+    if (code >= 0)
+        return code;
+    if (refuse_old(&run))
+        return 1;
+    job->options.judge = judge;
+    job->options.user = &run;
+    code = carry_out(&run);
+    geul_journal_close(run.log);
+    geul_trainer_free(run.trainer);
+    return code;
+}

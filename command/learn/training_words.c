@@ -1,0 +1,228 @@
+/* training_words.c: what a run says: the plan before it, the line while it works, and texts by the model. */
+#include "command/learn/training_run.h"
+
+#include "command/progress.h"
+#include "command/report.h"
+#include "command/terminal.h"
+
+#include "core/os.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
+
+/* ------------------------------------------------------------------------------------------------------------ plan --
+ */
+
+enum geul_status geul_run_plan(const struct geul_training *job, const struct geul_train_options *o, bool measure,
+                               struct geul_train_plan *plan)
+{
+    const size_t positions = LONGEST_PROMPT + LONGEST_TEXT, half = 2, whole = 4; /* bytes */
+    size_t layers = (size_t)job->shape->n_layers, width = (size_t)job->shape->d_model, ff = (size_t)job->shape->d_ff;
+    enum geul_status status = geul_train_plan(job->ctx, o, job->train, measure, plan);
+    if (status != GEUL_OK || job->args->sample_every == 0)
+        return status;
+    size_t cache = 2 * layers * width * positions * half, values = LONGEST_PROMPT * (6 * width + ff) * whole;
+    plan->other += cache + values;
+    plan->total += cache + values;
+    return GEUL_OK;
+}
+
+static void print_bytes(const char *name, size_t bytes, const char *what)
+{
+    char text[32];
+    if (bytes)
+        printf("%-14s %10s   %s\n", name, geul_progress_bytes(bytes, text, sizeof text), what);
+}
+
+/* One thing that could be changed, and what the run would then take. */
+struct remedy {
+    const char *words;
+    void (*change)(struct geul_train_options *o);
+};
+
+static void recompute(struct geul_train_options *o)
+{
+    o->recompute = GEUL_RECOMPUTE_FULL;
+}
+static void small_batch(struct geul_train_options *o)
+{
+    recompute(o);
+    o->n_accumulate *= o->n_batch;
+    o->n_batch = 1;
+}
+static void half_context(struct geul_train_options *o)
+{
+    small_batch(o);
+    o->n_context = o->n_context > 1 ? o->n_context / 2 : 512;
+}
+static void small_states(struct geul_train_options *o)
+{
+    small_batch(o);
+    o->optimizer = GEUL_OPTIMIZER_ADAMW8;
+}
+static void adapter(struct geul_train_options *o)
+{
+    small_batch(o);
+    o->lora.rank = o->lora.rank ? 4 : 8;
+}
+
+/* Tries remedies from the mildest on and names the first that fits. */
+static void print_remedy(struct geul_training *job, size_t available)
+{
+    static const struct remedy remedies[] = {
+        {"--recompute full", recompute},
+        {"-b 1 with more --accumulate and --recompute full", small_batch},
+        {"half of -c, with -b 1 and --recompute full", half_context},
+        {"--optimizer adamw8 with -b 1 and --recompute full", small_states},
+        {"an adapter of low rank on a quantized model (geul finetune, --rank 8)", adapter},
+    };
+    char text[32];
+    for (size_t i = 0; i < sizeof remedies / sizeof *remedies; i++) {
+        struct geul_train_options o = job->options;
+        struct geul_train_plan plan;
+        remedies[i].change(&o);
+        if (geul_run_plan(job, &o, false, &plan) != GEUL_OK) {
+            geul_error_clear(job->ctx);
+            continue;
+        }
+        if (plan.total <= available) {
+            printf("%-14s %s: %s\n", "would fit", remedies[i].words,
+                   geul_progress_bytes(plan.total, text, sizeof text));
+            return;
+        }
+    }
+    printf("%-14s nothing tried here fits; use a smaller model or one with fewer bits per weight\n", "would fit");
+}
+
+bool geul_run_print_plan(struct geul_training *job, const struct geul_train_plan *plan)
+{
+    char a[32], b[32];
+    bool fits = !plan->available || plan->total <= plan->available;
+    printf("%-14s %10lld   of %lld steps with about %lld tokens each\n", "parameters", (long long)plan->trained,
+           (long long)plan->steps, (long long)plan->tokens_per_step);
+    print_bytes("mapped", plan->mapped, "the model's file, read where it lies");
+    print_bytes("weights", plan->weights, "that are trained, float32");
+    print_bytes("gradients", plan->gradients, "");
+    print_bytes("states", plan->states, "of the optimizer");
+    print_bytes("activations", plan->activations,
+                job->options.recompute == GEUL_RECOMPUTE_FULL
+                    ? "the layers' outputs; what else is needed is computed again"
+                    : "");
+    print_bytes("scratch", plan->scratch, "of the products");
+    print_bytes("other", plan->other, "the program, its data, the tokenizer");
+    printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(plan->total, a, sizeof a));
+    if (plan->available)
+        printf("; %s are free", geul_progress_bytes(plan->available, b, sizeof b));
+    printf("\n");
+    if (plan->seconds_per_step > 0)
+        printf("%-14s %8.2f s   per step, %s in all\n", "time", plan->seconds_per_step,
+               geul_progress_time(plan->seconds_per_step * (double)plan->steps, a, sizeof a));
+    if (!fits)
+        print_remedy(job, plan->available);
+    fflush(stdout);
+    return fits;
+}
+
+/* -------------------------------------------------------------------------------------------------------- progress --
+ */
+
+static bool line_shown;
+
+void geul_run_hide(void)
+{
+    if (line_shown)
+        fprintf(stderr, "\r%*s\r", geul_terminal_width() - 1, "");
+    line_shown = false;
+}
+
+void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
+{
+    enum { EVERY = 10 /* seconds between lines where there is no terminal */ };
+    bool terminal = geul_terminal_on_stderr();
+    double now = geul_os_seconds(), speed = (double)r->tokens / r->seconds;
+    int64_t steps = geul_trainer_steps(run->trainer), left = steps - r->step;
+    char line[256], time[32];
+    run->speed = run->speed > 0 ? 0.9 * run->speed + 0.1 * speed : speed;
+    if (now - run->shown < (terminal ? 0.2 : EVERY) && r->step != steps)
+        return;
+    run->shown = now;
+    double seconds = (double)left * (double)r->tokens / run->speed;
+    int n = snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  |g| %.3g  rate %.2e  %.0f tokens/s  %s left",
+                     (long long)r->step, (long long)steps, r->loss, r->grad_norm, r->rate, run->speed,
+                     geul_progress_time(seconds, time, sizeof time));
+    if (!terminal) {
+        fprintf(stderr, "%s\n", line);
+        return;
+    }
+    int width = geul_terminal_width() - 1;
+    fprintf(stderr, "\r%-*.*s", width, n < width ? n : width, line);
+    line_shown = true;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- samples --
+ */
+
+/* The ids of sample i before its first target; of a text that is a target as a whole, its beginning. */
+static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
+{
+    bool target[LONGEST_PROMPT];
+    int n = geul_dataset_length(d, i), first = 1;
+    n = n < LONGEST_PROMPT ? n : LONGEST_PROMPT;
+    geul_dataset_read(d, i, n, ids, target);
+    while (first < n && !target[first])
+        first++;
+    return first > 1 ? first : n < BEGINNING ? n : BEGINNING;
+}
+
+/* Continues ids and logs it; *why gets what is wrong with the text, NULL: nothing. */
+static enum geul_status write_one(struct geul_run *run, struct geul_session *session, const int32_t *ids, int n,
+                                  const char **why)
+{
+    const struct geul_tokenizer *tok = geul_model_get_tokenizer(geul_trainer_model(run->trainer));
+    struct geul_sampling greedy = {.temperature = 0, .top_p = 1, .typical_p = 1, .repeat_penalty = 1};
+    struct geul_generation how = {.sampling = &greedy, .max_tokens = LONGEST_TEXT};
+    struct geul_generation_result r;
+    int64_t step = geul_trainer_step_count(run->trainer);
+    *why = NULL;
+    enum geul_status status = geul_generate_ids(session, ids, n, &how, &r);
+    if (status != GEUL_OK)
+        return status;
+    size_t length;
+    char *prompt = geul_detokenize(run->ctx, tok, ids, (size_t)n, false, &length);
+    if (prompt)
+        status = geul_journal_sample(run->log, step, prompt, r.text);
+    *why = geul_watch_text(r.text, r.text_length);
+    geul_text_free(run->ctx, prompt);
+    geul_text_free(run->ctx, r.text);
+    geul_tokens_free(run->ctx, r.tokens);
+    return status;
+}
+
+enum geul_status geul_run_write_samples(struct geul_run *run)
+{
+    struct geul_model *model = geul_trainer_model(run->trainer);
+    const struct geul_dataset *d =
+        run->job->held_out && geul_dataset_samples(run->job->held_out) > 0 ? run->job->held_out : run->job->train;
+    int32_t ids[LONGEST_PROMPT];
+    if (!geul_model_get_tokenizer(model))
+        return GEUL_OK;
+    struct geul_session_options o = {.n_context = LONGEST_PROMPT + LONGEST_TEXT, .n_batch = LONGEST_PROMPT};
+    struct geul_session *session = geul_session_new(run->ctx, model, &o);
+    enum geul_status status = session ? GEUL_OK : geul_error_status(run->ctx);
+    const char *why = NULL, *last = NULL;
+    char text[96];
+    int n = 0, broken = 0;
+    for (; status == GEUL_OK && n < SAMPLES && n < geul_dataset_samples(d); n++) {
+        status = write_one(run, session, ids, prompt_of(d, n, ids), &why);
+        broken += why != NULL;
+        last = why ? why : last;
+    }
+    geul_session_free(session);
+    if (status != GEUL_OK || !broken)
+        return status;
+    snprintf(text, sizeof text, "%d of %d texts: %s", broken, n, last);
+    return geul_journal_event(run->log, geul_trainer_step_count(run->trainer), "broken generation", text);
+}

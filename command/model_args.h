@@ -1,0 +1,59 @@
+/* model_args.h: the options that several subcommands share, and what they open. */
+#ifndef GEUL_MODEL_ARGS_H
+#define GEUL_MODEL_ARGS_H
+
+#include "command/adapter_args.h"
+#include "command/options.h"
+
+#include "core/context.h"
+#include "geul.h"
+
+/* -m --lora --lora-scaled -t -c -b -ngl --cache-type -v */
+struct geul_model_args {
+    const char *path;
+    struct geul_adapter_args adapters;
+    int n_threads, n_context, n_batch, n_gpu_layers;
+    const char *cache_type; /* one of geul_cache_types */
+    bool verbose;
+    int n_sequences; /* texts in the cache, 0: 1; no option */
+};
+#define GEUL_MODEL_ARGS_DEFAULT                                                                                        \
+    {                                                                                                                  \
+        .cache_type = "f16", .n_batch = 512                                                                            \
+    }
+extern const struct geul_option geul_model_options[];
+extern const char *const geul_cache_types[]; /* NULL at the end */
+/* llama.cpp's users name the two apart; here they are kept alike. */
+#define GEUL_CACHE_TYPE_NAMES "-ctk, -ctv, --cache-type, --cache-type-k, --cache-type-v"
+#define GEUL_CACHE_TYPE_HELP  "what keys and values are kept as, both alike"
+
+/* --temp --top-k ... --seed */
+struct geul_sampling_args {
+    struct geul_sampling sampling;
+    struct geul_seed seed;
+};
+extern const struct geul_option geul_sampling_options[];
+/* Chooses a seed when none was given, and puts it into sampling. */
+void geul_sampling_args_seed(struct geul_sampling_args *args);
+
+/* What a subcommand works with. */
+struct geul_loaded {
+    struct geul_context *ctx;
+    struct geul_model *model;
+    struct geul_session *session;
+    double load_seconds;
+};
+/* Loads the model, with its tokenizer when wanted, and begins a session. Returns the exit code; after a failure (its
+ * message was printed) *out holds nothing. Close with geul_loaded_close(). */
+int geul_loaded_open(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out);
+void geul_loaded_close(struct geul_loaded *l);
+
+/* The regular expressions for tokenizers that geul has no scanner for. */
+const struct geul_regex_engine *geul_regex(void);
+
+/* The template that --template names: a built-in one, a file, or "auto", the one of the model's metadata (*out is then
+ * NULL for a base model). false after a message. */
+bool geul_template_open(struct geul_context *ctx, const struct geul_model *model, const char *name,
+                        struct geul_template **out);
+
+#endif

@@ -1,0 +1,390 @@
+/* options.c: parsing and help from one table. */
+#include "command/options.h"
+
+#include "command/report.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HELP_COLUMN = 28, LIST_COLUMN = 33, HELP_WIDTH = 79, NAMES_MAX = 128 };
+
+static const struct geul_option help_rows[] = {
+    {GEUL_OPTION_FLAG, "-h, --help", NULL, 0, "show this help", 0, 0, NULL, NULL, false}, {.kind = GEUL_OPTION_END}};
+
+/* The next name of a row ("-m" of "-m, --model"); *at starts at names. NULL at the end. */
+static const char *next_name(const char **at, size_t *length)
+{
+    const char *name = *at + strspn(*at, ", ");
+    *length = strcspn(name, ", ");
+    *at = name + *length;
+    return *length ? name : NULL;
+}
+
+/* The row with that name and the address of its settings; NULL when there is none. */
+static const struct geul_option *find(const struct geul_option *rows, char *base, const char *name, size_t length,
+                                      char **field)
+{
+    for (; rows->kind != GEUL_OPTION_END; rows++) {
+        if (rows->kind == GEUL_OPTION_GROUP) {
+            const struct geul_option *found = find(rows->group, base + rows->offset, name, length, field);
+            if (found)
+                return found;
+            continue;
+        }
+        size_t n;
+        for (const char *at = rows->names, *known; (known = next_name(&at, &n));)
+            if (n == length && memcmp(known, name, n) == 0) {
+                *field = base + rows->offset;
+                return rows;
+            }
+    }
+    return NULL;
+}
+
+/* Appends the names of all rows to list; they live in pool. */
+static int all_names(const struct geul_option *rows, const char **list, int n, char (*pool)[32])
+{
+    for (; rows->kind != GEUL_OPTION_END; rows++) {
+        if (rows->kind == GEUL_OPTION_GROUP) {
+            n = all_names(rows->group, list, n, pool);
+            continue;
+        }
+        size_t length;
+        for (const char *at = rows->names, *name; n < NAMES_MAX && (name = next_name(&at, &length)); n++) {
+            snprintf(pool[n], sizeof pool[n], "%.*s", (int)length, name);
+            list[n] = pool[n];
+        }
+    }
+    return n;
+}
+
+/* Number of single-character changes from a to b (Levenshtein); words longer than 31 bytes count as far away. */
+static int distance(const char *a, const char *b)
+{
+    size_t na = strlen(a), nb = strlen(b);
+    int row[32];
+    if (na > 31 || nb > 31)
+        return 99;
+    for (size_t j = 0; j <= nb; j++)
+        row[j] = (int)j;
+    for (size_t i = 1; i <= na; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= nb; j++) {
+            int change = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            int other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            row[j] = change < other ? change : other;
+        }
+    }
+    return row[nb];
+}
+
+const char *geul_option_nearest(const char *word, const char *const *names, int n)
+{
+    const char *best = NULL;
+    int least = (int)strlen(word) / 3 + 1;
+    for (int i = 0; i < n; i++) {
+        int d = distance(word, names[i]);
+        if (d <= least && (!best || d < least)) {
+            least = d;
+            best = names[i];
+        }
+    }
+    return best;
+}
+
+static int unknown_option(const struct geul_command_help *help, const char *word, size_t length)
+{
+    char name[64], pool[NAMES_MAX][32];
+    const char *names[NAMES_MAX];
+    snprintf(name, sizeof name, "%.*s", (int)length, word);
+    const char *nearest = geul_option_nearest(name, names, all_names(help->options, names, 0, pool));
+    if (nearest)
+        return geul_report_usage("there is no option %s; did you mean %s?", name, nearest);
+    return geul_report_usage("there is no option %s", name);
+}
+
+/* A whole number into *out. Returns 0, or 2 after a message. */
+static int parse_int(const struct geul_option *o, const char *name, const char *text, int *out)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (end == text || *end)
+        return geul_report_usage("%s: \"%s\" is not a whole number", name, text);
+    if (errno || (double)v < o->low || (double)v > o->high)
+        return geul_report_usage("%s: %s is outside %.0f to %.0f", name, text, o->low, o->high);
+    *out = (int)v;
+    return 0;
+}
+
+static int parse_real(const struct geul_option *o, const char *name, const char *text, float *out)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end || !isfinite(v))
+        return geul_report_usage("%s: \"%s\" is not a number", name, text);
+    if (v < o->low || v > o->high)
+        return geul_report_usage("%s: %s is outside %g to %g", name, text, o->low, o->high);
+    *out = (float)v;
+    return 0;
+}
+
+static int parse_seed(const char *name, const char *text, struct geul_seed *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (end == text || *end || errno || text[0] == '-' || v > INT64_MAX) /* JSON libraries know signed numbers only */
+        return geul_report_usage("%s: \"%s\" is not a whole number from 0 to 2^63 - 1", name, text);
+    *out = (struct geul_seed){v, true};
+    return 0;
+}
+
+static int parse_choice(const struct geul_option *o, const char *name, const char *text, const char **out)
+{
+    char all[256] = "";
+    for (int i = 0; o->choices[i]; i++) {
+        if (strcmp(o->choices[i], text) == 0) {
+            *out = o->choices[i];
+            return 0;
+        }
+        size_t n = strlen(all);
+        snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", o->choices[i]);
+    }
+    return geul_report_usage("%s: \"%s\" is not one of %s", name, text, all);
+}
+
+/* Stores the value of one option. Returns 0, or 2 after a message. */
+static int store(const struct geul_option *o, const char *name, const char *text, char *field)
+{
+    struct geul_text_list *list;
+    switch (o->kind) {
+    case GEUL_OPTION_INT:
+        return parse_int(o, name, text, (int *)(void *)field);
+    case GEUL_OPTION_REAL:
+        return parse_real(o, name, text, (float *)(void *)field);
+    case GEUL_OPTION_SEED:
+        return parse_seed(name, text, (struct geul_seed *)(void *)field);
+    case GEUL_OPTION_CHOICE:
+        return parse_choice(o, name, text, (const char **)(void *)field);
+    case GEUL_OPTION_FLAG: /* in a file of settings */
+        if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+            return geul_report_usage("%s: \"%s\" is neither on nor off", name, text);
+        *(bool *)(void *)field = strcmp(text, "on") == 0;
+        return 0;
+    case GEUL_OPTION_LIST:
+        list = (struct geul_text_list *)(void *)field;
+        if (list->n == GEUL_TEXT_LIST_MAX)
+            return geul_report_usage("%s can be given %d times at most", name, GEUL_TEXT_LIST_MAX);
+        list->items[list->n++] = text;
+        return 0;
+    default:
+        *(const char **)(void *)field = text;
+        return 0;
+    }
+}
+
+/* The option that argv[*i] names, with its value, which may be the next word. Returns 0, or 2 after a message. */
+static int parse_option(const struct geul_command_help *help, int argc, char **argv, int *i, char *settings)
+{
+    const char *word = argv[*i], *equals = strncmp(word, "--", 2) == 0 ? strchr(word, '=') : NULL;
+    size_t length = equals ? (size_t)(equals - word) : strlen(word);
+    char *field, name[64];
+    const struct geul_option *o = find(help->options, settings, word, length, &field);
+    if (!o)
+        return unknown_option(help, word, length);
+    snprintf(name, sizeof name, "%.*s", (int)length, word);
+    if (o->kind == GEUL_OPTION_FLAG) {
+        if (equals)
+            return geul_report_usage("%s takes no value", name);
+        *(bool *)(void *)field = true;
+        return 0;
+    }
+    if (!equals && *i + 1 >= argc)
+        return geul_report_usage("%s needs a value (%s)", name, o->value);
+    return store(o, name, equals ? equals + 1 : argv[++*i], field);
+}
+
+/* The value of a row as text; "" when it has none or lists are meant. */
+static void value_text(const struct geul_option *o, const char *field, char *text, size_t size)
+{
+    const char *s;
+    const struct geul_seed *seed;
+    text[0] = '\0';
+    switch (o->kind) {
+    case GEUL_OPTION_INT:
+        snprintf(text, size, "%d", *(const int *)(const void *)field);
+        break;
+    case GEUL_OPTION_REAL:
+        snprintf(text, size, "%g", (double)*(const float *)(const void *)field);
+        break;
+    case GEUL_OPTION_SEED:
+        seed = (const struct geul_seed *)(const void *)field;
+        if (seed->given)
+            snprintf(text, size, "%llu", (unsigned long long)seed->value);
+        break;
+    case GEUL_OPTION_TEXT:
+    case GEUL_OPTION_CHOICE:
+        s = *(const char *const *)(const void *)field;
+        snprintf(text, size, "%s", s ? s : "");
+        break;
+    default:
+        break;
+    }
+}
+
+bool geul_option_set(const struct geul_option *rows, void *settings, const char *name, const char *value)
+{
+    char full[64], *field;
+    snprintf(full, sizeof full, "--%s", name);
+    const struct geul_option *o = find(rows, settings, full, strlen(full), &field);
+    if (!o) {
+        const char *names[NAMES_MAX];
+        char pool[NAMES_MAX][32];
+        const char *nearest = geul_option_nearest(full, names, all_names(rows, names, 0, pool));
+        if (nearest)
+            geul_report_error("there is no setting \"%s\"; did you mean \"%s\"?", name, nearest + 2);
+        else
+            geul_report_error("there is no setting \"%s\"", name);
+        return false;
+    }
+    return store(o, name, value, field) == 0;
+}
+
+/* Prints text in lines of HELP_WIDTH that begin at column `indent`; the first one continues at column `at`. */
+static void print_wrapped(const char *text, int at, int indent)
+{
+    printf("%*s", indent > at ? indent - at : 0, "");
+    int first = at > indent ? at : indent;
+    at = first;
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+        if (at + 1 + n > HELP_WIDTH && at > first) {
+            printf("\n%*s", indent, "");
+            at = first = indent;
+        }
+        printf("%s%.*s", at > first ? " " : "", n, text);
+        at += n + (at > first);
+        text += n + (text[n] == ' ');
+    }
+    putchar('\n');
+}
+
+void geul_option_list(const struct geul_option *rows, const void *settings)
+{
+    for (; rows->kind != GEUL_OPTION_END; rows++) {
+        char value[64];
+        if (rows->kind == GEUL_OPTION_GROUP) {
+            geul_option_list(rows->group, (const char *)settings + rows->offset);
+            continue;
+        }
+        const char *name = strstr(rows->names, "--");
+        value_text(rows, (const char *)settings + rows->offset, value, sizeof value);
+        int length = name ? (int)strcspn(name + 2, ",") : 0;
+        int at = printf("  %-18.*s %-11s ", length, name ? name + 2 : "", value);
+        print_wrapped(rows->help, at, LIST_COLUMN);
+    }
+}
+
+static void print_rows(const struct geul_option *rows, const char *settings)
+{
+    for (; rows->kind != GEUL_OPTION_END; rows++) {
+        if (rows->kind == GEUL_OPTION_GROUP) {
+            print_rows(rows->group, settings + rows->offset);
+            continue;
+        }
+        char value[64], line[512];
+        int at = printf("  %s%s%s", rows->names, rows->value ? " " : "", rows->value ? rows->value : "");
+        value_text(rows, settings + rows->offset, value, sizeof value);
+        if (*value)
+            snprintf(line, sizeof line, "%s (default %s)", rows->help, value);
+        else
+            snprintf(line, sizeof line, "%s", rows->help);
+        if (at > HELP_COLUMN - 2) {
+            putchar('\n');
+            at = 0;
+        }
+        print_wrapped(line, at, HELP_COLUMN);
+    }
+}
+
+/* Prints every line of text with two spaces before it. */
+static void print_indented(const char *text)
+{
+    while (*text) {
+        int n = (int)strcspn(text, "\n");
+        printf("  %.*s\n", n, text);
+        text += n + (text[n] == '\n');
+    }
+}
+
+static void print_help(const struct geul_command_help *help, const char *settings)
+{
+    print_wrapped(help->summary, printf("geul %s: ", help->name), 0);
+    printf("\n  geul %s %s\n\n", help->name, help->usage);
+    if (help->about) {
+        print_wrapped(help->about, 0, 0);
+        putchar('\n');
+    }
+    printf("Options:\n");
+    print_rows(help->options, settings);
+    print_rows(help_rows, settings);
+    printf("\nExample:\n");
+    print_indented(help->example);
+}
+
+/* The first required option without a value; NULL when all are there. */
+static const struct geul_option *missing(const struct geul_option *rows, const char *settings)
+{
+    for (; rows->kind != GEUL_OPTION_END; rows++) {
+        const struct geul_option *inner =
+            rows->kind == GEUL_OPTION_GROUP ? missing(rows->group, settings + rows->offset) : NULL;
+        if (inner)
+            return inner;
+        if (rows->required && !*(const char *const *)(const void *)(settings + rows->offset))
+            return rows;
+    }
+    return NULL;
+}
+
+/* Whether -h or --help stands among the words (not behind "--"). */
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+bool geul_options_parse(const struct geul_command_help *help, int argc, char **argv, void *settings,
+                        const char *args[GEUL_ARGS_MAX], int *n_args, int *code)
+{
+    *code = 0;
+    *n_args = 0;
+    if (wants_help(argc, argv)) {
+        print_help(help, settings);
+        return false;
+    }
+    bool options = true;
+    for (int i = 1; i < argc && *code == 0; i++) {
+        if (options && strcmp(argv[i], "--") == 0)
+            options = false;
+        else if (options && argv[i][0] == '-' && argv[i][1])
+            *code = parse_option(help, argc, argv, &i, settings);
+        else if (*n_args < help->max_args)
+            args[(*n_args)++] = argv[i];
+        else
+            *code = geul_report_usage("\"%s\" is one word too many", argv[i]);
+    }
+    const struct geul_option *gap = *code == 0 ? missing(help->options, settings) : NULL;
+    if (gap)
+        *code = geul_report_usage("%s %s is missing", gap->names, gap->value);
+    else if (*code == 0 && *n_args < help->min_args)
+        *code = geul_report_usage("%s is missing", help->arg_name);
+    return *code == 0;
+}

@@ -1,0 +1,10 @@
+/* row_notes.h: tells of rows that could not be used. */
+#ifndef GEUL_ROW_NOTES_H
+#define GEUL_ROW_NOTES_H
+
+#include "corpus/rows.h"
+
+/* Prints the problems on stderr, one per line, and how many more there are. */
+void geul_row_notes_print(const struct geul_row_problems *p);
+
+#endif

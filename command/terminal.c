@@ -1,0 +1,56 @@
+/* terminal.c: signals and the shape of the terminal. */
+#include "command/terminal.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupts, most_interrupts;
+
+void geul_terminal_start(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* the wrong way round: using it is an error */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file too large for `ulimit -f` is a failed write, like a full disk */
+}
+
+int geul_terminal_width(void)
+{
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
+    return 80;
+}
+
+bool geul_terminal_on_stderr(void)
+{
+    return isatty(STDERR_FILENO);
+}
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    if (++interrupts > most_interrupts)
+        _exit(130);
+}
+
+void geul_interrupt_catch(int patience)
+{
+    most_interrupts = patience;
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool geul_interrupted(void)
+{
+    return interrupts > 0;
+}
+
+void geul_interrupt_clear(void)
+{
+    interrupts = 0;
+}

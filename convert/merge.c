@@ -1,0 +1,171 @@
+/* merge.c: see merge.h. */
+#include "convert/merge.h"
+
+#include "core/gguf.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PIECE = 16 };
+
+/* One adapter's share of one matrix. */
+struct share {
+    const struct geul_adapter_source *source;
+    float scale;
+    struct share *next; /* of the next adapter */
+};
+
+struct geul_merge {
+    struct geul_context *ctx;
+    struct share *shares;
+    struct share **matrices; /* the first share of each product of each layer; NULL: it stays */
+    int n_layers, n_shares, n_matrices;
+    bool quantized;
+    const char *template_text;
+};
+
+static void matrix_name(char out[GEUL_MAX_NAME], int layer, enum geul_neox_target target)
+{
+    snprintf(out, GEUL_MAX_NAME, "blk.%d.%s.weight", layer, geul_neox_target_name(target));
+}
+
+/* Appends a share to its matrix, behind those of adapters named before, so that the order of sums is theirs. */
+static void add_share(struct geul_merge *m, const struct geul_adapter_source *source, float scale)
+{
+    struct share *s = &m->shares[m->n_shares++];
+    struct share **link = &m->matrices[source->layer * GEUL_NEOX_TARGETS + (int)source->target];
+    m->n_matrices += !*link;
+    while (*link)
+        link = &(*link)->next;
+    *s = (struct share){source, scale, NULL};
+    *link = s;
+}
+
+/* Looks the source's matrix up in the file. */
+static enum geul_status check_matrix(struct geul_merge *m, const struct geul_gguf *g,
+                                     const struct geul_adapter_source *s)
+{
+    char name[GEUL_MAX_NAME];
+    matrix_name(name, s->layer, s->target);
+    const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, name);
+    if (!t || t->n_dims != 2 || t->shape[0] != s->n || t->shape[1] != s->k || t->type == GEUL_TYPE_I32)
+        return geul_fail(m->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s (%lld, %lld) is missing or misshapen",
+                         geul_gguf_path(g), name, (long long)s->n, (long long)s->k);
+    m->quantized |= geul_type_block(t->type) > 1;
+    return GEUL_OK;
+}
+
+/* Checks one adapter and adds its shares. */
+static enum geul_status add_input(struct geul_merge *m, const struct geul_gguf *g, const struct geul_model_shape *shape,
+                                  const struct geul_merge_input *in)
+{
+    const struct geul_adapter_data *d = in->data;
+    enum geul_status status = geul_adapter_data_fits(m->ctx, d, shape, in->path);
+    if (status == GEUL_OK && !isfinite(in->scale))
+        status = geul_fail(m->ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", in->path, (double)in->scale);
+    for (int i = 0; status == GEUL_OK && i < d->n_sources; i++) {
+        status = check_matrix(m, g, &d->sources[i]);
+        if (status == GEUL_OK)
+            add_share(m, &d->sources[i], in->scale * geul_adapter_scale(d, d->sources[i].rank));
+    }
+    m->template_text = d->template_text ? d->template_text : m->template_text;
+    return status;
+}
+
+static enum geul_status fill(struct geul_merge *m, const char *base_path, const struct geul_merge_input *inputs, int n)
+{
+    struct geul_model_shape shape;
+    size_t sources = 0;
+    struct geul_gguf *g = geul_gguf_open(m->ctx, base_path);
+    enum geul_status status = g ? geul_neox_read_shape(m->ctx, g, &shape) : geul_error_status(m->ctx);
+    for (int i = 0; i < n; i++)
+        sources += (size_t)inputs[i].data->n_sources;
+    if (status == GEUL_OK) {
+        m->n_layers = shape.n_layers;
+        m->shares = geul_alloc(m->ctx, sources, sizeof *m->shares);
+        m->matrices = geul_alloc(m->ctx, (size_t)shape.n_layers * GEUL_NEOX_TARGETS, sizeof(struct share *));
+        status = m->shares && m->matrices ? GEUL_OK : GEUL_ERROR_MEMORY;
+    }
+    for (int i = 0; status == GEUL_OK && i < n; i++)
+        status = add_input(m, g, &shape, &inputs[i]);
+    geul_gguf_close(g);
+    return status;
+}
+
+struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
+                                  const struct geul_merge_input *inputs, int n)
+{
+    struct geul_merge *m = geul_alloc(ctx, 1, sizeof *m);
+    if (!m)
+        return NULL;
+    m->ctx = ctx;
+    if (fill(m, base_path, inputs, n) == GEUL_OK)
+        return m;
+    geul_merge_free(m);
+    return NULL;
+}
+
+void geul_merge_free(struct geul_merge *m)
+{
+    if (!m)
+        return;
+    geul_free(m->ctx, m->shares);
+    geul_free(m->ctx, m->matrices);
+    geul_free(m->ctx, m);
+}
+
+int geul_merge_matrices(const struct geul_merge *m)
+{
+    return m->n_matrices;
+}
+
+bool geul_merge_is_quantized(const struct geul_merge *m)
+{
+    return m->quantized;
+}
+
+/* The first share of the tensor's matrix. Only the exact name will do: the shapes of others were not checked. */
+static const void *shares_of(void *user, const char *tensor)
+{
+    const struct geul_merge *m = user;
+    int layer;
+    (void)geul_mix_part(tensor, 2, &layer);
+    for (int t = 0; layer >= 0 && layer < m->n_layers && t < GEUL_NEOX_TARGETS; t++) {
+        char name[GEUL_MAX_NAME];
+        matrix_name(name, layer, (enum geul_neox_target)t);
+        if (strcmp(name, tensor) == 0)
+            return m->matrices[layer * GEUL_NEOX_TARGETS + t];
+    }
+    return NULL;
+}
+
+/* x += factor * a. In pieces of a fixed length, which compilers put into vectors without being asked to. */
+static void add_scaled(float *restrict x, const float *restrict a, float factor, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + PIECE <= n; i += PIECE)
+        for (int k = 0; k < PIECE; k++)
+            x[i + k] += factor * a[i + k];
+    for (; i < n; i++)
+        x[i] += factor * a[i];
+}
+
+/* x (cols) += scale * row of B times A, for every share. */
+static void add_shares(const void *first, int64_t row, float *x, int64_t cols)
+{
+    for (const struct share *s = first; s; s = s->next) {
+        int rank = s->source->rank;
+        const float *a = s->source->a, *b = s->source->b + row * rank;
+        for (int i = 0; i < rank; i++, a += cols)
+            add_scaled(x, a, s->scale * b[i], cols);
+    }
+}
+
+void geul_merge_apply(struct geul_merge *m, struct geul_quantize_options *o)
+{
+    o->changing = shares_of;
+    o->change = add_shares;
+    o->change_user = m;
+    o->template_text = m->template_text;
+}

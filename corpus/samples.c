@@ -1,0 +1,196 @@
+/* samples.c: see samples.h. */
+#include "corpus/samples.h"
+
+#include "core/random.h"
+#include "models/template.h"
+#include "data/dataset.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* -------------------------------------------------------------------------------------------------------- rows -- */
+
+/* A copy of the turns whose first question begins with the system's text and a blank line; one block. NULL when memory
+ * is short. */
+static struct geul_turn *with_system(struct geul_context *ctx, const struct geul_row *row)
+{
+    size_t head = (size_t)row->n_turns * sizeof(struct geul_turn), n = strlen(row->system);
+    size_t more = strlen(row->turns[0].question), size;
+    if (!geul_add_size(head, n, &size) || !geul_add_size(size, more + 3, &size))
+        return geul_fail_memory(ctx, SIZE_MAX);
+    char *block = geul_alloc(ctx, size, 1), *text = block + head;
+    if (!block)
+        return NULL;
+    struct geul_turn *turns = (struct geul_turn *)(void *)block;
+    memcpy(turns, row->turns, head);
+    memcpy(text, row->system, n);
+    memcpy(text + n, "\n\n", 2);
+    memcpy(text + n + 2, row->turns[0].question, more);
+    turns[0].question = text;
+    return turns;
+}
+
+enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul_tokenizer *tok,
+                                     const struct geul_row *row, const struct geul_template *t, bool whole,
+                                     struct geul_sample *out, bool *joined)
+{
+    *out = (struct geul_sample){.n = 0};
+    *joined = false;
+    if (row->kind == GEUL_ROW_TEXT)
+        return geul_sample_of_text(ctx, tok, row->text, row->length, out);
+    bool placed = t && geul_template_takes_input(t);
+    *joined = !placed && (row->input || row->system);
+    if (placed || !row->system) /* `geul chat` puts the system's text where the input goes, too */
+        return geul_sample_of_turns(ctx, tok, t, row->turns, row->n_turns, row->input ? row->input : row->system, whole,
+                                    out);
+    struct geul_turn *turns = with_system(ctx, row);
+    if (!turns)
+        return GEUL_ERROR_MEMORY;
+    enum geul_status status = geul_sample_of_turns(ctx, tok, t, turns, row->n_turns, NULL, whole, out);
+    geul_free(ctx, turns);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------- files -- */
+
+/* What is being read. */
+struct reading {
+    struct geul_context *ctx;
+    const struct geul_tokenizer *tok;
+    const struct geul_samples_options *o;
+    struct geul_samples *out;
+    const char *path;
+    int64_t number; /* of the row, over all files */
+};
+
+/* Whether the row of that number is held out: a hash of seed and number as a number in [0, 1). */
+static bool is_held_out(const struct geul_samples_options *o, int64_t number)
+{
+    uint64_t bits = geul_random_splitmix(o->seed * GEUL_RANDOM_STEP + (uint64_t)number, 0);
+    return geul_random_real(geul_random_mix(bits)) < o->held_out;
+}
+
+/* Counts a row that is too long. */
+static enum geul_status note_long(struct reading *r, const struct geul_row *row, size_t n)
+{
+    struct geul_samples_report *report = &r->out->report;
+    if (r->o->too_long == GEUL_SAMPLES_REFUSE)
+        return geul_fail(r->ctx, GEUL_ERROR_FORMAT,
+                         "%s:%lld: the sample has %zu tokens, a context of %d has room for %d: shorten it, or let "
+                         "samples be cut or skipped",
+                         r->path, (long long)row->line, n, r->o->n_context, r->o->n_context + 1);
+    if (report->n_long_lines < GEUL_SAMPLES_LONG_KEPT) {
+        report->long_lines[report->n_long_lines] = row->line;
+        report->long_paths[report->n_long_lines++] = r->path;
+    }
+    report->too_long++;
+    return GEUL_OK;
+}
+
+/* Number of ids of a conversation that are kept, 0: none. */
+static enum geul_status fit(struct reading *r, const struct geul_row *row, const struct geul_sample *s, size_t *kept)
+{
+    size_t room = r->o->n_context ? (size_t)r->o->n_context + 1 : INT_MAX, targets = 0;
+    *kept = s->n;
+    if (s->n <= room)
+        return GEUL_OK;
+    *kept = r->o->too_long == GEUL_SAMPLES_TRUNCATE ? room : 0;
+    for (size_t i = 1; i < *kept; i++)
+        targets += s->target[i];
+    if (note_long(r, row, s->n) != GEUL_OK)
+        return geul_error_status(r->ctx);
+    if (*kept && targets == 0)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
+                         "the question alone fills the context of %d tokens: nothing of the answer is left",
+                         r->o->n_context);
+    return GEUL_OK;
+}
+
+/* Adds a text as windows that begin with the last token of the one before, as those of a shard do. */
+static enum geul_status add_windows(const struct reading *r, const struct geul_sample *s, struct geul_dataset *to)
+{
+    size_t step = r->o->n_context ? (size_t)r->o->n_context : INT_MAX - 1;
+    enum geul_status status = GEUL_OK;
+    for (size_t from = 0; status == GEUL_OK && from + 1 < s->n; from += step) {
+        size_t rest = s->n - from, n = rest < step + 1 ? rest : step + 1;
+        status = geul_dataset_add(to, s->ids + from, s->target + from, (int)n);
+    }
+    return status;
+}
+
+/* Adds the sample of a row to its dataset. */
+static enum geul_status add(struct reading *r, const struct geul_row *row, const struct geul_sample *s)
+{
+    struct geul_samples_report *report = &r->out->report;
+    bool held_out = is_held_out(r->o, r->number);
+    struct geul_dataset *to = held_out ? r->out->held_out : r->out->train;
+    size_t kept = s->n;
+    enum geul_status status = row->kind == GEUL_ROW_TEXT ? GEUL_OK : fit(r, row, s, &kept);
+    report->longest = (int64_t)s->n > report->longest ? (int64_t)s->n : report->longest;
+    if (status != GEUL_OK || kept == 0)
+        return status;
+    report->rows++;
+    report->held_out += held_out;
+    return row->kind == GEUL_ROW_TEXT ? add_windows(r, s, to) : geul_dataset_add(to, s->ids, s->target, (int)kept);
+}
+
+/* Encodes a row and adds it; see struct geul_rows_walk. */
+static enum geul_status add_row(void *user, const char *path, const struct geul_row *row)
+{
+    struct reading *r = user;
+    struct geul_sample s;
+    bool joined;
+    r->path = path;
+    enum geul_status status = geul_samples_encode(r->ctx, r->tok, row, r->o->t, r->o->whole, &s, &joined);
+    if (status == GEUL_OK)
+        status = add(r, row, &s);
+    if (status == GEUL_OK)
+        r->out->report.joined_input += joined;
+    geul_sample_free(r->ctx, &s);
+    r->number++;
+    return status;
+}
+
+/* Fails unless something is left to train on. */
+static enum geul_status check(struct reading *r)
+{
+    const struct geul_samples *s = r->out;
+    if (geul_dataset_samples(s->train) > 0)
+        return GEUL_OK;
+    if (s->report.rows)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "all %lld rows are held out: none is left to train on",
+                         (long long)s->report.rows);
+    return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "no row can be used (%lld are broken, %lld too long)%s%s",
+                     (long long)s->problems.n, (long long)s->report.too_long,
+                     s->problems.n_texts ? "; the first: " : "", s->problems.n_texts ? s->problems.texts[0] : "");
+}
+
+enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *const *paths,
+                                   int n_paths, const struct geul_samples_options *options, struct geul_samples *out)
+{
+    struct reading r = {.ctx = ctx, .tok = tok, .o = options, .out = out};
+    *out = (struct geul_samples){.train = NULL};
+    geul_error_clear(ctx);
+    if (!(options->held_out >= 0 && options->held_out <= 0.5))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a share of %g cannot be held out; 0 to 0.5 can", options->held_out);
+    if (options->n_context < 0 || options->n_context > INT_MAX - 2)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens", options->n_context);
+    if (geul_token_end(tok) < 0)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                         "the tokenizer has no <|endoftext|>, which every sample has to end with");
+    out->train = geul_dataset_new(ctx);
+    out->held_out = geul_dataset_new(ctx);
+    if (!out->train || !out->held_out)
+        return GEUL_ERROR_MEMORY;
+    struct geul_rows_walk walk = {&out->problems, add_row, &r, options->on_progress, options->user};
+    enum geul_status status = geul_rows_walk(ctx, paths, n_paths, &walk);
+    return status == GEUL_OK ? check(&r) : status;
+}
+
+void geul_samples_free(struct geul_context *ctx, struct geul_samples *s)
+{
+    geul_dataset_free(s->train);
+    geul_dataset_free(s->held_out);
+    geul_row_problems_free(ctx, &s->problems);
+    *s = (struct geul_samples){.train = NULL};
+}

@@ -1,0 +1,203 @@
+/* shards.c: see shards.h. */
+#include "corpus/shards.h"
+
+#include "core/os.h"
+#include "corpus/samples.h"
+#include "data/shard.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { PIECE_TOKENS = 4096, MOST_FILES = 100000 };
+
+struct geul_shards_writer {
+    struct geul_context *ctx;
+    struct geul_shard_kind kind;
+    char *prefix;
+    uint64_t shard_tokens;
+    uint64_t count; /* tokens of the last file */
+    struct geul_outfile **files;
+    size_t n_files, capacity;
+    enum geul_status status;
+};
+
+struct geul_shards_writer *geul_shards_writer_new(struct geul_context *ctx, const struct geul_tokenizer *tok,
+                                                  const char *prefix, uint64_t shard_tokens)
+{
+    if (shard_tokens < 2) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "shards of %llu tokens; 2 are the least", (unsigned long long)shard_tokens);
+        return NULL;
+    }
+    struct geul_shards_writer *w = geul_alloc(ctx, 1, sizeof *w);
+    if (!w)
+        return NULL;
+    *w = (struct geul_shards_writer){.ctx = ctx, .kind = geul_shard_kind_of(tok), .shard_tokens = shard_tokens};
+    w->prefix = geul_strndup(ctx, prefix, strlen(prefix));
+    if (w->prefix)
+        return w;
+    geul_free(ctx, w);
+    return NULL;
+}
+
+/* "PREFIX-00000.geulshard"; NULL when memory is short. Free with geul_free(). */
+static char *file_name(const struct geul_shards_writer *w, size_t number)
+{
+    size_t size = strlen(w->prefix) + sizeof GEUL_SHARD_EXTENSION + 24;
+    char *name = geul_alloc(w->ctx, size, 1);
+    if (name)
+        snprintf(name, size, "%s-%05zu%s", w->prefix, number, GEUL_SHARD_EXTENSION);
+    return name;
+}
+
+/* Puts the number of tokens into the header of the last file and closes it. */
+static enum geul_status end_file(struct geul_shards_writer *w)
+{
+    unsigned char header[GEUL_SHARD_HEADER_BYTES];
+    if (w->n_files == 0)
+        return GEUL_OK;
+    struct geul_outfile *f = w->files[w->n_files - 1];
+    geul_shard_write_header(&w->kind, w->count, header);
+    enum geul_status status = geul_outfile_rewrite(f, 0, header, sizeof header);
+    return status == GEUL_OK ? geul_outfile_finish(f) : status;
+}
+
+/* Begins the next file, with a header that names no tokens yet. */
+static enum geul_status begin_file(struct geul_shards_writer *w)
+{
+    unsigned char header[GEUL_SHARD_HEADER_BYTES];
+    if (end_file(w) != GEUL_OK)
+        return geul_error_status(w->ctx);
+    if (w->n_files == MOST_FILES)
+        return geul_fail(w->ctx, GEUL_ERROR_IO, "more than %d shards; let each hold more tokens", MOST_FILES);
+    char *name = file_name(w, w->n_files);
+    struct geul_outfile *f = NULL;
+    if (name && geul_reserve(w->ctx, &w->files, &w->capacity, w->n_files + 1, sizeof *w->files))
+        f = geul_outfile_open(w->ctx, name);
+    geul_free(w->ctx, name);
+    if (!f)
+        return geul_error_status(w->ctx);
+    w->files[w->n_files++] = f;
+    w->count = 0;
+    geul_shard_write_header(&w->kind, 0, header);
+    return geul_outfile_write(f, header, sizeof header);
+}
+
+enum geul_status geul_shards_writer_add(struct geul_shards_writer *w, const int32_t *ids, size_t n)
+{
+    unsigned char bytes[4 * PIECE_TOKENS];
+    int width = geul_shard_token_bytes(w->kind.n_vocab);
+    while (n > 0 && w->status == GEUL_OK) {
+        if (w->n_files == 0 || w->count == w->shard_tokens) {
+            w->status = begin_file(w);
+            continue;
+        }
+        uint64_t room = w->shard_tokens - w->count;
+        size_t piece = n < PIECE_TOKENS ? n : PIECE_TOKENS;
+        piece = piece < room ? piece : (size_t)room;
+        geul_shard_write_tokens(ids, piece, width, bytes);
+        w->status = geul_outfile_write(w->files[w->n_files - 1], bytes, piece * (size_t)width);
+        w->count += piece;
+        ids += piece;
+        n -= piece;
+    }
+    return w->status;
+}
+
+/* Fails when the file after the last one exists. */
+static enum geul_status check_next(struct geul_shards_writer *w)
+{
+    char *name = file_name(w, w->n_files);
+    if (!name)
+        return GEUL_ERROR_MEMORY;
+    enum geul_status status = GEUL_OK;
+    if (geul_os_exists(name))
+        status = geul_fail(w->ctx, GEUL_ERROR_IO,
+                           "%s exists, but these texts fill only %zu: it is left from a longer run; remove the old "
+                           "shards or choose another name",
+                           name, w->n_files);
+    geul_free(w->ctx, name);
+    return status;
+}
+
+enum geul_status geul_shards_writer_commit(struct geul_shards_writer *w, int *files)
+{
+    struct geul_context *ctx = w->ctx;
+    *files = (int)w->n_files;
+    if (w->status == GEUL_OK && w->n_files == 0)
+        w->status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there are no tokens to write to %s", w->prefix);
+    if (w->status == GEUL_OK)
+        w->status = end_file(w);
+    if (w->status == GEUL_OK)
+        w->status = check_next(w);
+    for (size_t i = 0; i < w->n_files && w->status == GEUL_OK; i++) {
+        w->status = geul_outfile_commit(w->files[i]);
+        w->files[i] = NULL;
+    }
+    enum geul_status status = w->status;
+    geul_shards_writer_abandon(w);
+    return status;
+}
+
+void geul_shards_writer_abandon(struct geul_shards_writer *w)
+{
+    if (!w)
+        return;
+    for (size_t i = 0; i < w->n_files; i++)
+        geul_outfile_abandon(w->files[i]);
+    geul_free(w->ctx, w->files);
+    geul_free(w->ctx, w->prefix);
+    geul_free(w->ctx, w);
+}
+
+/* ------------------------------------------------------------------------------------------------------- files -- */
+
+/* What is being written. */
+struct writing {
+    struct geul_context *ctx;
+    const struct geul_tokenizer *tok;
+    const struct geul_shards_options *o;
+    struct geul_shards_writer *w;
+    struct geul_shards_report *report;
+};
+
+/* Writes a row as a document; see struct geul_rows_walk. */
+static enum geul_status write_row(void *user, const char *path, const struct geul_row *row)
+{
+    struct writing *c = user;
+    struct geul_sample s;
+    bool joined;
+    (void)path;
+    enum geul_status status = geul_samples_encode(c->ctx, c->tok, row, c->o->t, true, &s, &joined);
+    if (status == GEUL_OK)
+        status = geul_shards_writer_add(c->w, s.ids, s.n);
+    if (status == GEUL_OK) {
+        c->report->documents++;
+        c->report->tokens += (int64_t)s.n;
+    }
+    geul_sample_free(c->ctx, &s);
+    return status;
+}
+
+enum geul_status geul_shards_write(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *const *paths,
+                                   int n_paths, const char *prefix, const struct geul_shards_options *options,
+                                   struct geul_shards_report *report)
+{
+    struct writing c = {.ctx = ctx, .tok = tok, .o = options, .report = report};
+    *report = (struct geul_shards_report){.files = 0};
+    geul_error_clear(ctx);
+    if (geul_token_end(tok) < 0)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                         "the tokenizer has no <|endoftext|>, which every document has to end with");
+    c.w = geul_shards_writer_new(ctx, tok, prefix, options->shard_tokens ? options->shard_tokens : (uint64_t)1 << 27);
+    if (!c.w)
+        return geul_error_status(ctx);
+    struct geul_rows_walk walk = {&report->problems, write_row, &c, options->on_progress, options->user};
+    enum geul_status status = geul_rows_walk(ctx, paths, n_paths, &walk);
+    if (status == GEUL_OK && report->documents == 0)
+        status = geul_fail(ctx, GEUL_ERROR_FORMAT, "no row can be used; the first: %s",
+                           report->problems.n_texts ? report->problems.texts[0] : "");
+    if (status == GEUL_OK)
+        return geul_shards_writer_commit(c.w, &report->files);
+    geul_shards_writer_abandon(c.w);
+    return status;
+}

@@ -1,0 +1,166 @@
+/* encode_sample.c: see encode_sample.h. */
+#include "data/encode_sample.h"
+
+#include "models/template.h"
+#include "tokenizer/tokenizer.h"
+
+#include <string.h>
+
+/* What is being encoded: the text since the last flush, and which parts of it are the template's. */
+struct encoding {
+    struct geul_context *ctx;
+    const struct geul_tokenizer *tok;
+    int32_t end;
+    struct geul_sample *out;
+    char *text;
+    size_t used, capacity;
+    struct geul_tok_span *own;
+    size_t n_own, own_capacity;
+};
+
+/* Appends n bytes to the text; a geul_template_sink. */
+static bool put(void *user, const char *s, size_t n, bool own)
+{
+    struct encoding *e = user;
+    size_t begin = e->used, end;
+    if (!geul_add_size(begin, n, &end) || !geul_reserve(e->ctx, &e->text, &e->capacity, end, 1))
+        return false;
+    if (n == 0)
+        return true;
+    memcpy(e->text + begin, s, n);
+    e->used = end;
+    bool joins = own && e->n_own && e->own[e->n_own - 1].end == begin;
+    if (joins)
+        e->own[e->n_own - 1].end = end;
+    if (!own || joins)
+        return true;
+    if (!geul_reserve(e->ctx, &e->own, &e->own_capacity, e->n_own + 1, sizeof *e->own))
+        return false;
+    e->own[e->n_own++] = (struct geul_tok_span){begin, end};
+    return true;
+}
+
+/* Appends n ids to the sample. */
+static bool push(struct encoding *e, const int32_t *ids, size_t n, bool target)
+{
+    struct geul_sample *s = e->out;
+    if (!geul_reserve(e->ctx, &s->ids, &s->id_capacity, s->n + n, sizeof *s->ids) ||
+        !geul_reserve(e->ctx, &s->target, &s->target_capacity, s->n + n, sizeof *s->target))
+        return false;
+    memcpy(s->ids + s->n, ids, n * sizeof *ids);
+    for (size_t i = 0; i < n; i++)
+        s->target[s->n++] = target;
+    return true;
+}
+
+/* Tokenizes the text that was put and forgets it. sealed: an end token among its ids is a failure. */
+static bool flush(struct encoding *e, bool target, bool sealed)
+{
+    int32_t *ids;
+    size_t n;
+    if (geul_tokenize_spans(e->ctx, e->tok, e->text, e->used, e->own, e->n_own, &ids, &n) != GEUL_OK)
+        return false;
+    e->used = e->n_own = 0;
+    bool ok = true;
+    for (size_t i = 0; sealed && ok && i < n; i++)
+        ok = ids[i] != e->end;
+    if (!ok)
+        geul_fail(
+            e->ctx, GEUL_ERROR_ARGUMENT,
+            "the text of the end token stands in an ordinary text, and the tokenizer does not mark it as special: "
+            "the text would end there");
+    ok = ok && push(e, ids, n, target);
+    geul_tokens_free(e->ctx, ids);
+    return ok;
+}
+
+static enum geul_status begin(struct encoding *e)
+{
+    *e->out = (struct geul_sample){0};
+    geul_error_clear(e->ctx);
+    e->end = geul_token_end(e->tok);
+    if (e->end < 0)
+        return geul_fail(e->ctx, GEUL_ERROR_ARGUMENT,
+                         "the tokenizer has no <|endoftext|>, which every sample has to end with");
+    return GEUL_OK;
+}
+
+static enum geul_status finish(struct encoding *e, bool ok)
+{
+    geul_free(e->ctx, e->text);
+    geul_free(e->ctx, e->own);
+    return ok ? GEUL_OK : geul_error_status(e->ctx);
+}
+
+/* Bytes of the template's end that are learned as a part of the answer: up to its own end token, which is added as an
+ * id. White space alone is how files end. */
+static size_t end_length(const struct encoding *e, const char *end)
+{
+    static const char end_of_text[] = "<|endoftext|>";
+    size_t n;
+    const char *own = geul_token_text(e->tok, e->end, &n);
+    for (const char *at = end; *at; at++)
+        if (strncmp(at, own, n) == 0 || strncmp(at, end_of_text, sizeof end_of_text - 1) == 0)
+            return (size_t)(at - end);
+    return end[strspn(end, " \t\r\n")] ? strlen(end) : 0;
+}
+
+/* Puts the prompt of a question. */
+static bool put_question(struct encoding *e, const struct geul_template *t, const char *question, const char *input)
+{
+    if (!input || !*input || (t && geul_template_takes_input(t)))
+        return t ? geul_template_put_prompt(t, question, input, put, e) : put(e, question, strlen(question), false);
+    size_t n = strlen(question), more = strlen(input);
+    char *both = geul_alloc(e->ctx, n + more + 3, 1);
+    if (!both)
+        return false;
+    memcpy(both, question, n);
+    memcpy(both + n, "\n\n", 2);
+    memcpy(both + n + 2, input, more);
+    bool ok = put_question(e, t, both, NULL);
+    geul_free(e->ctx, both);
+    return ok;
+}
+
+/* Encodes one turn. */
+static bool add_turn(struct encoding *e, const struct geul_template *t, const struct geul_turn *turn, const char *input,
+                     bool whole)
+{
+    const char *answer = turn->answer ? turn->answer : "";
+    if (!answer[strspn(answer, " \t\r\n")]) {
+        geul_fail(e->ctx, GEUL_ERROR_ARGUMENT, "the answer is empty: there is nothing to learn");
+        return false;
+    }
+    if (!put_question(e, t, turn->question, input) || !flush(e, whole, false))
+        return false;
+    const char *gap = t ? geul_template_gap(t) : "", *end = t ? geul_template_end(t) : "";
+    return put(e, gap, strlen(gap), true) && put(e, answer, strlen(answer), false) &&
+           put(e, end, end_length(e, end), true) && flush(e, true, true) && push(e, &e->end, 1, true);
+}
+
+enum geul_status geul_sample_of_turns(struct geul_context *ctx, const struct geul_tokenizer *tok,
+                                      const struct geul_template *t, const struct geul_turn *turns, int n,
+                                      const char *input, bool whole, struct geul_sample *out)
+{
+    struct encoding e = {.ctx = ctx, .tok = tok, .out = out};
+    bool ok = begin(&e) == GEUL_OK;
+    for (int i = 0; ok && i < n; i++)
+        ok = add_turn(&e, t, &turns[i], i == 0 ? input : NULL, whole);
+    return finish(&e, ok);
+}
+
+enum geul_status geul_sample_of_text(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
+                                     size_t length, struct geul_sample *out)
+{
+    struct encoding e = {.ctx = ctx, .tok = tok, .out = out};
+    bool ok =
+        begin(&e) == GEUL_OK && put(&e, text, length, false) && flush(&e, true, true) && push(&e, &e.end, 1, true);
+    return finish(&e, ok);
+}
+
+void geul_sample_free(struct geul_context *ctx, struct geul_sample *s)
+{
+    geul_free(ctx, s->ids);
+    geul_free(ctx, s->target);
+    *s = (struct geul_sample){0};
+}

@@ -1,0 +1,20 @@
+/* checkpoint.h: the tensors of a Hugging Face directory, whatever files they are in. */
+#ifndef GEUL_CHECKPOINT_H
+#define GEUL_CHECKPOINT_H
+
+#include "formats/source_tensor.h"
+
+/* Maps, in this order of preference, model.safetensors, the shards of model.safetensors.index.json,
+ * pytorch_model.bin, the shards of pytorch_model.bin.index.json. NULL when there is none or one is damaged. */
+struct geul_checkpoint;
+struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const char *dir);
+/* The same for a directory of PEFT: adapter_model.safetensors or adapter_model.bin. */
+struct geul_checkpoint *geul_checkpoint_open_adapter(struct geul_context *ctx, const char *dir);
+void geul_checkpoint_close(struct geul_checkpoint *c);
+size_t geul_checkpoint_count(const struct geul_checkpoint *c);
+/* In order of the names. */
+const struct geul_source_tensor *geul_checkpoint_at(const struct geul_checkpoint *c, size_t i);
+/* NULL when there is none (not an error). */
+const struct geul_source_tensor *geul_checkpoint_find(const struct geul_checkpoint *c, const char *name);
+
+#endif

@@ -1,0 +1,116 @@
+/* source_tensor.c: see source_tensor.h. */
+#include "formats/source_tensor.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct geul_dtype_info dtypes[GEUL_DTYPE_COUNT] = {
+#define X(id, name, storage, bytes, type) {name, storage, bytes, type},
+    GEUL_DTYPES(X)
+#undef X
+};
+
+const struct geul_dtype_info *geul_dtype_info(enum geul_dtype dtype)
+{
+    return &dtypes[dtype];
+}
+
+enum geul_dtype geul_dtype_from_name(const char *name)
+{
+    int i = 0;
+    while (i < GEUL_DTYPE_COUNT && strcmp(dtypes[i].name, name) != 0)
+        i++;
+    return (enum geul_dtype)i;
+}
+
+enum geul_dtype geul_dtype_of_type(enum geul_type type)
+{
+    for (int i = 0; i < GEUL_DTYPE_COUNT; i++)
+        if (dtypes[i].type == type)
+            return (enum geul_dtype)i;
+    return GEUL_DTYPE_F16;
+}
+
+enum geul_status geul_source_append(struct geul_context *ctx, struct geul_source_list *list,
+                                    const struct geul_source_tensor *t)
+{
+    for (const char *c = t->name; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            return geul_fail(ctx, GEUL_ERROR_FORMAT, "tensor name number %zu holds the control character %d",
+                             list->count + 1, *c);
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 16;
+        struct geul_source_tensor *grown = geul_realloc(ctx, list->items, capacity, sizeof *grown);
+        if (!grown)
+            return GEUL_ERROR_MEMORY;
+        list->items = grown;
+        list->capacity = capacity;
+    }
+    struct geul_source_tensor *to = &list->items[list->count];
+    *to = *t;
+    to->name = geul_strndup(ctx, t->name, strlen(t->name));
+    if (!to->name)
+        return GEUL_ERROR_MEMORY;
+    list->count++;
+    return GEUL_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct geul_source_tensor *)a)->name, ((const struct geul_source_tensor *)b)->name);
+}
+
+enum geul_status geul_source_sort(struct geul_context *ctx, struct geul_source_list *list, const char *where)
+{
+    if (list->count > 1)
+        qsort(list->items, list->count, sizeof *list->items, compare_names);
+    for (size_t i = 1; i < list->count; i++)
+        if (strcmp(list->items[i - 1].name, list->items[i].name) == 0)
+            return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: tensor %.100s occurs twice", where, list->items[i].name);
+    return GEUL_OK;
+}
+
+const struct geul_source_tensor *geul_source_find(const struct geul_source_list *list, const char *name)
+{
+    size_t low = 0, high = list->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(list->items[middle].name, name);
+        if (order == 0)
+            return &list->items[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+void geul_source_free(struct geul_context *ctx, struct geul_source_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        geul_free(ctx, list->items[i].name);
+    geul_free(ctx, list->items);
+    *list = (struct geul_source_list){0};
+}
+
+bool geul_source_bytes(enum geul_dtype dtype, int n_dims, const int64_t *shape, size_t *bytes)
+{
+    size_t n = dtypes[dtype].bytes;
+    for (int i = 0; i < n_dims; i++)
+        if (shape[i] < 0 || !geul_mul_size(n, (size_t)shape[i], &n))
+            return false;
+    *bytes = n;
+    return true;
+}
+
+const char *geul_dims_text(int n_dims, const int64_t *shape, char *text, size_t size)
+{
+    size_t n = (size_t)snprintf(text, size, "(");
+    for (int i = 0; i < n_dims && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    if (n < size)
+        snprintf(text + n, size - n, ")");
+    return text;
+}

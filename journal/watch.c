@@ -1,0 +1,239 @@
+/* watch.c: see watch.h. */
+#include "journal/watch.h"
+
+#include "tokenizer/text_table.h"
+#include "tokenizer/unicode.h"
+#include "journal/log_text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WARM_UP    20   /* steps before anything is judged */
+#define MEAN_RATE  0.05 /* weight of a new number in the mean: a window of about 20 steps */
+#define WIDTH_RATE 0.02 /* and in the variance: about 50 */
+#define FAR        8.0  /* deviations; noise with heavy tails stays below */
+#define HELD       4.0  /* deviations beyond which a number moves the level as if it lay there */
+#define LASTING    10   /* odd steps in a row that are a new level */
+#define LOSS_PART  0.3  /* a spike or drop is at least this part of the level, */
+#define LOSS_NATS  0.5  /* and at least this much */
+#define GRAD_TIMES 5.0  /* a gradient spike is at least this many times the level */
+
+const char *geul_watch_name(enum geul_watch_verdict v)
+{
+    static const char *const names[] = {"fine", "not finite", "loss spike", "loss drop", "gradient spike"};
+    return (unsigned)v < sizeof names / sizeof names[0] ? names[v] : "?";
+}
+
+/* ------------------------------------------------------------------------------------------------------- levels -- */
+
+/* A trend widens the variance, as deviations are from a mean that lags behind; so a loss that falls fast at the start
+ * is no drop. */
+static void enter(struct geul_watch_level *l, double v)
+{
+    double deviation = v - l->mean, most = HELD * sqrt(l->variance), first = 1.0 / (double)(l->seen + 1);
+    double rate = fmax(first, MEAN_RATE), width_rate = fmax(first, WIDTH_RATE);
+    if (l->seen >= WARM_UP)
+        deviation = fmax(-most, fmin(most, deviation));
+    if (l->seen == 0) {
+        l->mean = v;
+    } else {
+        l->mean += rate * deviation;
+        l->variance += width_rate * (deviation * deviation - l->variance);
+    }
+    l->seen++;
+    l->odd = 0;
+}
+
+/* How far v lies from the level: 1 far above, -1 far below, 0 neither. least: what it has to differ by as well. */
+static int judge(struct geul_watch_level *l, double v, double least)
+{
+    double deviation = v - l->mean;
+    bool odd = l->seen >= WARM_UP && fabs(deviation) > FAR * sqrt(l->variance) && fabs(deviation) > least;
+    return !odd ? 0 : deviation > 0 ? 1 : -1;
+}
+
+/* Counts an odd number; a lasting one begins a new level. */
+static void count_odd(struct geul_watch_level *l)
+{
+    if (++l->odd >= LASTING)
+        *l = (struct geul_watch_level){0};
+}
+
+static void explain(char *why, size_t size, const char *what, double v, double level, const char *more)
+{
+    char a[32], b[32];
+    if (!why || !size)
+        return;
+    geul_log_real(a, sizeof a, v, 4);
+    geul_log_real(b, sizeof b, level, 4);
+    snprintf(why, size, "%s %s, where it was about %s%s", what, a, b, more);
+}
+
+/* The gradient's part of a step whose loss is fine. */
+static enum geul_watch_verdict step_gradient(struct geul_watch_level *l, double grad_norm, char *why, size_t size)
+{
+    if (grad_norm <= 0) /* has no logarithm; nothing was computed */
+        return GEUL_WATCH_FINE;
+    double v = log(grad_norm);
+    if (judge(l, v, log(GRAD_TIMES)) <= 0) {
+        enter(l, v);
+        return GEUL_WATCH_FINE;
+    }
+    explain(why, size, "gradient norm", grad_norm, exp(l->mean), "");
+    count_odd(l);
+    return GEUL_WATCH_GRADIENT_SPIKE;
+}
+
+enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, double grad_norm, char *why, size_t size)
+{
+    if (why && size)
+        why[0] = '\0';
+    if (!isfinite(loss) || !isfinite(grad_norm)) {
+        char a[32], b[32];
+        geul_log_real(a, sizeof a, loss, 4);
+        geul_log_real(b, sizeof b, grad_norm, 4);
+        if (why && size)
+            snprintf(why, size, "loss %s, gradient norm %s", a, b);
+        return GEUL_WATCH_NOT_FINITE;
+    }
+    double mean = w->loss.mean;
+    int where = judge(&w->loss, loss, fmax(LOSS_NATS, LOSS_PART * fabs(mean)));
+    if (where == 0) {
+        enter(&w->loss, loss);
+        return step_gradient(&w->log_grad, grad_norm, why, size);
+    }
+    explain(why, size, "loss", loss, mean, where > 0 ? "" : ": does the data repeat, or show its answers?");
+    count_odd(&w->loss);
+    return where > 0 ? GEUL_WATCH_LOSS_SPIKE : GEUL_WATCH_LOSS_DROP;
+}
+
+/* -------------------------------------------------------------------------------------------------------- texts -- */
+
+#define LOOKED_AT ((size_t)4096) /* bytes; finding loops takes the square of it */
+
+/* Whether an unfinished character begins at p and the text ends in it. */
+static bool cut_off(const char *p, const char *end)
+{
+    unsigned char lead = (unsigned char)*p;
+    ptrdiff_t needs = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+    if (lead < 0xC2 || lead > 0xF4 || end - p >= needs)
+        return false;
+    for (const char *q = p + 1; q < end; q++)
+        if (((unsigned char)*q & 0xC0) != 0x80)
+            return false;
+    return true;
+}
+
+/* Broken UTF-8, or the character that stands for it. */
+static bool is_broken(const char *text, const char *end)
+{
+    for (int i = 0; i < 3 && end - text > 3 && memcmp(end - 3, "\xEF\xBF\xBD", 3) == 0; i++)
+        end -= 3; /* each byte of a character that was cut off */
+    for (const char *p = text; p < end;) {
+        int32_t c;
+        int n = geul_utf8_decode(p, end, &c);
+        if (n == 0)
+            return !cut_off(p, end);
+        if (c == 0xFFFD)
+            return true;
+        p += n;
+    }
+    return false;
+}
+
+/* The next character that is no space, and p behind it; -1 at the end. */
+static int32_t next_visible(const char **p, const char *end)
+{
+    while (*p < end) {
+        int32_t c;
+        int n = geul_utf8_decode(*p, end, &c);
+        if (n == 0)
+            return -1;
+        *p += n;
+        if (!geul_is_space(c))
+            return c;
+    }
+    return -1;
+}
+
+/* Whether one character makes up more than 60 % of at least 16. The majority is found by pairing each character off
+ * with a different one (Boyer and Moore 1981), then counted. */
+static bool is_mostly_one(const char *text, const char *end)
+{
+    int32_t candidate = -1, c;
+    int64_t lead = 0, count = 0, all = 0;
+    for (const char *p = text; (c = next_visible(&p, end)) >= 0;) {
+        if (lead == 0)
+            candidate = c;
+        lead += c == candidate ? 1 : -1;
+    }
+    for (const char *p = text; (c = next_visible(&p, end)) >= 0; all++)
+        count += c == candidate;
+    return all >= 16 && count * 10 > all * 6;
+}
+
+/* Whether a third of the text or more is a piece of it, about 4 times in a row (a long piece: 3 times); of the last
+ * time a quarter may be missing. */
+static bool has_loop(const char *text, size_t n)
+{
+    for (size_t period = 1; period <= n / 3; period++) {
+        size_t needed = (period < 40 ? 4 * period : 3 * period) - period / 4, run = 0;
+        needed = needed < 24 ? 24 : needed;
+        needed = needed < n / 3 ? n / 3 : needed;
+        for (size_t i = period; i < n; i++) {
+            run = text[i] == text[i - period] ? run + 1 : 0;
+            if (run + period >= needed)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Where the word at p ends. */
+static const char *word_end(const char *p, const char *end)
+{
+    while (p < end && (unsigned char)*p > ' ')
+        p++;
+    return p;
+}
+
+/* Whether most groups of four words were there before: loops that change a number or a name each time. */
+static bool has_old_words(const char *text, const char *end)
+{
+    uint32_t hashes[LOOKED_AT / 2 + 1], groups[LOOKED_AT / 2 + 1];
+    size_t n = 0, old = 0, n_groups;
+    for (const char *p = text; p < end;) {
+        const char *stop = word_end(p, end);
+        if (stop > p)
+            hashes[n++] = geul_text_hash(p, (size_t)(stop - p));
+        p = stop < end ? stop + 1 : stop;
+    }
+    n_groups = n < 4 ? 0 : n - 3;
+    for (size_t i = 0; i < n_groups; i++) {
+        bool found = false;
+        groups[i] = geul_text_hash((const char *)&hashes[i], 4 * sizeof hashes[0]);
+        for (size_t k = 0; k < i && !found; k++)
+            found = groups[k] == groups[i];
+        old += found;
+    }
+    return n_groups >= 24 && old * 2 > n_groups;
+}
+
+const char *geul_watch_text(const char *text, size_t length)
+{
+    const char *end = text + length, *p = text;
+    if (length > LOOKED_AT) {
+        text = end - LOOKED_AT;
+        while (text < end && ((unsigned char)*text & 0xC0) == 0x80)
+            text++;
+    }
+    if (is_broken(text, end))
+        return "broken characters";
+    p = text;
+    if (next_visible(&p, end) < 0)
+        return "empty";
+    if (is_mostly_one(text, end))
+        return "mostly one character";
+    return has_loop(text, (size_t)(end - text)) || has_old_words(text, end) ? "repeats itself" : NULL;
+}

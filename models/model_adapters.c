@@ -1,0 +1,85 @@
+/* model_adapters.c: hanging adapters into a loaded model; see geul_model_add_adapter() in geul.h. */
+#include "models/adapter.h"
+#include "models/model.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Makes room for one adapter more in the lists of model. */
+static bool make_room(struct geul_model *m)
+{
+    size_t n = (size_t)m->neox.n_adapters + 1;
+    struct geul_adapter **adapters = geul_realloc(m->ctx, m->adapters, n, sizeof *adapters);
+    if (!adapters)
+        return false;
+    m->adapters = adapters;
+    const struct geul_neox_adapter **views = geul_realloc(m->ctx, m->adapter_views, n, sizeof *views);
+    if (!views)
+        return false;
+    m->adapter_views = views;
+    m->neox.adapters = views;
+    return true;
+}
+
+/* The template that an adapter was trained with goes before that of the model. */
+static enum geul_status take_template(struct geul_model *m, const char *text)
+{
+    char *copy = text ? geul_strndup(m->ctx, text, strlen(text)) : NULL;
+    if (!text)
+        return GEUL_OK;
+    if (!copy)
+        return GEUL_ERROR_MEMORY;
+    geul_free(m->ctx, m->template_text);
+    m->template_text = copy;
+    return GEUL_OK;
+}
+
+/* Whether somebody trains the model's adapter, whose list is then not the model's own. */
+static bool is_trained(const struct geul_model *model)
+{
+    return model->neox.n_adapters > 0 && model->neox.adapters != model->adapter_views;
+}
+
+enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul_model *m,
+                                           const struct geul_adapter_data *d, float scale, const char *where)
+{
+    if (!isfinite(scale))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", where, (double)scale);
+    if (is_trained(m))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: the model is under training and takes no other adapter", where);
+    enum geul_status status = geul_adapter_data_fits(ctx, d, &m->neox.shape, where);
+    if (status != GEUL_OK)
+        return status;
+    struct geul_adapter *adapter = geul_adapter_new(ctx, m->neox.shape.n_layers);
+    if (!adapter)
+        return GEUL_ERROR_MEMORY;
+    for (int i = 0; status == GEUL_OK && i < d->n_sources; i++)
+        status = geul_adapter_set(ctx, adapter, geul_model_layer_device(m, d->sources[i].layer), &d->sources[i],
+                                  scale * geul_adapter_scale(d, d->sources[i].rank));
+    if (status == GEUL_OK && (!make_room(m) || take_template(m, d->template_text) != GEUL_OK))
+        status = m->ctx == ctx ? GEUL_ERROR_MEMORY : geul_fail_from(ctx, m->ctx);
+    if (status != GEUL_OK) {
+        geul_adapter_free(adapter);
+        return status;
+    }
+    m->adapters[m->neox.n_adapters] = adapter;
+    m->adapter_views[m->neox.n_adapters++] = geul_adapter_view(adapter);
+    return GEUL_OK;
+}
+
+enum geul_status geul_model_add_adapter(struct geul_context *ctx, struct geul_model *model, const char *path,
+                                        float scale)
+{
+    geul_error_clear(ctx);
+    struct geul_adapter_data *d = geul_adapter_read(ctx, path);
+    if (!d)
+        return geul_error_status(ctx);
+    enum geul_status status = geul_model_attach_adapter(ctx, model, d, scale, path);
+    geul_adapter_data_free(d);
+    return status;
+}
+
+int geul_model_adapters(const struct geul_model *model)
+{
+    return model->neox.n_adapters;
+}

@@ -1,0 +1,139 @@
+/* transcode.c: see transcode.h. */
+#include "quantize/transcode.h"
+
+#include "core/os.h"
+#include "core/tensor.h"
+#include "quantize/search.h"
+
+#include <math.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define BLOCK_BYTES ((size_t)4 << 20)
+#define LARGEST_F16 65520.0f /* from here on float16 rounds to infinity */
+
+struct scratch {
+    uint8_t *out, *rows;                   /* a block of output rows; a source row and its floats for each thread */
+    struct geul_transcode_result *results; /* one per row of the block */
+    size_t per_thread, raw_bytes;
+    size_t from_bytes, to_bytes; /* of a row */
+    int64_t block;               /* rows */
+    int n_threads;
+};
+
+static int thread_number(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+/* Source row of output row r. */
+static const uint8_t *source_row(const struct geul_transcode *t, const struct scratch *s, int64_t r)
+{
+    return t->data + (size_t)(t->row_of ? t->row_of(t->row_order, r) : r) * s->from_bytes;
+}
+
+/* Values of x that the output type cannot hold as finite numbers. */
+static int64_t count_lost(const float *x, int64_t n, enum geul_type to)
+{
+    const float most = to == GEUL_TYPE_F16 ? LARGEST_F16 : INFINITY;
+    int64_t lost = 0;
+    for (int64_t i = 0; i < n; i++)
+        lost += !(fabsf(x[i]) < most);
+    return lost;
+}
+
+/* Sum of importance * x^2 over a row. */
+static double row_norm(const float *x, int64_t n, const float *importance)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i] * (importance ? (double)importance[i] : 1);
+    return sum;
+}
+
+/* Encodes output row r into out. */
+static struct geul_transcode_result convert_row(const struct geul_transcode *t, const struct scratch *s, int64_t r,
+                                                uint8_t *out)
+{
+    struct geul_transcode_result result = {0};
+    uint8_t *raw = s->rows + (size_t)thread_number() * s->per_thread;
+    float *x = (float *)(void *)(raw + s->raw_bytes);
+    if (!t->data) {
+        memset(x, 0, (size_t)t->cols * sizeof *x);
+    } else {
+        memcpy(raw, source_row(t, s, r), s->from_bytes); /* the file may have it at an odd address */
+        geul_decode(t->from, raw, x, t->cols);
+    }
+    if (t->change)
+        t->change(t->change_how, r, x, t->cols);
+    if (t->data && t->from == t->to && !t->change)
+        memcpy(out, raw, s->to_bytes);
+    else
+        result.error = geul_search_rows(t->to, x, out, 1, t->cols, t->importance);
+    result.norm = row_norm(x, t->cols, t->importance);
+    result.lost = count_lost(x, t->cols, t->to);
+    return result;
+}
+
+/* Allocates the buffers for t. */
+static bool make_scratch(struct geul_context *ctx, const struct geul_transcode *t, struct scratch *s)
+{
+    s->n_threads = t->n_threads > 0 ? t->n_threads : geul_os_cores();
+    if (!geul_shape_bytes(t->from, 1, &t->cols, &s->from_bytes) ||
+        !geul_shape_bytes(t->to, 1, &t->cols, &s->to_bytes)) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "rows of %lld cannot go from %s to %s", (long long)t->cols,
+                  geul_type_name(t->from), geul_type_name(t->to));
+        return false;
+    }
+    s->block = (int64_t)(BLOCK_BYTES / ((size_t)t->cols * sizeof(float)));
+    s->block = s->block < 1 ? 1 : s->block > t->rows ? t->rows : s->block;
+    if (s->n_threads > s->block)
+        s->n_threads = (int)s->block;
+    s->raw_bytes = (s->from_bytes + 63) / 64 * 64;
+    s->per_thread = s->raw_bytes + ((size_t)t->cols * sizeof(float) + 63) / 64 * 64;
+    s->out = geul_alloc(ctx, (size_t)s->block, s->to_bytes);
+    s->rows = s->out ? geul_alloc(ctx, (size_t)s->n_threads, s->per_thread) : NULL;
+    s->results = s->rows ? geul_alloc(ctx, (size_t)s->block, sizeof *s->results) : NULL;
+    return s->results != NULL;
+}
+
+/* Adds the results of n rows, in one order, so that the sums are the same for every number of threads. */
+static void add_results(const struct scratch *s, int64_t n, struct geul_transcode_result *sum)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sum->lost += s->results[i].lost;
+        sum->error += s->results[i].error;
+        sum->norm += s->results[i].norm;
+    }
+}
+
+enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t,
+                                     struct geul_transcode_result *result)
+{
+    struct scratch s = {0};
+    *result = (struct geul_transcode_result){0};
+    enum geul_status status = make_scratch(ctx, t, &s) ? GEUL_OK : geul_error_status(ctx);
+    for (int64_t from = 0; status == GEUL_OK && from < t->rows; from += s.block) {
+        int64_t n = t->rows - from < s.block ? t->rows - from : s.block;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic) num_threads(s.n_threads)
+#endif
+        for (int64_t i = 0; i < n; i++)
+            s.results[i] = convert_row(t, &s, from + i, s.out + (size_t)i * s.to_bytes);
+        add_results(&s, n, result);
+        if (t->data && !t->row_of)
+            geul_os_map_done_with(t->data + (size_t)from * s.from_bytes, (size_t)n * s.from_bytes);
+        status = t->sink(t->user, s.out, (size_t)n * s.to_bytes);
+    }
+    geul_free(ctx, s.results);
+    geul_free(ctx, s.rows);
+    geul_free(ctx, s.out);
+    return status;
+}

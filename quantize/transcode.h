@@ -1,0 +1,35 @@
+/* transcode.h: streaming the rows of a tensor from one element type to another, in another order. */
+#ifndef GEUL_TRANSCODE_H
+#define GEUL_TRANSCODE_H
+
+#include "core/context.h"
+
+struct geul_transcode {
+    const uint8_t *data; /* source, any alignment; NULL: zeros */
+    enum geul_type from, to;
+    int64_t rows, cols; /* cols must be a multiple of both blocks */
+    /* The source row that output row r is; NULL: the same. */
+    int64_t (*row_of)(const void *row_order, int64_t r);
+    const void *row_order;
+    /* Changes decoded output row r (cols values) before it is encoded; called from several threads. NULL: nothing. */
+    void (*change)(const void *how, int64_t r, float *x, int64_t cols);
+    const void *change_how;
+    const float *importance; /* of the columns, for the search for scales (quantize/search.h); NULL: none */
+    int n_threads;
+    /* Receives the output in order, some MB at a time; another status than GEUL_OK stops. */
+    enum geul_status (*sink)(void *user, const void *data, size_t bytes);
+    void *user;
+};
+
+struct geul_transcode_result {
+    int64_t lost; /* values not finite in the output: NaN and infinity of the source, and what float16 cannot hold */
+    double error; /* sum of importance * (x - x')^2 */
+    double norm;  /* sum of importance * x^2 */
+};
+
+/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit, unless
+ * rows are changed. *result is set in any case. */
+enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t,
+                                     struct geul_transcode_result *result);
+
+#endif

@@ -1,0 +1,172 @@
+/* What the watch names, and that it stays silent over curves that are only noisy. */
+#include "tests/harness.h"
+#include "journal/watch.h"
+
+/* A falling loss with noise; heavy: the tails of batches with one record. */
+static double curve(uint64_t *seed, int step, double width, bool heavy)
+{
+    double noise = (double)test_normal(seed);
+    if (heavy) { /* Laplace's distribution with the variance of the other */
+        double u = test_uniform(seed, -0.5, 0.5);
+        noise = (u < 0 ? 1 : -1) * log(1 - 2 * fabs(u) + 1e-12) / sqrt(2);
+    }
+    return 2.2 + 8 * exp(-step / 150.0) + 0.6 * exp(-step / 2000.0) + width * noise;
+}
+
+static double gradient(uint64_t *seed, int step)
+{
+    return (0.4 + 3 * exp(-step / 100.0)) * exp(0.35 * (double)test_normal(seed));
+}
+
+TEST(watch_stays_silent_over_noise)
+{
+    static const double widths[] = {0.02, 0.1, 0.3};
+    for (uint64_t s = 1; s <= 8; s++)
+        for (int k = 0; k < 6; k++) {
+            struct geul_watch w = {0};
+            uint64_t seed = s * 977;
+            char why[GEUL_WATCH_WHY];
+            for (int step = 1; step <= 10000; step++) {
+                double loss = curve(&seed, step, widths[k / 2], k % 2), grad = gradient(&seed, step);
+                enum geul_watch_verdict v = geul_watch_step(&w, loss, grad, why, sizeof why);
+                if (!CHECK_MSG(v == GEUL_WATCH_FINE && why[0] == '\0', "seed %llu, curve %d, step %d: %s, %s",
+                               (unsigned long long)s, k, step, geul_watch_name(v), why))
+                    return;
+            }
+        }
+}
+
+/* Feeds n quiet steps. */
+static void settle(struct geul_watch *w, uint64_t *seed, int n)
+{
+    for (int i = 0; i < n; i++)
+        geul_watch_step(w, 2.3 + 0.08 * (double)test_normal(seed), 0.5 * exp(0.2 * (double)test_normal(seed)), NULL, 0);
+}
+
+TEST(watch_names_what_is_odd)
+{
+    static const struct {
+        double loss, grad;
+        enum geul_watch_verdict verdict;
+        const char *name, *why;
+    } cases[] = {
+        {5.1, 0.5, GEUL_WATCH_LOSS_SPIKE, "loss spike", "loss 5.1, where"},
+        {5.1, 80, GEUL_WATCH_LOSS_SPIKE, "loss spike", "loss 5.1, where"},
+        {0.9, 0.5, GEUL_WATCH_LOSS_DROP, "loss drop", "does the data repeat"},
+        {2.3, 40, GEUL_WATCH_GRADIENT_SPIKE, "gradient spike", "gradient norm 40"},
+        {(double)NAN, 1, GEUL_WATCH_NOT_FINITE, "not finite", "loss nan"},
+        {2.3, (double)INFINITY, GEUL_WATCH_NOT_FINITE, "not finite", "gradient norm inf"},
+        {2.7, 0.5, GEUL_WATCH_FINE, "fine", ""}, /* many deviations, but not half a nat */
+        {2.3, 0, GEUL_WATCH_FINE, "fine", ""},
+        {2.3, 0.001, GEUL_WATCH_FINE, "fine", ""}, /* a small gradient is no trouble */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (uint64_t seed = 1; seed < 6; seed++) {
+            struct geul_watch w = {0};
+            uint64_t state = seed;
+            char why[GEUL_WATCH_WHY];
+            settle(&w, &state, 300);
+            struct geul_watch before = w;
+            enum geul_watch_verdict v = geul_watch_step(&w, cases[i].loss, cases[i].grad, why, sizeof why);
+            CHECK_MSG(v == cases[i].verdict, "case %zu: %s (%s)", i, geul_watch_name(v), why);
+            CHECK_STR(geul_watch_name(v), cases[i].name);
+            CHECK_MSG(strstr(why, cases[i].why) != NULL, "case %zu says: %s", i, why);
+            if (v == GEUL_WATCH_NOT_FINITE)
+                CHECK(memcmp(&w, &before, sizeof w) == 0);
+            if (v == GEUL_WATCH_LOSS_SPIKE || v == GEUL_WATCH_LOSS_DROP)
+                CHECK(w.loss.mean == before.loss.mean && w.loss.variance == before.loss.variance);
+            if (v == GEUL_WATCH_GRADIENT_SPIKE)
+                CHECK(w.log_grad.mean == before.log_grad.mean && w.log_grad.variance == before.log_grad.variance);
+        }
+    CHECK_STR(geul_watch_name((enum geul_watch_verdict)99), "?");
+}
+
+TEST(watch_judges_nothing_while_it_warms_up)
+{
+    struct geul_watch w = {0};
+    for (int i = 0; i < 20; i++)
+        CHECK(geul_watch_step(&w, i % 2 ? 9 : 2, 1, NULL, 0) == GEUL_WATCH_FINE);
+    CHECK(geul_watch_step(&w, (double)NAN, 1, NULL, 0) == GEUL_WATCH_NOT_FINITE);
+    memset(&w, 0, sizeof w);
+    CHECK(geul_watch_step(&w, (double)NAN, 1, NULL, 0) == GEUL_WATCH_NOT_FINITE);
+}
+
+/* A level that lasts is named for a while, then it is where the run is. */
+TEST(watch_gets_used_to_a_new_level)
+{
+    struct geul_watch w = {0};
+    uint64_t seed = 3;
+    int named = 0;
+    settle(&w, &seed, 200);
+    for (int i = 0; i < 100; i++)
+        named += geul_watch_step(&w, 1.1 + 0.05 * (double)test_normal(&seed), 0.5, NULL, 0) == GEUL_WATCH_LOSS_DROP;
+    CHECK_INT(named, 10);
+    CHECK(geul_watch_step(&w, 2.6, 0.5, NULL, 0) == GEUL_WATCH_LOSS_SPIKE);
+}
+
+TEST(watch_goes_on_from_saved_bytes)
+{
+    struct geul_watch w = {0}, restored;
+    uint64_t seed = 5;
+    unsigned char saved[sizeof w];
+    settle(&w, &seed, 123);
+    memcpy(saved, &w, sizeof w);
+    memcpy(&restored, saved, sizeof w);
+    for (int i = 0; i < 500; i++) {
+        double loss = 2.3 + 0.1 * (double)test_normal(&seed) + (i % 90 == 7 ? 3 : 0);
+        CHECK(geul_watch_step(&w, loss, 0.5, NULL, 0) == geul_watch_step(&restored, loss, 0.5, NULL, 0));
+    }
+    CHECK(memcmp(&w, &restored, sizeof w) == 0);
+    CHECK_INT(sizeof w, 64); /* no padding: everything in it is 8 bytes */
+}
+
+/* -------------------------------------------------------------------------------------------------------- texts -- */
+
+static void check_text(const char *text, const char *expected)
+{
+    const char *found = geul_watch_text(text, strlen(text));
+    CHECK_MSG(found == expected || (found && expected && strcmp(found, expected) == 0), "\"%.60s\": %s, expected %s",
+              text, found ? found : "fine", expected ? expected : "fine");
+}
+
+TEST(watch_knows_broken_texts)
+{
+    check_text("", "empty");
+    check_text(" \n\t\xE3\x80\x80", "empty"); /* U+3000 is a space */
+    check_text("글을 \xEF\xBF\xBD 쓴다", "broken characters");
+    check_text("글을 \xEA\xB8 쓴다", "broken characters");
+    check_text("\xFF", "broken characters");
+    check_text("글을 쓴\xEB\x8B", NULL);                 /* cut off by a limit of tokens */
+    check_text("글을 쓴\xEF\xBF\xBD\xEF\xBF\xBD", NULL); /* the same after a decoder */
+    check_text("\xEF\xBF\xBD", "broken characters");
+    check_text("ㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋ", "mostly one character");
+    check_text("a . . . . . . . . . . . . . . . . . . . . b", "mostly one character");
+    check_text("네, 서울은 서울은 서울은 서울은 서울은 서울은 서울은 서울은", "repeats itself");
+    check_text("저는 학생입니다. 저는 학생입니다. 저는 학생입니다. 저는 학생입니다.", "repeats itself");
+    check_text("좋다", NULL);
+    check_text("ㅋㅋㅋㅋ 재밌네요", NULL);
+    check_text(
+        "대한민국의 수도는 서울특별시입니다. 조선이 한양으로 도읍을 옮긴 뒤로 정치와 경제의 중심지가 되었습니다.",
+        NULL);
+    check_text("1. 물을 끓입니다.\n2. 면을 넣습니다.\n3. 스프를 넣습니다.\n4. 4분을 기다립니다.\n5. 그릇에 담습니다.",
+               NULL);
+}
+
+/* Loops in which a number changes each time, and long texts. */
+TEST(watch_knows_loops_that_vary)
+{
+    char text[10000] = "";
+    size_t n = 0;
+    for (int i = 0; i < 12; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%d 번째 사람은 오늘도 학교에 가서 공부를 합니다 그리고 ", i);
+    check_text(text, "repeats itself");
+    uint64_t seed = 1;
+    n = 0;
+    for (int i = 0; i < 600; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%llu ", (unsigned long long)(test_random(&seed) % 1000000));
+    check_text(text, NULL);
+    for (int i = 0; i < 300; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "네 그래요 ");
+    CHECK(n < sizeof text);
+    check_text(text, "repeats itself");
+}
