@@ -1,13 +1,11 @@
 /* cmd_convert.c: `geul convert` makes a GGUF file from a Hugging Face directory. */
-#include "command/adapter_files.h"
 #include "command/command.h"
 #include "command/options.h"
 #include "command/progress.h"
 #include "command/report.h"
 #include "command/terminal.h"
 
-#include "convert/hf_to_gguf.h"
-#include "convert/peft.h"
+#include "geul_tools.h"
 #include "core/gguf.h"
 #include "core/os.h"
 
@@ -23,25 +21,23 @@ struct settings {
 static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", NULL};
 static const char *const gelus[] = {"config", "erf", "tanh", NULL}; /* in the order of enum geul_convert_gelu */
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-o, --output, --outfile", "FILE", FIELD(output), "the GGUF file", 0, 0, NULL, NULL, true},
-    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
-     "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)", 0, 0, types, NULL,
-     false},
-    {GEUL_OPTION_CHOICE, "--gelu", "KIND", FIELD(gelu),
-     "erf or tanh, for checkpoints whose config.json names the wrong one", 0, 0, gelus, NULL, false},
-    {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's name; otherwise the directory's", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
-     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter names none that is "
-     "on this machine",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes, tensors and seconds as JSON", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-o, --output, --outfile", output,    "FILE", FILE, "the GGUF file"),
+    OPTION_CHOICE("--type, --outtype",       type,      "TYPE", types,
+                  "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)"),
+    OPTION_CHOICE("--gelu",                  gelu,      "KIND", gelus,
+                  "erf or tanh, for checkpoints whose config.json names the wrong one"),
+    OPTION_TEXT(  "--name",                  name,      "TEXT", "the model's name; otherwise the directory's"),
+    OPTION_PATH(  "--base",                  base,      "PATH", FILE_OR_DIR,
+                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter "
+                  "names none that is on this machine"),
+    OPTION_INT(   "-t, --threads",           n_threads, 0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG(  "--json",                  json,      "prints file, bytes, tensors and seconds as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "convert",
@@ -87,7 +83,8 @@ int geul_cmd_convert(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
-    struct geul_convert_options how = {.type = geul_type_from_name(s.type),
+    struct geul_convert_options how = {.size = sizeof how,
+                                       .type = geul_type_from_name(s.type),
                                        .name = s.name,
                                        .n_threads = s.n_threads,
                                        .progress = geul_progress_callback};
@@ -97,8 +94,9 @@ int geul_cmd_convert(int argc, char **argv)
     double start = geul_os_seconds();
     geul_progress_begin("converting", NULL);
     bool adapter = geul_peft_is(args[0]);
-    enum geul_status status = adapter ? geul_adapter_to_gguf(ctx, args[0], s.base, s.name, s.output)
-                                      : geul_convert_hf(ctx, args[0], s.output, &how);
+    struct geul_peft_options peft = {.size = sizeof peft, .base = s.base, .name = s.name};
+    enum geul_status status =
+        adapter ? geul_convert_peft(ctx, args[0], s.output, &peft) : geul_convert_hf(ctx, args[0], s.output, &how);
     geul_progress_hide();
     s.type = adapter ? "f32" : s.type;
     code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);

@@ -6,7 +6,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
-#include "convert/gguf_to_hf.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -20,20 +20,20 @@ struct settings {
 
 static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in the order of enum geul_export_dtype */
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
-     "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones", 0, 0, types, NULL, false},
-    {GEUL_OPTION_INT, "--max-shard-mb", "N", FIELD(shard_mb), "largest size of a weight file in MB", 1, 1 << 20, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
-     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's file does not say "
-     "how many heads it has",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints directory and seconds as JSON", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_CHOICE("--type, --outtype", type,      "TYPE", types,
+                  "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones"),
+    OPTION_INT(   "--max-shard-mb",    shard_mb,  1, 1 << 20, "largest size of a weight file in MB"),
+    OPTION_PATH(  "--base",            base,      "PATH", FILE_OR_DIR,
+                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's "
+                  "file does not say how many heads it has"),
+    OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG(  "--json",            json,      "prints directory and seconds as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "export",
@@ -59,7 +59,9 @@ int geul_cmd_export(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
-    struct geul_export_options how = {.n_threads = s.n_threads,
+    struct geul_peft_options peft = {.size = sizeof peft, .base = s.base};
+    struct geul_export_options how = {.size = sizeof how,
+                                      .n_threads = s.n_threads,
                                       .max_shard_bytes = (uint64_t)s.shard_mb * 1000000,
                                       .progress = geul_progress_callback};
     for (int i = 0; types[i]; i++)
@@ -67,7 +69,7 @@ int geul_cmd_export(int argc, char **argv)
             how.dtype = (enum geul_export_dtype)i;
     double start = geul_os_seconds();
     geul_progress_begin("exporting", NULL);
-    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_adapter_to_peft(ctx, args[0], s.base, args[1])
+    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_export_peft(ctx, args[0], args[1], &peft)
                                                             : geul_export_hf(ctx, args[0], args[1], &how);
     geul_progress_hide();
     double seconds = geul_os_seconds() - start;

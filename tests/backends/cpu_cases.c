@@ -34,7 +34,7 @@ struct geul_device *cpu_device(struct geul_context *ctx, const char *variant, in
         unsetenv("GEUL_CPU");
     struct geul_device *device = geul_device_open(ctx, GEUL_DEVICE_HOST, n_threads);
     unsetenv("GEUL_CPU");
-    CHECK_MSG(device != NULL, "geul_cpu_open: %s", geul_error(ctx));
+    CHECK_MSG(device != NULL, "geul_device_open: %s", geul_error(ctx));
     return device;
 }
 
