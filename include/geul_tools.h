@@ -91,8 +91,8 @@ enum { GEUL_DIVERGENCE_QUANTILES = 5 };
 
 /* Kullback-Leibler divergence of this model from the base model and its companions, over the ids of the tokenizer. */
 struct geul_divergence_report {
-    struct geul_estimate mean;                           /* nats per token */
-    double quantiles[GEUL_DIVERGENCE_QUANTILES];         /* median, 90 %, 95 %, 99 %, 99.9 % */
+    struct geul_estimate mean;                   /* nats per token */
+    double quantiles[GEUL_DIVERGENCE_QUANTILES]; /* median, 90 %, 95 %, 99 %, 99.9 % */
     double max;
     struct geul_estimate same_top;                          /* share of tokens whose likeliest id is the same */
     struct geul_estimate probability_mean, probability_rms; /* of the scored token, this model's minus the base's */
