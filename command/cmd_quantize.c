@@ -23,35 +23,30 @@ struct settings {
     bool keep_split, dry_run, verbose, json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "--imatrix", "FILE", FIELD(imatrix),
-     "importance of the columns, from `geul imatrix` or llama.cpp (GGUF or .dat)", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--target-bpw", "X", FIELD(target_bpw),
-     "instead of TYPE: types by measured error, at most X bits per weight in all", 0, 32, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--max-size", "SIZE", FIELD(max_size),
-     "instead of TYPE: types by measured error, a file of at most SIZE (800M, 8G, 7.5GiB)", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "--tensor-type", "REGEX=TYPE", FIELD(tensor_types),
-     "matrices whose name matches get TYPE; may be given several times, the first that matches counts", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--output-tensor-type", "TYPE", FIELD(output_type), "of output.weight", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--token-embedding-type", "TYPE", FIELD(embedding_type), "of token_embd.weight", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--split-max-size", "SIZE", FIELD(split_size),
-     "write parts OUT-00001-of-0000N.gguf of at most SIZE each", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--split-max-tensors", "N", FIELD(split_tensors), "the same by the number of tensors", 0, 1 << 20,
-     NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--keep-split", NULL, FIELD(keep_split), "split the output as the input is split", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_FLAG, "--dry-run", NULL, FIELD(dry_run), "shows what each tensor would become; writes nothing", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "-v, --verbose", NULL, FIELD(verbose), "shows each tensor with its error", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints files, sizes and every tensor as JSON", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH("--imatrix",              imatrix,        "FILE", FILE,
+                "importance of the columns, from `geul imatrix` or llama.cpp (GGUF or .dat)"),
+    OPTION_REAL("--target-bpw",           target_bpw,     0, 32,
+                "instead of TYPE: types by measured error, at most X bits per weight in all"),
+    OPTION_TEXT("--max-size",             max_size,       "SIZE",
+                "instead of TYPE: types by measured error, a file of at most SIZE (800M, 8G, 7.5GiB)"),
+    OPTION_LIST("--tensor-type",          tensor_types,   "REGEX=TYPE",
+                "matrices whose name matches get TYPE; may be given several times, the first that matches counts"),
+    OPTION_TEXT("--output-tensor-type",   output_type,    "TYPE", "of output.weight"),
+    OPTION_TEXT("--token-embedding-type", embedding_type, "TYPE", "of token_embd.weight"),
+    OPTION_TEXT("--split-max-size",       split_size,     "SIZE",
+                "write parts OUT-00001-of-0000N.gguf of at most SIZE each"),
+    OPTION_INT( "--split-max-tensors",    split_tensors,  0, 1 << 20, "the same by the number of tensors"),
+    OPTION_FLAG("--keep-split",           keep_split,     "split the output as the input is split"),
+    OPTION_FLAG("--dry-run",              dry_run,        "shows what each tensor would become; writes nothing"),
+    OPTION_INT( "-t, --threads",          n_threads,      0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG("-v, --verbose",          verbose,        "shows each tensor with its error"),
+    OPTION_FLAG("--json",                 json,           "prints files, sizes and every tensor as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "quantize",

@@ -19,30 +19,23 @@ struct settings {
 
 static const char *const types[] = {"f32", "f16", "bf16", NULL};
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {.kind = GEUL_OPTION_TEXT,
-     .names = "-m, --model",
-     .value = "FILE",
-     .offset = FIELD(model),
-     .help = "the model to begin with, of any type; it is not changed",
-     .required = true},
-    {GEUL_OPTION_FLAG, "--full", NULL, FIELD(full), "trains all weights instead of an adapter", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "-r, --rank, --lora-rank", "N", FIELD(rank), "of the adapter", 1, 4096, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--lora-alpha", "X", FIELD(alpha), "its scale times the rank, 0: twice the rank", 0, 1e6, NULL,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--lora-dropout", "X", FIELD(dropout), "of what enters it", 0, 0.9, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--rslora", NULL, FIELD(rslora), "scale alpha / sqrt(rank) instead of alpha / rank", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--lora-targets", "LIST", FIELD(targets), "which products: qkv,out,up,down", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_CHOICE, "--type", "TYPE", FIELD(type), "with --full: of the result's matrices", 0, 0, types, NULL,
-     false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(data), .group = geul_data_option_rows},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(train), .group = geul_train_option_rows},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-m, --model",             model,   "FILE", FILE,
+                  "the model to begin with, of any type; it is not changed"),
+    OPTION_FLAG(  "--full",                  full,    "trains all weights instead of an adapter"),
+    OPTION_INT(   "-r, --rank, --lora-rank", rank,    1, 4096, "of the adapter"),
+    OPTION_REAL(  "--lora-alpha",            alpha,   0, 1e6, "its scale times the rank, 0: twice the rank"),
+    OPTION_REAL(  "--lora-dropout",          dropout, 0, 0.9, "of what enters it"),
+    OPTION_FLAG(  "--rslora",                rslora,  "scale alpha / sqrt(rank) instead of alpha / rank"),
+    OPTION_TEXT(  "--lora-targets",          targets, "LIST", "which products: qkv,out,up,down"),
+    OPTION_CHOICE("--type",                  type,    "TYPE", types, "with --full: of the result's matrices"),
+    OPTION_GROUP(data, geul_data_option_rows),
+    OPTION_GROUP(train, geul_train_option_rows),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "finetune",

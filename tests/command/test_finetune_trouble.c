@@ -337,8 +337,7 @@ TEST(finetune_model_without_a_tokenizer_and_foreign_shards)
     WORDS(&w, "--steps", "2", "-o", dir);
     check_stops("no tokenizer", finetune(&w), 1, "has no tokenizer");
     snprintf(shard, sizeof shard, "%s", test_scratch("mini"));
-    r = GEUL("tokenize", "-m", test_path("../share/geul-mini.gguf"), "--shards", shard,
-             spill("text.txt", "가나다 라마바"));
+    r = GEUL("tokenize", "-m", test_mini_model(), "--shards", shard, spill("text.txt", "가나다 라마바"));
     CHECK_MSG(r.status == 0, "%s", r.err);
     test_run_free(&r);
     snprintf(shard, sizeof shard, "%s", test_scratch("mini-00000.geulshard"));

@@ -575,37 +575,28 @@ TEST(convert_refuses_broken_directories)
 
 /* -------------------------------------------------------------------------------------------------------- memory -- */
 
-/* Converts and exports in a context whose n-th allocation fails; returns whether that was one too many. */
-static bool convert_with_failure(const char *dir, long n)
+/* Converts and exports with each of the first 60 allocations failing, and from there every stride-th. */
+static void check_short_memory(const char *dir, long stride, long most)
 {
     const char *path = test_scratch("out.gguf"), *back = test_scratch("back");
-    struct test_allocator a = {.fail_at = n};
-    struct geul_context *ctx =
-        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
     struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_Q8_0, .n_threads = 1};
     struct geul_export_options e = {.size = sizeof e, .n_threads = 1};
-    bool ok = ctx && geul_convert_hf(ctx, dir, path, &o) == GEUL_OK && geul_export_hf(ctx, path, back, &e) == GEUL_OK;
-    CHECK_MSG(!ctx || ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "allocation %ld: %s", n, geul_error(ctx));
-    geul_context_free(ctx);
-    CHECK_MSG(a.outstanding == 0, "allocation %ld left %ld blocks", n, a.outstanding);
-    return ok && a.calls < n;
+    struct test_shortage s = {.most = most};
+    while (test_shortage_next(&s)) {
+        s.ok = geul_convert_hf(s.ctx, dir, path, &o) == GEUL_OK && geul_export_hf(s.ctx, path, back, &e) == GEUL_OK;
+        s.n += s.n < 60 ? 0 : stride - 1;
+    }
 }
 
 TEST(convert_survives_every_failing_allocation)
 {
-    long n = 1;
-    while (!convert_with_failure(golden_dir("quantizable"), n))
-        REQUIRE(n++ < 20000);
+    check_short_memory(golden_dir("quantizable"), 1, 20000);
 }
 
 /* The tokenizer's thousands of allocations are failed one by one in its own tests; here only some of them. */
 TEST(convert_survives_failing_allocations_with_a_tokenizer)
 {
-    long n = 1;
-    while (!convert_with_failure(golden_dir("full"), n)) {
-        n += n < 60 ? 1 : 37;
-        REQUIRE(n < 2000000);
-    }
+    check_short_memory(golden_dir("full"), 37, 2000000);
 }
 
 TEST(npy_is_read_back)
