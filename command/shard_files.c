@@ -44,7 +44,7 @@ int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer
                                           .prompt_template = t,
                                           .shard_tokens = (uint64_t)how->shard_tokens,
                                           .problems = problems,
-                                          .on_progress = geul_progress_callback};
+                                          .progress = geul_progress_callback};
     struct geul_shards_report report = {.size = sizeof report};
     geul_interrupt_catch(1);
     geul_progress_begin("tokenizing", NULL);

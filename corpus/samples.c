@@ -196,10 +196,13 @@ enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_t
     geul_error_clear(ctx);
     enum geul_status status = geul_take_struct(ctx, &r.o, sizeof r.o, options, "geul_samples_options");
     if (status == GEUL_OK)
+        status = geul_take_struct(ctx, &r.report, sizeof r.report, report, "geul_samples_report");
+    r.report = (struct geul_samples_report){.size = sizeof r.report};
+    if (status == GEUL_OK)
         status = check_given(&r);
     if (status == GEUL_OK) {
         r.problems.ctx = r.o.problems ? r.o.problems->ctx : ctx;
-        struct geul_rows_walk walk = {&r.problems, add_row, &r, r.o.on_progress, r.o.user};
+        struct geul_rows_walk walk = {&r.problems, add_row, &r, r.o.progress, r.o.user};
         status = geul_rows_walk(ctx, paths, n_paths, &walk);
     }
     if (status == GEUL_OK)

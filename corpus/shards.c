@@ -188,7 +188,7 @@ static enum geul_status write_rows(struct writing *c, const char *const *paths, 
     c->w = geul_shards_writer_new(c->ctx, c->tok, prefix, c->o.shard_tokens ? c->o.shard_tokens : (uint64_t)1 << 27);
     if (!c->w)
         return geul_error_status(c->ctx);
-    struct geul_rows_walk walk = {&c->problems, write_row, c, c->o.on_progress, c->o.user};
+    struct geul_rows_walk walk = {&c->problems, write_row, c, c->o.progress, c->o.user};
     enum geul_status status = geul_rows_walk(c->ctx, paths, n_paths, &walk);
     if (status == GEUL_OK && c->report.documents == 0) {
         const char *first = geul_row_problems_text(&c->problems, 0);
@@ -207,6 +207,9 @@ enum geul_status geul_shards_write(struct geul_context *ctx, const struct geul_t
     struct writing c = {.ctx = ctx, .tok = tok};
     geul_error_clear(ctx);
     enum geul_status status = geul_take_struct(ctx, &c.o, sizeof c.o, options, "geul_shards_options");
+    if (status == GEUL_OK)
+        status = geul_take_struct(ctx, &c.report, sizeof c.report, report, "geul_shards_report");
+    c.report = (struct geul_shards_report){.size = sizeof c.report};
     if (status == GEUL_OK) {
         c.problems.ctx = c.o.problems ? c.o.problems->ctx : ctx;
         status = write_rows(&c, paths, n_paths, prefix);

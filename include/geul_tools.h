@@ -19,6 +19,7 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------ rows, samples and shards -- */
+/* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */
 
 /* Training data as people keep it, row by row:
  *
@@ -44,11 +45,10 @@ extern "C" {
  *     for (int i = 0; geul_row_problems_text(problems, i); i++)
  *         fprintf(stderr, "%s\n", geul_row_problems_text(problems, i));
  *     ... geul_row_problems_free(problems);
- *
- * Stability: may still change (the shapes of rows may become more, and the report may say more). */
+ */
 
-/* What was wrong with rows: all are counted, the texts of the first ones kept. A list may serve several calls, which add
- * to it. */
+/* What was wrong with rows: all are counted, the texts of the first ones kept. A list may serve several calls, which
+ * add to it. */
 struct geul_row_problems;
 
 /* An empty list, NULL when memory is short. */
@@ -67,9 +67,9 @@ struct geul_row {
     int64_t line;                  /* in the file, from 1 */
     const struct geul_turn *turns; /* of TURNS: each with a question and an answer that is not empty */
     int n_turns;                   /* at least 1; 0 for TEXT */
-    const char *input;  /* extra context of the first question, NULL: none */
-    const char *system; /* the text of the system, NULL: none; at most one of the two is there */
-    const char *text;   /* of TEXT: length bytes of UTF-8 without NUL, not NUL-terminated */
+    const char *input;             /* extra context of the first question, NULL: none */
+    const char *system;            /* the text of the system, NULL: none; at most one of the two is there */
+    const char *text;              /* of TEXT: length bytes of UTF-8 without NUL, not NUL-terminated */
     size_t length;
 };
 
@@ -104,8 +104,8 @@ struct geul_samples_options {
                         and its number over all files */
     uint64_t seed;
     struct geul_row_problems *problems; /* gets the rows that cannot be used; may be NULL */
-    /* After every row: bytes of all files read so far, and in all; see Progress. May be NULL. */
-    bool (*on_progress)(void *user, uint64_t done, uint64_t total);
+    /* After every row: bytes of all files read so far, of all. May be NULL. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
 };
 
@@ -116,8 +116,8 @@ struct geul_samples_report {
     int64_t too_long;      /* conversations longer than the context */
     const char *long_path; /* of the first of them: the file as the caller named it, NULL: there is none; */
     int64_t long_line;     /* and the line */
-    int64_t joined_input;  /* rows whose input or system text went into the question: the template has no place for it */
-    int64_t longest;       /* tokens of the longest row before anything was cut */
+    int64_t joined_input; /* rows whose input or system text went into the question: the template has no place for it */
+    int64_t longest;      /* tokens of the longest row before anything was cut */
 };
 
 /* Appends the rows of all files as samples, in order, to train and, those that are kept from training, to held_out,
@@ -134,7 +134,7 @@ struct geul_shards_options {
     const struct geul_template *prompt_template; /* as for samples */
     uint64_t shard_tokens;                       /* most tokens of a file, at least 2; 0: 2^27, which is 256 MiB */
     struct geul_row_problems *problems;
-    bool (*on_progress)(void *user, uint64_t done, uint64_t total);
+    bool (*progress)(void *user, uint64_t done, uint64_t total); /* as for samples */
     void *user;
 };
 
@@ -145,9 +145,9 @@ struct geul_shards_report {
 };
 
 /* Writes every row of the files as a document with its end token into token shards: files of ids, together one stream.
- * All of them appear at the end, or none does. tok must have an end token. Fails when a file cannot be read, when no row
- * can be used, and when the file after the last one exists, left from a longer run: a reader of PREFIX-* would take it
- * along. options and report may be NULL. */
+ * All of them appear at the end, or none does. tok must have an end token. Fails when a file cannot be read, when no
+ * row can be used, and when the file after the last one exists, left from a longer run: a reader of PREFIX-* would take
+ * it along. options and report may be NULL. */
 GEUL_API enum geul_status geul_shards_write(struct geul_context *ctx, const struct geul_tokenizer *tok,
                                             const char *const *paths, int n_paths, const char *prefix,
                                             const struct geul_shards_options *options,
@@ -222,6 +222,7 @@ GEUL_API enum geul_status geul_journal_flush(struct geul_journal *log);
 GEUL_API void geul_journal_close(struct geul_journal *log);
 
 /* ----------------------------------------------------------------------------------------------- trouble watch -- */
+/* Stability: may still change (what is found odd, and how it is said). */
 
 /* What goes wrong while a model trains, by name. The makers of Polyglot-Ko report sudden drops of the loss and broken
  * generations among their troubles. A drop is no error, but suspicious: text that comes twice, labels that can be seen.
@@ -230,9 +231,7 @@ GEUL_API void geul_journal_close(struct geul_journal *log);
  *     char why[GEUL_WATCH_WHY];
  *     if (geul_watch_step(w, loss, grad_norm, why, sizeof why) == GEUL_WATCH_LOSS_SPIKE) ...
  *
- * The place for it is the judge of struct geul_train_options. One thread at a time.
- *
- * Stability: may still change (what is found odd, and the texts; the functions are stable). */
+ * The place for it is the judge of struct geul_train_options. One thread at a time. */
 struct geul_watch;
 
 enum geul_watch_verdict {
@@ -244,8 +243,8 @@ enum geul_watch_verdict {
 };
 
 enum {
-    GEUL_WATCH_WHY = 160,  /* bytes that hold any reason */
-    GEUL_WATCH_STATE = 64, /* bytes of a watch's state */
+    GEUL_WATCH_WHY = 160, /* bytes that hold any reason */
+    GEUL_WATCH_STATE_BYTES = 64,
 };
 
 /* A watch that has seen nothing. NULL when memory is short. */
@@ -261,8 +260,8 @@ GEUL_API enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double lo
 GEUL_API const char *geul_watch_name(enum geul_watch_verdict v);
 /* Everything that the verdicts to come depend on, to be kept in checkpoints, and a watch put back to it. The bytes are
  * this machine's; of a watch that has seen nothing they are zero. */
-GEUL_API void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_WATCH_STATE]);
-GEUL_API void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE]);
+GEUL_API void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_WATCH_STATE_BYTES]);
+GEUL_API void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE_BYTES]);
 
 /* What is wrong with a text that a model wrote: "empty", "broken characters", "mostly one character", "repeats itself".
  * NULL: it looks fine. Of long texts the last 4 KiB are looked at. A character cut off at the very end is fine. */

@@ -38,14 +38,14 @@ void geul_watch_free(struct geul_watch *w)
         geul_free(w->ctx, w);
 }
 
-void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_WATCH_STATE])
+void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_WATCH_STATE_BYTES])
 {
-    memcpy(state, &w->levels, GEUL_WATCH_STATE);
+    memcpy(state, &w->levels, GEUL_WATCH_STATE_BYTES);
 }
 
-void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE])
+void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE_BYTES])
 {
-    memcpy(&w->levels, state, GEUL_WATCH_STATE);
+    memcpy(&w->levels, state, GEUL_WATCH_STATE_BYTES);
 }
 
 /* ------------------------------------------------------------------------------------------------------- levels -- */

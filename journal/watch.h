@@ -15,7 +15,8 @@ struct geul_watch_level {
 struct geul_watch_levels {
     struct geul_watch_level loss, log_grad;
 };
-_Static_assert(sizeof(struct geul_watch_levels) == GEUL_WATCH_STATE, "checkpoints of older runs hold this many bytes");
+_Static_assert(sizeof(struct geul_watch_levels) == GEUL_WATCH_STATE_BYTES,
+               "checkpoints of older runs hold this many bytes");
 
 struct geul_watch {
     struct geul_context *ctx;

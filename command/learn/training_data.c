@@ -94,7 +94,7 @@ static enum geul_status read_files(struct data *d, const struct geul_text_list *
                                        .held_out = (double)share,
                                        .seed = d->seed,
                                        .problems = problems,
-                                       .on_progress = geul_progress_callback};
+                                       .progress = geul_progress_callback};
     enum geul_status status = GEUL_OK;
     geul_progress_begin("reading", NULL);
     if (n_rows > 0)

@@ -9,7 +9,7 @@
 /* What a checkpoint carries of the run beside the trainer's own; plain bytes. Nothing of the clock: checkpoints of the
  * same run are the same bytes. */
 struct geul_run_state {
-    unsigned char watch[GEUL_WATCH_STATE];
+    unsigned char watch[GEUL_WATCH_STATE_BYTES];
     double best_loss; /* of held-out data; infinity: none yet */
     int64_t best_step;
     int64_t tokens;

@@ -278,12 +278,12 @@ TEST(samples_stop_and_survive_failing_allocations)
                                            "\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n{}\n"
                                            "{\"text\":\"t\"}");
     int calls = 0;
-    struct geul_samples_options o = {.on_progress = stop_at_once, .user = &calls, .n_context = 8};
+    struct geul_samples_options o = {.progress = stop_at_once, .user = &calls, .n_context = 8};
     struct samples s;
     CHECK(read_one(&r, path, &o, &s) == GEUL_ERROR_CANCELLED);
     CHECK_INT(calls, 1);
     samples_free(&s);
-    o.on_progress = NULL;
+    o.progress = NULL;
     bool done = false;
     for (long n = 1; n < 200 && !done; n++) {
         struct test_allocator a = {.fail_at = n};

@@ -111,8 +111,8 @@ TEST(watch_goes_on_from_saved_bytes)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_watch *w = geul_watch_new(ctx), *restored = geul_watch_new(ctx);
     uint64_t seed = 5;
-    unsigned char saved[GEUL_WATCH_STATE], later[GEUL_WATCH_STATE], restored_later[GEUL_WATCH_STATE];
-    static const unsigned char zero[GEUL_WATCH_STATE];
+    unsigned char saved[GEUL_WATCH_STATE_BYTES], later[GEUL_WATCH_STATE_BYTES], restored_later[GEUL_WATCH_STATE_BYTES];
+    static const unsigned char zero[GEUL_WATCH_STATE_BYTES];
     geul_watch_get_state(w, saved);
     CHECK(memcmp(saved, zero, sizeof zero) == 0);
     settle(w, &seed, 123);
