@@ -1,7 +1,7 @@
 /* adapter_args.c: see adapter_args.h. */
 #include "command/adapter_args.h"
 
-#include "convert/peft.h"
+#include "core/context.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -48,26 +48,14 @@ int geul_adapter_args_choices(struct geul_context *ctx, const struct geul_adapte
     return n;
 }
 
-struct geul_adapter_data *geul_adapter_open(struct geul_context *ctx, const char *path, int n_layers, int n_heads)
-{
-    if (geul_peft_is(path))
-        return geul_peft_read(ctx, path, (struct geul_peft_base){n_layers, n_heads});
-    return geul_adapter_read(ctx, path);
-}
-
 enum geul_status geul_adapter_args_add(struct geul_context *ctx, const struct geul_adapter_args *args,
                                        struct geul_model *model)
 {
-    const struct geul_model_shape *shape = geul_model_get_shape(model);
     struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX];
     int n = geul_adapter_args_choices(ctx, args, choices);
     enum geul_status status = n < 0 ? geul_error_status(ctx) : GEUL_OK;
-    for (int i = 0; status == GEUL_OK && i < n; i++) {
-        struct geul_adapter_data *d = geul_adapter_open(ctx, choices[i].path, shape->n_layers, shape->n_heads);
-        status =
-            d ? geul_model_attach_adapter(ctx, model, d, choices[i].scale, choices[i].path) : geul_error_status(ctx);
-        geul_adapter_data_free(d);
-    }
+    for (int i = 0; status == GEUL_OK && i < n; i++)
+        status = geul_model_add_any_adapter(ctx, model, choices[i].path, choices[i].scale);
     for (int i = 0; i < GEUL_ADAPTERS_MAX; i++)
         geul_free(ctx, choices[i].path);
     return status;

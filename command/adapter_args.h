@@ -4,8 +4,7 @@
 
 #include "command/options.h"
 
-#include "models/adapter_file.h"
-#include "models/model.h"
+#include "geul_tools.h"
 
 /* --lora --lora-scaled */
 struct geul_adapter_args {
@@ -24,8 +23,6 @@ enum { GEUL_ADAPTERS_MAX = 2 * GEUL_TEXT_LIST_MAX };
  * geul_free(), also after a failure. */
 int geul_adapter_args_choices(struct geul_context *ctx, const struct geul_adapter_args *args,
                               struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX]);
-/* Reads the adapter at path; a directory for a model of the given layers and heads (0: not known). NULL on failure. */
-struct geul_adapter_data *geul_adapter_open(struct geul_context *ctx, const char *path, int n_layers, int n_heads);
 /* Adds those of the options to a model that has no session yet. */
 enum geul_status geul_adapter_args_add(struct geul_context *ctx, const struct geul_adapter_args *args,
                                        struct geul_model *model);

@@ -3,7 +3,7 @@
 
 #include "command/report.h"
 
-#include "convert/peft.h"
+#include "models/adapter_file.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,34 +23,6 @@ bool geul_adapter_is_gguf(const char *path)
     geul_gguf_close(g);
     geul_context_free(ctx);
     return adapter;
-}
-
-enum geul_status geul_adapter_to_gguf(struct geul_context *ctx, const char *dir, const char *base, const char *name,
-                                      const char *path)
-{
-    struct geul_peft_base shape = {0, 0};
-    if (base && geul_peft_read_base(ctx, base, &shape) != GEUL_OK)
-        return geul_error_status(ctx);
-    struct geul_adapter_data *d = geul_peft_read(ctx, dir, shape);
-    if (!d)
-        return geul_error_status(ctx);
-    d->name = name ? name : d->name;
-    enum geul_status status = geul_adapter_save(ctx, d, path);
-    geul_adapter_data_free(d);
-    return status;
-}
-
-enum geul_status geul_adapter_to_peft(struct geul_context *ctx, const char *path, const char *base, const char *dir)
-{
-    struct geul_peft_base shape = {0, 0};
-    if (base && geul_peft_read_base(ctx, base, &shape) != GEUL_OK)
-        return geul_error_status(ctx);
-    struct geul_adapter_data *d = geul_adapter_read(ctx, path);
-    if (!d)
-        return geul_error_status(ctx);
-    enum geul_status status = geul_peft_write(ctx, d, shape, dir);
-    geul_adapter_data_free(d);
-    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------------ showing -- */

@@ -1,13 +1,11 @@
 /* cmd_convert.c: `geul convert` makes a GGUF file from a Hugging Face directory. */
-#include "command/adapter_files.h"
 #include "command/command.h"
 #include "command/options.h"
 #include "command/progress.h"
 #include "command/report.h"
 #include "command/terminal.h"
 
-#include "convert/hf_to_gguf.h"
-#include "convert/peft.h"
+#include "geul_tools.h"
 #include "core/gguf.h"
 #include "core/os.h"
 
@@ -87,7 +85,8 @@ int geul_cmd_convert(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
-    struct geul_convert_options how = {.type = geul_type_from_name(s.type),
+    struct geul_convert_options how = {.size = sizeof how,
+                                       .type = geul_type_from_name(s.type),
                                        .name = s.name,
                                        .n_threads = s.n_threads,
                                        .progress = geul_progress_callback};
@@ -97,8 +96,9 @@ int geul_cmd_convert(int argc, char **argv)
     double start = geul_os_seconds();
     geul_progress_begin("converting", NULL);
     bool adapter = geul_peft_is(args[0]);
-    enum geul_status status = adapter ? geul_adapter_to_gguf(ctx, args[0], s.base, s.name, s.output)
-                                      : geul_convert_hf(ctx, args[0], s.output, &how);
+    struct geul_peft_options peft = {.size = sizeof peft, .base = s.base, .name = s.name};
+    enum geul_status status =
+        adapter ? geul_convert_peft(ctx, args[0], s.output, &peft) : geul_convert_hf(ctx, args[0], s.output, &how);
     geul_progress_hide();
     s.type = adapter ? "f32" : s.type;
     code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);

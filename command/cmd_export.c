@@ -6,7 +6,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
-#include "convert/gguf_to_hf.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -59,7 +59,9 @@ int geul_cmd_export(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
-    struct geul_export_options how = {.n_threads = s.n_threads,
+    struct geul_peft_options peft = {.size = sizeof peft, .base = s.base};
+    struct geul_export_options how = {.size = sizeof how,
+                                      .n_threads = s.n_threads,
                                       .max_shard_bytes = (uint64_t)s.shard_mb * 1000000,
                                       .progress = geul_progress_callback};
     for (int i = 0; types[i]; i++)
@@ -67,7 +69,7 @@ int geul_cmd_export(int argc, char **argv)
             how.dtype = (enum geul_export_dtype)i;
     double start = geul_os_seconds();
     geul_progress_begin("exporting", NULL);
-    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_adapter_to_peft(ctx, args[0], s.base, args[1])
+    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_export_peft(ctx, args[0], args[1], &peft)
                                                             : geul_export_hf(ctx, args[0], args[1], &how);
     geul_progress_hide();
     double seconds = geul_os_seconds() - start;

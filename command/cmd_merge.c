@@ -5,9 +5,9 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
-#include "convert/peft.h"
+#include "core/context.h"
 #include "core/os.h"
-#include "convert/merge.h"
+#include "geul_tools.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -51,27 +51,22 @@ struct work {
     struct geul_context *ctx;
     struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX];
     struct geul_merge_input inputs[GEUL_ADAPTERS_MAX];
-    struct geul_adapter_data *data[GEUL_ADAPTERS_MAX];
     int n;
     struct geul_merge *merge;
     struct geul_quantize_options how;
     struct geul_quantize *plan;
 };
 
-/* Reads the adapters. */
-static enum geul_status open_adapters(struct work *w)
+/* Refuses to overwrite an adapter, and lists them. */
+static enum geul_status name_adapters(struct work *w)
 {
-    struct geul_peft_base base;
-    enum geul_status status = geul_peft_read_base(w->ctx, w->s->model, &base);
-    for (int i = 0; status == GEUL_OK && i < w->n; i++) {
+    for (int i = 0; i < w->n; i++) {
         const struct geul_adapter_choice *c = &w->choices[i];
         if (geul_os_same_file(c->path, w->s->output))
             return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "%s is an adapter to be merged; name another file", c->path);
-        w->data[i] = geul_adapter_open(w->ctx, c->path, base.n_layers, base.n_heads);
-        w->inputs[i] = (struct geul_merge_input){w->data[i], c->scale, c->path};
-        status = w->data[i] ? GEUL_OK : geul_error_status(w->ctx);
+        w->inputs[i] = (struct geul_merge_input){c->path, c->scale};
     }
-    return status;
+    return GEUL_OK;
 }
 
 /* The types of the output. */
@@ -88,9 +83,10 @@ static void choose_types(struct work *w)
 
 static enum geul_status merge(struct work *w)
 {
+    w->how.size = sizeof w->how;
     w->how.n_threads = w->s->n_threads;
     w->how.progress = geul_progress_callback;
-    enum geul_status status = open_adapters(w);
+    enum geul_status status = name_adapters(w);
     if (status != GEUL_OK)
         return status;
     w->merge = geul_merge_new(w->ctx, w->s->model, w->inputs, w->n);
@@ -112,14 +108,16 @@ static int report(const struct work *w, double seconds)
 {
     char size[32];
     const char *type = w->how.mix ? geul_mix_name(w->how.mix) : "as it was";
-    int matrices = geul_merge_matrices(w->merge);
+    struct geul_quantize_summary sum = {.size = sizeof sum};
+    geul_quantize_get_summary(w->plan, &sum);
+    int matrices = geul_merge_matrix_count(w->merge);
     if (w->s->json)
         return geul_report_json(json_pack("{s:o, s:s?, s:I, s:i, s:i, s:f}", "file",
                                           geul_report_json_name(w->s->output), "type", w->how.mix ? type : NULL,
-                                          "file_bytes", (json_int_t)w->plan->to_bytes, "adapters", w->n, "matrices",
+                                          "file_bytes", (json_int_t)sum.to_bytes, "adapters", w->n, "matrices",
                                           matrices, "seconds", seconds));
     printf("%s: %d matrices changed, type %s, %s, in %.1f s\n", w->s->output, matrices, type,
-           geul_progress_bytes(w->plan->to_bytes, size, sizeof size), seconds);
+           geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
     return 0;
 }
 
@@ -127,10 +125,8 @@ static void work_free(struct work *w)
 {
     geul_quantize_free(w->plan);
     geul_merge_free(w->merge);
-    for (int i = 0; i < GEUL_ADAPTERS_MAX; i++) {
-        geul_adapter_data_free(w->data[i]);
+    for (int i = 0; i < GEUL_ADAPTERS_MAX; i++)
         geul_free(w->ctx, w->choices[i].path);
-    }
     geul_context_free(w->ctx);
 }
 

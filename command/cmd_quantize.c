@@ -6,7 +6,7 @@
 #include "command/terminal.h"
 
 #include "core/os.h"
-#include "quantize/quantize_plan.h"
+#include "geul_tools.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -170,6 +170,7 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
 {
     bool bound = s->target_bpw > 0 || s->max_size;
     r->in = args[0];
+    r->how.size = sizeof r->how;
     r->how.target_bpw = (double)s->target_bpw;
     r->how.split_tensors = s->split_tensors;
     r->how.keep_split = s->keep_split;
@@ -207,70 +208,89 @@ static const char *shape_text(const struct geul_quantize_tensor *t, char *text, 
     return text;
 }
 
+static struct geul_quantize_summary summary_of(const struct geul_quantize *q)
+{
+    struct geul_quantize_summary sum = {.size = sizeof sum};
+    geul_quantize_get_summary(q, &sum);
+    return sum;
+}
+
+static struct geul_quantize_tensor tensor_of(const struct geul_quantize *q, int64_t i)
+{
+    struct geul_quantize_tensor t = {.size = sizeof t};
+    geul_quantize_get_tensor(q, i, &t);
+    return t;
+}
+
 static void print_tensors(const struct geul_quantize *q)
 {
-    for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_quantize_tensor *t = &q->tensors[i];
+    const int64_t n = summary_of(q).n_tensors;
+    for (int64_t i = 0; i < n; i++) {
+        const struct geul_quantize_tensor t = tensor_of(q, i);
         char shape[100], before[32], after[32], error[32] = "";
-        if (t->written && t->to != t->from)
-            snprintf(error, sizeof error, "  error %.3g", t->error);
-        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", t->name, shape_text(t, shape, sizeof shape),
-               geul_type_name(t->from), geul_type_name(t->to),
-               geul_progress_bytes(t->from_bytes, before, sizeof before),
-               geul_progress_bytes(t->to_bytes, after, sizeof after), error, t->fell_back ? "  (fallback)" : "");
+        if (t.written && t.to != t.from)
+            snprintf(error, sizeof error, "  error %.3g", t.error);
+        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", t.name, shape_text(&t, shape, sizeof shape),
+               geul_type_name(t.from), geul_type_name(t.to), geul_progress_bytes(t.from_bytes, before, sizeof before),
+               geul_progress_bytes(t.to_bytes, after, sizeof after), error, t.fell_back ? "  (fallback)" : "");
     }
 }
 
 static json_t *tensors_json(const struct geul_quantize *q)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_quantize_tensor *t = &q->tensors[i];
+    const int64_t n = summary_of(q).n_tensors;
+    for (int64_t i = 0; i < n; i++) {
+        const struct geul_quantize_tensor t = tensor_of(q, i);
         json_t *shape = json_array();
-        for (int d = 0; d < t->n_dims; d++)
-            json_array_append_new(shape, json_integer(t->shape[d]));
+        for (int d = 0; d < t.n_dims; d++)
+            json_array_append_new(shape, json_integer(t.shape[d]));
         json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:b, s:o}", "name",
-                                              geul_report_json_text(t->name, strlen(t->name)), "shape", shape, "from",
-                                              geul_type_name(t->from), "to", geul_type_name(t->to), "from_bytes",
-                                              (json_int_t)t->from_bytes, "bytes", (json_int_t)t->to_bytes, "fell_back",
-                                              t->fell_back, "error",
-                                              t->written ? geul_report_json_real(t->error) : json_null()));
+                                              geul_report_json_text(t.name, strlen(t.name)), "shape", shape, "from",
+                                              geul_type_name(t.from), "to", geul_type_name(t.to), "from_bytes",
+                                              (json_int_t)t.from_bytes, "bytes", (json_int_t)t.to_bytes, "fell_back",
+                                              t.fell_back, "error",
+                                              t.written ? geul_report_json_real(t.error) : json_null()));
     }
     return list;
 }
 
 /* The names of the files written; an empty list in a dry run. */
-static json_t *files_json(const struct geul_quantize *q, const struct request *r, bool written)
+static json_t *files_json(struct geul_context *ctx, const struct geul_quantize *q, const struct request *r,
+                          bool written)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; written && i < q->n_parts; i++) {
+    const int64_t n = summary_of(q).n_parts;
+    for (int64_t i = 0; written && i < n; i++) {
         char *name = geul_quantize_part_name(q, r->out, i);
         json_array_append_new(list, name ? geul_report_json_name(name) : json_null());
-        geul_free(q->ctx, name);
+        geul_text_free(ctx, name);
     }
     return list;
 }
 
 /* Says what was or would be written. Returns the exit code. */
-static int report(const struct geul_quantize *q, const struct settings *s, const struct request *r, double seconds)
+static int report(struct geul_context *ctx, const struct geul_quantize *q, const struct settings *s,
+                  const struct request *r, double seconds)
 {
+    const struct geul_quantize_summary sum = summary_of(q);
     char before[32], after[32], type[48];
     if (s->json)
-        return geul_report_json(
-            json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:I, s:I, s:b, s:f, s:o}", "files", files_json(q, r, !s->dry_run),
-                      "type", r->how.mix ? json_string(geul_mix_name(r->how.mix)) : json_null(), "from_bytes",
-                      (json_int_t)q->from_bytes, "file_bytes", (json_int_t)q->to_bytes, "from_bits_per_weight",
-                      q->from_bpw, "bits_per_weight", q->to_bpw, "fallbacks", (json_int_t)q->n_fallbacks, "parts",
-                      (json_int_t)q->n_parts, "dry_run", s->dry_run, "seconds", seconds, "tensors", tensors_json(q)));
+        return geul_report_json(json_pack(
+            "{s:o, s:o, s:I, s:I, s:f, s:f, s:I, s:I, s:b, s:f, s:o}", "files", files_json(ctx, q, r, !s->dry_run),
+            "type", r->how.mix ? json_string(geul_mix_name(r->how.mix)) : json_null(), "from_bytes",
+            (json_int_t)sum.from_bytes, "file_bytes", (json_int_t)sum.to_bytes, "from_bits_per_weight", sum.from_bpw,
+            "bits_per_weight", sum.to_bpw, "fallbacks", (json_int_t)sum.n_fallbacks, "parts", (json_int_t)sum.n_parts,
+            "dry_run", s->dry_run, "seconds", seconds, "tensors", tensors_json(q)));
     if (s->dry_run || s->verbose)
         print_tensors(q);
-    geul_progress_bytes(q->from_bytes, before, sizeof before);
-    geul_progress_bytes(q->to_bytes, after, sizeof after);
+    geul_progress_bytes(sum.from_bytes, before, sizeof before);
+    geul_progress_bytes(sum.to_bytes, after, sizeof after);
     snprintf(type, sizeof type, "%s", r->how.mix ? geul_mix_name(r->how.mix) : "types by measured error");
     printf("%s: %s, %lld tensors, %s -> %s (%llu bytes), %.3f -> %.3f bits per weight", r->out ? r->out : r->in, type,
-           (long long)q->n_tensors, before, after, (unsigned long long)q->to_bytes, q->from_bpw, q->to_bpw);
-    if (q->n_parts > 1)
-        printf(", %lld parts", (long long)q->n_parts);
+           (long long)sum.n_tensors, before, after, (unsigned long long)sum.to_bytes, sum.from_bpw, sum.to_bpw);
+    if (sum.n_parts > 1)
+        printf(", %lld parts", (long long)sum.n_parts);
     if (s->dry_run)
         printf("; nothing was written\n");
     else
@@ -295,7 +315,7 @@ static int run(struct geul_context *ctx, const struct settings *s, struct reques
     geul_progress_begin("quantizing", NULL);
     bool ok = q && (s->dry_run || geul_quantize_write(q, r->out) == GEUL_OK);
     geul_progress_hide();
-    int code = ok ? report(q, s, r, geul_os_seconds() - start) : geul_report_failure(ctx);
+    int code = ok ? report(ctx, q, s, r, geul_os_seconds() - start) : geul_report_failure(ctx);
     geul_quantize_free(q);
     return code;
 }
@@ -315,7 +335,7 @@ int geul_cmd_quantize(int argc, char **argv)
     }
     geul_interrupt_catch(1);
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
-    geul_imatrix_free(ctx, r->imatrix);
+    geul_imatrix_free(r->imatrix);
     geul_context_free(ctx);
     free(r);
     return code;

@@ -4,7 +4,7 @@
 #include "command/report.h"
 #include "command/text_input.h"
 
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <stdio.h>

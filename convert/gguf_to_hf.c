@@ -1,5 +1,5 @@
-/* gguf_to_hf.c: see gguf_to_hf.h. */
-#include "convert/gguf_to_hf.h"
+/* gguf_to_hf.c: see geul_tools.h. */
+#include "geul_tools.h"
 
 #include "formats/json_file.h"
 #include "convert/kept_files.h"
@@ -315,9 +315,11 @@ static enum geul_status write_directory(struct job *j)
 enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
                                 const struct geul_export_options *options)
 {
-    const struct geul_export_options defaults = {0};
-    struct job j = {.ctx = ctx, .options = options ? options : &defaults, .dir = dir};
+    struct geul_export_options o;
+    struct job j = {.ctx = ctx, .options = &o, .dir = dir};
     geul_error_clear(ctx);
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_export_options") != GEUL_OK)
+        return GEUL_ERROR_ARGUMENT;
     j.gguf = geul_gguf_open(ctx, gguf_path);
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);
     if (status == GEUL_OK)

@@ -1,13 +1,13 @@
-/* hf_to_gguf.c: see hf_to_gguf.h. Everything is checked before the first byte is written; then the tensors stream
+/* hf_to_gguf.c: see geul_tools.h. Everything is checked before the first byte is written; then the tensors stream
  * through a few MB, one after the other. */
-#include "convert/hf_to_gguf.h"
+#include "geul_tools.h"
 
 #include "formats/checkpoint.h"
 #include "formats/json_file.h"
 #include "convert/kept_files.h"
-#include "formats/regex_pcre2.h"
 #include "convert/tokenizer_json.h"
 #include "convert/neox_tensors.h"
+#include "quantize/mix.h"
 #include "quantize/transcode.h"
 #include "core/os.h"
 #include "core/tensor.h"
@@ -15,15 +15,6 @@
 
 #include <string.h>
 
-/* What a model can be written as, with llama.cpp's numbers for "the type most matrices have". The types whose encoding
- * is a search are quantize/'s. */
-static const struct {
-    enum geul_type type;
-    uint32_t file_type;
-} file_types[] = {
-    {GEUL_TYPE_F32, 0},  {GEUL_TYPE_F16, 1},  {GEUL_TYPE_BF16, 32}, {GEUL_TYPE_Q8_0, 7},
-    {GEUL_TYPE_Q5_1, 9}, {GEUL_TYPE_Q5_0, 8}, {GEUL_TYPE_Q4_1, 3},  {GEUL_TYPE_Q4_0, 2},
-};
 enum { QUANTIZATION_VERSION = 2 /* of the block formats */, ALIGNMENT = 32 };
 
 /* One tensor on its way. */
@@ -177,13 +168,15 @@ static void set_text(struct job *j, const char *key, const char *text)
     geul_gguf_set_string(j->writer, key, text, strlen(text));
 }
 
-/* NULL for a type that a model cannot be written as. */
-static const uint32_t *file_type_of(enum geul_type type)
+/* Whether matrices are converted to type: the others are better chosen with an importance matrix or a mix. */
+static bool is_written(enum geul_type type)
 {
-    for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
-        if (file_types[i].type == type)
-            return &file_types[i].file_type;
-    return NULL;
+    static const enum geul_type written[] = {GEUL_TYPE_F32,  GEUL_TYPE_F16,  GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                             GEUL_TYPE_Q5_1, GEUL_TYPE_Q5_0, GEUL_TYPE_Q4_1, GEUL_TYPE_Q4_0};
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++)
+        if (written[i] == type)
+            return true;
+    return false;
 }
 
 static void set_general_keys(struct job *j)
@@ -194,7 +187,7 @@ static void set_general_keys(struct job *j)
     set_text(j, "general.type", "model");
     geul_gguf_set_string(j->writer, "general.name", j->options->name ? j->options->name : name,
                          j->options->name ? strlen(j->options->name) : length);
-    geul_gguf_set_u32(j->writer, "general.file_type", *file_type_of(j->options->type));
+    geul_gguf_set_u32(j->writer, "general.file_type", geul_mix_file_type(geul_mix_of_type(j->options->type)));
     geul_gguf_set_u32(j->writer, "general.quantization_version", QUANTIZATION_VERSION);
     geul_gguf_set_u32(j->writer, "general.alignment", ALIGNMENT);
     geul_neox_config_to_gguf(&j->config, j->writer);
@@ -387,14 +380,16 @@ static enum geul_status verify(const struct job *j, const char *path)
 enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, const char *out_path,
                                  const struct geul_convert_options *options)
 {
-    const struct geul_convert_options defaults = {0};
-    struct job j = {.ctx = ctx, .dir = dir, .options = options ? options : &defaults};
+    struct geul_convert_options o;
+    struct job j = {.ctx = ctx, .dir = dir, .options = &o};
     geul_error_clear(ctx);
-    if (!file_type_of(j.options->type))
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_convert_options") != GEUL_OK)
+        return GEUL_ERROR_ARGUMENT;
+    if (!is_written(o.type))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                          "a model cannot be converted to %s; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0, or "
                          "quantize the converted file",
-                         geul_type_name(j.options->type));
+                         geul_type_name(o.type));
     enum geul_status status = read_config(&j);
     if (status == GEUL_OK) {
         j.checkpoint = geul_checkpoint_open(ctx, dir);

@@ -1,6 +1,7 @@
 /* merge.c: see merge.h. */
 #include "convert/merge.h"
 
+#include "convert/peft.h"
 #include "core/gguf.h"
 
 #include <math.h>
@@ -23,6 +24,8 @@ struct geul_merge {
     int n_layers, n_shares, n_matrices;
     bool quantized;
     const char *template_text;
+    struct geul_adapter_data **own; /* the adapters, where geul_merge_new() read them; n_own of them */
+    int n_own;
 };
 
 static void matrix_name(char out[GEUL_MAX_NAME], int layer, enum geul_neox_target target)
@@ -58,7 +61,7 @@ static enum geul_status check_matrix(struct geul_merge *m, const struct geul_ggu
 
 /* Checks one adapter and adds its shares. */
 static enum geul_status add_input(struct geul_merge *m, const struct geul_gguf *g, const struct geul_model_shape *shape,
-                                  const struct geul_merge_input *in)
+                                  const struct geul_merge_source *in)
 {
     const struct geul_adapter_data *d = in->data;
     enum geul_status status = geul_adapter_data_fits(m->ctx, d, shape, in->path);
@@ -73,7 +76,7 @@ static enum geul_status add_input(struct geul_merge *m, const struct geul_gguf *
     return status;
 }
 
-static enum geul_status fill(struct geul_merge *m, const char *base_path, const struct geul_merge_input *inputs, int n)
+static enum geul_status fill(struct geul_merge *m, const char *base_path, const struct geul_merge_source *inputs, int n)
 {
     struct geul_model_shape shape;
     size_t sources = 0;
@@ -93,29 +96,64 @@ static enum geul_status fill(struct geul_merge *m, const char *base_path, const 
     return status;
 }
 
-struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
-                                  const struct geul_merge_input *inputs, int n)
+struct geul_merge *geul_merge_data(struct geul_context *ctx, const char *base_path,
+                                   const struct geul_merge_source *sources, int n)
 {
     struct geul_merge *m = geul_alloc(ctx, 1, sizeof *m);
     if (!m)
         return NULL;
     m->ctx = ctx;
-    if (fill(m, base_path, inputs, n) == GEUL_OK)
+    if (fill(m, base_path, sources, n) == GEUL_OK)
         return m;
     geul_merge_free(m);
     return NULL;
+}
+
+static void free_adapters(struct geul_context *ctx, struct geul_adapter_data **data, int n)
+{
+    for (int i = 0; i < n; i++)
+        geul_adapter_data_free(data[i]);
+    geul_free(ctx, data);
+}
+
+struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
+                                  const struct geul_merge_input *inputs, int n)
+{
+    struct geul_peft_base base;
+    struct geul_merge *m = NULL;
+    int read = 0;
+    geul_error_clear(ctx);
+    struct geul_adapter_data **data = geul_alloc(ctx, (size_t)n, sizeof(struct geul_adapter_data *));
+    struct geul_merge_source *sources = data ? geul_alloc(ctx, (size_t)n, sizeof *sources) : NULL;
+    bool ok = sources && geul_peft_read_base(ctx, base_path, &base) == GEUL_OK;
+    for (; ok && read < n; read++) {
+        data[read] = geul_adapter_read_any(ctx, inputs[read].path, base);
+        sources[read] = (struct geul_merge_source){data[read], inputs[read].scale, inputs[read].path};
+        ok = data[read] != NULL;
+    }
+    if (ok)
+        m = geul_merge_data(ctx, base_path, sources, n);
+    geul_free(ctx, sources);
+    if (m) {
+        m->own = data;
+        m->n_own = n;
+    } else if (data) {
+        free_adapters(ctx, data, read);
+    }
+    return m;
 }
 
 void geul_merge_free(struct geul_merge *m)
 {
     if (!m)
         return;
+    free_adapters(m->ctx, m->own, m->n_own);
     geul_free(m->ctx, m->shares);
     geul_free(m->ctx, m->matrices);
     geul_free(m->ctx, m);
 }
 
-int geul_merge_matrices(const struct geul_merge *m)
+int geul_merge_matrix_count(const struct geul_merge *m)
 {
     return m->n_matrices;
 }
@@ -162,10 +200,12 @@ static void add_shares(const void *first, int64_t row, float *x, int64_t cols)
     }
 }
 
-void geul_merge_apply(struct geul_merge *m, struct geul_quantize_options *o)
+void geul_merge_apply(const struct geul_merge *m, struct geul_quantize_options *o)
 {
-    o->changing = shares_of;
-    o->change = add_shares;
-    o->change_user = m;
-    o->template_text = m->template_text;
+    o->hooks = (struct geul_quantize_hooks){
+        .changing = shares_of,
+        .change = add_shares,
+        .user = (void *)(uintptr_t)m,
+        .template_text = m->template_text,
+    };
 }

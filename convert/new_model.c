@@ -4,7 +4,7 @@
 #include "formats/json_file.h"
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
 #include "data/order.h"

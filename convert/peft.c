@@ -1,5 +1,6 @@
 /* peft.c: see peft.h. */
 #include "convert/peft.h"
+#include "geul_tools.h"
 
 #include "formats/checkpoint.h"
 #include "formats/json_file.h"

@@ -1,6 +1,6 @@
-/* peft.h: LoRA adapters in the directories of Hugging Face's PEFT: adapter_config.json with adapter_model.safetensors
- * or adapter_model.bin. The rows of query_key_value's lora_B lie there by head, as in Hugging Face's models; in memory
- * they are all of Q, then K, then V. */
+/* peft.h: LoRA adapters of Hugging Face's PEFT as data, behind geul_convert_peft() and its like in geul_tools.h. The
+ * rows of query_key_value's lora_B lie there by head, as in Hugging Face's models; in memory they are all of Q, then K,
+ * then V. */
 #ifndef GEUL_PEFT_H
 #define GEUL_PEFT_H
 
@@ -11,8 +11,6 @@ struct geul_peft_base {
     int n_layers, n_heads;
 };
 
-/* Whether path is a directory with an adapter_config.json. */
-bool geul_peft_is(const char *path);
 /* Reads layers and heads of the model at path, a GGUF file or a Hugging Face directory. */
 enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base);
 /* Reads an adapter. Where base says nothing, the model that adapter_config.json names is looked for on this machine;
@@ -22,5 +20,9 @@ struct geul_adapter_data *geul_peft_read(struct geul_context *ctx, const char *d
  * base has to. */
 enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_adapter_data *d,
                                  struct geul_peft_base base, const char *dir);
+
+/* Reads an adapter, a GGUF file or a PEFT directory; base as above. NULL on failure; free with
+ * geul_adapter_data_free(). */
+struct geul_adapter_data *geul_adapter_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base);
 
 #endif

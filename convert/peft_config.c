@@ -2,7 +2,7 @@
 #include "convert/peft_config.h"
 
 #include "formats/json_file.h"
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 
 #include <stdio.h>
 #include <string.h>

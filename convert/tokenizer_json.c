@@ -1,7 +1,7 @@
 /* tokenizer_json.c: see tokenizer_json.h. */
 #include "convert/tokenizer_json.h"
 #include "formats/json_file.h"
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <string.h>

@@ -247,7 +247,7 @@ enum geul_status geul_importance_add_file(struct geul_importance *m, const char 
         status = geul_importance_add_dataset(m, file->dataset);
     m->chunks += file->chunks;
     m->chunk_size = m->chunk_size ? m->chunk_size : file->chunk_size;
-    geul_imatrix_free(m->ctx, file);
+    geul_imatrix_free(file);
     return status;
 }
 
@@ -267,7 +267,7 @@ enum geul_status geul_importance_save(struct geul_importance *m, const char *pat
             for (int64_t k = 0; k < from->columns; k++)
                 *next++ = (float)from->sums[k];
         }
-        struct geul_imatrix file = {entries, m->n, m->dataset, m->chunks, m->chunk_size};
+        struct geul_imatrix file = {entries, m->n, m->dataset, m->chunks, m->chunk_size, m->ctx};
         status = geul_imatrix_save(m->ctx, &file, path);
     }
     geul_free(m->ctx, entries);

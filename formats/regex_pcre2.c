@@ -1,6 +1,6 @@
-/* regex_pcre2.c: see regex_pcre2.h. */
+/* regex_pcre2.c: see geul_tools.h. */
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 
 #include <pcre2.h>
 #include <stdatomic.h>

@@ -18,6 +18,240 @@
 extern "C" {
 #endif
 
+/* ----------------------------------------------------------------------------------------- regular expressions -- */
+/* Stability: stable. */
+
+/* PCRE2 as the engine for tokenizers with unusual patterns: geul_model_options.regex. It may serve all tokenizers and
+ * threads. Patterns see Unicode properties; any bytes may be matched against; a match that would take unreasonably long
+ * counts as none. \s and \w mean what they mean to Oniguruma, which Hugging Face uses. */
+GEUL_API const struct geul_regex_engine *geul_regex_pcre2(void);
+
+/* ------------------------------------------------------------------------------------ Hugging Face directories -- */
+/* Stability: stable. */
+
+/* The form of the activation: as config.json says, or one of the two whatever it says. */
+enum geul_convert_gelu { GEUL_CONVERT_GELU_CONFIG, GEUL_CONVERT_GELU_ERF, GEUL_CONVERT_GELU_TANH };
+
+struct geul_convert_options {
+    size_t size;
+    enum geul_type type; /* of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0; others: geul_quantize_plan() */
+    enum geul_convert_gelu gelu;
+    const char *name; /* general.name; NULL: the directory's name */
+    int n_threads;    /* 0: one per core */
+    /* Bytes of the checkpoint that are done, of all. May be NULL. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* Converts the directory of a GPT-NeoX model into a GGUF file. options may be NULL.
+ *
+ * Matrices get options->type; biases and norms stay float32; a matrix whose rows are no multiple of the block stays
+ * float16. With blocks of 4 or 5 bits the output matrix is q8_0: it decides every token, has no activation after it
+ * that would forgive an error, and llama.cpp's users expect it in a better type than the rest. token_embd is as the
+ * rest.
+ *
+ * What the file cannot express otherwise is kept in keys: tokenizer.huggingface.json, geul.hf.config and its like, so
+ * that geul_export_hf() gives the directory back. */
+GEUL_API enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, const char *out_path,
+                                          const struct geul_convert_options *options);
+
+/* KEEP: the type of the matrices in the file; float16 where those are quantized. */
+enum geul_export_dtype { GEUL_EXPORT_KEEP, GEUL_EXPORT_F32, GEUL_EXPORT_F16, GEUL_EXPORT_BF16 };
+
+struct geul_export_options {
+    size_t size;
+    enum geul_export_dtype dtype; /* of every tensor, norms and biases too */
+    uint64_t max_shard_bytes;     /* 0: 5 GB */
+    int n_threads;                /* 0: one per core */
+    /* Bytes of the output that are done, of all. May be NULL. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* Writes into dir (made when it is missing) model.safetensors, or shards with their index when it would be larger than
+ * max_shard_bytes; config.json (the original one where the file kept it, with dtype and activation made right);
+ * tokenizer.json and its companions where they were kept. Each file appears when it is whole; weights come last.
+ * options may be NULL. */
+GEUL_API enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
+                                         const struct geul_export_options *options);
+
+/* ---------------------------------------------------------------------------------------------------- adapters -- */
+/* Stability: stable. */
+
+/* Low-rank adapters (LoRA) come as GGUF files, which geul_model_add_adapter() reads, and as directories of Hugging
+ * Face's PEFT: adapter_config.json with adapter_model.safetensors or adapter_model.bin. */
+
+/* Whether path is a directory with an adapter_config.json. */
+GEUL_API bool geul_peft_is(const char *path);
+
+struct geul_peft_options {
+    size_t size;
+    /* The model that the adapter is for, a GGUF file or a Hugging Face directory, whose number of heads decides the
+     * order of rows. NULL: what the adapter itself says; a PEFT directory names a model that is looked for on this
+     * machine. */
+    const char *base;
+    const char *name; /* general.name of a GGUF file; NULL: the directory's name */
+};
+
+/* A PEFT directory into a GGUF file, in float32; and a GGUF adapter into a PEFT directory, made when it is missing,
+ * whose configuration comes last. options may be NULL. */
+GEUL_API enum geul_status geul_convert_peft(struct geul_context *ctx, const char *dir, const char *out_path,
+                                            const struct geul_peft_options *options);
+GEUL_API enum geul_status geul_export_peft(struct geul_context *ctx, const char *gguf_path, const char *dir,
+                                           const struct geul_peft_options *options);
+/* geul_model_add_adapter() for a GGUF file or a PEFT directory. */
+GEUL_API enum geul_status geul_model_add_any_adapter(struct geul_context *ctx, struct geul_model *model,
+                                                     const char *path, float scale);
+
+/* ------------------------------------------------------------------------------------------ importance matrices -- */
+/* Stability: stable. */
+
+/* How much each input of each matrix counts: the mean of its squares over a text. The error that a rounded weight makes
+ * in the output is (w - w')[j] * x[j], so its square counts x[j]^2 on average. */
+struct geul_imatrix;
+
+/* Reads a file in llama.cpp's GGUF form (general.type "imatrix") or its older .dat form. NULL when it is missing or
+ * broken. Free with geul_imatrix_free(). */
+GEUL_API struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *path);
+GEUL_API void geul_imatrix_free(struct geul_imatrix *m);
+
+/* -------------------------------------------------------------------------------------------------- quantizing -- */
+/* Stability: stable but for geul_quantize_hooks, which may still change. */
+
+/* A GGUF file becomes a smaller one whose matrices are quantized:
+ *
+ *     struct geul_quantize_options how = {.size = sizeof how, .mix = geul_mix_find("q4_k_m")};
+ *     struct geul_quantize *q = geul_quantize_plan(ctx, "f16.gguf", &how);
+ *     if (!q || geul_quantize_write(q, "q4_k_m.gguf") != GEUL_OK)
+ *         fprintf(stderr, "%s\n", geul_error(ctx));
+ *     geul_quantize_free(q);
+ */
+
+/* A named mix of types: which type each tensor of a model gets. Every plain type is a mix too. */
+struct geul_mix;
+/* The mix of that name ("q4_k_m"; case does not matter; "q4_k" is "q4_k_m"), NULL when there is none. */
+GEUL_API const struct geul_mix *geul_mix_find(const char *name);
+/* All of them, from the largest files to the smallest; NULL behind the last. */
+GEUL_API const struct geul_mix *geul_mix_at(size_t i);
+/* "q4_k_m" */
+GEUL_API const char *geul_mix_name(const struct geul_mix *mix);
+
+/* An element of an array: matrices whose names match pattern (PCRE2, anywhere in the name) get type. */
+struct geul_quantize_rule {
+    const char *pattern;
+    enum geul_type type;
+};
+
+/* Changes matrices on the way: changing() returns what change() needs for a tensor, NULL where it stays as it is;
+ * change() changes a decoded row before it is encoded, from several threads. Both NULL: nothing is changed. */
+struct geul_quantize_hooks {
+    const void *(*changing)(void *user, const char *tensor);
+    void (*change)(const void *how, int64_t row, float *x, int64_t cols);
+    void *user;
+    const char *template_text; /* takes the place of geul.template; NULL: that stays */
+};
+
+/* One of mix, keep_types, target_bpw and max_bytes has to be set (the last two may go together). What pointers name
+ * must live as long as the plan. */
+struct geul_quantize_options {
+    size_t size;
+    const struct geul_mix *mix;
+    bool keep_types; /* instead of a mix: every matrix keeps its own */
+    /* The bounds: bits per weight over all tensors, and bytes of the file (of all its parts together). Types are then
+     * chosen by measured error instead of by a mix. */
+    double target_bpw;
+    uint64_t max_bytes;
+    const struct geul_quantize_rule *rules; /* go before mix and bounds; the first that matches counts */
+    int n_rules;
+    const struct geul_imatrix *imatrix;
+    const char *imatrix_name; /* for the key that says where the importance came from */
+    /* The parts of the output: files of at most so many bytes (more where a single tensor has more), or of so many
+     * tensors, or as the input is split. All zero: one file. */
+    uint64_t split_bytes;
+    int64_t split_tensors;
+    bool keep_split;
+    struct geul_quantize_hooks hooks; /* see geul_merge_apply() */
+    int n_threads;                    /* 0: one per core */
+    /* Bytes of the output that are done, of all. May be NULL. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    /* While types are chosen under a bound: tensors that were measured. May be NULL. */
+    bool (*measuring)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* What becomes of a tensor. */
+struct geul_quantize_tensor {
+    size_t size;
+    const char *name; /* lives as long as the plan */
+    int n_dims;
+    int64_t shape[4]; /* row-major */
+    enum geul_type from, to;
+    uint64_t from_bytes, to_bytes;
+    bool fell_back; /* its rows do not fit the type that was meant */
+    bool written;   /* the two below are known */
+    double error;   /* sum of importance * (x - x')^2 over that of importance * x^2 */
+    int64_t lost;   /* values that are NaN, infinite or too large for the type */
+};
+
+/* What becomes of the whole. */
+struct geul_quantize_summary {
+    size_t size;
+    int64_t n_tensors, n_parts;
+    int64_t n_fallbacks;           /* tensors that fell back */
+    int64_t elements;              /* of all tensors */
+    uint64_t from_bytes, to_bytes; /* of the whole files */
+    double from_bpw, to_bpw;       /* bits per weight over all tensors */
+};
+
+/* A plan: what becomes of every tensor. Belongs to one thread at a time. */
+struct geul_quantize;
+
+/* Opens the file (the first part of a split one) and decides. Writes nothing. NULL on failure; free with
+ * geul_quantize_free(). */
+GEUL_API struct geul_quantize *geul_quantize_plan(struct geul_context *ctx, const char *path,
+                                                  const struct geul_quantize_options *options);
+GEUL_API void geul_quantize_free(struct geul_quantize *q);
+/* Fill *out, whose size is set, for the whole and for tensor 0 <= i < n_tensors, in the order of the input. */
+GEUL_API void geul_quantize_get_summary(const struct geul_quantize *q, struct geul_quantize_summary *out);
+GEUL_API void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct geul_quantize_tensor *out);
+/* Carries the plan out. All keys of the input are kept; tensors that keep their type and are not changed are copied
+ * byte by byte. The bytes do not depend on the number of threads. The output, or every part of it, appears when all is
+ * written. Needs some MB and a few rows per thread. path must not be the input. */
+GEUL_API enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path);
+/* The name of part i of the output: path itself when there is one part, otherwise "PATH-00001-of-0000N.gguf" without
+ * the .gguf that path ends in. Free with geul_text_free(). NULL when memory is short. */
+GEUL_API char *geul_quantize_part_name(const struct geul_quantize *q, const char *path, int64_t i);
+
+/* ----------------------------------------------------------------------------------------------------- merging -- */
+/* Stability: stable. */
+
+/* Adds adapters to the weights they belong to: W' = W + sum of scale * B A. The writing is geul_quantize_write()'s:
+ *
+ *     struct geul_merge *m = geul_merge_new(ctx, "f16.gguf", &(struct geul_merge_input){"adapter.gguf", 1}, 1);
+ *     struct geul_quantize_options how = {.size = sizeof how, .keep_types = true};
+ *     geul_merge_apply(m, &how);
+ *     ... geul_quantize_plan(), geul_quantize_write() and _free(), then geul_merge_free(m)
+ */
+struct geul_merge;
+
+/* An element of an array. */
+struct geul_merge_input {
+    const char *path; /* of a GGUF adapter or a PEFT directory */
+    float scale;      /* times what the adapter itself has */
+};
+
+/* Reads the n adapters and checks them against the model at base_path (of a split one the first part). NULL on failure;
+ * free with geul_merge_free(). */
+GEUL_API struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
+                                           const struct geul_merge_input *inputs, int n);
+GEUL_API void geul_merge_free(struct geul_merge *m);
+/* How many matrices change, and whether some of those are quantized in the base. */
+GEUL_API int geul_merge_matrix_count(const struct geul_merge *m);
+GEUL_API bool geul_merge_is_quantized(const struct geul_merge *m);
+/* Makes o write the changed model: sets its hooks, among them the template of the last adapter that brings one. m must
+ * live as long as the plan made with o. */
+GEUL_API void geul_merge_apply(const struct geul_merge *m, struct geul_quantize_options *o);
+
 /* ------------------------------------------------------------------------------------ rows, samples and shards -- */
 /* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */
 
@@ -154,6 +388,7 @@ GEUL_API enum geul_status geul_shards_write(struct geul_context *ctx, const stru
                                             struct geul_shards_report *report);
 
 /* ----------------------------------------------------------------------------------------------------- journal -- */
+/* Stability: may still change (charts and formats to come). */
 
 /* What a training run leaves for people to read: log.csv, log.jsonl, events for TensorBoard, report.html.
  *

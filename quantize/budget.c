@@ -83,7 +83,7 @@ static void free_sample(struct geul_context *ctx, struct sample *s)
 }
 
 /* Decodes rows at equal distances of t. */
-static bool take_sample(struct geul_context *ctx, const struct geul_quantize_tensor *t, int n_threads, struct sample *s)
+static bool take_sample(struct geul_context *ctx, const struct geul_planned_tensor *t, int n_threads, struct sample *s)
 {
     int64_t cols = t->shape[t->n_dims - 1], rows = t->elements / cols;
     size_t row_bytes = (size_t)(t->from_bytes / (uint64_t)rows);
@@ -169,7 +169,7 @@ static void keep_hull(struct item *item)
 }
 
 /* Fills item with what every type costs matrix t. */
-static bool measure_item(struct geul_quantize *q, const struct geul_quantize_tensor *t, struct item *item)
+static bool measure_item(struct geul_quantize *q, const struct geul_planned_tensor *t, struct item *item)
 {
     struct sample s = {0};
     int layer;

@@ -216,6 +216,7 @@ struct geul_imatrix *geul_imatrix_parse(struct geul_context *ctx, const void *da
     struct geul_imatrix *m = geul_alloc(ctx, 1, sizeof *m);
     if (!m)
         return NULL;
+    m->ctx = ctx;
     bool ok = size >= 4 && memcmp(data, "GGUF", 4) == 0 ? read_gguf(&c, m) : read_dat(&c, m);
     if (ok && !m->dataset)
         ok = (m->dataset = geul_strndup(ctx, "", 0)) != NULL;
@@ -223,7 +224,7 @@ struct geul_imatrix *geul_imatrix_parse(struct geul_context *ctx, const void *da
         return m;
     if (ok)
         geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: holds no importance of any tensor", name);
-    geul_imatrix_free(ctx, m);
+    geul_imatrix_free(m);
     return NULL;
 }
 
@@ -237,10 +238,11 @@ struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *pat
     return m;
 }
 
-void geul_imatrix_free(struct geul_context *ctx, struct geul_imatrix *m)
+void geul_imatrix_free(struct geul_imatrix *m)
 {
     if (!m)
         return;
+    struct geul_context *ctx = m->ctx;
     for (int64_t i = 0; i < m->n_entries; i++) {
         geul_free(ctx, (void *)(uintptr_t)m->entries[i].name);
         geul_free(ctx, (void *)(uintptr_t)m->entries[i].sums);

@@ -1,12 +1,12 @@
-/* imatrix.h: importance of the inputs of every matrix: the mean of x[j]^2 over many tokens for every column j.
+/* imatrix.h: what is in an importance matrix (geul_tools.h), and reading and writing its files.
  *
- * The error that a rounded weight makes in the output is (w - w')[j] * x[j], so its square counts x[j]^2 on average.
  * Two formats are read: llama.cpp's GGUF form (general.type "imatrix", tensors NAME.in_sum2 and NAME.counts) and its
  * older .dat form. Files are not trusted: every count and length is held against the bytes that remain. */
 #ifndef GEUL_IMATRIX_H
 #define GEUL_IMATRIX_H
 
 #include "core/context.h"
+#include "geul_tools.h"
 
 /* One matrix. */
 struct geul_imatrix_entry {
@@ -21,14 +21,11 @@ struct geul_imatrix {
     int64_t n_entries;
     char *dataset;               /* the text it was made from; "" when the file does not say */
     uint64_t chunks, chunk_size; /* pieces of text, and tokens in each; 0 when the file does not say */
+    struct geul_context *ctx;    /* whose memory it is */
 };
 
-/* Reads a file of either form. NULL when it is missing or broken. Free with geul_imatrix_free(). */
-struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *path);
-/* The same from bytes, which may be freed afterwards; name is for messages. */
+/* geul_imatrix_load() from bytes, which may be freed afterwards; name is for messages. */
 struct geul_imatrix *geul_imatrix_parse(struct geul_context *ctx, const void *data, size_t size, const char *name);
-/* Frees what the two above gave; NULL is allowed. */
-void geul_imatrix_free(struct geul_context *ctx, struct geul_imatrix *m);
 /* The entry of a tensor, NULL when there is none. */
 const struct geul_imatrix_entry *geul_imatrix_find(const struct geul_imatrix *m, const char *tensor);
 /* Writes m to path in the GGUF form, which llama.cpp reads too; the file appears when it is whole. */

@@ -1,9 +1,9 @@
-/* mix.h: named mixes of types, as `geul quantize IN OUT q4_k_m` asks for them: which type each tensor of a GPT-NeoX
- * model gets. Every plain type is a mix too. */
+/* mix.h: what the mixes of types (geul_tools.h) mean for the tensors of a GPT-NeoX model. */
 #ifndef GEUL_MIX_H
 #define GEUL_MIX_H
 
 #include "core/context.h"
+#include "geul_tools.h"
 
 /* What a tensor does in the model. */
 enum geul_mix_part {
@@ -18,18 +18,8 @@ enum geul_mix_part {
     GEUL_MIX_PARTS
 };
 
-/* A row of the table in mix.c. */
-struct geul_mix;
-
-/* The mix of that name ("q4_k_m"; case does not matter; "q4_k" is "q4_k_m"), NULL when there
- * is none. */
-const struct geul_mix *geul_mix_find(const char *name);
 /* The mix that is named after a type: the plain one, or the smallest of its mixes (q4_k_s for Q4_K). */
 const struct geul_mix *geul_mix_of_type(enum geul_type type);
-/* All of them, from the largest files to the smallest; NULL behind the last. */
-const struct geul_mix *geul_mix_at(size_t i);
-/* "q4_k_m" */
-const char *geul_mix_name(const struct geul_mix *mix);
 /* The number that general.file_type has for it, llama.cpp's LLAMA_FTYPE. */
 uint32_t geul_mix_file_type(const struct geul_mix *mix);
 

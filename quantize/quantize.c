@@ -1,7 +1,7 @@
 /* quantize.c: see quantize_plan.h. */
 #include "quantize/quantize_plan.h"
 
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "quantize/transcode.h"
 #include "core/gguf.h"
 #include "core/os.h"
@@ -19,7 +19,7 @@ static bool is_block_type(enum geul_type type)
 }
 
 /* Whether the types of t may be chosen at all. */
-static bool is_matrix(const struct geul_quantize_tensor *t)
+static bool is_matrix(const struct geul_planned_tensor *t)
 {
     return t->n_dims >= 2 && t->from != GEUL_TYPE_I32;
 }
@@ -37,7 +37,7 @@ static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_qu
         return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "the pattern \"%.200s\" for tensor names is wrong: %s",
                          rule->pattern, why);
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_quantize_tensor *t = &q->tensors[i];
+        struct geul_planned_tensor *t = &q->tensors[i];
         size_t from, to;
         if (!is_matrix(t) || !engine->match(regex, t->name, strlen(t->name), 0, &from, &to))
             continue;
@@ -70,7 +70,7 @@ static enum geul_status set_bytes(struct geul_quantize *q)
 {
     q->n_fallbacks = 0;
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_quantize_tensor *t = &q->tensors[i];
+        struct geul_planned_tensor *t = &q->tensors[i];
         size_t bytes;
         if (!geul_shape_bytes(t->to, t->n_dims, t->shape, &bytes))
             return geul_fail(q->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s cannot be %s", geul_gguf_path(q->gguf), t->name,
@@ -101,7 +101,7 @@ static void warn(const struct geul_quantize *q)
     int64_t again = 0, without = 0, matrices = 0;
     enum geul_type from = GEUL_TYPE_F32;
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_quantize_tensor *t = &q->tensors[i];
+        const struct geul_planned_tensor *t = &q->tensors[i];
         if (!is_matrix(t))
             continue;
         matrices++;
@@ -128,7 +128,7 @@ static void warn(const struct geul_quantize *q)
 /* ------------------------------------------------------------------------------------------------------- reading -- */
 
 /* Looks up the importance of t's columns. */
-static enum geul_status find_importance(const struct geul_quantize *q, struct geul_quantize_tensor *t)
+static enum geul_status find_importance(const struct geul_quantize *q, struct geul_planned_tensor *t)
 {
     const struct geul_imatrix_entry *e = q->options.imatrix ? geul_imatrix_find(q->options.imatrix, t->name) : NULL;
     if (!e || e->rows <= 0 || !is_matrix(t))
@@ -151,15 +151,15 @@ static enum geul_status list_tensors(struct geul_quantize *q)
     uint64_t bytes = 0;
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
         const struct geul_gguf_tensor *s = geul_gguf_tensor_at(q->gguf, i);
-        struct geul_quantize_tensor *t = &q->tensors[i];
+        struct geul_planned_tensor *t = &q->tensors[i];
         int layer;
-        *t = (struct geul_quantize_tensor){.name = s->name,
-                                           .n_dims = s->n_dims,
-                                           .from = s->type,
-                                           .to = s->type,
-                                           .from_bytes = s->bytes,
-                                           .elements = 1,
-                                           .source = s};
+        *t = (struct geul_planned_tensor){.name = s->name,
+                                          .n_dims = s->n_dims,
+                                          .from = s->type,
+                                          .to = s->type,
+                                          .from_bytes = s->bytes,
+                                          .elements = 1,
+                                          .source = s};
         for (int d = 0; d < s->n_dims; d++) {
             t->shape[d] = s->shape[d];
             t->elements *= s->shape[d];
@@ -206,7 +206,7 @@ static bool begins_with(const char *s, const char *begin)
 /* Whether the output has its own value for a key. */
 static bool is_own_key(const struct geul_quantize *q, const char *name)
 {
-    if (q->options.template_text && strcmp(name, "geul.template") == 0)
+    if (q->options.hooks.template_text && strcmp(name, "geul.template") == 0)
         return true;
     return strcmp(name, "general.file_type") == 0 || strcmp(name, "general.quantization_version") == 0 ||
            begins_with(name, "quantize.imatrix.") || begins_with(name, "split.");
@@ -232,8 +232,9 @@ static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, 
     if (part == 0) {
         geul_gguf_set_u32(w, "general.file_type", q->file_type);
         geul_gguf_set_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
-        if (q->options.template_text)
-            geul_gguf_set_string(w, "geul.template", q->options.template_text, strlen(q->options.template_text));
+        if (q->options.hooks.template_text)
+            geul_gguf_set_string(w, "geul.template", q->options.hooks.template_text,
+                                 strlen(q->options.hooks.template_text));
         if (q->options.imatrix)
             set_imatrix_keys(q, w);
     }
@@ -252,7 +253,7 @@ static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const 
         return NULL;
     set_keys(q, w, part);
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_quantize_tensor *t = &q->tensors[i];
+        const struct geul_planned_tensor *t = &q->tensors[i];
         if (t->part == part)
             geul_gguf_declare_tensor(w, t->name, t->to, t->n_dims, t->shape);
     }
@@ -277,7 +278,7 @@ static uint64_t empty_part_bytes(const struct geul_quantize *q, int64_t part)
 }
 
 /* At most what a tensor adds to a file: its data with padding, and its row in the table. */
-static uint64_t part_growth(const struct geul_quantize_tensor *t)
+static uint64_t part_growth(const struct geul_planned_tensor *t)
 {
     return t->to_bytes + strlen(t->name) + 24 + 8 * (uint64_t)t->n_dims + 31;
 }
@@ -293,7 +294,7 @@ static enum geul_status assign_parts(struct geul_quantize *q)
     uint64_t bytes = first;
     int64_t part = 0, held = 0;
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_quantize_tensor *t = &q->tensors[i];
+        struct geul_planned_tensor *t = &q->tensors[i];
         bool full = (o->split_bytes && bytes + part_growth(t) > o->split_bytes) ||
                     (o->split_tensors && held == o->split_tensors) ||
                     (o->keep_split && i > 0 && t->source->part != t[-1].source->part);
@@ -376,7 +377,7 @@ static enum geul_status choose_types(struct geul_quantize *q)
     for (int r = 0; status == GEUL_OK && r < q->options.n_rules; r++)
         status = apply_rule(q, &q->options.rules[r], settled);
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
-        struct geul_quantize_tensor *t = &q->tensors[i];
+        struct geul_planned_tensor *t = &q->tensors[i];
         settled[i] |= !is_matrix(t);
         if (mix && !settled[i])
             t->to = geul_mix_type(mix, t->name, q->n_layers, t->n_dims, t->shape, &t->fell_back);
@@ -406,14 +407,16 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
 struct geul_quantize *geul_quantize_plan(struct geul_context *ctx, const char *path,
                                          const struct geul_quantize_options *options)
 {
+    struct geul_quantize_options o;
     geul_error_clear(ctx);
-    if (check_options(ctx, options) != GEUL_OK)
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_quantize_options") != GEUL_OK ||
+        check_options(ctx, &o) != GEUL_OK)
         return NULL;
     struct geul_quantize *q = geul_alloc(ctx, 1, sizeof *q);
     if (!q)
         return NULL;
     q->ctx = ctx;
-    q->options = *options;
+    q->options = o;
     q->gguf = geul_gguf_open(ctx, path);
     enum geul_status status = q->gguf ? list_tensors(q) : geul_error_status(ctx);
     if (status == GEUL_OK)
@@ -433,6 +436,36 @@ void geul_quantize_free(struct geul_quantize *q)
     geul_gguf_close(q->gguf);
     geul_free(q->ctx, q->tensors);
     geul_free(q->ctx, q);
+}
+
+void geul_quantize_get_summary(const struct geul_quantize *q, struct geul_quantize_summary *out)
+{
+    struct geul_quantize_summary s = {.n_tensors = q->n_tensors,
+                                      .n_parts = q->n_parts,
+                                      .n_fallbacks = q->n_fallbacks,
+                                      .elements = q->elements,
+                                      .from_bytes = q->from_bytes,
+                                      .to_bytes = q->to_bytes,
+                                      .from_bpw = q->from_bpw,
+                                      .to_bpw = q->to_bpw};
+    geul_give_struct(out, &s, sizeof s);
+}
+
+void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct geul_quantize_tensor *out)
+{
+    const struct geul_planned_tensor *t = &q->tensors[i];
+    struct geul_quantize_tensor s = {.name = t->name,
+                                     .n_dims = t->n_dims,
+                                     .shape = {t->shape[0], t->shape[1], t->shape[2], t->shape[3]},
+                                     .from = t->from,
+                                     .to = t->to,
+                                     .from_bytes = t->from_bytes,
+                                     .to_bytes = t->to_bytes,
+                                     .fell_back = t->fell_back,
+                                     .written = t->written,
+                                     .error = t->error,
+                                     .lost = t->lost};
+    geul_give_struct(out, &s, sizeof s);
 }
 
 /* ------------------------------------------------------------------------------------------------------- writing -- */
@@ -460,7 +493,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
-static enum geul_status write_tensor(struct job *j, struct geul_quantize_tensor *t)
+static enum geul_status write_tensor(struct job *j, struct geul_planned_tensor *t)
 {
     const struct geul_quantize_options *o = &j->q->options;
     int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
@@ -470,13 +503,13 @@ static enum geul_status write_tensor(struct job *j, struct geul_quantize_tensor 
         .to = t->to,
         .rows = cols ? t->elements / cols : 0,
         .cols = cols,
-        .change_how = o->changing ? o->changing(o->change_user, t->name) : NULL,
+        .change_how = o->hooks.changing ? o->hooks.changing(o->hooks.user, t->name) : NULL,
         .importance = t->sums,
         .n_threads = o->n_threads,
         .sink = take_piece,
         .user = j,
     };
-    how.change = how.change_how ? o->change : NULL;
+    how.change = how.change_how ? o->hooks.change : NULL;
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->q->ctx, &how, &result);
     t->error = result.norm > 0 ? result.error / result.norm : 0;

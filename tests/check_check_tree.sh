@@ -7,7 +7,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 passed=0 failed=0
 
-# A tree of that many folders in which nothing is wrong.
+# A tree with every folder of tools/floors in which nothing is wrong.
 clean_tree()
 {
     rm -rf "$scratch/tree"

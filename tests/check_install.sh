@@ -12,7 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 DESTDIR=$scratch/root cmake --install "$build" --prefix /opt/geul >"$scratch/log" || { cat "$scratch/log"; exit 1; }
 prefix=$scratch/root/opt/geul
 lib=$(dirname "$(find "$prefix" -name libgeul.a)")
-for file in bin/geul include/geul.h include/geul_tensor.h include/geul_types.def; do
+for file in bin/geul include/geul.h include/geul_tensor.h include/geul_tools.h include/geul_types.def; do
     [ -f "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
 
@@ -35,7 +35,11 @@ project(consumer LANGUAGES C)
 find_package(Geul 0.1 REQUIRED)
 add_executable(consumer consumer.c)
 target_link_libraries(consumer Geul::geul)
+add_executable(quantizing quantizing.c)
+target_link_libraries(quantizing Geul::tools)
 END
+
+cp examples/quantizing.c "$scratch/consumer/"
 
 export PKG_CONFIG_PATH=$lib/pkgconfig
 check() # check HOW PROGRAM
@@ -57,3 +61,20 @@ check "libgeul.a" ./static
 cmake -S . -B by-cmake -DCMAKE_PREFIX_PATH="$prefix" >"$scratch/log" && cmake --build by-cmake >>"$scratch/log" ||
     { cat "$scratch/log"; exit 1; }
 check "find_package" by-cmake/consumer
+
+# libgeul-tools in the same three ways: without arguments its example says how it is called.
+check_tools() # check_tools HOW PROGRAM
+{
+    local said code=0
+    said=$(LD_LIBRARY_PATH=$lib "$2" 2>&1) || code=$?
+    [ "$code" = 2 ] && [[ $said = "usage: quantizing "* ]] || { echo "$1: unexpected output: $said"; exit 1; }
+    echo "$1: geul-tools $(pkg-config --modversion geul-tools)"
+}
+# shellcheck disable=SC2046
+"${CC:-cc}" quantizing.c -o tools-by-pkg-config $(pkg-config --cflags --libs geul-tools)
+check_tools "pkg-config" ./tools-by-pkg-config
+# shellcheck disable=SC2046
+"${CC:-cc}" quantizing.c -o tools-static $(pkg-config --cflags geul-tools) "$lib/libgeul-tools.a" "$lib/libgeul.a" \
+    $(pkg-config --static --libs-only-l geul-tools | sed 's/-lgeul[^ ]*//g')
+check_tools "libgeul-tools.a" ./tools-static
+check_tools "find_package" by-cmake/quantizing

@@ -3,9 +3,8 @@
 
 #include "command/report.h"
 
-#include "convert/peft.h"
+#include "geul_tools.h"
 #include "core/os.h"
-#include "train/trainer.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -203,9 +202,7 @@ enum geul_status geul_run_export(struct geul_run *run)
         printf("result     %s (`geul export` makes a Hugging Face directory of it)\n", path);
     } else {
         const char *dir = geul_run_path(run, "adapter");
-        struct geul_adapter_data *d = geul_trainer_adapter(run->trainer);
-        status = d ? geul_peft_write(run->ctx, d, (struct geul_peft_base){0}, dir) : geul_error_status(run->ctx);
-        geul_adapter_data_free(d);
+        status = geul_export_peft(run->ctx, path, dir, NULL);
         if (status != GEUL_OK)
             return status;
         printf("result     %s, and for PEFT %s/\n", path, dir);

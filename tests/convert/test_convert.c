@@ -1,7 +1,6 @@
 /* test_convert.c: directories to GGUF and back, on the goldens and on small directories with one thing wrong. */
 #include "formats/checkpoint.h"
-#include "convert/gguf_to_hf.h"
-#include "convert/hf_to_gguf.h"
+#include "geul_tools.h"
 #include "convert/neox_tensors.h"
 #include "formats/npy.h"
 #include "formats/safetensors.h"
@@ -154,7 +153,7 @@ TEST(convert_every_golden_to_every_type)
     for (size_t i = 0; i < N_GOLDENS; i++)
         for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
             const char *path = test_scratch("model.gguf"), *dir = golden_dir(goldens[i]);
-            struct geul_convert_options o = {.type = types[k], .n_threads = 2};
+            struct geul_convert_options o = {.size = sizeof o, .type = types[k], .n_threads = 2};
             CHECK_MSG(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK, "%s: %s", dir, geul_error(ctx));
             check_file(ctx, dir, path, types[k]);
         }
@@ -190,8 +189,8 @@ TEST(convert_and_export_give_back_every_bit)
     struct geul_context *ctx = geul_context_new(NULL);
     for (size_t i = 0; i < N_GOLDENS; i++) {
         const char *path = test_scratch("model.gguf"), *dir = golden_dir(goldens[i]), *back = test_scratch("back");
-        struct geul_convert_options o = {.type = own[i], .n_threads = 1};
-        struct geul_export_options e = {.n_threads = 1, .max_shard_bytes = i % 2 ? 10000 : 0};
+        struct geul_convert_options o = {.size = sizeof o, .type = own[i], .n_threads = 1};
+        struct geul_export_options e = {.size = sizeof e, .n_threads = 1, .max_shard_bytes = i % 2 ? 10000 : 0};
         char out[600], index[700];
         snprintf(out, sizeof out, "%s-%s", back, goldens[i]);
         REQUIRE(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK);
@@ -211,7 +210,7 @@ TEST(export_gives_back_the_companions)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     const char *path = test_scratch("model.gguf"), *back = test_scratch("back");
-    struct geul_convert_options o = {.type = GEUL_TYPE_Q8_0};
+    struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_Q8_0};
     REQUIRE(geul_convert_hf(ctx, golden_dir("full"), path, &o) == GEUL_OK);
     REQUIRE(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
     for (size_t i = 0; i < sizeof companions / sizeof *companions; i++) {
@@ -315,7 +314,7 @@ TEST(convert_says_what_is_wrong_with_a_directory)
         const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf");
         size_t held = m.now;
         make_directory(ctx, dir, faults[i].fault);
-        struct geul_convert_options o = {.type = GEUL_TYPE_F16, .n_threads = 1};
+        struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_F16, .n_threads = 1};
         enum geul_status status = geul_convert_hf(ctx, dir, path, &o);
         CHECK_MSG((status == GEUL_OK) == (faults[i].message == NULL), "fault %zu: %s", i, geul_error(ctx));
         CHECK(geul_os_exists(path) == (faults[i].message == NULL));
@@ -375,7 +374,7 @@ TEST(convert_leaves_searched_types_to_quantize)
     const char *path = test_scratch("model.gguf");
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         struct geul_context *ctx = geul_context_new(NULL);
-        struct geul_convert_options o = {.type = refused[i]};
+        struct geul_convert_options o = {.size = sizeof o, .type = refused[i]};
         CHECK_INT(geul_convert_hf(ctx, golden_dir("full"), path, &o), GEUL_ERROR_ARGUMENT);
         CHECK_MSG(strstr(geul_error(ctx), "quantize the converted file") != NULL, "%s", geul_error(ctx));
         CHECK(!geul_os_exists(path));
@@ -388,7 +387,7 @@ TEST(convert_says_what_it_decided)
     char text[4096] = "";
     struct geul_context *ctx = geul_context_new(&(struct geul_context_options){.log = collect, .log_user = text});
     const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf");
-    struct geul_convert_options o = {.type = GEUL_TYPE_F16};
+    struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_F16};
     make_directory(ctx, dir, OVERFLOWS);
     REQUIRE(geul_convert_hf(ctx, dir, path, &o) == GEUL_OK);
     CHECK(strstr(text, "no tokenizer.json: the file will hold ids only"));
@@ -408,7 +407,7 @@ TEST(convert_overrides_gelu_and_name_and_keeps_templates)
     struct geul_context *ctx = geul_context_new(NULL);
     const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back"), *s = "";
     size_t n = 0;
-    struct geul_convert_options o = {.gelu = GEUL_CONVERT_GELU_TANH, .name = "이름"};
+    struct geul_convert_options o = {.size = sizeof o, .gelu = GEUL_CONVERT_GELU_TANH, .name = "이름"};
     make_directory(ctx, dir, SOUND);
     spill_text(dir, "tokenizer_config.json",
                "{\"chat_template\": [{\"name\": \"tool\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": "
@@ -449,12 +448,12 @@ TEST(convert_and_export_can_be_stopped)
     const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back");
     uint64_t seen = 0;
     make_directory(ctx, dir, SOUND);
-    struct geul_convert_options o = {.progress = stop_halfway, .user = &seen};
+    struct geul_convert_options o = {.size = sizeof o, .progress = stop_halfway, .user = &seen};
     CHECK(geul_convert_hf(ctx, dir, path, &o) == GEUL_ERROR_CANCELLED);
     CHECK(seen > 0 && !geul_os_exists(path));
     REQUIRE(geul_convert_hf(ctx, dir, path, NULL) == GEUL_OK);
     seen = 0;
-    struct geul_export_options e = {.progress = stop_halfway, .user = &seen};
+    struct geul_export_options e = {.size = sizeof e, .progress = stop_halfway, .user = &seen};
     CHECK(geul_export_hf(ctx, path, back, &e) == GEUL_ERROR_CANCELLED);
     char weights[700];
     snprintf(weights, sizeof weights, "%s/model.safetensors", back);
@@ -583,8 +582,8 @@ static bool convert_with_failure(const char *dir, long n)
     struct test_allocator a = {.fail_at = n};
     struct geul_context *ctx =
         geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
-    struct geul_convert_options o = {.type = GEUL_TYPE_Q8_0, .n_threads = 1};
-    struct geul_export_options e = {.n_threads = 1};
+    struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_Q8_0, .n_threads = 1};
+    struct geul_export_options e = {.size = sizeof e, .n_threads = 1};
     bool ok = ctx && geul_convert_hf(ctx, dir, path, &o) == GEUL_OK && geul_export_hf(ctx, path, back, &e) == GEUL_OK;
     CHECK_MSG(!ctx || ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "allocation %ld: %s", n, geul_error(ctx));
     geul_context_free(ctx);

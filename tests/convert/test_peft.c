@@ -2,6 +2,7 @@
 #include "formats/checkpoint.h"
 #include "convert/neox_tensors.h"
 #include "convert/peft.h"
+#include "geul_tools.h"
 #include "convert/peft_config.h"
 #include "formats/safetensors.h"
 #include "core/os.h"

@@ -101,8 +101,8 @@ TEST(importance_equals_sums_from_the_weights)
     }
     CHECK(geul_imatrix_find(m, "output.weight") != NULL);
     geul_gguf_close(file);
-    geul_imatrix_free(ctx, m);
-    geul_imatrix_free(ctx, n);
+    geul_imatrix_free(m);
+    geul_imatrix_free(n);
     geul_context_free(ctx);
     golden_close(&g);
 }
@@ -164,8 +164,8 @@ TEST(importance_merges_files)
         for (int64_t k = 0; k < one->entries[i].columns; k++)
             CHECK(two->entries[i].sums[k] == 2 * one->entries[i].sums[k]);
     }
-    geul_imatrix_free(ctx, one);
-    geul_imatrix_free(ctx, two);
+    geul_imatrix_free(one);
+    geul_imatrix_free(two);
     /* Another model's sums do not fit. */
     REQUIRE(collect(ctx, golden_convert(&wide, GEUL_TYPE_F32), &wide, 32, 32, b) == GEUL_OK);
     CHECK_INT(geul_importance_add_file(m, b), GEUL_ERROR_FORMAT);

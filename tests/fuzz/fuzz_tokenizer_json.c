@@ -1,5 +1,5 @@
 /* libFuzzer target: tokenizer.json. What loads must also tokenize and survive the way through a GGUF spec. */
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "convert/tokenizer_json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

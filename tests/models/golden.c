@@ -48,7 +48,7 @@ const char *golden_convert(const struct golden *g, enum geul_type type)
     snprintf(relative, sizeof relative, "golden/%s", g->name);
     snprintf(name, sizeof name, "%s.gguf", g->name);
     const char *path = test_scratch(name);
-    struct geul_convert_options options = {.type = type, .n_threads = 1};
+    struct geul_convert_options options = {.size = sizeof options, .type = type, .n_threads = 1};
     CHECK_MSG(geul_convert_hf(ctx, test_path(relative), path, &options) == GEUL_OK, "convert %s: %s", g->name,
               geul_error(ctx));
     geul_context_free(ctx);

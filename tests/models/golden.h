@@ -2,7 +2,7 @@
 #ifndef GEUL_TESTS_GOLDEN_H
 #define GEUL_TESTS_GOLDEN_H
 
-#include "convert/hf_to_gguf.h"
+#include "geul_tools.h"
 #include "models/session.h"
 #include "tests/harness.h"
 

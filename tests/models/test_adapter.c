@@ -157,12 +157,12 @@ TEST(adapter_lives_on_the_device_of_its_layer)
 static struct path merged(struct geul_context *ctx, const char *base, const struct use *uses, int n,
                           const struct geul_mix *mix, int n_threads)
 {
-    struct geul_merge_input inputs[4];
+    struct geul_merge_source inputs[4];
     for (int i = 0; i < n; i++)
-        inputs[i] = (struct geul_merge_input){uses[i].data, uses[i].scale, "test"};
+        inputs[i] = (struct geul_merge_source){uses[i].data, uses[i].scale, "test"};
     struct path out = keep(test_scratch("merged.gguf"));
-    struct geul_merge *m = geul_merge_new(ctx, base, inputs, n);
-    struct geul_quantize_options o = {.mix = mix, .keep_types = !mix, .n_threads = n_threads};
+    struct geul_merge *m = geul_merge_data(ctx, base, inputs, n);
+    struct geul_quantize_options o = {.size = sizeof o, .mix = mix, .keep_types = !mix, .n_threads = n_threads};
     if (m)
         geul_merge_apply(m, &o);
     struct geul_quantize *q = m ? geul_quantize_plan(ctx, base, &o) : NULL;
@@ -527,7 +527,7 @@ TEST(adapter_leaves_the_importance_matrix_its_names)
     CHECK_INT(i->n_entries, 2 * 4 + 1);
     for (int64_t k = 0; k < i->n_entries; k++)
         CHECK_MSG(!strstr(i->entries[k].name, "lora"), "%s", i->entries[k].name);
-    geul_imatrix_free(ctx, i);
+    geul_imatrix_free(i);
     geul_importance_free(importance);
     geul_session_free(s);
     geul_model_free(m);
@@ -549,7 +549,7 @@ static bool with_failing_memory(const char *model, const char *adapter, const ch
         ok = m && geul_model_add_adapter(ctx, m, adapter, 1) == GEUL_OK;
         struct geul_adapter_data *d = ok ? geul_adapter_read(ctx, adapter) : NULL;
         ok = ok && d && geul_adapter_save(ctx, d, out) == GEUL_OK;
-        struct geul_merge_input in = {d, 1, adapter};
+        struct geul_merge_input in = {adapter, 1};
         struct geul_merge *merge = ok ? geul_merge_new(ctx, model, &in, 1) : NULL;
         ok = ok && merge;
         CHECK_MSG(ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "call %ld: status %d, %s", fail_at,

@@ -80,7 +80,8 @@ const char *wide_model(enum geul_type type)
     static char plain[512], typed[512];
     struct geul_context *ctx = geul_context_new(NULL);
     const struct geul_quantize_rule all = {".", type};
-    const struct geul_quantize_options o = {.mix = geul_mix_of_type(type), .rules = &all, .n_rules = 1, .n_threads = 2};
+    const struct geul_quantize_options o = {
+        .size = sizeof o, .mix = geul_mix_of_type(type), .rules = &all, .n_rules = 1, .n_threads = 2};
     bool ok = true;
     if (!plain[0]) {
         snprintf(plain, sizeof plain, "%s", test_scratch("wide.gguf"));

@@ -39,7 +39,7 @@ TEST(imatrix_gguf_round_trip)
     REQUIRE(geul_imatrix_save(ctx, &m, path) == GEUL_OK);
     struct geul_imatrix *back = geul_imatrix_load(ctx, path);
     check_example(back, 512);
-    geul_imatrix_free(ctx, back);
+    geul_imatrix_free(back);
     CHECK(geul_imatrix_load(ctx, test_scratch("absent")) == NULL && strstr(geul_error(ctx), "absent"));
     geul_context_free(ctx);
 }
@@ -73,7 +73,7 @@ TEST(imatrix_dat_form_and_every_truncation)
     struct bytes b = dat_example();
     struct geul_imatrix *m = geul_imatrix_parse(ctx, b.data, b.size, "m.dat");
     check_example(m, 0);
-    geul_imatrix_free(ctx, m);
+    geul_imatrix_free(m);
     size_t entries_end = b.size - 16, held = meter.now;
     for (size_t n = 0; n < b.size; n++) {
         geul_error_clear(ctx);
@@ -83,7 +83,7 @@ TEST(imatrix_dat_form_and_every_truncation)
         free(part);
         if (n == entries_end) {
             CHECK(m && m->n_entries == 2 && m->chunks == 0);
-            geul_imatrix_free(ctx, m);
+            geul_imatrix_free(m);
         } else if (CHECK_MSG(!m, "%zu bytes are taken for a whole file", n)) {
             check_failure(ctx, &meter, held, "truncated", "m.dat");
         }
@@ -190,8 +190,8 @@ TEST(imatrix_survives_every_failing_allocation)
         struct geul_imatrix *y = status == GEUL_OK ? geul_imatrix_load(ctx, path) : NULL;
         CHECK(y || geul_error_status(ctx) == GEUL_ERROR_MEMORY);
         done = y && a.calls < n;
-        geul_imatrix_free(ctx, x);
-        geul_imatrix_free(ctx, y);
+        geul_imatrix_free(x);
+        geul_imatrix_free(y);
         geul_context_free(ctx);
         CHECK_INT(a.outstanding, 0);
     }

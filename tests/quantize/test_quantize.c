@@ -108,7 +108,7 @@ static void check_file(struct geul_context *ctx, const char *in, const char *out
     CHECK(geul_gguf_u64(b, "general.file_type", &number) && number == q->file_type);
     CHECK(geul_gguf_u64(b, "general.quantization_version", &number) && number == 2);
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_quantize_tensor *t = &q->tensors[i];
+        const struct geul_planned_tensor *t = &q->tensors[i];
         const struct geul_gguf_tensor *x = geul_gguf_find_tensor(a, t->name), *y = geul_gguf_find_tensor(b, t->name);
         REQUIRE(x && y);
         CHECK_MSG(y->type == t->to && y->bytes == t->to_bytes, "%s is %s", t->name, geul_type_name(y->type));
@@ -130,7 +130,7 @@ TEST(quantize_to_every_mix)
     const char *in = make_model(ctx);
     for (size_t i = 0; geul_mix_at(i); i++) {
         const char *out = test_scratch("out.gguf");
-        struct geul_quantize_options o = {.mix = geul_mix_at(i), .n_threads = 2};
+        struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_at(i), .n_threads = 2};
         struct geul_quantize *q = geul_quantize_plan(ctx, in, &o);
         size_t size = 0;
         REQUIRE(q && geul_quantize_write(q, out) == GEUL_OK);
@@ -166,7 +166,8 @@ TEST(quantize_gives_the_same_bytes_for_every_number_of_threads)
     struct geul_context *ctx = geul_context_new(NULL);
     const char *in = make_model(ctx), *one = test_scratch("one.gguf"), *more = test_scratch("more.gguf");
     for (int kind = 0; kind < 3; kind++) {
-        struct geul_quantize_options o = {.mix = kind < 2 ? geul_mix_find("q3_k_m") : NULL,
+        struct geul_quantize_options o = {.size = sizeof o,
+                                          .mix = kind < 2 ? geul_mix_find("q3_k_m") : NULL,
                                           .target_bpw = kind < 2 ? 0 : 6,
                                           .imatrix = kind ? &m : NULL,
                                           .n_threads = 1};
@@ -186,7 +187,7 @@ TEST(quantize_uses_importance)
     struct geul_imatrix m = layer_importance(entries, values);
     struct geul_context *ctx = geul_context_new(NULL);
     const char *in = make_model(ctx), *plain = test_scratch("plain.gguf"), *out = test_scratch("out.gguf");
-    struct geul_quantize_options o = {.mix = geul_mix_find("q4_k_s")};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q4_k_s")};
     REQUIRE(quantize(ctx, in, plain, &o, NULL) == GEUL_OK);
     o.imatrix = &m;
     o.imatrix_name = "some.imatrix";
@@ -244,7 +245,7 @@ TEST(quantize_follows_rules)
     const char *in = make_model(ctx), *out = test_scratch("out.gguf");
     struct geul_quantize_rule rules[] = {
         {"blk\\.0\\.ffn_(up|down)", GEUL_TYPE_Q8_0}, {"ffn_", GEUL_TYPE_Q2_K}, {"^output\\.weight$", GEUL_TYPE_F16}};
-    struct geul_quantize_options o = {.mix = geul_mix_find("q4_0"), .rules = rules, .n_rules = 3};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q4_0"), .rules = rules, .n_rules = 3};
     REQUIRE(quantize(ctx, in, out, &o, NULL) == GEUL_OK);
     CHECK_INT(type_of(ctx, out, "blk.0.ffn_down.weight"), GEUL_TYPE_Q8_0);
     CHECK_INT(type_of(ctx, out, "blk.1.ffn_down.weight"), GEUL_TYPE_Q2_K);
@@ -274,7 +275,7 @@ TEST(quantize_again_warns_and_copies_what_stays)
     struct geul_context *ctx =
         geul_context_new(&(struct geul_context_options){.log = count_warnings, .log_user = &warnings});
     const char *in = make_model(ctx), *once = test_scratch("once.gguf"), *twice = test_scratch("twice.gguf");
-    struct geul_quantize_options o = {.mix = geul_mix_find("q4_k_m")};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q4_k_m")};
     REQUIRE(quantize(ctx, in, once, &o, NULL) == GEUL_OK);
     CHECK_INT(warnings, 0);
     REQUIRE(quantize(ctx, once, twice, &o, NULL) == GEUL_OK);
@@ -297,7 +298,7 @@ TEST(quantize_keeps_within_bounds)
     const char *in = make_model(ctx), *out = test_scratch("out.gguf");
     double last = INFINITY;
     for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
-        struct geul_quantize_options o = {.target_bpw = targets[i]};
+        struct geul_quantize_options o = {.size = sizeof o, .target_bpw = targets[i]};
         struct geul_quantize *q = geul_quantize_plan(ctx, in, &o);
         double error = 0;
         REQUIRE(q && geul_quantize_write(q, out) == GEUL_OK);
@@ -310,16 +311,17 @@ TEST(quantize_keeps_within_bounds)
         geul_quantize_free(q);
     }
     for (uint64_t bytes = 800000; bytes > 500000; bytes -= 60123) {
-        struct geul_quantize_options o = {.max_bytes = bytes, .split_bytes = 200000};
+        struct geul_quantize_options o = {.size = sizeof o, .max_bytes = bytes, .split_bytes = 200000};
         uint64_t planned = 0;
         REQUIRE(quantize(ctx, in, out, &o, &planned) == GEUL_OK);
         CHECK_MSG(planned <= bytes && planned > bytes - 60000, "%llu bytes for at most %llu",
                   (unsigned long long)planned, (unsigned long long)bytes);
     }
-    struct geul_quantize_options o = {.target_bpw = 1.5};
+    struct geul_quantize_options o = {.size = sizeof o, .target_bpw = 1.5};
     CHECK(quantize(ctx, in, out, &o, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "smallest types"));
-    o = (struct geul_quantize_options){.max_bytes = 1000};
-    CHECK(quantize(ctx, in, out, &o, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "leaves at most 1000 for"));
+    o = (struct geul_quantize_options){.size = sizeof(struct geul_quantize_options), .max_bytes = 1000};
+    CHECK(quantize(ctx, in, out, &o, NULL) == GEUL_ERROR_ARGUMENT &&
+          strstr(geul_error(ctx), "leaves at most 1000 for"));
     geul_context_free(ctx);
 }
 
@@ -331,8 +333,9 @@ TEST(quantize_splits_and_joins)
     struct geul_context *ctx = geul_context_new(NULL);
     const char *in = make_model(ctx), *whole = test_scratch("whole.gguf"), *parts = test_scratch("p.gguf");
     char first[1100], joined[1100];
-    struct geul_quantize_options o = {.mix = geul_mix_find("q4_k_m"), .split_tensors = 4};
-    struct geul_quantize_options plain = {.mix = o.mix}, keep = {.mix = o.mix, .keep_split = true};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q4_k_m"), .split_tensors = 4};
+    struct geul_quantize_options plain = {.size = sizeof plain, .mix = o.mix},
+                                 keep = {.size = sizeof keep, .mix = o.mix, .keep_split = true};
     REQUIRE(quantize(ctx, in, whole, &plain, NULL) == GEUL_OK && quantize(ctx, in, parts, &o, NULL) == GEUL_OK);
     snprintf(first, sizeof first, "%.*s-00001-of-00004.gguf", (int)strlen(parts) - 5, parts);
     snprintf(joined, sizeof joined, "%.*s-00003-of-00004.gguf", (int)strlen(parts) - 5, parts);
@@ -391,20 +394,21 @@ TEST(quantize_leaves_nothing_when_stopped)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     const char *in = make_model(ctx), *out = test_scratch("out.gguf");
-    struct geul_quantize_options o = {.mix = geul_mix_find("q5_0"), .progress = stop_early};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q5_0"), .progress = stop_early};
     REQUIRE(test_spill(out, "old", 3));
     int before = count_files(out);
     CHECK_INT(quantize(ctx, in, out, &o, NULL), GEUL_ERROR_CANCELLED);
     o.split_tensors = 2;
     CHECK_INT(quantize(ctx, in, out, &o, NULL), GEUL_ERROR_CANCELLED);
-    o = (struct geul_quantize_options){.target_bpw = 5, .measuring = stop_early};
+    o = (struct geul_quantize_options){
+        .size = sizeof(struct geul_quantize_options), .target_bpw = 5, .measuring = stop_early};
     CHECK_INT(quantize(ctx, in, out, &o, NULL), GEUL_ERROR_CANCELLED);
     CHECK_INT(count_files(out), before);
     size_t size;
     char *old = test_slurp(out, &size);
     CHECK(size == 3 && memcmp(old, "old", 3) == 0);
     free(old);
-    o = (struct geul_quantize_options){.mix = geul_mix_find("q5_0")};
+    o = (struct geul_quantize_options){.size = sizeof(struct geul_quantize_options), .mix = geul_mix_find("q5_0")};
     CHECK(quantize(ctx, in, in, &o, NULL) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "the input itself"));
     geul_context_free(ctx);
 }
@@ -421,7 +425,7 @@ TEST(quantize_says_what_does_not_fit)
     geul_gguf_write_data(w, values, sizeof values);
     geul_gguf_write_data(w, ids, sizeof ids);
     REQUIRE(geul_gguf_writer_commit(w) == GEUL_OK);
-    struct geul_quantize_options o = {.mix = geul_mix_find("q6_k")};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q6_k")};
     struct geul_quantize *q = geul_quantize_plan(ctx, in, &o);
     REQUIRE(q && geul_quantize_write(q, out) == GEUL_OK);
     CHECK_INT(q->n_fallbacks, 1);
@@ -454,8 +458,8 @@ TEST(quantize_survives_every_failing_allocation)
     const char *in = make_model(ctx);
     struct geul_quantize_rule rule = {"blk", GEUL_TYPE_Q4_0};
     struct geul_quantize_options cases[] = {
-        {.mix = geul_mix_find("q4_0"), .rules = &rule, .n_rules = 1, .n_threads = 1},
-        {.target_bpw = 8, .rules = &rule, .n_rules = 1, .n_threads = 1}};
+        {.size = sizeof cases[0], .mix = geul_mix_find("q4_0"), .rules = &rule, .n_rules = 1, .n_threads = 1},
+        {.size = sizeof cases[0], .target_bpw = 8, .rules = &rule, .n_rules = 1, .n_threads = 1}};
     for (int i = 0; i < 2; i++) {
         long n = 1;
         while (!fails_cleanly(in, &cases[i], n))

@@ -1,5 +1,5 @@
 /* What Hugging Face's tokenizers make of the hard strings (tests/golden/tok), from tokenizer.json and through GGUF. */
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "convert/tokenizer_json.h"
 #include "tests/harness.h"
 

@@ -1,5 +1,5 @@
 /* The tokenizer on anything: random bytes, broken UTF-8 in pieces, hostile files, short memory, endless words. */
-#include "formats/regex_pcre2.h"
+#include "geul_tools.h"
 #include "convert/tokenizer_json.h"
 #include "tests/harness.h"
 #include "tokenizer/bpe.h"

@@ -1,6 +1,6 @@
 /* test_trainer.c: gradients and steps against what transformers and PyTorch computed (tests/golden), and against each
  * other where one way must equal another. */
-#include "convert/hf_to_gguf.h"
+#include "geul_tools.h"
 #include "core/gguf.h"
 #include "core/os.h"
 #include "quantize/quantize_plan.h"
@@ -76,7 +76,7 @@ static const char *reference_gradients(const char *name)
         free(data);
     }
     const char *path = test_scratch("grads.gguf");
-    struct geul_convert_options options = {.type = GEUL_TYPE_F32, .n_threads = 1};
+    struct geul_convert_options options = {.size = sizeof options, .type = GEUL_TYPE_F32, .n_threads = 1};
     CHECK_MSG(geul_convert_hf(ctx, dir, path, &options) == GEUL_OK, "%s", geul_error(ctx));
     geul_context_free(ctx);
     return path;
@@ -277,7 +277,7 @@ static const char *mini_as(struct geul_context *ctx, const char *from, const cha
     static char paths[2][512];
     static int next;
     char *path = paths[next++ % 2];
-    struct geul_quantize_options o = {.mix = geul_mix_find(mix), .n_threads = 1};
+    struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find(mix), .n_threads = 1};
     snprintf(path, sizeof paths[0], "%s", test_scratch(name));
     struct geul_quantize *q = geul_quantize_plan(ctx, from, &o);
     bool ok = q && geul_quantize_write(q, path) == GEUL_OK;

@@ -1,0 +1,62 @@
+/* adapters.c: adapters from one form into the other, and into models; see geul_tools.h. */
+#include "convert/peft.h"
+#include "geul_tools.h"
+#include "models/model.h"
+
+struct geul_adapter_data *geul_adapter_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base)
+{
+    return geul_peft_is(path) ? geul_peft_read(ctx, path, base) : geul_adapter_read(ctx, path);
+}
+
+/* Takes the options; *base gets what is known of the model that they name. */
+static enum geul_status take_options(struct geul_context *ctx, const struct geul_peft_options *options,
+                                     struct geul_peft_options *o, struct geul_peft_base *base)
+{
+    *base = (struct geul_peft_base){0, 0};
+    geul_error_clear(ctx);
+    enum geul_status status = geul_take_struct(ctx, o, sizeof *o, options, "geul_peft_options");
+    return status == GEUL_OK && o->base ? geul_peft_read_base(ctx, o->base, base) : status;
+}
+
+enum geul_status geul_convert_peft(struct geul_context *ctx, const char *dir, const char *out_path,
+                                   const struct geul_peft_options *options)
+{
+    struct geul_peft_options o;
+    struct geul_peft_base base;
+    enum geul_status status = take_options(ctx, options, &o, &base);
+    struct geul_adapter_data *d = status == GEUL_OK ? geul_peft_read(ctx, dir, base) : NULL;
+    if (!d)
+        return geul_error_status(ctx);
+    d->name = o.name ? o.name : d->name;
+    status = geul_adapter_save(ctx, d, out_path);
+    geul_adapter_data_free(d);
+    return status;
+}
+
+enum geul_status geul_export_peft(struct geul_context *ctx, const char *gguf_path, const char *dir,
+                                  const struct geul_peft_options *options)
+{
+    struct geul_peft_options o;
+    struct geul_peft_base base;
+    enum geul_status status = take_options(ctx, options, &o, &base);
+    struct geul_adapter_data *d = status == GEUL_OK ? geul_adapter_read(ctx, gguf_path) : NULL;
+    if (!d)
+        return geul_error_status(ctx);
+    status = geul_peft_write(ctx, d, base, dir);
+    geul_adapter_data_free(d);
+    return status;
+}
+
+enum geul_status geul_model_add_any_adapter(struct geul_context *ctx, struct geul_model *model, const char *path,
+                                            float scale)
+{
+    const struct geul_model_shape *shape = geul_model_get_shape(model);
+    geul_error_clear(ctx);
+    struct geul_adapter_data *d =
+        geul_adapter_read_any(ctx, path, (struct geul_peft_base){shape->n_layers, shape->n_heads});
+    if (!d)
+        return geul_error_status(ctx);
+    enum geul_status status = geul_model_attach_adapter(ctx, model, d, scale, path);
+    geul_adapter_data_free(d);
+    return status;
+}

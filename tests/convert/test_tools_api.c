@@ -1,0 +1,105 @@
+/* test_tools_api.c: what every struct of geul_tools.h promises: it begins with its size, and an older program's, which
+ * is shorter, means zero for what it does not know. */
+#include "tests/harness.h"
+
+#include "core/context.h"
+#include "geul_tools.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct example {
+    size_t size;
+    int a, b;
+    double c;
+};
+
+TEST(tools_structs_of_older_programs_are_taken)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct example in = {offsetof(struct example, c), 1, 2, 3}, out;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_OK);
+    CHECK(out.size == sizeof out && out.a == 1 && out.b == 2 && out.c == 0);
+    CHECK(geul_take_struct(ctx, &out, sizeof out, NULL, "example") == GEUL_OK);
+    CHECK(out.size == sizeof out && out.a == 0);
+    in.size = 0;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
+    CHECK(strstr(geul_error(ctx), "struct example"));
+    geul_context_free(ctx);
+}
+
+TEST(tools_structs_of_newer_programs_are_taken_where_they_ask_for_nothing_new)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct {
+        struct example known;
+        int64_t unknown;
+    } newer = {{sizeof newer, 1, 2, 3}, 0};
+    struct example out;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &newer, "example") == GEUL_OK);
+    CHECK(out.size == sizeof out && out.c == 3);
+    newer.unknown = 1;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &newer, "example") == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
+}
+
+TEST(tools_results_reach_as_far_as_their_size)
+{
+    struct example ours = {sizeof ours, 1, 2, 3}, theirs = {offsetof(struct example, b), -1, -1, -1};
+    geul_give_struct(&theirs, &ours, sizeof ours);
+    CHECK(theirs.size == offsetof(struct example, b) && theirs.a == 1 && theirs.b == -1 && theirs.c == -1);
+    theirs.size = sizeof theirs;
+    geul_give_struct(&theirs, &ours, sizeof ours);
+    CHECK(theirs.b == 2 && theirs.c == 3);
+}
+
+TEST(tools_refuse_options_without_a_size)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_convert_options convert = {.type = GEUL_TYPE_F16};
+    struct geul_export_options export = {.n_threads = 1};
+    struct geul_quantize_options quantize = {.mix = geul_mix_find("q4_0")};
+    struct geul_peft_options peft = {.name = "x"};
+    const char *dir = test_path("golden/quantizable"), *out = test_scratch("out");
+    CHECK(geul_convert_hf(ctx, dir, out, &convert) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "size"));
+    CHECK(geul_export_hf(ctx, test_path("../share/geul-mini.gguf"), out, &export) == GEUL_ERROR_ARGUMENT);
+    CHECK(!geul_quantize_plan(ctx, test_path("../share/geul-mini.gguf"), &quantize) &&
+          strstr(geul_error(ctx), "geul_quantize_options"));
+    CHECK(geul_convert_peft(ctx, test_path("golden/peft_plain"), out, &peft) == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
+}
+
+/* A merge by the public calls gives the bytes that the internal way through data gives (tests/models/test_adapter.c). */
+TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    char model[1024], adapter[1024], out[2][1024];
+    snprintf(model, sizeof model, "%s", test_scratch("model.gguf"));
+    snprintf(adapter, sizeof adapter, "%s", test_scratch("adapter.gguf"));
+    REQUIRE(geul_convert_hf(ctx, test_path("golden/full"), model, NULL) == GEUL_OK);
+    struct geul_peft_options peft = {.size = sizeof peft, .base = model};
+    REQUIRE(CHECK_MSG(geul_convert_peft(ctx, test_path("golden/peft_plain"), adapter, &peft) == GEUL_OK, "%s",
+                      geul_error(ctx)));
+    for (int i = 0; i < 2; i++) {
+        struct geul_merge_input in = {i ? adapter : test_path("golden/peft_plain"), 0.5f};
+        struct geul_quantize_options how = {.size = sizeof how, .keep_types = true};
+        struct geul_quantize_summary sum = {.size = sizeof sum};
+        struct geul_merge *m = geul_merge_new(ctx, model, &in, 1);
+        REQUIRE(CHECK_MSG(m != NULL, "%s", geul_error(ctx)));
+        CHECK(geul_merge_matrix_count(m) > 0 && !geul_merge_is_quantized(m));
+        geul_merge_apply(m, &how);
+        struct geul_quantize *q = geul_quantize_plan(ctx, model, &how);
+        snprintf(out[i], sizeof out[i], "%s%d", test_scratch("merged"), i);
+        REQUIRE(q && geul_quantize_write(q, out[i]) == GEUL_OK);
+        geul_quantize_get_summary(q, &sum);
+        CHECK(sum.n_parts == 1 && sum.n_tensors > 0 && sum.to_bpw > 0);
+        geul_quantize_free(q);
+        geul_merge_free(m);
+    }
+    size_t n[2];
+    char *bytes[2] = {test_slurp(out[0], &n[0]), test_slurp(out[1], &n[1])};
+    CHECK(bytes[0] && bytes[1] && n[0] == n[1] && memcmp(bytes[0], bytes[1], n[0]) == 0);
+    free(bytes[0]);
+    free(bytes[1]);
+    geul_context_free(ctx);
+}
