@@ -7,15 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ADAPTER(field) offsetof(struct geul_adapter_args, field)
+#define SETTINGS struct geul_adapter_args
 
+/* clang-format off */
 const struct geul_option geul_adapter_options[] = {
-    {GEUL_OPTION_LIST, "--lora", "FILE", ADAPTER(plain),
-     "adds an adapter, a GGUF file or a directory of PEFT; may be given several times", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "--lora-scaled", "FILE:X", ADAPTER(scaled), "the same, X times as strong", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATHS("--lora",        plain,  "FILE", FILE_OR_DIR,
+                 "adds an adapter, a GGUF file or a directory of PEFT; may be given several times"),
+    OPTION_LIST( "--lora-scaled", scaled, "FILE:X", "the same, X times as strong"),
+    OPTION_END,
 };
+/* clang-format on */
 
 /* Splits "FILE:X". */
 static enum geul_status parse_scaled(struct geul_context *ctx, const char *text, struct geul_adapter_choice *out)

@@ -21,25 +21,23 @@ struct settings {
 static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", NULL};
 static const char *const gelus[] = {"config", "erf", "tanh", NULL}; /* in the order of enum geul_convert_gelu */
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-o, --output, --outfile", "FILE", FIELD(output), "the GGUF file", 0, 0, NULL, NULL, true},
-    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
-     "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)", 0, 0, types, NULL,
-     false},
-    {GEUL_OPTION_CHOICE, "--gelu", "KIND", FIELD(gelu),
-     "erf or tanh, for checkpoints whose config.json names the wrong one", 0, 0, gelus, NULL, false},
-    {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's name; otherwise the directory's", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
-     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter names none that is "
-     "on this machine",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes, tensors and seconds as JSON", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-o, --output, --outfile", output,    "FILE", FILE, "the GGUF file"),
+    OPTION_CHOICE("--type, --outtype",       type,      "TYPE", types,
+                  "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)"),
+    OPTION_CHOICE("--gelu",                  gelu,      "KIND", gelus,
+                  "erf or tanh, for checkpoints whose config.json names the wrong one"),
+    OPTION_TEXT(  "--name",                  name,      "TEXT", "the model's name; otherwise the directory's"),
+    OPTION_PATH(  "--base",                  base,      "PATH", FILE_OR_DIR,
+                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter "
+                  "names none that is on this machine"),
+    OPTION_INT(   "-t, --threads",           n_threads, 0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG(  "--json",                  json,      "prints file, bytes, tensors and seconds as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "convert",

@@ -20,20 +20,20 @@ struct settings {
 
 static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in the order of enum geul_export_dtype */
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_CHOICE, "--type, --outtype", "TYPE", FIELD(type),
-     "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones", 0, 0, types, NULL, false},
-    {GEUL_OPTION_INT, "--max-shard-mb", "N", FIELD(shard_mb), "largest size of a weight file in MB", 1, 1 << 20, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--base", "PATH", FIELD(base),
-     "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's file does not say "
-     "how many heads it has",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints directory and seconds as JSON", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_CHOICE("--type, --outtype", type,      "TYPE", types,
+                  "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones"),
+    OPTION_INT(   "--max-shard-mb",    shard_mb,  1, 1 << 20, "largest size of a weight file in MB"),
+    OPTION_PATH(  "--base",            base,      "PATH", FILE_OR_DIR,
+                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's "
+                  "file does not say how many heads it has"),
+    OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG(  "--json",            json,      "prints directory and seconds as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "export",

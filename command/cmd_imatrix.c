@@ -21,34 +21,32 @@ struct settings {
     bool json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(model.path),
-     "the model, a GGUF file, as exact as there is; not needed to merge files", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model.adapters), .group = geul_adapter_options},
-    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file),
-     "the text; - reads standard input; a newline at the end is left out", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt), "the text itself, or -", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the matrix, a GGUF file", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "--in-file", "FILE", FIELD(in_files),
-     "adds the sums of a file; several times for several files; without a text only these are merged", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "-c, --ctx-size", "N", FIELD(model.n_context), "tokens of a chunk", 1, 1 << 24, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "--chunks", "N", FIELD(chunks), "at most so many chunks, 0: the whole text", 0, 1 << 30, NULL,
-     NULL, false},
-    {GEUL_OPTION_INT, "-ofreq, --output-frequency", "N", FIELD(output_frequency),
-     "writes the file after every N chunks too, 0: only at the end", 0, 1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(model.n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "-b, --batch-size", "N", FIELD(model.n_batch),
-     "most tokens computed at once, 0: as many as take 256 MiB to look at (46 for 12.8B, 195 for 1.3B)", 0, 1 << 16,
-     NULL, NULL, false},
-    {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", FIELD(model.n_gpu_layers),
-     "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints what was collected as JSON", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH( "-m, --model",              model.path,         "FILE", FILE,
+                 "the model, a GGUF file, as exact as there is; not needed to merge files"),
+    OPTION_GROUP(model.adapters, geul_adapter_options),
+    OPTION_PATH( "-f, --file",               file,               "FILE", FILE,
+                 "the text; - reads standard input; a newline at the end is left out"),
+    OPTION_TEXT( "-p, --prompt",             prompt,             "TEXT", "the text itself, or -"),
+    OPTION_PATH( "-o, --output",             output,             "FILE", FILE, "the matrix, a GGUF file"),
+    OPTION_PATHS("--in-file",                in_files,           "FILE", FILE,
+                 "adds the sums of a file; several times for several files; without a text only these are merged"),
+    OPTION_INT(  "-c, --ctx-size",           model.n_context,    1, 1 << 24, "tokens of a chunk"),
+    OPTION_INT(  "--chunks",                 chunks,             0, 1 << 30,
+                 "at most so many chunks, 0: the whole text"),
+    OPTION_INT(  "-ofreq, --output-frequency", output_frequency,   0, 1 << 30,
+                 "writes the file after every N chunks too, 0: only at the end"),
+    OPTION_INT(  "-t, --threads",            model.n_threads,    0, 1024, "threads, 0: one per core"),
+    OPTION_INT(  "-b, --batch-size",         model.n_batch,      0, 1 << 16,
+                 "most tokens computed at once, 0: as many as take 256 MiB to look at (46 for 12.8B, 195 for 1.3B)"),
+    OPTION_INT(  "-ngl, --gpu-layers, --n-gpu-layers", model.n_gpu_layers, 0, 100000,
+                 "layers on the GPU; this build has none"),
+    OPTION_FLAG( "--json",                   json,               "prints what was collected as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "imatrix",

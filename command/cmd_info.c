@@ -18,18 +18,17 @@ struct settings {
     bool cpu, ops, devices, json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(path), "the GGUF file; may also stand alone", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--cpu", NULL, FIELD(cpu), "which instruction set fills which kernel slot", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--ops", NULL, FIELD(ops), "the operations and where they run", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--devices", NULL, FIELD(devices), "the devices of this machine and their memory", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints the same as JSON", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH("-m, --model", path,    "FILE", FILE, "the GGUF file; may also stand alone"),
+    OPTION_FLAG("--cpu",       cpu,     "which instruction set fills which kernel slot"),
+    OPTION_FLAG("--ops",       ops,     "the operations and where they run"),
+    OPTION_FLAG("--devices",   devices, "the devices of this machine and their memory"),
+    OPTION_FLAG("--json",      json,    "prints the same as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "info",

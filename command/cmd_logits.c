@@ -20,20 +20,18 @@ struct settings {
     bool json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt),
-     "the text; - reads standard input, without its last newline", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file, without its last newline", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--ids", "\"1 2 3\"", FIELD(ids), "token ids instead of a text", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the .npy file: float32 (positions, vocabulary)", 0, 0,
-     NULL, NULL, true},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints token ids, shape and time as JSON", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
-    {.kind = GEUL_OPTION_END},
+    OPTION_TEXT(  "-p, --prompt", prompt, "TEXT", "the text; - reads standard input, without its last newline"),
+    OPTION_PATH(  "-f, --file",   file,   "FILE", FILE, "reads the text from a file, without its last newline"),
+    OPTION_TEXT(  "--ids",        ids,    "\"1 2 3\"", "token ids instead of a text"),
+    REQUIRED_PATH("-o, --output", output, "FILE", FILE, "the .npy file: float32 (positions, vocabulary)"),
+    OPTION_FLAG(  "--json",       json,   "prints token ids, shape and time as JSON"),
+    OPTION_GROUP(model, geul_model_options),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "logits",

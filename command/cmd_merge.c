@@ -19,20 +19,21 @@ struct settings {
     bool json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(model), "the model, a GGUF file (of a split one the first part)", 0,
-     0, NULL, NULL, true},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(adapters), .group = geul_adapter_options},
-    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the merged model", 0, 0, NULL, NULL, true},
-    {GEUL_OPTION_TEXT, "--type, --outtype", "TYPE", FIELD(type),
-     "of the matrices, as `geul quantize` knows them; otherwise what each has, f16 where the model is quantized", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes, type and matrices as JSON", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-m, --model",       model,     "FILE", FILE,
+                  "the model, a GGUF file (of a split one the first part)"),
+    OPTION_GROUP(adapters, geul_adapter_options),
+    REQUIRED_PATH("-o, --output",      output,    "FILE", FILE, "the merged model"),
+    OPTION_TEXT(  "--type, --outtype", type,      "TYPE",
+                  "of the matrices, as `geul quantize` knows them; otherwise what each has, f16 where the model is "
+                  "quantized"),
+    OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG(  "--json",            json,      "prints file, bytes, type and matrices as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "merge",

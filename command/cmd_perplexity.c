@@ -22,30 +22,26 @@ struct settings {
 
 static const char *const methods[] = {"stride", "llama", NULL};
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file),
-     "the text; - reads standard input; a newline at the end is left out", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt), "the text itself, or -", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--method", "NAME", FIELD(method),
-     "how the text is cut into windows of -c tokens: stride (as transformers does) or llama (as llama.cpp's tool "
-     "does); stride when not given",
-     0, 0, methods, NULL, false},
-    {GEUL_OPTION_INT, "--stride", "N", FIELD(stride), "tokens from window to window, 0: half a window", 0, 1 << 24,
-     NULL, NULL, false},
-    {GEUL_OPTION_INT, "--chunks", "N", FIELD(chunks), "at most so many windows, 0: all", 0, 1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--start", NULL, FIELD(start),
-     "puts <|endoftext|> before the text, so that the first token is "
-     "scored too",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--kl-base", "FILE", FIELD(kl_base),
-     "a file that does not exist: saves all logits there, those of the base model; one that does: tells how far this "
-     "model is from it, on the text that it holds",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints every figure as JSON", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH(  "-f, --file",   file,    "FILE", FILE,
+                  "the text; - reads standard input; a newline at the end is left out"),
+    OPTION_TEXT(  "-p, --prompt", prompt,  "TEXT", "the text itself, or -"),
+    OPTION_CHOICE("--method",     method,  "NAME", methods,
+                  "how the text is cut into windows of -c tokens: stride (as transformers does) or llama (as "
+                  "llama.cpp's tool does); stride when not given"),
+    OPTION_INT(   "--stride",     stride,  0, 1 << 24, "tokens from window to window, 0: half a window"),
+    OPTION_INT(   "--chunks",     chunks,  0, 1 << 30, "at most so many windows, 0: all"),
+    OPTION_FLAG(  "--start",      start,   "puts <|endoftext|> before the text, so that the first token is scored too"),
+    OPTION_PATH(  "--kl-base",    kl_base, "FILE", FILE,
+                  "a file that does not exist: saves all logits there, those of the base model; one that does: tells "
+                  "how far this model is from it, on the text that it holds"),
+    OPTION_FLAG(  "--json",       json,    "prints every figure as JSON"),
+    OPTION_GROUP(model, geul_model_options),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "perplexity",

@@ -6,6 +6,7 @@
 #include "command/terminal.h"
 
 #include "core/os.h"
+#include "models/neox.h"
 #include "geul_tools.h"
 
 #include <errno.h>
@@ -23,35 +24,30 @@ struct settings {
     bool keep_split, dry_run, verbose, json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "--imatrix", "FILE", FIELD(imatrix),
-     "importance of the columns, from `geul imatrix` or llama.cpp (GGUF or .dat)", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--target-bpw", "X", FIELD(target_bpw),
-     "instead of TYPE: types by measured error, at most X bits per weight in all", 0, 32, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--max-size", "SIZE", FIELD(max_size),
-     "instead of TYPE: types by measured error, a file of at most SIZE (800M, 8G, 7.5GiB)", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "--tensor-type", "REGEX=TYPE", FIELD(tensor_types),
-     "matrices whose name matches get TYPE; may be given several times, the first that matches counts", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--output-tensor-type", "TYPE", FIELD(output_type), "of output.weight", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--token-embedding-type", "TYPE", FIELD(embedding_type), "of token_embd.weight", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--split-max-size", "SIZE", FIELD(split_size),
-     "write parts OUT-00001-of-0000N.gguf of at most SIZE each", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--split-max-tensors", "N", FIELD(split_tensors), "the same by the number of tensors", 0, 1 << 20,
-     NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--keep-split", NULL, FIELD(keep_split), "split the output as the input is split", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_FLAG, "--dry-run", NULL, FIELD(dry_run), "shows what each tensor would become; writes nothing", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "-v, --verbose", NULL, FIELD(verbose), "shows each tensor with its error", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints files, sizes and every tensor as JSON", 0, 0, NULL, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH("--imatrix",              imatrix,        "FILE", FILE,
+                "importance of the columns, from `geul imatrix` or llama.cpp (GGUF or .dat)"),
+    OPTION_REAL("--target-bpw",           target_bpw,     0, 32,
+                "instead of TYPE: types by measured error, at most X bits per weight in all"),
+    OPTION_TEXT("--max-size",             max_size,       "SIZE",
+                "instead of TYPE: types by measured error, a file of at most SIZE (800M, 8G, 7.5GiB)"),
+    OPTION_LIST("--tensor-type",          tensor_types,   "REGEX=TYPE",
+                "matrices whose name matches get TYPE; may be given several times, the first that matches counts"),
+    OPTION_TEXT("--output-tensor-type",   output_type,    "TYPE", "of output.weight"),
+    OPTION_TEXT("--token-embedding-type", embedding_type, "TYPE", "of token_embd.weight"),
+    OPTION_TEXT("--split-max-size",       split_size,     "SIZE",
+                "write parts OUT-00001-of-0000N.gguf of at most SIZE each"),
+    OPTION_INT( "--split-max-tensors",    split_tensors,  0, 1 << 20, "the same by the number of tensors"),
+    OPTION_FLAG("--keep-split",           keep_split,     "split the output as the input is split"),
+    OPTION_FLAG("--dry-run",              dry_run,        "shows what each tensor would become; writes nothing"),
+    OPTION_INT( "-t, --threads",          n_threads,      0, 1024, "threads, 0: one per core"),
+    OPTION_FLAG("-v, --verbose",          verbose,        "shows each tensor with its error"),
+    OPTION_FLAG("--json",                 json,           "prints files, sizes and every tensor as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "quantize",
@@ -75,7 +71,7 @@ struct request {
     const char *in, *out; /* out NULL: not named, which a dry run may leave open */
     struct geul_quantize_options how;
     struct geul_quantize_rule rules[RULES_MAX];
-    char patterns[GEUL_TEXT_LIST_MAX][PATTERN_MAX];
+    char patterns[RULES_MAX][PATTERN_MAX]; /* of the rules */
     struct geul_imatrix *imatrix;
 };
 
@@ -128,12 +124,21 @@ static bool add_rule(struct request *r, const char *pattern, const char *type, c
     return t != GEUL_TYPE_COUNT;
 }
 
+/* A rule for the tensor of a role alone. */
+static bool add_role_rule(struct request *r, enum geul_neox_role role, const char *type, const char *option)
+{
+    const struct geul_neox_tensor_info *t = geul_neox_role_info(role);
+    char *pattern = r->patterns[r->how.n_rules];
+    snprintf(pattern, PATTERN_MAX, "^%s\\.%s$", t->gguf, t->part);
+    return add_rule(r, pattern, type, option);
+}
+
 /* Makes rules of the options that name types of single tensors. false after a message. */
 static bool parse_rules(const struct settings *s, struct request *r)
 {
-    if (s->output_type && !add_rule(r, "^output\\.weight$", s->output_type, "--output-tensor-type"))
+    if (s->output_type && !add_role_rule(r, GEUL_NEOX_ROLE_OUTPUT, s->output_type, "--output-tensor-type"))
         return false;
-    if (s->embedding_type && !add_rule(r, "^token_embd\\.weight$", s->embedding_type, "--token-embedding-type"))
+    if (s->embedding_type && !add_role_rule(r, GEUL_NEOX_ROLE_EMBEDDING, s->embedding_type, "--token-embedding-type"))
         return false;
     for (int i = 0; i < s->tensor_types.n; i++) {
         const char *text = s->tensor_types.items[i], *equals = strrchr(text, '=');
@@ -141,8 +146,9 @@ static bool parse_rules(const struct settings *s, struct request *r)
             geul_report_usage("--tensor-type wants REGEX=TYPE, for instance 'ffn_down=q6_k', not \"%.80s\"", text);
             return false;
         }
-        snprintf(r->patterns[i], PATTERN_MAX, "%.*s", (int)(equals - text), text);
-        if (!add_rule(r, r->patterns[i], equals + 1, "--tensor-type"))
+        char *pattern = r->patterns[r->how.n_rules];
+        snprintf(pattern, PATTERN_MAX, "%.*s", (int)(equals - text), text);
+        if (!add_rule(r, pattern, equals + 1, "--tensor-type"))
             return false;
     }
     r->how.rules = r->rules;

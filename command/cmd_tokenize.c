@@ -19,29 +19,26 @@ struct settings {
     bool decode, pieces, plain, json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-m, --model", "FILE", FIELD(source),
-     "where the tokenizer is: a GGUF file, a tokenizer.json, or a directory with one", 0, 0, NULL, NULL, true},
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(text),
-     "the text, which may have several lines; without it every line of standard input is one", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--decode", NULL, FIELD(decode), "the input is ids, the output text", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--pieces", NULL, FIELD(pieces), "one token per line: its id and its text", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--plain", NULL, FIELD(plain), "special tokens in the text are ordinary text", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "one JSON object per line: ids and pieces, or text", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--shards", "PREFIX", FIELD(shards),
-     "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--shard-tokens", "N", FIELD(shard_tokens), "most tokens of a shard, 0: 134217728", 0, 1 << 30,
-     NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
-     "with --shards: koalpaca, kullm, kgoat or a file, for rows that are questions and answers; without it these are "
-     "joined as they are",
-     0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-m, --model",    source,        "FILE", FILE_OR_DIR,
+                  "where the tokenizer is: a GGUF file, a tokenizer.json, or a directory with one"),
+    OPTION_TEXT(  "-p, --prompt",   text,          "TEXT",
+                  "the text, which may have several lines; without it every line of standard input is one"),
+    OPTION_FLAG(  "--decode",       decode,        "the input is ids, the output text"),
+    OPTION_FLAG(  "--pieces",       pieces,        "one token per line: its id and its text"),
+    OPTION_FLAG(  "--plain",        plain,         "special tokens in the text are ordinary text"),
+    OPTION_FLAG(  "--json",         json,          "one JSON object per line: ids and pieces, or text"),
+    OPTION_TEXT(  "--shards",       shards,        "PREFIX",
+                  "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on"),
+    OPTION_INT(   "--shard-tokens", shard_tokens,  0, 1 << 30, "most tokens of a shard, 0: 134217728"),
+    OPTION_PATH(  "--template",     template_name, "NAME", NAME_OR_FILE,
+                  "with --shards: koalpaca, kullm, kgoat or a file, for rows that are questions and answers; without "
+                  "it these are joined as they are"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "tokenize",

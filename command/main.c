@@ -1,5 +1,6 @@
 /* main.c: picks the subcommand. */
 #include "command/command.h"
+#include "command/manual.h"
 #include "command/options.h"
 #include "command/report.h"
 #include "command/terminal.h"
@@ -29,6 +30,17 @@ static void print_help(void)
     printf("\n`geul SUBCOMMAND --help` shows its options and an example.\n\nExample:\n"
            "  geul convert polyglot-ko-1.3b -o polyglot.gguf --type q8_0\n"
            "  geul complete -m polyglot.gguf -p \"한국의 수도는\" -n 64\n");
+}
+
+static void print_manual(void)
+{
+    geul_manual_begin("geul", "runs Polyglot-Ko and other GPT-NeoX models", "geul SUBCOMMAND [options]");
+    printf(".SH SUBCOMMANDS\n");
+    for (int i = 0; i < N_COMMANDS; i++) {
+        printf(".TP\n\\fBgeul\\-%s\\fR(1)\n", commands[i].name);
+        geul_manual_text(commands[i].summary);
+        putchar('\n');
+    }
 }
 
 /* Row of the subcommand, -1 when there is none. */
@@ -68,6 +80,9 @@ int main(int argc, char **argv)
         code = commands[find_command(argv[2])].run(2, help);
     } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
         print_help();
+        code = 0;
+    } else if (strcmp(word, "--help=man") == 0) {
+        print_manual();
         code = 0;
     } else if (find_command(word) >= 0) {
         geul_report_begin(word);

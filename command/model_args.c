@@ -13,53 +13,46 @@
 
 const char *const geul_cache_types[] = {"f16", "q8_0", "bf16", "f32", NULL};
 
-#define MODEL(field)    offsetof(struct geul_model_args, field)
-#define SAMPLING(field) offsetof(struct geul_sampling_args, sampling.field)
-
+/* clang-format off */
+#define SETTINGS struct geul_model_args
 const struct geul_option geul_model_options[] = {
-    {.kind = GEUL_OPTION_TEXT,
-     .names = "-m, --model",
-     .value = "FILE",
-     .offset = MODEL(path),
-     .help = "the model, a GGUF file (of a split one the first part)",
-     .required = true},
-    {.kind = GEUL_OPTION_GROUP, .offset = MODEL(adapters), .group = geul_adapter_options},
-    {GEUL_OPTION_INT, "-t, --threads", "N", MODEL(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-c, --ctx-size", "N", MODEL(n_context), "positions that are kept, 0: as many as the model has",
-     0, 1 << 24, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-b, --batch-size", "N", MODEL(n_batch), "most prompt tokens computed at once", 1, 1 << 16, NULL,
-     NULL, false},
-    {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", MODEL(n_gpu_layers),
-     "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, GEUL_CACHE_TYPE_NAMES, "TYPE", MODEL(cache_type), GEUL_CACHE_TYPE_HELP, 0, 0, geul_cache_types,
-     NULL, false},
-    {GEUL_OPTION_FLAG, "-v, --verbose", NULL, MODEL(verbose), "notes and timings on stderr", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-m, --model",              path,         "FILE", FILE,
+                  "the model, a GGUF file (of a split one the first part)"),
+    OPTION_GROUP(adapters, geul_adapter_options),
+    OPTION_INT(   "-t, --threads",            n_threads,    0, 1024, "threads, 0: one per core"),
+    OPTION_INT(   "-c, --ctx-size",           n_context,    0, 1 << 24,
+                  "positions that are kept, 0: as many as the model has"),
+    OPTION_INT(   "-b, --batch-size",         n_batch,      1, 1 << 16, "most prompt tokens computed at once"),
+    OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", n_gpu_layers, 0, 100000,
+                  "layers on the GPU; this build has none"),
+    OPTION_CHOICE(GEUL_CACHE_TYPE_NAMES,      cache_type,   "TYPE", geul_cache_types, GEUL_CACHE_TYPE_HELP),
+    OPTION_FLAG(  "-v, --verbose",            verbose,      "notes and timings on stderr"),
+    OPTION_END,
 };
+#undef SETTINGS
 
+#define SETTINGS struct geul_sampling_args
 const struct geul_option geul_sampling_options[] = {
-    {GEUL_OPTION_REAL, "--temp", "X", SAMPLING(temperature), "temperature, 0: always the likeliest token", 0, 100, NULL,
-     NULL, false},
-    {GEUL_OPTION_INT, "--top-k", "N", SAMPLING(top_k), "only the N likeliest tokens, 0: all", 0, 1 << 24, NULL, NULL,
-     false},
-    {GEUL_OPTION_REAL, "--top-p", "X", SAMPLING(top_p), "only the likeliest tokens that sum up to X, 1: all", 0, 1,
-     NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--min-p", "X", SAMPLING(min_p), "only tokens at least X times as likely as the best, 0: all", 0,
-     1, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--typical", "X", SAMPLING(typical_p), "only the most typical tokens that sum up to X, 1: all",
-     0, 1, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--repeat-penalty", "X", SAMPLING(repeat_penalty), "weakens tokens seen before, 1: off", 0.01,
-     100, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--repeat-last-n", "N", SAMPLING(penalty_last_n), "how many tokens count as seen, -1: all", -1,
-     1 << 24, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--presence-penalty", "X", SAMPLING(presence_penalty),
-     "subtracted once from seen tokens, 0: off", -100, 100, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--frequency-penalty", "X", SAMPLING(frequency_penalty),
-     "subtracted for every time a token was seen, 0: off", -100, 100, NULL, NULL, false},
-    {GEUL_OPTION_SEED, "-s, --seed", "N", offsetof(struct geul_sampling_args, seed),
-     "random seed; a new one each time when not given", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_REAL("--temp",              sampling.temperature,       0, 100,
+                "temperature, 0: always the likeliest token"),
+    OPTION_INT( "--top-k",             sampling.top_k,             0, 1 << 24, "only the N likeliest tokens, 0: all"),
+    OPTION_REAL("--top-p",             sampling.top_p,             0, 1,
+                "only the likeliest tokens that sum up to X, 1: all"),
+    OPTION_REAL("--min-p",             sampling.min_p,             0, 1,
+                "only tokens at least X times as likely as the best, 0: all"),
+    OPTION_REAL("--typical",           sampling.typical_p,         0, 1,
+                "only the most typical tokens that sum up to X, 1: all"),
+    OPTION_REAL("--repeat-penalty",    sampling.repeat_penalty,    0.01, 100, "weakens tokens seen before, 1: off"),
+    OPTION_INT( "--repeat-last-n",     sampling.penalty_last_n,    -1, 1 << 24,
+                "how many tokens count as seen, -1: all"),
+    OPTION_REAL("--presence-penalty",  sampling.presence_penalty,  -100, 100,
+                "subtracted once from seen tokens, 0: off"),
+    OPTION_REAL("--frequency-penalty", sampling.frequency_penalty, -100, 100,
+                "subtracted for every time a token was seen, 0: off"),
+    OPTION_SEED("-s, --seed",          seed,                       "random seed; a new one each time when not given"),
+    OPTION_END,
 };
+/* clang-format on */
 
 void geul_sampling_args_seed(struct geul_sampling_args *args)
 {

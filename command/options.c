@@ -1,6 +1,8 @@
-/* options.c: parsing and help from one table. */
+/* options.c: see options.h. */
 #include "command/options.h"
 
+#include "command/manual.h"
+#include "command/option_help.h"
 #include "command/report.h"
 
 #include <errno.h>
@@ -9,10 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 28, LIST_COLUMN = 33, HELP_WIDTH = 79, NAMES_MAX = 128 };
-
-static const struct geul_option help_rows[] = {
-    {GEUL_OPTION_FLAG, "-h, --help", NULL, 0, "show this help", 0, 0, NULL, NULL, false}, {.kind = GEUL_OPTION_END}};
+enum { NAMES_MAX = 128 };
 
 /* The next name of a row ("-m" of "-m, --model"); *at starts at names. NULL at the end. */
 static const char *next_name(const char **at, size_t *length)
@@ -210,34 +209,6 @@ static int parse_option(const struct geul_command_help *help, int argc, char **a
     return store(o, name, equals ? equals + 1 : argv[++*i], field);
 }
 
-/* The value of a row as text; "" when it has none or lists are meant. */
-static void value_text(const struct geul_option *o, const char *field, char *text, size_t size)
-{
-    const char *s;
-    const struct geul_seed *seed;
-    text[0] = '\0';
-    switch (o->kind) {
-    case GEUL_OPTION_INT:
-        snprintf(text, size, "%d", *(const int *)(const void *)field);
-        break;
-    case GEUL_OPTION_REAL:
-        snprintf(text, size, "%g", (double)*(const float *)(const void *)field);
-        break;
-    case GEUL_OPTION_SEED:
-        seed = (const struct geul_seed *)(const void *)field;
-        if (seed->given)
-            snprintf(text, size, "%llu", (unsigned long long)seed->value);
-        break;
-    case GEUL_OPTION_TEXT:
-    case GEUL_OPTION_CHOICE:
-        s = *(const char *const *)(const void *)field;
-        snprintf(text, size, "%s", s ? s : "");
-        break;
-    default:
-        break;
-    }
-}
-
 bool geul_option_set(const struct geul_option *rows, void *settings, const char *name, const char *value)
 {
     char full[64], *field;
@@ -256,88 +227,6 @@ bool geul_option_set(const struct geul_option *rows, void *settings, const char 
     return store(o, name, value, field) == 0;
 }
 
-/* Prints text in lines of HELP_WIDTH that begin at column `indent`; the first one continues at column `at`. */
-static void print_wrapped(const char *text, int at, int indent)
-{
-    printf("%*s", indent > at ? indent - at : 0, "");
-    int first = at > indent ? at : indent;
-    at = first;
-    while (*text) {
-        int n = (int)strcspn(text, " ");
-        if (at + 1 + n > HELP_WIDTH && at > first) {
-            printf("\n%*s", indent, "");
-            at = first = indent;
-        }
-        printf("%s%.*s", at > first ? " " : "", n, text);
-        at += n + (at > first);
-        text += n + (text[n] == ' ');
-    }
-    putchar('\n');
-}
-
-void geul_option_list(const struct geul_option *rows, const void *settings)
-{
-    for (; rows->kind != GEUL_OPTION_END; rows++) {
-        char value[64];
-        if (rows->kind == GEUL_OPTION_GROUP) {
-            geul_option_list(rows->group, (const char *)settings + rows->offset);
-            continue;
-        }
-        const char *name = strstr(rows->names, "--");
-        value_text(rows, (const char *)settings + rows->offset, value, sizeof value);
-        int length = name ? (int)strcspn(name + 2, ",") : 0;
-        int at = printf("  %-18.*s %-11s ", length, name ? name + 2 : "", value);
-        print_wrapped(rows->help, at, LIST_COLUMN);
-    }
-}
-
-static void print_rows(const struct geul_option *rows, const char *settings)
-{
-    for (; rows->kind != GEUL_OPTION_END; rows++) {
-        if (rows->kind == GEUL_OPTION_GROUP) {
-            print_rows(rows->group, settings + rows->offset);
-            continue;
-        }
-        char value[64], line[512];
-        int at = printf("  %s%s%s", rows->names, rows->value ? " " : "", rows->value ? rows->value : "");
-        value_text(rows, settings + rows->offset, value, sizeof value);
-        if (*value)
-            snprintf(line, sizeof line, "%s (default %s)", rows->help, value);
-        else
-            snprintf(line, sizeof line, "%s", rows->help);
-        if (at > HELP_COLUMN - 2) {
-            putchar('\n');
-            at = 0;
-        }
-        print_wrapped(line, at, HELP_COLUMN);
-    }
-}
-
-/* Prints every line of text with two spaces before it. */
-static void print_indented(const char *text)
-{
-    while (*text) {
-        int n = (int)strcspn(text, "\n");
-        printf("  %.*s\n", n, text);
-        text += n + (text[n] == '\n');
-    }
-}
-
-static void print_help(const struct geul_command_help *help, const char *settings)
-{
-    print_wrapped(help->summary, printf("geul %s: ", help->name), 0);
-    printf("\n  geul %s %s\n\n", help->name, help->usage);
-    if (help->about) {
-        print_wrapped(help->about, 0, 0);
-        putchar('\n');
-    }
-    printf("Options:\n");
-    print_rows(help->options, settings);
-    print_rows(help_rows, settings);
-    printf("\nExample:\n");
-    print_indented(help->example);
-}
-
 /* The first required option without a value; NULL when all are there. */
 static const struct geul_option *missing(const struct geul_option *rows, const char *settings)
 {
@@ -352,12 +241,19 @@ static const struct geul_option *missing(const struct geul_option *rows, const c
     return NULL;
 }
 
-/* Whether -h or --help stands among the words (not behind "--"). */
-static bool wants_help(int argc, char **argv)
+/* Prints the help when -h or --help stands among the words (not behind "--"), the manual page for --help=man. */
+static bool gave_help(const struct geul_command_help *help, int argc, char **argv, const void *settings)
 {
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return true;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        bool manual = strcmp(argv[i], "--help=man") == 0;
+        if (manual)
+            geul_manual_print(help, settings);
+        else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            geul_option_print_help(help, settings);
+        else
+            continue;
+        return true;
+    }
     return false;
 }
 
@@ -366,10 +262,8 @@ bool geul_options_parse(const struct geul_command_help *help, int argc, char **a
 {
     *code = 0;
     *n_args = 0;
-    if (wants_help(argc, argv)) {
-        print_help(help, settings);
+    if (gave_help(help, argc, argv, settings))
         return false;
-    }
     bool options = true;
     for (int i = 1; i < argc && *code == 0; i++) {
         if (options && strcmp(argv[i], "--") == 0)

@@ -22,8 +22,8 @@ struct job {
     json_t *config_json;
     bool config_replaced; /* the kept one described another model */
     enum geul_dtype dtype;
-    struct geul_neox_tensor *tensors;
-    struct geul_source_tensor *out; /* what is written, in order; names point into tensors */
+    struct geul_neox_tensor *tensors; /* of the model; after planning those that are written, in order */
+    struct geul_source_tensor *out;   /* the same as they are written; names point into tensors */
     const struct geul_gguf_tensor **from;
     int *shard; /* number of the file of each, from 0 */
     size_t count;
@@ -76,7 +76,9 @@ static enum geul_status prepare_config(struct job *j)
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: says %lld layers, but holds %lld tensors in all",
                          geul_gguf_path(j->gguf), (long long)j->config.n_layers,
                          (long long)geul_gguf_tensor_count(j->gguf));
-    const struct geul_gguf_tensor *sample = geul_gguf_find_tensor(j->gguf, "blk.0.attn_qkv.weight");
+    char name[GEUL_MAX_NAME];
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_QKV), 0);
+    const struct geul_gguf_tensor *sample = geul_gguf_find_tensor(j->gguf, name);
     j->dtype = asked[j->options->dtype];
     if (j->dtype == GEUL_DTYPE_COUNT)
         j->dtype = geul_dtype_of_type(sample ? sample->type : GEUL_TYPE_F16);
@@ -92,11 +94,12 @@ static enum geul_status prepare_config(struct job *j)
 /* ------------------------------------------------------------------------------------------------------- tensors -- */
 
 /* Checks tensor t of the file and adds it to what is written. */
-static enum geul_status plan_tensor(struct job *j, struct geul_neox_tensor *t)
+static enum geul_status plan_tensor(struct job *j, const struct geul_neox_tensor *t)
 {
     const struct geul_gguf_tensor *g = geul_gguf_find_tensor(j->gguf, t->gguf);
     char a[80], b[80];
-    if ((t->optional && !j->config.attention_bias) || (t->output && j->config.tied_embeddings))
+    if ((t->info->when == GEUL_NEOX_WHEN_BIAS && !j->config.attention_bias) ||
+        (t->info->when == GEUL_NEOX_WHEN_UNTIED && j->config.tied_embeddings))
         return GEUL_OK;
     if (!g)
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing", geul_gguf_path(j->gguf),
@@ -107,9 +110,11 @@ static enum geul_status plan_tensor(struct job *j, struct geul_neox_tensor *t)
             j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is %s of shape %s where the keys ask for weights of %s",
             geul_gguf_path(j->gguf), t->gguf, geul_type_name(g->type), geul_dims_text(g->n_dims, g->shape, a, sizeof a),
             geul_dims_text(t->n_dims, t->shape, b, sizeof b));
+    struct geul_neox_tensor *kept = &j->tensors[j->count]; /* t itself or in front of it */
     struct geul_source_tensor *o = &j->out[j->count];
+    *kept = *t;
     *o = (struct geul_source_tensor){
-        .name = t->hf, .dtype = j->dtype, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}};
+        .name = kept->hf, .dtype = j->dtype, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}};
     if (!geul_source_bytes(o->dtype, o->n_dims, o->shape, &o->bytes))
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "tensor %s is impossibly large", t->gguf);
     j->from[j->count++] = g;
@@ -157,14 +162,14 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_gguf_tensor *g = j->from[i];
-    bool qkv = strstr(g->name, "attn_qkv") != NULL, rows = g->n_dims == 2 || qkv;
+    bool by_head = j->tensors[i].info->by_head, rows = g->n_dims == 2 || by_head;
     struct geul_transcode how = {
         .data = g->data,
         .from = g->type,
         .to = geul_dtype_info(j->dtype)->type,
         .rows = rows ? j->out[i].shape[0] : 1,
         .cols = rows ? j->out[i].shape[1] : j->out[i].shape[0],
-        .row_of = qkv ? geul_neox_qkv_row_back : NULL,
+        .row_of = by_head ? geul_neox_qkv_row_back : NULL,
         .row_order = &j->config,
         .n_threads = j->options->n_threads,
         .sink = take_piece,

@@ -58,7 +58,7 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     if (t->n_dims == 1)
         return GEUL_TYPE_F32;
     bool block = geul_type_block(j->options->type) > 1;
-    enum geul_type type = t->output && block ? GEUL_TYPE_Q8_0 : j->options->type;
+    enum geul_type type = t->info->role == GEUL_NEOX_ROLE_OUTPUT && block ? GEUL_TYPE_Q8_0 : j->options->type;
     if (t->shape[1] % geul_type_block(type) == 0)
         return type;
     geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are no multiple of %s's block of %lld", t->gguf,
@@ -66,11 +66,20 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     return GEUL_TYPE_F16;
 }
 
+/* The embedding, whose values the output has where they are tied. */
+static const struct geul_neox_tensor *embedding(const struct job *j)
+{
+    const struct geul_neox_tensor *t = j->tensors;
+    while (t->info->role != GEUL_NEOX_ROLE_EMBEDDING)
+        t++;
+    return t;
+}
+
 /* The checkpoint's tensor for t, under any of its names. */
 static const struct geul_source_tensor *find_source(const struct job *j, const struct geul_neox_tensor *t)
 {
-    if (t->output && j->config.tied_embeddings)
-        return geul_checkpoint_find(j->checkpoint, "gpt_neox.embed_in.weight");
+    if (t->info->when == GEUL_NEOX_WHEN_UNTIED && j->config.tied_embeddings)
+        t = embedding(j);
     const struct geul_source_tensor *s = geul_checkpoint_find(j->checkpoint, t->hf);
     return !s && t->alias[0] ? geul_checkpoint_find(j->checkpoint, t->alias) : s;
 }
@@ -96,14 +105,23 @@ static enum geul_status check_source(const struct job *j, const struct geul_neox
     return GEUL_OK;
 }
 
+/* Whether the tensor of the checkpoint is an output that tied embeddings make superfluous. */
+static bool is_output(const struct job *j, const char *name)
+{
+    for (size_t i = 0; i < j->count; i++)
+        if (j->tensors[i].info->when == GEUL_NEOX_WHEN_UNTIED &&
+            (strcmp(name, j->tensors[i].hf) == 0 || strcmp(name, j->tensors[i].alias) == 0))
+            return true;
+    return false;
+}
+
 /* Fails on a tensor that no GPT-NeoX model has: something of the model would be lost. used has a flag per tensor. */
 static enum geul_status check_extra(const struct job *j, const bool *used)
 {
     for (size_t i = 0; i < geul_checkpoint_count(j->checkpoint); i++) {
         const struct geul_source_tensor *s = geul_checkpoint_at(j->checkpoint, i);
         char text[100];
-        bool output = strcmp(s->name, "embed_out.weight") == 0 || strcmp(s->name, "lm_head.weight") == 0;
-        if (!used[i] && !geul_neox_is_buffer(s->name) && !output)
+        if (!used[i] && !geul_neox_is_buffer(s->name) && !is_output(j, s->name))
             return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED,
                              "%s: holds tensor %s of shape %s, which is no part of the GPT-NeoX model that config.json "
                              "describes",
@@ -128,7 +146,7 @@ static enum geul_status plan_moves(struct job *j)
         const struct geul_neox_tensor *t = &j->tensors[i];
         j->moves[i].type = choose_type(j, t);
         size_t bytes = 0;
-        if (!t->optional || j->config.attention_bias) {
+        if (t->info->when != GEUL_NEOX_WHEN_BIAS || j->config.attention_bias) {
             const struct geul_source_tensor *s = find_source(j, t);
             status = check_source(j, t, s);
             j->moves[i].from = s;
@@ -310,14 +328,14 @@ static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_neox_tensor *t = &j->tensors[i];
     const struct move *m = &j->moves[i];
-    bool rows = t->n_dims == 2 || t->qkv; /* a qkv bias is moved value by value */
+    bool rows = t->n_dims == 2 || t->info->by_head; /* a qkv bias is moved value by value */
     struct geul_transcode how = {
         .data = m->from ? m->from->data : NULL,
         .from = m->from ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
         .to = m->type,
         .rows = rows ? t->shape[0] : 1,
         .cols = rows ? t->shape[1] : t->shape[0],
-        .row_of = t->qkv ? geul_neox_qkv_row : NULL,
+        .row_of = t->info->by_head ? geul_neox_qkv_row : NULL,
         .row_order = &j->config,
         .n_threads = j->options->n_threads,
         .sink = take_piece,

@@ -28,11 +28,6 @@ struct geul_merge {
     int n_own;
 };
 
-static void matrix_name(char out[GEUL_MAX_NAME], int layer, enum geul_neox_target target)
-{
-    snprintf(out, GEUL_MAX_NAME, "blk.%d.%s.weight", layer, geul_neox_target_name(target));
-}
-
 /* Appends a share to its matrix, behind those of adapters named before, so that the order of sums is theirs. */
 static void add_share(struct geul_merge *m, const struct geul_adapter_source *source, float scale)
 {
@@ -50,7 +45,7 @@ static enum geul_status check_matrix(struct geul_merge *m, const struct geul_ggu
                                      const struct geul_adapter_source *s)
 {
     char name[GEUL_MAX_NAME];
-    matrix_name(name, s->layer, s->target);
+    geul_neox_tensor_name(name, geul_neox_target_info(s->target), s->layer);
     const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, name);
     if (!t || t->n_dims != 2 || t->shape[0] != s->n || t->shape[1] != s->k || t->type == GEUL_TYPE_I32)
         return geul_fail(m->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s (%lld, %lld) is missing or misshapen",
@@ -167,11 +162,10 @@ bool geul_merge_is_quantized(const struct geul_merge *m)
 static const void *shares_of(void *user, const char *tensor)
 {
     const struct geul_merge *m = user;
-    int layer;
-    (void)geul_mix_part(tensor, 2, &layer);
+    int layer = geul_neox_layer_of(tensor);
     for (int t = 0; layer >= 0 && layer < m->n_layers && t < GEUL_NEOX_TARGETS; t++) {
         char name[GEUL_MAX_NAME];
-        matrix_name(name, layer, (enum geul_neox_target)t);
+        geul_neox_tensor_name(name, geul_neox_target_info((enum geul_neox_target)t), layer);
         if (strcmp(name, tensor) == 0)
             return m->matrices[layer * GEUL_NEOX_TARGETS + t];
     }

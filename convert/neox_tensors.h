@@ -3,22 +3,29 @@
 #define GEUL_NEOX_TENSORS_H
 
 #include "convert/neox_config.h"
+#include "models/neox.h"
+
+/* What the names of a layer's modules begin with in Hugging Face's models; its number follows. */
+#define GEUL_NEOX_HF_LAYERS "gpt_neox.layers."
+enum { GEUL_NEOX_HF_NAME = 96 };
 
 struct geul_neox_tensor {
-    char hf[96];    /* "gpt_neox.layers.3.mlp.dense_h_to_4h.weight" */
-    char alias[96]; /* another name that HF uses for it, or "" */
-    char gguf[64];  /* "blk.3.ffn_up.weight" */
+    const struct geul_neox_tensor_info *info;
+    char hf[GEUL_NEOX_HF_NAME];    /* "gpt_neox.layers.3.mlp.dense_h_to_4h.weight" */
+    char alias[GEUL_NEOX_HF_NAME]; /* another name that HF uses for it, or "" */
+    char gguf[GEUL_MAX_NAME];      /* "blk.3.ffn_up.weight" */
     int n_dims;
-    int64_t shape[2]; /* row-major, the same on both sides */
-    bool qkv;         /* rows interleaved by head in HF, parted into Q, K and V in GGUF */
-    bool output;      /* the rows that give the logits */
-    bool optional;    /* absent from HF models without attention bias: zeros in GGUF */
+    int64_t shape[2]; /* row-major, the same on both sides; shape[1] of a vector is 1 */
 };
 
 /* The *count tensors of a model of that shape in the order in which geul writes them; free with geul_free(). NULL when
  * memory is short. */
 struct geul_neox_tensor *geul_neox_tensor_list(struct geul_context *ctx, const struct geul_neox_config *c,
                                                size_t *count);
+/* Writes HF's name for a module: "gpt_neox.layers.3.mlp.dense_h_to_4h". */
+void geul_neox_hf_module(char out[GEUL_NEOX_HF_NAME], const struct geul_neox_tensor_info *t, int layer);
+/* The last part of HF's name for a target's module, by which PEFT's users know it: "dense_h_to_4h". */
+const char *geul_neox_hf_target(enum geul_neox_target target);
 /* The HF row that GGUF's row r of a qkv tensor is, and the inverse. config is a struct geul_neox_config; these are row
  * orders for quantize/transcode.h. */
 int64_t geul_neox_qkv_row(const void *config, int64_t r);

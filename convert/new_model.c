@@ -101,12 +101,13 @@ static enum geul_status set_tokenizer(struct job *j)
 static void distribution(const struct job *j, const struct geul_neox_tensor *t, double *mean, double *deviation)
 {
     double C = (double)j->config.d_model, L = (double)j->config.n_layers;
-    bool residual = strstr(t->gguf, "attn_output.weight") || strstr(t->gguf, "ffn_down.weight");
-    *mean = strstr(t->gguf, "norm.weight") ? 1 : 0;
-    *deviation = t->n_dims == 1                   ? 0
-                 : j->m->init == GEUL_INIT_NORMAL ? 0.02
-                 : residual                       ? 2 / (L * sqrt(C))
-                                                  : sqrt(2 / (5 * C));
+    bool normal = j->m->init == GEUL_INIT_NORMAL;
+    const double deviations[GEUL_NEOX_STARTS] = {
+        [GEUL_NEOX_START_SMALL] = normal ? 0.02 : sqrt(2 / (5 * C)),
+        [GEUL_NEOX_START_RESIDUAL] = normal ? 0.02 : 2 / (L * sqrt(C)),
+    };
+    *mean = t->info->start == GEUL_NEOX_START_ONES ? 1 : 0;
+    *deviation = deviations[t->info->start];
 }
 
 /* Normal numbers by Box and Muller, a function of seed and index, whichever piece they come in. */

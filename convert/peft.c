@@ -4,9 +4,9 @@
 
 #include "formats/checkpoint.h"
 #include "formats/json_file.h"
+#include "convert/neox_tensors.h"
 #include "convert/peft_config.h"
 #include "formats/safetensors.h"
-#include "convert/neox_tensors.h"
 #include "quantize/transcode.h"
 #include "core/os.h"
 
@@ -16,24 +16,25 @@
 
 #define CONFIG_FILE "adapter_config.json"
 #define PREFIX      "base_model.model."
-#define LAYERS      "gpt_neox.layers."
 
-enum { MOST_LAYERS = 4096, MODULE_NAME = 96, TENSOR_NAME = 160 };
-
-/* Modules of a layer, as enum geul_neox_target numbers them. */
-static const char *const modules[GEUL_NEOX_TARGETS] = {"attention.query_key_value", "attention.dense",
-                                                       "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"};
+enum { MOST_LAYERS = 4096, TENSOR_NAME = 160 };
 
 /* "gpt_neox.layers.3.attention.dense" */
-static void module_name(char out[MODULE_NAME], int layer, enum geul_neox_target target)
+static void module_name(char out[GEUL_NEOX_HF_NAME], int layer, enum geul_neox_target target)
 {
-    snprintf(out, MODULE_NAME, LAYERS "%d.%s", layer, modules[target]);
+    geul_neox_hf_module(out, geul_neox_target_info(target), layer);
+}
+
+/* Whether the rows of a target's lora_B lie by head. */
+static bool is_by_head(enum geul_neox_target target)
+{
+    return geul_neox_target_info(target)->by_head;
 }
 
 /* "base_model.model.gpt_neox.layers.3.attention.dense.lora_A.weight" */
 static void tensor_name(char out[TENSOR_NAME], int layer, enum geul_neox_target target, char half)
 {
-    char module[MODULE_NAME];
+    char module[GEUL_NEOX_HF_NAME];
     module_name(module, layer, target);
     snprintf(out, TENSOR_NAME, PREFIX "%s.lora_%c.weight", module, half);
 }
@@ -101,8 +102,8 @@ struct reader {
 /* Splits a tensor's name. false: it is none of ours. */
 static bool parse_name(const char *name, int *layer, enum geul_neox_target *target, char *half)
 {
-    const size_t before = sizeof PREFIX LAYERS - 1;
-    if (strncmp(name, PREFIX LAYERS, before) != 0 || name[before] < '0' || name[before] > '9')
+    const size_t before = sizeof PREFIX GEUL_NEOX_HF_LAYERS - 1;
+    if (strncmp(name, PREFIX GEUL_NEOX_HF_LAYERS, before) != 0 || name[before] < '0' || name[before] > '9')
         return false;
     long number = strtol(name + before, NULL, 10);
     for (int t = 0; number < MOST_LAYERS && t < GEUL_NEOX_TARGETS; t++)
@@ -134,9 +135,9 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     struct geul_transcode_result result;
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s: the rows of query_key_value lie by head, and how many heads the model has is not known: "
+                         "%s: the rows of %s lie by head, and how many heads the model has is not known: "
                          "name the model (--base), a GGUF file or a Hugging Face directory",
-                         r->dir);
+                         r->dir, geul_neox_hf_target(GEUL_NEOX_QKV));
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which are not those of %d heads", r->dir,
                          t->name, (long long)t->shape[0], r->base.n_heads);
@@ -163,7 +164,7 @@ static enum geul_status check_pair(struct reader *r, const struct geul_source_te
 {
     int64_t rank;
     double alpha;
-    char module[MODULE_NAME];
+    char module[GEUL_NEOX_HF_NAME];
     for (int i = 0; i < 2; i++) {
         const struct geul_source_tensor *t = i ? b : a;
         if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || geul_dtype_info(t->dtype)->type == GEUL_TYPE_COUNT)
@@ -200,7 +201,7 @@ static enum geul_status read_pair(struct reader *r, const struct geul_source_ten
     if (status == GEUL_OK)
         status = decode(r, a, false, to_a);
     if (status == GEUL_OK)
-        status = decode(r, b, target == GEUL_NEOX_QKV, to_b);
+        status = decode(r, b, is_by_head(target), to_b);
     for (int64_t i = 0; status == GEUL_OK && factor != 1 && i < shape.n * shape.rank; i++)
         to_b[i] *= factor;
     return status;
@@ -214,11 +215,11 @@ static enum geul_status check_names(const struct reader *r)
         enum geul_neox_target target;
         char half;
         int layer;
+        char known[200];
         if (!parse_name(name, &layer, &target, &half))
             return geul_fail(r->ctx, GEUL_ERROR_UNSUPPORTED,
-                             "%s: adapts %.120s, which geul cannot; lora_A and lora_B of query_key_value, dense, "
-                             "dense_h_to_4h and dense_4h_to_h are possible",
-                             r->dir, name);
+                             "%s: adapts %.120s, which geul cannot; lora_A and lora_B of %s are possible", r->dir, name,
+                             geul_neox_list_targets(known, sizeof known, geul_neox_hf_target, ", ", " and "));
     }
     return GEUL_OK;
 }
@@ -327,7 +328,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 static bool adapts_attention(const struct geul_adapter_data *d)
 {
     for (int i = 0; i < d->n_sources; i++)
-        if (d->sources[i].target == GEUL_NEOX_QKV)
+        if (is_by_head(d->sources[i].target))
             return true;
     return false;
 }
@@ -389,7 +390,7 @@ static enum geul_status write_weights(struct peft_writer *w)
         return geul_error_status(w->ctx);
     enum geul_status status = GEUL_OK;
     for (size_t i = 0; status == GEUL_OK && i < n; i++)
-        status = write_tensor(w, &w->tensors[i], i % 2 && w->data->sources[i / 2].target == GEUL_NEOX_QKV);
+        status = write_tensor(w, &w->tensors[i], i % 2 && is_by_head(w->data->sources[i / 2].target));
     if (status == GEUL_OK)
         return geul_safetensors_commit(w->file);
     geul_safetensors_abandon(w->file);
@@ -409,9 +410,9 @@ static json_t *target_modules(const struct peft_writer *w)
         whole = whole && (count[t] == 0 || count[t] == w->n_layers);
     for (int t = 0; whole && t < GEUL_NEOX_TARGETS; t++)
         if (count[t])
-            json_array_append_new(list, json_string(strchr(modules[t], '.') + 1));
+            json_array_append_new(list, json_string(geul_neox_hf_target((enum geul_neox_target)t)));
     for (int i = 0; !whole && i < d->n_sources; i++) {
-        char name[MODULE_NAME];
+        char name[GEUL_NEOX_HF_NAME];
         module_name(name, d->sources[i].layer, d->sources[i].target);
         json_array_append_new(list, json_string(name));
     }
@@ -423,7 +424,7 @@ static json_t *rank_pattern(const struct geul_adapter_data *d)
 {
     json_t *patterns = json_object();
     for (int i = 1; i < d->n_sources; i++) {
-        char name[MODULE_NAME];
+        char name[GEUL_NEOX_HF_NAME];
         module_name(name, d->sources[i].layer, d->sources[i].target);
         if (d->sources[i].rank != d->sources[0].rank)
             json_object_set_new(patterns, name, json_integer(d->sources[i].rank));
@@ -460,8 +461,9 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_ada
     enum geul_status status = geul_adapter_data_check(ctx, d, dir);
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                           "PEFT keeps the rows of query_key_value by head, and how many heads the model has is not "
-                           "known: name the model (--base), a GGUF file or a Hugging Face directory");
+                           "PEFT keeps the rows of %s by head, and how many heads the model has is not "
+                           "known: name the model (--base), a GGUF file or a Hugging Face directory",
+                           geul_neox_hf_target(GEUL_NEOX_QKV));
     if (status == GEUL_OK)
         status = plan(&w);
     if (status == GEUL_OK)

@@ -325,44 +325,68 @@ bool geul_shape_norm2(struct geul_tensor *t)
     return shaped(t, GEUL_TYPE_F32, 1, (int64_t[]){2});
 }
 
-/* Checks weight, gradient and hyper, which is the last operand. */
-static bool update_basics(struct geul_tensor *t)
+/* The kinds of states that geul_optimizers.def names. */
+enum state { STATE_NONE, STATE_WEIGHT, STATE_BLOCKS8, STATE_ROWS, STATE_COLUMNS };
+
+/* What the optimizers keep, by their operations. */
+static const enum state states[GEUL_OP_COUNT][GEUL_STATES_MAX] = {
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay)                                \
+    [GEUL_OP_##id] = {STATE_##state0, STATE_##state1},
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+};
+
+/* What is wrong with a state that is not of its shape. */
+static const char *const state_rules[] = {
+    [STATE_NONE] = "the optimizer keeps fewer states",
+    [STATE_WEIGHT] = "states must be f32 in the weight's shape",
+    [STATE_BLOCKS8] = "8-bit states must be i32 (blocks of 256, 65)",
+    [STATE_ROWS] = "the states must be f32: one value per row (1 for a vector) and one per column",
+    [STATE_COLUMNS] = "the states must be f32: one value per row (1 for a vector) and one per column",
+};
+
+int geul_update_state(enum geul_op op, const struct geul_tensor *weight, int i, enum geul_type *type, int64_t shape[2])
 {
-    const struct geul_tensor *hyper = t->src[t->n_src - 1];
-    if (!is_f32(t->src[1]) || !same_shape(t->src[0], t->src[1]) || t->src[0]->n_dims > 2)
-        return refuse(t, "weight and gradient must be f32 of the same shape of at most 2 dimensions");
-    if (!is_f32(hyper) || hyper->n_dims != 1 || hyper->shape[0] != GEUL_HYPER_COUNT)
-        return refuse(t, "the hyperparameters must be f32 (7)");
-    return grown(t);
+    *type = GEUL_TYPE_F32;
+    switch (i < GEUL_STATES_MAX ? states[op][i] : STATE_NONE) {
+    case STATE_NONE:
+        return 0;
+    case STATE_BLOCKS8:
+        *type = GEUL_TYPE_I32;
+        shape[0] = (geul_tensor_elements(weight) + GEUL_STATE8_BLOCK - 1) / GEUL_STATE8_BLOCK;
+        shape[1] = GEUL_STATE8_WORDS;
+        return 2;
+    case STATE_ROWS:
+        shape[0] = weight->n_dims == 2 ? weight->shape[0] : 1;
+        return 1;
+    case STATE_COLUMNS:
+        shape[0] = geul_cols(weight);
+        return 1;
+    case STATE_WEIGHT:
+        break;
+    }
+    shape[0] = weight->shape[0];
+    shape[1] = weight->shape[1];
+    return weight->n_dims;
 }
 
 bool geul_shape_update(struct geul_tensor *t)
 {
-    for (int i = 2; i < t->n_src - 1; i++)
-        if (!is_f32(t->src[i]) || !same_shape(t->src[i], t->src[0]))
-            return refuse(t, "states must be f32 in the weight's shape");
-    return update_basics(t);
-}
-
-bool geul_shape_adamw8(struct geul_tensor *t)
-{
-    int64_t blocks = (geul_tensor_elements(t->src[0]) + GEUL_STATE8_BLOCK - 1) / GEUL_STATE8_BLOCK;
-    for (int i = 2; i <= 3; i++) {
-        const struct geul_tensor *s = t->src[i];
-        if (s->type != GEUL_TYPE_I32 || s->n_dims != 2 || s->shape[0] != blocks || s->shape[1] != GEUL_STATE8_WORDS)
-            return refuse(t, "8-bit states must be i32 (blocks of 256, 65)");
+    const struct geul_tensor *weight = t->src[0], *hyper = t->src[t->n_src - 1];
+    if (!is_f32(t->src[1]) || !same_shape(weight, t->src[1]) || weight->n_dims > 2)
+        return refuse(t, "weight and gradient must be f32 of the same shape of at most 2 dimensions");
+    for (int i = 0; i < t->n_src - 3; i++) {
+        const struct geul_tensor *s = t->src[2 + i];
+        enum geul_type type;
+        int64_t shape[2];
+        int n_dims = geul_update_state(t->op, weight, i, &type, shape);
+        if (n_dims == 0 || s->type != type || s->n_dims != n_dims ||
+            memcmp(s->shape, shape, (size_t)n_dims * sizeof *shape) != 0)
+            return refuse(t, state_rules[states[t->op][i]]);
     }
-    return update_basics(t);
-}
-
-bool geul_shape_adafactor(struct geul_tensor *t)
-{
-    const struct geul_tensor *w = t->src[0], *row = t->src[2], *col = t->src[3];
-    bool matrix = w->n_dims == 2;
-    if (!is_f32(row) || !is_f32(col) || row->n_dims != 1 || col->n_dims != 1 ||
-        row->shape[0] != (matrix ? w->shape[0] : 1) || col->shape[0] != geul_cols(w))
-        return refuse(t, "the states must be f32: one value per row (1 for a vector) and one per column");
-    return update_basics(t);
+    if (!is_f32(hyper) || hyper->n_dims != 1 || hyper->shape[0] != GEUL_HYPER_COUNT)
+        return refuse(t, "the hyperparameters must be f32 (7)");
+    return grown(t);
 }
 
 /* A GPU column says N until its backend has a dispatch array; a Y before that does not compile. */

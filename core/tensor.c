@@ -556,7 +556,7 @@ struct geul_tensor *geul_norm2(struct geul_context *ctx, struct geul_tensor *x)
 }
 
 struct geul_tensor *geul_update(struct geul_context *ctx, enum geul_op op, struct geul_tensor *weight,
-                                struct geul_tensor *gradient, struct geul_tensor *const states[2],
+                                struct geul_tensor *gradient, struct geul_tensor *const states[GEUL_STATES_MAX],
                                 struct geul_tensor *hyper, bool decay)
 {
     union geul_op_params p = {.update = {decay}};

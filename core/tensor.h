@@ -125,18 +125,22 @@ struct geul_tensor *geul_leaf(struct geul_context *ctx, enum geul_type type, int
                               const char *name, struct geul_buffer *buffer, void *data);
 /* What a weight update reads besides its tensors: a float32 input of GEUL_HYPER_COUNT values. */
 enum geul_hyper {
-    GEUL_HYPER_RATE,           /* learning rate */
-    GEUL_HYPER_BETA1,          /* AdamW: decay of the first moment; SGD: momentum; Adafactor: not used */
-    GEUL_HYPER_BETA2,          /* AdamW: decay of the second moment; Adafactor: exponent of its decay, -0.8 */
-    GEUL_HYPER_EPSILON,        /* AdamW, and Adafactor's least size of a step */
-    GEUL_HYPER_DECAY,          /* weight decay, decoupled: w -= rate * decay * w */
+    GEUL_HYPER_RATE,  /* learning rate */
+    GEUL_HYPER_BETA1, /* this and the next three: as geul_optimizers.def says of each optimizer */
+    GEUL_HYPER_BETA2,
+    GEUL_HYPER_EPSILON,
+    GEUL_HYPER_DECAY,
     GEUL_HYPER_STEP,           /* from 1 */
     GEUL_HYPER_GRADIENT_SCALE, /* gradients are multiplied by it first (clipping) */
     GEUL_HYPER_COUNT
 };
-/* An 8-bit state of AdamW has, for every block of so many values, so many 32-bit words: 256 codes and a float32 scale.
- */
+/* A state of 8 bits has, for every block of so many values, so many 32-bit words: 256 codes and a float32 scale. */
 enum { GEUL_STATE8_BLOCK = 256, GEUL_STATE8_WORDS = 65 };
+/* An optimizer keeps at most so many states of a weight. */
+enum { GEUL_STATES_MAX = 2 };
+/* Type and shape of state i that the optimizer whose operation is op keeps of a weight of at most 2 dimensions. Returns
+ * the number of dimensions, 0 when it keeps fewer states. */
+int geul_update_state(enum geul_op op, const struct geul_tensor *weight, int i, enum geul_type *type, int64_t shape[2]);
 
 /* Builders that only gradients and optimizers need; as those of geul_tensor.h. */
 /* A tensor of zeros that nodes with the flag WRITES may add to. float32. */
@@ -171,15 +175,12 @@ struct geul_tensor *geul_scatter(struct geul_context *ctx, struct geul_tensor *c
                                  struct geul_tensor *ids);
 /* (2): the Euclidean norm of x over its finite values, and how many are not finite. */
 struct geul_tensor *geul_norm2(struct geul_context *ctx, struct geul_tensor *x);
-/* A step of an optimizer: changes weight and states, which are 0 before the first step, and sets gradient to 0. hyper
- * is f32 (GEUL_HYPER_COUNT), read when the graph runs. The arithmetic is that of torch.optim, float32, the bits the
- * same for every number of threads and instruction set of the CPU: SGD       momentum = BETA1 * momentum + gradient;
- * weight -= RATE * momentum. No dampening, no Nesterov; unlike torch's, its decay is decoupled. One state in weight's
- * shape; states[1] is not read ADAMW     two states in weight's shape ADAMW8    the same with states of 8 bits, i32
- * (elements / 256 rounded up, GEUL_STATE8_WORDS) ADAFACTOR states f32 (rows) and (columns); of a vector (1), not used,
- * and (columns) decay: whether weight decay applies. */
+/* A step of an optimizer: changes weight and states, which are 0 before the first step, and sets gradient to 0. states
+ * are as geul_update_state() says; one that op does not keep is not read. hyper is f32 (GEUL_HYPER_COUNT), read when
+ * the graph runs. decay: whether weight decay applies. The arithmetic is that of torch.optim in float32, with every
+ * decay decoupled; the bits are the same for every number of threads and instruction set of the CPU. */
 struct geul_tensor *geul_update(struct geul_context *ctx, enum geul_op op, struct geul_tensor *weight,
-                                struct geul_tensor *gradient, struct geul_tensor *const states[2],
+                                struct geul_tensor *gradient, struct geul_tensor *const states[GEUL_STATES_MAX],
                                 struct geul_tensor *hyper, bool decay);
 /* geul_matmul() and geul_linear() at a chosen precision. */
 struct geul_tensor *geul_matmul_at(struct geul_context *ctx, enum geul_precision precision, struct geul_tensor *a,

@@ -341,7 +341,12 @@ GEUL_API void geul_dataset_read(const struct geul_dataset *d, int64_t i, int n, 
  * Everything is a function of the options, the data and the step: the same run gives the same bits whatever the number
  * of threads, and one that was saved and loaded goes on as if it had not been interrupted. */
 
-enum geul_optimizer { GEUL_OPTIMIZER_ADAMW, GEUL_OPTIMIZER_ADAMW8, GEUL_OPTIMIZER_ADAFACTOR, GEUL_OPTIMIZER_SGD };
+/* GEUL_OPTIMIZER_ADAMW (0), _ADAMW8, ... as geul_optimizers.def lists them. */
+enum geul_optimizer {
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) GEUL_OPTIMIZER_##id,
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+};
 enum geul_rate_schedule { GEUL_RATE_COSINE, GEUL_RATE_LINEAR, GEUL_RATE_CONSTANT, GEUL_RATE_WSD };
 enum { GEUL_LORA_QKV = 1, GEUL_LORA_OUT = 2, GEUL_LORA_UP = 4, GEUL_LORA_DOWN = 8, GEUL_LORA_ALL = 15 };
 
@@ -371,8 +376,8 @@ struct geul_train_options {
     bool packing;
     bool see_across; /* in windows of shards tokens see beyond the end tokens, which else part documents */
     enum geul_optimizer optimizer;
-    /* SGD takes beta1 as its momentum. Adafactor takes beta2 as the exponent of its decay (-0.8 is usual) and epsilon as
-     * the least size of its steps (1e-3). Decay spares biases and norms. */
+    /* What each optimizer takes them for, and what it allows, is in geul_optimizers.def; its usual values come with
+     * geul_train_options_set_optimizer(). Decay spares biases and norms. */
     float rate, beta1, beta2, epsilon, weight_decay;
     float clip;                                      /* largest gradient norm; 0: any */
     enum geul_rate_schedule schedule;
@@ -392,6 +397,9 @@ struct geul_train_options {
 /* LoRA off, float32, light recomputation, batches of 4, AdamW (0.9, 0.95, 1e-8, decay 0.1), clip 1, rate 1e-4 falling as a
  * cosine to a tenth after 3 % warm-up (warmup -1), one epoch, packing. */
 GEUL_API struct geul_train_options geul_train_options_default(void);
+/* Chooses an optimizer together with its usual beta1, beta2, epsilon and weight decay. A value outside the enum is left
+ * for geul_trainer_new() to refuse. */
+GEUL_API void geul_train_options_set_optimizer(struct geul_train_options *options, enum geul_optimizer optimizer);
 
 /* What became of a step. */
 enum geul_step_outcome {

@@ -47,8 +47,9 @@ static struct geul_tensor *upload(struct geul_adapter *adapter, struct geul_devi
         return NULL;
     adapter->n_buffers++;
     device->backend->upload(b, b->base, values, bytes);
-    struct geul_tensor *t = geul_leaf(adapter->own, GEUL_TYPE_F32, 2, (int64_t[]){rows, cols}, "adapter", b, b->base);
-    return geul_named(t, "blk.%d.%s.weight.lora_%c", s->layer, geul_neox_target_name(s->target), half);
+    char name[GEUL_MAX_NAME];
+    geul_adapter_tensor_name(name, s->layer, s->target, half);
+    return geul_leaf(adapter->own, GEUL_TYPE_F32, 2, (int64_t[]){rows, cols}, name, b, b->base);
 }
 
 enum geul_status geul_adapter_set(struct geul_context *ctx, struct geul_adapter *adapter, struct geul_device *device,

@@ -59,6 +59,13 @@ const char *geul_adapter_data_text(struct geul_context *ctx, struct geul_adapter
     return copy;
 }
 
+void geul_adapter_tensor_name(char out[GEUL_MAX_NAME], int layer, enum geul_neox_target target, char half)
+{
+    geul_neox_tensor_name(out, geul_neox_target_info(target), layer);
+    size_t n = strlen(out);
+    snprintf(out + n, GEUL_MAX_NAME - n, ".lora_%c", half);
+}
+
 float geul_lora_scale(float alpha, int rank, bool rslora)
 {
     return alpha / (rslora ? sqrtf((float)rank) : (float)rank);
@@ -107,19 +114,19 @@ enum geul_status geul_adapter_data_check(struct geul_context *ctx, const struct 
 enum geul_status geul_adapter_data_fits(struct geul_context *ctx, const struct geul_adapter_data *d,
                                         const struct geul_model_shape *shape, const char *where)
 {
-    const int64_t c = shape->d_model, f = shape->d_ff;
-    const int64_t n[GEUL_NEOX_TARGETS] = {3 * c, c, f, c}, k[GEUL_NEOX_TARGETS] = {c, c, c, f};
     for (int i = 0; i < d->n_sources; i++) {
         const struct geul_adapter_source *s = &d->sources[i];
+        int64_t want[2];
+        geul_neox_tensor_dims(geul_neox_target_info(s->target), shape, want);
         if (s->layer >= shape->n_layers)
             return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: adapts layer %d, but the model has %d layers", where,
                              s->layer, shape->n_layers);
-        if (s->n != n[s->target] || s->k != k[s->target])
+        if (s->n != want[0] || s->k != want[1])
             return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                              "%s: adapts blk.%d.%s as a matrix (%lld, %lld), but the model's is (%lld, %lld); it is "
                              "for another model",
                              where, s->layer, geul_neox_target_name(s->target), (long long)s->n, (long long)s->k,
-                             (long long)n[s->target], (long long)k[s->target]);
+                             (long long)want[0], (long long)want[1]);
     }
     return GEUL_OK;
 }
@@ -153,22 +160,16 @@ static enum geul_status check_kind(struct geul_context *ctx, const struct geul_g
 /* Splits "blk.3.ffn_up.weight.lora_a". false: no name of half a pair that geul can use. */
 static bool parse_name(const char *name, int *layer, enum geul_neox_target *target, char *half)
 {
-    size_t n = strlen(name);
-    if (strncmp(name, "blk.", 4) != 0 || name[4] < '0' || name[4] > '9' || (name[n - 1] != 'a' && name[n - 1] != 'b'))
+    *layer = geul_neox_layer_of(name);
+    if (*layer < 0 || *layer >= MOST_LAYERS)
         return false;
-    long number = strtol(name + 4, NULL, 10);
-    if (number >= MOST_LAYERS)
-        return false;
-    for (int t = 0; t < GEUL_NEOX_TARGETS; t++) {
+    *half = name[strlen(name) - 1];
+    for (int t = 0; (*half == 'a' || *half == 'b') && t < GEUL_NEOX_TARGETS; t++) {
         char canonical[GEUL_MAX_NAME];
-        snprintf(canonical, sizeof canonical, "blk.%ld.%s.weight.lora_%c", number,
-                 geul_neox_target_name((enum geul_neox_target)t), name[n - 1]);
-        if (strcmp(canonical, name) == 0) {
-            *layer = (int)number;
-            *target = (enum geul_neox_target)t;
-            *half = name[n - 1];
+        *target = (enum geul_neox_target)t;
+        geul_adapter_tensor_name(canonical, *layer, *target, *half);
+        if (strcmp(canonical, name) == 0)
             return true;
-        }
     }
     return false;
 }
@@ -176,12 +177,13 @@ static bool parse_name(const char *name, int *layer, enum geul_neox_target *targ
 static enum geul_status refuse_name(struct geul_context *ctx, const struct geul_gguf *g, const char *name)
 {
     const char *tail = strstr(name, ".lora_");
+    char known[200];
     if (!tail)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: tensor %.100s is no part of a low-rank adapter",
                          geul_gguf_path(g), name);
-    return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
-                     "%s: adapts %.*s, which geul cannot; attn_qkv, attn_output, ffn_up and ffn_down are possible",
-                     geul_gguf_path(g), (int)(tail - name < 100 ? tail - name : 100), name);
+    return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: adapts %.*s, which geul cannot; %s are possible",
+                     geul_gguf_path(g), (int)(tail - name < 100 ? tail - name : 100), name,
+                     geul_neox_list_targets(known, sizeof known, geul_neox_target_name, ", ", " and "));
 }
 
 /* The other half of the pair that t belongs to; NULL when it is missing. */
@@ -384,7 +386,7 @@ static void declare(struct geul_gguf_writer *w, const struct geul_adapter_source
 {
     char name[GEUL_MAX_NAME];
     const int64_t a[2] = {s->rank, s->k}, b[2] = {s->n, s->rank};
-    snprintf(name, sizeof name, "blk.%d.%s.weight.lora_%c", s->layer, geul_neox_target_name(s->target), half);
+    geul_adapter_tensor_name(name, s->layer, s->target, half);
     geul_gguf_declare_tensor(w, name, GEUL_TYPE_F32, 2, half == 'a' ? a : b);
 }
 

@@ -32,6 +32,8 @@ struct geul_adapter_data {
     struct geul_context *own; /* holds all of this when it was read from a file; NULL: the pointers are the caller's */
 };
 
+/* Writes the name that half a pair ('a' or 'b') has in GGUF: "blk.3.attn_qkv.weight.lora_a". */
+void geul_adapter_tensor_name(char out[GEUL_MAX_NAME], int layer, enum geul_neox_target target, char half);
 /* What B A is multiplied with: alpha / rank, or with rslora alpha / sqrt(rank). */
 float geul_lora_scale(float alpha, int rank, bool rslora);
 /* The same for an adapter's matrices of that rank. */

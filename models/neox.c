@@ -1,9 +1,9 @@
-/* neox.c: GPT-NeoX: hyper-parameters, tensor list and graph. (Black et al. 2022; transformers' GPTNeoXForCausalLM) */
+/* neox.c: GPT-NeoX: hyper-parameters, tensors and graph. (Black et al. 2022; transformers' GPTNeoXForCausalLM) */
 #include "models/neox.h"
 
 #include <math.h>
-#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* -------------------------------------------------------------------------------------------- hyper-parameters -- */
@@ -102,128 +102,233 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
     s.rope_base = (float)base;
     s.parallel_residual = true;
     geul_gguf_bool(g, "gptneox.use_parallel_residual", &s.parallel_residual);
-    const struct geul_gguf_tensor *embed = geul_gguf_find_tensor(g, "token_embd.weight");
+    char name[GEUL_MAX_NAME];
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), -1);
+    const struct geul_gguf_tensor *embed = geul_gguf_find_tensor(g, name);
     if (!embed || embed->n_dims != 2 || embed->shape[0] < 1 || embed->shape[0] > MOST_VOCAB)
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: token_embd.weight (vocabulary, %d) is missing or misshapen",
-                         geul_gguf_path(g), s.d_model);
+        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %s (vocabulary, %d) is missing or misshapen", geul_gguf_path(g),
+                         name, s.d_model);
     s.n_vocab = (int)embed->shape[0];
     *shape = s;
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------- tensor list -- */
+/* ----------------------------------------------------------------------------------------------------- the table -- */
 
-enum size { NONE, C, QKV, F, V };
+/* clang-format off */
+enum { ORDER_SAME, ORDER_HEADS };
+#define NONE                GEUL_NEOX_TARGETS, NULL
+#define ADAPT(id, word)     GEUL_NEOX_##id, #word
+#define ROW(in_layer, gguf, hf, part, order, role, when, start, ...)                                                   \
+    {in_layer, gguf, hf, #part, ORDER_##order, GEUL_NEOX_ROLE_##role, GEUL_NEOX_WHEN_##when, GEUL_NEOX_START_##start,  \
+     __VA_ARGS__},
+#define MODEL(field, gguf, hf, part, rows, cols, order, role, target, when, start)                                     \
+    ROW(false, gguf, hf, part, order, role, when, start, target)
+#define LAYER(field, gguf, hf, part, rows, cols, order, role, target, when, start)                                     \
+    ROW(true, gguf, hf, part, order, role, when, start, target)
+static const struct geul_neox_tensor_info infos[] = {
+#include "models/neox.def"
+};
+#undef NONE
+#undef ADAPT
+#undef ROW
 
-/* One weight: its name in GGUF, where it goes, its dimensions. */
-struct weight {
-    const char *name;
-    size_t field;
-    enum size rows, cols; /* cols alone for vectors */
-    bool optional;
+enum {
+    N_INFOS = sizeof infos / sizeof *infos,
+    PER_LAYER = 0
+#define LAYER(...) + 1
+#include "models/neox.def"
 };
 
-#define MODEL(name, field, rows, cols)                                                                                 \
-    {                                                                                                                  \
-        name, offsetof(struct geul_neox, field), rows, cols, false                                                     \
-    }
-#define LAYER(name, field, rows, cols)                                                                                 \
-    {                                                                                                                  \
-        name, offsetof(struct geul_neox_layer, field), rows, cols, false                                               \
-    }
-#define MAYBE(name, field, rows, cols)                                                                                 \
-    {                                                                                                                  \
-        name, offsetof(struct geul_neox_layer, field), rows, cols, true                                                \
-    }
+/* The public bits of training's options are the targets' numbers. */
+#define ADAPT(id, word) _Static_assert((unsigned)GEUL_LORA_##id == 1u << GEUL_NEOX_##id, "GEUL_LORA_" #id " in geul.h");
+#define NONE
+#define LAYER(field, gguf, hf, part, rows, cols, order, role, target, when, start) target
+#include "models/neox.def"
+#undef NONE
+#undef ADAPT
+_Static_assert(GEUL_LORA_ALL == (1 << GEUL_NEOX_TARGETS) - 1, "GEUL_LORA_ALL in geul.h");
+/* clang-format on */
 
-static const struct weight before_layers[] = {
-    MODEL("token_embd.weight", embed, V, C),
-};
-static const struct weight layer_weights[] = {
-    LAYER("attn_norm.weight", norm1_w, NONE, C), LAYER("attn_norm.bias", norm1_b, NONE, C),
-    LAYER("attn_qkv.weight", qkv_w, QKV, C),     MAYBE("attn_qkv.bias", qkv_b, NONE, QKV),
-    LAYER("attn_output.weight", out_w, C, C),    MAYBE("attn_output.bias", out_b, NONE, C),
-    LAYER("ffn_norm.weight", norm2_w, NONE, C),  LAYER("ffn_norm.bias", norm2_b, NONE, C),
-    LAYER("ffn_up.weight", up_w, F, C),          LAYER("ffn_up.bias", up_b, NONE, F),
-    LAYER("ffn_down.weight", down_w, C, F),      LAYER("ffn_down.bias", down_b, NONE, C),
-};
-static const struct weight after_layers[] = {
-    MODEL("output_norm.weight", norm_w, NONE, C),
-    MODEL("output_norm.bias", norm_b, NONE, C),
-    MODEL("output.weight", output, V, C),
-};
-
-#define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
-
-static int64_t size_of(const struct geul_model_shape *s, enum size size)
+int geul_neox_tensor_dims(const struct geul_neox_tensor_info *t, const struct geul_model_shape *s, int64_t dims[2])
 {
-    const int64_t sizes[] = {
-        [NONE] = 1, [C] = s->d_model, [QKV] = 3 * (int64_t)s->d_model, [F] = s->d_ff, [V] = s->n_vocab};
-    return sizes[size];
+    const int64_t C = s->d_model, H = s->n_heads, D = s->d_head, F = s->d_ff, V = s->n_vocab;
+    const int64_t all[N_INFOS][2] = {
+#define MODEL(field, gguf, hf, part, rows, cols, ...) {rows, cols},
+#define LAYER(field, gguf, hf, part, rows, cols, ...) {rows, cols},
+#include "models/neox.def"
+    };
+    memcpy(dims, all[t - infos], sizeof all[0]);
+    return dims[1] ? 2 : 1;
 }
 
-/* The dimensions of w; returns their number. */
-static int dims_of(const struct geul_model_shape *s, const struct weight *w, int64_t *shape)
+/* Where m keeps t. */
+static struct geul_tensor **weight_field(struct geul_neox *m, const struct geul_neox_tensor_info *t, int layer)
 {
-    int n = 0;
-    if (w->rows != NONE)
-        shape[n++] = size_of(s, w->rows);
-    shape[n++] = size_of(s, w->cols);
-    return n;
+    struct geul_neox_layer *l = &m->layers[t->in_layer ? layer : 0];
+    struct geul_tensor **const fields[N_INFOS] = {
+#define MODEL(field, ...) &m->field,
+#define LAYER(field, ...) &l->field,
+#include "models/neox.def"
+    };
+    return fields[t - infos];
 }
+
+struct geul_tensor *geul_neox_weight(const struct geul_neox *m, const struct geul_neox_tensor_info *t, int layer)
+{
+    struct geul_neox copy = *m; /* its fields may be pointed to */
+    return *weight_field(&copy, t, layer);
+}
+
+int64_t geul_neox_tensor_count(int n_layers)
+{
+    return N_INFOS - PER_LAYER + (int64_t)n_layers * PER_LAYER;
+}
+
+const struct geul_neox_tensor_info *geul_neox_tensor_at(int n_layers, int64_t i, int *layer)
+{
+    int first = 0; /* row of the layers */
+    while (!infos[first].in_layer)
+        first++;
+    int64_t behind = first + (int64_t)n_layers * PER_LAYER;
+    *layer = -1;
+    if (i < first)
+        return &infos[i];
+    if (i >= behind)
+        return &infos[first + PER_LAYER + (i - behind)];
+    *layer = (int)((i - first) / PER_LAYER);
+    return &infos[first + (i - first) % PER_LAYER];
+}
+
+const struct geul_neox_tensor_info *geul_neox_role_info(enum geul_neox_role role)
+{
+    const struct geul_neox_tensor_info *t = infos;
+    while (t->role != role)
+        t++;
+    return t;
+}
+
+const struct geul_neox_tensor_info *geul_neox_target_info(enum geul_neox_target target)
+{
+    const struct geul_neox_tensor_info *t = infos;
+    while (t->target != target)
+        t++;
+    return t;
+}
+
+/* --------------------------------------------------------------------------------------------------------- names -- */
+
+void geul_neox_tensor_name(char out[GEUL_MAX_NAME], const struct geul_neox_tensor_info *t, int layer)
+{
+    if (t->in_layer)
+        snprintf(out, GEUL_MAX_NAME, "blk.%d.%s.%s", layer, t->gguf, t->part);
+    else
+        snprintf(out, GEUL_MAX_NAME, "%s.%s", t->gguf, t->part);
+}
+
+/* Splits "blk.N." from name: N, and *rest is what follows; -1 and all of it where that is not how it begins. */
+static int split_layer(const char *name, const char **rest)
+{
+    *rest = name;
+    if (strncmp(name, "blk.", 4) != 0 || name[4] < '0' || name[4] > '9')
+        return -1;
+    char *end;
+    long n = strtol(name + 4, &end, 10);
+    if (*end != '.' || n >= INT32_MAX)
+        return -1;
+    *rest = end + 1;
+    return (int)n;
+}
+
+int geul_neox_layer_of(const char *name)
+{
+    const char *rest;
+    return split_layer(name, &rest);
+}
+
+enum geul_neox_role geul_neox_role_of(const char *name, int n_dims)
+{
+    if (n_dims < 2)
+        return GEUL_NEOX_ROLE_PLAIN;
+    split_layer(name, &name);
+    for (int i = 0; i < N_INFOS; i++) {
+        size_t n = strlen(infos[i].gguf);
+        if (infos[i].role != GEUL_NEOX_ROLE_PLAIN && strncmp(name, infos[i].gguf, n) == 0 && name[n] == '.' &&
+            strcmp(name + n + 1, infos[i].part) == 0)
+            return infos[i].role;
+    }
+    return GEUL_NEOX_ROLE_OTHER;
+}
+
+const char *geul_neox_target_name(enum geul_neox_target target)
+{
+    return geul_neox_target_info(target)->gguf;
+}
+
+const char *geul_neox_target_word(enum geul_neox_target target)
+{
+    return geul_neox_target_info(target)->word;
+}
+
+const char *geul_neox_list_targets(char *out, size_t size, const char *(*name)(enum geul_neox_target),
+                                   const char *between, const char *last)
+{
+    size_t n = 0;
+    for (int t = 0; t < GEUL_NEOX_TARGETS && n < size; t++) {
+        const char *before = t == 0 ? "" : t == GEUL_NEOX_TARGETS - 1 ? last : between;
+        n += (size_t)snprintf(out + n, size - n, "%s%s", before, name((enum geul_neox_target)t));
+    }
+    return out;
+}
+
+/* ------------------------------------------------------------------------------------------------------- binding -- */
 
 /* Everything that binding weights needs. */
 struct binder {
     struct geul_context *ctx;
     const struct geul_gguf *g;
-    struct geul_model_shape *shape;
+    struct geul_neox *m;
     geul_neox_place_weight place;
     void *user;
 };
 
-/* Finds, checks and places the weights of one list into the struct at base. */
-static bool bind_list(const struct binder *b, const struct weight *list, int n, int layer, void *base)
+/* Checks that the file's tensor t has n_dims dimensions `want` and a type that can be computed with. */
+static enum geul_status check_weight(const struct binder *b, const struct geul_gguf_tensor *t, int n_dims,
+                                     const int64_t *want)
 {
-    for (int i = 0; i < n; i++) {
-        const struct weight *w = &list[i];
-        char name[GEUL_MAX_NAME];
-        if (layer >= 0)
-            snprintf(name, sizeof name, "blk.%d.%s", layer, w->name);
-        else
-            snprintf(name, sizeof name, "%s", w->name);
-        const struct geul_gguf_tensor *t = geul_gguf_find_tensor(b->g, name);
-        struct geul_tensor **field = (struct geul_tensor **)(void *)((char *)base + w->field);
-        if (!t && layer < 0 && w->field == offsetof(struct geul_neox, output)) { /* tied embeddings */
-            *field = ((struct geul_neox *)base)->embed;
-            continue;
-        }
-        if (!t && w->optional)
-            continue;
-        if (!t) {
-            geul_fail(b->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", geul_gguf_path(b->g), name);
-            return false;
-        }
-        int64_t want[2] = {0, 0};
-        int n_dims = dims_of(b->shape, w, want);
-        if (t->n_dims != n_dims || t->shape[0] != want[0] || (n_dims == 2 && t->shape[1] != want[1])) {
-            geul_fail(b->ctx, GEUL_ERROR_FORMAT,
-                      "%s: tensor %s has %d dimensions (%lld, %lld); the keys call for %d (%lld, %lld)",
-                      geul_gguf_path(b->g), name, t->n_dims, (long long)t->shape[0], (long long)t->shape[1], n_dims,
-                      (long long)want[0], (long long)want[1]);
-            return false;
-        }
-        if (t->type == GEUL_TYPE_I32 || (n_dims == 1 && t->type != GEUL_TYPE_F32)) {
-            geul_fail(b->ctx, GEUL_ERROR_UNSUPPORTED, "%s: tensor %s is %s; %s is needed", geul_gguf_path(b->g), name,
-                      geul_type_name(t->type), n_dims == 1 ? "f32" : "a float or block type");
-            return false;
-        }
-        struct geul_tensor *leaf = b->place(b->user, t, layer);
-        if (!leaf)
-            return false;
-        *field = leaf;
-        b->shape->n_params += want[0] * (n_dims == 2 ? want[1] : 1);
+    if (t->n_dims != n_dims || t->shape[0] != want[0] || (n_dims == 2 && t->shape[1] != want[1]))
+        return geul_fail(b->ctx, GEUL_ERROR_FORMAT,
+                         "%s: tensor %s has %d dimensions (%lld, %lld); the keys call for %d (%lld, %lld)",
+                         geul_gguf_path(b->g), t->name, t->n_dims, (long long)t->shape[0], (long long)t->shape[1],
+                         n_dims, (long long)want[0], (long long)want[1]);
+    if (t->type == GEUL_TYPE_I32 || (n_dims == 1 && t->type != GEUL_TYPE_F32))
+        return geul_fail(b->ctx, GEUL_ERROR_UNSUPPORTED, "%s: tensor %s is %s; %s is needed", geul_gguf_path(b->g),
+                         t->name, geul_type_name(t->type), n_dims == 1 ? "f32" : "a float or block type");
+    return GEUL_OK;
+}
+
+/* Finds, checks and places one weight. */
+static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_info *info, int layer)
+{
+    char name[GEUL_MAX_NAME];
+    int64_t want[2];
+    geul_neox_tensor_name(name, info, layer);
+    const struct geul_gguf_tensor *t = geul_gguf_find_tensor(b->g, name);
+    struct geul_tensor **field = weight_field(b->m, info, layer);
+    if (!t && info->when != GEUL_NEOX_WHEN_ALWAYS) {
+        *field = info->when == GEUL_NEOX_WHEN_UNTIED ? b->m->embed : NULL;
+        return true;
     }
-    return true;
+    if (!t) {
+        geul_fail(b->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", geul_gguf_path(b->g), name);
+        return false;
+    }
+    int n_dims = geul_neox_tensor_dims(info, &b->m->shape, want);
+    if (check_weight(b, t, n_dims, want) != GEUL_OK)
+        return false;
+    *field = b->place(b->user, t, layer);
+    b->m->shape.n_params += want[0] * (n_dims == 2 ? want[1] : 1);
+    return *field != NULL;
 }
 
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
@@ -238,47 +343,30 @@ enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf
     m->layers = geul_arena(ctx, (size_t)m->shape.n_layers, sizeof *m->layers);
     if (!m->layers)
         return GEUL_ERROR_MEMORY;
-    struct binder b = {ctx, g, &m->shape, place, user};
-    bool ok = bind_list(&b, before_layers, COUNT(before_layers), -1, m);
-    for (int i = 0; i < m->shape.n_layers && ok; i++)
-        ok = bind_list(&b, layer_weights, COUNT(layer_weights), i, &m->layers[i]);
-    ok = ok && bind_list(&b, after_layers, COUNT(after_layers), -1, m);
-    return ok ? GEUL_OK : geul_error_status(ctx);
-}
-
-/* Appends the weights of one list, found in the struct at base. */
-static int list_weights(const struct weight *list, int n, const void *base, struct geul_tensor **out, int at)
-{
-    for (int i = 0; i < n; i++) {
-        struct geul_tensor *w = *(struct geul_tensor *const *)(const void *)((const char *)base + list[i].field);
-        if (!w)
-            continue;
-        if (out)
-            out[at] = w;
-        at++;
+    struct binder b = {ctx, g, m, place, user};
+    bool ok = true;
+    for (int64_t i = 0; ok && i < geul_neox_tensor_count(m->shape.n_layers); i++) {
+        int layer;
+        const struct geul_neox_tensor_info *info = geul_neox_tensor_at(m->shape.n_layers, i, &layer);
+        ok = bind_weight(&b, info, layer);
     }
-    return at;
+    return ok ? GEUL_OK : geul_error_status(ctx);
 }
 
 int geul_neox_weights(const struct geul_neox *m, struct geul_tensor **out)
 {
-    bool tied = m->output == m->embed;
-    int n = list_weights(before_layers, COUNT(before_layers), m, out, 0);
-    for (int i = 0; i < m->shape.n_layers; i++)
-        n = list_weights(layer_weights, COUNT(layer_weights), &m->layers[i], out, n);
-    return list_weights(after_layers, COUNT(after_layers) - tied, m, out, n); /* the output is the last one */
-}
-
-const char *geul_neox_target_name(enum geul_neox_target target)
-{
-    static const char *const names[GEUL_NEOX_TARGETS] = {"attn_qkv", "attn_output", "ffn_up", "ffn_down"};
-    return names[target];
-}
-
-struct geul_tensor *geul_neox_target_weight(const struct geul_neox_layer *l, enum geul_neox_target target)
-{
-    struct geul_tensor *const weights[GEUL_NEOX_TARGETS] = {l->qkv_w, l->out_w, l->up_w, l->down_w};
-    return weights[target];
+    int n = 0;
+    for (int64_t i = 0; i < geul_neox_tensor_count(m->shape.n_layers); i++) {
+        int layer;
+        const struct geul_neox_tensor_info *info = geul_neox_tensor_at(m->shape.n_layers, i, &layer);
+        struct geul_tensor *w = geul_neox_weight(m, info, layer);
+        if (!w || (info->when == GEUL_NEOX_WHEN_UNTIED && w == m->embed))
+            continue;
+        if (out)
+            out[n] = w;
+        n++;
+    }
+    return n;
 }
 
 /* ------------------------------------------------------------------------------------------------------- graph -- */
@@ -320,13 +408,11 @@ static struct geul_tensor *adapt(const struct build *b, struct geul_tensor *y, s
     return y;
 }
 
-/* x (T, K) times a target's weight, with bias and adapters: (T, N). */
-static struct geul_tensor *linear(const struct build *b, struct geul_tensor *x, enum geul_neox_target target)
+/* x (T, K) times w (N, K), a target's weight, with bias (NULL: none) and adapters: (T, N). */
+static struct geul_tensor *linear(const struct build *b, struct geul_tensor *x, struct geul_tensor *w,
+                                  struct geul_tensor *bias, enum geul_neox_target target)
 {
-    const struct geul_neox_layer *l = &b->m->layers[b->layer];
-    struct geul_tensor *const bias[] = {l->qkv_b, l->out_b, l->up_b, l->down_b};
-    struct geul_tensor *w = geul_neox_target_weight(l, target);
-    return adapt(b, geul_linear_at(b->ctx, b->pass->precision, x, w, bias[target], bias[target] != NULL), x, target);
+    return adapt(b, geul_linear_at(b->ctx, b->pass->precision, x, w, bias, bias != NULL), x, target);
 }
 
 /* Hands t out as number i of what is costly in its layer; returns t. */
@@ -342,8 +428,9 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
 {
     struct geul_context *ctx = b->ctx;
     const struct geul_model_shape *s = &b->m->shape;
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
     struct geul_tensor *place = b->pass->in.place;
-    struct geul_tensor *qkv = costly(b, 0, linear(b, x, GEUL_NEOX_QKV));                          /* (T, 3HD) */
+    struct geul_tensor *qkv = costly(b, 0, linear(b, x, l->qkv_w, l->qkv_b, GEUL_NEOX_QKV));      /* (T, 3HD) */
     struct geul_tensor *q = geul_rope(ctx, heads(ctx, s, qkv, 0), place, s->n_rot, s->rope_base); /* (T, H, D) */
     struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), place, s->n_rot, s->rope_base);
     struct geul_tensor *v = heads(ctx, s, qkv, 2);
@@ -354,14 +441,15 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
     struct geul_tensor *a = geul_attention(ctx, q, k, v, place, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
     a = costly(b, 1, a);
     a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model});
-    return linear(b, a, GEUL_NEOX_OUT);
+    return linear(b, a, l->out_w, l->out_b, GEUL_NEOX_OUT);
 }
 
 /* down(gelu(up(x))): (T, C). */
 static struct geul_tensor *mlp(const struct build *b, struct geul_tensor *x)
 {
-    struct geul_tensor *h = costly(b, 2, linear(b, x, GEUL_NEOX_UP)); /* (T, F) */
-    return linear(b, geul_gelu(b->ctx, h, b->m->shape.gelu), GEUL_NEOX_DOWN);
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
+    struct geul_tensor *h = costly(b, 2, linear(b, x, l->up_w, l->up_b, GEUL_NEOX_UP)); /* (T, F) */
+    return linear(b, geul_gelu(b->ctx, h, b->m->shape.gelu), l->down_w, l->down_b, GEUL_NEOX_DOWN);
 }
 
 struct geul_tensor *geul_neox_hidden(struct geul_context *ctx, const struct geul_neox *m,

@@ -1,4 +1,4 @@
-/* neox.h: GPT-NeoX in one place: its tensors by name and shape, and its forward graph.
+/* neox.h: GPT-NeoX in one place: its tensors, which neox.def lists, and its forward graph.
  *
  * Legend used in models/: T tokens, C d_model, H heads, D d_head, F d_ff, V vocabulary rows, S sequences, P positions.
  */
@@ -10,18 +10,60 @@
 #include "core/gguf.h"
 #include "core/tensor.h"
 
-/* Weights of one layer. The biases of qkv and out are NULL in models without attention bias. */
+/* The weights of one layer, shaped as neox.def says. Biases are NULL in models without attention bias. */
 struct geul_neox_layer {
-    struct geul_tensor *norm1_w, *norm1_b; /* (C) */
-    struct geul_tensor *qkv_w, *qkv_b;     /* (3HD, C): all of Q, then K, then V; (3HD) */
-    struct geul_tensor *out_w, *out_b;     /* (C, HD); (C) */
-    struct geul_tensor *norm2_w, *norm2_b; /* (C) */
-    struct geul_tensor *up_w, *up_b;       /* (F, C); (F) */
-    struct geul_tensor *down_w, *down_b;   /* (C, F); (C) */
+#define LAYER(field, ...) struct geul_tensor *field;
+#include "models/neox.def"
 };
 
 /* The products that low-rank adapters may change. */
-enum geul_neox_target { GEUL_NEOX_QKV, GEUL_NEOX_OUT, GEUL_NEOX_UP, GEUL_NEOX_DOWN, GEUL_NEOX_TARGETS };
+/* clang-format off */
+enum geul_neox_target {
+#define NONE
+#define ADAPT(id, word) GEUL_NEOX_##id,
+#define LAYER(field, gguf, hf, part, rows, cols, order, role, target, when, start) target
+#include "models/neox.def"
+#undef NONE
+#undef ADAPT
+    GEUL_NEOX_TARGETS
+};
+/* clang-format on */
+
+/* The values that the columns role, when and start of neox.def have; its head explains them. */
+enum geul_neox_role {
+    GEUL_NEOX_ROLE_PLAIN, /* norms, biases and whatever else has one dimension */
+    GEUL_NEOX_ROLE_EMBEDDING,
+    GEUL_NEOX_ROLE_OUTPUT,
+    GEUL_NEOX_ROLE_QKV,
+    GEUL_NEOX_ROLE_ATTN_OUTPUT,
+    GEUL_NEOX_ROLE_FFN_UP,
+    GEUL_NEOX_ROLE_FFN_DOWN,
+    GEUL_NEOX_ROLE_OTHER, /* a matrix that neox.def does not list */
+    GEUL_NEOX_ROLES
+};
+
+enum geul_neox_when { GEUL_NEOX_WHEN_ALWAYS, GEUL_NEOX_WHEN_BIAS, GEUL_NEOX_WHEN_UNTIED };
+
+enum geul_neox_start {
+    GEUL_NEOX_START_ZEROS,
+    GEUL_NEOX_START_ONES,
+    GEUL_NEOX_START_SMALL,
+    GEUL_NEOX_START_RESIDUAL,
+    GEUL_NEOX_STARTS
+};
+
+/* One row of neox.def. */
+struct geul_neox_tensor_info {
+    bool in_layer;
+    const char *gguf, *hf; /* the module: "attn_qkv", "attention.query_key_value" */
+    const char *part;      /* "weight" or "bias" */
+    bool by_head;          /* Hugging Face orders the rows by head */
+    enum geul_neox_role role;
+    enum geul_neox_when when;
+    enum geul_neox_start start;
+    enum geul_neox_target target; /* GEUL_NEOX_TARGETS: none */
+    const char *word;             /* of the target: "qkv"; NULL: none */
+};
 
 /* A low-rank change of one product (Hu et al. 2021): y = W x + scale * B A x. Both NULL: none. */
 struct geul_neox_pair {
@@ -36,10 +78,9 @@ struct geul_neox_adapter {
 
 struct geul_neox {
     struct geul_model_shape shape;
-    struct geul_tensor *embed;           /* (V, C) */
-    struct geul_tensor *norm_w, *norm_b; /* (C) */
-    struct geul_tensor *output;          /* (V, C) */
-    struct geul_neox_layer *layers;      /* n_layers */
+#define MODEL(field, ...) struct geul_tensor *field;
+#include "models/neox.def"
+    struct geul_neox_layer *layers; /* n_layers */
     const struct geul_neox_adapter *const *adapters;
     int n_adapters;
 };
@@ -53,12 +94,35 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
 /* Finds every weight, checks its shape and places it; fills all of m, whose arrays live in ctx's arena. */
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
                                 geul_neox_place_weight place, void *user);
-/* Every weight once, in the order of the list in neox.c; returns their number. out may be NULL. */
+/* Every weight once, in the order of neox.def; returns their number. out may be NULL. */
 int geul_neox_weights(const struct geul_neox *m, struct geul_tensor **out);
-/* The GGUF name of a target's weight, without "blk.N." and ".weight": "attn_qkv". */
+
+/* How many tensors a model of so many layers has when none is absent. */
+int64_t geul_neox_tensor_count(int n_layers);
+/* Number i of them in the order in which geul writes them; *layer gets its layer, -1 outside of the layers. */
+const struct geul_neox_tensor_info *geul_neox_tensor_at(int n_layers, int64_t i, int *layer);
+/* The first row of that role, which must not be OTHER. */
+const struct geul_neox_tensor_info *geul_neox_role_info(enum geul_neox_role role);
+/* The matrix of a target. */
+const struct geul_neox_tensor_info *geul_neox_target_info(enum geul_neox_target target);
+/* The dimensions of t, dims[1] 0 where there is only one; returns their number. */
+int geul_neox_tensor_dims(const struct geul_neox_tensor_info *t, const struct geul_model_shape *s, int64_t dims[2]);
+/* The weight that t is in m; NULL where m lacks it. */
+struct geul_tensor *geul_neox_weight(const struct geul_neox *m, const struct geul_neox_tensor_info *t, int layer);
+
+/* Writes the name of t in GGUF: "blk.3.attn_qkv.weight". */
+void geul_neox_tensor_name(char out[GEUL_MAX_NAME], const struct geul_neox_tensor_info *t, int layer);
+/* N of a name that begins with "blk.N."; -1: outside of the layers. */
+int geul_neox_layer_of(const char *name);
+/* What the tensor of that name and so many dimensions does. */
+enum geul_neox_role geul_neox_role_of(const char *name, int n_dims);
+
+/* The GGUF module of a target, "attn_qkv", and the word that users have for it, "qkv". */
 const char *geul_neox_target_name(enum geul_neox_target target);
-/* A target's weight (N, K) in a layer. */
-struct geul_tensor *geul_neox_target_weight(const struct geul_neox_layer *l, enum geul_neox_target target);
+const char *geul_neox_target_word(enum geul_neox_target target);
+/* Writes what name says of every target, with `between` and before the last one `last`: "a, b and c". Returns out. */
+const char *geul_neox_list_targets(char *out, size_t size, const char *(*name)(enum geul_neox_target),
+                                   const char *between, const char *last);
 
 struct geul_neox_inputs {
     struct geul_tensor *ids;   /* i32 (T) */

@@ -6,6 +6,7 @@
 #include "core/gguf.h"
 #include "core/os.h"
 #include "core/tensor.h"
+#include "models/neox.h"
 #include "quantize/search.h"
 
 #include <math.h>
@@ -39,26 +40,26 @@ struct geul_budget {
 /* How much a relative error of a matrix counts: the divergence of the model per unit of it, as measured with noise in
  * one matrix after the other of a model of six layers. The matrices of all layers together count the same for every
  * depth. docs/quantization.md has the measurements behind the figures. */
-static double sensitivity(enum geul_mix_part part, int layer, int n_layers)
+static double sensitivity(enum geul_neox_role role, int layer, int n_layers)
 {
     static const struct {
         double first, middle, last; /* layer; outside of the layers all the same */
-    } by_part[GEUL_MIX_PARTS] = {
-        [GEUL_MIX_EMBEDDING] = {0.18, 0.18, 0.18}, [GEUL_MIX_OUTPUT] = {0.85, 0.85, 0.85},
-        [GEUL_MIX_QKV] = {0.020, 0.011, 0.012},    [GEUL_MIX_ATTN_OUTPUT] = {0.009, 0.0046, 0.0046},
-        [GEUL_MIX_FFN_UP] = {0.032, 0.009, 0.025}, [GEUL_MIX_FFN_DOWN] = {0.029, 0.0075, 0.016},
-        [GEUL_MIX_OTHER] = {0.020, 0.010, 0.010},
+    } by_role[GEUL_NEOX_ROLES] = {
+        [GEUL_NEOX_ROLE_EMBEDDING] = {0.18, 0.18, 0.18}, [GEUL_NEOX_ROLE_OUTPUT] = {0.85, 0.85, 0.85},
+        [GEUL_NEOX_ROLE_QKV] = {0.020, 0.011, 0.012},    [GEUL_NEOX_ROLE_ATTN_OUTPUT] = {0.009, 0.0046, 0.0046},
+        [GEUL_NEOX_ROLE_FFN_UP] = {0.032, 0.009, 0.025}, [GEUL_NEOX_ROLE_FFN_DOWN] = {0.029, 0.0075, 0.016},
+        [GEUL_NEOX_ROLE_OTHER] = {0.020, 0.010, 0.010},
     };
     const double depth = 6;
     if (layer < 0 || n_layers < 1)
-        return by_part[part].middle;
+        return by_role[role].middle;
     double reach = n_layers > 8 ? n_layers / 8.0 : 1; /* layers over which an edge fades into the middle */
-    double start = 1 - layer / reach, end = 1 - (n_layers - 1 - layer) / reach, middle = by_part[part].middle;
+    double start = 1 - layer / reach, end = 1 - (n_layers - 1 - layer) / reach, middle = by_role[role].middle;
     double weight = middle;
     if (start > 0)
-        weight += start * (by_part[part].first - middle);
+        weight += start * (by_role[role].first - middle);
     else if (end > 0)
-        weight += end * (by_part[part].last - middle);
+        weight += end * (by_role[role].last - middle);
     return weight * depth / n_layers;
 }
 
@@ -172,12 +173,10 @@ static void keep_hull(struct item *item)
 static bool measure_item(struct geul_quantize *q, const struct geul_planned_tensor *t, struct item *item)
 {
     struct sample s = {0};
-    int layer;
-    enum geul_mix_part part = geul_mix_part(t->name, t->n_dims, &layer);
     int n_threads = q->options.n_threads > 0 ? q->options.n_threads : geul_os_cores();
     bool ok = take_sample(q->ctx, t, n_threads, &s);
     double power = ok ? sample_power(&s, t->sums) : 0;
-    double weight = sensitivity(part, layer, q->n_layers);
+    double weight = sensitivity(geul_neox_role_of(t->name, t->n_dims), geul_neox_layer_of(t->name), q->n_layers);
     for (int i = 0; ok && i < GEUL_TYPE_COUNT; i++) {
         enum geul_type type = (enum geul_type)i;
         size_t bytes;

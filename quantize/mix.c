@@ -2,8 +2,8 @@
 #include "quantize/mix.h"
 
 #include "core/tensor.h"
+#include "models/neox.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* The layers in which a matrix gets the better of its two types. Models of fewer than eight layers have no edges and no
@@ -23,7 +23,7 @@ struct choice {
 struct geul_mix {
     const char *name;
     uint32_t file_type;
-    struct choice choices[GEUL_MIX_PARTS];
+    struct choice choices[GEUL_NEOX_ROLES];
 };
 
 /* clang-format off */
@@ -31,7 +31,10 @@ struct geul_mix {
 #define ALL(a)             {T(a), T(a), NOWHERE}
 #define SOME(a, b, layers) {T(a), T(b), layers}
 #define MIX(name, file_type, embedding, output, qkv, attn_output, up, down)                                            \
-    {name, file_type, {ALL(F32), embedding, output, qkv, attn_output, up, down, up}}
+    {name, file_type,                                                                                                  \
+     {[GEUL_NEOX_ROLE_PLAIN] = ALL(F32), [GEUL_NEOX_ROLE_EMBEDDING] = embedding, [GEUL_NEOX_ROLE_OUTPUT] = output,     \
+      [GEUL_NEOX_ROLE_QKV] = qkv, [GEUL_NEOX_ROLE_ATTN_OUTPUT] = attn_output, [GEUL_NEOX_ROLE_FFN_UP] = up,            \
+      [GEUL_NEOX_ROLE_FFN_DOWN] = down, [GEUL_NEOX_ROLE_OTHER] = up}}
 /* Every matrix of a layer alike, better in some layers. */
 #define LAYERS(name, file_type, embedding, a, b, layers)                                                               \
     MIX(name, file_type, ALL(embedding), ALL(Q6_K), SOME(a, b, layers), SOME(a, b, layers), SOME(a, b, layers),        \
@@ -101,7 +104,7 @@ const struct geul_mix *geul_mix_of_type(enum geul_type type)
 {
     const struct geul_mix *found = &mixes[0];
     for (size_t i = 0; i < N_MIXES; i++) /* the last: of those that begin alike the one that adds least */
-        if (mixes[i].choices[GEUL_MIX_FFN_UP].type == type)
+        if (mixes[i].choices[GEUL_NEOX_ROLE_FFN_UP].type == type)
             found = &mixes[i];
     return found;
 }
@@ -121,33 +124,6 @@ uint32_t geul_mix_file_type(const struct geul_mix *mix)
     return mix->file_type;
 }
 
-enum geul_mix_part geul_mix_part(const char *tensor, int n_dims, int *layer)
-{
-    static const struct {
-        const char *name;
-        enum geul_mix_part part;
-    } names[] = {
-        {"token_embd.weight", GEUL_MIX_EMBEDDING}, {"output.weight", GEUL_MIX_OUTPUT},
-        {"attn_qkv.weight", GEUL_MIX_QKV},         {"attn_output.weight", GEUL_MIX_ATTN_OUTPUT},
-        {"ffn_up.weight", GEUL_MIX_FFN_UP},        {"ffn_down.weight", GEUL_MIX_FFN_DOWN},
-    };
-    *layer = -1;
-    if (strncmp(tensor, "blk.", 4) == 0 && tensor[4] >= '0' && tensor[4] <= '9') {
-        char *end;
-        long n = strtol(tensor + 4, &end, 10);
-        if (*end == '.' && n >= 0 && n < INT32_MAX) {
-            *layer = (int)n;
-            tensor = end + 1;
-        }
-    }
-    if (n_dims < 2)
-        return GEUL_MIX_PLAIN;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(tensor, names[i].name) == 0)
-            return names[i].part;
-    return GEUL_MIX_OTHER;
-}
-
 /* Whether layer i of n is among those that get the better type. */
 static bool is_better(enum where where, int i, int n)
 {
@@ -162,9 +138,8 @@ static bool is_better(enum where where, int i, int n)
 enum geul_type geul_mix_type(const struct geul_mix *mix, const char *tensor, int n_layers, int n_dims,
                              const int64_t *shape, bool *fell_back)
 {
-    int layer;
-    const struct choice *c = &mix->choices[geul_mix_part(tensor, n_dims, &layer)];
-    enum geul_type wanted = is_better(c->where, layer, n_layers) ? c->better : c->type;
+    const struct choice *c = &mix->choices[geul_neox_role_of(tensor, n_dims)];
+    enum geul_type wanted = is_better(c->where, geul_neox_layer_of(tensor), n_layers) ? c->better : c->type;
     enum geul_type type = n_dims < 1 ? wanted : geul_mix_fitting(wanted, shape[n_dims - 1]);
     *fell_back = type != wanted;
     return type;

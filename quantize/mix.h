@@ -5,26 +5,11 @@
 #include "core/context.h"
 #include "geul_tools.h"
 
-/* What a tensor does in the model. */
-enum geul_mix_part {
-    GEUL_MIX_PLAIN, /* norms, biases and whatever else has one dimension: float32 in every mix */
-    GEUL_MIX_EMBEDDING,
-    GEUL_MIX_OUTPUT,
-    GEUL_MIX_QKV,
-    GEUL_MIX_ATTN_OUTPUT,
-    GEUL_MIX_FFN_UP,
-    GEUL_MIX_FFN_DOWN,
-    GEUL_MIX_OTHER, /* a matrix of another name */
-    GEUL_MIX_PARTS
-};
-
 /* The mix that is named after a type: the plain one, or the smallest of its mixes (q4_k_s for Q4_K). */
 const struct geul_mix *geul_mix_of_type(enum geul_type type);
 /* The number that general.file_type has for it, llama.cpp's LLAMA_FTYPE. */
 uint32_t geul_mix_file_type(const struct geul_mix *mix);
 
-/* What the tensor is by its name and dimensions; *layer gets N of "blk.N.", -1 outside of the layers. */
-enum geul_mix_part geul_mix_part(const char *tensor, int n_dims, int *layer);
 /* The type of a tensor of the given shape (row-major) in a model of n_layers. *fell_back: its rows do not fit the type
  * that the mix means for it, and it got the next better one that fits. */
 enum geul_type geul_mix_type(const struct geul_mix *mix, const char *tensor, int n_layers, int n_dims,

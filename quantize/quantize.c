@@ -6,6 +6,7 @@
 #include "core/gguf.h"
 #include "core/os.h"
 #include "core/tensor.h"
+#include "models/neox.h"
 #include "quantize/budget.h"
 
 #include <stdio.h>
@@ -152,7 +153,6 @@ static enum geul_status list_tensors(struct geul_quantize *q)
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
         const struct geul_gguf_tensor *s = geul_gguf_tensor_at(q->gguf, i);
         struct geul_planned_tensor *t = &q->tensors[i];
-        int layer;
         *t = (struct geul_planned_tensor){.name = s->name,
                                           .n_dims = s->n_dims,
                                           .from = s->type,
@@ -164,7 +164,7 @@ static enum geul_status list_tensors(struct geul_quantize *q)
             t->shape[d] = s->shape[d];
             t->elements *= s->shape[d];
         }
-        (void)geul_mix_part(s->name, s->n_dims, &layer);
+        int layer = geul_neox_layer_of(s->name);
         if (layer >= q->n_layers)
             q->n_layers = layer + 1;
         if (s->n_dims < 2 && s->type != GEUL_TYPE_I32)

@@ -7,6 +7,8 @@
  */
 #include "tests/harness.h"
 
+#include "geul_tensor.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -151,6 +153,18 @@ const char *test_scratch(const char *name)
     return path;
 }
 
+struct test_kept test_keep(const char *path)
+{
+    struct test_kept kept;
+    snprintf(kept.text, sizeof kept.text, "%s", path);
+    return kept;
+}
+
+const char *test_mini_model(void)
+{
+    return test_path("../share/geul-mini.gguf");
+}
+
 char *test_slurp(const char *path, size_t *size)
 {
     struct stat st;
@@ -236,6 +250,16 @@ void test_npy_free(struct test_npy *npy)
     free(npy->f32);
     free(npy->i32);
     memset(npy, 0, sizeof *npy);
+}
+
+double test_difference(const float *a, const float *b, int64_t n)
+{
+    double worst = 0;
+    for (int64_t i = 0; i < n && !isnan(worst); i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        worst = d <= worst ? worst : d;
+    }
+    return worst;
 }
 
 /* ------------------------------------------------------------------------------------------------- the command -- */
@@ -370,6 +394,34 @@ void *test_allocate(void *user, void *ptr, size_t old_size, size_t size)
     if (p && !ptr)
         __atomic_add_fetch(&a->outstanding, 1, __ATOMIC_RELAXED);
     return p;
+}
+
+/* Judges the run that has ended and frees its context; whether it was the last. */
+static bool shortage_is_over(struct test_shortage *s)
+{
+    const struct test_allocator *a = &s->allocator;
+    CHECK_MSG(s->ok || geul_error_status(s->ctx) == GEUL_ERROR_MEMORY, "allocation %ld: %s", a->fail_at,
+              geul_error(s->ctx));
+    geul_context_free(s->ctx);
+    s->ctx = NULL;
+    CHECK_MSG(a->outstanding == 0, "allocation %ld: %ld pieces are left", a->fail_at, a->outstanding);
+    return s->ok && a->calls < a->fail_at;
+}
+
+bool test_shortage_next(struct test_shortage *s)
+{
+    if (s->ctx && shortage_is_over(s))
+        return false;
+    while (!s->ctx) {
+        if (!CHECK_MSG(s->n < s->most, "allocation %ld: still not enough memory", s->n))
+            return false;
+        s->ok = false;
+        s->allocator = (struct test_allocator){.fail_at = ++s->n};
+        struct geul_context_options o = {.allocate = test_allocate, .allocate_user = &s->allocator};
+        s->ctx = geul_context_new(&o);
+        CHECK_MSG(s->ctx || s->allocator.outstanding == 0, "allocation %ld: pieces of a context are left", s->n);
+    }
+    return true;
 }
 
 /* ------------------------------------------------------------------------------------------------- the runner -- */

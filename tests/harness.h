@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct geul_context;
+
 struct test {
     const char *name, *file;
     void (*run)(void);
@@ -34,7 +36,7 @@ void test_register(struct test *t);
 
 /* Each failing check is printed with its place; the test goes on. CHECK returns the condition. */
 bool test_check(bool ok, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
-#define CHECK(cond) test_check((cond), __FILE__, __LINE__, "%s", #cond)
+#define CHECK(cond)          test_check((cond), __FILE__, __LINE__, "%s", #cond)
 #define CHECK_MSG(cond, ...) test_check((cond), __FILE__, __LINE__, __VA_ARGS__)
 #define CHECK_INT(a, b)                                                                                                \
     test_check((long long)(a) == (long long)(b), __FILE__, __LINE__, "%s = %lld, expected %lld", #a, (long long)(a),   \
@@ -62,20 +64,30 @@ float test_normal(uint64_t *state);
 const char *test_path(const char *relative);
 const char *test_scratch(const char *name);
 
+/* A path with storage of its own, for a test that needs more than four at a time. */
+struct test_kept {
+    char text[1024];
+};
+struct test_kept test_keep(const char *path);
+/* The small model that comes with geul; storage as test_path()'s. */
+const char *test_mini_model(void);
+
 /* A small NumPy file of float32 or int32; data is malloc()ed. false (and a failed check) when unreadable. */
 struct test_npy {
     int n_dims;
     int64_t shape[4];
     int64_t count;
-    float *f32;   /* one of the two */
+    float *f32; /* one of the two */
     int32_t *i32;
 };
 bool test_npy_read(const char *path, struct test_npy *out);
 void test_npy_free(struct test_npy *npy);
+/* The largest |a[i] - b[i]| of n values; NaN when one of them is. */
+double test_difference(const float *a, const float *b, int64_t n);
 
 /* Runs the geul command that was built with the tests (argv without "geul", NULL-terminated), feeds it input. */
 struct test_run {
-    int status;     /* exit code, 128 + signal when killed */
+    int status;      /* exit code, 128 + signal when killed */
     char *out, *err; /* NUL-terminated, malloc()ed */
     size_t out_length, err_length;
     long peak_rss_kb;
@@ -93,5 +105,25 @@ struct test_allocator {
     long calls, fail_at, outstanding;
 };
 void *test_allocate(void *user, void *ptr, size_t old_size, size_t size);
+
+/* Runs a piece of a test once for each of its allocations, which then fails:
+ *
+ *     struct test_shortage s = {.most = 2000};
+ *     while (test_shortage_next(&s)) {
+ *         struct geul_gguf *g = geul_gguf_open(s.ctx, path);
+ *         s.ok = g != NULL;
+ *         geul_gguf_close(g);
+ *     }
+ *
+ * In run n it is allocation n of ctx, which is new. A run that is not ok must have left GEUL_ERROR_MEMORY, and no run
+ * may leave memory behind. The last run is one that is ok and came to no allocation that fails; when there is none
+ * among `most` runs, a check fails. The piece may raise n to pass over allocations. */
+struct test_shortage {
+    long most, n;
+    bool ok;
+    struct geul_context *ctx;
+    struct test_allocator allocator;
+};
+bool test_shortage_next(struct test_shortage *s);
 
 #endif

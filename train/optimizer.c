@@ -4,10 +4,15 @@
 #include <math.h>
 
 static const struct geul_optimizer_info optimizers[] = {
-    [GEUL_OPTIMIZER_ADAMW] = {"adamw", GEUL_OP_ADAMW, 2},
-    [GEUL_OPTIMIZER_ADAMW8] = {"adamw8", GEUL_OP_ADAMW8, 2},
-    [GEUL_OPTIMIZER_ADAFACTOR] = {"adafactor", GEUL_OP_ADAFACTOR, 2},
-    [GEUL_OPTIMIZER_SGD] = {"sgd", GEUL_OP_SGD, 1},
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay)                                \
+    {name, title, GEUL_OP_##id, beta1, beta2, epsilon, weight_decay},
+#define HYPER(usual, least, most, note, meaning)                                                                       \
+    {                                                                                                                  \
+        usual, least, most, meaning                                                                                    \
+    }
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+#undef HYPER
 };
 
 const struct geul_optimizer_info *geul_optimizer_info(enum geul_optimizer optimizer)
@@ -16,27 +21,16 @@ const struct geul_optimizer_info *geul_optimizer_info(enum geul_optimizer optimi
     return known ? &optimizers[optimizer] : NULL;
 }
 
-int geul_optimizer_state(enum geul_optimizer optimizer, const struct geul_tensor *weight, int i, enum geul_type *type,
-                         int64_t shape[2])
+void geul_train_options_set_optimizer(struct geul_train_options *o, enum geul_optimizer optimizer)
 {
-    int64_t n = geul_tensor_elements(weight);
-    *type = GEUL_TYPE_F32;
-    switch (optimizer) {
-    case GEUL_OPTIMIZER_ADAMW8:
-        *type = GEUL_TYPE_I32;
-        shape[0] = (n + GEUL_STATE8_BLOCK - 1) / GEUL_STATE8_BLOCK;
-        shape[1] = GEUL_STATE8_WORDS;
-        return 2;
-    case GEUL_OPTIMIZER_ADAFACTOR: /* second moments of rows, and of columns or, for a vector, of its elements */
-        shape[0] = i > 0 ? geul_cols(weight) : weight->n_dims == 2 ? weight->shape[0] : 1;
-        return 1;
-    case GEUL_OPTIMIZER_ADAMW:
-    case GEUL_OPTIMIZER_SGD:
-        break;
-    }
-    shape[0] = weight->shape[0];
-    shape[1] = weight->shape[1];
-    return weight->n_dims;
+    const struct geul_optimizer_info *info = geul_optimizer_info(optimizer);
+    o->optimizer = optimizer;
+    if (!info)
+        return;
+    o->beta1 = (float)info->beta1.usual;
+    o->beta2 = (float)info->beta2.usual;
+    o->epsilon = (float)info->epsilon.usual;
+    o->weight_decay = (float)info->weight_decay.usual;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- rates --

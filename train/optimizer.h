@@ -1,4 +1,4 @@
-/* optimizer.h: the optimizers as rows of a table: which operation, and what states it keeps per weight. */
+/* optimizer.h: the optimizers as rows of a table (include/geul_optimizers.def), and the learning rate. */
 #ifndef GEUL_OPTIMIZER_H
 #define GEUL_OPTIMIZER_H
 
@@ -6,17 +6,21 @@
 
 #include "core/tensor.h"
 
+/* A hyper-parameter of one optimizer. */
+struct geul_optimizer_hyper {
+    double usual, least, most;
+    const char *meaning; /* NULL: what its name says */
+};
+
 struct geul_optimizer_info {
-    const char *name; /* "adamw", as options say it */
+    const char *name;  /* "adamw", as options say it */
+    const char *title; /* "AdamW", as messages say it */
     enum geul_op op;
-    int n_states;
+    struct geul_optimizer_hyper beta1, beta2, epsilon, weight_decay;
 };
 
 /* NULL for a value outside the enum. */
 const struct geul_optimizer_info *geul_optimizer_info(enum geul_optimizer optimizer);
-/* Type and shape of state number i of a weight; returns the number of dimensions. */
-int geul_optimizer_state(enum geul_optimizer optimizer, const struct geul_tensor *weight, int i, enum geul_type *type,
-                         int64_t shape[2]);
 
 /* The learning rate of a step, from 1 on, of `steps` in all. */
 double geul_rate_at(const struct geul_train_options *o, int64_t step, int64_t steps);

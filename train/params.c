@@ -57,10 +57,10 @@ static bool add_param(struct geul_params *p, struct geul_tensor *weight, const s
     if (p->adds && !(item->gradient = new_leaf(p, device, GEUL_TYPE_F32, weight->n_dims, weight->shape, weight->name,
                                                dry, &p->gradient_bytes)))
         return false;
-    for (int i = 0; i < geul_optimizer_info(o->optimizer)->n_states; i++) {
-        enum geul_type type;
-        int64_t shape[2];
-        int n_dims = geul_optimizer_state(o->optimizer, weight, i, &type, shape);
+    enum geul_op op = geul_optimizer_info(o->optimizer)->op;
+    enum geul_type type;
+    int64_t shape[2];
+    for (int i = 0, n_dims; (n_dims = geul_update_state(op, weight, i, &type, shape)) > 0; i++) {
         item->states[i] = new_leaf(p, device, type, n_dims, shape, weight->name, dry, &p->state_bytes);
         if (!item->states[i])
             return false;
@@ -103,7 +103,7 @@ static bool add_pair(struct geul_params *p, struct geul_model *model, const stru
                      enum geul_neox_target target, bool dry)
 {
     struct geul_device *device = geul_model_layer_device(model, layer);
-    const struct geul_tensor *w = geul_neox_target_weight(&model->neox.layers[layer], target);
+    const struct geul_tensor *w = geul_neox_weight(&model->neox, geul_neox_target_info(target), layer);
     int at = layer * GEUL_NEOX_TARGETS + (int)target;
     struct geul_neox_pair *pair = &p->adapter.pairs[at];
     pair->a = new_half(p, device, w, 'a', o->lora.rank, w->shape[1], o, dry);

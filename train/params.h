@@ -6,7 +6,7 @@
 #include "train/optimizer.h"
 
 struct geul_param {
-    struct geul_tensor *weight, *states[2];
+    struct geul_tensor *weight, *states[GEUL_STATES_MAX];
     /* A leaf that batches add to; where a step has only one batch NULL, and bound to the graph's own sum while there is
      * one (train/batch_graph.c): it then takes memory only from when it comes about. */
     struct geul_tensor *gradient;

@@ -10,18 +10,13 @@
 
 struct geul_train_options geul_train_options_default(void)
 {
-    return (struct geul_train_options){
+    struct geul_train_options o = {
         .lora = {.alpha = 16, .targets = GEUL_LORA_ALL},
         .precision = GEUL_PRECISION_F32,
         .n_batch = 4,
         .n_accumulate = 1,
         .packing = true,
-        .optimizer = GEUL_OPTIMIZER_ADAMW,
         .rate = 1e-4f,
-        .beta1 = 0.9f,
-        .beta2 = 0.95f,
-        .epsilon = 1e-8f,
-        .weight_decay = 0.1f,
         .clip = 1,
         .schedule = GEUL_RATE_COSINE,
         .rate_floor = 0.1f,
@@ -29,6 +24,8 @@ struct geul_train_options geul_train_options_default(void)
         .warmup = -1,
         .epochs = 1,
     };
+    geul_train_options_set_optimizer(&o, GEUL_OPTIMIZER_ADAMW);
+    return o;
 }
 
 /* ------------------------------------------------------------------------------------------------------- options -- */
@@ -39,9 +36,39 @@ struct range {
     double value, low, high;
 };
 
+static enum geul_status out_of_range(struct geul_context *ctx, const char *name, double value, double low, double high)
+{
+    return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is %g; %g to %g is possible", name, value, low, high);
+}
+
+/* Checks the hyper-parameters against the optimizer's row. */
+static enum geul_status check_hyper(struct geul_context *ctx, const struct geul_train_options *o)
+{
+    const struct geul_optimizer_info *info = geul_optimizer_info(o->optimizer);
+    const struct {
+        const char *name;
+        double value;
+        const struct geul_optimizer_hyper *row;
+    } all[] = {
+        {"beta1", (double)o->beta1, &info->beta1},
+        {"beta2", (double)o->beta2, &info->beta2},
+        {"epsilon", (double)o->epsilon, &info->epsilon},
+        {"the weight decay", (double)o->weight_decay, &info->weight_decay},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const struct geul_optimizer_hyper *row = all[i].row;
+        if (all[i].value >= row->least && all[i].value <= row->most)
+            continue;
+        if (row->meaning)
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s takes %s as %s; %g is usual, not %g", info->title,
+                             all[i].name, row->meaning, row->usual, all[i].value);
+        return out_of_range(ctx, all[i].name, all[i].value, row->least, row->most);
+    }
+    return GEUL_OK;
+}
+
 static enum geul_status check_ranges(struct geul_context *ctx, const struct geul_train_options *o)
 {
-    const bool factored = o->optimizer == GEUL_OPTIMIZER_ADAFACTOR; /* has its own meaning of beta2 */
     const struct range ranges[] = {
         {"the rank", o->lora.rank, 0, 4096},
         {"the recomputation", (double)o->recompute, GEUL_RECOMPUTE_LIGHT, GEUL_RECOMPUTE_NONE},
@@ -51,10 +78,6 @@ static enum geul_status check_ranges(struct geul_context *ctx, const struct geul
         {"the batch", o->n_batch, 1, 1 << 16},
         {"the number of accumulated batches", o->n_accumulate, 1, 1 << 16},
         {"the learning rate", (double)o->rate, 0, 1e6},
-        {"beta1", (double)o->beta1, 0, 0.999999},
-        {"beta2", factored ? 0 : (double)o->beta2, 0, 0.9999999},
-        {"epsilon", (double)o->epsilon, 1e-30, 1}, /* with 0 a gradient of 0 gives 0 / 0 */
-        {"the weight decay", (double)o->weight_decay, 0, 1e3},
         {"the largest gradient norm", (double)o->clip, 0, 1e12},
         {"the floor of the learning rate", (double)o->rate_floor, 0, 1},
         {"the share of the decay", (double)o->decay_share, 0, 1},
@@ -66,8 +89,7 @@ static enum geul_status check_ranges(struct geul_context *ctx, const struct geul
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (!(ranges[i].value >= ranges[i].low && ranges[i].value <= ranges[i].high))
-            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is %g; %g to %g is possible", ranges[i].name,
-                             ranges[i].value, ranges[i].low, ranges[i].high);
+            return out_of_range(ctx, ranges[i].name, ranges[i].value, ranges[i].low, ranges[i].high);
     return GEUL_OK;
 }
 
@@ -80,10 +102,8 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
                          (int)o->schedule);
     if (o->precision != GEUL_PRECISION_F32 && o->precision != GEUL_PRECISION_BF16)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "training computes in float32 or bfloat16");
-    if (o->optimizer == GEUL_OPTIMIZER_ADAFACTOR && !(o->beta2 < 0 && o->beta2 >= -10))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "Adafactor takes beta2 as the exponent of its decay, below 0; -0.8 is usual, not %g",
-                         (double)o->beta2);
+    if (check_hyper(ctx, o) != GEUL_OK)
+        return geul_error_status(ctx);
     if (o->lora.rank && !(o->lora.targets & GEUL_LORA_ALL))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "an adapter needs at least one target");
     if (o->steps == 0 && !(o->epochs > 0 && o->epochs <= 1e6))

@@ -71,11 +71,10 @@ struct geul_cpu_step {
     float scale; /* g is multiplied by it first */
     float keep;  /* w is multiplied by it: 1 - rate * decay */
     float rate;
-    float decay[2],
-        mix[2];    /* of the first and second moment: moment * decay + mix * (g or its square); SGD: decay[0] */
-    float root;    /* AdamW: square root of the second moment's bias correction */
-    float epsilon; /* AdamW: added to the denominator; Adafactor: least second moment */
-    float factor;  /* Adafactor: the row's factor of the second moment */
+    float decay[2], mix[2]; /* of the first and second moment: moment * decay + mix * (g or its square) */
+    float root;             /* square root of the second moment's bias correction */
+    float epsilon;          /* added to the denominator, or the least second moment */
+    float factor;           /* the row's, of a second moment that is kept by rows and columns */
 };
 
 struct geul_cpu_kernels {

@@ -1,8 +1,9 @@
 /* bench_work.c: see bench_work.h. */
 #include "command/bench/bench_work.h"
 
+#include "models/neox.h"
+
 #include <stdio.h>
-#include <string.h>
 
 static enum geul_bench_arithmetic arithmetic_of(enum geul_type type)
 {
@@ -32,12 +33,15 @@ static void name_types(const double bytes[GEUL_TYPE_COUNT], char *out, size_t si
 void geul_bench_work_count(const struct geul_gguf *g, struct geul_bench_work *work)
 {
     double bytes[GEUL_TYPE_COUNT] = {0};
-    bool tied = !geul_gguf_find_tensor(g, "output.weight");
+    char name[GEUL_MAX_NAME];
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_OUTPUT), -1);
+    bool tied = !geul_gguf_find_tensor(g, name);
     *work = (struct geul_bench_work){.weight_bytes = 0};
     for (int64_t i = 0; i < geul_gguf_tensor_count(g); i++) {
         const struct geul_gguf_tensor *t = geul_gguf_tensor_at(g, i);
-        bool embedding = strcmp(t->name, "token_embd.weight") == 0;
-        bool output = strcmp(t->name, "output.weight") == 0 || (embedding && tied);
+        enum geul_neox_role role = geul_neox_role_of(t->name, t->n_dims);
+        bool embedding = role == GEUL_NEOX_ROLE_EMBEDDING;
+        bool output = role == GEUL_NEOX_ROLE_OUTPUT || (embedding && tied);
         if (embedding && !output)
             continue;
         work->weight_bytes += (double)t->bytes;

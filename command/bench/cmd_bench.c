@@ -22,43 +22,41 @@ struct settings {
     bool json, csv, step;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_LIST, "-m, --model", "FILE", FIELD(files), "a model, a GGUF file; may be given several times", 0, 0,
-     NULL, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model.adapters), .group = geul_adapter_options},
-    {GEUL_OPTION_LIST, "--synthetic", "SIZE:TYPE,...", FIELD(synthetic),
-     "random weights instead (see `geul synth --help`), kept in $GEUL_CACHE or ~/.cache/geul for the next time", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_LIST, "-p, --n-prompt", "N,...", FIELD(prompts), "tokens of the prompt, 0: none (default 256)", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_LIST, "-n, --n-gen", "N,...", FIELD(generates), "tokens to generate, 0: none (default 32)", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_LIST, "-d, --n-depth", "N,...", FIELD(depths),
-     "tokens in the cache before the prompt or the generation (default 0)", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "-np, --parallel", "N,...", FIELD(parallels),
-     "sequences that generate at once (default 1); the figure is that of all together", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "-t, --threads", "N,...", FIELD(threads), "threads, 0: one per core (default 0)", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_INT, "-r, --repetitions", "N", FIELD(repetitions), "repeats of each test, after a warm-up", 1,
-     GEUL_BENCH_REPETITIONS_MAX, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-c, --ctx-size", "N", FIELD(model.n_context), "positions of the cache, 0: as many as needed", 0,
-     1 << 24, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-b, --batch-size, -ub, --ubatch-size", "N", FIELD(model.n_batch),
-     "most prompt tokens computed at once", 1, 1 << 16, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, GEUL_CACHE_TYPE_NAMES, "TYPE", FIELD(model.cache_type), GEUL_CACHE_TYPE_HELP, 0, 0,
-     geul_cache_types, NULL, false},
-    {GEUL_OPTION_INT, "-ngl, --gpu-layers, --n-gpu-layers", "N", FIELD(model.n_gpu_layers),
-     "layers on the GPU; this build has none", 0, 100000, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints every figure as JSON", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--csv", NULL, FIELD(csv), "prints a header line and a line of figures per test", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_FLAG, "--step", NULL, FIELD(step),
-     "waits for a line on standard input before each repetition and prints each as a line of JSON, so that another "
-     "program can be measured in turn",
-     0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATHS( "-m, --model",              files,              "FILE", FILE,
+                  "a model, a GGUF file; may be given several times"),
+    OPTION_GROUP(model.adapters, geul_adapter_options),
+    OPTION_LIST(  "--synthetic",              synthetic,          "SIZE:TYPE,...",
+                  "random weights instead (see `geul synth --help`), kept in $GEUL_CACHE or ~/.cache/geul for the "
+                  "next time"),
+    OPTION_LIST(  "-p, --n-prompt",           prompts,            "N,...",
+                  "tokens of the prompt, 0: none (default 256)"),
+    OPTION_LIST(  "-n, --n-gen",              generates,          "N,...", "tokens to generate, 0: none (default 32)"),
+    OPTION_LIST(  "-d, --n-depth",            depths,             "N,...",
+                  "tokens in the cache before the prompt or the generation (default 0)"),
+    OPTION_LIST(  "-np, --parallel",          parallels,          "N,...",
+                  "sequences that generate at once (default 1); the figure is that of all together"),
+    OPTION_LIST(  "-t, --threads",            threads,            "N,...", "threads, 0: one per core (default 0)"),
+    OPTION_INT(   "-r, --repetitions",        repetitions,        1, GEUL_BENCH_REPETITIONS_MAX,
+                  "repeats of each test, after a warm-up"),
+    OPTION_INT(   "-c, --ctx-size",           model.n_context,    0, 1 << 24,
+                  "positions of the cache, 0: as many as needed"),
+    OPTION_INT(   "-b, --batch-size, -ub, --ubatch-size", model.n_batch,      1, 1 << 16,
+                  "most prompt tokens computed at once"),
+    OPTION_CHOICE(GEUL_CACHE_TYPE_NAMES,      model.cache_type,   "TYPE", geul_cache_types, GEUL_CACHE_TYPE_HELP),
+    OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", model.n_gpu_layers, 0, 100000,
+                  "layers on the GPU; this build has none"),
+    OPTION_FLAG(  "--json",                   json,               "prints every figure as JSON"),
+    OPTION_FLAG(  "--csv",                    csv,
+                  "prints a header line and a line of figures per test"),
+    OPTION_FLAG(  "--step",                   step,
+                  "waits for a line on standard input before each repetition and prints each as a line of JSON, so "
+                  "that another program can be measured in turn"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "bench",

@@ -16,13 +16,15 @@ struct settings {
     bool json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-o, --output", "FILE", FIELD(output), "the GGUF file", 0, 0, NULL, NULL, true},
-    {GEUL_OPTION_SEED, "-s, --seed", "N", FIELD(seed), "the same seed gives the same file", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints file, bytes and seconds as JSON", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-o, --output", output, "FILE", FILE, "the GGUF file"),
+    OPTION_SEED(  "-s, --seed",   seed,   "the same seed gives the same file"),
+    OPTION_FLAG(  "--json",       json,   "prints file, bytes and seconds as JSON"),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "synth",

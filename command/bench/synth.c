@@ -255,14 +255,14 @@ static void fill(const struct source *s, int64_t from, uint8_t *out, int64_t n)
 /* Mean and deviation as training leaves them: what is added to the residual is small enough for any depth. */
 static void distribution(const struct geul_synth *synth, const struct geul_neox_tensor *t, double *mean, double *std)
 {
-    bool residual = strstr(t->gguf, "attn_output.weight") || strstr(t->gguf, "ffn_down.weight");
-    bool norm = strstr(t->gguf, "norm.weight");
-    *mean = norm ? 1.0 : 0.0;
-    *std = std_weight;
-    if (residual)
-        *std /= sqrt(2.0 * (double)synth->config.n_layers);
-    else if (t->n_dims == 1 && !norm)
-        *std /= 10;
+    const double deviations[GEUL_NEOX_STARTS] = {
+        [GEUL_NEOX_START_ZEROS] = std_weight / 10,
+        [GEUL_NEOX_START_ONES] = std_weight,
+        [GEUL_NEOX_START_SMALL] = std_weight,
+        [GEUL_NEOX_START_RESIDUAL] = std_weight / sqrt(2.0 * (double)synth->config.n_layers),
+    };
+    *mean = t->info->start == GEUL_NEOX_START_ONES ? 1 : 0;
+    *std = deviations[t->info->start];
 }
 
 /* State of one file that is being written. */

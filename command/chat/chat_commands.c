@@ -1,19 +1,23 @@
 /* chat_commands.c: the lines that begin with "/". */
 #include "command/chat/chat.h"
 
+#include "command/option_help.h"
+#include "command/options.h"
 #include "command/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FIELD(name) offsetof(struct geul_chat_settings, name)
+#define SETTINGS struct geul_chat_settings
+/* clang-format off */
 const struct geul_option geul_chat_options[] = {
-    {GEUL_OPTION_INT, "-n, --predict, --n-predict", "N", FIELD(n_predict),
-     "tokens of an answer at most, -1: until it ends or the context is full", -1, 1 << 30, NULL, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(sampling), .group = geul_sampling_options},
-    {.kind = GEUL_OPTION_END},
+    OPTION_INT("-n, --predict, --n-predict", n_predict, -1, 1 << 30,
+               "tokens of an answer at most, -1: until it ends or the context is full"),
+    OPTION_GROUP(sampling, geul_sampling_options),
+    OPTION_END,
 };
+/* clang-format on */
 
 static void do_help(struct geul_chat *c, const char *rest);
 

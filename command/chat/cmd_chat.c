@@ -16,22 +16,20 @@ struct settings {
     bool ignore_eos, json;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
-     "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "-sys, --system", "TEXT", FIELD(system), "stands before the conversation, as /system sets it", 0,
-     0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--ignore-eos", NULL, FIELD(ignore_eos), "answers go on after the end of the text", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints each answer as a line of JSON with token ids and timings",
-     0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(chat), .group = geul_chat_options},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(draft), .group = geul_draft_options},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH("--template",     template_name, "NAME", NAME_OR_FILE,
+                "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own"),
+    OPTION_TEXT("-sys, --system", system,        "TEXT", "stands before the conversation, as /system sets it"),
+    OPTION_FLAG("--ignore-eos",   ignore_eos,    "answers go on after the end of the text"),
+    OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
+    OPTION_GROUP(model, geul_model_options),
+    OPTION_GROUP(chat, geul_chat_options),
+    OPTION_GROUP(draft, geul_draft_options),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "chat",

@@ -23,30 +23,29 @@ struct settings {
     bool echo, json, ignore_eos;
 };
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "-p, --prompt", "TEXT", FIELD(prompt),
-     "the text to continue; - reads standard input, without its last newline", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-f, --file", "FILE", FIELD(file), "reads the text from a file, without its last newline", 0, 0,
-     NULL, NULL, false},
-    {GEUL_OPTION_INT, "-n, --predict, --n-predict", "N", FIELD(n_predict),
-     "tokens to write at most, -1: until the text ends or the context is full", -1, 1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "--stop, -r, --reverse-prompt", "TEXT", FIELD(stop),
-     "ends before this text; may be given several times", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--ignore-eos", NULL, FIELD(ignore_eos), "goes on after the end of the text", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
-     "puts the text into a prompt template: koalpaca, kullm, kgoat, a file with {instruction}, or auto for the model's "
-     "own",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--echo", NULL, FIELD(echo), "prints the prompt too", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--json", NULL, FIELD(json), "prints text, token ids, stop reason and timings as JSON", 0, 0,
-     NULL, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(model), .group = geul_model_options},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(sampling), .group = geul_sampling_options},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(draft), .group = geul_draft_options},
-    {.kind = GEUL_OPTION_END},
+    OPTION_TEXT("-p, --prompt",             prompt,        "TEXT",
+                "the text to continue; - reads standard input, without its last newline"),
+    OPTION_PATH("-f, --file",               file,          "FILE", FILE,
+                "reads the text from a file, without its last newline"),
+    OPTION_INT( "-n, --predict, --n-predict", n_predict,     -1, 1 << 30,
+                "tokens to write at most, -1: until the text ends or the context is full"),
+    OPTION_LIST("--stop, -r, --reverse-prompt", stop,          "TEXT",
+                "ends before this text; may be given several times"),
+    OPTION_FLAG("--ignore-eos",             ignore_eos,    "goes on after the end of the text"),
+    OPTION_PATH("--template",               template_name, "NAME", NAME_OR_FILE,
+                "puts the text into a prompt template: koalpaca, kullm, kgoat, a file with {instruction}, or auto "
+                "for the model's own"),
+    OPTION_FLAG("--echo",                   echo,          "prints the prompt too"),
+    OPTION_FLAG("--json",                   json,          "prints text, token ids, stop reason and timings as JSON"),
+    OPTION_GROUP(model, geul_model_options),
+    OPTION_GROUP(sampling, geul_sampling_options),
+    OPTION_GROUP(draft, geul_draft_options),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "complete",

@@ -5,27 +5,23 @@
 
 #include "core/os.h"
 
-#define DRAFT(field) offsetof(struct geul_draft_args, field)
+#define SETTINGS struct geul_draft_args
 
+/* clang-format off */
 const struct geul_option geul_draft_options[] = {
-    {GEUL_OPTION_FLAG, "--lookup", NULL, DRAFT(lookup),
-     "guesses that passages which begin as before go on as before, and checks several tokens at once; the text stays "
-     "the same",
-     0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "-md, --model-draft", "FILE", DRAFT(path),
-     "a smaller model with the same tokenizer guesses instead, or where --lookup finds nothing", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "--draft, --draft-max, --draft-n", "N", DRAFT(n_max), "most tokens guessed at once", 1, 64, NULL,
-     NULL, false},
-    {GEUL_OPTION_INT, "--draft-min, --draft-n-min", "N", DRAFT(n_min), "fewer guesses are not tried", 0, 64, NULL, NULL,
-     false},
-    {GEUL_OPTION_REAL, "--draft-p-min", "X", DRAFT(p_min),
-     "the draft model stops where its best token has less than this share of its two best, 0: never", 0, 1, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--draft-always", NULL, DRAFT(always), "guesses at every step, even where it does not pay", 0, 0,
-     NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_FLAG("--lookup",                 lookup,
+                "guesses that passages which begin as before go on as before, and checks several tokens at once; the "
+                "text stays the same"),
+    OPTION_PATH("-md, --model-draft",       path,   "FILE", FILE,
+                "a smaller model with the same tokenizer guesses instead, or where --lookup finds nothing"),
+    OPTION_INT( "--draft, --draft-max, --draft-n", n_max,  1, 64, "most tokens guessed at once"),
+    OPTION_INT( "--draft-min, --draft-n-min", n_min,  0, 64, "fewer guesses are not tried"),
+    OPTION_REAL("--draft-p-min",            p_min,  0, 1,
+                "the draft model stops where its best token has less than this share of its two best, 0: never"),
+    OPTION_FLAG("--draft-always",           always, "guesses at every step, even where it does not pay"),
+    OPTION_END,
 };
+/* clang-format on */
 
 struct geul_draft_args geul_draft_args_default(void)
 {

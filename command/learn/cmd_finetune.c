@@ -5,6 +5,8 @@
 #include "command/terminal.h"
 #include "command/learn/training_data.h"
 
+#include "convert/neox_tensors.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -19,30 +21,23 @@ struct settings {
 
 static const char *const types[] = {"f32", "f16", "bf16", NULL};
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {.kind = GEUL_OPTION_TEXT,
-     .names = "-m, --model",
-     .value = "FILE",
-     .offset = FIELD(model),
-     .help = "the model to begin with, of any type; it is not changed",
-     .required = true},
-    {GEUL_OPTION_FLAG, "--full", NULL, FIELD(full), "trains all weights instead of an adapter", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "-r, --rank, --lora-rank", "N", FIELD(rank), "of the adapter", 1, 4096, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--lora-alpha", "X", FIELD(alpha), "its scale times the rank, 0: twice the rank", 0, 1e6, NULL,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--lora-dropout", "X", FIELD(dropout), "of what enters it", 0, 0.9, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "--rslora", NULL, FIELD(rslora), "scale alpha / sqrt(rank) instead of alpha / rank", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_TEXT, "--lora-targets", "LIST", FIELD(targets), "which products: qkv,out,up,down", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_CHOICE, "--type", "TYPE", FIELD(type), "with --full: of the result's matrices", 0, 0, types, NULL,
-     false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(data), .group = geul_data_option_rows},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(train), .group = geul_train_option_rows},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-m, --model",             model,   "FILE", FILE,
+                  "the model to begin with, of any type; it is not changed"),
+    OPTION_FLAG(  "--full",                  full,    "trains all weights instead of an adapter"),
+    OPTION_INT(   "-r, --rank, --lora-rank", rank,    1, 4096, "of the adapter"),
+    OPTION_REAL(  "--lora-alpha",            alpha,   0, 1e6, "its scale times the rank, 0: twice the rank"),
+    OPTION_REAL(  "--lora-dropout",          dropout, 0, 0.9, "of what enters it"),
+    OPTION_FLAG(  "--rslora",                rslora,  "scale alpha / sqrt(rank) instead of alpha / rank"),
+    OPTION_TEXT(  "--lora-targets",          targets, "LIST", "which products: qkv,out,up,down"),
+    OPTION_CHOICE("--type",                  type,    "TYPE", types, "with --full: of the result's matrices"),
+    OPTION_GROUP(data, geul_data_option_rows),
+    OPTION_GROUP(train, geul_train_option_rows),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "finetune",
@@ -61,27 +56,35 @@ static const struct geul_command_help help = {
     .options = options,
 };
 
-/* "qkv,out" as bits; 0 after a message. HF's names of the layers are taken too. */
+/* The bits of one word, n bytes long: a target, HF's name of it, or "all"; 0: none of them. */
+static unsigned target_bits(const char *word, size_t n)
+{
+    if (n == 3 && memcmp(word, "all", n) == 0)
+        return GEUL_LORA_ALL;
+    for (int t = 0; t < GEUL_NEOX_TARGETS; t++) {
+        const char *names[] = {geul_neox_target_word((enum geul_neox_target)t),
+                               geul_neox_hf_target((enum geul_neox_target)t)};
+        for (int i = 0; i < 2; i++)
+            if (strlen(names[i]) == n && memcmp(names[i], word, n) == 0)
+                return 1u << t;
+    }
+    return 0;
+}
+
+/* "qkv,out" as bits; 0 after a message. */
 static unsigned parse_targets(const char *list)
 {
-    static const struct {
-        const char *name;
-        unsigned bit;
-    } names[] = {{"qkv", GEUL_LORA_QKV},   {"query_key_value", GEUL_LORA_QKV},
-                 {"out", GEUL_LORA_OUT},   {"dense", GEUL_LORA_OUT},
-                 {"up", GEUL_LORA_UP},     {"dense_h_to_4h", GEUL_LORA_UP},
-                 {"down", GEUL_LORA_DOWN}, {"dense_4h_to_h", GEUL_LORA_DOWN},
-                 {"all", GEUL_LORA_ALL}};
     unsigned bits = 0;
     for (const char *at = list; *at;) {
-        size_t n = strcspn(at, ","), i = 0;
-        while (i < sizeof names / sizeof *names && (strlen(names[i].name) != n || memcmp(names[i].name, at, n) != 0))
-            i++;
-        if (i == sizeof names / sizeof *names) {
-            geul_report_usage("--lora-targets: \"%.*s\" is none of qkv, out, up, down", (int)n, at);
+        size_t n = strcspn(at, ",");
+        unsigned found = target_bits(at, n);
+        char known[100];
+        if (!found) {
+            geul_report_usage("--lora-targets: \"%.*s\" is none of %s", (int)n, at,
+                              geul_neox_list_targets(known, sizeof known, geul_neox_target_word, ", ", ", "));
             return 0;
         }
-        bits |= names[i].bit;
+        bits |= found;
         at += n + (at[n] == ',');
     }
     if (!bits)
@@ -111,15 +114,12 @@ static bool make_options(const struct settings *s, struct geul_train_options *o)
 
 int geul_cmd_finetune(int argc, char **argv)
 {
-    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT,
-                         .data = GEUL_DATA_ARGS_DEFAULT,
-                         .targets = "qkv,out,up,down",
-                         .type = "f16",
-                         .rank = 8};
+    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT, .data = GEUL_DATA_ARGS_DEFAULT, .type = "f16", .rank = 8};
     struct geul_train_options o;
     const char *args[GEUL_ARGS_MAX];
-    char title[256];
+    char title[256], targets[100];
     int n_args, code;
+    s.targets = geul_neox_list_targets(targets, sizeof targets, geul_neox_target_word, ",", ",");
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     if (!make_options(&s, &o))

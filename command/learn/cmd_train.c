@@ -26,33 +26,35 @@ static const char *const inits[] = {"small", "normal", NULL}; /* enum geul_init 
 static const char *const gelus[] = {"erf", "tanh", NULL};     /* enum geul_gelu */
 static const char *const types[] = {"f32", "f16", "bf16", NULL};
 
-#define FIELD(name) offsetof(struct settings, name)
+#define SETTINGS struct settings
+/* clang-format off */
 static const struct geul_option options[] = {
-    {GEUL_OPTION_TEXT, "--tokenizer", "FILE", FIELD(tokenizer),
-     "a GGUF file whose tokenizer is taken, a tokenizer.json or a directory that holds one", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--model", "FILE", FIELD(model),
-     "goes on with the weights of a GGUF file instead of making new ones", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--layers", "N", FIELD(layers), "of the model", 1, 4096, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--width", "N", FIELD(width), "d_model", 1, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--heads", "N", FIELD(heads), "attention heads", 1, 1 << 16, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--ff", "N", FIELD(ff), "d_ff, 0: four times the width", 0, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--vocabulary", "N", FIELD(vocabulary),
-     "rows of the embedding, 0: the tokenizer's, rounded up to 64", 0, 1 << 24, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--rotary", "X", FIELD(rotary), "share of a head's dimensions that turn with position", 0, 1,
-     NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--parallel-residual", "on|off", FIELD(parallel_residual),
-     "attention and feed-forward side by side", 0, 0, switches, NULL, false},
-    {GEUL_OPTION_CHOICE, "--gelu", "FORM", FIELD(gelu), "exact, or its tanh form", 0, 0, gelus, NULL, false},
-    {GEUL_OPTION_CHOICE, "--init", "NAME", FIELD(init), "small: as GPT-NeoX; normal: deviation 0.02", 0, 0, inits, NULL,
-     false},
-    {GEUL_OPTION_TEXT, "--name", "TEXT", FIELD(name), "the model's", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--see-across", "on|off", FIELD(see_across),
-     "on: tokens see earlier documents of their window too, as GPT-NeoX's do", 0, 0, switches, NULL, false},
-    {GEUL_OPTION_CHOICE, "--type", "TYPE", FIELD(type), "of the result's matrices", 0, 0, types, NULL, false},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(data), .group = geul_data_option_rows},
-    {.kind = GEUL_OPTION_GROUP, .offset = FIELD(train), .group = geul_train_option_rows},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATH(  "--tokenizer",         tokenizer,         "FILE", FILE_OR_DIR,
+                  "a GGUF file whose tokenizer is taken, a tokenizer.json or a directory that holds one"),
+    OPTION_PATH(  "--model",             model,             "FILE", FILE,
+                  "goes on with the weights of a GGUF file instead of making new ones"),
+    OPTION_INT(   "--layers",            layers,            1, 4096, "of the model"),
+    OPTION_INT(   "--width",             width,             1, 1 << 20, "d_model"),
+    OPTION_INT(   "--heads",             heads,             1, 1 << 16, "attention heads"),
+    OPTION_INT(   "--ff",                ff,                0, 1 << 20, "d_ff, 0: four times the width"),
+    OPTION_INT(   "--vocabulary",        vocabulary,        0, 1 << 24,
+                  "rows of the embedding, 0: the tokenizer's, rounded up to 64"),
+    OPTION_REAL(  "--rotary",            rotary,            0, 1,
+                  "share of a head's dimensions that turn with position"),
+    OPTION_CHOICE("--parallel-residual", parallel_residual, "on|off", switches,
+                  "attention and feed-forward side by side"),
+    OPTION_CHOICE("--gelu",              gelu,              "FORM", gelus, "exact, or its tanh form"),
+    OPTION_CHOICE("--init",              init,              "NAME", inits,
+                  "small: as GPT-NeoX; normal: deviation 0.02"),
+    OPTION_TEXT(  "--name",              name,              "TEXT", "the model's"),
+    OPTION_CHOICE("--see-across",        see_across,        "on|off", switches,
+                  "on: tokens see earlier documents of their window too, as GPT-NeoX's do"),
+    OPTION_CHOICE("--type",              type,              "TYPE", types, "of the result's matrices"),
+    OPTION_GROUP(data, geul_data_option_rows),
+    OPTION_GROUP(train, geul_train_option_rows),
+    OPTION_END,
 };
+/* clang-format on */
 
 static const struct geul_command_help help = {
     .name = "train",

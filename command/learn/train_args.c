@@ -1,6 +1,8 @@
 /* train_args.c: see train_args.h. */
 #include "command/learn/train_args.h"
 
+#include "models/neox.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,75 +10,84 @@
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const recomputes[] = {"light", "full", "none", "auto", NULL}; /* enum geul_recompute, then auto */
 static const char *const switches[] = {"on", "off", NULL};
-static const char *const optimizers[] = {"adamw", "adamw8", "adafactor", "sgd", NULL}; /* enum geul_optimizer */
-static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};  /* enum geul_rate_schedule */
+static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL}; /* enum geul_rate_schedule */
 static const char *const troubles[] = {"rewind", "skip", "ignore", NULL};
 
-#define FIELD(name) offsetof(struct geul_train_args, name)
+static const char *const optimizers[] = {
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) name,
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    NULL};
+
+/* Help that names the default optimizer's values, and what the rows of the others note. */
+#define HYPER(usual, least, most, note, meaning) note
+static const char beta1_help[] = "first moment"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) beta1
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+                                 ", -1: 0.9";
+static const char beta2_help[] = "second moment, -1: 0.95"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) beta2
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    ;
+static const char epsilon_help[] = "-1: 1e-8"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) epsilon
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    ;
+#undef HYPER
+
+#define SETTINGS struct geul_train_args
+/* clang-format off */
 const struct geul_option geul_train_option_rows[] = {
-    {.kind = GEUL_OPTION_TEXT,
-     .names = "-o, --output",
-     .value = "DIR",
-     .offset = FIELD(output),
-     .help = "where checkpoints, logs and the result go",
-     .required = true},
-    {GEUL_OPTION_INT, "-t, --threads", "N", FIELD(n_threads), "threads, 0: one per core", 0, 1024, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-c, --ctx-size", "N", FIELD(n_context),
-     "tokens of a sample at most, 0: as many as the model has", 0, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_INT, "-b, --batch-size", "N", FIELD(n_batch),
-     "samples computed together; with packing as many as fit N times -c tokens", 1, 1 << 16, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--accumulate", "N", FIELD(n_accumulate), "batches that a step learns from", 1, 1 << 16, NULL,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--epochs", "X", FIELD(epochs), "passes over the data", 0.001, 1e6, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--steps", "N", FIELD(steps), "steps in all, instead of --epochs", 0, 1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--packing", "on|off", FIELD(packing),
-     "puts several samples into a row; they do not see each other", 0, 0, switches, NULL, false},
-    {GEUL_OPTION_REAL, "--lr", "X", FIELD(rate), "learning rate, 0: what suits the kind of training", 0, 100, NULL,
-     NULL, false},
-    {GEUL_OPTION_CHOICE, "--schedule", "NAME", FIELD(schedule), "how the rate falls", 0, 0, schedules, NULL, false},
-    {GEUL_OPTION_INT, "--warmup", "N", FIELD(warmup), "steps over which the rate rises, -1: 3 % of all", -1, 1 << 30,
-     NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--lr-floor", "X", FIELD(rate_floor), "what the rate ends at, as a share of --lr", 0, 1, NULL,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--wsd-decay", "X", FIELD(decay_share), "wsd: share of the steps over which the rate falls", 0,
-     1, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--optimizer", "NAME", FIELD(optimizer), "adamw8 keeps its states in 8 bits", 0, 0, optimizers,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--beta1", "X", FIELD(beta1), "first moment (sgd: momentum), -1: 0.9", -1, 1, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--beta2", "X", FIELD(beta2), "second moment, -1: 0.95 (adafactor: exponent -0.8)", -10, 1, NULL,
-     NULL, false},
-    {GEUL_OPTION_REAL, "--epsilon", "X", FIELD(epsilon), "-1: 1e-8 (adafactor: 1e-3)", -1, 1, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--weight-decay", "X", FIELD(weight_decay),
-     "of matrices, never of biases and norms; -1: 0.1, adapters 0", -1, 1000, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--clip", "X", FIELD(clip), "largest norm of the gradient, 0: any", 0, 1e9, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--label-smoothing", "X", FIELD(smoothing), "0: off", 0, 0.999, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--z-loss", "X", FIELD(z_loss), "0: off; 1e-4 is usual", 0, 1000, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--precision", "TYPE", FIELD(precision),
-     "of products; weights and sums are float32 either way", 0, 0, precisions, NULL, false},
-    {GEUL_OPTION_CHOICE, "--recompute", "WHEN", FIELD(recompute),
-     "activations that are computed again instead of kept: light, full or none; auto: full when memory is short", 0, 0,
-     recomputes, NULL, false},
-    {GEUL_OPTION_SEED, "-s, --seed", "N", FIELD(seed), "of the order of samples and all other chance", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_INT, "--eval-every", "N", FIELD(evaluate_every), "steps between looks at held-out data, 0: never", -1,
-     1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--save-every", "N", FIELD(save_every), "steps between checkpoints, 0: only at the end", -1,
-     1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--sample-every", "N", FIELD(sample_every), "steps between texts that the model writes, 0: never",
-     -1, 1 << 30, NULL, NULL, false},
-    {GEUL_OPTION_INT, "--keep", "N", FIELD(keep), "checkpoints that are kept", 1, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--on-trouble", "WHAT", FIELD(on_trouble),
-     "a loss or gradient far off: skip leaves the step out, rewind also goes back to the last checkpoint when it lasts",
-     0, 0, troubles, NULL, false},
-    {GEUL_OPTION_FLAG, "--resume", NULL, FIELD(resume), "goes on from the newest checkpoint in -o", 0, 0, NULL, NULL,
-     false},
-    {GEUL_OPTION_FLAG, "--plan", NULL, FIELD(plan), "only tells what memory and time the run will take", 0, 0, NULL,
-     NULL, false},
-    {GEUL_OPTION_INT, "--preview", "N", FIELD(preview),
-     "only prints N samples as they are learned, with what is masked marked", 0, 1 << 20, NULL, NULL, false},
-    {GEUL_OPTION_FLAG, "-v, --verbose", NULL, FIELD(verbose), "notes on stderr", 0, 0, NULL, NULL, false},
-    {.kind = GEUL_OPTION_END},
+    REQUIRED_PATH("-o, --output",      output,         "DIR", DIR, "where checkpoints, logs and the result go"),
+    OPTION_INT(   "-t, --threads",     n_threads,      0, 1024, "threads, 0: one per core"),
+    OPTION_INT(   "-c, --ctx-size",    n_context,      0, 1 << 20,
+                  "tokens of a sample at most, 0: as many as the model has"),
+    OPTION_INT(   "-b, --batch-size",  n_batch,        1, 1 << 16,
+                  "samples computed together; with packing as many as fit N times -c tokens"),
+    OPTION_INT(   "--accumulate",      n_accumulate,   1, 1 << 16, "batches that a step learns from"),
+    OPTION_REAL(  "--epochs",          epochs,         0.001, 1e6, "passes over the data"),
+    OPTION_INT(   "--steps",           steps,          0, 1 << 30, "steps in all, instead of --epochs"),
+    OPTION_CHOICE("--packing",         packing,        "on|off", switches,
+                  "puts several samples into a row; they do not see each other"),
+    OPTION_REAL(  "--lr",              rate,           0, 100, "learning rate, 0: what suits the kind of training"),
+    OPTION_CHOICE("--schedule",        schedule,       "NAME", schedules, "how the rate falls"),
+    OPTION_INT(   "--warmup",          warmup,         -1, 1 << 30, "steps over which the rate rises, -1: 3 % of all"),
+    OPTION_REAL(  "--lr-floor",        rate_floor,     0, 1, "what the rate ends at, as a share of --lr"),
+    OPTION_REAL(  "--wsd-decay",       decay_share,    0, 1, "wsd: share of the steps over which the rate falls"),
+    OPTION_CHOICE("--optimizer",       optimizer,      "NAME", optimizers, "adamw8 keeps its states in 8 bits"),
+    OPTION_REAL(  "--beta1",           beta1,          -1, 1, beta1_help),
+    OPTION_REAL(  "--beta2",           beta2,          -10, 1, beta2_help),
+    OPTION_REAL(  "--epsilon",         epsilon,        -1, 1, epsilon_help),
+    OPTION_REAL(  "--weight-decay",    weight_decay,   -1, 1000,
+                  "of matrices, never of biases and norms; -1: 0.1, adapters 0"),
+    OPTION_REAL(  "--clip",            clip,           0, 1e9, "largest norm of the gradient, 0: any"),
+    OPTION_REAL(  "--label-smoothing", smoothing,      0, 0.999, "0: off"),
+    OPTION_REAL(  "--z-loss",          z_loss,         0, 1000, "0: off; 1e-4 is usual"),
+    OPTION_CHOICE("--precision",       precision,      "TYPE", precisions,
+                  "of products; weights and sums are float32 either way"),
+    OPTION_CHOICE("--recompute",       recompute,      "WHEN", recomputes,
+                  "activations that are computed again instead of kept: light, full or none; auto: full when memory "
+                  "is short"),
+    OPTION_SEED(  "-s, --seed",        seed,           "of the order of samples and all other chance"),
+    OPTION_INT(   "--eval-every",      evaluate_every, -1, 1 << 30, "steps between looks at held-out data, 0: never"),
+    OPTION_INT(   "--save-every",      save_every,     -1, 1 << 30, "steps between checkpoints, 0: only at the end"),
+    OPTION_INT(   "--sample-every",    sample_every,   -1, 1 << 30,
+                  "steps between texts that the model writes, 0: never"),
+    OPTION_INT(   "--keep",            keep,           1, 1 << 20, "checkpoints that are kept"),
+    OPTION_CHOICE("--on-trouble",      on_trouble,     "WHAT", troubles,
+                  "a loss or gradient far off: skip leaves the step out, rewind also goes back to the last "
+                  "checkpoint when it lasts"),
+    OPTION_FLAG(  "--resume",          resume,         "goes on from the newest checkpoint in -o"),
+    OPTION_FLAG(  "--plan",            plan,           "only tells what memory and time the run will take"),
+    OPTION_INT(   "--preview",         preview,        0, 1 << 20,
+                  "only prints N samples as they are learned, with what is masked marked"),
+    OPTION_FLAG(  "-v, --verbose",     verbose,        "notes on stderr"),
+    OPTION_END,
 };
+/* clang-format on */
 
 /* The place of word in a list that has it. */
 static int index_of(const char *const *list, const char *word)
@@ -90,7 +101,6 @@ static int index_of(const char *const *list, const char *word)
 struct geul_train_options geul_train_args_options(const struct geul_train_args *a)
 {
     struct geul_train_options o = geul_train_options_default();
-    bool factored = strcmp(a->optimizer, "adafactor") == 0;
     o.n_threads = a->n_threads;
     o.n_context = a->n_context;
     o.n_batch = a->n_batch;
@@ -99,16 +109,16 @@ struct geul_train_options geul_train_args_options(const struct geul_train_args *
     o.precision = strcmp(a->precision, "f32") == 0 ? GEUL_PRECISION_F32 : GEUL_PRECISION_BF16;
     int recompute = index_of(recomputes, a->recompute);
     o.recompute = recompute <= GEUL_RECOMPUTE_NONE ? (enum geul_recompute)recompute : GEUL_RECOMPUTE_LIGHT;
-    o.optimizer = (enum geul_optimizer)index_of(optimizers, a->optimizer);
+    geul_train_options_set_optimizer(&o, (enum geul_optimizer)index_of(optimizers, a->optimizer));
     o.schedule = (enum geul_rate_schedule)index_of(schedules, a->schedule);
     o.rate = a->rate;
     o.rate_floor = a->rate_floor;
     o.decay_share = a->decay_share;
     o.warmup = a->warmup;
-    o.beta1 = a->beta1 < 0 ? 0.9f : a->beta1;
-    o.beta2 = a->beta2 != -1 ? a->beta2 : factored ? -0.8f : 0.95f;
-    o.epsilon = a->epsilon >= 0 ? a->epsilon : factored ? 1e-3f : 1e-8f;
-    o.weight_decay = a->weight_decay < 0 ? 0.1f : a->weight_decay;
+    o.beta1 = a->beta1 < 0 ? o.beta1 : a->beta1;
+    o.beta2 = a->beta2 == -1 ? o.beta2 : a->beta2;
+    o.epsilon = a->epsilon < 0 ? o.epsilon : a->epsilon;
+    o.weight_decay = a->weight_decay < 0 ? o.weight_decay : a->weight_decay;
     o.clip = a->clip;
     o.smoothing = a->smoothing;
     o.z_loss = a->z_loss;
@@ -132,15 +142,25 @@ void geul_settings_add(struct geul_settings *s, const char *name, const char *fo
     s->rows[s->n++] = (struct geul_journal_setting){name, value};
 }
 
+/* The adapted products: "qkv out up down". */
+static void add_targets(struct geul_settings *s, unsigned bits)
+{
+    char text[100] = "";
+    size_t n = 0;
+    for (int t = 0; t < GEUL_NEOX_TARGETS && n < sizeof text; t++)
+        if (bits >> t & 1)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", geul_neox_target_word((enum geul_neox_target)t),
+                                  t < GEUL_NEOX_TARGETS - 1 ? " " : "");
+    geul_settings_add(s, "targets", "%s", text);
+}
+
 void geul_settings_of(struct geul_settings *s, const struct geul_train_options *o, int64_t steps)
 {
     geul_settings_add(s, "model", "%s", o->model_path);
     if (o->lora.rank) {
         geul_settings_add(s, "adapter", "rank %d, alpha %g, dropout %g%s", o->lora.rank, (double)o->lora.alpha,
                           (double)o->lora.dropout, o->lora.rslora ? ", rank-stabilized" : "");
-        geul_settings_add(s, "targets", "%s%s%s%s", o->lora.targets & GEUL_LORA_QKV ? "qkv " : "",
-                          o->lora.targets & GEUL_LORA_OUT ? "out " : "", o->lora.targets & GEUL_LORA_UP ? "up " : "",
-                          o->lora.targets & GEUL_LORA_DOWN ? "down" : "");
+        add_targets(s, o->lora.targets);
     }
     geul_settings_add(s, "precision", "%s", o->precision == GEUL_PRECISION_F32 ? "f32" : "bf16");
     geul_settings_add(s, "context", "%d", o->n_context);

@@ -17,22 +17,21 @@
 static const char *const switches[] = {"on", "off", NULL};
 static const char *const too_longs[] = {"truncate", "skip", "refuse", NULL}; /* enum geul_samples_long */
 
-#define FIELD(name) offsetof(struct geul_data_args, name)
+#define SETTINGS struct geul_data_args
+/* clang-format off */
 const struct geul_option geul_data_option_rows[] = {
-    {GEUL_OPTION_LIST, "--train-file", "FILE", FIELD(files),
-     "JSON Lines of questions and answers, conversations or texts, a .txt, or a .geulshard", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_LIST, "--eval-file", "FILE", FIELD(held_out_files), "the same, to measure by and not to learn from", 0,
-     0, NULL, NULL, false},
-    {GEUL_OPTION_REAL, "--held-out", "X", FIELD(held_out),
-     "share of the training rows that is measured by instead, when no --eval-file is given", 0, 0.5, NULL, NULL, false},
-    {GEUL_OPTION_TEXT, "--template", "NAME", FIELD(template_name),
-     "koalpaca, kullm, kgoat, a file, none, or auto: the model's own", 0, 0, NULL, NULL, false},
-    {GEUL_OPTION_CHOICE, "--mask-prompt", "on|off", FIELD(mask_prompt), "on: only answers are learned", 0, 0, switches,
-     NULL, false},
-    {GEUL_OPTION_CHOICE, "--too-long", "WHAT", FIELD(too_long), "conversations longer than -c", 0, 0, too_longs, NULL,
-     false},
-    {.kind = GEUL_OPTION_END},
+    OPTION_PATHS( "--train-file",  files,          "FILE", FILE,
+                  "JSON Lines of questions and answers, conversations or texts, a .txt, or a .geulshard"),
+    OPTION_PATHS( "--eval-file",   held_out_files, "FILE", FILE, "the same, to measure by and not to learn from"),
+    OPTION_REAL(  "--held-out",    held_out,       0, 0.5,
+                  "share of the training rows that is measured by instead, when no --eval-file is given"),
+    OPTION_PATH(  "--template",    template_name,  "NAME", NAME_OR_FILE,
+                  "koalpaca, kullm, kgoat, a file, none, or auto: the model's own"),
+    OPTION_CHOICE("--mask-prompt", mask_prompt,    "on|off", switches, "on: only answers are learned"),
+    OPTION_CHOICE("--too-long",    too_long,       "WHAT", too_longs, "conversations longer than -c"),
+    OPTION_END,
 };
+/* clang-format on */
 
 /* ------------------------------------------------------------------------------------------------------------ data --
  */

@@ -29,7 +29,7 @@ TEST(command_chat_answers_each_line)
 
 TEST(command_chat_json)
 {
-    const char *const argv[] = {"chat", "-m", test_path("../share/geul-mini.gguf"), "--json", "--temp", "0", NULL};
+    const char *const argv[] = {"chat", "-m", test_mini_model(), "--json", "--temp", "0", NULL};
     const char *questions = "안녕\n고마워\n";
     struct test_run r = test_geul(argv, questions, strlen(questions));
     CHECK_INT(r.status, 0);

@@ -1,18 +1,6 @@
 /* test_command_merge.c: adapters on the command line: `geul merge`, --lora, and both directions of conversion. */
 #include "tests/command/command_fixture.h"
 
-/* Paths with storage of their own: the harness's few places are used again after four calls. */
-struct path {
-    char text[1024];
-};
-
-static struct path keep(const char *text)
-{
-    struct path p;
-    snprintf(p.text, sizeof p.text, "%s", text);
-    return p;
-}
-
 static void succeed(struct test_run r, const char *holds)
 {
     CHECK_MSG(r.status == 0 && strstr(r.out, holds), "exit code %d, \"%s\" is not in: %s%s", r.status, holds, r.out,
@@ -22,7 +10,7 @@ static void succeed(struct test_run r, const char *holds)
 
 /* The golden `full` in float32, and the adapter of `parallel`, which has the same layers and width. */
 struct files {
-    struct path model, adapter, peft, out;
+    struct test_kept model, adapter, peft, out;
 };
 
 static bool prepare(struct files *f)
@@ -30,10 +18,10 @@ static bool prepare(struct files *f)
     const char *model = fixture_model();
     if (!model)
         return false;
-    f->model = keep(model);
-    f->peft = keep(test_path("golden/peft_plain"));
-    f->adapter = keep(test_scratch("adapter.gguf"));
-    f->out = keep(test_scratch("merged.gguf"));
+    f->model = test_keep(model);
+    f->peft = test_keep(test_path("golden/peft_plain"));
+    f->adapter = test_keep(test_scratch("adapter.gguf"));
+    f->out = test_keep(test_scratch("merged.gguf"));
     succeed(GEUL("convert", f->peft.text, "-o", f->adapter.text, "--base", f->model.text), "f32, 16 tensors");
     return true;
 }
@@ -41,7 +29,7 @@ static bool prepare(struct files *f)
 /* Logits of a few ids, as the file's bytes; free(). */
 static char *logits(const char *const *options, size_t *size)
 {
-    struct path out = keep(test_scratch("logits.npy"));
+    struct test_kept out = test_keep(test_scratch("logits.npy"));
     const char *argv[24] = {"logits", "--ids", "5 6 7 8 9", "-o", out.text};
     int n = 5;
     while (*options)
@@ -55,15 +43,8 @@ static char *logits(const char *const *options, size_t *size)
 /* The largest difference of the float32 values of two files of one size, behind the NumPy header. */
 static double difference(const char *a, const char *b, size_t size)
 {
-    double worst = 0;
-    for (size_t at = 128; a && b && at + 4 <= size; at += 4) {
-        float x, y;
-        memcpy(&x, a + at, 4);
-        memcpy(&y, b + at, 4);
-        double d = fabs((double)x - (double)y);
-        worst = d <= worst ? worst : d;
-    }
-    return worst;
+    const float *x = (const float *)(const void *)(a + 128), *y = (const float *)(const void *)(b + 128);
+    return test_difference(x, y, (int64_t)(size - 128) / 4);
 }
 
 TEST(command_lora_from_either_form_and_merged)
@@ -121,7 +102,7 @@ TEST(command_merge_types_and_keys)
     CHECK_INT(json_integer_value(json_object_get(keys, "general.file_type")), 7);
     json_decref(report);
     json_decref(after);
-    struct path again = keep(test_scratch("again.gguf")); /* of a quantized model: f16, with a note */
+    struct test_kept again = test_keep(test_scratch("again.gguf")); /* of a quantized model: f16, with a note */
     struct test_run r = GEUL("merge", "-m", f.out.text, "--lora", f.adapter.text, "-o", again.text);
     CHECK_MSG(r.status == 0 && strstr(r.out, "type f16") && strstr(r.err, "is quantized"), "%s%s", r.out, r.err);
     test_run_free(&r);
@@ -159,7 +140,7 @@ TEST(command_converts_adapters_both_ways)
 {
     struct files f;
     REQUIRE(prepare(&f));
-    struct path dir = keep(test_scratch("peft")), again = keep(test_scratch("again.gguf"));
+    struct test_kept dir = test_keep(test_scratch("peft")), again = test_keep(test_scratch("again.gguf"));
     succeed(GEUL("export", f.adapter.text, dir.text), "written");
     succeed(GEUL("convert", dir.text, "-o", again.text, "--base", test_path("golden/parallel"), "--name", "peft_plain"),
             "16 tensors");

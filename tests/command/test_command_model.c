@@ -280,9 +280,7 @@ TEST(command_logits_match_golden)
     json_decref(json);
     REQUIRE(test_npy_read(out, &got));
     REQUIRE(got.n_dims == 2 && got.shape[0] == expected.shape[0] && got.shape[1] == expected.shape[1]);
-    double worst = 0;
-    for (int64_t i = 0; i < got.count; i++)
-        worst = fmax(worst, fabs((double)got.f32[i] - (double)expected.f32[i]));
+    double worst = test_difference(got.f32, expected.f32, got.count);
     CHECK_MSG(worst < 1e-4, "logits differ by up to %g", worst);
     test_npy_free(&got);
 
@@ -290,8 +288,7 @@ TEST(command_logits_match_golden)
     CHECK_INT(r.status, 0);
     REQUIRE(test_npy_read(out, &got));
     CHECK_INT(got.shape[0], 3);
-    for (int64_t i = 0; i < got.count; i++)
-        CHECK(fabs((double)got.f32[i] - (double)expected.f32[i]) < 1e-4);
+    CHECK(test_difference(got.f32, expected.f32, got.count) < 1e-4);
     test_run_free(&r);
     test_npy_free(&got);
     test_npy_free(&expected);

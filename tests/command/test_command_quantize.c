@@ -3,27 +3,15 @@
 
 #include <dirent.h>
 
-/* Paths with storage of their own: the harness's few places are used again after four calls, and these tests write. */
-struct path {
-    char text[1024];
-};
-
-static struct path scratch(const char *name)
-{
-    struct path p;
-    snprintf(p.text, sizeof p.text, "%s", test_scratch(name));
-    return p;
-}
-
 /* A copy of the model that ships with geul, in the scratch directory, so that no test can harm the real one. */
 static const char *mini(void)
 {
-    static struct path copy;
+    static struct test_kept copy;
     size_t size;
     if (copy.text[0])
         return copy.text;
-    char *bytes = test_slurp(test_path("../share/geul-mini.gguf"), &size);
-    copy = scratch("mini.gguf");
+    char *bytes = test_slurp(test_mini_model(), &size);
+    copy = test_keep(test_scratch("mini.gguf"));
     CHECK(bytes && test_spill(copy.text, bytes, size));
     free(bytes);
     return copy.text;
@@ -32,7 +20,7 @@ static const char *mini(void)
 /* Files in the scratch directory. */
 static int count_scratch(void)
 {
-    struct path p = scratch("x");
+    struct test_kept p = test_keep(test_scratch("x"));
     int n = 0;
     *strrchr(p.text, '/') = '\0';
     DIR *d = opendir(p.text);
@@ -51,7 +39,7 @@ static size_t file_size(const char *path)
 
 TEST(command_quantize_usage)
 {
-    struct path o = scratch("o.gguf");
+    struct test_kept o = test_keep(test_scratch("o.gguf"));
     const char *in = mini(), *out = o.text;
     fixture_fails(GEUL("quantize", in), 2, "geul quantize: ", "--target-bpw");
     fixture_fails(GEUL("quantize", in, "q4_k_m"), 2, "geul quantize: ", "output");
@@ -88,7 +76,7 @@ static long long number(const json_t *json, const char *key)
 TEST(command_quantize_dry_run_tells_the_size)
 {
     static const char *const types[] = {"f16", "q8_0", "q4_k_m", "q2_k", "iq4_xs"};
-    struct path o = scratch("o.gguf");
+    struct test_kept o = test_keep(test_scratch("o.gguf"));
     const char *in = fixture_model(), *out = o.text;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         int before = count_scratch();
@@ -121,7 +109,7 @@ TEST(command_quantize_dry_run_tells_the_size)
 
 TEST(command_quantize_bounds_and_rules)
 {
-    struct path o = scratch("o.gguf");
+    struct test_kept o = test_keep(test_scratch("o.gguf"));
     const char *out = o.text;
     json_t *json = QUANTIZE(mini(), out, "--target-bpw", "4.5", "--output-tensor-type", "q6_k",
                             "--token-embedding-type", "Q5_K", "--tensor-type", "blk\\.0\\.=q8_0");
@@ -162,7 +150,7 @@ static char *answer(const char *model)
 
 TEST(command_quantize_splits)
 {
-    struct path o = scratch("parts.gguf");
+    struct test_kept o = test_keep(test_scratch("parts.gguf"));
     const char *out = o.text;
     char first[1100];
     json_t *json = QUANTIZE(mini(), out, "q8_0", "--split-max-size", "3M");
@@ -188,7 +176,7 @@ TEST(command_quantize_splits)
 
 TEST(command_quantize_takes_an_imatrix)
 {
-    struct path o = scratch("o.gguf"), m = scratch("m.gguf");
+    struct test_kept o = test_keep(test_scratch("o.gguf")), m = test_keep(test_scratch("m.gguf"));
     const char *out = o.text, *matrix = m.text;
     struct test_run r = GEUL("imatrix", "-m", mini(), "-p", "안녕하세요. 오늘은 날씨가 좋네요.", "-o", matrix);
     CHECK_MSG(r.status == 0, "%s", r.err);
@@ -212,7 +200,7 @@ static int shell(const char *script, const char *in, const char *out)
 
 TEST(command_quantize_leaves_the_old_file_on_a_full_disk)
 {
-    struct path o = scratch("o.gguf");
+    struct test_kept o = test_keep(test_scratch("o.gguf"));
     const char *out = o.text;
     REQUIRE(test_spill(out, "old", 3));
     CHECK_INT(shell("trap \"\" XFSZ; ulimit -f 1000; exec \"$1\" quantize \"$2\" \"$3\" q8_0", mini(), out), 1);
@@ -222,7 +210,7 @@ TEST(command_quantize_leaves_the_old_file_on_a_full_disk)
 
 TEST(command_quantize_leaves_the_old_file_when_killed)
 {
-    struct path o = scratch("o.gguf");
+    struct test_kept o = test_keep(test_scratch("o.gguf"));
     const char *out = o.text;
     size_t whole = 0;
     shell("exec \"$1\" quantize \"$2\" \"$3\" q3_k_m", mini(), out);

@@ -1,11 +1,6 @@
 /* test_command_speculation.c: --lookup and --model-draft of complete and chat. */
 #include "tests/command/command_fixture.h"
 
-static const char *mini(void)
-{
-    return test_path("../share/geul-mini.gguf");
-}
-
 /* Answered once before, so that the answer is there to be found. */
 static const char *const repeated =
     "### 질문: 심심해\n\n### 답변: 친구들과 연락해보세요.\n\n### 질문: 심심해\n\n### 답변:";
@@ -13,8 +8,8 @@ static const char *const repeated =
 /* The JSON of its completion; extra words end with NULL. */
 static json_t *completion(const char *const *extra)
 {
-    const char *argv[32] = {"complete", "-m",  mini(), "-p",  repeated,       "-n",    "40",
-                            "-c",       "256", "-ctk", "f32", "--ignore-eos", "--json"};
+    const char *argv[32] = {"complete", "-m",  test_mini_model(), "-p",    repeated, "-n", "40", "-c", "256",
+                            "-ctk",     "f32", "--ignore-eos",    "--json"};
     int n = 13;
     while (*extra)
         argv[n++] = *extra++;
@@ -30,9 +25,9 @@ TEST(command_complete_speculates)
 {
     const char *const plain[] = {"--temp", "0", NULL};
     const char *const lookup[] = {"--temp", "0", "--lookup", "--draft-always", NULL};
-    const char *const draft[] = {"--temp", "0", "-md", mini(), "--draft-always", "--draft", "4", NULL};
-    const char *const both[] = {"--temp", "0",           "-md", mini(),          "--lookup", "--draft-max",
-                                "8",      "--draft-min", "2",   "--draft-p-min", "0.5",      NULL};
+    const char *const draft[] = {"--temp", "0", "-md", test_mini_model(), "--draft-always", "--draft", "4", NULL};
+    const char *const both[] = {"--temp", "0",           "-md", test_mini_model(), "--lookup", "--draft-max",
+                                "8",      "--draft-min", "2",   "--draft-p-min",   "0.5",      NULL};
     const char *const *ways[] = {lookup, draft, both};
     json_t *expected = completion(plain);
     REQUIRE(expected);
@@ -49,16 +44,17 @@ TEST(command_complete_speculates)
         json_decref(json);
     }
     json_decref(expected);
-    struct test_run r = GEUL("complete", "-m", mini(), "-p", repeated, "-n", "20", "--temp", "0", "-v", "--ignore-eos",
-                             "--lookup", "--draft-always");
+    struct test_run r = GEUL("complete", "-m", test_mini_model(), "-p", repeated, "-n", "20", "--temp", "0", "-v",
+                             "--ignore-eos", "--lookup", "--draft-always");
     CHECK_MSG(r.status == 0 && strstr(r.err, "guesses accepted"), "%s", r.err);
     test_run_free(&r);
 }
 
 TEST(command_chat_speculates)
 {
-    const char *const plain[] = {"chat", "-m", mini(), "--seed", "3", NULL};
-    const char *const drafted[] = {"chat", "-m", mini(), "--seed", "3", "-md", mini(), "--lookup", NULL};
+    const char *const plain[] = {"chat", "-m", test_mini_model(), "--seed", "3", NULL};
+    const char *const drafted[] = {"chat",     "-m", test_mini_model(), "--seed", "3", "-md", test_mini_model(),
+                                   "--lookup", NULL};
     const char *questions = "안녕\n심심해\n고마워\n";
     struct test_run a = test_geul(plain, questions, strlen(questions));
     struct test_run b = test_geul(drafted, questions, strlen(questions));
@@ -80,7 +76,8 @@ TEST(command_speculation_names_what_is_wrong)
         const char *prompt = i ? "-n" : "-p", *value = i ? "4" : "가";
         fixture_fails(GEUL(commands[i], "-m", model, prompt, value, "-md", "/no/such.gguf"), 1, begins,
                       "/no/such.gguf");
-        fixture_fails(GEUL(commands[i], "-m", model, prompt, value, "-md", mini()), 1, begins, "same tokenizer");
+        fixture_fails(GEUL(commands[i], "-m", model, prompt, value, "-md", test_mini_model()), 1, begins,
+                      "same tokenizer");
         fixture_fails(GEUL(commands[i], "-m", model, prompt, value, "--lookup", "--draft", "65"), 2, begins,
                       "outside 1 to 64");
         fixture_fails(GEUL(commands[i], "-m", model, prompt, value, "--lookup", "--draft", "4", "--draft-min", "5"), 1,

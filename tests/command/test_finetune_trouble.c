@@ -4,6 +4,7 @@
 #define _GNU_SOURCE /* unshare */
 #endif
 #include "core/gguf.h"
+#include "models/neox.h"
 #include "tests/command/finetune_fixture.h"
 
 #include <dirent.h>
@@ -337,8 +338,7 @@ TEST(finetune_model_without_a_tokenizer_and_foreign_shards)
     WORDS(&w, "--steps", "2", "-o", dir);
     check_stops("no tokenizer", finetune(&w), 1, "has no tokenizer");
     snprintf(shard, sizeof shard, "%s", test_scratch("mini"));
-    r = GEUL("tokenize", "-m", test_path("../share/geul-mini.gguf"), "--shards", shard,
-             spill("text.txt", "가나다 라마바"));
+    r = GEUL("tokenize", "-m", test_mini_model(), "--shards", shard, spill("text.txt", "가나다 라마바"));
     CHECK_MSG(r.status == 0, "%s", r.err);
     test_run_free(&r);
     snprintf(shard, sizeof shard, "%s", test_scratch("mini-00000.geulshard"));
@@ -420,4 +420,17 @@ TEST(finetune_nan_in_the_model)
     }
     check_poisoned("f32", "blk.0.attn_norm.bias", false);
     check_poisoned("q8_0", "output_norm.weight", false);
+}
+
+/* The one place where words of models/neox.def are written out a second time. */
+TEST(finetune_help_names_every_target)
+{
+    struct test_run r = GEUL("finetune", "--help");
+    const char *row = strstr(r.out, "--lora-targets"), *end = row ? strstr(row, "(default") : NULL;
+    REQUIRE(end);
+    for (int t = 0; t < GEUL_NEOX_TARGETS; t++) {
+        const char *word = geul_neox_target_word((enum geul_neox_target)t), *found = strstr(row, word);
+        CHECK_MSG(found && found < end, "--lora-targets does not name %s", word);
+    }
+    test_run_free(&r);
 }

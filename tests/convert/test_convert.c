@@ -71,7 +71,7 @@ static float *source_values(const struct geul_source_tensor *s)
 static int64_t row_of(const struct geul_neox_config *c, const struct geul_neox_tensor *t, int64_t i)
 {
     int64_t head = i / (3 * c->d_head), part = i / c->d_head % 3;
-    return t->qkv ? part * c->n_heads * c->d_head + head * c->d_head + i % c->d_head : i;
+    return t->info->by_head ? part * c->n_heads * c->d_head + head * c->d_head + i % c->d_head : i;
 }
 
 static double square_error(const float *x, const float *y, int64_t n)
@@ -113,7 +113,7 @@ static enum geul_type expected_type(const struct geul_neox_tensor *t, enum geul_
 {
     if (t->n_dims == 1)
         return GEUL_TYPE_F32;
-    if (geul_type_block(asked) > 1 && t->output)
+    if (geul_type_block(asked) > 1 && t->info->role == GEUL_NEOX_ROLE_OUTPUT)
         asked = GEUL_TYPE_Q8_0;
     return t->shape[1] % geul_type_block(asked) == 0 ? asked : GEUL_TYPE_F16;
 }
@@ -263,7 +263,8 @@ static void make_directory(struct geul_context *ctx, const char *dir, enum fault
     struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
     for (size_t i = 0; i < count; i++) {
         bool ffn = strstr(list[i].hf, "h_to_4h.weight") != NULL;
-        if ((fault == MISSING && ffn) || (fault == TIED && list[i].output) || (fault == NO_BIAS && list[i].optional))
+        if ((fault == MISSING && ffn) || (fault == TIED && list[i].info->when == GEUL_NEOX_WHEN_UNTIED) ||
+            (fault == NO_BIAS && list[i].info->when == GEUL_NEOX_WHEN_BIAS))
             continue;
         out[n] = (struct geul_source_tensor){.name = list[i].hf,
                                              .dtype = fault == INTEGERS && ffn ? GEUL_DTYPE_I32 : GEUL_DTYPE_F32,
@@ -575,37 +576,28 @@ TEST(convert_refuses_broken_directories)
 
 /* -------------------------------------------------------------------------------------------------------- memory -- */
 
-/* Converts and exports in a context whose n-th allocation fails; returns whether that was one too many. */
-static bool convert_with_failure(const char *dir, long n)
+/* Converts and exports with each of the first 60 allocations failing, and from there every stride-th. */
+static void check_short_memory(const char *dir, long stride, long most)
 {
     const char *path = test_scratch("out.gguf"), *back = test_scratch("back");
-    struct test_allocator a = {.fail_at = n};
-    struct geul_context *ctx =
-        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
     struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_Q8_0, .n_threads = 1};
     struct geul_export_options e = {.size = sizeof e, .n_threads = 1};
-    bool ok = ctx && geul_convert_hf(ctx, dir, path, &o) == GEUL_OK && geul_export_hf(ctx, path, back, &e) == GEUL_OK;
-    CHECK_MSG(!ctx || ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "allocation %ld: %s", n, geul_error(ctx));
-    geul_context_free(ctx);
-    CHECK_MSG(a.outstanding == 0, "allocation %ld left %ld blocks", n, a.outstanding);
-    return ok && a.calls < n;
+    struct test_shortage s = {.most = most};
+    while (test_shortage_next(&s)) {
+        s.ok = geul_convert_hf(s.ctx, dir, path, &o) == GEUL_OK && geul_export_hf(s.ctx, path, back, &e) == GEUL_OK;
+        s.n += s.n < 60 ? 0 : stride - 1;
+    }
 }
 
 TEST(convert_survives_every_failing_allocation)
 {
-    long n = 1;
-    while (!convert_with_failure(golden_dir("quantizable"), n))
-        REQUIRE(n++ < 20000);
+    check_short_memory(golden_dir("quantizable"), 1, 20000);
 }
 
 /* The tokenizer's thousands of allocations are failed one by one in its own tests; here only some of them. */
 TEST(convert_survives_failing_allocations_with_a_tokenizer)
 {
-    long n = 1;
-    while (!convert_with_failure(golden_dir("full"), n)) {
-        n += n < 60 ? 1 : 37;
-        REQUIRE(n < 2000000);
-    }
+    check_short_memory(golden_dir("full"), 37, 2000000);
 }
 
 TEST(npy_is_read_back)

@@ -11,21 +11,9 @@
 
 static const struct geul_peft_base two = {2, 2}, unknown = {0, 0};
 
-/* Paths with storage of their own: the harness's few places are used again after four calls. */
-struct path {
-    char text[1024];
-};
-
-static struct path keep(const char *text)
+static struct test_kept in(const struct test_kept *dir, const char *file)
 {
-    struct path p;
-    snprintf(p.text, sizeof p.text, "%s", text);
-    return p;
-}
-
-static struct path in(const struct path *dir, const char *file)
-{
-    struct path p;
+    struct test_kept p;
     snprintf(p.text, sizeof p.text, "%.900s/%s", dir->text, file);
     return p;
 }
@@ -33,7 +21,7 @@ static struct path in(const struct path *dir, const char *file)
 TEST(peft_rows_of_query_key_value_are_parted)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct path dir = keep(test_path("golden/peft_plain"));
+    struct test_kept dir = test_keep(test_path("golden/peft_plain"));
     struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, two);
     struct geul_checkpoint *c = geul_checkpoint_open_adapter(ctx, dir.text);
     REQUIRE(CHECK_MSG(d && c, "%s", geul_error(ctx)));
@@ -85,7 +73,7 @@ TEST(peft_round_trip)
     static const char *const names[] = {"golden/peft_plain", "golden/peft_patterns"};
     struct geul_context *ctx = geul_context_new(NULL);
     for (int i = 0; i < 2; i++) {
-        struct path out = keep(test_scratch(i ? "two" : "one"));
+        struct test_kept out = test_keep(test_scratch(i ? "two" : "one"));
         struct geul_adapter_data *d = geul_peft_read(ctx, test_path(names[i]), two);
         REQUIRE(CHECK_MSG(d && geul_peft_write(ctx, d, unknown, out.text) == GEUL_OK, "%s", geul_error(ctx)));
         CHECK(geul_peft_is(out.text));
@@ -113,7 +101,7 @@ static size_t written_targets(struct geul_context *ctx, const struct geul_adapte
 TEST(peft_names_single_modules_where_layers_are_missing)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct path out = keep(test_scratch("out"));
+    struct test_kept out = test_keep(test_scratch("out"));
     struct geul_adapter_data *d = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
     REQUIRE(d);
     CHECK_INT(written_targets(ctx, d, out.text), 4);
@@ -129,7 +117,7 @@ TEST(peft_names_single_modules_where_layers_are_missing)
 TEST(peft_finds_or_asks_for_the_heads)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct path dir = keep(test_path("golden/peft_plain")), gguf = keep(test_scratch("base.gguf"));
+    struct test_kept dir = test_keep(test_path("golden/peft_plain")), gguf = test_keep(test_scratch("base.gguf"));
     struct geul_peft_base base = {0, 0};
     CHECK(!geul_peft_read(ctx, dir.text, unknown));
     CHECK_MSG(strstr(geul_error(ctx), "--base"), "%s", geul_error(ctx));
@@ -156,12 +144,12 @@ TEST(peft_finds_or_asks_for_the_heads)
 #define DENSE        "base_model.model.gpt_neox.layers.0.attention.dense.lora_"
 
 /* A directory with that configuration and one pair, whose tensors have these names and ranks. */
-static struct path make_directory(const char *config, const char *a, const char *b, int64_t rank_a, int64_t rank_b)
+static struct test_kept make_directory(const char *config, const char *a, const char *b, int64_t rank_a, int64_t rank_b)
 {
     static int number;
     char name[32];
     snprintf(name, sizeof name, "peft%d", number++);
-    struct path dir = keep(test_scratch(name)), file;
+    struct test_kept dir = test_keep(test_scratch(name)), file;
     struct geul_context *ctx = geul_context_new(NULL);
     char names[2][160];
     float zeros[1024] = {0};
@@ -183,7 +171,7 @@ static struct path make_directory(const char *config, const char *a, const char 
     return dir;
 }
 
-static void refuse(const struct path *dir, const char *message)
+static void refuse(const struct test_kept *dir, const char *message)
 {
     struct meter m;
     struct geul_context *ctx = meter_context(&m);
@@ -225,7 +213,7 @@ TEST(peft_refuses_what_geul_cannot_compute)
         {"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":\"4\"}", "lora_alpha"},
     };
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        struct path dir = make_directory(configs[i].config, DENSE "A.weight", DENSE "B.weight", 2, 2);
+        struct test_kept dir = make_directory(configs[i].config, DENSE "A.weight", DENSE "B.weight", 2, 2);
         refuse(&dir, configs[i].message);
     }
 }
@@ -246,14 +234,14 @@ TEST(peft_refuses_other_tensors)
         {"base_model.model.gpt_neox.layers.00.attention.dense.lora_A.weight", DENSE "B.weight", "layers.00", 2, 2},
         {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", DENSE "B.weight", "q_proj", 2, 2},
     };
-    struct path dir = make_directory(CONFIG(""), DENSE "A.weight", DENSE "B.weight", 2, 2), file;
+    struct test_kept dir = make_directory(CONFIG(""), DENSE "A.weight", DENSE "B.weight", 2, 2), file;
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, unknown); /* without attention no heads are needed */
     CHECK_MSG(d && d->n_sources == 1 && d->sources[0].rank == 2 && d->alpha == 4, "%s", geul_error(ctx));
     geul_adapter_data_free(d);
     geul_context_free(ctx);
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
-        struct path other =
+        struct test_kept other =
             make_directory(CONFIG(""), tensors[i].a, tensors[i].b, tensors[i].rank_a, tensors[i].rank_b);
         refuse(&other, tensors[i].message);
     }
@@ -267,21 +255,14 @@ TEST(peft_refuses_other_tensors)
 
 TEST(peft_survives_every_failing_allocation)
 {
-    struct path dir =
+    struct test_kept dir =
         make_directory(CONFIG(",\"alpha_pattern\":{\"dense\":8}"), DENSE "A.weight", DENSE "B.weight", 2, 2);
-    struct path out = keep(test_scratch("out"));
-    bool ok = false;
-    long n = 0;
-    while (!ok && ++n < 2000) {
-        struct test_allocator a = {.fail_at = n};
-        struct geul_context *ctx =
-            geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
-        struct geul_adapter_data *d = ctx ? geul_peft_read(ctx, dir.text, unknown) : NULL;
-        ok = d && geul_peft_write(ctx, d, unknown, out.text) == GEUL_OK;
-        CHECK_MSG(ok || !ctx || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "call %ld: %s", n, geul_error(ctx));
+    struct test_kept out = test_keep(test_scratch("out"));
+    struct test_shortage s = {.most = 2000};
+    while (test_shortage_next(&s)) {
+        struct geul_adapter_data *d = geul_peft_read(s.ctx, dir.text, unknown);
+        s.ok = d && geul_peft_write(s.ctx, d, unknown, out.text) == GEUL_OK;
         geul_adapter_data_free(d);
-        geul_context_free(ctx);
-        CHECK_MSG(a.outstanding == 0, "call %ld: %ld allocations are left", n, a.outstanding);
     }
-    CHECK_MSG(ok && n > 10, "%ld calls", n);
+    CHECK_MSG(s.n > 10, "%ld calls", s.n);
 }

@@ -14,7 +14,7 @@ struct rig {
 static struct rig rig_open(void)
 {
     struct rig r = {.ctx = geul_context_new(NULL)};
-    r.tok = geul_tokenizer_load(r.ctx, test_path("../share/geul-mini.gguf"), NULL);
+    r.tok = geul_tokenizer_load(r.ctx, test_mini_model(), NULL);
     r.problems = geul_row_problems_new(r.ctx);
     r.train = geul_dataset_new(r.ctx);
     r.held_out = geul_dataset_new(r.ctx);

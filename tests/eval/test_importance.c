@@ -183,19 +183,8 @@ TEST(importance_survives_short_memory)
     REQUIRE(golden_open("odd_sizes", &g));
     snprintf(model, sizeof model, "%s", golden_convert(&g, GEUL_TYPE_F32));
     snprintf(path, sizeof path, "%s", test_scratch("c.imatrix"));
-    bool done = false;
-    for (long n = 1; n < 2000 && !done; n++) {
-        struct test_allocator a = {.fail_at = n};
-        struct geul_context *ctx =
-            geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
-        if (!ctx)
-            continue;
-        done = collect(ctx, model, &g, 16, 8, path) == GEUL_OK;
-        if (!done)
-            CHECK_MSG(geul_error_status(ctx) == GEUL_ERROR_MEMORY, "call %ld: %s", n, geul_error(ctx));
-        geul_context_free(ctx);
-        CHECK_INT(a.outstanding, 0);
-    }
-    CHECK_MSG(done, "it never came through");
+    struct test_shortage s = {.most = 2000};
+    while (test_shortage_next(&s))
+        s.ok = collect(s.ctx, model, &g, 16, 8, path) == GEUL_OK;
     golden_close(&g);
 }

@@ -11,29 +11,17 @@
 
 static const char *const peft_cases[] = {"peft_plain", "peft_patterns"};
 
-/* Paths with storage of their own: the harness's few places are used again after four calls. */
-struct path {
-    char text[1024];
-};
-
-static struct path keep(const char *text)
-{
-    struct path p;
-    snprintf(p.text, sizeof p.text, "%s", text);
-    return p;
-}
-
-static struct path golden_folder(const char *name)
+static struct test_kept golden_folder(const char *name)
 {
     char relative[128];
     snprintf(relative, sizeof relative, "golden/%s", name);
-    return keep(test_path(relative));
+    return test_keep(test_path(relative));
 }
 
 /* The adapter of that golden; NULL after a failed check. */
 static struct geul_adapter_data *read_peft(struct geul_context *ctx, const char *name)
 {
-    struct path dir = golden_folder(name);
+    struct test_kept dir = golden_folder(name);
     struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 2});
     CHECK_MSG(d, "%s", geul_error(ctx));
     return d;
@@ -81,41 +69,31 @@ static float *logits_with(const struct golden *g, const char *model, struct rig_
     return c.rows;
 }
 
-static double worst_difference(const float *a, const float *b, int64_t n)
-{
-    double worst = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i] - (double)b[i]);
-        worst = d <= worst ? worst : d;
-    }
-    return worst;
-}
-
 static const struct rig_options plain = {.poisoned_from = -1};
 
 TEST(adapter_logits_equal_peft)
 {
     struct golden g;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     float *without = logits_with(&g, model.text, plain, NULL, 0);
     for (size_t i = 0; i < sizeof peft_cases / sizeof *peft_cases; i++) {
         struct test_npy expected;
-        struct path file = golden_folder(peft_cases[i]);
+        struct test_kept file = golden_folder(peft_cases[i]);
         strcat(file.text, "/logits.npy");
         REQUIRE(test_npy_read(file.text, &expected) && expected.f32 && expected.count == g.logits.count);
         struct geul_adapter_data *d = read_peft(ctx, peft_cases[i]);
         REQUIRE(d);
         float *rows = logits_with(&g, model.text, plain, &(struct use){d, 1}, 1);
-        double worst = worst_difference(rows, expected.f32, g.logits.count);
+        double worst = test_difference(rows, expected.f32, g.logits.count);
         printf("%s: worst %.2e\n", peft_cases[i], worst);
         CHECK_MSG(worst <= 1e-4, "%s: logits differ by %g", peft_cases[i], worst);
-        CHECK(worst_difference(rows, without, g.logits.count) > 1);
+        CHECK(test_difference(rows, without, g.logits.count) > 1);
         for (int v = 0; rig_variant(v); v++) {
             struct rig_options o = {.poisoned_from = -1, .cpu = rig_variant(v)};
             float *other = logits_with(&g, model.text, o, &(struct use){d, 1}, 1);
-            worst = worst_difference(other, expected.f32, g.logits.count);
+            worst = test_difference(other, expected.f32, g.logits.count);
             CHECK_MSG(worst <= 1e-4, "%s on %s: logits differ by %g", peft_cases[i], o.cpu, worst);
             free(other);
         }
@@ -132,7 +110,7 @@ TEST(adapter_lives_on_the_device_of_its_layer)
 {
     struct golden g;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
     REQUIRE(d);
@@ -144,7 +122,7 @@ TEST(adapter_lives_on_the_device_of_its_layer)
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         float *other = logits_with(&g, model.text, others[i], &(struct use){d, 1}, 1);
         CHECK_MSG(memcmp(rows, other, (size_t)g.logits.count * sizeof *rows) == 0, "way %zu differs by %g", i,
-                  worst_difference(rows, other, g.logits.count));
+                  test_difference(rows, other, g.logits.count));
         free(other);
     }
     free(rows);
@@ -154,13 +132,13 @@ TEST(adapter_lives_on_the_device_of_its_layer)
 }
 
 /* Merges into a scratch file and returns its path. */
-static struct path merged(struct geul_context *ctx, const char *base, const struct use *uses, int n,
-                          const struct geul_mix *mix, int n_threads)
+static struct test_kept merged(struct geul_context *ctx, const char *base, const struct use *uses, int n,
+                               const struct geul_mix *mix, int n_threads)
 {
     struct geul_merge_source inputs[4];
     for (int i = 0; i < n; i++)
         inputs[i] = (struct geul_merge_source){uses[i].data, uses[i].scale, "test"};
-    struct path out = keep(test_scratch("merged.gguf"));
+    struct test_kept out = test_keep(test_scratch("merged.gguf"));
     struct geul_merge *m = geul_merge_data(ctx, base, inputs, n);
     struct geul_quantize_options o = {.size = sizeof o, .mix = mix, .keep_types = !mix, .n_threads = n_threads};
     if (m)
@@ -176,16 +154,16 @@ TEST(adapter_equals_merged_weights)
 {
     struct golden g;
     REQUIRE(golden_open("parallel", &g));
-    struct path base = keep(golden_convert(&g, GEUL_TYPE_F32));
+    struct test_kept base = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *a = read_peft(ctx, "peft_plain"), *b = read_peft(ctx, "peft_patterns");
     REQUIRE(a && b);
     const struct use both[] = {{a, 0.75f}, {b, -0.5f}};
     for (int n = 1; n <= 2; n++) {
-        struct path model = merged(ctx, base.text, both, n, NULL, 2);
+        struct test_kept model = merged(ctx, base.text, both, n, NULL, 2);
         float *beside = logits_with(&g, base.text, plain, both, n);
         float *inside = logits_with(&g, model.text, plain, NULL, 0);
-        double worst = worst_difference(beside, inside, g.logits.count);
+        double worst = test_difference(beside, inside, g.logits.count);
         CHECK_MSG(worst <= 1e-4 * golden_range(&g), "%d adapters: logits differ by %g", n, worst);
         free(beside);
         free(inside);
@@ -202,7 +180,7 @@ TEST(adapter_merging_does_not_depend_on_threads)
     size_t sizes[2];
     char *files[2];
     REQUIRE(golden_open("parallel", &g));
-    struct path base = keep(golden_convert(&g, GEUL_TYPE_F32));
+    struct test_kept base = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
     REQUIRE(d);
@@ -221,15 +199,15 @@ TEST(adapter_scales_and_sums)
 {
     struct golden g;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
     REQUIRE(d);
     const struct use halves[] = {{d, 0.5f}, {d, 0.5f}}, none[] = {{d, 0}};
     float *whole = logits_with(&g, model.text, plain, &(struct use){d, 1}, 1);
     float *sum = logits_with(&g, model.text, plain, halves, 2), *zero = logits_with(&g, model.text, plain, none, 1);
-    CHECK(worst_difference(whole, sum, g.logits.count) <= 1e-4);
-    CHECK(worst_difference(zero, g.logits.f32, g.logits.count) <= 1e-4);
+    CHECK(test_difference(whole, sum, g.logits.count) <= 1e-4);
+    CHECK(test_difference(zero, g.logits.f32, g.logits.count) <= 1e-4);
     free(whole);
     free(sum);
     free(zero);
@@ -260,7 +238,7 @@ static void check_same(const struct geul_adapter_data *a, const struct geul_adap
 TEST(adapter_file_round_trip)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct path path = keep(test_scratch("adapter.gguf"));
+    struct test_kept path = test_keep(test_scratch("adapter.gguf"));
     struct geul_adapter_data *plain_data = read_peft(ctx, "peft_plain"), *mixed = read_peft(ctx, "peft_patterns");
     REQUIRE(plain_data && mixed);
     plain_data->template_text = "koalpaca";
@@ -346,7 +324,7 @@ static void write_file(struct geul_context *ctx, const char *path, const struct 
 TEST(adapter_reads_every_type)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct path path = keep(test_scratch("typed.gguf"));
+    struct test_kept path = test_keep(test_scratch("typed.gguf"));
     const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct shape s = good;
@@ -376,7 +354,7 @@ TEST(adapter_reads_every_type)
 static void refuse(const struct keys *k, const struct shape *s, const char *message)
 {
     struct meter m;
-    struct path path = keep(test_scratch("hostile.gguf"));
+    struct test_kept path = test_keep(test_scratch("hostile.gguf"));
     struct geul_context *quiet = geul_context_new(NULL), *ctx = meter_context(&m);
     size_t held = m.now;
     write_file(quiet, path.text, k, s);
@@ -437,7 +415,7 @@ TEST(adapter_refuses_rank_zero)
 {
     struct meter m;
     size_t size;
-    struct path path = keep(test_scratch("zero.gguf"));
+    struct test_kept path = test_keep(test_scratch("zero.gguf"));
     struct geul_context *quiet = geul_context_new(NULL), *ctx = meter_context(&m);
     size_t held = m.now;
     write_file(quiet, path.text, &good_keys, &good);
@@ -461,7 +439,7 @@ TEST(adapter_of_another_model_is_refused)
     struct golden g;
     struct rig r;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32)), path = keep(test_scratch("other.gguf"));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32)), path = test_keep(test_scratch("other.gguf"));
     REQUIRE(rig_open(&r, model.text, plain));
     struct shape layer = good, wide = good;
     layer.a = "blk.2.ffn_up.weight.lora_a";
@@ -490,7 +468,7 @@ TEST(adapter_brings_its_template)
     struct golden g;
     struct rig r;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32)), path = keep(test_scratch("with.gguf"));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32)), path = test_keep(test_scratch("with.gguf"));
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
     REQUIRE(d && rig_open(&r, model.text, plain));
@@ -512,7 +490,7 @@ TEST(adapter_leaves_the_importance_matrix_its_names)
 {
     struct golden g;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32)), path = keep(test_scratch("a.imatrix"));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32)), path = test_keep(test_scratch("a.imatrix"));
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
     struct geul_model *m = geul_model_load(ctx, model.text, NULL);
@@ -536,30 +514,19 @@ TEST(adapter_leaves_the_importance_matrix_its_names)
     golden_close(&g);
 }
 
-/* Reads, attaches, saves and merges with an allocator that fails at call fail_at; true when nothing failed. */
-static bool with_failing_memory(const char *model, const char *adapter, const char *out, long fail_at,
-                                long *outstanding)
+/* Reads, attaches, saves and merges; whether all of it worked. */
+static bool whole_use(struct geul_context *ctx, const char *model, const char *adapter, const char *out)
 {
-    struct test_allocator a = {.fail_at = fail_at};
-    struct geul_context *ctx =
-        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
-    bool ok = false;
-    if (ctx) {
-        struct geul_model *m = geul_model_load(ctx, model, &(struct geul_model_options){.n_threads = 1});
-        ok = m && geul_model_add_adapter(ctx, m, adapter, 1) == GEUL_OK;
-        struct geul_adapter_data *d = ok ? geul_adapter_read(ctx, adapter) : NULL;
-        ok = ok && d && geul_adapter_save(ctx, d, out) == GEUL_OK;
-        struct geul_merge_input in = {adapter, 1};
-        struct geul_merge *merge = ok ? geul_merge_new(ctx, model, &in, 1) : NULL;
-        ok = ok && merge;
-        CHECK_MSG(ok || geul_error_status(ctx) == GEUL_ERROR_MEMORY, "call %ld: status %d, %s", fail_at,
-                  (int)geul_error_status(ctx), geul_error(ctx));
-        geul_merge_free(merge);
-        geul_adapter_data_free(d);
-        geul_model_free(m);
-    }
-    geul_context_free(ctx);
-    *outstanding = a.outstanding;
+    struct geul_model *m = geul_model_load(ctx, model, &(struct geul_model_options){.n_threads = 1});
+    bool ok = m && geul_model_add_adapter(ctx, m, adapter, 1) == GEUL_OK;
+    struct geul_adapter_data *d = ok ? geul_adapter_read(ctx, adapter) : NULL;
+    ok = ok && d && geul_adapter_save(ctx, d, out) == GEUL_OK;
+    struct geul_merge_input in = {adapter, 1};
+    struct geul_merge *merge = ok ? geul_merge_new(ctx, model, &in, 1) : NULL;
+    ok = ok && merge;
+    geul_merge_free(merge);
+    geul_adapter_data_free(d);
+    geul_model_free(m);
     return ok;
 }
 
@@ -567,17 +534,14 @@ TEST(adapter_survives_every_failing_allocation)
 {
     struct golden g;
     REQUIRE(golden_open("parallel", &g));
-    struct path model = keep(golden_convert(&g, GEUL_TYPE_F32)), path = keep(test_scratch("small.gguf")),
-                out = keep(test_scratch("out.gguf"));
+    struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32)), path = test_keep(test_scratch("small.gguf")),
+                     out = test_keep(test_scratch("out.gguf"));
     struct geul_context *ctx = geul_context_new(NULL);
     write_file(ctx, path.text, &good_keys, &good);
     geul_context_free(ctx);
-    long n = 0, outstanding = 0;
-    bool ok = false;
-    while (!ok && ++n < 5000) {
-        ok = with_failing_memory(model.text, path.text, out.text, n, &outstanding);
-        CHECK_MSG(outstanding == 0, "call %ld: %ld allocations are left", n, outstanding);
-    }
-    CHECK_MSG(ok && n > 50, "%ld calls", n);
+    struct test_shortage s = {.most = 5000};
+    while (test_shortage_next(&s))
+        s.ok = whole_use(s.ctx, model.text, path.text, out.text);
+    CHECK_MSG(s.n > 50, "%ld calls", s.n);
     golden_close(&g);
 }

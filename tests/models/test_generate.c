@@ -4,11 +4,6 @@
 
 #include <pthread.h>
 
-static const char *mini(void)
-{
-    return test_path("../share/geul-mini.gguf");
-}
-
 /* Pieces of streamed text. */
 struct heard {
     char text[4096];
@@ -76,7 +71,7 @@ static void result_free(struct engine *e, struct geul_generation_result *r)
 TEST(generate_streams_exactly_its_text)
 {
     struct engine e;
-    REQUIRE(engine_open(&e, mini(), 256));
+    REQUIRE(engine_open(&e, test_mini_model(), 256));
     struct geul_sampling wild = geul_sampling_default();
     wild.temperature = 3;
     wild.top_k = 0;
@@ -106,7 +101,7 @@ TEST(generate_streams_exactly_its_text)
 TEST(generate_stop_strings_are_never_printed)
 {
     struct engine e;
-    REQUIRE(engine_open(&e, mini(), 256));
+    REQUIRE(engine_open(&e, test_mini_model(), 256));
     struct geul_sampling greedy = geul_sampling_default();
     greedy.temperature = 0;
     const char *prompt = "### 질문: 안녕\n\n### 답변:";
@@ -140,7 +135,7 @@ TEST(generate_stop_strings_are_never_printed)
 TEST(generate_reuses_the_prefix_and_fills_the_context)
 {
     struct engine e;
-    REQUIRE(engine_open(&e, mini(), 48));
+    REQUIRE(engine_open(&e, test_mini_model(), 48));
     struct geul_sampling greedy = geul_sampling_default();
     greedy.temperature = 0;
     struct geul_generation how = {.sampling = &greedy, .max_tokens = 8, .ignore_end_token = true};
@@ -183,7 +178,7 @@ static bool stop_at_once(void *user, const char *text, size_t length)
 TEST(generate_stops_when_the_caller_says_so)
 {
     struct engine e;
-    REQUIRE(engine_open(&e, mini(), 64));
+    REQUIRE(engine_open(&e, test_mini_model(), 64));
     struct geul_generation how = {.max_tokens = 30, .on_text = stop_at_once};
     struct geul_generation_result r;
     REQUIRE(geul_generate(e.session, "### 질문: 안녕\n\n### 답변:", &how, &r) == GEUL_OK);
@@ -197,7 +192,7 @@ TEST(generate_stops_when_the_caller_says_so)
 TEST(generate_mini_answers_everyday_questions)
 {
     struct engine e;
-    REQUIRE(engine_open(&e, mini(), 256));
+    REQUIRE(engine_open(&e, test_mini_model(), 256));
     CHECK_STR(geul_model_get_template(e.model), "koalpaca");
     size_t size;
     char *table = test_slurp(test_path("golden/mini_questions.tsv"), &size), *rest = NULL;
@@ -258,7 +253,7 @@ static void *generate_in_thread(void *shared)
 TEST(generate_in_threads_on_one_model)
 {
     struct engine e;
-    REQUIRE(engine_open(&e, mini(), 64));
+    REQUIRE(engine_open(&e, test_mini_model(), 64));
     char *alone = generate_in_thread(e.model);
     REQUIRE(alone);
     pthread_t threads[4];
@@ -306,7 +301,7 @@ TEST(generate_returns_memory_to_its_own_allocator)
     for (int i = 0; i < 3; i++)
         REQUIRE((ctx[i] = geul_context_new(
                      &(struct geul_context_options){.allocate = allocate_marked, .allocate_user = &marks[i]})));
-    struct geul_model *model = geul_model_load(ctx[0], mini(), &(struct geul_model_options){.n_threads = 1});
+    struct geul_model *model = geul_model_load(ctx[0], test_mini_model(), &(struct geul_model_options){.n_threads = 1});
     REQUIRE(model);
     struct geul_session *s[2];
     for (int i = 0; i < 2; i++)

@@ -29,17 +29,6 @@ static float *all_logits(struct geul_session *s, const struct golden *g, int seq
     return c.rows;
 }
 
-static double worst_difference(const float *a, const float *b, int64_t n)
-{
-    double worst = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= worst))
-            worst = d;
-    }
-    return worst;
-}
-
 static const struct rig_options plain = {.poisoned_from = -1};
 
 /* The bound of the issue: 1e-4 for float32 weights, 2e-2 of the logits' range for 16-bit ones. */
@@ -57,7 +46,7 @@ TEST(neox_logits_equal_transformers)
         REQUIRE(rig_open(&r, golden_convert(&g, golden_type(&g)), plain));
         CHECK_INT(geul_model_get_shape(r.model)->n_vocab, g.logits.shape[1]);
         float *rows = all_logits(r.session, &g, 0);
-        double worst = worst_difference(rows, g.logits.f32, g.logits.count);
+        double worst = test_difference(rows, g.logits.f32, g.logits.count);
         CHECK_MSG(worst <= bound(&g), "%s: logits differ by %g of %g", g.name, worst, bound(&g));
         printf("%-14s worst %.2e, bound %.2e\n", g.name, worst, bound(&g));
         free(rows);
@@ -106,7 +95,7 @@ TEST(neox_parity_on_every_instruction_set)
             REQUIRE(golden_open(golden_names[i], &g));
             REQUIRE(rig_open(&r, golden_convert(&g, golden_type(&g)), o));
             float *rows = all_logits(r.session, &g, 0);
-            double worst = worst_difference(rows, g.logits.f32, g.logits.count);
+            double worst = test_difference(rows, g.logits.f32, g.logits.count);
             CHECK_MSG(worst <= bound(&g), "%s on %s: logits differ by %g", g.name, o.cpu, worst);
             free(rows);
             rig_close(&r);
@@ -124,7 +113,7 @@ static void same_logits(const struct golden *g, const char *path, struct rig_opt
     REQUIRE(rig_open(&rb, path, b));
     float *x = all_logits(ra.session, g, 0), *y = all_logits(rb.session, g, 0);
     CHECK_MSG(memcmp(x, y, (size_t)g->logits.count * sizeof *x) == 0, "%s: %s: logits differ by %g", g->name, what,
-              worst_difference(x, y, g->logits.count));
+              test_difference(x, y, g->logits.count));
     free(x);
     free(y);
     rig_close(&rb);
@@ -175,7 +164,7 @@ TEST(neox_quantized_logits_stay_near)
             REQUIRE(rig_open(&r, golden_convert(&g, cases[c].type),
                              (struct rig_options){.poisoned_from = -1, .n_batch = batch}));
             float *rows = all_logits(r.session, &g, 0);
-            double worst = worst_difference(rows, g.logits.f32, g.logits.count) / golden_range(&g);
+            double worst = test_difference(rows, g.logits.f32, g.logits.count) / golden_range(&g);
             CHECK_MSG(worst <= cases[c].share && (cases[c].type != GEUL_TYPE_Q4_0 || worst > 1e-4),
                       "%s: logits are off by %g of their range", geul_type_name(cases[c].type), worst);
             printf("%s, batch %d: %.2e of the range\n", geul_type_name(cases[c].type), batch, worst);
@@ -202,8 +191,8 @@ TEST(session_sequences_do_not_mix)
     struct collected c = {malloc(2 * (size_t)g.logits.count * sizeof(float)), 0};
     REQUIRE(geul_session_eval(r.session, items, 2 * n, collect, &c) == GEUL_OK);
     for (int i = 0; i < n; i++)
-        CHECK(worst_difference(c.rows + (size_t)(2 * i) * (size_t)n_vocab, g.logits.f32 + (size_t)i * (size_t)n_vocab,
-                               n_vocab) <= 1e-4);
+        CHECK(test_difference(c.rows + (size_t)(2 * i) * (size_t)n_vocab, g.logits.f32 + (size_t)i * (size_t)n_vocab,
+                              n_vocab) <= 1e-4);
     CHECK_INT(geul_session_length(r.session, 0), n);
     CHECK_INT(geul_session_length(r.session, 1), 0);
     /* A copy goes on like its origin; so does a sequence that was cut back. */
@@ -213,7 +202,7 @@ TEST(session_sequences_do_not_mix)
         geul_session_truncate(r.session, seq, half);
         const float *logits;
         REQUIRE(geul_session_append(r.session, seq, g.tokens.i32 + half, n - half, &logits) == GEUL_OK);
-        CHECK(worst_difference(logits, g.logits.f32 + (size_t)(n - 1) * (size_t)n_vocab, n_vocab) <= 1e-4);
+        CHECK(test_difference(logits, g.logits.f32 + (size_t)(n - 1) * (size_t)n_vocab, n_vocab) <= 1e-4);
     }
     free(c.rows);
     rig_close(&r);
@@ -240,7 +229,7 @@ TEST(session_cache_types_stay_near)
         CHECK_INT(geul_session_cache_bytes(r.session),
                   bytes / 4 / (size_t)geul_type_block(cases[c].type) * geul_type_bytes(cases[c].type));
         float *rows = all_logits(r.session, &g, 0);
-        double worst = worst_difference(rows, exact, g.logits.count) / golden_range(&g);
+        double worst = test_difference(rows, exact, g.logits.count) / golden_range(&g);
         CHECK_MSG(worst <= cases[c].share && worst > 0, "%s cache: logits are off by %g of their range",
                   geul_type_name(cases[c].type), worst);
         printf("%s cache: %.2e of the range\n", geul_type_name(cases[c].type), worst);

@@ -5,11 +5,6 @@
 
 #include <math.h>
 
-static const char *mini(void)
-{
-    return test_path("../share/geul-mini.gguf");
-}
-
 /* A model, its session, and perhaps a draft model with its own. */
 struct pair {
     struct geul_context *ctx;
@@ -182,7 +177,7 @@ TEST(speculate_greedy_equals_plain_on_mini)
     struct pair p;
     struct geul_sampling sampling = greedy();
     for (int with_draft = 0; with_draft < 2; with_draft++) {
-        REQUIRE(pair_open(&p, mini(), with_draft ? mini() : NULL, 160, 2));
+        REQUIRE(pair_open(&p, test_mini_model(), with_draft ? test_mini_model() : NULL, 160, 2));
         CHECK(compare_questions(&p, &sampling, with_draft) > 40);
         pair_close(&p);
     }
@@ -193,7 +188,7 @@ TEST(speculate_sampling_equals_plain_for_every_seed)
 {
     struct pair p;
     int accepted = 0;
-    REQUIRE(pair_open(&p, mini(), mini(), 160, 2));
+    REQUIRE(pair_open(&p, test_mini_model(), test_mini_model(), 160, 2));
     for (uint64_t seed = 1; seed <= 6; seed++) {
         struct geul_sampling s = geul_sampling_default();
         s.seed = seed;
@@ -371,7 +366,7 @@ TEST(speculate_leaks_nothing_behind_the_end)
 {
     struct pair p;
     struct geul_sampling sampling = greedy();
-    REQUIRE(pair_open(&p, mini(), mini(), 160, 1));
+    REQUIRE(pair_open(&p, test_mini_model(), test_mini_model(), 160, 1));
     struct geul_speculator *s = own_draft(&p, 8);
     REQUIRE(s);
     int32_t *ids;
@@ -422,7 +417,7 @@ TEST(speculate_stops_when_the_caller_says_so)
 {
     struct pair p;
     struct geul_sampling sampling = greedy();
-    REQUIRE(pair_open(&p, mini(), mini(), 160, 1));
+    REQUIRE(pair_open(&p, test_mini_model(), test_mini_model(), 160, 1));
     struct geul_speculator *s = own_draft(&p, 8);
     REQUIRE(s);
     for (int pieces = 1; pieces <= 12; pieces++) {
@@ -455,7 +450,7 @@ static bool cancel_late(void *user, int done, int total)
 TEST(speculate_cancelled_while_the_draft_reads)
 {
     struct pair p;
-    REQUIRE(pair_open(&p, mini(), mini(), 160, 1));
+    REQUIRE(pair_open(&p, test_mini_model(), test_mini_model(), 160, 1));
     struct geul_speculator *s = own_draft(&p, 4);
     REQUIRE(s);
     struct patience patience = {2};
@@ -480,7 +475,7 @@ TEST(speculate_over_turns)
 {
     struct pair p;
     struct geul_sampling sampling = greedy();
-    REQUIRE(pair_open(&p, mini(), mini(), 160, 2));
+    REQUIRE(pair_open(&p, test_mini_model(), test_mini_model(), 160, 2));
     struct geul_speculation speculation = geul_speculation_default();
     speculation.draft = p.draft;
     speculation.lookup = true;
@@ -571,7 +566,7 @@ TEST(speculate_names_what_does_not_fit)
         refused(&p, how, "make it as large");
         geul_session_free(how.draft);
     }
-    struct geul_model *other = geul_model_load(p.ctx, mini(), &(struct geul_model_options){.n_threads = 1});
+    struct geul_model *other = geul_model_load(p.ctx, test_mini_model(), &(struct geul_model_options){.n_threads = 1});
     how.draft = geul_session_new(p.ctx, other, &(struct geul_session_options){.n_context = 64, .n_sequences = 2});
     REQUIRE(how.draft);
     refused(&p, how, "token ids, the model 403");

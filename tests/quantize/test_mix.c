@@ -2,6 +2,7 @@
 #include "tests/harness.h"
 
 #include "core/tensor.h"
+#include "models/neox.h"
 #include "quantize/mix.h"
 
 TEST(mix_names)
@@ -24,25 +25,24 @@ TEST(mix_parts_of_a_model)
     static const struct {
         const char *name;
         int n_dims;
-        enum geul_mix_part part;
+        enum geul_neox_role role;
         int layer;
     } cases[] = {
-        {"token_embd.weight", 2, GEUL_MIX_EMBEDDING, -1},
-        {"output.weight", 2, GEUL_MIX_OUTPUT, -1},
-        {"output_norm.weight", 1, GEUL_MIX_PLAIN, -1},
-        {"blk.0.attn_qkv.weight", 2, GEUL_MIX_QKV, 0},
-        {"blk.17.attn_qkv.bias", 1, GEUL_MIX_PLAIN, 17},
-        {"blk.3.attn_output.weight", 2, GEUL_MIX_ATTN_OUTPUT, 3},
-        {"blk.3.ffn_up.weight", 2, GEUL_MIX_FFN_UP, 3},
-        {"blk.39.ffn_down.weight", 2, GEUL_MIX_FFN_DOWN, 39},
-        {"blk.39.ffn_gate.weight", 2, GEUL_MIX_OTHER, 39},
-        {"blk.x.ffn_up.weight", 2, GEUL_MIX_OTHER, -1},
-        {"blk.99999999999999999999.ffn_up.weight", 2, GEUL_MIX_OTHER, -1},
+        {"token_embd.weight", 2, GEUL_NEOX_ROLE_EMBEDDING, -1},
+        {"output.weight", 2, GEUL_NEOX_ROLE_OUTPUT, -1},
+        {"output_norm.weight", 1, GEUL_NEOX_ROLE_PLAIN, -1},
+        {"blk.0.attn_qkv.weight", 2, GEUL_NEOX_ROLE_QKV, 0},
+        {"blk.17.attn_qkv.bias", 1, GEUL_NEOX_ROLE_PLAIN, 17},
+        {"blk.3.attn_output.weight", 2, GEUL_NEOX_ROLE_ATTN_OUTPUT, 3},
+        {"blk.3.ffn_up.weight", 2, GEUL_NEOX_ROLE_FFN_UP, 3},
+        {"blk.39.ffn_down.weight", 2, GEUL_NEOX_ROLE_FFN_DOWN, 39},
+        {"blk.39.ffn_gate.weight", 2, GEUL_NEOX_ROLE_OTHER, 39},
+        {"blk.x.ffn_up.weight", 2, GEUL_NEOX_ROLE_OTHER, -1},
+        {"blk.99999999999999999999.ffn_up.weight", 2, GEUL_NEOX_ROLE_OTHER, -1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int layer;
-        CHECK_MSG(geul_mix_part(cases[i].name, cases[i].n_dims, &layer) == cases[i].part, "%s", cases[i].name);
-        CHECK_INT(layer, cases[i].layer);
+        CHECK_MSG(geul_neox_role_of(cases[i].name, cases[i].n_dims) == cases[i].role, "%s", cases[i].name);
+        CHECK_INT(geul_neox_layer_of(cases[i].name), cases[i].layer);
     }
 }
 

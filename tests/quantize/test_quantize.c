@@ -436,34 +436,23 @@ TEST(quantize_says_what_does_not_fit)
     geul_context_free(ctx);
 }
 
-/* Plans and writes in a context whose n-th allocation fails; whether that was one too many. */
-static bool fails_cleanly(const char *in, const struct geul_quantize_options *o, long n)
-{
-    const char *out = test_scratch("out.gguf");
-    struct test_allocator a = {.fail_at = n};
-    struct geul_context *ctx =
-        geul_context_new(&(struct geul_context_options){.allocate = test_allocate, .allocate_user = &a});
-    enum geul_status status = ctx ? quantize(ctx, in, out, o, NULL) : GEUL_ERROR_MEMORY;
-    CHECK_MSG(status == GEUL_OK || status == GEUL_ERROR_MEMORY, "allocation %ld: %s", n, geul_error(ctx));
-    CHECK_MSG(status == GEUL_OK || !geul_os_exists(out), "allocation %ld left a file", n);
-    remove(out);
-    geul_context_free(ctx);
-    CHECK_MSG(a.outstanding == 0, "allocation %ld left %ld blocks", n, a.outstanding);
-    return status == GEUL_OK && a.calls < n;
-}
-
 TEST(quantize_survives_every_failing_allocation)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    const char *in = make_model(ctx);
+    const char *in = make_model(ctx), *out = test_scratch("out.gguf");
     struct geul_quantize_rule rule = {"blk", GEUL_TYPE_Q4_0};
     struct geul_quantize_options cases[] = {
         {.size = sizeof cases[0], .mix = geul_mix_find("q4_0"), .rules = &rule, .n_rules = 1, .n_threads = 1},
         {.size = sizeof cases[0], .target_bpw = 8, .rules = &rule, .n_rules = 1, .n_threads = 1}};
     for (int i = 0; i < 2; i++) {
-        long n = 1;
-        while (!fails_cleanly(in, &cases[i], n))
-            REQUIRE(n++ < 2000);
+        struct test_shortage s = {.most = 2000};
+        while (test_shortage_next(&s)) {
+            enum geul_status status = quantize(s.ctx, in, out, &cases[i], NULL);
+            CHECK_MSG(status == geul_error_status(s.ctx), "allocation %ld: status %d", s.n, (int)status);
+            s.ok = status == GEUL_OK;
+            CHECK_MSG(s.ok || !geul_os_exists(out), "allocation %ld left a file", s.n);
+            remove(out);
+        }
     }
     geul_context_free(ctx);
 }

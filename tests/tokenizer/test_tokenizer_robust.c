@@ -454,13 +454,10 @@ TEST(tokenizer_standard_gguf)
 
 /* ------------------------------------------------------------------------------------------------- short memory -- */
 
-/* Loads, tokenizes and decodes with an allocator that fails at call fail_at; true when nothing failed. */
-static bool with_failing_memory(const char *json, long fail_at, long *outstanding)
+/* Loads, tokenizes and decodes; whether all of it worked. */
+static bool whole_use(struct geul_context *ctx, const char *json)
 {
-    struct test_allocator a = {.fail_at = fail_at};
-    struct geul_context_options options = {.allocate = test_allocate, .allocate_user = &a};
-    struct geul_context *ctx = geul_context_new(&options);
-    struct geul_tokenizer *tok = ctx ? geul_tokenizer_from_json(ctx, json) : NULL;
+    struct geul_tokenizer *tok = geul_tokenizer_from_json(ctx, json);
     char text[5000];
     memset(text, 'a', sizeof text);
     memcpy(text + 4000, "\u1112\u1161\u11ab <|endoftext|> ﬁx Norm 2024", 33);
@@ -468,27 +465,20 @@ static bool with_failing_memory(const char *json, long fail_at, long *outstandin
     size_t count = 0, length;
     bool ok = tok && geul_tokenize(ctx, tok, text, sizeof text, true, &ids, &count) == GEUL_OK;
     char *back = ok ? geul_detokenize(ctx, tok, ids, count, false, &length) : NULL;
-    ok = back != NULL;
-    CHECK(ok || !ctx || geul_error_status(ctx) == GEUL_ERROR_MEMORY);
     geul_text_free(ctx, back);
     geul_tokens_free(ctx, ids);
     geul_tokenizer_free(tok);
-    geul_context_free(ctx);
-    *outstanding = a.outstanding;
-    return ok;
+    return back != NULL;
 }
 
 TEST(tokenizer_every_allocation_fails)
 {
     char json[400];
     snprintf(json, sizeof json, "%s", test_path("golden/tok/added_nfkc.json"));
-    long outstanding, n = 1;
-    while (n < 100000 && !with_failing_memory(json, n, &outstanding)) {
-        CHECK_MSG(outstanding == 0, "allocation %ld: %ld outstanding", n, outstanding);
-        n++;
-    }
-    CHECK_INT(outstanding, 0);
-    CHECK_MSG(n > 30 && n < 100000, "%ld allocations", n);
+    struct test_shortage s = {.most = 100000};
+    while (test_shortage_next(&s))
+        s.ok = whole_use(s.ctx, json);
+    CHECK_MSG(s.n > 30, "%ld allocations", s.n);
 }
 
 /* The same for the way through GGUF, writing included. */
@@ -497,27 +487,22 @@ TEST(tokenizer_gguf_every_allocation_fails)
     char json[400], path[400];
     snprintf(json, sizeof json, "%s", test_path("golden/tok/nfc_split_gpt4.json"));
     snprintf(path, sizeof path, "%s", test_scratch("out.gguf"));
-    bool done = false;
-    long n = 0;
-    while (!done && ++n < 100000) {
-        struct test_allocator a = {.fail_at = n};
-        struct geul_context_options options = {.allocate = test_allocate, .allocate_user = &a};
-        struct geul_context *plain = geul_context_new(NULL), *ctx = geul_context_new(&options);
-        struct geul_tokenizer *tok = geul_tokenizer_from_json(plain, json), *again = NULL;
-        struct geul_gguf_writer *w = ctx ? geul_gguf_writer_new(ctx, path) : NULL;
-        if (w && geul_tokenizer_write_gguf(ctx, w, geul_tokenizer_get_spec(tok), 500) != GEUL_OK)
+    struct geul_context *plain = geul_context_new(NULL);
+    struct geul_tokenizer *tok = geul_tokenizer_from_json(plain, json);
+    struct test_shortage s = {.most = 100000};
+    while (test_shortage_next(&s)) {
+        struct geul_tokenizer *again = NULL;
+        struct geul_gguf_writer *w = geul_gguf_writer_new(s.ctx, path);
+        if (w && geul_tokenizer_write_gguf(s.ctx, w, geul_tokenizer_get_spec(tok), 500) != GEUL_OK)
             geul_gguf_writer_abandon(w);
         else if (w && geul_gguf_writer_commit(w) == GEUL_OK)
-            again = geul_tokenizer_load(ctx, path, NULL);
-        done = again != NULL;
-        CHECK(done || !ctx || geul_error_status(ctx) != GEUL_OK);
+            again = geul_tokenizer_load(s.ctx, path, NULL);
+        s.ok = again != NULL;
         geul_tokenizer_free(again);
-        geul_tokenizer_free(tok);
-        geul_context_free(ctx);
-        geul_context_free(plain);
-        CHECK_MSG(a.outstanding == 0, "allocation %ld: %ld outstanding", n, a.outstanding);
     }
-    CHECK_MSG(n > 30 && done, "%ld allocations", n);
+    CHECK_MSG(s.n > 30, "%ld allocations", s.n);
+    geul_tokenizer_free(tok);
+    geul_context_free(plain);
 }
 
 /* -------------------------------------------------------------------------------------------------- endless words --

@@ -127,7 +127,7 @@ TEST(batches_hold_whole_samples)
 TEST(batches_part_documents_of_windows)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_tokenizer *tok = geul_tokenizer_load(ctx, test_path("../share/geul-mini.gguf"), NULL);
+    struct geul_tokenizer *tok = geul_tokenizer_load(ctx, test_mini_model(), NULL);
     const int32_t ids[] = {10, 11, 2, 12, 13, 14, 2, 15};
     struct geul_shards_writer *w = tok ? geul_shards_writer_new(ctx, tok, test_scratch("text"), 100) : NULL;
     struct geul_dataset *d = geul_dataset_new(ctx);

@@ -41,7 +41,7 @@ static void check_plan(const char *what, const struct geul_train_options *o)
 /* Of geul-mini with 2 * 128 tokens. */
 static struct geul_train_options options(int rank, enum geul_recompute recompute)
 {
-    struct geul_train_options o = bed_options(test_path("../share/geul-mini.gguf"), rank);
+    struct geul_train_options o = bed_options(test_mini_model(), rank);
     o.n_context = 128;
     o.n_threads = 2;
     o.recompute = recompute;

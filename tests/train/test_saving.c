@@ -62,15 +62,11 @@ TEST(saving_goes_on_bit_for_bit)
     const char *model = bed_model("sequential");
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
         struct geul_train_options o = bed_options(model, runs[i].rank);
-        o.optimizer = runs[i].optimizer;
+        geul_train_options_set_optimizer(&o, runs[i].optimizer);
         o.recompute = runs[i].recompute;
         o.packing = runs[i].packing;
         o.precision = runs[i].precision;
         o.n_accumulate = runs[i].n_accumulate;
-        if (o.optimizer == GEUL_OPTIMIZER_ADAFACTOR) {
-            o.beta2 = -0.8f;
-            o.epsilon = 1e-3f;
-        }
         check_going_on(runs[i].name, o);
     }
 }
@@ -253,9 +249,7 @@ static void check_poisoned(int rank, enum geul_optimizer optimizer, int n_accumu
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_dataset *data = bed_data(ctx, 50);
     struct geul_train_options o = bed_options(bed_model("sequential"), rank);
-    o.optimizer = optimizer;
-    if (optimizer == GEUL_OPTIMIZER_ADAFACTOR)
-        o.beta2 = -0.8f;
+    geul_train_options_set_optimizer(&o, optimizer);
     o.n_accumulate = n_accumulate;
     struct geul_trainer *t = open_trainer(ctx, &o, data);
     snprintf(path, sizeof path, "%s", test_scratch("old.gguf"));

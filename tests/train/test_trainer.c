@@ -328,7 +328,7 @@ TEST(train_gradients_beside_quantized_weights)
     int32_t ids[65];
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_dataset *data = geul_dataset_new(ctx);
-    snprintf(mini, sizeof mini, "%s/../share/geul-mini.gguf", test_path("."));
+    snprintf(mini, sizeof mini, "%s", test_mini_model());
     for (int i = 0; i < 65; i++)
         ids[i] = 4 + i * 37 % 3000;
     CHECK(geul_dataset_add(data, ids, NULL, 65) == GEUL_OK);
@@ -431,13 +431,37 @@ TEST(train_is_bit_equal_for_threads_and_devices)
     o.lora.rank = 3;
     o.lora.dropout = 0.2f;
     check_places("parallel", o);
-    o.optimizer = GEUL_OPTIMIZER_ADAFACTOR;
-    o.beta2 = -0.8f;
-    o.epsilon = 1e-3f;
+    geul_train_options_set_optimizer(&o, GEUL_OPTIMIZER_ADAFACTOR);
     check_places("parallel", o);
-    o.optimizer = GEUL_OPTIMIZER_SGD;
-    o.beta2 = 0.9f;
+    geul_train_options_set_optimizer(&o, GEUL_OPTIMIZER_SGD);
     check_places("parallel", o);
+}
+
+/* Every optimizer takes a step with the values that come with it, and its row has as many states as its operation. */
+TEST(train_optimizers_come_with_usual_values)
+{
+    struct bed b;
+    REQUIRE(bed_open(&b, "parallel"));
+    struct geul_train_options o = golden_options(golden_convert(&b.g, GEUL_TYPE_F32));
+    const struct geul_optimizer_info *info;
+    int n = 0;
+    for (; (info = geul_optimizer_info((enum geul_optimizer)n)); n++) {
+        o.beta1 = o.beta2 = o.epsilon = o.weight_decay = NAN;
+        geul_train_options_set_optimizer(&o, (enum geul_optimizer)n);
+        REQUIRE(bed_train(&b, &o));
+        CHECK_MSG(geul_trainer_step(b.t, NULL) == GEUL_OK, "%s: %s", info->name, geul_error(b.ctx));
+        enum geul_type type;
+        int64_t shape[2];
+        int states = 0;
+        while (geul_update_state(info->op, b.t->params.items[0].weight, states, &type, shape) > 0)
+            states++;
+        CHECK_INT(states, geul_op_info(info->op)->n_src - 3);
+        geul_trainer_free(b.t);
+        b.t = NULL;
+    }
+    geul_train_options_set_optimizer(&o, (enum geul_optimizer)n);
+    CHECK(geul_trainer_new(b.ctx, &o, b.data) == NULL && strstr(geul_error(b.ctx), "optimizer"));
+    bed_close(&b);
 }
 
 /* What a caller may get wrong has a message and does no harm. */

@@ -4,7 +4,7 @@
 struct training_rig training_rig_open(void)
 {
     struct training_rig r = {.ctx = geul_context_new(NULL)};
-    r.tok = geul_tokenizer_load(r.ctx, test_path("../share/geul-mini.gguf"), NULL);
+    r.tok = geul_tokenizer_load(r.ctx, test_mini_model(), NULL);
     CHECK_MSG(r.tok, "%s", geul_error(r.ctx));
     return r;
 }
