@@ -2,7 +2,7 @@
 #ifndef GEUL_ROW_NOTES_H
 #define GEUL_ROW_NOTES_H
 
-#include "corpus/rows.h"
+#include "geul_tools.h"
 
 /* Prints the problems on stderr, one per line, and how many more there are. */
 void geul_row_notes_print(const struct geul_row_problems *p);

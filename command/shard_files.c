@@ -8,19 +8,20 @@
 #include "command/terminal.h"
 
 #include "core/os.h"
-#include "corpus/shards.h"
+#include "geul_tools.h"
 
 #include <stdio.h>
 
 /* Prints the sum of what was written. Returns the exit code. */
-static int print_summary(const struct geul_shard_files *how, const struct geul_shards_report *r, double seconds)
+static int print_summary(const struct geul_shard_files *how, const struct geul_shards_report *r, int64_t left_out,
+                         double seconds)
 {
     double rate = seconds > 0 ? (double)r->tokens / seconds : 0;
     char time[32];
     if (how->json)
         return geul_report_json_line(
             json_pack("{s:I, s:I, s:i, s:I, s:o, s:o, s:o}", "documents", (json_int_t)r->documents, "tokens",
-                      (json_int_t)r->tokens, "files", r->files, "left_out", (json_int_t)r->problems.n, "prefix",
+                      (json_int_t)r->tokens, "files", r->files, "left_out", (json_int_t)left_out, "prefix",
                       geul_report_json_name(how->prefix), "seconds", geul_report_json_real(seconds),
                       "tokens_per_second", geul_report_json_real(rate)));
     printf("%lld document%s, %lld tokens, %.0f tokens/s, %s\n", (long long)r->documents, r->documents == 1 ? "" : "s",
@@ -36,21 +37,28 @@ int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer
                            const struct geul_shard_files *how)
 {
     struct geul_template *t = NULL;
-    struct geul_shards_report report;
     if (how->template_name && !geul_template_open(ctx, NULL, how->template_name, &t))
         return 1;
-    struct geul_shards_options options = {
-        .t = t, .shard_tokens = (uint64_t)how->shard_tokens, .on_progress = geul_progress_callback};
+    struct geul_row_problems *problems = geul_row_problems_new(ctx);
+    struct geul_shards_options options = {.size = sizeof options,
+                                          .prompt_template = t,
+                                          .shard_tokens = (uint64_t)how->shard_tokens,
+                                          .problems = problems,
+                                          .progress = geul_progress_callback};
+    struct geul_shards_report report = {.size = sizeof report};
     geul_interrupt_catch(1);
     geul_progress_begin("tokenizing", NULL);
     double start = geul_os_seconds();
-    enum geul_status status = geul_shards_write(ctx, tok, how->paths, how->n_paths, how->prefix, &options, &report);
+    enum geul_status status = GEUL_ERROR_MEMORY;
+    if (problems)
+        status = geul_shards_write(ctx, tok, how->paths, how->n_paths, how->prefix, &options, &report);
     double seconds = geul_os_seconds() - start;
     geul_progress_hide();
     if (status == GEUL_OK)
-        geul_row_notes_print(&report.problems);
-    int code = status == GEUL_OK ? print_summary(how, &report, seconds) : geul_report_failure(ctx);
-    geul_row_problems_free(ctx, &report.problems);
+        geul_row_notes_print(problems);
+    int code = status == GEUL_OK ? print_summary(how, &report, geul_row_problems_count(problems), seconds)
+                                 : geul_report_failure(ctx);
+    geul_row_problems_free(problems);
     geul_template_free(t);
     return code;
 }

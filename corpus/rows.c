@@ -1,4 +1,4 @@
-/* rows.c: see rows.h. */
+/* rows.c: see geul_tools.h and rows.h. */
 #include "corpus/rows.h"
 
 #include "core/os.h"
@@ -28,13 +28,39 @@ struct geul_rows {
     json_t *json; /* of the present row */
     struct geul_turn *turns;
     size_t turn_capacity;
-    struct geul_row_problems *problems; /* during a call */
+    struct geul_row_problems *problems, unread; /* unread: where they go when nobody asked for them */
+    struct geul_row row;                        /* the present one */
 };
 
 /* --------------------------------------------------------------------------------------------------- problems -- */
 
-void geul_row_problem(struct geul_context *ctx, struct geul_row_problems *p, const char *path, int64_t line,
-                      const char *format, ...)
+struct geul_row_problems *geul_row_problems_new(struct geul_context *ctx)
+{
+    struct geul_row_problems *p = geul_alloc(ctx, 1, sizeof *p);
+    if (p)
+        p->ctx = ctx;
+    return p;
+}
+
+void geul_row_problems_free(struct geul_row_problems *p)
+{
+    if (!p)
+        return;
+    geul_row_problems_clear(p);
+    geul_free(p->ctx, p);
+}
+
+int64_t geul_row_problems_count(const struct geul_row_problems *p)
+{
+    return p->n;
+}
+
+const char *geul_row_problems_text(const struct geul_row_problems *p, int i)
+{
+    return i >= 0 && i < p->n_texts ? p->texts[i] : NULL;
+}
+
+void geul_row_problem(struct geul_row_problems *p, const char *path, int64_t line, const char *format, ...)
 {
     char text[512];
     p->n++;
@@ -48,7 +74,7 @@ void geul_row_problem(struct geul_context *ctx, struct geul_row_problems *p, con
     if (cut == sizeof text - 1) /* no character is cut in two */
         cut = (size_t)(geul_utf8_valid_end(text, text + cut) - text);
     size_t size = strlen(path) + cut + 32;
-    char *whole = geul_alloc(ctx, size, 1);
+    char *whole = geul_alloc(p->ctx, size, 1);
     if (!whole)
         return;
     snprintf(whole, size, "%s:%lld: %.*s", path, (long long)line, (int)cut, text);
@@ -58,15 +84,27 @@ void geul_row_problem(struct geul_context *ctx, struct geul_row_problems *p, con
     p->texts[p->n_texts++] = whole;
 }
 
-void geul_row_problems_free(struct geul_context *ctx, struct geul_row_problems *p)
+void geul_row_problems_clear(struct geul_row_problems *p)
 {
     for (int i = 0; i < p->n_texts; i++)
-        geul_free(ctx, p->texts[i]);
-    *p = (struct geul_row_problems){.n = 0};
+        geul_free(p->ctx, p->texts[i]);
+    *p = (struct geul_row_problems){.ctx = p->ctx};
+}
+
+void geul_row_problems_move(struct geul_row_problems *from, struct geul_row_problems *to)
+{
+    int n = 0;
+    for (; to && n < from->n_texts && to->n_texts < GEUL_ROW_PROBLEMS_KEPT; n++) {
+        to->texts[to->n_texts++] = from->texts[n];
+        from->texts[n] = NULL;
+    }
+    if (to)
+        to->n += from->n;
+    geul_row_problems_clear(from);
 }
 
 /* Notes what is wrong with the present line; gives false, as "no row". */
-#define PROBLEM(r, ...) (geul_row_problem((r)->ctx, (r)->problems, (r)->name, (r)->line, __VA_ARGS__), false)
+#define PROBLEM(r, ...) (geul_row_problem((r)->problems, (r)->name, (r)->line, __VA_ARGS__), false)
 
 /* ------------------------------------------------------------------------------------------------------ fields -- */
 
@@ -320,13 +358,15 @@ static size_t skip_space(const char *s, size_t at, size_t n)
     return at;
 }
 
-struct geul_rows *geul_rows_open_memory(struct geul_context *ctx, const void *data, size_t size, const char *name)
+struct geul_rows *geul_rows_open_memory(struct geul_context *ctx, const void *data, size_t size, const char *name,
+                                        struct geul_row_problems *problems)
 {
     size_t n = strlen(name);
     struct geul_rows *r = geul_alloc(ctx, 1, sizeof *r);
     if (!r)
         return NULL;
-    *r = (struct geul_rows){.ctx = ctx, .data = data, .size = size};
+    *r = (struct geul_rows){.ctx = ctx, .data = data, .size = size, .unread.ctx = ctx};
+    r->problems = problems ? problems : &r->unread;
     r->plain = n > 4 && strcmp(name + n - 4, ".txt") == 0;
     r->name = geul_strndup(ctx, name, n);
     if (!r->name || !geul_reserve(ctx, &r->turns, &r->turn_capacity, 1, sizeof *r->turns)) {
@@ -346,12 +386,13 @@ struct geul_rows *geul_rows_open_memory(struct geul_context *ctx, const void *da
     return r;
 }
 
-struct geul_rows *geul_rows_open(struct geul_context *ctx, const char *path)
+struct geul_rows *geul_rows_open(struct geul_context *ctx, const char *path, struct geul_row_problems *problems)
 {
     struct geul_map map;
+    geul_error_clear(ctx);
     if (geul_os_map(ctx, path, &map) != GEUL_OK)
         return NULL;
-    struct geul_rows *r = geul_rows_open_memory(ctx, map.data, map.size, path);
+    struct geul_rows *r = geul_rows_open_memory(ctx, map.data, map.size, path, problems);
     if (r)
         r->map = map;
     else
@@ -365,6 +406,7 @@ void geul_rows_close(struct geul_rows *r)
         return;
     geul_os_unmap(&r->map);
     json_decref(r->json);
+    geul_row_problems_clear(&r->unread);
     geul_free(r->ctx, r->turns);
     geul_free(r->ctx, r->name);
     geul_free(r->ctx, r);
@@ -387,29 +429,27 @@ static bool next_line(struct geul_rows *r, const char **s, size_t *n)
     return false;
 }
 
-bool geul_rows_next(struct geul_rows *r, struct geul_row *row, struct geul_row_problems *problems)
+enum geul_status geul_rows_next(struct geul_rows *r, const struct geul_row **row)
 {
     const char *s;
     size_t n;
+    *row = NULL;
     geul_error_clear(r->ctx);
-    r->problems = problems;
     if (r->map.data && r->pos - r->dropped >= DROP_BYTES) {
         geul_os_map_done_with(r->data + r->dropped, r->pos - r->dropped);
         r->dropped = r->pos;
     }
     while (next_line(r, &s, &n)) {
-        *row = (struct geul_row){.kind = GEUL_ROW_TURNS};
+        r->row = (struct geul_row){.kind = GEUL_ROW_TURNS};
         r->found = true;
-        bool ok = r->plain ? read_plain(r, s, n, row) : read_line(r, s, n, row);
-        row->line = r->line;
+        bool ok = r->plain ? read_plain(r, s, n, &r->row) : read_line(r, s, n, &r->row);
+        r->row.line = r->line;
         if (ok)
-            return true;
-        if (geul_error_status(r->ctx) != GEUL_OK)
-            return false;
+            *row = &r->row;
+        if (ok || geul_error_status(r->ctx) != GEUL_OK)
+            return geul_error_status(r->ctx);
     }
-    if (!r->found)
-        geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s holds no rows: it is empty", r->name);
-    return false;
+    return r->found ? GEUL_OK : geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s holds no rows: it is empty", r->name);
 }
 
 /* -------------------------------------------------------------------------------------------------- many files -- */
@@ -438,7 +478,7 @@ static enum geul_status walk_row(struct geul_rows *r, const char *path, const st
     char why[512];
     snprintf(why, sizeof why, "%s", geul_error(r->ctx));
     geul_error_clear(r->ctx);
-    geul_row_problem(r->ctx, walk->problems, path, row->line, "%s", why);
+    geul_row_problem(walk->problems, path, row->line, "%s", why);
     return geul_error_status(r->ctx);
 }
 
@@ -448,16 +488,17 @@ enum geul_status geul_rows_walk(struct geul_context *ctx, const char *const *pat
     uint64_t before = 0, total;
     enum geul_status status = count_bytes(ctx, paths, n_paths, &total);
     for (int i = 0; i < n_paths && status == GEUL_OK; i++) {
-        struct geul_rows *r = geul_rows_open(ctx, paths[i]);
-        struct geul_row row;
-        while (r && status == GEUL_OK && geul_rows_next(r, &row, walk->problems)) {
-            status = walk_row(r, paths[i], &row, walk);
+        struct geul_rows *r = geul_rows_open(ctx, paths[i], walk->problems);
+        const struct geul_row *row;
+        status = r ? geul_rows_next(r, &row) : geul_error_status(ctx);
+        while (status == GEUL_OK && row) {
+            status = walk_row(r, paths[i], row, walk);
             if (status == GEUL_OK && walk->on_progress &&
                 !walk->on_progress(walk->progress_user, before + r->pos, total))
                 status = geul_fail(ctx, GEUL_ERROR_CANCELLED, "the reading of %s was stopped", r->name);
+            if (status == GEUL_OK)
+                status = geul_rows_next(r, &row);
         }
-        if (status == GEUL_OK)
-            status = geul_error_status(ctx); /* of geul_rows_next() */
         before += r ? r->size : 0;
         geul_rows_close(r);
     }

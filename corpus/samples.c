@@ -1,4 +1,4 @@
-/* samples.c: see samples.h. */
+/* samples.c: see geul_tools.h and samples.h. */
 #include "corpus/samples.h"
 
 #include "core/random.h"
@@ -57,8 +57,10 @@ enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul
 struct reading {
     struct geul_context *ctx;
     const struct geul_tokenizer *tok;
-    const struct geul_samples_options *o;
-    struct geul_samples *out;
+    struct geul_samples_options o;
+    struct geul_dataset *train, *held_out; /* the caller's; held_out may be NULL when the share is 0 */
+    struct geul_row_problems problems;
+    struct geul_samples_report report;
     const char *path;
     int64_t number; /* of the row, over all files */
 };
@@ -73,28 +75,27 @@ static bool is_held_out(const struct geul_samples_options *o, int64_t number)
 /* Counts a row that is too long. */
 static enum geul_status note_long(struct reading *r, const struct geul_row *row, size_t n)
 {
-    struct geul_samples_report *report = &r->out->report;
-    if (r->o->too_long == GEUL_SAMPLES_REFUSE)
+    struct geul_samples_report *report = &r->report;
+    if (r->o.too_long == GEUL_SAMPLES_REFUSE)
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT,
                          "%s:%lld: the sample has %zu tokens, a context of %d has room for %d: shorten it, or let "
                          "samples be cut or skipped",
-                         r->path, (long long)row->line, n, r->o->n_context, r->o->n_context + 1);
-    if (report->n_long_lines < GEUL_SAMPLES_LONG_KEPT) {
-        report->long_lines[report->n_long_lines] = row->line;
-        report->long_paths[report->n_long_lines++] = r->path;
+                         r->path, (long long)row->line, n, r->o.n_context, r->o.n_context + 1);
+    if (report->too_long++ == 0) {
+        report->long_path = r->path;
+        report->long_line = row->line;
     }
-    report->too_long++;
     return GEUL_OK;
 }
 
 /* Number of ids of a conversation that are kept, 0: none. */
 static enum geul_status fit(struct reading *r, const struct geul_row *row, const struct geul_sample *s, size_t *kept)
 {
-    size_t room = r->o->n_context ? (size_t)r->o->n_context + 1 : INT_MAX, targets = 0;
+    size_t room = r->o.n_context ? (size_t)r->o.n_context + 1 : INT_MAX, targets = 0;
     *kept = s->n;
     if (s->n <= room)
         return GEUL_OK;
-    *kept = r->o->too_long == GEUL_SAMPLES_TRUNCATE ? room : 0;
+    *kept = r->o.too_long == GEUL_SAMPLES_TRUNCATE ? room : 0;
     for (size_t i = 1; i < *kept; i++)
         targets += s->target[i];
     if (note_long(r, row, s->n) != GEUL_OK)
@@ -102,14 +103,14 @@ static enum geul_status fit(struct reading *r, const struct geul_row *row, const
     if (*kept && targets == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "the question alone fills the context of %d tokens: nothing of the answer is left",
-                         r->o->n_context);
+                         r->o.n_context);
     return GEUL_OK;
 }
 
 /* Adds a text as windows that begin with the last token of the one before, as those of a shard do. */
 static enum geul_status add_windows(const struct reading *r, const struct geul_sample *s, struct geul_dataset *to)
 {
-    size_t step = r->o->n_context ? (size_t)r->o->n_context : INT_MAX - 1;
+    size_t step = r->o.n_context ? (size_t)r->o.n_context : INT_MAX - 1;
     enum geul_status status = GEUL_OK;
     for (size_t from = 0; status == GEUL_OK && from + 1 < s->n; from += step) {
         size_t rest = s->n - from, n = rest < step + 1 ? rest : step + 1;
@@ -121,9 +122,9 @@ static enum geul_status add_windows(const struct reading *r, const struct geul_s
 /* Adds the sample of a row to its dataset. */
 static enum geul_status add(struct reading *r, const struct geul_row *row, const struct geul_sample *s)
 {
-    struct geul_samples_report *report = &r->out->report;
-    bool held_out = is_held_out(r->o, r->number);
-    struct geul_dataset *to = held_out ? r->out->held_out : r->out->train;
+    struct geul_samples_report *report = &r->report;
+    bool held_out = is_held_out(&r->o, r->number);
+    struct geul_dataset *to = held_out ? r->held_out : r->train;
     size_t kept = s->n;
     enum geul_status status = row->kind == GEUL_ROW_TEXT ? GEUL_OK : fit(r, row, s, &kept);
     report->longest = (int64_t)s->n > report->longest ? (int64_t)s->n : report->longest;
@@ -141,56 +142,68 @@ static enum geul_status add_row(void *user, const char *path, const struct geul_
     struct geul_sample s;
     bool joined;
     r->path = path;
-    enum geul_status status = geul_samples_encode(r->ctx, r->tok, row, r->o->t, r->o->whole, &s, &joined);
+    enum geul_status status = geul_samples_encode(r->ctx, r->tok, row, r->o.prompt_template, r->o.whole, &s, &joined);
     if (status == GEUL_OK)
         status = add(r, row, &s);
     if (status == GEUL_OK)
-        r->out->report.joined_input += joined;
+        r->report.joined_input += joined;
     geul_sample_free(r->ctx, &s);
     r->number++;
     return status;
 }
 
-/* Fails unless something is left to train on. */
-static enum geul_status check(struct reading *r)
+/* Fails unless something of these files is left to train on. */
+static enum geul_status check_rest(struct reading *r)
 {
-    const struct geul_samples *s = r->out;
-    if (geul_dataset_samples(s->train) > 0)
+    const char *first = geul_row_problems_text(&r->problems, 0);
+    if (r->report.rows > r->report.held_out)
         return GEUL_OK;
-    if (s->report.rows)
+    if (r->report.rows)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "all %lld rows are held out: none is left to train on",
-                         (long long)s->report.rows);
+                         (long long)r->report.rows);
     return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "no row can be used (%lld are broken, %lld too long)%s%s",
-                     (long long)s->problems.n, (long long)s->report.too_long,
-                     s->problems.n_texts ? "; the first: " : "", s->problems.n_texts ? s->problems.texts[0] : "");
+                     (long long)r->problems.n, (long long)r->report.too_long, first ? "; the first: " : "",
+                     first ? first : "");
+}
+
+/* Fails where the options or what else was given cannot be. */
+static enum geul_status check_given(const struct reading *r)
+{
+    const struct geul_samples_options *o = &r->o;
+    if (!(o->held_out >= 0 && o->held_out <= 0.5))
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a share of %g cannot be held out; 0 to 0.5 can", o->held_out);
+    if (o->held_out > 0 && !r->held_out)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a share of %g is held out, but there is no dataset for it",
+                         o->held_out);
+    if (o->n_context < 0 || o->n_context > INT_MAX - 2)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens", o->n_context);
+    if (geul_token_end(r->tok) < 0)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
+                         "the tokenizer has no <|endoftext|>, which every sample has to end with");
+    return GEUL_OK;
 }
 
 enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *const *paths,
-                                   int n_paths, const struct geul_samples_options *options, struct geul_samples *out)
+                                   int n_paths, const struct geul_samples_options *options, struct geul_dataset *train,
+                                   struct geul_dataset *held_out, struct geul_samples_report *report)
 {
-    struct reading r = {.ctx = ctx, .tok = tok, .o = options, .out = out};
-    *out = (struct geul_samples){.train = NULL};
+    struct reading r = {.ctx = ctx, .tok = tok, .train = train, .held_out = held_out};
     geul_error_clear(ctx);
-    if (!(options->held_out >= 0 && options->held_out <= 0.5))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a share of %g cannot be held out; 0 to 0.5 can", options->held_out);
-    if (options->n_context < 0 || options->n_context > INT_MAX - 2)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens", options->n_context);
-    if (geul_token_end(tok) < 0)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "the tokenizer has no <|endoftext|>, which every sample has to end with");
-    out->train = geul_dataset_new(ctx);
-    out->held_out = geul_dataset_new(ctx);
-    if (!out->train || !out->held_out)
-        return GEUL_ERROR_MEMORY;
-    struct geul_rows_walk walk = {&out->problems, add_row, &r, options->on_progress, options->user};
-    enum geul_status status = geul_rows_walk(ctx, paths, n_paths, &walk);
-    return status == GEUL_OK ? check(&r) : status;
-}
-
-void geul_samples_free(struct geul_context *ctx, struct geul_samples *s)
-{
-    geul_dataset_free(s->train);
-    geul_dataset_free(s->held_out);
-    geul_row_problems_free(ctx, &s->problems);
-    *s = (struct geul_samples){.train = NULL};
+    enum geul_status status = geul_take_struct(ctx, &r.o, sizeof r.o, options, "geul_samples_options");
+    if (status == GEUL_OK)
+        status = geul_take_struct(ctx, &r.report, sizeof r.report, report, "geul_samples_report");
+    r.report = (struct geul_samples_report){.size = sizeof r.report};
+    if (status == GEUL_OK)
+        status = check_given(&r);
+    if (status == GEUL_OK) {
+        r.problems.ctx = r.o.problems ? r.o.problems->ctx : ctx;
+        struct geul_rows_walk walk = {&r.problems, add_row, &r, r.o.progress, r.o.user};
+        status = geul_rows_walk(ctx, paths, n_paths, &walk);
+    }
+    if (status == GEUL_OK)
+        status = check_rest(&r);
+    geul_row_problems_move(&r.problems, r.o.problems);
+    if (report)
+        geul_give_struct(report, &r.report, sizeof r.report);
+    return status;
 }

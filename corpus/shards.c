@@ -1,4 +1,4 @@
-/* shards.c: see shards.h. */
+/* shards.c: see geul_tools.h and shards.h. */
 #include "corpus/shards.h"
 
 #include "core/os.h"
@@ -155,9 +155,10 @@ void geul_shards_writer_abandon(struct geul_shards_writer *w)
 struct writing {
     struct geul_context *ctx;
     const struct geul_tokenizer *tok;
-    const struct geul_shards_options *o;
+    struct geul_shards_options o;
     struct geul_shards_writer *w;
-    struct geul_shards_report *report;
+    struct geul_row_problems problems;
+    struct geul_shards_report report;
 };
 
 /* Writes a row as a document; see struct geul_rows_walk. */
@@ -167,14 +168,35 @@ static enum geul_status write_row(void *user, const char *path, const struct geu
     struct geul_sample s;
     bool joined;
     (void)path;
-    enum geul_status status = geul_samples_encode(c->ctx, c->tok, row, c->o->t, true, &s, &joined);
+    enum geul_status status = geul_samples_encode(c->ctx, c->tok, row, c->o.prompt_template, true, &s, &joined);
     if (status == GEUL_OK)
         status = geul_shards_writer_add(c->w, s.ids, s.n);
     if (status == GEUL_OK) {
-        c->report->documents++;
-        c->report->tokens += (int64_t)s.n;
+        c->report.documents++;
+        c->report.tokens += (int64_t)s.n;
     }
     geul_sample_free(c->ctx, &s);
+    return status;
+}
+
+/* Writes all rows of the files. */
+static enum geul_status write_rows(struct writing *c, const char *const *paths, int n_paths, const char *prefix)
+{
+    if (geul_token_end(c->tok) < 0)
+        return geul_fail(c->ctx, GEUL_ERROR_ARGUMENT,
+                         "the tokenizer has no <|endoftext|>, which every document has to end with");
+    c->w = geul_shards_writer_new(c->ctx, c->tok, prefix, c->o.shard_tokens ? c->o.shard_tokens : (uint64_t)1 << 27);
+    if (!c->w)
+        return geul_error_status(c->ctx);
+    struct geul_rows_walk walk = {&c->problems, write_row, c, c->o.progress, c->o.user};
+    enum geul_status status = geul_rows_walk(c->ctx, paths, n_paths, &walk);
+    if (status == GEUL_OK && c->report.documents == 0) {
+        const char *first = geul_row_problems_text(&c->problems, 0);
+        status = geul_fail(c->ctx, GEUL_ERROR_FORMAT, "no row can be used; the first: %s", first ? first : "");
+    }
+    if (status == GEUL_OK)
+        return geul_shards_writer_commit(c->w, &c->report.files);
+    geul_shards_writer_abandon(c->w);
     return status;
 }
 
@@ -182,22 +204,18 @@ enum geul_status geul_shards_write(struct geul_context *ctx, const struct geul_t
                                    int n_paths, const char *prefix, const struct geul_shards_options *options,
                                    struct geul_shards_report *report)
 {
-    struct writing c = {.ctx = ctx, .tok = tok, .o = options, .report = report};
-    *report = (struct geul_shards_report){.files = 0};
+    struct writing c = {.ctx = ctx, .tok = tok};
     geul_error_clear(ctx);
-    if (geul_token_end(tok) < 0)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "the tokenizer has no <|endoftext|>, which every document has to end with");
-    c.w = geul_shards_writer_new(ctx, tok, prefix, options->shard_tokens ? options->shard_tokens : (uint64_t)1 << 27);
-    if (!c.w)
-        return geul_error_status(ctx);
-    struct geul_rows_walk walk = {&report->problems, write_row, &c, options->on_progress, options->user};
-    enum geul_status status = geul_rows_walk(ctx, paths, n_paths, &walk);
-    if (status == GEUL_OK && report->documents == 0)
-        status = geul_fail(ctx, GEUL_ERROR_FORMAT, "no row can be used; the first: %s",
-                           report->problems.n_texts ? report->problems.texts[0] : "");
+    enum geul_status status = geul_take_struct(ctx, &c.o, sizeof c.o, options, "geul_shards_options");
     if (status == GEUL_OK)
-        return geul_shards_writer_commit(c.w, &report->files);
-    geul_shards_writer_abandon(c.w);
+        status = geul_take_struct(ctx, &c.report, sizeof c.report, report, "geul_shards_report");
+    c.report = (struct geul_shards_report){.size = sizeof c.report};
+    if (status == GEUL_OK) {
+        c.problems.ctx = c.o.problems ? c.o.problems->ctx : ctx;
+        status = write_rows(&c, paths, n_paths, prefix);
+    }
+    geul_row_problems_move(&c.problems, c.o.problems);
+    if (report)
+        geul_give_struct(report, &c.report, sizeof c.report);
     return status;
 }

@@ -429,6 +429,8 @@ GEUL_API void geul_trainer_free(struct geul_trainer *t);
 /* One optimizer step. On failure (out of memory, cancelled) the weights are as before, unless a device failed in the
  * middle of the update. */
 GEUL_API enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report);
+/* The options in use: as they were given, but with the warm-up that -1 stands for. Valid as long as t. */
+GEUL_API const struct geul_train_options *geul_trainer_get_options(const struct geul_trainer *t);
 /* Steps in all, and done so far. */
 GEUL_API int64_t geul_trainer_steps(const struct geul_trainer *t);
 GEUL_API int64_t geul_trainer_step_count(const struct geul_trainer *t);

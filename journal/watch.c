@@ -1,4 +1,4 @@
-/* watch.c: see watch.h. */
+/* watch.c: the trouble watch of geul_tools.h. */
 #include "journal/watch.h"
 
 #include "tokenizer/text_table.h"
@@ -23,6 +23,30 @@ const char *geul_watch_name(enum geul_watch_verdict v)
 {
     static const char *const names[] = {"fine", "not finite", "loss spike", "loss drop", "gradient spike"};
     return (unsigned)v < sizeof names / sizeof names[0] ? names[v] : "?";
+}
+
+struct geul_watch *geul_watch_new(struct geul_context *ctx)
+{
+    struct geul_watch *w = geul_alloc(ctx, 1, sizeof *w);
+    if (w)
+        w->ctx = ctx;
+    return w;
+}
+
+void geul_watch_free(struct geul_watch *w)
+{
+    if (w)
+        geul_free(w->ctx, w);
+}
+
+void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_WATCH_STATE_BYTES])
+{
+    memcpy(state, &w->levels, GEUL_WATCH_STATE_BYTES);
+}
+
+void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE_BYTES])
+{
+    memcpy(&w->levels, state, GEUL_WATCH_STATE_BYTES);
 }
 
 /* ------------------------------------------------------------------------------------------------------- levels -- */
@@ -97,14 +121,14 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
             snprintf(why, size, "loss %s, gradient norm %s", a, b);
         return GEUL_WATCH_NOT_FINITE;
     }
-    double mean = w->loss.mean;
-    int where = judge(&w->loss, loss, fmax(LOSS_NATS, LOSS_PART * fabs(mean)));
+    double mean = w->levels.loss.mean;
+    int where = judge(&w->levels.loss, loss, fmax(LOSS_NATS, LOSS_PART * fabs(mean)));
     if (where == 0) {
-        enter(&w->loss, loss);
-        return step_gradient(&w->log_grad, grad_norm, why, size);
+        enter(&w->levels.loss, loss);
+        return step_gradient(&w->levels.log_grad, grad_norm, why, size);
     }
     explain(why, size, "loss", loss, mean, where > 0 ? "" : ": does the data repeat, or show its answers?");
-    count_odd(&w->loss);
+    count_odd(&w->levels.loss);
     return where > 0 ? GEUL_WATCH_LOSS_SPIKE : GEUL_WATCH_LOSS_DROP;
 }
 

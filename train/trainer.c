@@ -265,6 +265,11 @@ void geul_trainer_free(struct geul_trainer *t)
     geul_free(ctx, t);
 }
 
+const struct geul_train_options *geul_trainer_get_options(const struct geul_trainer *t)
+{
+    return &t->options;
+}
+
 int64_t geul_trainer_steps(const struct geul_trainer *t)
 {
     return t->steps;

@@ -9,7 +9,7 @@
 #include "command/terminal.h"
 #include "command/learn/training.h"
 
-#include "corpus/samples.h"
+#include "geul_tools.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,6 +36,12 @@ const struct geul_option geul_data_option_rows[] = {
 /* ------------------------------------------------------------------------------------------------------------ data --
  */
 
+/* What was read of a list of files. */
+struct files {
+    struct geul_dataset *samples; /* NULL: no such files were given */
+    struct geul_samples_report report;
+};
+
 /* What the run reads. */
 struct data {
     struct geul_context *ctx;
@@ -44,7 +50,8 @@ struct data {
     uint64_t seed;
     struct geul_model *model; /* for its tokenizer and template */
     struct geul_template *t;
-    struct geul_samples train, held_out;
+    struct files train, measured;  /* measured: of --eval-file */
+    struct geul_dataset *held_out; /* rows of the training files that are not learned */
     char names[512];
 };
 
@@ -62,50 +69,58 @@ static enum geul_samples_long too_long_of(const char *name)
     return (enum geul_samples_long)i;
 }
 
-/* Reads files: shards are mapped, the others read as rows. */
-static enum geul_status read_files(struct data *d, const struct geul_text_list *files, float held_out,
-                                   struct geul_samples *out)
+/* Reads files: shards are mapped, the others read as rows, of which a share goes to held_out. */
+static enum geul_status read_files(struct data *d, const struct geul_text_list *files, float share,
+                                   struct geul_dataset *held_out, struct files *out)
 {
     const char *rows[GEUL_TEXT_LIST_MAX];
     int n_rows = 0;
     for (int i = 0; i < files->n; i++)
         if (!is_shard(files->items[i]))
             rows[n_rows++] = files->items[i];
-    struct geul_samples_options how = {.t = d->t,
+    struct geul_row_problems *problems = geul_row_problems_new(d->ctx);
+    out->samples = geul_dataset_new(d->ctx);
+    out->report.size = sizeof out->report;
+    if (!problems || !out->samples) {
+        geul_row_problems_free(problems);
+        return GEUL_ERROR_MEMORY;
+    }
+    struct geul_samples_options how = {.size = sizeof how,
+                                       .prompt_template = d->t,
                                        .whole = strcmp(d->args->mask_prompt, "off") == 0,
                                        .n_context = d->n_context,
                                        .too_long = too_long_of(d->args->too_long),
-                                       .held_out = (double)held_out,
+                                       .held_out = (double)share,
                                        .seed = d->seed,
-                                       .on_progress = geul_progress_callback};
+                                       .problems = problems,
+                                       .progress = geul_progress_callback};
     enum geul_status status = GEUL_OK;
     geul_progress_begin("reading", NULL);
     if (n_rows > 0)
-        status = geul_samples_read(d->ctx, geul_model_get_tokenizer(d->model), rows, n_rows, &how, out);
-    else if (!(out->train = geul_dataset_new(d->ctx)))
-        status = GEUL_ERROR_MEMORY;
+        status = geul_samples_read(d->ctx, geul_model_get_tokenizer(d->model), rows, n_rows, &how, out->samples,
+                                   held_out, &out->report);
     geul_progress_hide();
     for (int i = 0; status == GEUL_OK && i < files->n; i++)
         if (is_shard(files->items[i]))
-            status = geul_dataset_add_shard(out->train, files->items[i], d->n_context);
-    geul_row_notes_print(&out->problems);
+            status = geul_dataset_add_shard(out->samples, files->items[i], d->n_context);
+    geul_row_notes_print(problems);
+    geul_row_problems_free(problems);
     return status;
 }
 
 /* Says what was read. */
-static void tell_data(const struct geul_samples *s, const char *what)
+static void tell_data(const struct files *f, const char *what)
 {
-    const struct geul_samples_report *r = &s->report;
-    if (!s->train)
+    const struct geul_samples_report *r = &f->report;
+    if (!f->samples)
         return;
     fprintf(stderr, "%s: %lld samples, %lld tokens, of which %lld are learned\n", what,
-            (long long)geul_dataset_samples(s->train), (long long)geul_dataset_tokens(s->train),
-            (long long)geul_dataset_targets(s->train));
+            (long long)geul_dataset_samples(f->samples), (long long)geul_dataset_tokens(f->samples),
+            (long long)geul_dataset_targets(f->samples));
     if (r->too_long > 0)
         geul_report_note("%lld rows are longer than the context (the first is %s:%lld; the longest has %lld tokens); "
                          "see -c and --too-long",
-                         (long long)r->too_long, r->n_long_lines ? r->long_paths[0] : "?",
-                         (long long)(r->n_long_lines ? r->long_lines[0] : 0), (long long)r->longest);
+                         (long long)r->too_long, r->long_path, (long long)r->long_line, (long long)r->longest);
     if (r->joined_input > 0)
         geul_report_note("%lld inputs were joined to their questions: the template has no place for them",
                          (long long)r->joined_input);
@@ -117,22 +132,26 @@ static enum geul_status read_data(struct data *d)
     size_t used = 0;
     for (int i = 0; i < a->files.n && used < sizeof d->names - 1; i++)
         used += (size_t)snprintf(d->names + used, sizeof d->names - used, "%s%s", i ? ", " : "", a->files.items[i]);
-    enum geul_status status = read_files(d, &a->files, a->held_out_files.n ? 0 : a->held_out, &d->train);
+    d->held_out = geul_dataset_new(d->ctx);
+    if (!d->held_out)
+        return GEUL_ERROR_MEMORY;
+    enum geul_status status = read_files(d, &a->files, a->held_out_files.n ? 0 : a->held_out, d->held_out, &d->train);
     if (status == GEUL_OK && a->held_out_files.n > 0)
-        status = read_files(d, &a->held_out_files, 0, &d->held_out);
+        status = read_files(d, &a->held_out_files, 0, NULL, &d->measured);
     if (status != GEUL_OK)
         return status;
     tell_data(&d->train, "training");
-    tell_data(&d->held_out, "evaluation");
-    if (!d->held_out.train && d->train.held_out && geul_dataset_samples(d->train.held_out) > 0)
-        fprintf(stderr, "held out: %lld samples\n", (long long)geul_dataset_samples(d->train.held_out));
+    tell_data(&d->measured, "evaluation");
+    if (!d->measured.samples && geul_dataset_samples(d->held_out) > 0)
+        fprintf(stderr, "held out: %lld samples\n", (long long)geul_dataset_samples(d->held_out));
     return GEUL_OK;
 }
 
 static void data_free(struct data *d)
 {
-    geul_samples_free(d->ctx, &d->train);
-    geul_samples_free(d->ctx, &d->held_out);
+    geul_dataset_free(d->train.samples);
+    geul_dataset_free(d->measured.samples);
+    geul_dataset_free(d->held_out);
     geul_template_free(d->t);
     geul_model_free(d->model);
 }
@@ -162,13 +181,13 @@ static int work(struct data *d, const struct geul_train_args *args, const struct
         return geul_report_failure(d->ctx);
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(d->model);
     if (args->preview > 0)
-        return geul_preview_print(stdout, tok, d->train.train, args->preview, geul_terminal_on_stderr()) ? 0 : 1;
+        return geul_preview_print(stdout, tok, d->train.samples, args->preview, geul_terminal_on_stderr()) ? 0 : 1;
     struct geul_training job = {.ctx = d->ctx,
                                 .args = args,
                                 .options = *o,
                                 .title = title,
-                                .train = d->train.train,
-                                .held_out = d->held_out.train ? d->held_out.train : d->train.held_out,
+                                .train = d->train.samples,
+                                .held_out = d->measured.samples ? d->measured.samples : d->held_out,
                                 .data_name = d->names,
                                 .type = type,
                                 .shape = geul_model_get_shape(d->model)};

@@ -78,6 +78,7 @@ static void fill_note(const struct geul_run *run, struct note *note)
 {
     memset(note, 0, sizeof *note);
     note->state = run->state;
+    geul_watch_get_state(run->watch, note->state.watch);
     memcpy(note->settings, run->settings.text, run->settings.used);
 }
 
@@ -154,6 +155,7 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     memcpy(&note, held, sizeof note);
     note.settings[sizeof note.settings - 1] = '\0';
     run->state = note.state;
+    geul_watch_set_state(run->watch, note.state.watch);
     compare_settings(run, note.settings);
     return GEUL_OK;
 }

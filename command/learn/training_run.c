@@ -20,7 +20,7 @@ enum { PATIENCE = 5 /* steps in a row that are left out before the run goes back
 static bool judge(void *user, double loss, double grad_norm)
 {
     struct geul_run *run = user;
-    run->verdict = geul_watch_step(&run->state.watch, loss, grad_norm, run->why, sizeof run->why);
+    run->verdict = geul_watch_step(run->watch, loss, grad_norm, run->why, sizeof run->why);
     bool odd = run->verdict == GEUL_WATCH_LOSS_SPIKE || run->verdict == GEUL_WATCH_GRADIENT_SPIKE;
     return !odd || strcmp(run->job->args->on_trouble, "ignore") == 0;
 }
@@ -61,7 +61,7 @@ static enum geul_status handle(struct geul_run *run, const struct geul_train_rep
 {
     enum geul_status status = GEUL_OK;
     if (r->outcome == GEUL_STEP_NOT_FINITE) {
-        geul_watch_step(&run->state.watch, r->loss, r->grad_norm, NULL, 0);
+        geul_watch_step(run->watch, r->loss, r->grad_norm, NULL, 0);
         status = tell(run, r->step, geul_watch_name(GEUL_WATCH_NOT_FINITE), r->where);
     } else if (run->verdict != GEUL_WATCH_FINE) {
         status = tell(run, r->step, geul_watch_name(run->verdict), run->why);
@@ -189,14 +189,15 @@ static enum geul_status begin(struct geul_run *run)
         status = geul_outfile_tidy(run->ctx, a->output);
     if (status != GEUL_OK)
         return status;
-    run->trainer = geul_trainer_new(run->ctx, &job->options, job->train);
+    run->watch = geul_watch_new(run->ctx);
+    run->trainer = run->watch ? geul_trainer_new(run->ctx, &job->options, job->train) : NULL;
     if (!run->trainer)
         return geul_error_status(run->ctx);
     int64_t steps = geul_trainer_steps(run->trainer);
     run->evaluate_every = every(a->evaluate_every, steps, 20);
     run->save_every = every(a->save_every, steps, 10);
     run->sample_every = every(a->sample_every, steps, 5);
-    geul_settings_of(&run->settings, &run->trainer->options, steps);
+    geul_settings_of(&run->settings, geul_trainer_get_options(run->trainer), steps);
     geul_settings_add(&run->settings, "data", "%s", job->data_name);
     bool found = false;
     if (a->resume)
@@ -292,5 +293,6 @@ int geul_training_run(struct geul_training *job)
     code = carry_out(&run);
     geul_journal_close(run.log);
     geul_trainer_free(run.trainer);
+    geul_watch_free(run.watch);
     return code;
 }

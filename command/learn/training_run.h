@@ -4,14 +4,13 @@
 
 #include "command/learn/training.h"
 
-#include "train/trainer.h"
-#include "journal/watch.h"
+#include "geul_tools.h"
 
 /* What a checkpoint carries of the run beside the trainer's own; plain bytes. Nothing of the clock: checkpoints of the
  * same run are the same bytes. */
 struct geul_run_state {
-    struct geul_watch watch;
-    double best_loss; /* of held-out data; infinity: none yet */
+    unsigned char watch[GEUL_WATCH_STATE_BYTES]; /* filled in when a checkpoint is written */
+    double best_loss;                            /* of held-out data; infinity: none yet */
     int64_t best_step;
     int64_t tokens;
     int64_t refused; /* steps in a row that were not applied */
@@ -25,6 +24,7 @@ struct geul_run {
     struct geul_context *ctx;
     struct geul_trainer *trainer;
     struct geul_journal *log;
+    struct geul_watch *watch;
     struct geul_run_state state;
     struct geul_settings settings;
     double begun;     /* clock when the run would have begun, had it never been interrupted */

@@ -12,17 +12,18 @@ static void list_rows(struct geul_context *ctx, const char *name, const char *da
 {
     char *exact = malloc(size ? size : 1); /* so that the sanitizer sees a read too far */
     memcpy(exact, data, size);
-    struct geul_rows *rows = geul_rows_open_memory(ctx, exact, size, name);
-    struct geul_row row;
+    struct geul_rows *rows = geul_rows_open_memory(ctx, exact, size, name, problems);
+    const struct geul_row *row;
     size_t used = 0;
     out[0] = '\0';
-    while (rows && geul_rows_next(rows, &row, problems)) {
-        used += (size_t)snprintf(out + used, 1024 - used, "%lld:", (long long)row.line);
-        for (int i = 0; i < row.n_turns; i++)
-            used += (size_t)snprintf(out + used, 1024 - used, "%s|%s|%s|%s;", row.turns[i].question,
-                                     row.turns[i].answer, row.input ? row.input : "", row.system ? row.system : "");
-        if (row.kind == GEUL_ROW_TEXT)
-            used += (size_t)snprintf(out + used, 1024 - used, "%.*s;", (int)row.length, row.text);
+    while (rows && geul_rows_next(rows, &row) == GEUL_OK && row) {
+        used += (size_t)snprintf(out + used, 1024 - used, "%lld:", (long long)row->line);
+        for (int i = 0; i < row->n_turns; i++)
+            used +=
+                (size_t)snprintf(out + used, 1024 - used, "%s|%s|%s|%s;", row->turns[i].question, row->turns[i].answer,
+                                 row->input ? row->input : "", row->system ? row->system : "");
+        if (row->kind == GEUL_ROW_TEXT)
+            used += (size_t)snprintf(out + used, 1024 - used, "%.*s;", (int)row->length, row->text);
     }
     geul_rows_close(rows);
     free(exact);
@@ -43,7 +44,7 @@ TEST(rows_of_every_shape)
         "{\"role\":\"assistant\",\"content\":\"a2\"}]}\n"
         "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}";
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_row_problems problems = {.n = 0};
+    struct geul_row_problems problems = {.ctx = ctx};
     char out[1024];
     list_rows(ctx, "a.jsonl", BYTES(text), out, &problems);
     CHECK_STR(out, "1:가|다|나|;4:i|o||;5:i|o||;6:q|\n a||;7:p|c||;8:t\n\"x\";9:u1|a1||s;u2|a2||s;10:u|a||;");
@@ -103,7 +104,7 @@ TEST(rows_name_every_problem_with_its_line)
         struct bytes b = {0};
         struct meter meter;
         struct geul_context *ctx = meter_context(&meter);
-        struct geul_row_problems problems = {.n = 0};
+        struct geul_row_problems problems = {.ctx = ctx};
         char out[1024];
         bytes_text(&b, "{\"text\":\"first\"}\n\n");
         bytes_put(&b, broken[i].line, broken[i].size);
@@ -115,7 +116,7 @@ TEST(rows_name_every_problem_with_its_line)
             CHECK_MSG(strncmp(problems.texts[0], "data/b.jsonl:3: ", 16) == 0, "%s", problems.texts[0]);
             CHECK_MSG(strstr(problems.texts[0], broken[i].message), "case %zu: %s", i, problems.texts[0]);
         }
-        geul_row_problems_free(ctx, &problems);
+        geul_row_problems_clear(&problems);
         bytes_free(&b);
         geul_context_free(ctx);
     }
@@ -124,7 +125,7 @@ TEST(rows_name_every_problem_with_its_line)
 TEST(rows_count_problems_and_keep_the_first)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_row_problems problems = {.n = 0};
+    struct geul_row_problems problems = {.ctx = ctx};
     struct bytes b = {0};
     char out[1024];
     for (int i = 0; i < 50; i++)
@@ -135,7 +136,7 @@ TEST(rows_count_problems_and_keep_the_first)
     CHECK(strncmp(problems.texts[19], "c.jsonl:20: ", 12) == 0);
     CHECK(!strchr(problems.texts[0], '\033')); /* nothing that a terminal obeys */
     CHECK(geul_error_status(ctx) == GEUL_OK);
-    geul_row_problems_free(ctx, &problems);
+    geul_row_problems_clear(&problems);
     bytes_free(&b);
     geul_context_free(ctx);
 }
@@ -145,7 +146,7 @@ TEST(rows_messages_are_utf8)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     for (int pad = 0; pad < 3; pad++) {
-        struct geul_row_problems problems = {.n = 0};
+        struct geul_row_problems problems = {.ctx = ctx};
         struct bytes b = {0};
         char out[1024];
         bytes_text(&b, "{\"");
@@ -158,7 +159,7 @@ TEST(rows_messages_are_utf8)
         REQUIRE(problems.n_texts == 1);
         const char *from = strstr(problems.texts[0], "가"), *to = strstr(problems.texts[0], "...");
         CHECK(from && to && (to - from) % 3 == 0);
-        geul_row_problems_free(ctx, &problems);
+        geul_row_problems_clear(&problems);
         bytes_free(&b);
     }
     geul_context_free(ctx);
@@ -173,7 +174,7 @@ TEST(rows_of_empty_files_and_arrays)
                  {"e.jsonl", "\xef\xbb\xbf", "no rows"}, {"e.json", " [\n{\"text\":\"a\"}\n]", "JSON array"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct geul_context *ctx = geul_context_new(NULL);
-        struct geul_row_problems problems = {.n = 0};
+        struct geul_row_problems problems = {.ctx = ctx};
         char out[1024];
         list_rows(ctx, cases[i].name, cases[i].text, strlen(cases[i].text), out, &problems);
         CHECK(geul_error_status(ctx) == GEUL_ERROR_FORMAT && problems.n == 0);
@@ -197,14 +198,14 @@ TEST(rows_of_plain_texts)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct geul_context *ctx = geul_context_new(NULL);
-        struct geul_row_problems problems = {.n = 0};
+        struct geul_row_problems problems = {.ctx = ctx};
         char out[1024];
         list_rows(ctx, "p.txt", cases[i].text, cases[i].size, out, &problems);
         CHECK_STR(out, cases[i].rows);
         CHECK_INT(problems.n, cases[i].problem != NULL);
         if (cases[i].problem && problems.n_texts)
             CHECK_MSG(strstr(problems.texts[0], cases[i].problem), "%s", problems.texts[0]);
-        geul_row_problems_free(ctx, &problems);
+        geul_row_problems_clear(&problems);
         geul_context_free(ctx);
     }
 }
@@ -217,12 +218,12 @@ TEST(rows_bound_the_length_of_lines)
     strcpy(data + size, "\n{\"text\":\"short\"}");
     struct meter meter;
     struct geul_context *ctx = meter_context(&meter);
-    struct geul_row_problems problems = {.n = 0};
+    struct geul_row_problems problems = {.ctx = ctx};
     list_rows(ctx, "long.jsonl", data, size + 17, out, &problems);
     CHECK_STR(out, "2:short;");
     CHECK(problems.n_texts == 1 && strstr(problems.texts[0], "long.jsonl:1: the line has 64 MiB"));
     CHECK(meter.peak < 1 << 20);
-    geul_row_problems_free(ctx, &problems);
+    geul_row_problems_clear(&problems);
     geul_context_free(ctx);
     free(data);
 }
@@ -234,11 +235,11 @@ TEST(rows_survive_every_failing_allocation)
         "\"content\":\"a\"}]}\n{\"text\":\"t\"}";
     struct test_shortage s = {.most = 100};
     while (test_shortage_next(&s)) {
-        struct geul_row_problems problems = {.n = 0};
+        struct geul_row_problems problems = {.ctx = s.ctx};
         char out[1024];
         list_rows(s.ctx, "f.jsonl", BYTES(text), out, &problems);
         s.ok = geul_error_status(s.ctx) == GEUL_OK;
         CHECK(!s.ok || strcmp(out, "2:u|a||;3:t;") == 0);
-        geul_row_problems_free(s.ctx, &problems);
+        geul_row_problems_clear(&problems);
     }
 }

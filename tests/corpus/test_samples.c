@@ -2,7 +2,7 @@
 #include "tests/train/training_rig.h"
 
 #include "core/context.h"
-#include "corpus/samples.h"
+#include "geul_tools.h"
 #include "data/dataset.h"
 
 /* Writes text to a scratch file of that name; the path lives as long as four others. */
@@ -13,11 +13,38 @@ static const char *put_file(const char *name, const char *text)
     return path;
 }
 
-/* Reads one file. */
-static enum geul_status read_one(const struct training_rig *r, const char *path, const struct geul_samples_options *o,
-                                 struct geul_samples *s)
+/* What was read. */
+struct samples {
+    struct geul_dataset *train, *held_out;
+    struct geul_row_problems *problems;
+    struct geul_samples_report report;
+};
+
+/* Reads files; free s with samples_free(), also after a failure. */
+static enum geul_status read_files(const struct training_rig *r, const char *const *paths, int n,
+                                   const struct geul_samples_options *options, struct samples *s)
 {
-    return geul_samples_read(r->ctx, r->tok, &path, 1, o, s);
+    struct geul_samples_options o = *options;
+    *s = (struct samples){
+        geul_dataset_new(r->ctx), geul_dataset_new(r->ctx), geul_row_problems_new(r->ctx), {.size = sizeof s->report}};
+    if (!s->train || !s->held_out || !s->problems)
+        return GEUL_ERROR_MEMORY;
+    o.size = sizeof o;
+    o.problems = s->problems;
+    return geul_samples_read(r->ctx, r->tok, paths, n, &o, s->train, s->held_out, &s->report);
+}
+
+static enum geul_status read_one(const struct training_rig *r, const char *path, const struct geul_samples_options *o,
+                                 struct samples *s)
+{
+    return read_files(r, &path, 1, o, s);
+}
+
+static void samples_free(struct samples *s)
+{
+    geul_dataset_free(s->train);
+    geul_dataset_free(s->held_out);
+    geul_row_problems_free(s->problems);
 }
 
 TEST(samples_of_every_shape_and_template)
@@ -49,10 +76,11 @@ TEST(samples_of_every_shape_and_template)
         bool whole = k / 4;
         struct geul_samples_options o = {.whole = whole};
         struct geul_template *t = names[k % 4] ? geul_template_new(r.ctx, names[k % 4]) : NULL;
-        struct geul_samples s;
-        o.t = t;
+        struct samples s;
+        o.prompt_template = t;
         REQUIRE(CHECK_MSG(read_one(&r, path, &o, &s) == GEUL_OK, "%s", geul_error(r.ctx)));
-        CHECK(geul_dataset_samples(s.train) == 5 && geul_dataset_samples(s.held_out) == 0 && s.problems.n == 0);
+        CHECK(geul_dataset_samples(s.train) == 5 && geul_dataset_samples(s.held_out) == 0 &&
+              geul_row_problems_count(s.problems) == 0);
         CHECK(s.report.rows == 5 && s.report.held_out == 0 && s.report.too_long == 0);
         CHECK_INT(s.report.joined_input, k % 4 < 2 ? 0 : 2);
         CHECK_INT(s.report.longest, geul_dataset_longest(s.train));
@@ -71,7 +99,7 @@ TEST(samples_of_every_shape_and_template)
             free(masked);
             sample_view_free(&v);
         }
-        geul_samples_free(r.ctx, &s);
+        samples_free(&s);
         geul_template_free(t);
     }
     training_rig_close(&r);
@@ -97,40 +125,42 @@ TEST(samples_too_long)
     REQUIRE(r.tok);
     const char *path = long_rows();
     struct geul_template *t = geul_template_new(r.ctx, "koalpaca");
-    struct geul_samples_options o = {.t = t, .n_context = 40};
-    struct geul_samples s;
+    struct geul_samples_options o = {.prompt_template = t, .n_context = 40};
+    struct samples s;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
-    CHECK(s.report.rows == 2 && s.report.too_long == 2 && s.report.n_long_lines == 2);
-    CHECK(s.report.long_lines[0] == 3 && s.report.long_lines[1] == 4 && strcmp(s.report.long_paths[0], path) == 0);
-    CHECK(s.problems.n == 1 && strstr(s.problems.texts[0], "long.jsonl:4: the question alone fills"));
+    CHECK(s.report.rows == 2 && s.report.too_long == 2);
+    CHECK(s.report.long_line == 3 && strcmp(s.report.long_path, path) == 0);
+    CHECK(geul_row_problems_count(s.problems) == 1 &&
+          strstr(geul_row_problems_text(s.problems, 0), "long.jsonl:4: the question alone fills"));
     CHECK(s.report.longest > 60 && geul_dataset_longest(s.train) == 41);
     struct sample_view v = sample_view(&r, s.train, 1);
     CHECK(v.n == 41 && v.ends == 0 && v.n_targets > 0 && v.target[40]);
     sample_view_free(&v);
-    geul_samples_free(r.ctx, &s);
+    samples_free(&s);
 
     o.too_long = GEUL_SAMPLES_SKIP;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
-    CHECK(s.report.rows == 1 && s.report.too_long == 2 && s.problems.n == 0 && geul_dataset_samples(s.train) == 1);
-    geul_samples_free(r.ctx, &s);
+    CHECK(s.report.rows == 1 && s.report.too_long == 2 && geul_row_problems_count(s.problems) == 0 &&
+          geul_dataset_samples(s.train) == 1);
+    samples_free(&s);
 
     o.too_long = GEUL_SAMPLES_REFUSE;
     CHECK(read_one(&r, path, &o, &s) == GEUL_ERROR_FORMAT);
     CHECK_MSG(strstr(geul_error(r.ctx), "long.jsonl:3: the sample has"), "%s", geul_error(r.ctx));
-    geul_samples_free(r.ctx, &s);
+    samples_free(&s);
 
     /* The bound itself: a sample of n_context + 1 tokens fits. */
     o.n_context = 0;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
     CHECK(s.report.too_long == 0 && geul_dataset_samples(s.train) == 3);
     int longest = geul_dataset_longest(s.train);
-    geul_samples_free(r.ctx, &s);
+    samples_free(&s);
     for (int less = 0; less < 2; less++) {
         o.n_context = longest - 1 - less;
         o.too_long = GEUL_SAMPLES_SKIP;
         REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
         CHECK_INT(s.report.too_long, less);
-        geul_samples_free(r.ctx, &s);
+        samples_free(&s);
     }
     geul_template_free(t);
     training_rig_close(&r);
@@ -149,7 +179,7 @@ TEST(samples_cut_texts_into_windows)
     REQUIRE(geul_tokenize(r.ctx, r.tok, text, strlen(text), false, &ids, &n) == GEUL_OK);
     const char *path = put_file("text.txt", text);
     struct geul_samples_options o = {.n_context = 16, .too_long = GEUL_SAMPLES_REFUSE};
-    struct geul_samples s;
+    struct samples s;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
     CHECK_INT(s.report.rows, 1);
     CHECK_INT(geul_dataset_samples(s.train), (n + 15) / 16);
@@ -162,7 +192,7 @@ TEST(samples_cut_texts_into_windows)
         sample_view_free(&v);
     }
     geul_tokens_free(r.ctx, ids);
-    geul_samples_free(r.ctx, &s);
+    samples_free(&s);
     training_rig_close(&r);
 }
 
@@ -181,7 +211,7 @@ TEST(samples_hold_rows_out)
     for (int k = 0; k < 3; k++)
         for (int seed = 0; seed < 2; seed++) {
             struct geul_samples_options o = {.held_out = shares[k], .seed = (uint64_t)seed};
-            struct geul_samples s, again;
+            struct samples s, again;
             REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK && read_one(&r, path, &o, &again) == GEUL_OK);
             int64_t held = geul_dataset_samples(s.held_out);
             CHECK(held == s.report.held_out && held + geul_dataset_samples(s.train) == 400);
@@ -195,14 +225,14 @@ TEST(samples_hold_rows_out)
                 sample_view_free(&v);
                 sample_view_free(&w);
             }
-            geul_samples_free(r.ctx, &s);
-            geul_samples_free(r.ctx, &again);
+            samples_free(&s);
+            samples_free(&again);
         }
     CHECK(first[0] != first[1]); /* another seed, other rows */
     struct geul_samples_options bad = {.held_out = 0.6};
-    struct geul_samples s;
+    struct samples s;
     CHECK(read_one(&r, path, &bad, &s) == GEUL_ERROR_ARGUMENT);
-    geul_samples_free(r.ctx, &s);
+    samples_free(&s);
     training_rig_close(&r);
 }
 
@@ -216,19 +246,20 @@ TEST(samples_report_what_is_wrong)
     struct training_rig r = training_rig_open();
     REQUIRE(r.tok);
     struct geul_samples_options o = {.n_context = 0};
-    struct geul_samples s;
+    struct samples s;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         CHECK(read_one(&r, put_file("bad.jsonl", cases[i].text), &o, &s) == GEUL_ERROR_FORMAT);
         CHECK_MSG(strstr(geul_error(r.ctx), cases[i].message) && strstr(geul_error(r.ctx), "bad.jsonl"), "%s",
                   geul_error(r.ctx));
-        geul_samples_free(r.ctx, &s);
+        samples_free(&s);
     }
     CHECK(read_one(&r, test_scratch("absent.jsonl"), &o, &s) == GEUL_ERROR_IO);
-    geul_samples_free(r.ctx, &s);
+    samples_free(&s);
     const char *paths[] = {put_file("one.jsonl", "{\"text\":\"a\"}\n{\"b\":1}\n"), put_file("two.txt", "둘")};
-    CHECK(geul_samples_read(r.ctx, r.tok, paths, 2, &o, &s) == GEUL_OK);
-    CHECK(s.report.rows == 2 && s.problems.n == 1 && strstr(s.problems.texts[0], "one.jsonl:2: its keys are b"));
-    geul_samples_free(r.ctx, &s);
+    CHECK(read_files(&r, paths, 2, &o, &s) == GEUL_OK);
+    CHECK(s.report.rows == 2 && geul_row_problems_count(s.problems) == 1 &&
+          strstr(geul_row_problems_text(s.problems, 0), "one.jsonl:2: its keys are b"));
+    samples_free(&s);
     training_rig_close(&r);
 }
 
@@ -247,18 +278,18 @@ TEST(samples_stop_and_survive_failing_allocations)
                                            "\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n{}\n"
                                            "{\"text\":\"t\"}");
     int calls = 0;
-    struct geul_samples_options o = {.on_progress = stop_at_once, .user = &calls, .n_context = 8};
-    struct geul_samples s;
+    struct geul_samples_options o = {.progress = stop_at_once, .user = &calls, .n_context = 8};
+    struct samples s;
     CHECK(read_one(&r, path, &o, &s) == GEUL_ERROR_CANCELLED);
     CHECK_INT(calls, 1);
-    geul_samples_free(r.ctx, &s);
-    o.on_progress = NULL;
+    samples_free(&s);
+    o.progress = NULL;
     struct test_shortage shortage = {.most = 200};
     while (test_shortage_next(&shortage)) {
         struct training_rig x = {shortage.ctx, r.tok};
         shortage.ok = read_one(&x, path, &o, &s) == GEUL_OK;
-        CHECK(!shortage.ok || (s.report.rows == 2 && s.problems.n == 1));
-        geul_samples_free(x.ctx, &s);
+        CHECK(!shortage.ok || (s.report.rows == 2 && geul_row_problems_count(s.problems) == 1));
+        samples_free(&s);
     }
     training_rig_close(&r);
 }

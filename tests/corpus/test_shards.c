@@ -136,11 +136,13 @@ TEST(shards_of_files)
     test_spill(jsonl, rows, sizeof rows - 1);
     test_spill(text, "둘째\n", sizeof "둘째\n" - 1);
     struct geul_template *t = geul_template_new(r.ctx, "kgoat");
-    struct geul_shards_options o = {.t = t, .shard_tokens = 10};
-    struct geul_shards_report report;
+    struct geul_row_problems *problems = geul_row_problems_new(r.ctx);
+    struct geul_shards_options o = {.size = sizeof o, .prompt_template = t, .shard_tokens = 10, .problems = problems};
+    struct geul_shards_report report = {.size = sizeof report};
     const char *paths[] = {jsonl, text};
     REQUIRE(geul_shards_write(r.ctx, r.tok, paths, 2, prefix, &o, &report) == GEUL_OK);
-    CHECK(report.documents == 3 && report.problems.n == 1 && strstr(report.problems.texts[0], "a.jsonl:2: "));
+    CHECK(report.documents == 3 && geul_row_problems_count(problems) == 1);
+    CHECK(strstr(geul_row_problems_text(problems, 0), "a.jsonl:2: "));
     size_t n, length;
     int32_t *ids = read_all(r.ctx, prefix, report.files, 10, &n);
     CHECK_INT(n, report.tokens);
@@ -158,7 +160,7 @@ TEST(shards_of_files)
     geul_dataset_free(d);
     geul_text_free(r.ctx, back);
     free(ids);
-    geul_row_problems_free(r.ctx, &report.problems);
+    geul_row_problems_free(problems);
     geul_template_free(t);
     training_rig_close(&r);
 }
@@ -175,11 +177,12 @@ TEST(shards_survive_every_failing_allocation)
     const char *paths[] = {jsonl};
     struct test_shortage s = {.most = 200};
     while (test_shortage_next(&s)) {
-        struct geul_shards_options o = {.shard_tokens = 3};
-        struct geul_shards_report report;
-        s.ok = geul_shards_write(s.ctx, r.tok, paths, 1, prefix, &o, &report) == GEUL_OK;
+        struct geul_row_problems *problems = geul_row_problems_new(s.ctx);
+        struct geul_shards_options o = {.size = sizeof o, .shard_tokens = 3, .problems = problems};
+        struct geul_shards_report report = {.size = sizeof report};
+        s.ok = problems && geul_shards_write(s.ctx, r.tok, paths, 1, prefix, &o, &report) == GEUL_OK;
         CHECK(s.ok || access(shard_path(prefix, 0), F_OK) != 0);
-        geul_row_problems_free(s.ctx, &report.problems);
+        geul_row_problems_free(problems);
     }
     training_rig_close(&r);
 }

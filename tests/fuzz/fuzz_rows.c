@@ -1,5 +1,5 @@
-/* fuzz_rows.c: any bytes as rows of training data, as JSON Lines and as a plain text; every row must be what rows.h
- * promises. */
+/* fuzz_rows.c: any bytes as rows of training data, as JSON Lines and as a plain text; every row must be what
+ * geul_tools.h promises. */
 #include "corpus/rows.h"
 
 #include <stdlib.h>
@@ -24,16 +24,16 @@ static void check_row(const struct geul_row *row)
 static void read_as(const uint8_t *data, size_t size, const char *name)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_row_problems problems = {.n = 0};
-    struct geul_rows *rows = geul_rows_open_memory(ctx, data, size, name);
-    struct geul_row row;
+    struct geul_row_problems problems = {.ctx = ctx};
+    struct geul_rows *rows = geul_rows_open_memory(ctx, data, size, name, &problems);
+    const struct geul_row *row;
     int64_t n = 0;
-    for (; rows && geul_rows_next(rows, &row, &problems); n++)
-        check_row(&row);
+    for (; rows && geul_rows_next(rows, &row) == GEUL_OK && row; n++)
+        check_row(row);
     if ((n == 0 && problems.n == 0) != (geul_error_status(ctx) != GEUL_OK))
         abort();
     geul_rows_close(rows);
-    geul_row_problems_free(ctx, &problems);
+    geul_row_problems_clear(&problems);
     geul_context_free(ctx);
 }
 
