@@ -5,7 +5,7 @@
 
 #include "backends/backend.h"
 
-/* ---------------------------------------------------------------------------------------------------- ceilings -- */
+/* ---------------------------------------------------------------------------------- ceilings -- */
 
 /* What this machine can do at most, measured: with all threads of the device together, in the best instruction set that
  * it uses. */
@@ -25,7 +25,7 @@ size_t geul_host_probe_bytes(const struct geul_host_probe *probe);
 /* The ceilings of this moment, in about a quarter of a second. */
 struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *probe);
 
-/* ------------------------------------------------------------------------------------------------------- search -- */
+/* ------------------------------------------------------------------------------------ search -- */
 
 struct geul_block_format;
 struct geul_search_tile;
@@ -35,7 +35,7 @@ typedef void geul_search_kernel(const struct geul_block_format *format, struct g
 /* The one of the widest instruction set that this machine has; all give the same bits. Any thread may ask. */
 geul_search_kernel *geul_host_search(void);
 
-/* ----------------------------------------------------------------------------------------------------- listings -- */
+/* ---------------------------------------------------------------------------------- listings -- */
 
 /* The i-th instruction set of this build and whether this machine has it; false after the last. */
 bool geul_host_instruction_set(int i, const char **name, bool *supported);

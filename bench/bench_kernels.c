@@ -122,7 +122,7 @@ static void report(const struct bench *b, const char *name, struct geul_tensor *
 
 /* STORE and ATTENTION of a 1.3B model's layer, by type of cache. The result of the store is a cache of its own. */
 static void bench_cache(const struct bench *b, enum geul_type type, int64_t depth, struct geul_tensor *q,
-                        struct geul_tensor *place, double elements, double pairs)
+                        struct geul_tensor *seq_pos, double elements, double pairs)
 {
     const int64_t shape[] = {1, q->shape[1], depth, q->shape[2]};
     struct geul_tensor *k = leaf(b, type, 4, shape), *v = leaf(b, type, 4, shape);
@@ -130,9 +130,9 @@ static void bench_cache(const struct bench *b, enum geul_type type, int64_t dept
     if (!k || !v)
         return;
     snprintf(name, sizeof name, "store %s", geul_type_name(type));
-    report(b, name, geul_store(b->ctx, k, q, place), elements, "G elements/s");
+    report(b, name, geul_store(b->ctx, k, q, seq_pos), elements, "G elements/s");
     snprintf(name, sizeof name, "attention %s", geul_type_name(type));
-    report(b, name, geul_attention(b->ctx, q, k, v, place, 0.1f), pairs, "GMAC/s");
+    report(b, name, geul_attention(b->ctx, q, k, v, seq_pos, 0.1f), pairs, "GMAC/s");
     geul_free(b->ctx, k->data);
     geul_free(b->ctx, v->data);
 }
@@ -145,12 +145,12 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
     struct geul_tensor *wide = leaf(b, GEUL_TYPE_F32, 2, (int64_t[]){tokens, 4 * WIDTH});
     struct geul_tensor *q = leaf(b, GEUL_TYPE_F32, 3, (int64_t[]){tokens, HEADS, HEAD});
     struct geul_tensor *g = leaf(b, GEUL_TYPE_F32, 1, (int64_t[]){WIDTH});
-    struct geul_tensor *place = leaf(b, GEUL_TYPE_I32, 2, (int64_t[]){tokens, 2});
-    if (!x || !wide || !q || !g || !place)
+    struct geul_tensor *seq_pos = leaf(b, GEUL_TYPE_I32, 2, (int64_t[]){tokens, 2});
+    if (!x || !wide || !q || !g || !seq_pos)
         return;
     double pairs = 0;
     for (int64_t i = 0; i < tokens; i++) {
-        ((int32_t *)place->data)[2 * i + 1] = (int32_t)(depth - tokens + i);
+        ((int32_t *)seq_pos->data)[2 * i + 1] = (int32_t)(depth - tokens + i);
         pairs += (double)(depth - tokens + i + 1);
     }
     double elements = (double)tokens * WIDTH;
@@ -159,10 +159,10 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
     report(b, "layernorm (T, 2048)", geul_layernorm(b->ctx, x, g, g, 1e-5f), elements, "G elements/s");
     report(b, "gelu erf (T, 8192)", geul_gelu(b->ctx, wide, GEUL_GELU_ERF), 4 * elements, "G elements/s");
     report(b, "gelu tanh (T, 8192)", geul_gelu(b->ctx, wide, GEUL_GELU_TANH), 4 * elements, "G elements/s");
-    report(b, "rope (T, 16, 128), 64 dims", geul_rope(b->ctx, q, place, 64, 10000), elements / 2, "G elements/s");
+    report(b, "rope (T, 16, 128), 64 dims", geul_rope(b->ctx, q, seq_pos, 64, 10000), elements / 2, "G elements/s");
     static const enum geul_type caches[] = {GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0, GEUL_TYPE_F32};
     for (int i = 0; i < 4; i++)
-        bench_cache(b, caches[i], depth, q, place, elements, pairs * 2 * WIDTH);
+        bench_cache(b, caches[i], depth, q, seq_pos, elements, pairs * 2 * WIDTH);
 }
 
 /* Whether a type is a weight's and was asked for. */

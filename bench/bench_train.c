@@ -6,9 +6,9 @@
  * model's weights. The last one says what is computed again, light by default, full with an adapter. Prints a line per
  * step and the medians.
  *
- * With - as STEPS it first tells what geul_train_plan() says, takes one step that is not counted, and then as many as
- * each line of standard input says; everything as lines of JSON (bench/training/speed.py). IDS is a file of int32 ids,
- * CONTEXT + 1 a sample, - for random ones. The learning rate stays the same. */
+ * With - as STEPS it first tells what geul_train_estimate() says, takes one step that is not counted, and then as many
+ * as each line of standard input says; everything as lines of JSON (bench/training/speed.py). IDS is a file of int32
+ * ids, CONTEXT + 1 a sample, - for random ones. The learning rate stays the same. */
 #include "backends/host.h"
 #include "core/os.h"
 #include "core/random.h"
@@ -66,7 +66,7 @@ static struct geul_dataset *read_data(struct geul_context *ctx, const char *path
 /* What runs, and the figures of its last step. */
 struct bench {
     struct geul_trainer *trainer;
-    struct geul_train_plan plan;
+    struct geul_train_estimate estimate;
     struct geul_host_probe *probe;
     struct geul_host_ceilings ceilings; /* of just now */
     struct geul_train_report report;
@@ -123,8 +123,9 @@ static bool run_steps(struct bench *b, int steps)
            "states %.0f, "
            "activations %.0f\n",
            middle, (double)b->report.tokens / middle, 100 * median(share, n), mega * (double)peak_of(b),
-           mega * (double)b->plan.total, mega * (double)t->params.weight_bytes, mega * (double)t->params.gradient_bytes,
-           mega * (double)t->params.state_bytes, mega * (double)geul_runtime_bytes(t->runtime, 0));
+           mega * (double)b->estimate.total, mega * (double)t->params.weight_bytes,
+           mega * (double)t->params.gradient_bytes, mega * (double)t->params.state_bytes,
+           mega * (double)geul_runtime_bytes(t->runtime, 0));
     return true;
 }
 
@@ -155,7 +156,7 @@ static bool obey(struct bench *b)
     return true;
 }
 
-static void print_plan(const struct geul_train_plan *p)
+static void print_estimate(const struct geul_train_estimate *p)
 {
     printf("{\"planned_bytes\": %zu, \"weights\": %zu, \"mapped\": %zu, \"gradients\": %zu, \"states\": %zu, "
            "\"activations\": %zu, \"scratch\": %zu, \"other\": %zu, \"trained\": %lld}\n",
@@ -170,9 +171,9 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
     struct geul_dataset *data =
         path ? read_data(ctx, path, o->n_context) : make_data(ctx, 64 * o->n_batch, o->n_context);
     struct bench b = {0};
-    bool ok = data && geul_train_plan(ctx, o, data, false, &b.plan) == GEUL_OK;
+    bool ok = data && geul_train_estimate(ctx, o, data, false, &b.estimate) == GEUL_OK;
     if (ok && steps < 0)
-        print_plan(&b.plan);
+        print_estimate(&b.estimate);
     b.trainer = ok ? geul_trainer_new(ctx, o, data) : NULL;
     b.probe = b.trainer ? geul_host_probe_new(ctx, b.trainer->model->devices[0]) : NULL;
     ok = b.probe != NULL;

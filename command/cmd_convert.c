@@ -92,7 +92,7 @@ int geul_cmd_convert(int argc, char **argv)
         if (strcmp(s.gelu, gelus[i]) == 0)
             how.gelu = (enum geul_convert_gelu)i;
     double start = geul_os_seconds();
-    geul_progress_begin("converting", NULL);
+    geul_progress_start("converting", NULL);
     bool adapter = geul_peft_is(args[0]);
     struct geul_peft_options peft = {.size = sizeof peft, .base = s.base, .name = s.name};
     enum geul_status status =

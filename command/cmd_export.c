@@ -1,5 +1,5 @@
 /* cmd_export.c: `geul export` makes a Hugging Face directory from a GGUF file. */
-#include "command/adapter_files.h"
+#include "command/lora_files.h"
 #include "command/command.h"
 #include "command/options.h"
 #include "command/progress.h"
@@ -68,9 +68,9 @@ int geul_cmd_export(int argc, char **argv)
         if (strcmp(s.type, types[i]) == 0)
             how.dtype = (enum geul_export_dtype)i;
     double start = geul_os_seconds();
-    geul_progress_begin("exporting", NULL);
-    enum geul_status status = geul_adapter_is_gguf(args[0]) ? geul_export_peft(ctx, args[0], args[1], &peft)
-                                                            : geul_export_hf(ctx, args[0], args[1], &how);
+    geul_progress_start("exporting", NULL);
+    enum geul_status status = geul_lora_is_gguf(args[0]) ? geul_export_peft(ctx, args[0], args[1], &peft)
+                                                         : geul_export_hf(ctx, args[0], args[1], &how);
     geul_progress_hide();
     double seconds = geul_os_seconds() - start;
     if (status != GEUL_OK)

@@ -26,7 +26,7 @@ struct settings {
 static const struct geul_option options[] = {
     OPTION_PATH( "-m, --model",              model.path,         "FILE", FILE,
                  "the model, a GGUF file, as exact as there is; not needed to merge files"),
-    OPTION_GROUP(model.adapters, geul_adapter_options),
+    OPTION_GROUP(model.adapters, geul_lora_option_rows),
     OPTION_PATH( "-f, --file",               file,               "FILE", FILE,
                  "the text; - reads standard input; a newline at the end is left out"),
     OPTION_TEXT( "-p, --prompt",             prompt,             "TEXT", "the text itself, or -"),
@@ -79,10 +79,10 @@ static bool show(void *user, uint64_t done, uint64_t total)
     static char label[48] = "collecting";
     struct watch *w = user;
     if (done == 0)
-        geul_progress_begin(label, "tokens");
+        geul_progress_start(label, "tokens");
     else
         snprintf(label, sizeof label, "collecting, perplexity %.4f", perplexity(w));
-    uint64_t chunks = geul_importance_chunks(w->m);
+    uint64_t chunks = geul_importance_chunk_count(w->m);
     if (w->s->output_frequency && chunks >= w->saved + (uint64_t)w->s->output_frequency) {
         w->saved = chunks;
         if (geul_importance_save(w->m, w->s->output) != GEUL_OK)
@@ -114,7 +114,7 @@ static enum geul_status collect(struct watch *w, struct geul_loaded *l, const ch
 static int report(const struct watch *w, double seconds)
 {
     const struct settings *s = w->s;
-    long long chunks = (long long)geul_importance_chunks(w->m), matrices = geul_importance_matrices(w->m);
+    long long chunks = (long long)geul_importance_chunk_count(w->m), matrices = geul_importance_matrix_count(w->m);
     uint64_t n_tokens = geul_importance_tokens(w->m);
     if (s->json)
         return geul_report_json_line(
@@ -139,7 +139,7 @@ static int run(const struct settings *s, struct geul_loaded *l, const char *text
     for (int i = 0; i < s->in_files.n && status == GEUL_OK; i++)
         status = geul_importance_add_file(w.m, s->in_files.items[i]);
     if (status == GEUL_OK && text) {
-        w.saved = geul_importance_chunks(w.m);
+        w.saved = geul_importance_chunk_count(w.m);
         status = collect(&w, l, text, length);
     }
     if (status == GEUL_OK)

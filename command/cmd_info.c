@@ -1,5 +1,5 @@
 /* cmd_info.c: `geul info` shows a file; --cpu, --ops and --devices show the machine and the build. */
-#include "command/adapter_files.h"
+#include "command/lora_files.h"
 #include "command/command.h"
 #include "command/info_machine.h"
 #include "command/options.h"
@@ -76,7 +76,7 @@ static struct totals add_up(const struct geul_gguf *g)
     return sum;
 }
 
-/* --------------------------------------------------------------------------------------------------------- text -- */
+/* -------------------------------------------------------------------------------------- text -- */
 
 /* n bytes on one line, shortened, control characters as spaces. */
 static void print_text(const char *s, size_t n, size_t most)
@@ -173,7 +173,7 @@ static void print_file(const struct geul_gguf *g)
            geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
     printf("  parameters       %llu\n", (unsigned long long)sum.elements);
     printf("  bits per weight  %.2f\n", sum.elements ? 8.0 * (double)sum.bytes / (double)sum.elements : 0.0);
-    geul_adapter_print(g);
+    geul_lora_print(g);
     if (sum.kv_cache)
         printf("  keys and values  %s at f16 and %llu positions\n",
                geul_progress_bytes(sum.kv_cache, text, sizeof text), (unsigned long long)sum.n_context);
@@ -181,7 +181,7 @@ static void print_file(const struct geul_gguf *g)
     print_tensors(g);
 }
 
-/* --------------------------------------------------------------------------------------------------------- JSON -- */
+/* -------------------------------------------------------------------------------------- JSON -- */
 
 /* The value of a key; arrays beyond a few items as their type and length only. */
 static json_t *key_json(const struct geul_gguf *g, int64_t i)
@@ -223,7 +223,7 @@ static int print_json(const struct geul_gguf *g)
                   "version", (json_int_t)geul_gguf_version(g), "file_bytes", (json_int_t)geul_gguf_file_bytes(g),
                   "parameters", (json_int_t)sum.elements, "tensor_bytes", (json_int_t)sum.bytes, "kv_cache_bytes",
                   (json_int_t)sum.kv_cache, "keys", keys, "tensors", tensors);
-    json_t *adapter = geul_adapter_json(g);
+    json_t *adapter = geul_lora_json(g);
     if (adapter)
         json_object_set_new(json, "adapter", adapter);
     return geul_report_json(json);

@@ -98,7 +98,7 @@ static enum geul_status write_rows(const struct settings *s, struct geul_loaded 
     int64_t shape[2] = {(int64_t)ids->n, geul_model_get_shape(l->model)->n_vocab};
     struct sink sink = {.npy = geul_npy_writer_new(l->ctx, s->output, 2, shape), .total = ids->n};
     enum geul_status status = sink.npy ? GEUL_OK : geul_error_status(l->ctx);
-    geul_progress_begin("evaluating", "tokens");
+    geul_progress_start("evaluating", "tokens");
     if (status == GEUL_OK)
         status = geul_session_eval(l->session, items, (int)ids->n, take_row, &sink);
     geul_progress_hide();

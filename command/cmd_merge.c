@@ -1,5 +1,5 @@
 /* cmd_merge.c: `geul merge` adds adapters to the weights of a model. */
-#include "command/adapter_args.h"
+#include "command/lora_args.h"
 #include "command/command.h"
 #include "command/progress.h"
 #include "command/report.h"
@@ -14,7 +14,7 @@
 
 struct settings {
     const char *model, *output, *type;
-    struct geul_adapter_args adapters;
+    struct geul_lora_args adapters;
     int n_threads;
     bool json;
 };
@@ -24,7 +24,7 @@ struct settings {
 static const struct geul_option options[] = {
     REQUIRED_PATH("-m, --model",       model,     "FILE", FILE,
                   "the model, a GGUF file (of a split one the first part)"),
-    OPTION_GROUP(adapters, geul_adapter_options),
+    OPTION_GROUP(adapters, geul_lora_option_rows),
     REQUIRED_PATH("-o, --output",      output,    "FILE", FILE, "the merged model"),
     OPTION_TEXT(  "--type, --outtype", type,      "TYPE",
                   "of the matrices, as `geul quantize` knows them; otherwise what each has, f16 where the model is "
@@ -50,19 +50,19 @@ static const struct geul_command_help help = {
 struct work {
     const struct settings *s;
     struct geul_context *ctx;
-    struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX];
-    struct geul_merge_input inputs[GEUL_ADAPTERS_MAX];
+    struct geul_lora_choice choices[GEUL_LORAS_MAX];
+    struct geul_merge_input inputs[GEUL_LORAS_MAX];
     int n;
     struct geul_merge *merge;
     struct geul_quantize_options how;
-    struct geul_quantize *plan;
+    struct geul_quantize *quantize;
 };
 
 /* Refuses to overwrite an adapter, and lists them. */
 static enum geul_status name_adapters(struct work *w)
 {
     for (int i = 0; i < w->n; i++) {
-        const struct geul_adapter_choice *c = &w->choices[i];
+        const struct geul_lora_choice *c = &w->choices[i];
         if (geul_os_same_file(c->path, w->s->output))
             return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "%s is an adapter to be merged; name another file", c->path);
         w->inputs[i] = (struct geul_merge_input){c->path, c->scale};
@@ -95,11 +95,11 @@ static enum geul_status merge(struct work *w)
         return geul_error_status(w->ctx);
     choose_types(w);
     geul_merge_apply(w->merge, &w->how);
-    w->plan = geul_quantize_plan(w->ctx, w->s->model, &w->how);
-    if (!w->plan)
+    w->quantize = geul_quantize_new(w->ctx, w->s->model, &w->how);
+    if (!w->quantize)
         return geul_error_status(w->ctx);
-    geul_progress_begin("merging", NULL);
-    status = geul_quantize_write(w->plan, w->s->output);
+    geul_progress_start("merging", NULL);
+    status = geul_quantize_write(w->quantize, w->s->output);
     geul_progress_hide();
     return status;
 }
@@ -110,7 +110,7 @@ static int report(const struct work *w, double seconds)
     char size[32];
     const char *type = w->how.mix ? geul_mix_name(w->how.mix) : "as it was";
     struct geul_quantize_summary sum = {.size = sizeof sum};
-    geul_quantize_get_summary(w->plan, &sum);
+    geul_quantize_get_summary(w->quantize, &sum);
     int matrices = geul_merge_matrix_count(w->merge);
     if (w->s->json)
         return geul_report_json(json_pack("{s:o, s:s?, s:I, s:i, s:i, s:f}", "file",
@@ -124,9 +124,9 @@ static int report(const struct work *w, double seconds)
 
 static void work_free(struct work *w)
 {
-    geul_quantize_free(w->plan);
+    geul_quantize_free(w->quantize);
     geul_merge_free(w->merge);
-    for (int i = 0; i < GEUL_ADAPTERS_MAX; i++)
+    for (int i = 0; i < GEUL_LORAS_MAX; i++)
         geul_free(w->ctx, w->choices[i].path);
     geul_context_free(w->ctx);
 }
@@ -147,7 +147,7 @@ int geul_cmd_merge(int argc, char **argv)
         return 1;
     geul_interrupt_catch(1);
     double start = geul_os_seconds();
-    w.n = geul_adapter_args_choices(w.ctx, &s.adapters, w.choices);
+    w.n = geul_lora_args_choices(w.ctx, &s.adapters, w.choices);
     bool ok = w.n > 0 && merge(&w) == GEUL_OK;
     code = ok ? report(&w, geul_os_seconds() - start) : geul_report_failure(w.ctx);
     work_free(&w);

@@ -99,7 +99,7 @@ static bool show_progress(void *user, uint64_t done, uint64_t total)
     if (done == 0 && w->r.base_bytes)
         note_base(w);
     if (done == 0)
-        geul_progress_begin(label, "tokens");
+        geul_progress_start(label, "tokens");
     if (w->r.scored.n_tokens > 0)
         snprintf(label, sizeof label, "perplexity %.4f", w->r.scored.perplexity.value);
     return geul_progress_callback(NULL, done, total);
@@ -145,7 +145,7 @@ static int report_failure(const struct work *w)
     return geul_report_error("%s%s%s", hints[w->r.misfit].before, geul_error(w->l.ctx), hints[w->r.misfit].after);
 }
 
-/* ---------------------------------------------------------------------------------------------------- reporting -- */
+/* --------------------------------------------------------------------------------- reporting -- */
 
 static const char *const quantile_names[GEUL_DIVERGENCE_QUANTILES] = {"median", "90%", "95%", "99%", "99.9%"};
 
@@ -236,7 +236,7 @@ static int report(const struct work *w)
     return 0;
 }
 
-/* -------------------------------------------------------------------------------------------------------- whole -- */
+/* ------------------------------------------------------------------------------------- whole -- */
 
 int geul_cmd_perplexity(int argc, char **argv)
 {

@@ -75,7 +75,7 @@ struct request {
     struct geul_imatrix *imatrix;
 };
 
-/* ------------------------------------------------------------------------------------------------- command line -- */
+/* ------------------------------------------------------------------------------ command line -- */
 
 /* "800M", "8G", "7.5GiB": bytes. false after a message; NULL gives 0. */
 static bool parse_size(const char *text, const char *option, uint64_t *bytes)
@@ -201,8 +201,7 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
     return bound || r->how.mix;
 }
 
-/* -------------------------------------------------------------------------------------------------------- reports --
- */
+/* ----------------------------------------------------------------------------------- reports -- */
 
 /* "768 x 256" */
 static const char *shape_text(const struct geul_quantize_tensor *t, char *text, size_t size)
@@ -316,9 +315,9 @@ static int run(struct geul_context *ctx, const struct settings *s, struct reques
     }
     r->how.progress = geul_progress_callback;
     r->how.measuring = geul_progress_callback;
-    geul_progress_begin("measuring types", "tensors");
-    struct geul_quantize *q = geul_quantize_plan(ctx, r->in, &r->how);
-    geul_progress_begin("quantizing", NULL);
+    geul_progress_start("measuring types", "tensors");
+    struct geul_quantize *q = geul_quantize_new(ctx, r->in, &r->how);
+    geul_progress_start("quantizing", NULL);
     bool ok = q && (s->dry_run || geul_quantize_write(q, r->out) == GEUL_OK);
     geul_progress_hide();
     int code = ok ? report(ctx, q, s, r, geul_os_seconds() - start) : geul_report_failure(ctx);

@@ -66,7 +66,7 @@ static int unknown_command(const char *name)
 int main(int argc, char **argv)
 {
     geul_terminal_start();
-    geul_report_begin(NULL);
+    geul_report_set_command(NULL);
     int code;
     const char *word = argc > 1 ? argv[1] : "--help";
     char *help[2] = {argc > 2 ? argv[2] : NULL, (char *)(uintptr_t) "--help"};
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
     } else if (strcmp(word, "help") == 0 && argc > 2 && argv[2][0] != '-' && find_command(argv[2]) < 0) {
         code = unknown_command(argv[2]);
     } else if (strcmp(word, "help") == 0 && argc > 2 && argv[2][0] != '-') {
-        geul_report_begin(argv[2]);
+        geul_report_set_command(argv[2]);
         code = commands[find_command(argv[2])].run(2, help);
     } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
         print_help();
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
         print_manual();
         code = 0;
     } else if (find_command(word) >= 0) {
-        geul_report_begin(word);
+        geul_report_set_command(word);
         code = commands[find_command(word)].run(argc - 1, argv + 1);
     } else if (word[0] == '-') {
         code = geul_report_usage("there is no option %s before the subcommand", word);

@@ -18,7 +18,7 @@ const char *const geul_cache_types[] = {"f16", "q8_0", "bf16", "f32", NULL};
 const struct geul_option geul_model_options[] = {
     REQUIRED_PATH("-m, --model",              path,         "FILE", FILE,
                   "the model, a GGUF file (of a split one the first part)"),
-    OPTION_GROUP(adapters, geul_adapter_options),
+    OPTION_GROUP(adapters, geul_lora_option_rows),
     OPTION_INT(   "-t, --threads",            n_threads,    0, 1024, "threads, 0: one per core"),
     OPTION_INT(   "-c, --ctx-size",           n_context,    0, 1 << 24,
                   "positions that are kept, 0: as many as the model has"),
@@ -74,7 +74,7 @@ static bool load(const struct geul_model_args *args, bool tokenizer, struct geul
     out->model = geul_model_load(out->ctx, args->path, &options);
     if (!out->model)
         return false;
-    if (geul_adapter_args_add(out->ctx, &args->adapters, out->model) != GEUL_OK)
+    if (geul_lora_args_add(out->ctx, &args->adapters, out->model) != GEUL_OK)
         return false;
     if (tokenizer && !geul_model_get_tokenizer(out->model)) {
         geul_fail(out->ctx, GEUL_ERROR_FORMAT, "%s has no tokenizer; it knows only token ids", args->path);

@@ -2,7 +2,7 @@
 #ifndef GEUL_MODEL_ARGS_H
 #define GEUL_MODEL_ARGS_H
 
-#include "command/adapter_args.h"
+#include "command/lora_args.h"
 #include "command/options.h"
 
 #include "core/context.h"
@@ -11,7 +11,7 @@
 /* -m --lora --lora-scaled -t -c -b -ngl --cache-type -v */
 struct geul_model_args {
     const char *path;
-    struct geul_adapter_args adapters;
+    struct geul_lora_args adapters;
     int n_threads, n_context, n_batch, n_gpu_layers;
     const char *cache_type; /* one of geul_cache_types */
     bool verbose;

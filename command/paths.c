@@ -28,7 +28,7 @@ static enum geul_status make_parents(struct geul_context *ctx, char *path)
 }
 
 /* own/name, or xdg/geul/name, or ~/below/geul/name; the first whose variable is set. */
-static char *place(struct geul_context *ctx, const char *own, const char *xdg, const char *below, const char *name)
+static char *user_path(struct geul_context *ctx, const char *own, const char *xdg, const char *below, const char *name)
 {
     const char *base = own && set(own) ? set(own) : set(xdg) ? set(xdg) : set("HOME");
     const char *middle = own && set(own) ? "" : set(xdg) ? "/geul" : below;
@@ -49,10 +49,10 @@ static char *place(struct geul_context *ctx, const char *own, const char *xdg, c
 
 char *geul_path_cache(struct geul_context *ctx, const char *name)
 {
-    return place(ctx, "GEUL_CACHE", "XDG_CACHE_HOME", "/.cache/geul", name);
+    return user_path(ctx, "GEUL_CACHE", "XDG_CACHE_HOME", "/.cache/geul", name);
 }
 
 char *geul_path_state(struct geul_context *ctx, const char *name)
 {
-    return place(ctx, NULL, "XDG_STATE_HOME", "/.local/state/geul", name);
+    return user_path(ctx, NULL, "XDG_STATE_HOME", "/.local/state/geul", name);
 }

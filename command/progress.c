@@ -15,7 +15,7 @@ static struct {
     bool visible;
 } bar;
 
-void geul_progress_begin(const char *label, const char *unit)
+void geul_progress_start(const char *label, const char *unit)
 {
     geul_progress_hide();
     bar.label = label;

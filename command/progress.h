@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Begins a piece of work; label and unit are short English words ("tokens"); unit NULL means bytes. */
-void geul_progress_begin(const char *label, const char *unit);
+void geul_progress_start(const char *label, const char *unit);
 /* done of total; total 0: unknown. Cheap to call often. */
 void geul_progress_update(uint64_t done, uint64_t total);
 /* The same as a callback of the library's long calls: false, so that they stop, after Ctrl-C. user is not used. */

@@ -14,7 +14,7 @@
 static const char *command; /* of this process */
 static int write_error;     /* errno of the first failed write to stdout */
 
-void geul_report_begin(const char *name)
+void geul_report_set_command(const char *name)
 {
     command = name;
 }

@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 /* Names the subcommand for the messages below; NULL before there is one. */
-void geul_report_begin(const char *command);
+void geul_report_set_command(const char *command);
 /* "geul <command>: <message>" on stderr; returns 1. */
 int geul_report_error(const char *format, ...) GEUL_PRINTF(1, 2);
 /* The failure that ctx holds; 130 when the user interrupted the work. */

@@ -3,9 +3,9 @@
 #include "geul_tools.h"
 #include "models/model.h"
 
-struct geul_adapter_data *geul_adapter_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base)
+struct geul_lora *geul_lora_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base)
 {
-    return geul_peft_is(path) ? geul_peft_read(ctx, path, base) : geul_adapter_read(ctx, path);
+    return geul_peft_is(path) ? geul_peft_read(ctx, path, base) : geul_lora_read(ctx, path);
 }
 
 /* Takes the options; *base gets what is known of the model that they name. */
@@ -24,12 +24,12 @@ enum geul_status geul_convert_peft(struct geul_context *ctx, const char *dir, co
     struct geul_peft_options o;
     struct geul_peft_base base;
     enum geul_status status = take_options(ctx, options, &o, &base);
-    struct geul_adapter_data *d = status == GEUL_OK ? geul_peft_read(ctx, dir, base) : NULL;
+    struct geul_lora *d = status == GEUL_OK ? geul_peft_read(ctx, dir, base) : NULL;
     if (!d)
         return geul_error_status(ctx);
     d->name = o.name ? o.name : d->name;
-    status = geul_adapter_save(ctx, d, out_path);
-    geul_adapter_data_free(d);
+    status = geul_lora_save(ctx, d, out_path);
+    geul_lora_free(d);
     return status;
 }
 
@@ -39,11 +39,11 @@ enum geul_status geul_export_peft(struct geul_context *ctx, const char *gguf_pat
     struct geul_peft_options o;
     struct geul_peft_base base;
     enum geul_status status = take_options(ctx, options, &o, &base);
-    struct geul_adapter_data *d = status == GEUL_OK ? geul_adapter_read(ctx, gguf_path) : NULL;
+    struct geul_lora *d = status == GEUL_OK ? geul_lora_read(ctx, gguf_path) : NULL;
     if (!d)
         return geul_error_status(ctx);
     status = geul_peft_write(ctx, d, base, dir);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     return status;
 }
 
@@ -52,11 +52,10 @@ enum geul_status geul_model_add_any_adapter(struct geul_context *ctx, struct geu
 {
     const struct geul_model_shape *shape = geul_model_get_shape(model);
     geul_error_clear(ctx);
-    struct geul_adapter_data *d =
-        geul_adapter_read_any(ctx, path, (struct geul_peft_base){shape->n_layers, shape->n_heads});
+    struct geul_lora *d = geul_lora_read_any(ctx, path, (struct geul_peft_base){shape->n_layers, shape->n_heads});
     if (!d)
         return geul_error_status(ctx);
-    enum geul_status status = geul_model_attach_adapter(ctx, model, d, scale, path);
-    geul_adapter_data_free(d);
+    enum geul_status status = geul_model_add_lora(ctx, model, d, scale, path);
+    geul_lora_free(d);
     return status;
 }

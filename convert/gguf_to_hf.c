@@ -38,7 +38,7 @@ static const char *dtype_word(enum geul_dtype dtype)
     return dtype == GEUL_DTYPE_F32 ? "float32" : dtype == GEUL_DTYPE_BF16 ? "bfloat16" : "float16";
 }
 
-/* -------------------------------------------------------------------------------------------------------- config -- */
+/* ------------------------------------------------------------------------------------ config -- */
 
 /* The config.json that the file kept, when it still describes the same model; else NULL. */
 static json_t *kept_config(struct job *j)
@@ -91,10 +91,10 @@ static enum geul_status prepare_config(struct job *j)
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- tensors -- */
+/* ----------------------------------------------------------------------------------- tensors -- */
 
 /* Checks tensor t of the file and adds it to what is written. */
-static enum geul_status plan_tensor(struct job *j, const struct geul_neox_tensor *t)
+static enum geul_status list_tensor(struct job *j, const struct geul_neox_tensor *t)
 {
     const struct geul_gguf_tensor *g = geul_gguf_find_tensor(j->gguf, t->gguf);
     char a[80], b[80];
@@ -123,7 +123,7 @@ static enum geul_status plan_tensor(struct job *j, const struct geul_neox_tensor
 }
 
 /* Lists what is written and deals it to files of at most the wanted size. */
-static enum geul_status plan_output(struct job *j)
+static enum geul_status list_output(struct job *j)
 {
     size_t n = 0;
     j->tensors = geul_neox_tensor_list(j->ctx, &j->config, &n);
@@ -133,7 +133,7 @@ static enum geul_status plan_output(struct job *j)
     if (!j->tensors || !j->out || !j->from || !j->shard)
         return GEUL_ERROR_MEMORY;
     for (size_t i = 0; i < n; i++)
-        if (plan_tensor(j, &j->tensors[i]) != GEUL_OK)
+        if (list_tensor(j, &j->tensors[i]) != GEUL_OK)
             return geul_error_status(j->ctx);
     uint64_t most = j->options->max_shard_bytes ? j->options->max_shard_bytes : DEFAULT_SHARD, held = 0;
     for (size_t i = 0; i < j->count; i++) {
@@ -177,15 +177,14 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     };
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
-    geul_os_map_done_with(g->data, g->bytes);
+    geul_os_map_discard(g->data, g->bytes);
     if (result.lost > 0)
         geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", g->name,
                  (long long)result.lost, dtype_word(j->dtype));
     return status;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- files --
- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 /* The name of weight file number i. */
 static void shard_name(const struct job *j, int i, char out[64])
@@ -328,7 +327,7 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     j.gguf = geul_gguf_open(ctx, gguf_path);
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);
     if (status == GEUL_OK)
-        status = plan_output(&j);
+        status = list_output(&j);
     if (status == GEUL_OK && j.config_replaced)
         geul_log(ctx, GEUL_LOG_WARN,
                  "the config.json kept in the file does not describe its tensors; a new one is made from the keys");

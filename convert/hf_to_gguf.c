@@ -36,7 +36,7 @@ struct job {
     uint64_t done, total; /* bytes of the output */
 };
 
-/* ---------------------------------------------------------------------------------------------------- inspection -- */
+/* -------------------------------------------------------------------------------- inspection -- */
 
 static enum geul_status read_config(struct job *j)
 {
@@ -131,7 +131,7 @@ static enum geul_status check_extra(const struct job *j, const bool *used)
 }
 
 /* Pairs every tensor of the model with one of the checkpoint. */
-static enum geul_status plan_moves(struct job *j)
+static enum geul_status pair_tensors(struct job *j)
 {
     size_t have = geul_checkpoint_count(j->checkpoint);
     if ((uint64_t)j->config.n_layers > have)
@@ -163,7 +163,7 @@ static enum geul_status plan_moves(struct job *j)
     return status;
 }
 
-/* --------------------------------------------------------------------------------------------------------- keys -- */
+/* -------------------------------------------------------------------------------------- keys -- */
 
 /* The last part of a path, "model" where there is none. */
 static const char *base_name(const char *path, size_t *length)
@@ -309,7 +309,7 @@ static enum geul_status set_template_key(struct job *j)
     return geul_error_status(j->ctx);
 }
 
-/* ------------------------------------------------------------------------------------------------------- tensors -- */
+/* ----------------------------------------------------------------------------------- tensors -- */
 
 /* Takes a piece of output: writes it and reports progress. */
 static enum geul_status take_piece(void *user, const void *data, size_t bytes)
@@ -344,7 +344,7 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
     if (m->from)
-        geul_os_map_done_with(m->from->data, m->from->bytes);
+        geul_os_map_discard(m->from->data, m->from->bytes);
     if (result.lost > 0)
         geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf,
                  (long long)result.lost, geul_type_name(m->type));
@@ -411,7 +411,7 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     enum geul_status status = read_config(&j);
     if (status == GEUL_OK) {
         j.checkpoint = geul_checkpoint_open(ctx, dir);
-        status = j.checkpoint ? plan_moves(&j) : geul_error_status(ctx);
+        status = j.checkpoint ? pair_tensors(&j) : geul_error_status(ctx);
     }
     if (status == GEUL_OK)
         status = write_file(&j, out_path);

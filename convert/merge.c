@@ -12,7 +12,7 @@ enum { PIECE = 16 };
 
 /* One adapter's share of one matrix. */
 struct share {
-    const struct geul_adapter_source *source;
+    const struct geul_lora_pair *pair;
     float scale;
     struct share *next; /* of the next adapter */
 };
@@ -24,25 +24,24 @@ struct geul_merge {
     int n_layers, n_shares, n_matrices;
     bool quantized;
     const char *template_text;
-    struct geul_adapter_data **own; /* the adapters, where geul_merge_new() read them; n_own of them */
+    struct geul_lora **own; /* the adapters, where geul_merge_new() read them; n_own of them */
     int n_own;
 };
 
 /* Appends a share to its matrix, behind those of adapters named before, so that the order of sums is theirs. */
-static void add_share(struct geul_merge *m, const struct geul_adapter_source *source, float scale)
+static void add_share(struct geul_merge *m, const struct geul_lora_pair *pair, float scale)
 {
     struct share *s = &m->shares[m->n_shares++];
-    struct share **link = &m->matrices[source->layer * GEUL_NEOX_TARGETS + (int)source->target];
+    struct share **link = &m->matrices[pair->layer * GEUL_NEOX_TARGETS + (int)pair->target];
     m->n_matrices += !*link;
     while (*link)
         link = &(*link)->next;
-    *s = (struct share){source, scale, NULL};
+    *s = (struct share){pair, scale, NULL};
     *link = s;
 }
 
-/* Looks the source's matrix up in the file. */
-static enum geul_status check_matrix(struct geul_merge *m, const struct geul_gguf *g,
-                                     const struct geul_adapter_source *s)
+/* Looks the pair's matrix up in the file. */
+static enum geul_status check_matrix(struct geul_merge *m, const struct geul_gguf *g, const struct geul_lora_pair *s)
 {
     char name[GEUL_MAX_NAME];
     geul_neox_tensor_name(name, geul_neox_target_info(s->target), s->layer);
@@ -56,29 +55,29 @@ static enum geul_status check_matrix(struct geul_merge *m, const struct geul_ggu
 
 /* Checks one adapter and adds its shares. */
 static enum geul_status add_input(struct geul_merge *m, const struct geul_gguf *g, const struct geul_model_shape *shape,
-                                  const struct geul_merge_source *in)
+                                  const struct geul_merge_lora *in)
 {
-    const struct geul_adapter_data *d = in->data;
-    enum geul_status status = geul_adapter_data_fits(m->ctx, d, shape, in->path);
+    const struct geul_lora *d = in->data;
+    enum geul_status status = geul_lora_check_shape(m->ctx, d, shape, in->path);
     if (status == GEUL_OK && !isfinite(in->scale))
         status = geul_fail(m->ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", in->path, (double)in->scale);
-    for (int i = 0; status == GEUL_OK && i < d->n_sources; i++) {
-        status = check_matrix(m, g, &d->sources[i]);
+    for (int i = 0; status == GEUL_OK && i < d->n_pairs; i++) {
+        status = check_matrix(m, g, &d->pairs[i]);
         if (status == GEUL_OK)
-            add_share(m, &d->sources[i], in->scale * geul_adapter_scale(d, d->sources[i].rank));
+            add_share(m, &d->pairs[i], in->scale * geul_lora_pair_scale(d, d->pairs[i].rank));
     }
     m->template_text = d->template_text ? d->template_text : m->template_text;
     return status;
 }
 
-static enum geul_status fill(struct geul_merge *m, const char *base_path, const struct geul_merge_source *inputs, int n)
+static enum geul_status fill(struct geul_merge *m, const char *base_path, const struct geul_merge_lora *inputs, int n)
 {
     struct geul_model_shape shape;
     size_t sources = 0;
     struct geul_gguf *g = geul_gguf_open(m->ctx, base_path);
     enum geul_status status = g ? geul_neox_read_shape(m->ctx, g, &shape) : geul_error_status(m->ctx);
     for (int i = 0; i < n; i++)
-        sources += (size_t)inputs[i].data->n_sources;
+        sources += (size_t)inputs[i].data->n_pairs;
     if (status == GEUL_OK) {
         m->n_layers = shape.n_layers;
         m->shares = geul_alloc(m->ctx, sources, sizeof *m->shares);
@@ -92,7 +91,7 @@ static enum geul_status fill(struct geul_merge *m, const char *base_path, const 
 }
 
 struct geul_merge *geul_merge_data(struct geul_context *ctx, const char *base_path,
-                                   const struct geul_merge_source *sources, int n)
+                                   const struct geul_merge_lora *sources, int n)
 {
     struct geul_merge *m = geul_alloc(ctx, 1, sizeof *m);
     if (!m)
@@ -104,10 +103,10 @@ struct geul_merge *geul_merge_data(struct geul_context *ctx, const char *base_pa
     return NULL;
 }
 
-static void free_adapters(struct geul_context *ctx, struct geul_adapter_data **data, int n)
+static void free_adapters(struct geul_context *ctx, struct geul_lora **data, int n)
 {
     for (int i = 0; i < n; i++)
-        geul_adapter_data_free(data[i]);
+        geul_lora_free(data[i]);
     geul_free(ctx, data);
 }
 
@@ -118,12 +117,12 @@ struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_pat
     struct geul_merge *m = NULL;
     int read = 0;
     geul_error_clear(ctx);
-    struct geul_adapter_data **data = geul_alloc(ctx, (size_t)n, sizeof(struct geul_adapter_data *));
-    struct geul_merge_source *sources = data ? geul_alloc(ctx, (size_t)n, sizeof *sources) : NULL;
+    struct geul_lora **data = geul_alloc(ctx, (size_t)n, sizeof(struct geul_lora *));
+    struct geul_merge_lora *sources = data ? geul_alloc(ctx, (size_t)n, sizeof *sources) : NULL;
     bool ok = sources && geul_peft_read_base(ctx, base_path, &base) == GEUL_OK;
     for (; ok && read < n; read++) {
-        data[read] = geul_adapter_read_any(ctx, inputs[read].path, base);
-        sources[read] = (struct geul_merge_source){data[read], inputs[read].scale, inputs[read].path};
+        data[read] = geul_lora_read_any(ctx, inputs[read].path, base);
+        sources[read] = (struct geul_merge_lora){data[read], inputs[read].scale, inputs[read].path};
         ok = data[read] != NULL;
     }
     if (ok)
@@ -187,8 +186,8 @@ static void add_scaled(float *restrict x, const float *restrict a, float factor,
 static void add_shares(const void *first, int64_t row, float *x, int64_t cols)
 {
     for (const struct share *s = first; s; s = s->next) {
-        int rank = s->source->rank;
-        const float *a = s->source->a, *b = s->source->b + row * rank;
+        int rank = s->pair->rank;
+        const float *a = s->pair->a, *b = s->pair->b + row * rank;
         for (int i = 0; i < rank; i++, a += cols)
             add_scaled(x, a, s->scale * b[i], cols);
     }

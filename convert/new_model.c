@@ -22,8 +22,7 @@ struct job {
     struct geul_gguf_writer *w;
 };
 
-/* ------------------------------------------------------------------------------------------------------- tokenizer --
- */
+/* --------------------------------------------------------------------------------- tokenizer -- */
 
 static void set_vocab(struct job *j, int64_t rows)
 {
@@ -94,8 +93,7 @@ static enum geul_status set_tokenizer(struct job *j)
     return status;
 }
 
-/* --------------------------------------------------------------------------------------------------------- weights --
- */
+/* ----------------------------------------------------------------------------------- weights -- */
 
 /* Mean and deviation of a tensor's values. */
 static void distribution(const struct job *j, const struct geul_neox_tensor *t, double *mean, double *deviation)

@@ -47,7 +47,7 @@ static bool rows_config(int64_t n, int n_heads, struct geul_neox_config *c)
     return n_heads > 0 && n == 3 * c->d_head * n_heads && c->d_head > 0;
 }
 
-/* --------------------------------------------------------------------------------------------------------- base -- */
+/* -------------------------------------------------------------------------------------- base -- */
 
 /* dir/file exists. */
 static bool has_file(const char *dir, const char *file)
@@ -86,7 +86,7 @@ enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path,
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------------ reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 struct reader {
     struct geul_context *ctx;
@@ -95,7 +95,7 @@ struct reader {
     struct geul_peft_config config;
     struct geul_peft_base base;
     struct geul_checkpoint *checkpoint;
-    struct geul_adapter_data *data;
+    struct geul_lora *data;
     float *to; /* where values go that are being decoded */
 };
 
@@ -160,7 +160,7 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
 /* Checks the shapes of a pair and what the configuration says of it. factor: what B is multiplied with, so that one
  * alpha serves all. */
 static enum geul_status check_pair(struct reader *r, const struct geul_source_tensor *a,
-                                   const struct geul_source_tensor *b, struct geul_adapter_source *shape, float *factor)
+                                   const struct geul_source_tensor *b, struct geul_lora_pair *shape, float *factor)
 {
     int64_t rank;
     double alpha;
@@ -190,14 +190,14 @@ static enum geul_status read_pair(struct reader *r, const struct geul_source_ten
 {
     char name[TENSOR_NAME];
     float factor = 1, *to_a, *to_b;
-    struct geul_adapter_source shape = {.layer = layer, .target = target};
+    struct geul_lora_pair shape = {.layer = layer, .target = target};
     tensor_name(name, layer, target, 'B');
     const struct geul_source_tensor *b = geul_checkpoint_find(r->checkpoint, name);
     if (!b)
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", r->dir, name);
     enum geul_status status = check_pair(r, a, b, &shape, &factor);
     if (status == GEUL_OK)
-        status = geul_adapter_data_add(r->ctx, r->data, &shape, &to_a, &to_b);
+        status = geul_lora_add_pair(r->ctx, r->data, &shape, &to_a, &to_b);
     if (status == GEUL_OK)
         status = decode(r, a, false, to_a);
     if (status == GEUL_OK)
@@ -246,7 +246,7 @@ static enum geul_status read_tensors(struct reader *r)
 /* What the configuration says of the whole adapter. */
 static enum geul_status read_general(struct reader *r)
 {
-    struct geul_adapter_data *d = r->data;
+    struct geul_lora *d = r->data;
     const char *end = r->dir + strlen(r->dir);
     while (end > r->dir && end[-1] == '/')
         end--;
@@ -257,9 +257,9 @@ static enum geul_status read_general(struct reader *r)
     d->rslora = r->config.rslora;
     d->n_layers = r->base.n_layers;
     d->n_heads = r->base.n_heads;
-    d->name = geul_adapter_data_text(r->ctx, d, name, (size_t)(end - name));
+    d->name = geul_lora_copy_text(r->ctx, d, name, (size_t)(end - name));
     const char *base = r->config.base;
-    d->base = base ? geul_adapter_data_text(r->ctx, d, base, strlen(base)) : NULL;
+    d->base = base ? geul_lora_copy_text(r->ctx, d, base, strlen(base)) : NULL;
     return d->name && (d->base || !base) ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
@@ -280,20 +280,20 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
     if (status != GEUL_OK)
         return status;
     find_base(r);
-    r->checkpoint = geul_checkpoint_open_adapter(r->ctx, r->dir);
+    r->checkpoint = geul_checkpoint_open_peft(r->ctx, r->dir);
     if (!r->checkpoint)
         return geul_error_status(r->ctx);
     size_t count = geul_checkpoint_count(r->checkpoint);
     if (count > 2 * MOST_LAYERS * GEUL_NEOX_TARGETS)
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %zu tensors are too many for an adapter", r->dir, count);
-    r->data = geul_adapter_data_new(r->ctx, (int)count);
+    r->data = geul_lora_new(r->ctx, (int)count);
     status = r->data ? read_tensors(r) : GEUL_ERROR_MEMORY;
     if (status == GEUL_OK)
         status = read_general(r);
-    return status == GEUL_OK ? geul_adapter_data_check(r->ctx, r->data, r->dir) : status;
+    return status == GEUL_OK ? geul_lora_check(r->ctx, r->data, r->dir) : status;
 }
 
-struct geul_adapter_data *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base)
+struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base)
 {
     struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_path_join(ctx, dir, CONFIG_FILE)};
     json_t *json = r.config_path ? geul_json_load(ctx, r.config_path) : NULL;
@@ -303,15 +303,15 @@ struct geul_adapter_data *geul_peft_read(struct geul_context *ctx, const char *d
     geul_free(ctx, r.config_path);
     if (ok)
         return r.data;
-    geul_adapter_data_free(r.data);
+    geul_lora_free(r.data);
     return NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------------ writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 struct peft_writer {
     struct geul_context *ctx;
-    const struct geul_adapter_data *data;
+    const struct geul_lora *data;
     const char *dir;
     int n_layers, n_heads;
     struct geul_source_tensor *tensors; /* A and B of source i at 2i and 2i + 1 */
@@ -325,18 +325,18 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
-static bool adapts_attention(const struct geul_adapter_data *d)
+static bool adapts_attention(const struct geul_lora *d)
 {
-    for (int i = 0; i < d->n_sources; i++)
-        if (is_by_head(d->sources[i].target))
+    for (int i = 0; i < d->n_pairs; i++)
+        if (is_by_head(d->pairs[i].target))
             return true;
     return false;
 }
 
 /* Lists the tensors to be written. */
-static enum geul_status plan(struct peft_writer *w)
+static enum geul_status list_tensors(struct peft_writer *w)
 {
-    size_t n = (size_t)w->data->n_sources;
+    size_t n = (size_t)w->data->n_pairs;
     w->tensors = geul_alloc(w->ctx, 2 * n, sizeof *w->tensors);
     char(*names)[TENSOR_NAME] = w->tensors ? geul_alloc(w->ctx, 2 * n, TENSOR_NAME) : NULL;
     if (!names) {
@@ -345,7 +345,7 @@ static enum geul_status plan(struct peft_writer *w)
         return GEUL_ERROR_MEMORY;
     }
     for (size_t i = 0; i < 2 * n; i++) {
-        const struct geul_adapter_source *s = &w->data->sources[i / 2];
+        const struct geul_lora_pair *s = &w->data->pairs[i / 2];
         struct geul_source_tensor *t = &w->tensors[i];
         bool b = i % 2;
         tensor_name(names[i], s->layer, s->target, b ? 'B' : 'A');
@@ -383,14 +383,14 @@ static enum geul_status write_tensor(struct peft_writer *w, const struct geul_so
 static enum geul_status write_weights(struct peft_writer *w)
 {
     char *path = geul_path_join(w->ctx, w->dir, "adapter_model.safetensors");
-    size_t n = 2 * (size_t)w->data->n_sources;
+    size_t n = 2 * (size_t)w->data->n_pairs;
     w->file = path ? geul_safetensors_writer_new(w->ctx, path, w->tensors, n) : NULL;
     geul_free(w->ctx, path);
     if (!w->file)
         return geul_error_status(w->ctx);
     enum geul_status status = GEUL_OK;
     for (size_t i = 0; status == GEUL_OK && i < n; i++)
-        status = write_tensor(w, &w->tensors[i], i % 2 && is_by_head(w->data->sources[i / 2].target));
+        status = write_tensor(w, &w->tensors[i], i % 2 && is_by_head(w->data->pairs[i / 2].target));
     if (status == GEUL_OK)
         return geul_safetensors_commit(w->file);
     geul_safetensors_abandon(w->file);
@@ -400,47 +400,47 @@ static enum geul_status write_weights(struct peft_writer *w)
 /* The modules that are adapted: by their last names where that means all layers, otherwise one by one. */
 static json_t *target_modules(const struct peft_writer *w)
 {
-    const struct geul_adapter_data *d = w->data;
+    const struct geul_lora *d = w->data;
     int count[GEUL_NEOX_TARGETS] = {0};
     bool whole = w->n_layers > 0;
     json_t *list = json_array();
-    for (int i = 0; i < d->n_sources; i++)
-        count[d->sources[i].target]++;
+    for (int i = 0; i < d->n_pairs; i++)
+        count[d->pairs[i].target]++;
     for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
         whole = whole && (count[t] == 0 || count[t] == w->n_layers);
     for (int t = 0; whole && t < GEUL_NEOX_TARGETS; t++)
         if (count[t])
             json_array_append_new(list, json_string(geul_neox_hf_target((enum geul_neox_target)t)));
-    for (int i = 0; !whole && i < d->n_sources; i++) {
+    for (int i = 0; !whole && i < d->n_pairs; i++) {
         char name[GEUL_NEOX_HF_NAME];
-        module_name(name, d->sources[i].layer, d->sources[i].target);
+        module_name(name, d->pairs[i].layer, d->pairs[i].target);
         json_array_append_new(list, json_string(name));
     }
     return list;
 }
 
 /* The ranks that are not the first one's. */
-static json_t *rank_pattern(const struct geul_adapter_data *d)
+static json_t *rank_pattern(const struct geul_lora *d)
 {
     json_t *patterns = json_object();
-    for (int i = 1; i < d->n_sources; i++) {
+    for (int i = 1; i < d->n_pairs; i++) {
         char name[GEUL_NEOX_HF_NAME];
-        module_name(name, d->sources[i].layer, d->sources[i].target);
-        if (d->sources[i].rank != d->sources[0].rank)
-            json_object_set_new(patterns, name, json_integer(d->sources[i].rank));
+        module_name(name, d->pairs[i].layer, d->pairs[i].target);
+        if (d->pairs[i].rank != d->pairs[0].rank)
+            json_object_set_new(patterns, name, json_integer(d->pairs[i].rank));
     }
     return patterns;
 }
 
 static enum geul_status write_config(struct peft_writer *w)
 {
-    const struct geul_adapter_data *d = w->data;
+    const struct geul_lora *d = w->data;
     double alpha = (double)d->alpha;
     json_t *number = alpha == (double)(json_int_t)alpha ? json_integer((json_int_t)alpha) : json_real(alpha);
     json_t *json =
         json_pack("{s:s, s:s, s:s?, s:b, s:i, s:o, s:f, s:b, s:s, s:b, s:b, s:o, s:o, s:{}, s:n}", "peft_type", "LORA",
                   "task_type", "CAUSAL_LM", "base_model_name_or_path", d->base, "inference_mode", 1, "r",
-                  d->sources[0].rank, "lora_alpha", number, "lora_dropout", 0.0, "fan_in_fan_out", 0, "bias", "none",
+                  d->pairs[0].rank, "lora_alpha", number, "lora_dropout", 0.0, "fan_in_fan_out", 0, "bias", "none",
                   "use_rslora", d->rslora, "init_lora_weights", 1, "target_modules", target_modules(w), "rank_pattern",
                   rank_pattern(d), "alpha_pattern", "modules_to_save");
     char *path = json ? geul_path_join(w->ctx, w->dir, CONFIG_FILE) : geul_fail_memory(w->ctx, 1024);
@@ -450,22 +450,22 @@ static enum geul_status write_config(struct peft_writer *w)
     return status;
 }
 
-enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_adapter_data *d,
-                                 struct geul_peft_base base, const char *dir)
+enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_peft_base base,
+                                 const char *dir)
 {
     struct peft_writer w = {.ctx = ctx,
                             .data = d,
                             .dir = dir,
                             .n_layers = base.n_layers ? base.n_layers : d->n_layers,
                             .n_heads = base.n_heads ? base.n_heads : d->n_heads};
-    enum geul_status status = geul_adapter_data_check(ctx, d, dir);
+    enum geul_status status = geul_lora_check(ctx, d, dir);
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                            "PEFT keeps the rows of %s by head, and how many heads the model has is not "
                            "known: name the model (--base), a GGUF file or a Hugging Face directory",
                            geul_neox_hf_target(GEUL_NEOX_QKV));
     if (status == GEUL_OK)
-        status = plan(&w);
+        status = list_tensors(&w);
     if (status == GEUL_OK)
         status = geul_os_make_directory(ctx, dir);
     if (status == GEUL_OK)

@@ -4,7 +4,7 @@
 #ifndef GEUL_PEFT_H
 #define GEUL_PEFT_H
 
-#include "models/adapter_file.h"
+#include "models/lora.h"
 
 /* What has to be known of the model that an adapter is for; zeros: not known. */
 struct geul_peft_base {
@@ -14,15 +14,15 @@ struct geul_peft_base {
 /* Reads layers and heads of the model at path, a GGUF file or a Hugging Face directory. */
 enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base);
 /* Reads an adapter. Where base says nothing, the model that adapter_config.json names is looked for on this machine;
- * without heads an adapter of query_key_value cannot be read. NULL on failure; free with geul_adapter_data_free(). */
-struct geul_adapter_data *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base);
+ * without heads an adapter of query_key_value cannot be read. NULL on failure; free with geul_lora_free(). */
+struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base);
 /* Writes d in float32 into dir, made when it is missing; the configuration comes last. Where d does not know the heads,
  * base has to. */
-enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_adapter_data *d,
-                                 struct geul_peft_base base, const char *dir);
+enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_peft_base base,
+                                 const char *dir);
 
 /* Reads an adapter, a GGUF file or a PEFT directory; base as above. NULL on failure; free with
- * geul_adapter_data_free(). */
-struct geul_adapter_data *geul_adapter_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base);
+ * geul_lora_free(). */
+struct geul_lora *geul_lora_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base);
 
 #endif

@@ -48,7 +48,7 @@ static bool intern(struct reader *r, const json_t *string, struct geul_tok_text 
     return geul_tokenizer_spec_intern(r->ctx, r->spec, json_string_value(string), json_string_length(string), out);
 }
 
-/* -------------------------------------------------------------------------------------------------------- steps -- */
+/* ------------------------------------------------------------------------------------- steps -- */
 
 /* {"String": "x"} or {"Regex": "x"}; old files have the text alone. */
 static bool read_pattern(struct reader *r, const json_t *pattern, struct geul_tok_step *step)
@@ -134,7 +134,7 @@ static bool read_stage(struct reader *r, enum geul_tok_stage stage, const json_t
     return read_fields(r, node, &step) && geul_tokenizer_spec_step(r->ctx, r->spec, &step);
 }
 
-/* --------------------------------------------------------------------------------------------------- vocabulary -- */
+/* -------------------------------------------------------------------------------- vocabulary -- */
 
 /* The id of a token, checked against the most that the file's size allows. */
 static bool read_id(struct reader *r, const json_t *v, size_t limit, int32_t *id)

@@ -23,7 +23,7 @@ struct geul_gradients {
     bool failed;
 };
 
-/* ---------------------------------------------------------------------------------------------------------- map -- */
+/* --------------------------------------------------------------------------------------- map -- */
 
 static struct entry *slot(struct entry *entries, size_t capacity, const struct geul_tensor *key)
 {
@@ -130,7 +130,7 @@ bool geul_gradients_reach(const struct geul_gradients *g, const struct geul_tens
     return e && e->reaches;
 }
 
-/* ---------------------------------------------------------------------------------------------- values once more -- */
+/* -------------------------------------------------------------------------- values once more -- */
 
 struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_tensor *t)
 {
@@ -147,14 +147,14 @@ struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_t
     for (int i = 0; i < t->n_src; i++)
         if (t->src[i] && !(src[i] = geul_gradients_value(g, t->src[i])))
             return NULL;
-    struct geul_tensor *again = geul_node_again(g->ctx, t, src);
+    struct geul_tensor *again = geul_node_clone(g->ctx, t, src);
     struct entry *mine = again ? get(g, t) : NULL;
     if (!mine)
         return NULL;
     return mine->again = again;
 }
 
-/* --------------------------------------------------------------------------------------------------------- sums -- */
+/* -------------------------------------------------------------------------------------- sums -- */
 
 /* Takes sum as what has arrived at t; own as in struct entry. NULL is a builder's failure. */
 static void arrive(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *sum, bool own)
@@ -253,7 +253,7 @@ void geul_gradients_add_patch(struct geul_gradients *g, struct geul_tensor *t, s
     arrive(g, t, geul_patch(g->ctx, growing(g, t), dt, region), true);
 }
 
-/* --------------------------------------------------------------------------------------------------------- flows -- */
+/* ------------------------------------------------------------------------------------- flows -- */
 
 /* Marks what reaches something wanted, among y and all that was made before it. A tensor's operands are older than it,
  * so one pass from the oldest on is enough. */

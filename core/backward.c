@@ -14,8 +14,7 @@ void geul_backward_nondiff(struct geul_gradients *g, struct geul_tensor *t, stru
     geul_gradients_add(g, t, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- views --
- */
+/* ------------------------------------------------------------------------------------- views -- */
 
 /* The tensor whose memory t lies in, and where in it: bytes from its first element. */
 static struct geul_tensor *base_of(struct geul_tensor *t, size_t *offset)
@@ -70,7 +69,7 @@ void geul_backward_cont(struct geul_gradients *g, struct geul_tensor *t, struct 
     geul_gradients_add(g, t->src[0], dy);
 }
 
-/* -------------------------------------------------------------------------------------------------- elementwise -- */
+/* ------------------------------------------------------------------------------- elementwise -- */
 
 void geul_backward_add(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {
@@ -99,7 +98,7 @@ void geul_backward_gelu(struct geul_gradients *g, struct geul_tensor *t, struct 
     geul_gradients_add(g, t->src[0], geul_gelu_back(geul_gradients_context(g), dy, x, t->params.gelu.kind));
 }
 
-/* --------------------------------------------------------------------------------------------- rows and products -- */
+/* ------------------------------------------------------------------------- rows and products -- */
 
 void geul_backward_layernorm(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {
@@ -137,7 +136,7 @@ void geul_backward_embed(struct geul_gradients *g, struct geul_tensor *t, struct
     geul_gradients_add_scattered(g, t->src[0], dy, t->src[1]);
 }
 
-/* ------------------------------------------------------------------------------------------- attention and loss -- */
+/* ------------------------------------------------------------------------ attention and loss -- */
 
 void geul_backward_rope(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {

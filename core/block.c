@@ -44,7 +44,7 @@ static void store_u16(uint8_t *p, uint16_t v)
     p[1] = (uint8_t)(v >> 8);
 }
 
-/* ------------------------------------------------------------------------------------------------------ scales -- */
+/* ------------------------------------------------------------------------------------ scales -- */
 
 /* Q2_K, 16 bytes: the scale in the low nibble, the minimum in the high one. */
 static void read_nibble_pairs(const uint8_t *bytes, struct geul_block *block)
@@ -135,7 +135,7 @@ static void write_split_six_bits(const struct geul_block *block, uint8_t *bytes)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ layouts -- */
+/* ----------------------------------------------------------------------------------- layouts -- */
 
 /* The 16 levels of the IQ4 types: closer together round zero, where the weights are. */
 static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};

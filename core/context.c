@@ -262,7 +262,7 @@ struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
     return &ctx->last_tensor;
 }
 
-/* --------------------------------------------------------------------------- structs that begin with their size -- */
+/* -------------------------------------------------------- structs that begin with their size -- */
 
 static size_t size_of_struct(const void *s)
 {

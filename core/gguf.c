@@ -82,7 +82,7 @@ static uint64_t load_le(const uint8_t *p, size_t bytes)
     return v;
 }
 
-/* ------------------------------------------------------------------------------------------------------- cursor -- */
+/* ------------------------------------------------------------------------------------ cursor -- */
 
 /* Records that the file ends too early. Returns false. */
 static bool truncated(const struct cursor *c, const char *what)
@@ -138,7 +138,7 @@ static char *read_name(struct cursor *c, size_t limit, const char *what)
     return geul_strndup(c->ctx, s, length);
 }
 
-/* --------------------------------------------------------------------------------------------------------- keys -- */
+/* -------------------------------------------------------------------------------------- keys -- */
 
 /* Steps over an array's elements. */
 static bool skip_array(struct cursor *c, const struct key *key)
@@ -219,7 +219,7 @@ static void free_keys(struct geul_context *ctx, struct key *keys, int64_t n)
     geul_free(ctx, keys);
 }
 
-/* ------------------------------------------------------------------------------------------------------ sorting -- */
+/* ----------------------------------------------------------------------------------- sorting -- */
 
 /* Orders two items of a table: negative, 0, positive. */
 typedef int (*compare_items)(const void *table, int64_t a, int64_t b);
@@ -276,7 +276,7 @@ static int by_address(const void *table, int64_t a, int64_t b)
     return (x > y) - (x < y);
 }
 
-/* ------------------------------------------------------------------------------------------------------ tensors -- */
+/* ----------------------------------------------------------------------------------- tensors -- */
 
 /* The type with that number in GGUF files; GEUL_TYPE_COUNT when geul has none. */
 static enum geul_type type_of_number(uint64_t number)
@@ -317,7 +317,7 @@ static bool read_dims(struct cursor *c, struct geul_gguf_tensor *t)
 }
 
 /* Reads type and offset; *offset is relative to the data section, which is not known yet. */
-static bool read_placement(struct cursor *c, struct geul_gguf_tensor *t, uint64_t *offset)
+static bool read_tensor_offset(struct cursor *c, struct geul_gguf_tensor *t, uint64_t *offset)
 {
     uint64_t number;
     if (!read_number(c, 4, &number, "the type of a tensor") || !read_number(c, 8, offset, "the offset of a tensor"))
@@ -347,7 +347,7 @@ static bool read_placement(struct cursor *c, struct geul_gguf_tensor *t, uint64_
 }
 
 /* Points the tensors at their data, which begins at the next multiple of the alignment. offsets belong to t[]. */
-static bool place_tensors(const struct cursor *c, struct geul_gguf_tensor *t, const uint64_t *offsets, int64_t n)
+static bool point_tensors(const struct cursor *c, struct geul_gguf_tensor *t, const uint64_t *offsets, int64_t n)
 {
     size_t base = c->pos + (c->alignment - c->pos % c->alignment) % c->alignment;
     for (int64_t i = 0; i < n; i++) {
@@ -384,14 +384,14 @@ static bool read_tensors(struct cursor *c, struct geul_gguf *g)
         t->part = g->n_maps > 0 ? g->n_maps - 1 : 0;
         t->name = read_name(c, GEUL_MAX_NAME - 1, "the name of a tensor");
         g->n_tensors += t->name != NULL;
-        ok = t->name && read_dims(c, t) && read_placement(c, t, &offsets[i]);
+        ok = t->name && read_dims(c, t) && read_tensor_offset(c, t, &offsets[i]);
     }
-    ok = ok && place_tensors(c, tensors + first, offsets, n);
+    ok = ok && point_tensors(c, tensors + first, offsets, n);
     geul_free(c->ctx, offsets);
     return ok;
 }
 
-/* -------------------------------------------------------------------------------------------------------- parts -- */
+/* ------------------------------------------------------------------------------------- parts -- */
 
 /* Reads magic, version and counts. */
 static bool read_counts(struct cursor *c)
@@ -601,7 +601,7 @@ uint32_t geul_gguf_version(const struct geul_gguf *g)
     return g->version;
 }
 
-/* ------------------------------------------------------------------------------------------------------- values -- */
+/* ------------------------------------------------------------------------------------ values -- */
 
 int64_t geul_gguf_key_count(const struct geul_gguf *g)
 {

@@ -69,7 +69,7 @@ struct geul_graph *geul_graph_new(struct geul_context *ctx, struct geul_tensor *
     return g;
 }
 
-int geul_graph_nodes(const struct geul_graph *graph)
+int geul_graph_node_count(const struct geul_graph *graph)
 {
     return graph->n_nodes;
 }

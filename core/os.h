@@ -14,7 +14,7 @@ struct geul_map {
 enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map);
 void geul_os_unmap(struct geul_map *map);
 /* Hints that [data, data+size) of a mapping will not be needed again. */
-void geul_os_map_done_with(const void *data, size_t size);
+void geul_os_map_discard(const void *data, size_t size);
 
 /* Whether path names something that exists (of any kind). */
 bool geul_os_exists(const char *path);
@@ -48,7 +48,7 @@ enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir);
 /* A file that only grows. What a write was given is in the file when it returns, all of it or (disk full) nothing, so
  * that others can follow the file and nothing half-written stays. anew: what path held is dropped. */
 struct geul_appendfile;
-struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool anew);
+struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool truncate);
 enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size);
 /* Makes what was written survive a power cut. */
 enum geul_status geul_appendfile_sync(struct geul_appendfile *f);

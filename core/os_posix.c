@@ -63,7 +63,7 @@ void geul_os_unmap(struct geul_map *map)
     *map = (struct geul_map){0};
 }
 
-void geul_os_map_done_with(const void *data, size_t size)
+void geul_os_map_discard(const void *data, size_t size)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = ((uintptr_t)data + page - 1) / page * page, to = ((uintptr_t)data + size) / page * page;
@@ -347,11 +347,11 @@ struct geul_appendfile {
     int fd;
 };
 
-struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool anew)
+struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool truncate)
 {
     struct geul_appendfile *f = geul_alloc(ctx, 1, sizeof *f);
     char *name = f ? geul_strndup(ctx, path, strlen(path)) : NULL;
-    int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (anew ? O_TRUNC : 0), 0666) : -1;
+    int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (truncate ? O_TRUNC : 0), 0666) : -1;
     if (fd >= 0) {
         *f = (struct geul_appendfile){ctx, name, fd};
         return f;

@@ -48,7 +48,7 @@ static int make_blocks(struct geul_context *ctx, struct geul_plan_value *values,
 }
 
 /* Places b below, between or above the `placed` blocks, which are sorted by offset, and puts it among them. */
-static void place(struct block **placed, int n, struct block *b)
+static void insert_block(struct block **placed, int n, struct block *b)
 {
     size_t end = 0;
     int at = 0;
@@ -83,7 +83,7 @@ enum geul_status geul_plan(struct geul_context *ctx, struct geul_plan_value *val
         qsort(blocks, (size_t)count, sizeof *blocks, by_size);
     for (int i = 0; i < count; i++) {
         struct block *b = &blocks[i];
-        place(placed, i, b);
+        insert_block(placed, i, b);
         offsets[b->order] = b->offset;
         *total = b->offset + b->bytes > *total ? b->offset + b->bytes : *total;
     }

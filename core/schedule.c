@@ -51,9 +51,9 @@ struct geul_runtime {
     size_t staging_bytes;
 };
 
-/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+/* ---------------------------------------------------------------------------------- lifetime -- */
 
-struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_device *const *devices, int n_devices)
+struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices)
 {
     if (n_devices < 1 || n_devices > GEUL_MAX_DEVICES) {
         geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a runtime takes 1 to %d devices, not %d", GEUL_MAX_DEVICES, n_devices);
@@ -73,7 +73,7 @@ struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geu
     struct geul_device *host = geul_device_open(ctx, GEUL_DEVICE_HOST, options ? options->n_threads : 0);
     if (!host)
         return NULL;
-    struct geul_runtime *rt = geul_runtime_over(ctx, &host, 1);
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, &host, 1);
     if (rt)
         rt->own_device = host;
     else
@@ -93,17 +93,17 @@ void geul_runtime_free(struct geul_runtime *rt)
     geul_free(rt->ctx, rt);
 }
 
-int geul_runtime_threads(const struct geul_runtime *rt)
+int geul_runtime_thread_count(const struct geul_runtime *rt)
 {
     return rt->own_device ? rt->own_device->n_threads : 0;
 }
 
-int geul_runtime_segments(const struct geul_runtime *rt)
+int geul_runtime_segment_count(const struct geul_runtime *rt)
 {
     return rt->planned ? rt->planned->schedule->n_segments : 0;
 }
 
-int geul_runtime_copies(const struct geul_runtime *rt)
+int geul_runtime_copy_count(const struct geul_runtime *rt)
 {
     return rt->planned ? rt->planned->schedule->n_copies : 0;
 }
@@ -125,7 +125,7 @@ bool geul_device_supports(const struct geul_device *device, const struct geul_te
            (backend->has_op(node->op) && geul_layout_fits(node) && backend->supports(device, node));
 }
 
-/* ------------------------------------------------------------------------------------------------------- assign -- */
+/* ------------------------------------------------------------------------------------ assign -- */
 
 /* The tensor whose memory t lives in: views share their operand's, a store's result is its cache. */
 static struct geul_tensor *root_of(struct geul_tensor *t)
@@ -144,7 +144,7 @@ static bool is_changed(const struct geul_tensor *t)
 }
 
 /* Whether t is a weight or a cache: it has had its place since before the graph. */
-static bool is_placed(const struct geul_tensor *t)
+static bool has_own_memory(const struct geul_tensor *t)
 {
     return t->op == GEUL_OP_LEAF && !t->input;
 }
@@ -161,7 +161,7 @@ static int device_index(const struct geul_runtime *rt, const struct geul_device 
 static int home_of(const struct geul_runtime *rt, const struct geul_schedule *s, struct geul_tensor *t)
 {
     const struct geul_tensor *root = root_of(t);
-    if (is_placed(root))
+    if (has_own_memory(root))
         return device_index(rt, root->buffer->device);
     return root->input ? s->leaf_device[root->mark] : s->device[root->mark];
 }
@@ -178,7 +178,7 @@ static int choose_device(const struct geul_runtime *rt, const struct geul_schedu
     for (int pinned = 1; pinned >= 0 && written < 0; pinned--)
         for (int i = 0; i < node->n_src; i++) {
             const struct geul_tensor *root = root_of(node->src[i]);
-            if (pinned == is_placed(root))
+            if (pinned == has_own_memory(root))
                 candidates[n++] = home_of(rt, s, node->src[i]);
         }
     if (written < 0)
@@ -221,7 +221,7 @@ static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph 
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- values -- */
+/* ------------------------------------------------------------------------------------ values -- */
 
 static int add_value(struct geul_schedule *s, int device, size_t bytes, int first, int last)
 {
@@ -284,7 +284,7 @@ static enum geul_status add_copies(const struct geul_runtime *rt, struct geul_gr
         if (home_of(rt, s, root) == device)
             continue;
         struct copy *c = find_copy(s, root, device);
-        bool stale = c && (is_placed(root) || is_changed(node->src[k])); /* it may have been written since */
+        bool stale = c && (has_own_memory(root) || is_changed(node->src[k])); /* it may have been written since */
         if (!c || stale) {
             struct geul_tensor *on = geul_arena(g->ctx, 1, sizeof *on);
             if (!on)
@@ -326,7 +326,7 @@ static enum geul_status make_values(const struct geul_runtime *rt, struct geul_g
     return GEUL_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- place -- */
+/* ------------------------------------------------------------------------------------- place -- */
 
 static void put(struct geul_tensor *t, struct geul_buffer *buffer, const struct geul_plan_value *v)
 {
@@ -335,7 +335,7 @@ static void put(struct geul_tensor *t, struct geul_buffer *buffer, const struct 
 }
 
 /* Plans each device, makes sure it has the memory, and gives every tensor its address. */
-static enum geul_status place(struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
+static enum geul_status assign_addresses(struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
 {
     for (int d = 0; d < rt->n_devices; d++) {
         size_t total;
@@ -376,7 +376,7 @@ static enum geul_status place(struct geul_runtime *rt, struct geul_graph *g, str
     return GEUL_OK;
 }
 
-/* ----------------------------------------------------------------------------------------------------- segments -- */
+/* ---------------------------------------------------------------------------------- segments -- */
 
 /* t as seen on the device of copy c: the same shape and strides over the copy's memory. */
 static struct geul_tensor *twin_operand(struct geul_context *ctx, const struct geul_tensor *t, const struct copy *c)
@@ -504,7 +504,7 @@ static void number(struct geul_graph *g)
 }
 
 /* Devices and values of g's nodes, without memory yet. NULL on failure. */
-static struct geul_schedule *begin_schedule(const struct geul_runtime *rt, struct geul_graph *g)
+static struct geul_schedule *make_schedule(const struct geul_runtime *rt, struct geul_graph *g)
 {
     if (!g)
         return NULL;
@@ -517,7 +517,7 @@ static struct geul_schedule *begin_schedule(const struct geul_runtime *rt, struc
 enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working)
 {
     *values = *working = 0;
-    struct geul_schedule *s = begin_schedule(rt, g);
+    struct geul_schedule *s = make_schedule(rt, g);
     if (!s)
         return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
     struct geul_tensor **nodes = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *));
@@ -540,10 +540,10 @@ enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph
 enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
 {
     rt->planned = NULL;
-    struct geul_schedule *s = begin_schedule(rt, g);
+    struct geul_schedule *s = make_schedule(rt, g);
     if (!s)
         return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
-    enum geul_status status = place(rt, g, s);
+    enum geul_status status = assign_addresses(rt, g, s);
     if (status == GEUL_OK)
         status = make_segments(rt, g, s);
     if (status == GEUL_OK)
@@ -555,7 +555,7 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
     return GEUL_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- run -- */
+/* --------------------------------------------------------------------------------------- run -- */
 
 static void wait_for(struct geul_runtime *rt, int device)
 {

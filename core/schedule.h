@@ -9,10 +9,10 @@
 
 /* The devices behind geul_runtime. Tests build one around their own devices. The first device takes what nobody else
  * claims, and must support every op. Graphs planned on a runtime must come from contexts with ctx's allocator. */
-struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_device *const *devices, int n_devices);
+struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices);
 /* Number of device segments / inserted copies of the planned graph, and bytes of planned memory per device. */
-int geul_runtime_segments(const struct geul_runtime *rt);
-int geul_runtime_copies(const struct geul_runtime *rt);
+int geul_runtime_segment_count(const struct geul_runtime *rt);
+int geul_runtime_copy_count(const struct geul_runtime *rt);
 size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
 /* Whether g is the graph that rt holds the memory of. */
 bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g);

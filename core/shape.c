@@ -36,9 +36,10 @@ static bool is_f32(const struct geul_tensor *t)
     return t->type == GEUL_TYPE_F32;
 }
 
-static bool is_place(const struct geul_tensor *place, int64_t n_tokens)
+static bool is_seq_pos(const struct geul_tensor *seq_pos, int64_t n_tokens)
 {
-    return place->type == GEUL_TYPE_I32 && place->n_dims == 2 && place->shape[0] == n_tokens && place->shape[1] == 2;
+    return seq_pos->type == GEUL_TYPE_I32 && seq_pos->n_dims == 2 && seq_pos->shape[0] == n_tokens &&
+           seq_pos->shape[1] == 2;
 }
 
 /* Bytes from the first to the end of the last element. */
@@ -147,8 +148,8 @@ bool geul_shape_rope(struct geul_tensor *t)
 {
     const struct geul_tensor *x = t->src[0];
     int n_rot = t->params.rope.n_rot;
-    if (x->n_dims != 3 || !is_place(t->src[1], x->shape[0]))
-        return refuse(t, "x must be (T, H, D) and place i32 (T, 2)");
+    if (x->n_dims != 3 || !is_seq_pos(t->src[1], x->shape[0]))
+        return refuse(t, "x must be (T, H, D) and seq_pos i32 (T, 2)");
     if (n_rot < 0 || n_rot % 2 || n_rot > x->shape[2] || !(t->params.rope.base > 0))
         return refuse(t, "the rotary dimensions must be even and at most D, the base positive");
     return geul_shape_same(t);
@@ -159,8 +160,8 @@ bool geul_shape_store(struct geul_tensor *t)
     const struct geul_tensor *cache = t->src[0], *x = t->src[1];
     if (cache->n_dims != 4 || x->n_dims != 3 || cache->shape[1] != x->shape[1] || cache->shape[3] != x->shape[2])
         return refuse(t, "the cache must be (S, H, C, D) and x (T, H, D)");
-    if (!is_f32(x) || !is_place(t->src[2], x->shape[0]))
-        return refuse(t, "x must be f32 and place i32 (T, 2)");
+    if (!is_f32(x) || !is_seq_pos(t->src[2], x->shape[0]))
+        return refuse(t, "x must be f32 and seq_pos i32 (T, 2)");
     if (cache->type == GEUL_TYPE_I32 || !geul_is_contiguous(cache))
         return refuse(t, "the cache must be contiguous and hold numbers");
     return shaped(t, cache->type, 4, cache->shape);
@@ -177,8 +178,8 @@ static bool same_shape(const struct geul_tensor *a, const struct geul_tensor *b)
 bool geul_shape_attention(struct geul_tensor *t)
 {
     const struct geul_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
-    if (q->n_dims != 3 || !is_f32(q) || !is_place(t->src[3], q->shape[0]))
-        return refuse(t, "q must be f32 (T, H, D) and place i32 (T, 2)");
+    if (q->n_dims != 3 || !is_f32(q) || !is_seq_pos(t->src[3], q->shape[0]))
+        return refuse(t, "q must be f32 (T, H, D) and seq_pos i32 (T, 2)");
     bool same = k->type == v->type && k->type != GEUL_TYPE_I32 && same_shape(k, v);
     if (same && k->n_dims == 3)
         same = is_f32(k) && same_shape(k, q);
@@ -219,7 +220,7 @@ bool geul_shape_loss(struct geul_tensor *t)
     return shaped(t, GEUL_TYPE_F32, 1, x->shape);
 }
 
-/* ----------------------------------------------------------------------------------------------------- gradients -- */
+/* --------------------------------------------------------------------------------- gradients -- */
 
 bool geul_shape_twin(struct geul_tensor *t)
 {
@@ -244,8 +245,8 @@ bool geul_shape_norm_sums(struct geul_tensor *t)
 bool geul_shape_attn_back(struct geul_tensor *t)
 {
     const struct geul_tensor *q = t->src[2];
-    if (q->n_dims != 3 || !is_place(t->src[5], q->shape[0]))
-        return refuse(t, "q must be (T, H, D) and place i32 (T, 2)");
+    if (q->n_dims != 3 || !is_seq_pos(t->src[5], q->shape[0]))
+        return refuse(t, "q must be (T, H, D) and seq_pos i32 (T, 2)");
     for (int i = 0; i < 5; i++)
         if (!is_f32(t->src[i]) || !same_shape(t->src[i], q))
             return refuse(t, "dy, y, q, k and v must be f32 of one shape");
@@ -261,8 +262,7 @@ bool geul_shape_loss_back(struct geul_tensor *t)
     return geul_shape_same(t);
 }
 
-/* ---------------------------------------------------------------------------------------------------- sums in place --
- */
+/* ----------------------------------------------------------------------------- sums in place -- */
 
 /* A result that is operand 0. */
 static bool grown(struct geul_tensor *t)
@@ -314,7 +314,7 @@ bool geul_shape_scatter(struct geul_tensor *t)
     return grown(t);
 }
 
-/* ---------------------------------------------------------------------------------------------------- optimizers -- */
+/* -------------------------------------------------------------------------------- optimizers -- */
 
 bool geul_shape_norm2(struct geul_tensor *t)
 {

@@ -40,7 +40,7 @@ size_t geul_type_bytes(enum geul_type type)
     return (unsigned)type < GEUL_TYPE_COUNT ? types[type].bytes : 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------ shapes -- */
+/* ------------------------------------------------------------------------------------ shapes -- */
 
 bool geul_shape_bytes(enum geul_type type, int n_dims, const int64_t *shape, size_t *bytes)
 {
@@ -151,7 +151,7 @@ const char *geul_tensor_name(const struct geul_tensor *t)
     return t->name;
 }
 
-/* ----------------------------------------------------------------------------------------------------- transfer -- */
+/* ---------------------------------------------------------------------------------- transfer -- */
 
 /* Whether bytes may be copied into or out of t; records why not. */
 static enum geul_status check_transfer(const struct geul_tensor *t, size_t bytes)
@@ -182,7 +182,7 @@ enum geul_status geul_tensor_read(const struct geul_tensor *t, void *dst, size_t
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------- creation -- */
+/* ---------------------------------------------------------------------------------- creation -- */
 
 static struct geul_tensor *new_tensor(struct geul_context *ctx, const char *name)
 {
@@ -257,7 +257,7 @@ struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct 
     return info->shape(t) ? t : NULL;
 }
 
-struct geul_tensor *geul_node_again(struct geul_context *ctx, const struct geul_tensor *t,
+struct geul_tensor *geul_node_clone(struct geul_context *ctx, const struct geul_tensor *t,
                                     struct geul_tensor *const *src)
 {
     struct geul_tensor *again = new_tensor(ctx, t->name);
@@ -393,7 +393,7 @@ struct geul_tensor *geul_transpose(struct geul_context *ctx, struct geul_tensor 
     return view(ctx, t, t->n_dims, shape, stride, block_dim, 0);
 }
 
-/* ----------------------------------------------------------------------------------------------------- builders -- */
+/* ---------------------------------------------------------------------------------- builders -- */
 
 /* geul_node() with its operands written out. */
 #define NODE(ctx, op, params, ...)                                                                                     \
@@ -458,24 +458,24 @@ struct geul_tensor *geul_embed(struct geul_context *ctx, struct geul_tensor *tab
     return NODE(ctx, GEUL_OP_EMBED, NULL, table, ids);
 }
 
-struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *place, int n_rot,
+struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *seq_pos, int n_rot,
                               float base)
 {
     union geul_op_params p = {.rope = {n_rot, base, false}};
-    return NODE(ctx, GEUL_OP_ROPE, &p, x, place);
+    return NODE(ctx, GEUL_OP_ROPE, &p, x, seq_pos);
 }
 
 struct geul_tensor *geul_store(struct geul_context *ctx, struct geul_tensor *cache, struct geul_tensor *x,
-                               struct geul_tensor *place)
+                               struct geul_tensor *seq_pos)
 {
-    return NODE(ctx, GEUL_OP_STORE, NULL, cache, x, place);
+    return NODE(ctx, GEUL_OP_STORE, NULL, cache, x, seq_pos);
 }
 
 struct geul_tensor *geul_attention(struct geul_context *ctx, struct geul_tensor *q, struct geul_tensor *k,
-                                   struct geul_tensor *v, struct geul_tensor *place, float scale)
+                                   struct geul_tensor *v, struct geul_tensor *seq_pos, float scale)
 {
     union geul_op_params p = {.attention = {scale}};
-    return NODE(ctx, GEUL_OP_ATTENTION, &p, q, k, v, place);
+    return NODE(ctx, GEUL_OP_ATTENTION, &p, q, k, v, seq_pos);
 }
 
 struct geul_tensor *geul_scale(struct geul_context *ctx, struct geul_tensor *x, float factor)
@@ -498,7 +498,7 @@ struct geul_tensor *geul_cross_entropy(struct geul_context *ctx, struct geul_ten
     return NODE(ctx, GEUL_OP_CROSS_ENTROPY, &p, logits, targets);
 }
 
-/* ---------------------------------------------------------------------------------- for gradients and optimizers -- */
+/* -------------------------------------------------------------- for gradients and optimizers -- */
 
 struct geul_tensor *geul_zero(struct geul_context *ctx, int n_dims, const int64_t *shape)
 {
@@ -529,10 +529,10 @@ struct geul_tensor *geul_norm_sums(struct geul_context *ctx, struct geul_tensor 
 
 struct geul_tensor *geul_attention_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *y,
                                         struct geul_tensor *q, struct geul_tensor *k, struct geul_tensor *v,
-                                        struct geul_tensor *place, float scale)
+                                        struct geul_tensor *seq_pos, float scale)
 {
     union geul_op_params p = {.attention = {scale}};
-    return NODE(ctx, GEUL_OP_ATTENTION_BACK, &p, dy, y, q, k, v, place);
+    return NODE(ctx, GEUL_OP_ATTENTION_BACK, &p, dy, y, q, k, v, seq_pos);
 }
 
 struct geul_tensor *geul_loss_back(struct geul_context *ctx, struct geul_tensor *logits, struct geul_tensor *dy,

@@ -65,11 +65,11 @@ struct geul_tensor *geul_norm_back(struct geul_context *ctx, struct geul_tensor 
                                    struct geul_tensor *weight, float eps);
 /* The gradients of weight and bias there: (2, C). */
 struct geul_tensor *geul_norm_sums(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *x, float eps);
-/* The gradients of q, k and v (T, H, D) in y = attention(q, k, v, place, scale) over the tokens' own keys: (3, T, H,
+/* The gradients of q, k and v (T, H, D) in y = attention(q, k, v, seq_pos, scale) over the tokens' own keys: (3, T, H,
  * D). Memory does not grow with T * T. */
 struct geul_tensor *geul_attention_back(struct geul_context *ctx, struct geul_tensor *dy, struct geul_tensor *y,
                                         struct geul_tensor *q, struct geul_tensor *k, struct geul_tensor *v,
-                                        struct geul_tensor *place, float scale);
+                                        struct geul_tensor *seq_pos, float scale);
 /* The gradient of logits (R, V) in cross_entropy(), dy (R) being that of the losses. Rows whose dy is 0 are 0. */
 struct geul_tensor *geul_loss_back(struct geul_context *ctx, struct geul_tensor *logits, struct geul_tensor *dy,
                                    struct geul_tensor *targets, struct geul_params_loss params);
@@ -104,7 +104,7 @@ struct geul_tensor *geul_linear_at(struct geul_context *ctx, enum geul_precision
 struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct geul_tensor *const *src, int n_src,
                               const union geul_op_params *params);
 /* A node that computes what t does, from src instead of t's operands; src are laid out as those. */
-struct geul_tensor *geul_node_again(struct geul_context *ctx, const struct geul_tensor *t,
+struct geul_tensor *geul_node_clone(struct geul_context *ctx, const struct geul_tensor *t,
                                     struct geul_tensor *const *src);
 /* Renames t (printf style); returns t; NULL is passed through. */
 struct geul_tensor *geul_named(struct geul_tensor *t, const char *format, ...) GEUL_PRINTF(2, 3);

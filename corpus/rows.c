@@ -32,7 +32,7 @@ struct geul_rows {
     struct geul_row row;                        /* the present one */
 };
 
-/* --------------------------------------------------------------------------------------------------- problems -- */
+/* ---------------------------------------------------------------------------------- problems -- */
 
 struct geul_row_problems *geul_row_problems_new(struct geul_context *ctx)
 {
@@ -106,7 +106,7 @@ void geul_row_problems_move(struct geul_row_problems *from, struct geul_row_prob
 /* Notes what is wrong with the present line; gives false, as "no row". */
 #define PROBLEM(r, ...) (geul_row_problem((r)->problems, (r)->name, (r)->line, __VA_ARGS__), false)
 
-/* ------------------------------------------------------------------------------------------------------ fields -- */
+/* ------------------------------------------------------------------------------------ fields -- */
 
 /* "a number" and so on. */
 static const char *kind_name(const json_t *v)
@@ -143,7 +143,7 @@ static bool get_filled(struct geul_rows *r, const json_t *v, const char *where, 
     return is_blank(*out) ? PROBLEM(r, "%s%s is empty", where, key) : true;
 }
 
-/* ------------------------------------------------------------------------------------------------------ shapes -- */
+/* ------------------------------------------------------------------------------------ shapes -- */
 
 /* A question, its answer and perhaps an input, by their keys. */
 static bool read_pair(struct geul_rows *r, const char *question, const char *input, const char *answer,
@@ -267,7 +267,7 @@ static bool unknown_shape(struct geul_rows *r)
                    expected);
 }
 
-/* ------------------------------------------------------------------------------------------------------- lines -- */
+/* ------------------------------------------------------------------------------------- lines -- */
 
 /* Offset of the first byte that is not UTF-8, n when there is none. */
 static size_t first_broken(const char *s, size_t n)
@@ -343,7 +343,7 @@ static bool read_plain(struct geul_rows *r, const char *s, size_t n, struct geul
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 static bool is_space(char c)
 {
@@ -436,7 +436,7 @@ enum geul_status geul_rows_next(struct geul_rows *r, const struct geul_row **row
     *row = NULL;
     geul_error_clear(r->ctx);
     if (r->map.data && r->pos - r->dropped >= DROP_BYTES) {
-        geul_os_map_done_with(r->data + r->dropped, r->pos - r->dropped);
+        geul_os_map_discard(r->data + r->dropped, r->pos - r->dropped);
         r->dropped = r->pos;
     }
     while (next_line(r, &s, &n)) {
@@ -452,7 +452,7 @@ enum geul_status geul_rows_next(struct geul_rows *r, const struct geul_row **row
     return r->found ? GEUL_OK : geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s holds no rows: it is empty", r->name);
 }
 
-/* -------------------------------------------------------------------------------------------------- many files -- */
+/* -------------------------------------------------------------------------------- many files -- */
 
 /* Bytes of all files together. */
 static enum geul_status count_bytes(struct geul_context *ctx, const char *const *paths, int n_paths, uint64_t *bytes)

@@ -8,7 +8,7 @@
 #include <limits.h>
 #include <string.h>
 
-/* -------------------------------------------------------------------------------------------------------- rows -- */
+/* -------------------------------------------------------------------------------------- rows -- */
 
 /* A copy of the turns whose first question begins with the system's text and a blank line; one block. NULL when memory
  * is short. */
@@ -51,7 +51,7 @@ enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 /* What is being read. */
 struct reading {

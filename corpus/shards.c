@@ -62,7 +62,7 @@ static enum geul_status end_file(struct geul_shards_writer *w)
 }
 
 /* Begins the next file, with a header that names no tokens yet. */
-static enum geul_status begin_file(struct geul_shards_writer *w)
+static enum geul_status open_file(struct geul_shards_writer *w)
 {
     unsigned char header[GEUL_SHARD_HEADER_BYTES];
     if (end_file(w) != GEUL_OK)
@@ -88,7 +88,7 @@ enum geul_status geul_shards_writer_add(struct geul_shards_writer *w, const int3
     int width = geul_shard_token_bytes(w->kind.n_vocab);
     while (n > 0 && w->status == GEUL_OK) {
         if (w->n_files == 0 || w->count == w->shard_tokens) {
-            w->status = begin_file(w);
+            w->status = open_file(w);
             continue;
         }
         uint64_t room = w->shard_tokens - w->count;
@@ -149,7 +149,7 @@ void geul_shards_writer_abandon(struct geul_shards_writer *w)
     geul_free(w->ctx, w);
 }
 
-/* ------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 /* What is being written. */
 struct writing {

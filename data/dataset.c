@@ -55,7 +55,7 @@ void geul_dataset_free(struct geul_dataset *d)
     geul_free(d->ctx, d);
 }
 
-/* --------------------------------------------------------------------------------------------------- in memory -- */
+/* --------------------------------------------------------------------------------- in memory -- */
 
 static void set_target(struct geul_dataset *d, size_t at, bool target)
 {
@@ -150,7 +150,7 @@ enum geul_status geul_dataset_add_text(struct geul_dataset *d, const struct geul
     return add_sample(d, geul_sample_of_text(d->ctx, tok, text, length, &s), &s);
 }
 
-/* ------------------------------------------------------------------------------------------------------ shards -- */
+/* ------------------------------------------------------------------------------------ shards -- */
 
 /* Fails unless s has tokens like those of the shards before it. */
 static enum geul_status check_shard(const struct geul_dataset *d, const struct geul_shard *s, int n_context)
@@ -204,19 +204,19 @@ enum geul_status geul_dataset_check_tokenizer(struct geul_context *ctx, const st
                      (unsigned long long)kind.hash);
 }
 
-/* ----------------------------------------------------------------------------------------------------- reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
-int64_t geul_dataset_samples(const struct geul_dataset *d)
+int64_t geul_dataset_sample_count(const struct geul_dataset *d)
 {
     return d->samples;
 }
 
-int64_t geul_dataset_tokens(const struct geul_dataset *d)
+int64_t geul_dataset_token_count(const struct geul_dataset *d)
 {
     return d->tokens;
 }
 
-int64_t geul_dataset_targets(const struct geul_dataset *d)
+int64_t geul_dataset_target_count(const struct geul_dataset *d)
 {
     return d->target_count;
 }
@@ -232,14 +232,14 @@ int geul_dataset_longest(const struct geul_dataset *d)
 }
 
 /* Where a sample lies. */
-struct place {
+struct sample_span {
     const struct geul_shard *shard; /* NULL: in d->ids */
     size_t first;
     int n;
 };
 
 /* Finds sample i, which must exist. */
-static struct place find(const struct geul_dataset *d, int64_t i)
+static struct sample_span find(const struct geul_dataset *d, int64_t i)
 {
     size_t low = 0, high = d->n_runs; /* the run lies in [low, high) */
     while (high - low > 1) {
@@ -254,10 +254,10 @@ static struct place find(const struct geul_dataset *d, int64_t i)
     if (r->shard) {
         size_t begin = k * (size_t)r->n_context, rest = (size_t)geul_shard_count(r->shard) - begin;
         size_t most = (size_t)r->n_context + 1;
-        return (struct place){r->shard, begin, (int)(rest < most ? rest : most)};
+        return (struct sample_span){r->shard, begin, (int)(rest < most ? rest : most)};
     }
     size_t number = r->start + k, begin = number ? d->ends[number - 1] : 0;
-    return (struct place){NULL, begin, (int)(d->ends[number] - begin)};
+    return (struct sample_span){NULL, begin, (int)(d->ends[number] - begin)};
 }
 
 bool geul_dataset_is_window(const struct geul_dataset *d, int64_t i)
@@ -272,7 +272,7 @@ int geul_dataset_length(const struct geul_dataset *d, int64_t i)
 
 void geul_dataset_read(const struct geul_dataset *d, int64_t i, int n, int32_t *ids, bool *target)
 {
-    struct place p = find(d, i);
+    struct sample_span p = find(d, i);
     if (ids && p.shard)
         geul_shard_read(p.shard, p.first, (size_t)n, ids);
     else if (ids)

@@ -74,7 +74,7 @@ static bool flush(struct encoding *e, bool target, bool sealed)
     return ok;
 }
 
-static enum geul_status begin(struct encoding *e)
+static enum geul_status init_encoding(struct encoding *e)
 {
     *e->out = (struct geul_sample){0};
     geul_error_clear(e->ctx);
@@ -143,7 +143,7 @@ enum geul_status geul_sample_of_turns(struct geul_context *ctx, const struct geu
                                       const char *input, bool whole, struct geul_sample *out)
 {
     struct encoding e = {.ctx = ctx, .tok = tok, .out = out};
-    bool ok = begin(&e) == GEUL_OK;
+    bool ok = init_encoding(&e) == GEUL_OK;
     for (int i = 0; ok && i < n; i++)
         ok = add_turn(&e, t, &turns[i], i == 0 ? input : NULL, whole);
     return finish(&e, ok);
@@ -153,8 +153,8 @@ enum geul_status geul_sample_of_text(struct geul_context *ctx, const struct geul
                                      size_t length, struct geul_sample *out)
 {
     struct encoding e = {.ctx = ctx, .tok = tok, .out = out};
-    bool ok =
-        begin(&e) == GEUL_OK && put(&e, text, length, false) && flush(&e, true, true) && push(&e, &e.end, 1, true);
+    bool ok = init_encoding(&e) == GEUL_OK && put(&e, text, length, false) && flush(&e, true, true) &&
+              push(&e, &e.end, 1, true);
     return finish(&e, ok);
 }
 

@@ -19,7 +19,7 @@ struct geul_shard {
     struct geul_shard_kind kind;
 };
 
-/* -------------------------------------------------------------------------------------------------------- kind -- */
+/* -------------------------------------------------------------------------------------- kind -- */
 
 /* FNV-1a, 64 bits. */
 static uint64_t hash_bytes(uint64_t h, const void *data, size_t size)
@@ -47,7 +47,7 @@ bool geul_shard_kinds_equal(const struct geul_shard_kind *a, const struct geul_s
     return a->n_vocab == b->n_vocab && a->end == b->end && a->hash == b->hash;
 }
 
-/* ----------------------------------------------------------------------------------------------------- numbers -- */
+/* ----------------------------------------------------------------------------------- numbers -- */
 
 static void put_number(unsigned char *out, uint64_t v, int bytes)
 {
@@ -97,7 +97,7 @@ static void get_tokens(const unsigned char *p, size_t n, int bytes, int32_t *ids
             ids[i] = (int32_t)(uint32_t)get_number(p + 4 * i, 4);
 }
 
-/* ----------------------------------------------------------------------------------------------------- reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 /* Looks at every token. */
 static enum geul_status check_tokens(const struct geul_shard *s)

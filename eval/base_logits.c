@@ -17,7 +17,7 @@ _Static_assert(sizeof(struct header) == 56, "the header has no gaps");
 
 enum { VERSION = 1, MOST_VOCAB = 1 << 24, MOST_CONTEXT = 1 << 24, DROP_BYTES = 64 << 20 };
 
-/* ------------------------------------------------------------------------------------------------------- sizes -- */
+/* ------------------------------------------------------------------------------------- sizes -- */
 
 static size_t even(size_t n)
 {
@@ -60,7 +60,7 @@ static uint64_t hash_of(const struct header *h, const int32_t *ids)
     return hash_bytes(hash, ids, (size_t)h->n_tokens * sizeof *ids);
 }
 
-/* ----------------------------------------------------------------------------------------------------- writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 struct geul_base_writer {
     struct geul_context *ctx;
@@ -125,7 +125,7 @@ void geul_base_writer_abandon(struct geul_base_writer *w)
     geul_free(w->ctx, w);
 }
 
-/* ----------------------------------------------------------------------------------------------------- reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 struct geul_base_map {
     struct geul_map map; /* data is NULL over a caller's memory */
@@ -210,7 +210,7 @@ const float *geul_base_logits_row(const struct geul_base_logits *b, size_t i, do
     size_t bytes = row_bytes(b->n_vocab);
     struct geul_base_map *m = b->map;
     if (m->map.data && i > m->dropped && (i - m->dropped) * bytes >= DROP_BYTES) {
-        geul_os_map_done_with(b->rows + m->dropped * bytes, (i - m->dropped) * bytes);
+        geul_os_map_discard(b->rows + m->dropped * bytes, (i - m->dropped) * bytes);
         m->dropped = i;
     }
     const unsigned char *row = b->rows + i * bytes;

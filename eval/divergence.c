@@ -41,7 +41,7 @@ static double divergence(const float *p, const float *q, int n, double shift, do
 }
 
 /* Appends to d->values. */
-static bool keep(struct geul_context *ctx, struct geul_divergence *d, double kl)
+static bool append_value(struct geul_context *ctx, struct geul_divergence *d, double kl)
 {
     if (d->n == d->capacity) {
         size_t capacity = d->capacity ? 2 * d->capacity : 1024;
@@ -65,7 +65,7 @@ enum geul_status geul_divergence_add(struct geul_context *ctx, struct geul_diver
     if (!isfinite(kl) || !isfinite(moved) || !isfinite(pair->base_nats))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "scored token %zu: one of the two models' logits are no numbers",
                          d->n);
-    if (!keep(ctx, d, kl))
+    if (!append_value(ctx, d, kl))
         return GEUL_ERROR_MEMORY;
     d->same_top += base.top == own.top;
     geul_moments_add(&d->kl, kl, 0);

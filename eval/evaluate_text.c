@@ -25,7 +25,7 @@ struct job {
     double start;
 };
 
-/* ------------------------------------------------------------------------------------------- text and windows -- */
+/* -------------------------------------------------------------------------- text and windows -- */
 
 /* The ids of the text, when there is one. */
 static enum geul_status read_text(struct job *j, const char *text, size_t length)
@@ -92,7 +92,7 @@ static enum geul_status adopt_base(struct job *j)
     return check_windows(j, &j->base->windows);
 }
 
-/* -------------------------------------------------------------------------------------------------- the pass -- */
+/* ---------------------------------------------------------------------------------- the pass -- */
 
 /* A session that holds as many windows as fill a batch. */
 static enum geul_status fit_session(struct job *j)

@@ -28,7 +28,7 @@ struct geul_importance {
     double nats;                 /* sum over the scored tokens */
 };
 
-/* ----------------------------------------------------------------------------------------------------- matrices -- */
+/* ---------------------------------------------------------------------------------- matrices -- */
 
 struct geul_importance *geul_importance_new(struct geul_context *ctx)
 {
@@ -56,7 +56,7 @@ void geul_importance_free(struct geul_importance *m)
     geul_free(m->ctx, m);
 }
 
-uint64_t geul_importance_chunks(const struct geul_importance *m)
+uint64_t geul_importance_chunk_count(const struct geul_importance *m)
 {
     return m->chunks;
 }
@@ -66,7 +66,7 @@ uint64_t geul_importance_chunk_size(const struct geul_importance *m)
     return m->chunk_size;
 }
 
-int64_t geul_importance_matrices(const struct geul_importance *m)
+int64_t geul_importance_matrix_count(const struct geul_importance *m)
 {
     return m->n;
 }
@@ -120,7 +120,7 @@ static struct matrix *find(struct geul_importance *m, const char *name, int64_t 
     return append(m, name, columns);
 }
 
-/* --------------------------------------------------------------------------------------------------- collecting -- */
+/* -------------------------------------------------------------------------------- collecting -- */
 
 static bool see(void *user, const char *weight, const float *rows, int n_rows, int n_cols)
 {
@@ -275,7 +275,7 @@ enum geul_status geul_importance_collect_text(struct geul_importance *m, const s
     return status == GEUL_OK && o.dataset ? geul_importance_add_dataset(m, o.dataset) : status;
 }
 
-/* -------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 enum geul_status geul_importance_add_dataset(struct geul_importance *m, const char *name)
 {

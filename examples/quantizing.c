@@ -25,7 +25,7 @@ int main(int argc, char **argv)
     struct geul_quantize_options how = {
         .size = sizeof how, .mix = geul_mix_find(argv[4]), .progress = show, .user = "quantizing"};
     bool ok = geul_convert_hf(ctx, argv[1], argv[2], &convert) == GEUL_OK;
-    struct geul_quantize *q = ok ? geul_quantize_plan(ctx, argv[2], &how) : NULL;
+    struct geul_quantize *q = ok ? geul_quantize_new(ctx, argv[2], &how) : NULL;
     ok = q && geul_quantize_write(q, argv[3]) == GEUL_OK;
     struct geul_quantize_summary sum = {.size = sizeof sum};
     if (ok)

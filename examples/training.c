@@ -49,7 +49,7 @@ int main(int argc, char **argv)
         how.n_context = 256;
         running = geul_trainer_new(ctx, &how, data);
         signal(SIGINT, stop);
-        while (running && geul_trainer_step_count(running) < geul_trainer_steps(running) &&
+        while (running && geul_trainer_steps_done(running) < geul_trainer_total_steps(running) &&
                geul_trainer_step(running, &step) == GEUL_OK)
             printf("step %lld: loss %.4f\n", (long long)step.step, step.loss);
         if (running && !geul_error(ctx)[0])

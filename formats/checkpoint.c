@@ -22,11 +22,11 @@ static const struct form {
     {"pytorch_model.bin", false, geul_pickle_read},
     {"pytorch_model.bin.index.json", true, geul_pickle_read},
 };
-static const struct form adapter_forms[] = {
+static const struct form peft_forms[] = {
     {"adapter_model.safetensors", false, geul_safetensors_read},
     {"adapter_model.bin", false, geul_pickle_read},
 };
-enum { N_FORMS = sizeof forms / sizeof *forms, N_ADAPTER_FORMS = sizeof adapter_forms / sizeof *adapter_forms };
+enum { N_FORMS = sizeof forms / sizeof *forms, N_PEFT_FORMS = sizeof peft_forms / sizeof *peft_forms };
 
 struct geul_checkpoint {
     struct geul_context *ctx;
@@ -159,10 +159,9 @@ struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const cha
                       "(model.safetensors.index.json, pytorch_model.bin.index.json)");
 }
 
-struct geul_checkpoint *geul_checkpoint_open_adapter(struct geul_context *ctx, const char *dir)
+struct geul_checkpoint *geul_checkpoint_open_peft(struct geul_context *ctx, const char *dir)
 {
-    return open_forms(ctx, dir, adapter_forms, N_ADAPTER_FORMS,
-                      "neither adapter_model.safetensors nor adapter_model.bin");
+    return open_forms(ctx, dir, peft_forms, N_PEFT_FORMS, "neither adapter_model.safetensors nor adapter_model.bin");
 }
 
 void geul_checkpoint_close(struct geul_checkpoint *c)

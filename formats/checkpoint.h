@@ -9,7 +9,7 @@
 struct geul_checkpoint;
 struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const char *dir);
 /* The same for a directory of PEFT: adapter_model.safetensors or adapter_model.bin. */
-struct geul_checkpoint *geul_checkpoint_open_adapter(struct geul_context *ctx, const char *dir);
+struct geul_checkpoint *geul_checkpoint_open_peft(struct geul_context *ctx, const char *dir);
 void geul_checkpoint_close(struct geul_checkpoint *c);
 size_t geul_checkpoint_count(const struct geul_checkpoint *c);
 /* In order of the names. */

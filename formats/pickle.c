@@ -64,7 +64,7 @@ struct machine {
     bool stopped;
 };
 
-/* ------------------------------------------------------------------------------------------------------ machine -- */
+/* ----------------------------------------------------------------------------------- machine -- */
 
 static bool broken(struct machine *m, const char *what)
 {
@@ -178,7 +178,7 @@ static struct sequence *top_sequence(struct machine *m, enum kind kind)
     return NULL;
 }
 
-/* --------------------------------------------------------------------------------------------- tensors and names -- */
+/* ------------------------------------------------------------------------- tensors and names -- */
 
 static bool is_int(const struct value *v)
 {
@@ -344,7 +344,7 @@ static bool op_persistent(struct machine *m)
     return id.kind == K_TUPLE ? make_storage(m, id.as.sequence) : broken(m, "a storage is not described by a tuple");
 }
 
-/* ------------------------------------------------------------------------------------------------- instructions -- */
+/* ------------------------------------------------------------------------------ instructions -- */
 
 static bool op_protocol(struct machine *m)
 {
@@ -590,8 +590,7 @@ static bool run(struct machine *m)
     return m->depth == 1 || broken(m, "the pickle leaves more or less than one value");
 }
 
-/* ----------------------------------------------------------------------------------------------------- checkpoint --
- */
+/* -------------------------------------------------------------------------------- checkpoint -- */
 
 /* Appends the tensors of the dictionary to list; other entries are passed over. */
 static bool list_tensors(struct machine *m, const struct sequence *dict, struct geul_source_list *list)

@@ -154,9 +154,9 @@ static bool regex_match(void *compiled, const char *text, size_t length, size_t 
     /* 0: more groups than places; the whole match is in the first place all the same */
     bool found = pcre2_match(r->code, (PCRE2_SPTR)text, length, start, 0, data, r->limits) >= 0;
     if (found) {
-        const PCRE2_SIZE *place = pcre2_get_ovector_pointer(data);
-        *from = place[0];
-        *to = place[1];
+        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(data);
+        *from = span[0];
+        *to = span[1];
         found = *from <= *to;
     }
     pcre2_match_data_free(atomic_exchange(&r->spare, data));

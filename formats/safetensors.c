@@ -52,7 +52,7 @@ static enum geul_status read_entry(struct geul_context *ctx, const char *file, c
     return GEUL_OK;
 }
 
-static int compare_places(const void *a, const void *b)
+static int by_data_offset(const void *a, const void *b)
 {
     const struct geul_source_tensor *const *x = a, *const *y = b;
     int order = ((*x)->data > (*y)->data) - ((*x)->data < (*y)->data);
@@ -68,7 +68,7 @@ static enum geul_status check_overlap(struct geul_context *ctx, const char *file
     for (size_t i = 0; order && i < n; i++)
         order[i] = &t[i];
     if (order && n > 1)
-        qsort(order, n, sizeof *order, compare_places);
+        qsort(order, n, sizeof *order, by_data_offset);
     for (size_t i = 1; status == GEUL_OK && i < n; i++)
         if ((size_t)(order[i]->data - order[i - 1]->data) < order[i - 1]->bytes) {
             char a[100], b[100];
@@ -116,7 +116,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     return check_overlap(ctx, name, list->items + first, list->count - first);
 }
 
-/* ------------------------------------------------------------------------------------------------------ writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 struct geul_safetensors_writer {
     struct geul_context *ctx;

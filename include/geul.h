@@ -31,7 +31,7 @@ extern "C" {
 /* "0.1.0" */
 GEUL_API const char *geul_version(void);
 
-/* --------------------------------------------------------------------------------------------------- tokenizer -- */
+/* --------------------------------------------------------------------------------- tokenizer -- */
 
 struct geul_tokenizer;
 
@@ -82,7 +82,7 @@ GEUL_API size_t geul_utf8_push(struct geul_utf8_stream *s, const char *bytes, si
 /* The end of the text: what is held goes out as U+FFFD. out must hold 12 bytes. */
 GEUL_API size_t geul_utf8_finish(struct geul_utf8_stream *s, char *out);
 
-/* ------------------------------------------------------------------------------------------------------- model -- */
+/* ------------------------------------------------------------------------------------- model -- */
 
 struct geul_model;
 
@@ -126,9 +126,9 @@ GEUL_API const char *geul_model_get_name(const struct geul_model *model);
 GEUL_API enum geul_status geul_model_add_adapter(struct geul_context *ctx, struct geul_model *model, const char *path,
                                                  float scale);
 /* How many were added. */
-GEUL_API int geul_model_adapters(const struct geul_model *model);
+GEUL_API int geul_model_adapter_count(const struct geul_model *model);
 
-/* ----------------------------------------------------------------------------------------------------- session -- */
+/* ----------------------------------------------------------------------------------- session -- */
 
 struct geul_session;
 
@@ -175,7 +175,7 @@ GEUL_API void geul_session_truncate(struct geul_session *s, int seq, int length)
 /* Makes sequence to an exact copy of sequence from. */
 GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, int to);
 
-/* ---------------------------------------------------------------------------------------------------- sampling -- */
+/* ---------------------------------------------------------------------------------- sampling -- */
 
 struct geul_sampling {
     float temperature;       /* <= 0: greedy */
@@ -206,7 +206,7 @@ GEUL_API void geul_sampler_accept(struct geul_sampler *sampler, int32_t token);
 /* Forgets the history and starts the random numbers again from seed. */
 GEUL_API void geul_sampler_reset(struct geul_sampler *sampler, uint64_t seed);
 
-/* ------------------------------------------------------------------------------------------------- speculation -- */
+/* ------------------------------------------------------------------------------- speculation -- */
 
 /* Guesses tokens ahead, so that one evaluation may yield several. What is generated is the same with and without, token
  * by token, in greedy mode and for every seed: each token is still chosen from the model's own logits, and guesses that
@@ -231,7 +231,7 @@ struct geul_speculator;
 GEUL_API struct geul_speculator *geul_speculator_new(struct geul_session *s, const struct geul_speculation *how);
 GEUL_API void geul_speculator_free(struct geul_speculator *p);
 
-/* -------------------------------------------------------------------------------------------------- generation -- */
+/* -------------------------------------------------------------------------------- generation -- */
 
 enum geul_stop_reason { GEUL_STOP_LENGTH, GEUL_STOP_END_TOKEN, GEUL_STOP_STRING, GEUL_STOP_CONTEXT, GEUL_STOP_CALLER };
 
@@ -269,7 +269,7 @@ GEUL_API enum geul_status geul_generate(struct geul_session *s, const char *prom
 GEUL_API enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, int n,
                                             const struct geul_generation *how, struct geul_generation_result *result);
 
-/* --------------------------------------------------------------------------------------------------- templates -- */
+/* --------------------------------------------------------------------------------- templates -- */
 
 struct geul_turn {
     const char *question;
@@ -288,7 +288,7 @@ GEUL_API char *geul_template_apply(struct geul_context *ctx, const struct geul_t
 /* The strings that end an answer under this template; *n of them. */
 GEUL_API const char *const *geul_template_stops(const struct geul_template *t, int *n);
 
-/* ---------------------------------------------------------------------------------------------------- datasets -- */
+/* ---------------------------------------------------------------------------------- datasets -- */
 
 /* Training samples as token ids: kept in memory one by one, or windows of mapped shards. A target is a token that the
  * model learns to predict from those before it; the first token of a sample has nothing before it and is never one. */
@@ -316,16 +316,16 @@ GEUL_API enum geul_status geul_dataset_add_text(struct geul_dataset *d, const st
  * is a shorter window; a single token is none. */
 GEUL_API enum geul_status geul_dataset_add_shard(struct geul_dataset *d, const char *path, int n_context);
 /* Samples, and all their tokens and targets. */
-GEUL_API int64_t geul_dataset_samples(const struct geul_dataset *d);
-GEUL_API int64_t geul_dataset_tokens(const struct geul_dataset *d);
-GEUL_API int64_t geul_dataset_targets(const struct geul_dataset *d);
+GEUL_API int64_t geul_dataset_sample_count(const struct geul_dataset *d);
+GEUL_API int64_t geul_dataset_token_count(const struct geul_dataset *d);
+GEUL_API int64_t geul_dataset_target_count(const struct geul_dataset *d);
 /* Ids of sample i, 0 when there is no such sample. */
 GEUL_API int geul_dataset_length(const struct geul_dataset *d, int64_t i);
 /* Copies the first n ids of sample i, and which of them are targets; either may be NULL. i must exist and n must not
  * exceed its length. Safe to call from several threads. */
 GEUL_API void geul_dataset_read(const struct geul_dataset *d, int64_t i, int n, int32_t *ids, bool *target);
 
-/* ---------------------------------------------------------------------------------------------------- training -- */
+/* ---------------------------------------------------------------------------------- training -- */
 
 /* Training a model, or a low-rank adapter beside a model that stays as it is in its file:
  *
@@ -334,7 +334,7 @@ GEUL_API void geul_dataset_read(const struct geul_dataset *d, int64_t i, int n, 
  *     how.lora.rank = 8;
  *     struct geul_trainer *t = geul_trainer_new(ctx, &how, data);
  *     struct geul_train_report report;
- *     while (t && geul_trainer_steps(t) > geul_trainer_step_count(t) && geul_trainer_step(t, &report) == GEUL_OK)
+ *     while (t && geul_trainer_total_steps(t) > geul_trainer_steps_done(t) && geul_trainer_step(t, &report) == GEUL_OK)
  *         printf("%lld: %.4f\n", (long long)report.step, report.loss);
  *     geul_trainer_export(t, "adapter.gguf", GEUL_TYPE_F32);
  *
@@ -350,8 +350,9 @@ enum geul_optimizer {
 enum geul_rate_schedule { GEUL_RATE_COSINE, GEUL_RATE_LINEAR, GEUL_RATE_CONSTANT, GEUL_RATE_WSD };
 enum { GEUL_LORA_QKV = 1, GEUL_LORA_OUT = 2, GEUL_LORA_UP = 4, GEUL_LORA_DOWN = 8, GEUL_LORA_ALL = 15 };
 
-/* What of the forward pass is kept for the gradients, and what is computed again: only norms, rotations and GELUs, which
- * costs about 2 % of the time; everything but the layers' outputs, about 30 %; nothing. The results are the same bits. */
+/* What of the forward pass is kept for the gradients, and what is computed again: only norms, rotations and GELUs,
+ * which costs about 2 % of the time; everything but the layers' outputs, about 30 %; nothing. The results are the same
+ * bits. */
 enum geul_recompute { GEUL_RECOMPUTE_LIGHT, GEUL_RECOMPUTE_FULL, GEUL_RECOMPUTE_NONE };
 
 struct geul_lora_options {
@@ -374,18 +375,18 @@ struct geul_train_options {
     int n_context; /* 0: the model's */
     int n_batch, n_accumulate;
     bool packing;
-    bool see_across; /* in windows of shards tokens see beyond the end tokens, which else part documents */
+    bool attend_across_documents; /* in windows of shards tokens see beyond the end tokens, which else part documents */
     enum geul_optimizer optimizer;
     /* What each optimizer takes them for, and what it allows, is in geul_optimizers.def; its usual values come with
      * geul_train_options_set_optimizer(). Decay spares biases and norms. */
     float rate, beta1, beta2, epsilon, weight_decay;
-    float clip;                                      /* largest gradient norm; 0: any */
+    float clip; /* largest gradient norm; 0: any */
     enum geul_rate_schedule schedule;
-    float rate_floor;   /* what the schedule ends at, as a share of rate */
-    float decay_share;  /* WSD: share of the steps at the end over which the rate falls */
-    int64_t warmup;     /* steps over which the rate rises from 0 */
-    int64_t steps;      /* 0: as many as epochs need */
-    double epochs;      /* passes over the data, when steps is 0 */
+    float rate_floor;  /* what the schedule ends at, as a share of rate */
+    float decay_share; /* WSD: share of the steps at the end over which the rate falls */
+    int64_t warmup;    /* steps over which the rate rises from 0 */
+    int64_t steps;     /* 0: as many as epochs need */
+    double epochs;     /* passes over the data, when steps is 0 */
     float smoothing, z_loss;
     uint64_t seed;
     int worker, n_workers; /* this one's number, and how many share the data; 0 and 0: alone */
@@ -394,8 +395,8 @@ struct geul_train_options {
     void *user;
 };
 
-/* LoRA off, float32, light recomputation, batches of 4, AdamW (0.9, 0.95, 1e-8, decay 0.1), clip 1, rate 1e-4 falling as a
- * cosine to a tenth after 3 % warm-up (warmup -1), one epoch, packing. */
+/* LoRA off, float32, light recomputation, batches of 4, AdamW (0.9, 0.95, 1e-8, decay 0.1), clip 1, rate 1e-4 falling
+ * as a cosine to a tenth after 3 % warm-up (warmup -1), one epoch, packing. */
 GEUL_API struct geul_train_options geul_train_options_default(void);
 /* Chooses an optimizer together with its usual beta1, beta2, epsilon and weight decay. A value outside the enum is left
  * for geul_trainer_new() to refuse. */
@@ -409,8 +410,8 @@ enum geul_step_outcome {
 };
 
 struct geul_train_report {
-    int64_t step;    /* from 1 */
-    double loss;     /* mean over the targets, nats; without smoothing and z */
+    int64_t step; /* from 1 */
+    double loss;  /* mean over the targets, nats; without smoothing and z */
     double rate, grad_norm;
     int64_t tokens, targets, samples;
     double epoch; /* passes over the data so far */
@@ -421,7 +422,8 @@ struct geul_train_report {
 
 struct geul_trainer;
 
-/* Loads the model, makes states and what is trained. data must outlive the trainer. NULL on failure, with the reason in ctx.
+/* Loads the model, makes states and what is trained. data must outlive the trainer. NULL on failure, with the reason in
+ * ctx.
  */
 GEUL_API struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
                                                const struct geul_dataset *data);
@@ -432,42 +434,44 @@ GEUL_API enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_
 /* The options in use: as they were given, but with the warm-up that -1 stands for. Valid as long as t. */
 GEUL_API const struct geul_train_options *geul_trainer_get_options(const struct geul_trainer *t);
 /* Steps in all, and done so far. */
-GEUL_API int64_t geul_trainer_steps(const struct geul_trainer *t);
-GEUL_API int64_t geul_trainer_step_count(const struct geul_trainer *t);
+GEUL_API int64_t geul_trainer_total_steps(const struct geul_trainer *t);
+GEUL_API int64_t geul_trainer_steps_done(const struct geul_trainer *t);
 /* Mean loss per target over a dataset, computed as in training, without dropout. */
 GEUL_API enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss);
 /* The model under training, for sessions that generate from it between steps. After a step or a load what a session
  * holds is of other weights: truncate it to 0. Free sessions before the trainer. It takes no other adapter. */
 GEUL_API struct geul_model *geul_trainer_model(struct geul_trainer *t);
-/* Everything that is needed to go on: weights, states, the place in the data. Appears whole or not at all; an older file
- * of that name stays until then. note: up to 4,000 bytes of the caller's own, kept with it; may be NULL. */
+/* Everything that is needed to go on: weights, states, the place in the data. Appears whole or not at all; an older
+ * file of that name stays until then. note: up to 4,000 bytes of the caller's own, kept with it; may be NULL. */
 GEUL_API enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, const void *note,
                                             size_t note_bytes);
-/* Takes up what was saved by a trainer with the same model and options. keep_place: weights and states only, the place
- * in the data and the step count stay (for going back to before a mishap). On failure t is as before, unless reading
- * breaks off in the middle: then it must be loaded again before the next step. note (4,000 bytes) and *note_bytes may be
- * NULL. */
-GEUL_API enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, bool keep_place, void *note,
+/* Takes up what was saved by a trainer with the same model and options. keep_position: weights and states only, the
+ * place in the data and the step count stay (for going back to before a mishap). On failure t is as before, unless
+ * reading breaks off in the middle: then it must be loaded again before the next step. note (4,000 bytes) and
+ * *note_bytes may be NULL. */
+GEUL_API enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, bool keep_position, void *note,
                                             size_t *note_bytes);
-/* The result, for geul_model_load() or geul_model_add_adapter(): matrices in type (F32, F16 or BF16; adapters are F32). */
+/* The result, for geul_model_load() or geul_model_add_adapter(): matrices in type (F32, F16 or BF16; adapters are F32).
+ */
 GEUL_API enum geul_status geul_trainer_export(struct geul_trainer *t, const char *path, enum geul_type type);
-/* From any thread or signal handler: the step or evaluation in work, or else the next, ends before its next batch or its
- * update with GEUL_ERROR_CANCELLED. */
+/* From any thread or signal handler: the step or evaluation in work, or else the next, ends before its next batch or
+ * its update with GEUL_ERROR_CANCELLED. */
 GEUL_API void geul_trainer_cancel(struct geul_trainer *t);
 
 /* What a run will need, told before anything large is allocated. */
-struct geul_train_plan {
+struct geul_train_estimate {
     size_t weights, mapped; /* bytes: trained or copied weights; of the file, mapped as it is used */
     size_t gradients, states, activations, scratch, other;
-    size_t total;                /* of resident memory at its peak */
-    size_t available;            /* of this machine, now; 0: unknown */
-    int64_t trained;             /* parameters */
+    size_t total;     /* of resident memory at its peak */
+    size_t available; /* of this machine, now; 0: unknown */
+    int64_t trained;  /* parameters */
     int64_t tokens_per_step, steps;
-    double seconds_per_step;     /* from the speed of products measured now; 0: was not measured */
+    double seconds_per_step; /* from the speed of products measured now; 0: was not measured */
 };
 /* measure: also estimates the time, in about a second. */
-GEUL_API enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_train_options *options,
-                                          const struct geul_dataset *data, bool measure, struct geul_train_plan *plan);
+GEUL_API enum geul_status geul_train_estimate(struct geul_context *ctx, const struct geul_train_options *options,
+                                              const struct geul_dataset *data, bool measure,
+                                              struct geul_train_estimate *estimate);
 
 #ifdef __cplusplus
 }

@@ -33,7 +33,7 @@ extern "C" {
 
 #define GEUL_API __attribute__((visibility("default")))
 
-/* ---------------------------------------------------------------------------------------------------- contexts -- */
+/* ---------------------------------------------------------------------------------- contexts -- */
 
 enum geul_status {
     GEUL_OK = 0,
@@ -74,7 +74,7 @@ GEUL_API const char *geul_error(const struct geul_context *ctx);
 GEUL_API enum geul_status geul_error_status(const struct geul_context *ctx);
 GEUL_API void geul_error_clear(struct geul_context *ctx);
 
-/* ------------------------------------------------------------------------------------------------------- types -- */
+/* ------------------------------------------------------------------------------------- types -- */
 
 enum geul_type {
 #define TYPE(id, name, gguf_id, block, bytes, codec) GEUL_TYPE_##id,
@@ -91,7 +91,7 @@ GEUL_API enum geul_type geul_type_from_name(const char *name);
 GEUL_API int64_t geul_type_block(enum geul_type type);
 GEUL_API size_t geul_type_bytes(enum geul_type type);
 
-/* ----------------------------------------------------------------------------------------------------- tensors -- */
+/* ----------------------------------------------------------------------------------- tensors -- */
 
 struct geul_tensor;
 
@@ -110,7 +110,7 @@ GEUL_API const char *geul_tensor_name(const struct geul_tensor *t);
 GEUL_API enum geul_status geul_tensor_write(struct geul_tensor *t, const void *src, size_t bytes);
 GEUL_API enum geul_status geul_tensor_read(const struct geul_tensor *t, void *dst, size_t bytes);
 
-/* ---------------------------------------------------------------------------------------------------- builders -- */
+/* ---------------------------------------------------------------------------------- builders -- */
 /* Each returns a new node of ctx, or NULL (with the reason in ctx unless an operand was NULL already). */
 
 enum geul_gelu { GEUL_GELU_ERF, GEUL_GELU_TANH };
@@ -146,20 +146,20 @@ GEUL_API struct geul_tensor *geul_linear(struct geul_context *ctx, struct geul_t
 /* Rows ids (T) of table (V, C): (T, C) in float32. Ids outside the table give rows of NaN. */
 GEUL_API struct geul_tensor *geul_embed(struct geul_context *ctx, struct geul_tensor *table, struct geul_tensor *ids);
 /* Rotates the first n_rot dims of every head of x (T, H, D) by the angle of its position; NeoX pairing.
- * place is int32 (T, 2): sequence, position. */
-GEUL_API struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *place,
+ * seq_pos is int32 (T, 2): sequence, position. */
+GEUL_API struct geul_tensor *geul_rope(struct geul_context *ctx, struct geul_tensor *x, struct geul_tensor *seq_pos,
                                        int n_rot, float base);
-/* Writes x (T, H, D) into cache (S, H, C, D), of a plain type or Q8_0, at place (T, 2) = sequence, position. The result
- * is the cache after the write; read it, not cache, so that the order is kept. Places outside the cache are not
- * written. */
+/* Writes x (T, H, D) into cache (S, H, C, D), of a plain type or Q8_0, at seq_pos (T, 2) = sequence, position. The
+ * result is the cache after the write; read it, not cache, so that the order is kept. Positions outside the cache are
+ * not written. */
 GEUL_API struct geul_tensor *geul_store(struct geul_context *ctx, struct geul_tensor *cache, struct geul_tensor *x,
-                                        struct geul_tensor *place);
-/* Causal softmax attention of q (T, H, D) over k and v (S, H, C, D): token t sees positions 0..place[t][1] of sequence
- * place[t][0]. Scores are scaled by scale. Result (T, H, D). Memory does not grow with T * C.
- * With k and v (T, H, D) they are the tokens' own: sequences lie one after the other, so token t, at position
- * p = place[t][1], sees tokens t - p to t. This form has a gradient. */
+                                        struct geul_tensor *seq_pos);
+/* Causal softmax attention of q (T, H, D) over k and v (S, H, C, D): token t sees positions 0..seq_pos[t][1] of
+ * sequence seq_pos[t][0]. Scores are scaled by scale. Result (T, H, D). Memory does not grow with T * C. With k and v
+ * (T, H, D) they are the tokens' own: sequences lie one after the other, so token t, at position p = seq_pos[t][1],
+ * sees tokens t - p to t. This form has a gradient. */
 GEUL_API struct geul_tensor *geul_attention(struct geul_context *ctx, struct geul_tensor *q, struct geul_tensor *k,
-                                            struct geul_tensor *v, struct geul_tensor *place, float scale);
+                                            struct geul_tensor *v, struct geul_tensor *seq_pos, float scale);
 /* x * factor. float32. */
 GEUL_API struct geul_tensor *geul_scale(struct geul_context *ctx, struct geul_tensor *x, float factor);
 /* Sets a random share p of x's elements to 0 and divides the others by 1 - p. Which ones follows from seed, an i32 (2)
@@ -171,7 +171,7 @@ GEUL_API struct geul_tensor *geul_dropout(struct geul_context *ctx, struct geul_
 GEUL_API struct geul_tensor *geul_cross_entropy(struct geul_context *ctx, struct geul_tensor *logits,
                                                 struct geul_tensor *targets, float smoothing, float z);
 
-/* ------------------------------------------------------------------------------------- automatic differentiation -- */
+/* ----------------------------------------------------------------- automatic differentiation -- */
 
 /* Gradients of nodes of ctx, as more nodes of ctx: they are planned, run and split over devices like any other.
  *
@@ -184,14 +184,14 @@ struct geul_gradients;
 /* In ctx's arena. NULL when memory is short. */
 GEUL_API struct geul_gradients *geul_gradients_new(struct geul_context *ctx);
 /* Asks for the gradient of t, a leaf of any context or a node of ctx; before the first flow. into, where t is a
- * leaf: a contiguous float32 leaf of its shape to which the gradient is added when the graph runs, or NULL: the gradient
- * is a tensor of its own. A failure shows in the flow. */
+ * leaf: a contiguous float32 leaf of its shape to which the gradient is added when the graph runs, or NULL: the
+ * gradient is a tensor of its own. A failure shows in the flow. */
 GEUL_API void geul_gradients_want(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *into);
-/* Once called, only tensors named here, inputs and weights, and what was built after the last of them, are kept from the
- * forward pass; what else the gradients need is computed again from those. */
+/* Once called, only tensors named here, inputs and weights, and what was built after the last of them, are kept from
+ * the forward pass; what else the gradients need is computed again from those. */
 GEUL_API void geul_gradients_keep(struct geul_gradients *g, struct geul_tensor *t);
-/* Adds dy, of y's shape (NULL: only what has arrived there so far), to y's gradient and carries it on to everything that
- * y was built from after `until` (NULL: everything) and that reaches a wanted tensor. Several flows may meet: what
+/* Adds dy, of y's shape (NULL: only what has arrived there so far), to y's gradient and carries it on to everything
+ * that y was built from after `until` (NULL: everything) and that reaches a wanted tensor. Several flows may meet: what
  * reached a tensor waits there for the flow that begins with it. */
 GEUL_API enum geul_status geul_gradients_flow(struct geul_gradients *g, struct geul_tensor *y, struct geul_tensor *dy,
                                               struct geul_tensor *until);
@@ -199,14 +199,14 @@ GEUL_API enum geul_status geul_gradients_flow(struct geul_gradients *g, struct g
  * (not an error) or a builder failed. */
 GEUL_API struct geul_tensor *geul_gradients_of(struct geul_gradients *g, struct geul_tensor *t);
 
-/* ------------------------------------------------------------------------------------------- graphs and devices -- */
+/* ------------------------------------------------------------------------ graphs and devices -- */
 
 struct geul_graph;
 struct geul_runtime;
 
 /* The nodes that the outputs need, in order. NULL when a builder failed (ctx has the first reason). */
 GEUL_API struct geul_graph *geul_graph_new(struct geul_context *ctx, struct geul_tensor *const *outputs, int n_outputs);
-GEUL_API int geul_graph_nodes(const struct geul_graph *graph);
+GEUL_API int geul_graph_node_count(const struct geul_graph *graph);
 
 struct geul_runtime_options {
     int n_threads; /* CPU threads; 0: one per core this process may use */
@@ -215,7 +215,7 @@ struct geul_runtime_options {
 /* The devices a graph runs on: today the CPU. options may be NULL. NULL on failure (ctx says why). */
 GEUL_API struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geul_runtime_options *options);
 GEUL_API void geul_runtime_free(struct geul_runtime *rt);
-GEUL_API int geul_runtime_threads(const struct geul_runtime *rt);
+GEUL_API int geul_runtime_thread_count(const struct geul_runtime *rt);
 /* Gives every node of graph a device and memory. A runtime holds the memory of one planned graph at a time. */
 GEUL_API enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *graph);
 /* Computes the planned graph; returns when the outputs can be read. */

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-/* ----------------------------------------------------------------------------------------- regular expressions -- */
+/* ----------------------------------------------------------------------- regular expressions -- */
 /* Stability: stable. */
 
 /* PCRE2 as the engine for tokenizers with unusual patterns: geul_model_options.regex. It may serve all tokenizers and
@@ -26,7 +26,7 @@ extern "C" {
  * counts as none. \s and \w mean what they mean to Oniguruma, which Hugging Face uses. */
 GEUL_API const struct geul_regex_engine *geul_regex_pcre2(void);
 
-/* ------------------------------------------------------------------------------------ Hugging Face directories -- */
+/* ------------------------------------------------------------------ Hugging Face directories -- */
 /* Stability: stable. */
 
 /* The form of the activation: as config.json says, or one of the two whatever it says. */
@@ -34,7 +34,8 @@ enum geul_convert_gelu { GEUL_CONVERT_GELU_CONFIG, GEUL_CONVERT_GELU_ERF, GEUL_C
 
 struct geul_convert_options {
     size_t size;
-    enum geul_type type; /* of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0; others: geul_quantize_plan() */
+    enum geul_type
+        type; /* of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0; others: geul_quantize_new() */
     enum geul_convert_gelu gelu;
     const char *name; /* general.name; NULL: the directory's name */
     int n_threads;    /* 0: one per core */
@@ -75,7 +76,7 @@ struct geul_export_options {
 GEUL_API enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
                                          const struct geul_export_options *options);
 
-/* ---------------------------------------------------------------------------------------------------- adapters -- */
+/* ---------------------------------------------------------------------------------- adapters -- */
 /* Stability: stable. */
 
 /* Low-rank adapters (LoRA) come as GGUF files, which geul_model_add_adapter() reads, and as directories of Hugging
@@ -103,7 +104,7 @@ GEUL_API enum geul_status geul_export_peft(struct geul_context *ctx, const char 
 GEUL_API enum geul_status geul_model_add_any_adapter(struct geul_context *ctx, struct geul_model *model,
                                                      const char *path, float scale);
 
-/* ------------------------------------------------------------------------------------------ importance matrices -- */
+/* ----------------------------------------------------------------------- importance matrices -- */
 /* Stability: stable. */
 
 /* How much each input of each matrix counts: the mean of its squares over a text. The error that a rounded weight makes
@@ -154,22 +155,22 @@ GEUL_API enum geul_status geul_importance_add_file(struct geul_importance *m, co
 GEUL_API enum geul_status geul_importance_save(struct geul_importance *m, const char *path);
 
 /* Chunks so far, those of files included. */
-GEUL_API uint64_t geul_importance_chunks(const struct geul_importance *m);
+GEUL_API uint64_t geul_importance_chunk_count(const struct geul_importance *m);
 /* Tokens of a chunk: of the text collected last, or else of the first file that says; 0 when none does. */
 GEUL_API uint64_t geul_importance_chunk_size(const struct geul_importance *m);
 /* Matrices that have been seen. */
-GEUL_API int64_t geul_importance_matrices(const struct geul_importance *m);
+GEUL_API int64_t geul_importance_matrix_count(const struct geul_importance *m);
 /* The text collected last: its tokens (of the chunks that were asked for), and nats per token so far; both 0 before. */
 GEUL_API uint64_t geul_importance_tokens(const struct geul_importance *m);
 GEUL_API double geul_importance_nats(const struct geul_importance *m);
 
-/* -------------------------------------------------------------------------------------------------- quantizing -- */
+/* -------------------------------------------------------------------------------- quantizing -- */
 /* Stability: stable but for geul_quantize_hooks, which may still change. */
 
 /* A GGUF file becomes a smaller one whose matrices are quantized:
  *
  *     struct geul_quantize_options how = {.size = sizeof how, .mix = geul_mix_find("q4_k_m")};
- *     struct geul_quantize *q = geul_quantize_plan(ctx, "f16.gguf", &how);
+ *     struct geul_quantize *q = geul_quantize_new(ctx, "f16.gguf", &how);
  *     if (!q || geul_quantize_write(q, "q4_k_m.gguf") != GEUL_OK)
  *         fprintf(stderr, "%s\n", geul_error(ctx));
  *     geul_quantize_free(q);
@@ -256,8 +257,8 @@ struct geul_quantize;
 
 /* Opens the file (the first part of a split one) and decides. Writes nothing. NULL on failure; free with
  * geul_quantize_free(). */
-GEUL_API struct geul_quantize *geul_quantize_plan(struct geul_context *ctx, const char *path,
-                                                  const struct geul_quantize_options *options);
+GEUL_API struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *path,
+                                                 const struct geul_quantize_options *options);
 GEUL_API void geul_quantize_free(struct geul_quantize *q);
 /* Fill *out, whose size is set, for the whole and for tensor 0 <= i < n_tensors, in the order of the input. */
 GEUL_API void geul_quantize_get_summary(const struct geul_quantize *q, struct geul_quantize_summary *out);
@@ -270,7 +271,7 @@ GEUL_API enum geul_status geul_quantize_write(struct geul_quantize *q, const cha
  * the .gguf that path ends in. Free with geul_text_free(). NULL when memory is short. */
 GEUL_API char *geul_quantize_part_name(const struct geul_quantize *q, const char *path, int64_t i);
 
-/* ----------------------------------------------------------------------------------------------------- merging -- */
+/* ----------------------------------------------------------------------------------- merging -- */
 /* Stability: stable. */
 
 /* Adds adapters to the weights they belong to: W' = W + sum of scale * B A. The writing is geul_quantize_write()'s:
@@ -278,7 +279,7 @@ GEUL_API char *geul_quantize_part_name(const struct geul_quantize *q, const char
  *     struct geul_merge *m = geul_merge_new(ctx, "f16.gguf", &(struct geul_merge_input){"adapter.gguf", 1}, 1);
  *     struct geul_quantize_options how = {.size = sizeof how, .keep_types = true};
  *     geul_merge_apply(m, &how);
- *     ... geul_quantize_plan(), geul_quantize_write() and _free(), then geul_merge_free(m)
+ *     ... geul_quantize_new(), geul_quantize_write() and _free(), then geul_merge_free(m)
  */
 struct geul_merge;
 
@@ -300,7 +301,7 @@ GEUL_API bool geul_merge_is_quantized(const struct geul_merge *m);
  * live as long as the plan made with o. */
 GEUL_API void geul_merge_apply(const struct geul_merge *m, struct geul_quantize_options *o);
 
-/* --------------------------------------------------------------------------------------------------- measuring -- */
+/* --------------------------------------------------------------------------------- measuring -- */
 /* Stability: stable. */
 
 /* How well a model predicts a text, and how far its predictions are from those of a base model:
@@ -409,7 +410,7 @@ GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const str
                                              size_t length, const struct geul_evaluation_options *options,
                                              struct geul_evaluation_report *report);
 
-/* ------------------------------------------------------------------------------------ rows, samples and shards -- */
+/* ------------------------------------------------------------------ rows, samples and shards -- */
 /* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */
 
 /* Training data as people keep it, row by row:
@@ -544,7 +545,7 @@ GEUL_API enum geul_status geul_shards_write(struct geul_context *ctx, const stru
                                             const struct geul_shards_options *options,
                                             struct geul_shards_report *report);
 
-/* ----------------------------------------------------------------------------------------------------- journal -- */
+/* ----------------------------------------------------------------------------------- journal -- */
 /* Stability: may still change (charts and formats to come). */
 
 /* What a training run leaves for people to read: log.csv, log.jsonl, events for TensorBoard, report.html.
@@ -613,7 +614,7 @@ GEUL_API enum geul_status geul_journal_flush(struct geul_journal *log);
 /* Closes the files without a last flush. NULL is fine. */
 GEUL_API void geul_journal_close(struct geul_journal *log);
 
-/* ----------------------------------------------------------------------------------------------- trouble watch -- */
+/* ----------------------------------------------------------------------------- trouble watch -- */
 /* Stability: may still change (what is found odd, and how it is said). */
 
 /* What goes wrong while a model trains, by name. The makers of Polyglot-Ko report sudden drops of the loss and broken

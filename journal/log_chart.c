@@ -37,13 +37,13 @@ double geul_log_smooth_window(size_t n)
 void geul_log_smooth(const struct geul_log_history *h, size_t offset, double window, float *out)
 {
     size_t n = h->n_points;
-    double sum = 0, weight = 0, keep = 1 - 1 / window;
+    double sum = 0, weight = 0, fade = 1 - 1 / window;
     float *weights = out + n;
     for (size_t i = 0; i < n; i++) { /* what lies behind each step, itself included */
         float v = geul_log_value(&h->points[i], offset);
         bool enters = isfinite(v) && !h->points[i].skipped;
-        sum = sum * keep + (enters ? (double)v : 0);
-        weight = weight * keep + enters;
+        sum = sum * fade + (enters ? (double)v : 0);
+        weight = weight * fade + enters;
         out[i] = (float)sum;
         weights[i] = (float)weight;
     }
@@ -53,8 +53,8 @@ void geul_log_smooth(const struct geul_log_history *h, size_t offset, double win
         bool enters = isfinite(v) && !h->points[i].skipped;
         double all = (double)weights[i] + weight;
         out[i] = all > 0 ? (float)(((double)out[i] + sum) / all) : NAN;
-        sum = (sum + (enters ? (double)v : 0)) * keep;
-        weight = (weight + enters) * keep;
+        sum = (sum + (enters ? (double)v : 0)) * fade;
+        weight = (weight + enters) * fade;
     }
 }
 
@@ -68,7 +68,7 @@ size_t geul_log_best(const struct geul_log_history *h)
     return best;
 }
 
-/* -------------------------------------------------------------------------------------------------------- ticks -- */
+/* ------------------------------------------------------------------------------------- ticks -- */
 
 static int log_ticks(double low, double high, double ticks[12])
 {
@@ -113,19 +113,19 @@ static void add_tick(struct geul_log_text *t, double v, double most, int decimal
         geul_log_text_add(t, "0");
     } else if (most < 1e-2 || most >= 1e7) {
         int exponent = (int)floor(log10(fabs(v)) + 1e-9);
-        geul_log_text_real(t, v / pow(10, exponent), 3);
-        geul_log_text_format(t, "e%d", exponent);
+        geul_log_text_add_double(t, v / pow(10, exponent), 3);
+        geul_log_text_add_format(t, "e%d", exponent);
     } else if (most >= 1e4) {
-        geul_log_text_real(t, v / 1000, 6);
+        geul_log_text_add_double(t, v / 1000, 6);
         geul_log_text_add(t, "k");
     } else if (decimals == 0) {
-        geul_log_text_count(t, (int64_t)nearbyint(v));
+        geul_log_text_add_grouped(t, (int64_t)nearbyint(v));
     } else {
-        geul_log_text_fixed(t, v, decimals);
+        geul_log_text_add_fixed(t, v, decimals);
     }
 }
 
-/* -------------------------------------------------------------------------------------------------------- range -- */
+/* ------------------------------------------------------------------------------------- range -- */
 
 static int compare_floats(const void *a, const void *b)
 {
@@ -208,19 +208,19 @@ static double y_of(const struct drawing *d, double v)
     return d->c->height - BOTTOM - part * (d->c->height - TOP - BOTTOM);
 }
 
-/* ------------------------------------------------------------------------------------------------------ drawing -- */
+/* ----------------------------------------------------------------------------------- drawing -- */
 
 /* name="v" */
 static void add_attribute(struct geul_log_text *t, const char *name, double v)
 {
-    geul_log_text_format(t, " %s=\"", name);
-    geul_log_text_fixed(t, v, 1);
+    geul_log_text_add_format(t, " %s=\"", name);
+    geul_log_text_add_fixed(t, v, 1);
     geul_log_text_add(t, "\"");
 }
 
 static void add_line(struct geul_log_text *t, const char *style, double x1, double y1, double x2, double y2)
 {
-    geul_log_text_format(t, "<line class=\"%s\"", style);
+    geul_log_text_add_format(t, "<line class=\"%s\"", style);
     add_attribute(t, "x1", x1);
     add_attribute(t, "y1", y1);
     add_attribute(t, "x2", x2);
@@ -230,7 +230,7 @@ static void add_line(struct geul_log_text *t, const char *style, double x1, doub
 
 static void begin_label(struct geul_log_text *t, const char *style, double x, double y)
 {
-    geul_log_text_format(t, "<text class=\"%s\"", style);
+    geul_log_text_add_format(t, "<text class=\"%s\"", style);
     add_attribute(t, "x", x);
     add_attribute(t, "y", y);
     geul_log_text_add(t, ">");
@@ -258,14 +258,14 @@ static void add_axes(struct drawing *d)
             continue; /* there are no halves of steps */
         add_line(t, "grid", x, TOP, x, bottom);
         begin_label(t, x > right - 24 ? "tick y" : "tick x", x > right - 24 ? right + 4 : x, bottom + 18);
-        geul_log_text_count(t, fabs(ticks[i]) < 9e18 ? (int64_t)ticks[i] : 0);
+        geul_log_text_add_grouped(t, fabs(ticks[i]) < 9e18 ? (int64_t)ticks[i] : 0);
         geul_log_text_add(t, "</text>");
     }
     add_line(t, "axis", LEFT, bottom, right, bottom);
     begin_label(t, "name x", (LEFT + right) / 2, c->height - 6);
     geul_log_text_add(t, "step</text>");
-    geul_log_text_format(t, "<text class=\"name x\" transform=\"translate(14,%d) rotate(-90)\">%s</text>",
-                         (TOP + c->height - BOTTOM) / 2, c->unit);
+    geul_log_text_add_format(t, "<text class=\"name x\" transform=\"translate(14,%d) rotate(-90)\">%s</text>",
+                             (TOP + c->height - BOTTOM) / 2, c->unit);
 }
 
 /* Adds a point to a path; a new piece begins after what cannot be shown. */
@@ -276,9 +276,9 @@ static void add_point(struct drawing *d, size_t i, float v, bool *pen)
         return;
     }
     geul_log_text_add(d->t, *pen ? "L" : "M");
-    geul_log_text_fixed(d->t, x_of(d, (double)d->h->points[i].step), 1);
+    geul_log_text_add_fixed(d->t, x_of(d, (double)d->h->points[i].step), 1);
     geul_log_text_add(d->t, " ");
-    geul_log_text_fixed(d->t, y_of(d, (double)v), 1);
+    geul_log_text_add_fixed(d->t, y_of(d, (double)v), 1);
     *pen = true;
 }
 
@@ -294,7 +294,7 @@ static void add_path(struct drawing *d, const char *style, const float *values)
 {
     size_t n = d->h->n_points, per = n > 2 * BUCKETS ? (n + BUCKETS - 1) / BUCKETS : 1;
     bool pen = false;
-    geul_log_text_format(d->t, "<path class=\"%s\" d=\"", style);
+    geul_log_text_add_format(d->t, "<path class=\"%s\" d=\"", style);
     for (size_t begin = 0; begin < n; begin += per) {
         size_t end = n - begin < per ? n : begin + per, low = begin, high = begin;
         for (size_t i = begin + 1; i < end; i++) { /* comparisons with NaN are false: a number replaces it */
@@ -325,9 +325,9 @@ static void add_marks(struct drawing *d)
         geul_log_text_add(t, "<g class=\"mark\">");
         add_line(t, "mark", x, TOP, x, d->c->height - BOTTOM);
         geul_log_text_add(t, "<path class=\"flag\" d=\"M");
-        geul_log_text_fixed(t, x, 1);
-        geul_log_text_format(t, " %dl5 -8h-10z\"/><title>step %lld: ", TOP + 4, (long long)e->step);
-        geul_log_text_html(t, e->label);
+        geul_log_text_add_fixed(t, x, 1);
+        geul_log_text_add_format(t, " %dl5 -8h-10z\"/><title>step %lld: ", TOP + 4, (long long)e->step);
+        geul_log_text_add_html(t, e->label);
         geul_log_text_add(t, "</title></g>");
     }
 }
@@ -345,9 +345,9 @@ static void add_evaluations(struct drawing *d)
         if (!isfinite(v))
             continue;
         geul_log_text_add(t, pen ? "L" : "M");
-        geul_log_text_fixed(t, x_of(d, (double)h->evaluations[i].step), 1);
+        geul_log_text_add_fixed(t, x_of(d, (double)h->evaluations[i].step), 1);
         geul_log_text_add(t, " ");
-        geul_log_text_fixed(t, y_of(d, v), 1);
+        geul_log_text_add_fixed(t, y_of(d, v), 1);
         pen = true;
     }
     geul_log_text_add(t, "\"/>");
@@ -355,7 +355,7 @@ static void add_evaluations(struct drawing *d)
         double v = h->evaluations[i].loss;
         if (!isfinite(v) || (i % every && i != best))
             continue;
-        geul_log_text_format(t, "<circle class=\"%s\" r=\"%d\"", i == best ? "best" : "eval", i == best ? 6 : 3);
+        geul_log_text_add_format(t, "<circle class=\"%s\" r=\"%d\"", i == best ? "best" : "eval", i == best ? 6 : 3);
         add_attribute(t, "cx", x_of(d, (double)h->evaluations[i].step));
         add_attribute(t, "cy", y_of(d, v));
         geul_log_text_add(t, "/>");
@@ -375,17 +375,17 @@ static void add_band_title(struct drawing *d, size_t i, const struct geul_log_ev
 {
     const struct geul_log_point *p = &d->h->points[i];
     struct geul_log_text *t = d->t;
-    geul_log_text_format(t, "<title>step %lld\n%s ", (long long)p->step, d->c->name);
-    geul_log_text_real(t, (double)geul_log_value(p, d->c->offset), 4);
+    geul_log_text_add_format(t, "<title>step %lld\n%s ", (long long)p->step, d->c->name);
+    geul_log_text_add_double(t, (double)geul_log_value(p, d->c->offset), 4);
     if (d->smooth) {
         geul_log_text_add(t, "\nsmoothed ");
-        geul_log_text_real(t, (double)d->smooth[i], 4);
+        geul_log_text_add_double(t, (double)d->smooth[i], 4);
     }
     if (evaluation) {
         geul_log_text_add(t, "\nheld-out ");
-        geul_log_text_real(t, evaluation->loss, 4);
-        geul_log_text_format(t, " at step %lld\nperplexity ", (long long)evaluation->step);
-        geul_log_text_real(t, exp(evaluation->loss), 4);
+        geul_log_text_add_double(t, evaluation->loss, 4);
+        geul_log_text_add_format(t, " at step %lld\nperplexity ", (long long)evaluation->step);
+        geul_log_text_add_double(t, exp(evaluation->loss), 4);
     }
     geul_log_text_add(t, p->skipped ? "\nskipped</title>" : "</title>");
 }
@@ -430,10 +430,10 @@ static void add_legend(struct drawing *d)
     bool skipped = false;
     for (size_t i = 0; i < h->n_points && !skipped; i++)
         skipped = h->points[i].skipped;
-    geul_log_text_format(t, "<figcaption><b>%s</b><span class=\"legend\">", d->c->title);
+    geul_log_text_add_format(t, "<figcaption><b>%s</b><span class=\"legend\">", d->c->title);
     if (d->smooth) {
-        geul_log_text_format(t, "<i class=\"%s faint\"></i>%s<i class=\"%s\"></i>smoothed", d->c->style,
-                             d->c->width > 600 ? d->c->name : "each step", d->c->style);
+        geul_log_text_add_format(t, "<i class=\"%s faint\"></i>%s<i class=\"%s\"></i>smoothed", d->c->style,
+                                 d->c->width > 600 ? d->c->name : "each step", d->c->style);
     }
     if (d->c->evaluations && h->n_evaluations)
         geul_log_text_add(t, "<i class=\"eval dot\"></i>held-out loss<i class=\"best dot\"></i>best");
@@ -448,12 +448,12 @@ static void add_drawing(struct drawing *d)
 {
     const struct geul_log_chart *c = d->c;
     struct geul_log_text *t = d->t;
-    geul_log_text_format(t, "<svg viewBox=\"0 0 %d %d\" class=\"%s\" role=\"img\" aria-label=\"%s\">", c->width,
-                         c->height, c->style, c->title);
-    geul_log_text_format(t, "<clipPath id=\"%s\"><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/></clipPath>",
-                         c->style, LEFT, TOP, c->width - LEFT - RIGHT, c->height - TOP - BOTTOM);
+    geul_log_text_add_format(t, "<svg viewBox=\"0 0 %d %d\" class=\"%s\" role=\"img\" aria-label=\"%s\">", c->width,
+                             c->height, c->style, c->title);
+    geul_log_text_add_format(t, "<clipPath id=\"%s\"><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/></clipPath>",
+                             c->style, LEFT, TOP, c->width - LEFT - RIGHT, c->height - TOP - BOTTOM);
     add_axes(d);
-    geul_log_text_format(t, "<g clip-path=\"url(#%s)\">", c->style);
+    geul_log_text_add_format(t, "<g clip-path=\"url(#%s)\">", c->style);
     add_path(d, d->smooth ? "line faint" : "line", NULL);
     if (d->smooth)
         add_path(d, "line", d->smooth);
@@ -479,7 +479,7 @@ void geul_log_chart_add(struct geul_log_text *t, const struct geul_log_chart *c,
         geul_log_smooth(h, c->offset, geul_log_smooth_window(h->n_points), smooth);
     d.smooth = smooth;
     find_steps(&d);
-    geul_log_text_format(t, "<figure class=\"%s\">", c->width > 600 ? "wide" : "narrow");
+    geul_log_text_add_format(t, "<figure class=\"%s\">", c->width > 600 ? "wide" : "narrow");
     add_legend(&d);
     add_drawing(&d);
     geul_log_text_add(t, "</figure>\n");

@@ -16,14 +16,14 @@ static void add_field(struct geul_log_text *t, const struct geul_journal_record 
     switch (c->value) {
     case GEUL_LOG_INT:
         memcpy(&whole, at, sizeof whole);
-        geul_log_text_format(t, "%lld", (long long)whole);
+        geul_log_text_add_format(t, "%lld", (long long)whole);
         break;
     case GEUL_LOG_BOOL:
         memcpy(&flag, at, sizeof flag);
         geul_log_text_add(t, flag ? "1" : "0");
         break;
-    case GEUL_LOG_REAL:
-        geul_log_text_real(t, geul_log_column_real(r, c), 9);
+    case GEUL_LOG_DOUBLE:
+        geul_log_text_add_double(t, geul_log_column_double(r, c), 9);
         break;
     }
 }
@@ -39,8 +39,8 @@ static void write_step(struct geul_log_output *o, const struct geul_log_entry *e
 
 static void write_evaluation(struct geul_log_output *o, const struct geul_log_entry *e)
 {
-    geul_log_text_format(&o->text, "%lld,,,,,,,,,,", (long long)e->record.step);
-    geul_log_text_real(&o->text, e->record.loss, 9);
+    geul_log_text_add_format(&o->text, "%lld,,,,,,,,,,", (long long)e->record.step);
+    geul_log_text_add_double(&o->text, e->record.loss, 9);
     geul_log_text_add(&o->text, "\n");
 }
 
@@ -65,8 +65,8 @@ static bool parse_field(struct geul_slice s, const struct geul_log_column *c, st
     char *at = (char *)r + c->offset;
     int64_t whole;
     double real;
-    if (c->value == GEUL_LOG_REAL) {
-        if (!geul_log_parse_real(s.s, s.n, &real))
+    if (c->value == GEUL_LOG_DOUBLE) {
+        if (!geul_log_parse_double(s.s, s.n, &real))
             return false;
         memcpy(at, &real, sizeof real);
         return true;
@@ -89,8 +89,8 @@ static enum geul_status parse(struct geul_log_text *scratch, const char *line, s
         return GEUL_ERROR_FORMAT;
     if (fields[1].n == 0 && fields[FIELDS - 1].n) {
         e->kind = GEUL_LOG_EVALUATION;
-        return geul_log_parse_real(fields[FIELDS - 1].s, fields[FIELDS - 1].n, &e->record.loss) ? GEUL_OK
-                                                                                                : GEUL_ERROR_FORMAT;
+        return geul_log_parse_double(fields[FIELDS - 1].s, fields[FIELDS - 1].n, &e->record.loss) ? GEUL_OK
+                                                                                                  : GEUL_ERROR_FORMAT;
     }
     for (int i = 1; i < GEUL_LOG_COLUMNS; i++)
         if (!parse_field(fields[i], &geul_log_columns[i], &e->record))

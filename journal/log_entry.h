@@ -17,7 +17,7 @@ struct geul_log_entry {
 };
 
 /* The fields of a step, in the order of the CSV. */
-enum geul_log_value { GEUL_LOG_INT, GEUL_LOG_REAL, GEUL_LOG_BOOL };
+enum geul_log_value { GEUL_LOG_INT, GEUL_LOG_DOUBLE, GEUL_LOG_BOOL };
 struct geul_log_column {
     const char *name;
     enum geul_log_value value;
@@ -25,10 +25,10 @@ struct geul_log_column {
 };
 #define GEUL_LOG_COLUMNS 10
 extern const struct geul_log_column geul_log_columns[GEUL_LOG_COLUMNS];
-/* The real of that column; only for GEUL_LOG_REAL. */
-double geul_log_column_real(const struct geul_journal_record *r, const struct geul_log_column *c);
+/* The real of that column; only for GEUL_LOG_DOUBLE. */
+double geul_log_column_double(const struct geul_journal_record *r, const struct geul_log_column *c);
 
-/* ------------------------------------------------------------------------------------------------------ history -- */
+/* ----------------------------------------------------------------------------------- history -- */
 
 /* A step as the report needs it. */
 struct geul_log_point {
@@ -63,7 +63,7 @@ struct geul_log_history {
 enum geul_status geul_log_history_add(struct geul_log_history *h, const struct geul_log_entry *e);
 void geul_log_history_free(struct geul_log_history *h);
 
-/* ------------------------------------------------------------------------------------------------------ formats -- */
+/* ----------------------------------------------------------------------------------- formats -- */
 
 /* One line of a log, without its end, as an entry whose texts live in scratch. GEUL_ERROR_FORMAT (nothing recorded):
  * not such a line; GEUL_ERROR_MEMORY. */
@@ -104,8 +104,8 @@ enum geul_status geul_log_lines_open(struct geul_log_output *o);
 enum geul_status geul_log_file_flush(struct geul_log_output *o);
 /* How many of the bytes of a log lead to the state after resume_step: up to the last row of such a step, and what
  * follows it before a later step begins. */
-enum geul_status geul_log_lines_keep(struct geul_context *ctx, geul_log_parse parse, const char *data, size_t size,
-                                     int64_t resume_step, size_t *keep);
+enum geul_status geul_log_lines_resume_size(struct geul_context *ctx, geul_log_parse parse, const char *data,
+                                            size_t size, int64_t resume_step, size_t *resume_size);
 /* Adds the lines of a log to h; others are passed over. */
 enum geul_status geul_log_lines_read(struct geul_log_history *h, geul_log_parse parse, const char *data, size_t size);
 

@@ -11,19 +11,19 @@
     }
 const struct geul_log_column geul_log_columns[GEUL_LOG_COLUMNS] = {
     COLUMN(step, INT),
-    COLUMN(loss, REAL),
-    COLUMN(learning_rate, REAL),
-    COLUMN(grad_norm, REAL),
-    COLUMN(tokens_per_second, REAL),
+    COLUMN(loss, DOUBLE),
+    COLUMN(learning_rate, DOUBLE),
+    COLUMN(grad_norm, DOUBLE),
+    COLUMN(tokens_per_second, DOUBLE),
     COLUMN(tokens, INT),
     COLUMN(targets, INT),
-    COLUMN(epoch, REAL),
-    COLUMN(seconds, REAL),
+    COLUMN(epoch, DOUBLE),
+    COLUMN(seconds, DOUBLE),
     COLUMN(skipped, BOOL),
 };
 #undef COLUMN
 
-double geul_log_column_real(const struct geul_journal_record *r, const struct geul_log_column *c)
+double geul_log_column_double(const struct geul_journal_record *r, const struct geul_log_column *c)
 {
     double v;
     memcpy(&v, (const char *)r + c->offset, sizeof v);
@@ -69,8 +69,8 @@ static bool add_evaluation(struct geul_log_history *h, int64_t step, double loss
 static char *copy_text(struct geul_context *ctx, const char *s)
 {
     struct geul_log_text t = {.ctx = ctx};
-    geul_log_text_utf8(&t, s);
-    geul_log_text_bytes(&t, "", 1);
+    geul_log_text_add_utf8(&t, s);
+    geul_log_text_add_bytes(&t, "", 1);
     if (!t.failed)
         return t.bytes.data;
     geul_log_text_free(&t);

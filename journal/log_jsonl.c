@@ -13,18 +13,18 @@ static const char *const kinds[GEUL_LOG_KINDS] = {"step", "evaluation", "sample"
 static const char *const text_names[GEUL_LOG_KINDS][2] = {
     [GEUL_LOG_SAMPLE] = {"prompt", "text"}, [GEUL_LOG_EVENT] = {"kind", "text"}};
 
-/* ------------------------------------------------------------------------------------------------------ writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
-static void begin(struct geul_log_text *t, const struct geul_log_entry *e)
+static void add_head(struct geul_log_text *t, const struct geul_log_entry *e)
 {
-    geul_log_text_format(t, "{\"type\":\"%s\",\"step\":%lld", kinds[e->kind], (long long)e->record.step);
+    geul_log_text_add_format(t, "{\"type\":\"%s\",\"step\":%lld", kinds[e->kind], (long long)e->record.step);
 }
 
-static void add_real(struct geul_log_text *t, const char *name, double v)
+static void add_double(struct geul_log_text *t, const char *name, double v)
 {
-    geul_log_text_format(t, ",\"%s\":", name);
+    geul_log_text_add_format(t, ",\"%s\":", name);
     if (isfinite(v))
-        geul_log_text_real(t, v, 9);
+        geul_log_text_add_double(t, v, 9);
     else
         geul_log_text_add(t, "null");
 }
@@ -35,10 +35,10 @@ static void add_nonfinite(struct geul_log_text *t, const struct geul_journal_rec
     bool any = false;
     for (int i = 0; i < GEUL_LOG_COLUMNS; i++) {
         const struct geul_log_column *c = &geul_log_columns[i];
-        if (c->value != GEUL_LOG_REAL || isfinite(geul_log_column_real(r, c)))
+        if (c->value != GEUL_LOG_DOUBLE || isfinite(geul_log_column_double(r, c)))
             continue;
-        geul_log_text_format(t, "%s%s ", any ? ", " : ",\"nonfinite\":\"", c->name);
-        geul_log_text_real(t, geul_log_column_real(r, c), 9);
+        geul_log_text_add_format(t, "%s%s ", any ? ", " : ",\"nonfinite\":\"", c->name);
+        geul_log_text_add_double(t, geul_log_column_double(r, c), 9);
         any = true;
     }
     if (any)
@@ -48,20 +48,20 @@ static void add_nonfinite(struct geul_log_text *t, const struct geul_journal_rec
 static void write_step(struct geul_log_output *o, const struct geul_log_entry *e)
 {
     struct geul_log_text *t = &o->text;
-    begin(t, e);
+    add_head(t, e);
     for (int i = 1; i < GEUL_LOG_COLUMNS; i++) {
         const struct geul_log_column *c = &geul_log_columns[i];
         const char *at = (const char *)&e->record + c->offset;
         int64_t whole = 0;
-        if (c->value == GEUL_LOG_REAL) {
-            add_real(t, c->name, geul_log_column_real(&e->record, c));
+        if (c->value == GEUL_LOG_DOUBLE) {
+            add_double(t, c->name, geul_log_column_double(&e->record, c));
         } else if (c->value == GEUL_LOG_INT) {
             memcpy(&whole, at, sizeof whole);
-            geul_log_text_format(t, ",\"%s\":%lld", c->name, (long long)whole);
+            geul_log_text_add_format(t, ",\"%s\":%lld", c->name, (long long)whole);
         } else {
             bool flag;
             memcpy(&flag, at, sizeof flag);
-            geul_log_text_format(t, ",\"%s\":%s", c->name, flag ? "true" : "false");
+            geul_log_text_add_format(t, ",\"%s\":%s", c->name, flag ? "true" : "false");
         }
     }
     add_nonfinite(t, &e->record);
@@ -70,9 +70,9 @@ static void write_step(struct geul_log_output *o, const struct geul_log_entry *e
 
 static void write_evaluation(struct geul_log_output *o, const struct geul_log_entry *e)
 {
-    begin(&o->text, e);
-    add_real(&o->text, "loss", e->record.loss);
-    geul_log_text_format(&o->text, ",\"best\":%s", e->best ? "true" : "false");
+    add_head(&o->text, e);
+    add_double(&o->text, "loss", e->record.loss);
+    geul_log_text_add_format(&o->text, ",\"best\":%s", e->best ? "true" : "false");
     add_nonfinite(&o->text, &e->record);
     geul_log_text_add(&o->text, "}\n");
 }
@@ -80,15 +80,15 @@ static void write_evaluation(struct geul_log_output *o, const struct geul_log_en
 static void write_note(struct geul_log_output *o, const struct geul_log_entry *e)
 {
     const char *texts[2] = {e->label, e->text};
-    begin(&o->text, e);
+    add_head(&o->text, e);
     for (int i = 0; i < 2; i++) {
-        geul_log_text_format(&o->text, ",\"%s\":", text_names[e->kind][i]);
-        geul_log_text_json(&o->text, texts[i]);
+        geul_log_text_add_format(&o->text, ",\"%s\":", text_names[e->kind][i]);
+        geul_log_text_add_json(&o->text, texts[i]);
     }
     geul_log_text_add(&o->text, "}\n");
 }
 
-/* ------------------------------------------------------------------------------------------------------ reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 /* What is left of a line; texts are decoded into scratch. */
 struct reader {
@@ -151,7 +151,7 @@ static bool add_escaped_point(struct reader *r)
     }
     if ((c >= 0xD800 && c < 0xE000) || c == 0)
         c = 0xFFFD;
-    geul_log_text_bytes(r->scratch, out, (size_t)geul_utf8_encode(c, out));
+    geul_log_text_add_bytes(r->scratch, out, (size_t)geul_utf8_encode(c, out));
     return true;
 }
 
@@ -163,7 +163,7 @@ static bool parse_string(struct reader *r)
         const char *plain = r->p;
         while (r->p < r->end && *r->p != '"' && *r->p != '\\' && *r->p != '\0')
             r->p++;
-        geul_log_text_bytes(r->scratch, plain, (size_t)(r->p - plain));
+        geul_log_text_add_bytes(r->scratch, plain, (size_t)(r->p - plain));
         if (r->p == r->end || *r->p == '\0')
             return false;
         if (*r->p == '"')
@@ -171,7 +171,7 @@ static bool parse_string(struct reader *r)
         r->p++;
         const char *known = r->p < r->end && *r->p ? strchr(from, *r->p) : NULL;
         if (known) {
-            geul_log_text_bytes(r->scratch, &to[known - from], 1);
+            geul_log_text_add_bytes(r->scratch, &to[known - from], 1);
             r->p++;
         } else if (r->p == r->end || *r->p++ != 'u' || !add_escaped_point(r)) {
             return false;
@@ -180,7 +180,7 @@ static bool parse_string(struct reader *r)
     if (r->p == r->end)
         return false;
     r->p++;
-    geul_log_text_bytes(r->scratch, "", 1);
+    geul_log_text_add_bytes(r->scratch, "", 1);
     return true;
 }
 
@@ -229,7 +229,7 @@ static bool store(struct geul_journal_record *record, const struct geul_log_colu
         memcpy(at, &whole, sizeof whole);
         return true;
     }
-    if (v->type != 'z' && (v->type != 'n' || !geul_log_parse_real(v->number.s, v->number.n, &real)))
+    if (v->type != 'z' && (v->type != 'n' || !geul_log_parse_double(v->number.s, v->number.n, &real)))
         return false;
     memcpy(at, &real, sizeof real);
     return true;

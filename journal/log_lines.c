@@ -25,14 +25,14 @@ static bool next_line(struct lines *l)
 
 /* In a run without rewinds this drops what has a later step. Where the run went back, step numbers come twice; then
  * the last time the resumed step was reached is where it goes on, and what led there stays. */
-enum geul_status geul_log_lines_keep(struct geul_context *ctx, geul_log_parse parse, const char *data, size_t size,
-                                     int64_t resume_step, size_t *keep)
+enum geul_status geul_log_lines_resume_size(struct geul_context *ctx, geul_log_parse parse, const char *data,
+                                            size_t size, int64_t resume_step, size_t *resume_size)
 {
     struct geul_log_text scratch = {.ctx = ctx};
     struct lines l = {.next = data, .end = data + size};
     bool open = true;
     enum geul_status status = GEUL_OK;
-    *keep = 0;
+    *resume_size = 0;
     while (status == GEUL_OK && next_line(&l)) {
         struct geul_log_entry e;
         enum geul_status parsed = l.whole ? parse(&scratch, l.line, l.n, &e) : GEUL_ERROR_FORMAT;
@@ -45,7 +45,7 @@ enum geul_status geul_log_lines_keep(struct geul_context *ctx, geul_log_parse pa
         else if (e.kind == GEUL_LOG_STEP)
             open = true;
         if (open)
-            *keep = (size_t)(l.next - data);
+            *resume_size = (size_t)(l.next - data);
     }
     geul_log_text_free(&scratch);
     return status;
@@ -97,14 +97,14 @@ static enum geul_status rewrite(struct geul_log_output *o, const char *path, con
 static enum geul_status cut(struct geul_log_output *o, const char *path)
 {
     struct geul_map map;
-    size_t keep;
+    size_t resume_size;
     enum geul_status status = geul_os_map(o->ctx, path, &map);
     if (status != GEUL_OK)
         return status;
     const char *data = map.size ? (const char *)map.data : "";
-    status = geul_log_lines_keep(o->ctx, o->format->parse, data, map.size, o->resume_step, &keep);
+    status = geul_log_lines_resume_size(o->ctx, o->format->parse, data, map.size, o->resume_step, &resume_size);
     if (status == GEUL_OK)
-        status = rewrite(o, path, data, keep);
+        status = rewrite(o, path, data, resume_size);
     geul_os_unmap(&map);
     return status;
 }

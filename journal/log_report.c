@@ -72,7 +72,7 @@ static const char script[] =
     "const w=tip.offsetWidth;tip.style.left=(v.clientX+14+w>innerWidth?v.clientX-14-w:v.clientX+14)+'px';"
     "tip.style.top=(v.clientY+14)+'px'})\n";
 
-/* ------------------------------------------------------------------------------------------------------- summary -- */
+/* ----------------------------------------------------------------------------------- summary -- */
 
 /* 4000 as "1 h 06 min". */
 static void add_duration(struct geul_log_text *t, double seconds)
@@ -80,13 +80,13 @@ static void add_duration(struct geul_log_text *t, double seconds)
     if (!(seconds >= 0 && seconds < 1e12))
         geul_log_text_add(t, "?");
     else if (seconds < 60)
-        geul_log_text_format(t, "%d s", (int)seconds);
+        geul_log_text_add_format(t, "%d s", (int)seconds);
     else if (seconds < 3600)
-        geul_log_text_format(t, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+        geul_log_text_add_format(t, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
     else if (seconds < 86400)
-        geul_log_text_format(t, "%d h %02d min", (int)seconds / 3600, (int)seconds / 60 % 60);
+        geul_log_text_add_format(t, "%d h %02d min", (int)seconds / 3600, (int)seconds / 60 % 60);
     else
-        geul_log_text_format(t, "%lld d %02d h", (long long)(seconds / 86400), (int)fmod(seconds / 3600, 24));
+        geul_log_text_add_format(t, "%lld d %02d h", (long long)(seconds / 86400), (int)fmod(seconds / 3600, 24));
 }
 
 /* 12345678 as "12.3 M". */
@@ -98,16 +98,16 @@ static void add_amount(struct geul_log_text *t, double n)
     } units[] = {{1e12, " T"}, {1e9, " G"}, {1e6, " M"}};
     for (int i = 0; i < 3; i++)
         if (n >= units[i].unit) {
-            geul_log_text_real(t, n / units[i].unit, 3);
+            geul_log_text_add_double(t, n / units[i].unit, 3);
             geul_log_text_add(t, units[i].name);
             return;
         }
-    geul_log_text_count(t, (int64_t)n);
+    geul_log_text_add_grouped(t, (int64_t)n);
 }
 
 static void begin_tile(struct geul_log_text *t, const char *name)
 {
-    geul_log_text_format(t, "<div class=\"tile\"><span>%s</span><b>", name);
+    geul_log_text_add_format(t, "<div class=\"tile\"><span>%s</span><b>", name);
 }
 
 /* Between the number of a tile and the small print below it. */
@@ -152,7 +152,7 @@ static void add_loss_tiles(struct geul_log_text *t, const struct geul_log_histor
     if (smooth && n) {
         geul_log_smooth(h, offsetof(struct geul_log_point, loss), geul_log_smooth_window(n), smooth);
         begin_tile(t, "Training loss");
-        geul_log_text_fixed(t, (double)smooth[n - 1], 3);
+        geul_log_text_add_fixed(t, (double)smooth[n - 1], 3);
         small_print(t);
         geul_log_text_add(t, "smoothed");
         end_tile(t);
@@ -161,12 +161,12 @@ static void add_loss_tiles(struct geul_log_text *t, const struct geul_log_histor
     if (best == SIZE_MAX)
         return;
     begin_tile(t, "Best held-out loss");
-    geul_log_text_fixed(t, h->evaluations[best].loss, 3);
+    geul_log_text_add_fixed(t, h->evaluations[best].loss, 3);
     small_print(t);
     geul_log_text_add(t, "step ");
-    geul_log_text_count(t, h->evaluations[best].step);
+    geul_log_text_add_grouped(t, h->evaluations[best].step);
     geul_log_text_add(t, ", ppl ");
-    geul_log_text_real(t, exp(h->evaluations[best].loss), 3);
+    geul_log_text_add_double(t, exp(h->evaluations[best].loss), 3);
     end_tile(t);
 }
 
@@ -175,11 +175,11 @@ static void add_state(struct geul_log_text *t, const struct geul_log_history *h,
 {
     double part = part_done(h, o);
     geul_log_text_add(t, "<p class=\"state\">Step ");
-    geul_log_text_count(t, last_step(h));
+    geul_log_text_add_grouped(t, last_step(h));
     if (o->total_steps > 0) {
         geul_log_text_add(t, " of ");
-        geul_log_text_count(t, o->total_steps);
-        geul_log_text_format(t, " (%d %%)", (int)(part * 100));
+        geul_log_text_add_grouped(t, o->total_steps);
+        geul_log_text_add_format(t, " (%d %%)", (int)(part * 100));
     }
     if (part > 0 && part < 1) {
         geul_log_text_add(t, ", about ");
@@ -189,7 +189,7 @@ static void add_state(struct geul_log_text *t, const struct geul_log_history *h,
     geul_log_text_add(t, "</p>\n");
     if (o->total_steps > 0) {
         geul_log_text_add(t, "<div class=\"bar\"><div style=\"width:");
-        geul_log_text_fixed(t, part * 100, 1);
+        geul_log_text_add_fixed(t, part * 100, 1);
         geul_log_text_add(t, "%\"></div></div>\n");
     }
 }
@@ -204,7 +204,7 @@ static void add_tiles(struct geul_log_text *t, const struct geul_log_history *h)
     begin_tile(t, "Tokens");
     add_amount(t, (double)h->tokens);
     small_print(t);
-    geul_log_text_fixed(t, h->epoch, 2);
+    geul_log_text_add_fixed(t, h->epoch, 2);
     geul_log_text_add(t, " epochs");
     end_tile(t);
     begin_tile(t, "Time");
@@ -213,20 +213,20 @@ static void add_tiles(struct geul_log_text *t, const struct geul_log_history *h)
     geul_log_text_add(t, "resumes included");
     end_tile(t);
     begin_tile(t, "Tokens per second");
-    geul_log_text_count(t, (int64_t)fmax(0, fmin(1e15, recent_speed(h))));
+    geul_log_text_add_grouped(t, (int64_t)fmax(0, fmin(1e15, recent_speed(h))));
     small_print(t);
-    geul_log_text_format(t, "mean of %d steps", RECENT);
+    geul_log_text_add_format(t, "mean of %d steps", RECENT);
     end_tile(t);
     begin_tile(t, "Skipped steps");
-    geul_log_text_count(t, skipped);
+    geul_log_text_add_grouped(t, skipped);
     small_print(t);
     geul_log_text_add(t, "of ");
-    geul_log_text_count(t, (int64_t)h->n_points);
+    geul_log_text_add_grouped(t, (int64_t)h->n_points);
     end_tile(t);
     geul_log_text_add(t, "</div>\n");
 }
 
-/* -------------------------------------------------------------------------------------------------------- tables -- */
+/* ------------------------------------------------------------------------------------ tables -- */
 
 static void add_settings(struct geul_log_text *t, const struct geul_journal_options *o)
 {
@@ -235,9 +235,9 @@ static void add_settings(struct geul_log_text *t, const struct geul_journal_opti
     geul_log_text_add(t, "<h2>Settings</h2><div class=\"card settings\"><table>\n");
     for (int i = 0; i < o->n_settings; i++) {
         geul_log_text_add(t, "<tr><th>");
-        geul_log_text_html(t, o->settings[i].name);
+        geul_log_text_add_html(t, o->settings[i].name);
         geul_log_text_add(t, "</th><td>");
-        geul_log_text_html(t, o->settings[i].value);
+        geul_log_text_add_html(t, o->settings[i].value);
         geul_log_text_add(t, "</td></tr>\n");
     }
     geul_log_text_add(t, "</table></div>\n");
@@ -246,7 +246,7 @@ static void add_settings(struct geul_log_text *t, const struct geul_journal_opti
 static void begin_row(struct geul_log_text *t, int64_t step)
 {
     geul_log_text_add(t, "<tr><td class=\"n\">");
-    geul_log_text_count(t, step);
+    geul_log_text_add_grouped(t, step);
     geul_log_text_add(t, "</td>");
 }
 
@@ -254,9 +254,9 @@ static void add_event(struct geul_log_text *t, const struct geul_log_note *e)
 {
     begin_row(t, e->step);
     geul_log_text_add(t, "<td class=\"kind\">");
-    geul_log_text_html(t, e->label);
+    geul_log_text_add_html(t, e->label);
     geul_log_text_add(t, "</td><td class=\"text\">");
-    geul_log_text_html(t, e->text);
+    geul_log_text_add_html(t, e->text);
     geul_log_text_add(t, "</td></tr>\n");
 }
 
@@ -264,9 +264,9 @@ static void add_skipped(struct geul_log_text *t, const struct geul_log_point *p)
 {
     begin_row(t, p->step);
     geul_log_text_add(t, "<td class=\"kind\">skipped step</td><td class=\"text\">loss ");
-    geul_log_text_real(t, (double)p->loss, 4);
+    geul_log_text_add_double(t, (double)p->loss, 4);
     geul_log_text_add(t, ", gradient norm ");
-    geul_log_text_real(t, (double)p->grad_norm, 4);
+    geul_log_text_add_double(t, (double)p->grad_norm, 4);
     geul_log_text_add(t, "</td></tr>\n");
 }
 
@@ -307,17 +307,17 @@ static void add_samples(struct geul_log_text *t, const struct geul_log_history *
         const char *wrong = geul_watch_text(s->text, strlen(s->text));
         begin_row(t, s->step);
         geul_log_text_add(t, "<td class=\"text\">");
-        geul_log_text_html(t, s->label);
+        geul_log_text_add_html(t, s->label);
         geul_log_text_add(t, "</td><td class=\"text\">");
-        geul_log_text_html(t, s->text);
+        geul_log_text_add_html(t, s->text);
         if (wrong)
-            geul_log_text_format(t, "<span class=\"badge\">%s</span>", wrong);
+            geul_log_text_add_format(t, "<span class=\"badge\">%s</span>", wrong);
         geul_log_text_add(t, "</td></tr>\n");
     }
     geul_log_text_add(t, "</table></div>\n");
 }
 
-/* ---------------------------------------------------------------------------------------------------------- page -- */
+/* -------------------------------------------------------------------------------------- page -- */
 
 static void add_charts(struct geul_log_text *t, const struct geul_log_history *h)
 {
@@ -342,11 +342,11 @@ void geul_log_report_page(struct geul_log_text *t, const struct geul_log_history
 {
     geul_log_text_add(t, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
                          "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>");
-    geul_log_text_html(t, o->title);
+    geul_log_text_add_html(t, o->title);
     geul_log_text_add(t, "</title>\n<style>\n");
     geul_log_text_add(t, style);
     geul_log_text_add(t, "</style></head><body><main>\n<h1>");
-    geul_log_text_html(t, o->title);
+    geul_log_text_add_html(t, o->title);
     geul_log_text_add(t, "</h1>\n");
     add_state(t, h, o);
     add_tiles(t, h);

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------------------ records -- */
+/* ----------------------------------------------------------------------------------- records -- */
 
 uint32_t geul_crc32c(const void *data, size_t n)
 {
@@ -39,7 +39,7 @@ static void add_little(struct geul_log_text *t, uint64_t v, int n)
     unsigned char bytes[8];
     for (int i = 0; i < n; i++)
         bytes[i] = (unsigned char)(v >> 8 * i);
-    geul_log_text_bytes(t, bytes, (size_t)n);
+    geul_log_text_add_bytes(t, bytes, (size_t)n);
 }
 
 void geul_tfrecord_add(struct geul_log_text *t, const void *data, size_t n)
@@ -47,13 +47,13 @@ void geul_tfrecord_add(struct geul_log_text *t, const void *data, size_t n)
     unsigned char length[8];
     for (int i = 0; i < 8; i++)
         length[i] = (unsigned char)((uint64_t)n >> 8 * i);
-    geul_log_text_bytes(t, length, sizeof length);
+    geul_log_text_add_bytes(t, length, sizeof length);
     add_little(t, geul_tfrecord_mask(geul_crc32c(length, sizeof length)), 4);
-    geul_log_text_bytes(t, data, n);
+    geul_log_text_add_bytes(t, data, n);
     add_little(t, geul_tfrecord_mask(geul_crc32c(data, n)), 4);
 }
 
-/* --------------------------------------------------------------------------------------------- protocol buffers -- */
+/* -------------------------------------------------------------------------- protocol buffers -- */
 
 enum wire { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 
@@ -62,10 +62,10 @@ static void add_varint(struct geul_log_text *t, uint64_t v)
     unsigned char byte;
     for (; v >= 0x80; v >>= 7) {
         byte = (unsigned char)(v | 0x80);
-        geul_log_text_bytes(t, &byte, 1);
+        geul_log_text_add_bytes(t, &byte, 1);
     }
     byte = (unsigned char)v;
-    geul_log_text_bytes(t, &byte, 1);
+    geul_log_text_add_bytes(t, &byte, 1);
 }
 
 static void add_key(struct geul_log_text *t, unsigned field, enum wire wire)
@@ -77,7 +77,7 @@ static void add_bytes(struct geul_log_text *t, unsigned field, const void *data,
 {
     add_key(t, field, BYTES);
     add_varint(t, n);
-    geul_log_text_bytes(t, data, n);
+    geul_log_text_add_bytes(t, data, n);
 }
 
 static void add_string(struct geul_log_text *t, unsigned field, const char *s)
@@ -93,10 +93,10 @@ static void add_message(struct geul_log_text *t, unsigned field, struct geul_log
     geul_log_text_free(message);
 }
 
-/* ------------------------------------------------------------------------------------------------------- events -- */
+/* ------------------------------------------------------------------------------------ events -- */
 
 /* The start of an event: when and at which step. */
-static struct geul_log_text begin(struct geul_log_output *o, int64_t step)
+static struct geul_log_text new_event(struct geul_log_output *o, int64_t step)
 {
     struct geul_log_text event = {.ctx = o->ctx};
     double now = geul_os_wall_seconds();
@@ -112,7 +112,7 @@ static struct geul_log_text begin(struct geul_log_output *o, int64_t step)
 }
 
 /* Puts the event into o->text as a record. */
-static void end(struct geul_log_output *o, struct geul_log_text *event)
+static void write_event(struct geul_log_output *o, struct geul_log_text *event)
 {
     o->text.failed |= event->failed;
     if (!o->text.failed)
@@ -123,11 +123,11 @@ static void end(struct geul_log_output *o, struct geul_log_text *event)
 /* Tells TensorBoard to forget what it has from this step on. */
 static void add_start(struct geul_log_output *o, int64_t step)
 {
-    struct geul_log_text event = begin(o, step), session = {.ctx = o->ctx};
+    struct geul_log_text event = new_event(o, step), session = {.ctx = o->ctx};
     add_key(&session, 1, VARINT);
     add_varint(&session, 1);
     add_message(&event, 7, &session);
-    end(o, &event);
+    write_event(o, &event);
 }
 
 static void add_scalar(struct geul_log_text *summary, const char *tag, double v)
@@ -149,21 +149,21 @@ static void write_step(struct geul_log_output *o, const struct geul_log_entry *e
     if (r->step <= o->last_step)
         add_start(o, r->step);
     o->last_step = r->step;
-    struct geul_log_text event = begin(o, r->step), summary = {.ctx = o->ctx};
+    struct geul_log_text event = new_event(o, r->step), summary = {.ctx = o->ctx};
     add_scalar(&summary, "train/loss", r->loss);
     add_scalar(&summary, "train/learning_rate", r->learning_rate);
     add_scalar(&summary, "train/grad_norm", r->grad_norm);
     add_scalar(&summary, "train/tokens_per_second", r->tokens_per_second);
     add_message(&event, 5, &summary);
-    end(o, &event);
+    write_event(o, &event);
 }
 
 static void write_evaluation(struct geul_log_output *o, const struct geul_log_entry *e)
 {
-    struct geul_log_text event = begin(o, e->record.step), summary = {.ctx = o->ctx};
+    struct geul_log_text event = new_event(o, e->record.step), summary = {.ctx = o->ctx};
     add_scalar(&summary, "eval/loss", e->record.loss);
     add_message(&event, 5, &summary);
-    end(o, &event);
+    write_event(o, &event);
 }
 
 /* Adds s to a Markdown text as it is: lines that are indented by four are shown literally. */
@@ -172,7 +172,7 @@ static void add_literal(struct geul_log_text *markdown, const char *s)
     for (const char *line = s;;) {
         const char *stop = strchr(line, '\n');
         geul_log_text_add(markdown, "    ");
-        geul_log_text_bytes(markdown, line, stop ? (size_t)(stop - line) : strlen(line));
+        geul_log_text_add_bytes(markdown, line, stop ? (size_t)(stop - line) : strlen(line));
         geul_log_text_add(markdown, "\n");
         if (!stop)
             return;
@@ -200,24 +200,24 @@ static void add_text(struct geul_log_text *summary, const char *tag, const struc
 
 static void write_note(struct geul_log_output *o, const struct geul_log_entry *e)
 {
-    struct geul_log_text event = begin(o, e->record.step), summary = {.ctx = o->ctx};
+    struct geul_log_text event = new_event(o, e->record.step), summary = {.ctx = o->ctx};
     struct geul_log_text raw = {.ctx = o->ctx}, markdown = {.ctx = o->ctx};
     bool sample = e->kind == GEUL_LOG_SAMPLE;
     if (sample)
         add_literal(&raw, e->label);
     else
-        geul_log_text_format(&raw, "**%s**\n", e->label);
+        geul_log_text_add_format(&raw, "**%s**\n", e->label);
     geul_log_text_add(&raw, sample ? "\nwas continued as\n\n" : "\n");
     add_literal(&raw, e->text);
-    geul_log_text_bytes(&raw, "", 1);
+    geul_log_text_add_bytes(&raw, "", 1);
     if (!raw.failed)
-        geul_log_text_utf8(&markdown, raw.bytes.data);
+        geul_log_text_add_utf8(&markdown, raw.bytes.data);
     markdown.failed |= raw.failed;
     summary.failed |= markdown.failed;
     if (!summary.failed)
         add_text(&summary, sample ? "sample" : "event", &markdown);
     add_message(&event, 5, &summary);
-    end(o, &event);
+    write_event(o, &event);
     geul_log_text_free(&raw);
     geul_log_text_free(&markdown);
 }
@@ -245,9 +245,9 @@ static enum geul_status open_events(struct geul_log_output *o)
     geul_free(o->ctx, path);
     if (!o->file)
         return geul_error_status(o->ctx);
-    struct geul_log_text event = begin(o, 0);
+    struct geul_log_text event = new_event(o, 0);
     add_string(&event, 3, "brain.Event:2");
-    end(o, &event);
+    write_event(o, &event);
     add_start(o, o->resume_step > 0 ? o->resume_step + 1 : 0);
     return geul_log_append(o);
 }

@@ -19,7 +19,7 @@ void geul_log_text_clear(struct geul_log_text *t)
     t->failed = false;
 }
 
-void geul_log_text_bytes(struct geul_log_text *t, const void *data, size_t n)
+void geul_log_text_add_bytes(struct geul_log_text *t, const void *data, size_t n)
 {
     if (!t->failed && !geul_bytes_add(t->ctx, &t->bytes, data, n))
         t->failed = true;
@@ -27,10 +27,10 @@ void geul_log_text_bytes(struct geul_log_text *t, const void *data, size_t n)
 
 void geul_log_text_add(struct geul_log_text *t, const char *s)
 {
-    geul_log_text_bytes(t, s, strlen(s));
+    geul_log_text_add_bytes(t, s, strlen(s));
 }
 
-void geul_log_text_format(struct geul_log_text *t, const char *format, ...)
+void geul_log_text_add_format(struct geul_log_text *t, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -46,7 +46,7 @@ void geul_log_text_format(struct geul_log_text *t, const char *format, ...)
     t->bytes.length += (size_t)n;
 }
 
-/* ------------------------------------------------------------------------------------------------------ numbers -- */
+/* ----------------------------------------------------------------------------------- numbers -- */
 
 /* Puts a point where the locale has its decimal sign, which may be several bytes. */
 static void mend_point(char *s)
@@ -62,7 +62,7 @@ static void mend_point(char *s)
     *to = '\0';
 }
 
-void geul_log_real(char *out, size_t size, double v, int digits)
+void geul_log_format_double(char *out, size_t size, double v, int digits)
 {
     if (isfinite(v))
         snprintf(out, size, "%.*g", digits, v);
@@ -71,18 +71,18 @@ void geul_log_real(char *out, size_t size, double v, int digits)
     mend_point(out);
 }
 
-void geul_log_text_real(struct geul_log_text *t, double v, int digits)
+void geul_log_text_add_double(struct geul_log_text *t, double v, int digits)
 {
     char s[64];
-    geul_log_real(s, sizeof s, v, digits);
+    geul_log_format_double(s, sizeof s, v, digits);
     geul_log_text_add(t, s);
 }
 
-void geul_log_text_fixed(struct geul_log_text *t, double v, int decimals)
+void geul_log_text_add_fixed(struct geul_log_text *t, double v, int decimals)
 {
     char s[64];
     if (!(fabs(v) < 1e15)) {
-        geul_log_text_real(t, v, 6);
+        geul_log_text_add_double(t, v, 6);
         return;
     }
     snprintf(s, sizeof s, "%.*f", decimals, v);
@@ -90,14 +90,14 @@ void geul_log_text_fixed(struct geul_log_text *t, double v, int decimals)
     geul_log_text_add(t, s);
 }
 
-void geul_log_text_count(struct geul_log_text *t, int64_t n)
+void geul_log_text_add_grouped(struct geul_log_text *t, int64_t n)
 {
     char s[32];
     int length = snprintf(s, sizeof s, "%lld", (long long)n);
     for (int i = 0; i < length; i++) {
         if (i > (s[0] == '-') && (length - i) % 3 == 0)
             geul_log_text_add(t, ",");
-        geul_log_text_bytes(t, s + i, 1);
+        geul_log_text_add_bytes(t, s + i, 1);
     }
 }
 
@@ -140,7 +140,7 @@ static size_t parse_digits(const char *s, size_t n, double *v, int64_t *exponent
     return i;
 }
 
-bool geul_log_parse_real(const char *s, size_t n, double *out)
+bool geul_log_parse_double(const char *s, size_t n, double *out)
 {
     bool negative = n > 0 && s[0] == '-', any = false;
     double v = 0;
@@ -172,7 +172,7 @@ bool geul_log_parse_real(const char *s, size_t n, double *out)
     return true;
 }
 
-/* -------------------------------------------------------------------------------------------------------- texts -- */
+/* ------------------------------------------------------------------------------------- texts -- */
 
 /* What stands for one ASCII character; NULL: the character itself. */
 typedef const char *(*escape)(char c, char room[8]);
@@ -189,7 +189,7 @@ static void add_escaped(struct geul_log_text *t, const char *s, escape how)
         if (instead)
             geul_log_text_add(t, instead);
         else
-            geul_log_text_bytes(t, p, (size_t)n);
+            geul_log_text_add_bytes(t, p, (size_t)n);
         p += n ? n : 1;
     }
 }
@@ -218,19 +218,19 @@ static const char *html_escape(char c, char room[8])
     return c > 0 && (size_t)c < sizeof names / sizeof names[0] ? names[(size_t)c] : NULL;
 }
 
-void geul_log_text_utf8(struct geul_log_text *t, const char *s)
+void geul_log_text_add_utf8(struct geul_log_text *t, const char *s)
 {
     add_escaped(t, s, NULL);
 }
 
-void geul_log_text_json(struct geul_log_text *t, const char *s)
+void geul_log_text_add_json(struct geul_log_text *t, const char *s)
 {
     geul_log_text_add(t, "\"");
     add_escaped(t, s, json_escape);
     geul_log_text_add(t, "\"");
 }
 
-void geul_log_text_html(struct geul_log_text *t, const char *s)
+void geul_log_text_add_html(struct geul_log_text *t, const char *s)
 {
     add_escaped(t, s, html_escape);
 }

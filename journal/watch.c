@@ -49,7 +49,7 @@ void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_W
     memcpy(&w->levels, state, GEUL_WATCH_STATE_BYTES);
 }
 
-/* ------------------------------------------------------------------------------------------------------- levels -- */
+/* ------------------------------------------------------------------------------------ levels -- */
 
 /* A trend widens the variance, as deviations are from a mean that lags behind; so a loss that falls fast at the start
  * is no drop. */
@@ -89,8 +89,8 @@ static void explain(char *why, size_t size, const char *what, double v, double l
     char a[32], b[32];
     if (!why || !size)
         return;
-    geul_log_real(a, sizeof a, v, 4);
-    geul_log_real(b, sizeof b, level, 4);
+    geul_log_format_double(a, sizeof a, v, 4);
+    geul_log_format_double(b, sizeof b, level, 4);
     snprintf(why, size, "%s %s, where it was about %s%s", what, a, b, more);
 }
 
@@ -115,8 +115,8 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
         why[0] = '\0';
     if (!isfinite(loss) || !isfinite(grad_norm)) {
         char a[32], b[32];
-        geul_log_real(a, sizeof a, loss, 4);
-        geul_log_real(b, sizeof b, grad_norm, 4);
+        geul_log_format_double(a, sizeof a, loss, 4);
+        geul_log_format_double(b, sizeof b, grad_norm, 4);
         if (why && size)
             snprintf(why, size, "loss %s, gradient norm %s", a, b);
         return GEUL_WATCH_NOT_FINITE;
@@ -132,7 +132,7 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
     return where > 0 ? GEUL_WATCH_LOSS_SPIKE : GEUL_WATCH_LOSS_DROP;
 }
 
-/* -------------------------------------------------------------------------------------------------------- texts -- */
+/* ------------------------------------------------------------------------------------- texts -- */
 
 #define LOOKED_AT ((size_t)4096) /* bytes; finding loops takes the square of it */
 

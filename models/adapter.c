@@ -38,7 +38,7 @@ void geul_adapter_free(struct geul_adapter *adapter)
 
 /* A leaf (rows, cols) with these values on device; NULL with the reason in adapter's own context. */
 static struct geul_tensor *upload(struct geul_adapter *adapter, struct geul_device *device,
-                                  const struct geul_adapter_source *s, char half, const float *values, int64_t rows,
+                                  const struct geul_lora_pair *s, char half, const float *values, int64_t rows,
                                   int64_t cols)
 {
     struct geul_buffer *b = &adapter->buffers[adapter->n_buffers];
@@ -52,8 +52,8 @@ static struct geul_tensor *upload(struct geul_adapter *adapter, struct geul_devi
     return geul_leaf(adapter->own, GEUL_TYPE_F32, 2, (int64_t[]){rows, cols}, name, b, b->base);
 }
 
-enum geul_status geul_adapter_set(struct geul_context *ctx, struct geul_adapter *adapter, struct geul_device *device,
-                                  const struct geul_adapter_source *s, float scale)
+enum geul_status geul_adapter_add_pair(struct geul_context *ctx, struct geul_adapter *adapter,
+                                       struct geul_device *device, const struct geul_lora_pair *s, float scale)
 {
     struct geul_neox_pair *pair = &adapter->view.pairs[s->layer * GEUL_NEOX_TARGETS + (int)s->target];
     if (pair->a)

@@ -2,7 +2,7 @@
 #ifndef GEUL_ADAPTER_H
 #define GEUL_ADAPTER_H
 
-#include "models/adapter_file.h"
+#include "models/lora.h"
 
 struct geul_adapter;
 struct geul_device;
@@ -12,9 +12,9 @@ struct geul_device;
 struct geul_adapter *geul_adapter_new(struct geul_context *ctx, int n_layers);
 void geul_adapter_free(struct geul_adapter *adapter);
 /* Copies a pair to device, where its layer's weights are: scale * B A x is added to that product. Each product once.
- * The source has to fit the model (geul_adapter_data_fits()). */
-enum geul_status geul_adapter_set(struct geul_context *ctx, struct geul_adapter *adapter, struct geul_device *device,
-                                  const struct geul_adapter_source *source, float scale);
+ * The source has to fit the model (geul_lora_check_shape()). */
+enum geul_status geul_adapter_add_pair(struct geul_context *ctx, struct geul_adapter *adapter,
+                                       struct geul_device *device, const struct geul_lora_pair *pair, float scale);
 /* What the graph is built with. Lives as long as adapter. */
 const struct geul_neox_adapter *geul_adapter_view(const struct geul_adapter *adapter);
 

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------------------- output -- */
+/* ------------------------------------------------------------------------------------ output -- */
 
 /* The text generated so far; [0, shown) was handed out. */
 struct output {
@@ -102,7 +102,7 @@ static bool output_finish(struct output *o, bool stopped)
     return true;
 }
 
-/* --------------------------------------------------------------------------------------------------- generation -- */
+/* -------------------------------------------------------------------------------- generation -- */
 
 /* One call of geul_generate(). */
 struct job {
@@ -168,7 +168,7 @@ static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
     j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
     enum geul_status status = GEUL_OK;
     if (j->how->speculator)
-        status = geul_speculator_begin(j->how->speculator, seq, ids, n, on_draft_piece, j);
+        status = geul_speculator_start(j->how->speculator, seq, ids, n, on_draft_piece, j);
     j->r.prompt_seconds = geul_os_seconds() - start;
     return status;
 }

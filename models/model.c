@@ -40,7 +40,7 @@ static enum geul_status decode_weight(struct geul_model *m, struct geul_device *
         device->backend->upload(b, (uint8_t *)b->base + r * row_bytes, row, row_bytes);
     }
     geul_free(m->own, row);
-    geul_os_map_done_with(t->data, t->bytes);
+    geul_os_map_discard(t->data, t->bytes);
     return GEUL_OK;
 }
 
@@ -65,7 +65,7 @@ static enum geul_status hold_weight(struct geul_model *m, struct geul_device *de
 }
 
 /* A leaf for a tensor of the file. */
-static struct geul_tensor *place_weight(void *user, const struct geul_gguf_tensor *t, int layer)
+static struct geul_tensor *make_weight(void *user, const struct geul_gguf_tensor *t, int layer)
 {
     struct geul_model *m = user;
     struct geul_buffer *b = &m->buffers[m->n_buffers];
@@ -131,7 +131,7 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
         geul_fail_memory(ctx, sizeof *m);
         return GEUL_ERROR_MEMORY;
     }
-    enum geul_status status = geul_neox_bind(m->own, m->file, &m->neox, place_weight, m);
+    enum geul_status status = geul_neox_bind(m->own, m->file, &m->neox, make_weight, m);
     if (status != GEUL_OK)
         return geul_fail_from(ctx, m->own);
     status = read_labels(ctx, m);
@@ -193,7 +193,7 @@ void geul_model_free(struct geul_model *m)
     for (int i = 0; i < m->neox.n_adapters; i++)
         geul_adapter_free(m->adapters[i]);
     geul_free(ctx, m->adapters);
-    geul_free(ctx, m->adapter_views);
+    geul_free(ctx, m->neox_adapters);
     for (int64_t i = 0; i < m->n_buffers; i++)
         m->buffers[i].device->backend->buffer_free(m->own, &m->buffers[i]);
     geul_device_close(ctx, m->own_device);

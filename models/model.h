@@ -11,7 +11,7 @@
 enum geul_weights { GEUL_WEIGHTS_MAPPED, GEUL_WEIGHTS_OWN, GEUL_WEIGHTS_NONE };
 
 struct geul_adapter;
-struct geul_adapter_data;
+struct geul_lora;
 
 struct geul_model {
     struct geul_context *ctx; /* the caller's, for errors while loading and for memory */
@@ -29,7 +29,7 @@ struct geul_model {
     char *name;
     char *template_text;            /* NULL: a base model */
     struct geul_adapter **adapters; /* neox.n_adapters of them */
-    const struct geul_neox_adapter **adapter_views;
+    const struct geul_neox_adapter **neox_adapters;
 };
 
 /* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the
@@ -44,8 +44,8 @@ struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path
 /* The device of a layer's weights and cache. */
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
 /* geul_model_add_adapter() with data that was read or made elsewhere; it is copied. where is for messages. */
-enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul_model *model,
-                                           const struct geul_adapter_data *d, float scale, const char *where);
+enum geul_status geul_model_add_lora(struct geul_context *ctx, struct geul_model *model, const struct geul_lora *d,
+                                     float scale, const char *where);
 /* Ids from here on are padding rows and never sampled. */
 int geul_model_usable_vocab(const struct geul_model *m);
 

@@ -13,10 +13,10 @@ static bool make_room(struct geul_model *m)
     if (!adapters)
         return false;
     m->adapters = adapters;
-    const struct geul_neox_adapter **views = geul_realloc(m->ctx, m->adapter_views, n, sizeof *views);
+    const struct geul_neox_adapter **views = geul_realloc(m->ctx, m->neox_adapters, n, sizeof *views);
     if (!views)
         return false;
-    m->adapter_views = views;
+    m->neox_adapters = views;
     m->neox.adapters = views;
     return true;
 }
@@ -37,25 +37,25 @@ static enum geul_status take_template(struct geul_model *m, const char *text)
 /* Whether somebody trains the model's adapter, whose list is then not the model's own. */
 static bool is_trained(const struct geul_model *model)
 {
-    return model->neox.n_adapters > 0 && model->neox.adapters != model->adapter_views;
+    return model->neox.n_adapters > 0 && model->neox.adapters != model->neox_adapters;
 }
 
-enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul_model *m,
-                                           const struct geul_adapter_data *d, float scale, const char *where)
+enum geul_status geul_model_add_lora(struct geul_context *ctx, struct geul_model *m, const struct geul_lora *d,
+                                     float scale, const char *where)
 {
     if (!isfinite(scale))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", where, (double)scale);
     if (is_trained(m))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: the model is under training and takes no other adapter", where);
-    enum geul_status status = geul_adapter_data_fits(ctx, d, &m->neox.shape, where);
+    enum geul_status status = geul_lora_check_shape(ctx, d, &m->neox.shape, where);
     if (status != GEUL_OK)
         return status;
     struct geul_adapter *adapter = geul_adapter_new(ctx, m->neox.shape.n_layers);
     if (!adapter)
         return GEUL_ERROR_MEMORY;
-    for (int i = 0; status == GEUL_OK && i < d->n_sources; i++)
-        status = geul_adapter_set(ctx, adapter, geul_model_layer_device(m, d->sources[i].layer), &d->sources[i],
-                                  scale * geul_adapter_scale(d, d->sources[i].rank));
+    for (int i = 0; status == GEUL_OK && i < d->n_pairs; i++)
+        status = geul_adapter_add_pair(ctx, adapter, geul_model_layer_device(m, d->pairs[i].layer), &d->pairs[i],
+                                       scale * geul_lora_pair_scale(d, d->pairs[i].rank));
     if (status == GEUL_OK && (!make_room(m) || take_template(m, d->template_text) != GEUL_OK))
         status = m->ctx == ctx ? GEUL_ERROR_MEMORY : geul_fail_from(ctx, m->ctx);
     if (status != GEUL_OK) {
@@ -63,7 +63,7 @@ enum geul_status geul_model_attach_adapter(struct geul_context *ctx, struct geul
         return status;
     }
     m->adapters[m->neox.n_adapters] = adapter;
-    m->adapter_views[m->neox.n_adapters++] = geul_adapter_view(adapter);
+    m->neox_adapters[m->neox.n_adapters++] = geul_adapter_view(adapter);
     return GEUL_OK;
 }
 
@@ -71,15 +71,15 @@ enum geul_status geul_model_add_adapter(struct geul_context *ctx, struct geul_mo
                                         float scale)
 {
     geul_error_clear(ctx);
-    struct geul_adapter_data *d = geul_adapter_read(ctx, path);
+    struct geul_lora *d = geul_lora_read(ctx, path);
     if (!d)
         return geul_error_status(ctx);
-    enum geul_status status = geul_model_attach_adapter(ctx, model, d, scale, path);
-    geul_adapter_data_free(d);
+    enum geul_status status = geul_model_add_lora(ctx, model, d, scale, path);
+    geul_lora_free(d);
     return status;
 }
 
-int geul_model_adapters(const struct geul_model *model)
+int geul_model_adapter_count(const struct geul_model *model)
 {
     return model->neox.n_adapters;
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* -------------------------------------------------------------------------------------------- hyper-parameters -- */
+/* -------------------------------------------------------------------------- hyper-parameters -- */
 
 /* Limits far above any model, so that products of sizes stay small numbers. */
 enum { MOST_LAYERS = 4096, MOST_WIDTH = 1 << 20, MOST_POSITIONS = 1 << 24, MOST_VOCAB = 1 << 24 };
@@ -113,7 +113,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
     return GEUL_OK;
 }
 
-/* ----------------------------------------------------------------------------------------------------- the table -- */
+/* --------------------------------------------------------------------------------- the table -- */
 
 /* clang-format off */
 enum { ORDER_SAME, ORDER_HEADS };
@@ -216,7 +216,7 @@ const struct geul_neox_tensor_info *geul_neox_target_info(enum geul_neox_target 
     return t;
 }
 
-/* --------------------------------------------------------------------------------------------------------- names -- */
+/* ------------------------------------------------------------------------------------- names -- */
 
 void geul_neox_tensor_name(char out[GEUL_MAX_NAME], const struct geul_neox_tensor_info *t, int layer)
 {
@@ -281,14 +281,14 @@ const char *geul_neox_list_targets(char *out, size_t size, const char *(*name)(e
     return out;
 }
 
-/* ------------------------------------------------------------------------------------------------------- binding -- */
+/* ----------------------------------------------------------------------------------- binding -- */
 
 /* Everything that binding weights needs. */
 struct binder {
     struct geul_context *ctx;
     const struct geul_gguf *g;
     struct geul_neox *m;
-    geul_neox_place_weight place;
+    geul_neox_make_weight make_weight;
     void *user;
 };
 
@@ -326,13 +326,13 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
     int n_dims = geul_neox_tensor_dims(info, &b->m->shape, want);
     if (check_weight(b, t, n_dims, want) != GEUL_OK)
         return false;
-    *field = b->place(b->user, t, layer);
+    *field = b->make_weight(b->user, t, layer);
     b->m->shape.n_params += want[0] * (n_dims == 2 ? want[1] : 1);
     return *field != NULL;
 }
 
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
-                                geul_neox_place_weight place, void *user)
+                                geul_neox_make_weight make_weight, void *user)
 {
     enum geul_status status = geul_neox_read_shape(ctx, g, &m->shape);
     if (status != GEUL_OK)
@@ -343,7 +343,7 @@ enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf
     m->layers = geul_arena(ctx, (size_t)m->shape.n_layers, sizeof *m->layers);
     if (!m->layers)
         return GEUL_ERROR_MEMORY;
-    struct binder b = {ctx, g, m, place, user};
+    struct binder b = {ctx, g, m, make_weight, user};
     bool ok = true;
     for (int64_t i = 0; ok && i < geul_neox_tensor_count(m->shape.n_layers); i++) {
         int layer;
@@ -369,7 +369,7 @@ int geul_neox_weights(const struct geul_neox *m, struct geul_tensor **out)
     return n;
 }
 
-/* ------------------------------------------------------------------------------------------------------- graph -- */
+/* ------------------------------------------------------------------------------------- graph -- */
 
 /* Heads number `which` (0 Q, 1 K, 2 V) of qkv (T, 3HD): a view (T, H, D). */
 static struct geul_tensor *heads(struct geul_context *ctx, const struct geul_model_shape *s, struct geul_tensor *qkv,
@@ -429,16 +429,16 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
     struct geul_context *ctx = b->ctx;
     const struct geul_model_shape *s = &b->m->shape;
     const struct geul_neox_layer *l = &b->m->layers[b->layer];
-    struct geul_tensor *place = b->pass->in.place;
-    struct geul_tensor *qkv = costly(b, 0, linear(b, x, l->qkv_w, l->qkv_b, GEUL_NEOX_QKV));      /* (T, 3HD) */
-    struct geul_tensor *q = geul_rope(ctx, heads(ctx, s, qkv, 0), place, s->n_rot, s->rope_base); /* (T, H, D) */
-    struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), place, s->n_rot, s->rope_base);
+    struct geul_tensor *seq_pos = b->pass->in.seq_pos;
+    struct geul_tensor *qkv = costly(b, 0, linear(b, x, l->qkv_w, l->qkv_b, GEUL_NEOX_QKV));        /* (T, 3HD) */
+    struct geul_tensor *q = geul_rope(ctx, heads(ctx, s, qkv, 0), seq_pos, s->n_rot, s->rope_base); /* (T, H, D) */
+    struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), seq_pos, s->n_rot, s->rope_base);
     struct geul_tensor *v = heads(ctx, s, qkv, 2);
     if (b->pass->k) {
-        k = geul_store(ctx, b->pass->k[b->layer], k, place); /* (S, H, P, D) */
-        v = geul_store(ctx, b->pass->v[b->layer], v, place);
+        k = geul_store(ctx, b->pass->k[b->layer], k, seq_pos); /* (S, H, P, D) */
+        v = geul_store(ctx, b->pass->v[b->layer], v, seq_pos);
     }
-    struct geul_tensor *a = geul_attention(ctx, q, k, v, place, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
+    struct geul_tensor *a = geul_attention(ctx, q, k, v, seq_pos, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
     a = costly(b, 1, a);
     a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model});
     return linear(b, a, l->out_w, l->out_b, GEUL_NEOX_OUT);

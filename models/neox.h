@@ -86,14 +86,14 @@ struct geul_neox {
 };
 
 /* What a weight of the file becomes: given layer (-1 outside the layers), returns a leaf that holds it. */
-typedef struct geul_tensor *(*geul_neox_place_weight)(void *user, const struct geul_gguf_tensor *t, int layer);
+typedef struct geul_tensor *(*geul_neox_make_weight)(void *user, const struct geul_gguf_tensor *t, int layer);
 
 /* Reads and checks the hyper-parameters of a "gptneox" file. */
 enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geul_gguf *g,
                                       struct geul_model_shape *shape);
 /* Finds every weight, checks its shape and places it; fills all of m, whose arrays live in ctx's arena. */
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
-                                geul_neox_place_weight place, void *user);
+                                geul_neox_make_weight make_weight, void *user);
 /* Every weight once, in the order of neox.def; returns their number. out may be NULL. */
 int geul_neox_weights(const struct geul_neox *m, struct geul_tensor **out);
 
@@ -125,9 +125,9 @@ const char *geul_neox_list_targets(char *out, size_t size, const char *(*name)(e
                                    const char *between, const char *last);
 
 struct geul_neox_inputs {
-    struct geul_tensor *ids;   /* i32 (T) */
-    struct geul_tensor *place; /* i32 (T, 2): sequence and position of each token */
-    struct geul_tensor *rows;  /* i32 (R): tokens whose logits are wanted; NULL: all */
+    struct geul_tensor *ids;     /* i32 (T) */
+    struct geul_tensor *seq_pos; /* i32 (T, 2): sequence and position of each token */
+    struct geul_tensor *rows;    /* i32 (R): tokens whose logits are wanted; NULL: all */
 };
 
 enum { GEUL_NEOX_COSTLY = 3 };

@@ -40,7 +40,7 @@ struct geul_sampling geul_sampling_default(void)
                                   .penalty_last_n = 64};
 }
 
-/* -------------------------------------------------------------------------------------------- portable numbers -- */
+/* -------------------------------------------------------------------------- portable numbers -- */
 
 /* e^x for x <= 0, to about 1e-15; the C library's may differ by a bit from machine to machine. */
 static double portable_exp(double x)
@@ -73,7 +73,7 @@ static double uniform(uint64_t seed, uint64_t n)
     return ((double)(geul_random_splitmix(seed, n) >> 12) + 0.5) * 0x1p-52;
 }
 
-/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+/* ---------------------------------------------------------------------------------- lifetime -- */
 
 struct geul_sampler *geul_sampler_new(struct geul_context *ctx, const struct geul_sampling *sampling, int n_vocab,
                                       int n_allowed)
@@ -154,7 +154,7 @@ double geul_sampler_confidence(const struct geul_sampler *s)
     return s->confidence;
 }
 
-/* ------------------------------------------------------------------------------------------------------ filters -- */
+/* ----------------------------------------------------------------------------------- filters -- */
 
 /* Better first: higher p, then lower id, so that the order is total. */
 static int by_p(const void *a, const void *b)

@@ -17,14 +17,14 @@ struct geul_session {
     struct geul_buffer *buffers; /* k and v of layer i at 2i and 2i + 1 */
     int n_buffers;
     size_t cache_bytes;
-    int *length;     /* per sequence */
-    int32_t *tokens; /* (S, P) */
-    int *planned;    /* per sequence: length after the batch in work */
+    int *length;      /* per sequence */
+    int32_t *tokens;  /* (S, P) */
+    int *next_length; /* per sequence: length after the batch in work */
     struct geul_neox_inputs in;
     struct geul_tensor *out; /* logits (R, V) of the current graph */
     struct geul_graph *graph;
     int graph_tokens, graph_rows;
-    int32_t *ids, *place, *rows;    /* host copies of the inputs, n_batch each (place 2 n_batch) */
+    int32_t *ids, *seq_pos, *rows;  /* host copies of the inputs, n_batch each (seq_pos 2 n_batch) */
     struct geul_batch_item *items;  /* n_batch, for geul_session_append() */
     float *logits;                  /* one row */
     geul_session_observer observer; /* NULL: nobody looks */
@@ -33,7 +33,7 @@ struct geul_session {
     size_t observed_bytes;
 };
 
-/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+/* ---------------------------------------------------------------------------------- lifetime -- */
 
 /* The cache tensor number i (k and v alternate) on the device of its layer. */
 static struct geul_tensor *new_cache(struct geul_session *s, int i)
@@ -85,17 +85,17 @@ static bool make_parts(struct geul_session *s)
     s->v = geul_alloc(ctx, layers, sizeof(struct geul_tensor *));
     s->buffers = geul_alloc(ctx, 2 * layers, sizeof *s->buffers);
     s->length = geul_alloc(ctx, (size_t)s->n_sequences, sizeof *s->length);
-    s->planned = geul_alloc(ctx, (size_t)s->n_sequences, sizeof *s->planned);
+    s->next_length = geul_alloc(ctx, (size_t)s->n_sequences, sizeof *s->next_length);
     s->tokens = geul_alloc(ctx, (size_t)s->n_sequences * (size_t)s->n_context, sizeof *s->tokens);
     s->ids = geul_alloc(ctx, batch, sizeof *s->ids);
-    s->place = geul_alloc(ctx, 2 * batch, sizeof *s->place);
+    s->seq_pos = geul_alloc(ctx, 2 * batch, sizeof *s->seq_pos);
     s->rows = geul_alloc(ctx, batch, sizeof *s->rows);
     s->items = geul_alloc(ctx, batch, sizeof *s->items);
     s->logits = geul_alloc(ctx, (size_t)s->model->neox.shape.n_vocab, sizeof *s->logits);
-    if (!s->k || !s->v || !s->buffers || !s->length || !s->planned || !s->tokens || !s->ids || !s->place || !s->rows ||
-        !s->items || !s->logits)
+    if (!s->k || !s->v || !s->buffers || !s->length || !s->next_length || !s->tokens || !s->ids || !s->seq_pos ||
+        !s->rows || !s->items || !s->logits)
         return false;
-    s->runtime = geul_runtime_over(ctx, s->model->devices, s->model->n_devices);
+    s->runtime = geul_runtime_new_on(ctx, s->model->devices, s->model->n_devices);
     return s->runtime && make_caches(s);
 }
 
@@ -154,8 +154,8 @@ void geul_session_free(struct geul_session *s)
     geul_runtime_free(s->runtime);
     for (int i = 0; i < s->n_buffers; i++)
         s->buffers[i].device->backend->buffer_free(ctx, &s->buffers[i]);
-    void *parts[] = {s->k,   s->v,     s->buffers, s->length, s->planned, s->tokens,
-                     s->ids, s->place, s->rows,    s->items,  s->logits,  s->observed};
+    void *parts[] = {s->k,   s->v,       s->buffers, s->length, s->next_length, s->tokens,
+                     s->ids, s->seq_pos, s->rows,    s->items,  s->logits,      s->observed};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         geul_free(ctx, parts[i]);
     geul_context_free(s->leaves);
@@ -203,7 +203,7 @@ int geul_session_sequences(const struct geul_session *s)
     return s->n_sequences;
 }
 
-/* --------------------------------------------------------------------------------------------------- evaluation -- */
+/* -------------------------------------------------------------------------------- evaluation -- */
 
 /* The model's weight in a product, NULL when node has none: another operation, a product of two computed values, or
  * with an adapter. */
@@ -231,7 +231,7 @@ size_t geul_session_observed_floats(const struct geul_model_shape *shape)
 }
 
 /* Keeps the inputs of all products of graph, which is not planned yet, until its run ends. */
-static void keep_observed(const struct geul_session *s, const struct geul_graph *graph)
+static void mark_observed(const struct geul_session *s, const struct geul_graph *graph)
 {
     for (int i = 0; i < graph->n_nodes; i++)
         if (weight_of(s, graph->nodes[i]))
@@ -272,14 +272,14 @@ static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int 
     s->graph = NULL;
     geul_context_reset(g);
     s->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");
-    s->in.place = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "place");
+    s->in.seq_pos = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "seq_pos");
     s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");
     struct geul_neox_pass pass = {.in = s->in, .k = s->k, .v = s->v};
     struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass);
     s->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision);
     struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
     if (graph && s->observer)
-        keep_observed(s, graph);
+        mark_observed(s, graph);
     if (!graph || geul_runtime_plan(s->runtime, graph) != GEUL_OK)
         return geul_fail_from(s->ctx, g);
     s->graph = graph;
@@ -288,11 +288,11 @@ static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int 
     return GEUL_OK;
 }
 
-/* Checks items and finds where each goes; s->planned gets the lengths after them. */
+/* Checks items and finds where each goes; s->next_length gets the lengths after them. */
 static enum geul_status check_items(struct geul_session *s, const struct geul_batch_item *items, int n)
 {
     int n_vocab = s->model->neox.shape.n_vocab;
-    memcpy(s->planned, s->length, (size_t)s->n_sequences * sizeof *s->planned);
+    memcpy(s->next_length, s->length, (size_t)s->n_sequences * sizeof *s->next_length);
     for (int i = 0; i < n; i++) {
         if (items[i].seq < 0 || items[i].seq >= s->n_sequences)
             return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "item %d asks for sequence %d; the session has %d", i,
@@ -300,24 +300,24 @@ static enum geul_status check_items(struct geul_session *s, const struct geul_ba
         if (items[i].token < 0 || items[i].token >= n_vocab)
             return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "item %d is token %d; the model has ids 0 to %d", i,
                              items[i].token, n_vocab - 1);
-        if (s->planned[items[i].seq]++ >= s->n_context)
+        if (s->next_length[items[i].seq]++ >= s->n_context)
             return geul_fail(s->ctx, GEUL_ERROR_ARGUMENT, "sequence %d is full: the session holds %d positions",
                              items[i].seq, s->n_context);
     }
     return GEUL_OK;
 }
 
-/* Computes up to n_batch items whose places follow s->planned; hands out their logits. Items are numbered from
+/* Computes up to n_batch items whose places follow s->next_length; hands out their logits. Items are numbered from
  * first_item on. */
 static enum geul_status eval_piece(struct geul_session *s, const struct geul_batch_item *items, int n, int first_item,
                                    geul_logits_callback callback, void *user)
 {
     int n_rows = 0, n_vocab = s->model->neox.shape.n_vocab;
     for (int i = 0; i < n; i++) {
-        int seq = items[i].seq, position = s->planned[seq]++;
+        int seq = items[i].seq, position = s->next_length[seq]++;
         s->ids[i] = items[i].token;
-        s->place[2 * i] = seq;
-        s->place[2 * i + 1] = position;
+        s->seq_pos[2 * i] = seq;
+        s->seq_pos[2 * i + 1] = position;
         s->tokens[(size_t)seq * (size_t)s->n_context + (size_t)position] = items[i].token;
         if (items[i].want_logits)
             s->rows[n_rows++] = i;
@@ -329,7 +329,7 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
     if (status != GEUL_OK)
         return status;
     if (geul_tensor_write(s->in.ids, s->ids, (size_t)n * sizeof *s->ids) != GEUL_OK ||
-        geul_tensor_write(s->in.place, s->place, 2 * (size_t)n * sizeof *s->place) != GEUL_OK ||
+        geul_tensor_write(s->in.seq_pos, s->seq_pos, 2 * (size_t)n * sizeof *s->seq_pos) != GEUL_OK ||
         geul_tensor_write(s->in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
         geul_runtime_run(s->runtime, s->graph) != GEUL_OK) {
         geul_fail_from(s->ctx, s->graphs);
@@ -353,13 +353,13 @@ enum geul_status geul_session_eval(struct geul_session *s, const struct geul_bat
 {
     geul_error_clear(s->ctx);
     enum geul_status status = check_items(s, items, n);
-    memcpy(s->planned, s->length, (size_t)s->n_sequences * sizeof *s->planned);
+    memcpy(s->next_length, s->length, (size_t)s->n_sequences * sizeof *s->next_length);
     for (int done = 0; done < n && status == GEUL_OK; done += s->n_batch) {
         int piece = n - done < s->n_batch ? n - done : s->n_batch;
         status = eval_piece(s, items + done, piece, done, callback, user);
     }
     if (status == GEUL_OK)
-        memcpy(s->length, s->planned, (size_t)s->n_sequences * sizeof *s->length);
+        memcpy(s->length, s->next_length, (size_t)s->n_sequences * sizeof *s->length);
     return status;
 }
 

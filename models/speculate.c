@@ -25,7 +25,7 @@ struct geul_speculation geul_speculation_default(void)
     return (struct geul_speculation){.n_max = 16, .n_min = 1, .p_min = 0.75f};
 }
 
-/* ----------------------------------------------------------------------------------------------------- lifetime -- */
+/* ---------------------------------------------------------------------------------- lifetime -- */
 
 /* Whether ids mean the same to both models. Rows behind the tokenizer's ids are padding and may differ in number. */
 static enum geul_status check_vocabulary(struct geul_context *ctx, const struct geul_model *m,
@@ -112,7 +112,7 @@ const struct geul_session *geul_speculator_session(const struct geul_speculator 
     return p->s;
 }
 
-/* -------------------------------------------------------------------------------------------------- draft model -- */
+/* ------------------------------------------------------------------------------- draft model -- */
 
 /* Appends n tokens to the draft session; its failures go to the context of the session it drafts for. */
 static enum geul_status append(struct geul_speculator *p, int seq, const int32_t *tokens, int n, const float **logits)
@@ -123,7 +123,7 @@ static enum geul_status append(struct geul_speculator *p, int seq, const int32_t
 }
 
 /* Makes the draft session forget what differs from tokens (n); returns how many of them it holds. */
-static int keep_same(struct geul_speculator *p, int seq, const int32_t *tokens, int n)
+static int truncate_to_common_prefix(struct geul_speculator *p, int seq, const int32_t *tokens, int n)
 {
     const int32_t *held = geul_session_tokens(p->how.draft, seq);
     int most = geul_session_length(p->how.draft, seq), same = 0;
@@ -155,7 +155,7 @@ static enum geul_status read_text(struct geul_speculator *p, int seq, int32_t la
 {
     const int32_t *text = geul_session_tokens(p->s, seq);
     int n = geul_session_length(p->s, seq);
-    *behind = n - keep_same(p, seq, text, n);
+    *behind = n - truncate_to_common_prefix(p, seq, text, n);
     enum geul_status status = read_on(p, seq, text, n, geul_session_batch(p->how.draft) - 1, NULL, NULL);
     if (status != GEUL_OK)
         return status;
@@ -208,7 +208,7 @@ static enum geul_status draft_by_model(struct geul_speculator *p, int seq, int32
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------- drafting -- */
+/* ---------------------------------------------------------------------------------- drafting -- */
 
 /* How many tokens to draft from source. */
 static int choose_length(struct geul_speculator *p, enum geul_draft_source source, int most)
@@ -242,7 +242,7 @@ static int draft_by_lookup(struct geul_speculator *p, int seq, int32_t last, int
     return n;
 }
 
-enum geul_status geul_speculator_begin(struct geul_speculator *p, int seq, const int32_t *ids, int n,
+enum geul_status geul_speculator_start(struct geul_speculator *p, int seq, const int32_t *ids, int n,
                                        bool (*on_piece)(void *user), void *user)
 {
     if (p->lookup)
@@ -255,7 +255,7 @@ enum geul_status geul_speculator_begin(struct geul_speculator *p, int seq, const
         p->unknown = p->unknown || ids[i] >= known;
     if (p->unknown || !(p->how.always || geul_pace_pays(&p->pace, GEUL_DRAFT_MODEL, p->how.n_max)))
         return GEUL_OK;
-    keep_same(p, seq, ids, n);
+    truncate_to_common_prefix(p, seq, ids, n);
     return read_on(p, seq, ids, n, 0, on_piece, user);
 }
 

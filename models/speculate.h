@@ -9,7 +9,7 @@
 const struct geul_session *geul_speculator_session(const struct geul_speculator *p);
 /* A generation begins that continues ids (n of them) in sequence seq. Lets a draft model read them when it is going to
  * draft; after each piece calls on_piece, false from which stops with GEUL_ERROR_CANCELLED. */
-enum geul_status geul_speculator_begin(struct geul_speculator *p, int seq, const int32_t *ids, int n,
+enum geul_status geul_speculator_start(struct geul_speculator *p, int seq, const int32_t *ids, int n,
                                        bool (*on_piece)(void *user), void *user);
 /* Guesses how the text goes on after what sequence seq holds and token last: *n tokens into draft, at most most <=
  * GEUL_DRAFT_MAX, or none. sampler is the one that will choose; it is left as it was. Failures are in the context of

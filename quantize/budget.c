@@ -34,8 +34,7 @@ struct geul_budget {
     uint64_t fixed_bytes; /* of all other tensors */
 };
 
-/* ------------------------------------------------------------------------------------------------- what errors do --
- */
+/* ---------------------------------------------------------------------------- what errors do -- */
 
 /* How much a relative error of a matrix counts: the divergence of the model per unit of it, as measured with noise in
  * one matrix after the other of a model of six layers. The matrices of all layers together count the same for every
@@ -63,7 +62,7 @@ static double sensitivity(enum geul_neox_role role, int layer, int n_layers)
     return weight * depth / n_layers;
 }
 
-/* --------------------------------------------------------------------------------------------------- measurement -- */
+/* ------------------------------------------------------------------------------- measurement -- */
 
 /* Sampled rows of one matrix. */
 struct sample {
@@ -84,7 +83,7 @@ static void free_sample(struct geul_context *ctx, struct sample *s)
 }
 
 /* Decodes rows at equal distances of t. */
-static bool take_sample(struct geul_context *ctx, const struct geul_planned_tensor *t, int n_threads, struct sample *s)
+static bool take_sample(struct geul_context *ctx, const struct geul_quantize_choice *t, int n_threads, struct sample *s)
 {
     int64_t cols = t->shape[t->n_dims - 1], rows = t->elements / cols;
     size_t row_bytes = (size_t)(t->from_bytes / (uint64_t)rows);
@@ -103,7 +102,7 @@ static bool take_sample(struct geul_context *ctx, const struct geul_planned_tens
         memcpy(s->raw, (const uint8_t *)t->source->data + (size_t)row * row_bytes, row_bytes);
         geul_decode(t->from, s->raw, s->x + i * cols, cols);
     }
-    geul_os_map_done_with(t->source->data, (size_t)t->from_bytes);
+    geul_os_map_discard(t->source->data, (size_t)t->from_bytes);
     return true;
 }
 
@@ -170,7 +169,7 @@ static void keep_hull(struct item *item)
 }
 
 /* Fills item with what every type costs matrix t. */
-static bool measure_item(struct geul_quantize *q, const struct geul_planned_tensor *t, struct item *item)
+static bool measure_item(struct geul_quantize *q, const struct geul_quantize_choice *t, struct item *item)
 {
     struct sample s = {0};
     int n_threads = q->options.n_threads > 0 ? q->options.n_threads : geul_os_cores();
@@ -226,8 +225,7 @@ void geul_budget_free(struct geul_budget *b)
     geul_free(b->ctx, b);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- choice --
- */
+/* ------------------------------------------------------------------------------------ choice -- */
 
 /* The item whose next step has the highest price and fits into `room` bytes, -1 when there is none. at[i] is the step
  * that item i has. */

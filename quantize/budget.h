@@ -2,7 +2,7 @@
 #ifndef GEUL_BUDGET_H
 #define GEUL_BUDGET_H
 
-#include "quantize/quantize_plan.h"
+#include "quantize/quantize_tensors.h"
 
 /* What every type costs for every matrix: bytes and error. */
 struct geul_budget;

@@ -91,8 +91,7 @@ static bool fill_entry(struct cursor *c, struct geul_imatrix_entry *e, size_t co
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------------ .dat form --
- */
+/* --------------------------------------------------------------------------------- .dat form -- */
 
 static bool read_dat_entry(struct cursor *c, struct geul_imatrix_entry *e)
 {
@@ -137,8 +136,7 @@ static bool read_dat(struct cursor *c, struct geul_imatrix *m)
     return m->dataset != NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------------ GGUF form --
- */
+/* --------------------------------------------------------------------------------- GGUF form -- */
 
 /* Whether name ends in `end`, with something before it. */
 static bool has_end(const char *name, const char *end)
@@ -207,8 +205,7 @@ static bool read_gguf(struct cursor *c, struct geul_imatrix *m)
     return ok;
 }
 
-/* --------------------------------------------------------------------------------------------------------- public --
- */
+/* ------------------------------------------------------------------------------------ public -- */
 
 struct geul_imatrix *geul_imatrix_parse(struct geul_context *ctx, const void *data, size_t size, const char *name)
 {

@@ -1,5 +1,5 @@
-/* quantize.c: see quantize_plan.h. */
-#include "quantize/quantize_plan.h"
+/* quantize.c: see quantize_tensors.h. */
+#include "quantize/quantize_tensors.h"
 
 #include "geul_tools.h"
 #include "quantize/transcode.h"
@@ -20,12 +20,12 @@ static bool is_block_type(enum geul_type type)
 }
 
 /* Whether the types of t may be chosen at all. */
-static bool is_matrix(const struct geul_planned_tensor *t)
+static bool is_matrix(const struct geul_quantize_choice *t)
 {
     return t->n_dims >= 2 && t->from != GEUL_TYPE_I32;
 }
 
-/* --------------------------------------------------------------------------------------------------------- types -- */
+/* ------------------------------------------------------------------------------------- types -- */
 
 /* Applies a rule to every matrix that it matches and that is not ruled yet. ruled: a flag per tensor. */
 static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_quantize_rule *rule, bool *ruled)
@@ -38,7 +38,7 @@ static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_qu
         return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "the pattern \"%.200s\" for tensor names is wrong: %s",
                          rule->pattern, why);
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_planned_tensor *t = &q->tensors[i];
+        struct geul_quantize_choice *t = &q->tensors[i];
         size_t from, to;
         if (!is_matrix(t) || !engine->match(regex, t->name, strlen(t->name), 0, &from, &to))
             continue;
@@ -71,7 +71,7 @@ static enum geul_status set_bytes(struct geul_quantize *q)
 {
     q->n_fallbacks = 0;
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_planned_tensor *t = &q->tensors[i];
+        struct geul_quantize_choice *t = &q->tensors[i];
         size_t bytes;
         if (!geul_shape_bytes(t->to, t->n_dims, t->shape, &bytes))
             return geul_fail(q->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s cannot be %s", geul_gguf_path(q->gguf), t->name,
@@ -102,7 +102,7 @@ static void warn(const struct geul_quantize *q)
     int64_t again = 0, without = 0, matrices = 0;
     enum geul_type from = GEUL_TYPE_F32;
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_planned_tensor *t = &q->tensors[i];
+        const struct geul_quantize_choice *t = &q->tensors[i];
         if (!is_matrix(t))
             continue;
         matrices++;
@@ -126,10 +126,10 @@ static void warn(const struct geul_quantize *q)
                  (long long)q->n_fallbacks);
 }
 
-/* ------------------------------------------------------------------------------------------------------- reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 /* Looks up the importance of t's columns. */
-static enum geul_status find_importance(const struct geul_quantize *q, struct geul_planned_tensor *t)
+static enum geul_status find_importance(const struct geul_quantize *q, struct geul_quantize_choice *t)
 {
     const struct geul_imatrix_entry *e = q->options.imatrix ? geul_imatrix_find(q->options.imatrix, t->name) : NULL;
     if (!e || e->rows <= 0 || !is_matrix(t))
@@ -152,14 +152,14 @@ static enum geul_status list_tensors(struct geul_quantize *q)
     uint64_t bytes = 0;
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
         const struct geul_gguf_tensor *s = geul_gguf_tensor_at(q->gguf, i);
-        struct geul_planned_tensor *t = &q->tensors[i];
-        *t = (struct geul_planned_tensor){.name = s->name,
-                                          .n_dims = s->n_dims,
-                                          .from = s->type,
-                                          .to = s->type,
-                                          .from_bytes = s->bytes,
-                                          .elements = 1,
-                                          .source = s};
+        struct geul_quantize_choice *t = &q->tensors[i];
+        *t = (struct geul_quantize_choice){.name = s->name,
+                                           .n_dims = s->n_dims,
+                                           .from = s->type,
+                                           .to = s->type,
+                                           .from_bytes = s->bytes,
+                                           .elements = 1,
+                                           .source = s};
         for (int d = 0; d < s->n_dims; d++) {
             t->shape[d] = s->shape[d];
             t->elements *= s->shape[d];
@@ -178,7 +178,7 @@ static enum geul_status list_tensors(struct geul_quantize *q)
     return status;
 }
 
-/* --------------------------------------------------------------------------------------------------------- parts -- */
+/* ------------------------------------------------------------------------------------- parts -- */
 
 char *geul_quantize_part_name(const struct geul_quantize *q, const char *path, int64_t i)
 {
@@ -196,9 +196,9 @@ char *geul_quantize_part_name(const struct geul_quantize *q, const char *path, i
     return name;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- keys -- */
+/* -------------------------------------------------------------------------------------- keys -- */
 
-static bool begins_with(const char *s, const char *begin)
+static bool starts_with(const char *s, const char *begin)
 {
     return strncmp(s, begin, strlen(begin)) == 0;
 }
@@ -209,7 +209,7 @@ static bool is_own_key(const struct geul_quantize *q, const char *name)
     if (q->options.hooks.template_text && strcmp(name, "geul.template") == 0)
         return true;
     return strcmp(name, "general.file_type") == 0 || strcmp(name, "general.quantization_version") == 0 ||
-           begins_with(name, "quantize.imatrix.") || begins_with(name, "split.");
+           starts_with(name, "quantize.imatrix.") || starts_with(name, "split.");
 }
 
 /* Where the importance came from, in the keys that llama.cpp's users know. */
@@ -246,14 +246,14 @@ static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, 
 }
 
 /* A writer for part `part` with keys and declarations; path NULL: one that counts. NULL on failure. */
-static struct geul_gguf_writer *begin_part(const struct geul_quantize *q, const char *path, int64_t part)
+static struct geul_gguf_writer *open_part(const struct geul_quantize *q, const char *path, int64_t part)
 {
     struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, path);
     if (!w)
         return NULL;
     set_keys(q, w, part);
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_planned_tensor *t = &q->tensors[i];
+        const struct geul_quantize_choice *t = &q->tensors[i];
         if (t->part == part)
             geul_gguf_declare_tensor(w, t->name, t->to, t->n_dims, t->shape);
     }
@@ -278,7 +278,7 @@ static uint64_t empty_part_bytes(const struct geul_quantize *q, int64_t part)
 }
 
 /* At most what a tensor adds to a file: its data with padding, and its row in the table. */
-static uint64_t part_growth(const struct geul_planned_tensor *t)
+static uint64_t part_growth(const struct geul_quantize_choice *t)
 {
     return t->to_bytes + strlen(t->name) + 24 + 8 * (uint64_t)t->n_dims + 31;
 }
@@ -294,7 +294,7 @@ static enum geul_status assign_parts(struct geul_quantize *q)
     uint64_t bytes = first;
     int64_t part = 0, held = 0;
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        struct geul_planned_tensor *t = &q->tensors[i];
+        struct geul_quantize_choice *t = &q->tensors[i];
         bool full = (o->split_bytes && bytes + part_growth(t) > o->split_bytes) ||
                     (o->split_tensors && held == o->split_tensors) ||
                     (o->keep_split && i > 0 && t->source->part != t[-1].source->part);
@@ -320,7 +320,7 @@ static enum geul_status count_bytes(struct geul_quantize *q)
     q->to_bpw = q->elements ? 8 * (double)tensor_bytes(q) / (double)q->elements : 0;
     q->to_bytes = 0;
     for (int64_t p = 0; p < q->n_parts; p++) {
-        struct geul_gguf_writer *w = begin_part(q, NULL, p);
+        struct geul_gguf_writer *w = open_part(q, NULL, p);
         if (!w)
             return geul_error_status(q->ctx);
         q->to_bytes += geul_gguf_writer_bytes(w);
@@ -332,7 +332,7 @@ static enum geul_status count_bytes(struct geul_quantize *q)
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------ the plan -- */
+/* ---------------------------------------------------------------------------------- the plan -- */
 
 /* What follows from the types: parts and sizes. */
 static enum geul_status lay_out(struct geul_quantize *q)
@@ -377,7 +377,7 @@ static enum geul_status choose_types(struct geul_quantize *q)
     for (int r = 0; status == GEUL_OK && r < q->options.n_rules; r++)
         status = apply_rule(q, &q->options.rules[r], settled);
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {
-        struct geul_planned_tensor *t = &q->tensors[i];
+        struct geul_quantize_choice *t = &q->tensors[i];
         settled[i] |= !is_matrix(t);
         if (mix && !settled[i])
             t->to = geul_mix_type(mix, t->name, q->n_layers, t->n_dims, t->shape, &t->fell_back);
@@ -404,8 +404,8 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
     return GEUL_OK;
 }
 
-struct geul_quantize *geul_quantize_plan(struct geul_context *ctx, const char *path,
-                                         const struct geul_quantize_options *options)
+struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *path,
+                                        const struct geul_quantize_options *options)
 {
     struct geul_quantize_options o;
     geul_error_clear(ctx);
@@ -453,7 +453,7 @@ void geul_quantize_get_summary(const struct geul_quantize *q, struct geul_quanti
 
 void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct geul_quantize_tensor *out)
 {
-    const struct geul_planned_tensor *t = &q->tensors[i];
+    const struct geul_quantize_choice *t = &q->tensors[i];
     struct geul_quantize_tensor s = {.name = t->name,
                                      .n_dims = t->n_dims,
                                      .shape = {t->shape[0], t->shape[1], t->shape[2], t->shape[3]},
@@ -468,7 +468,7 @@ void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct g
     geul_give_struct(out, &s, sizeof s);
 }
 
-/* ------------------------------------------------------------------------------------------------------- writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 struct job {
     struct geul_quantize *q;
@@ -493,7 +493,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
-static enum geul_status write_tensor(struct job *j, struct geul_planned_tensor *t)
+static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice *t)
 {
     const struct geul_quantize_options *o = &j->q->options;
     int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
@@ -561,7 +561,7 @@ static enum geul_status next_part(struct job *j, int64_t part)
     if (j->writers[j->part] && geul_gguf_writer_finish(j->writers[j->part]) != GEUL_OK)
         return geul_error_status(j->q->ctx);
     char *name = geul_quantize_part_name(j->q, j->path, part);
-    j->writers[part] = name ? begin_part(j->q, name, part) : NULL;
+    j->writers[part] = name ? open_part(j->q, name, part) : NULL;
     j->part = part;
     geul_free(j->q->ctx, name);
     return j->writers[part] ? GEUL_OK : geul_error_status(j->q->ctx);

@@ -11,7 +11,7 @@
 enum { LANES = GEUL_SEARCH_LANES, BLOCKS_MAX = LANES };
 
 /* One block of the rows, on its way through a tile. */
-struct place {
+struct search_block {
     const float *x, *importance; /* its first element; importance may be NULL */
     float factor;                /* a power of two that brings the largest element to between 1 and 2 */
     float weight_factor;         /* brings the largest weight to 1; 0: no usable weights, all count alike */
@@ -26,7 +26,7 @@ static float soften(float weight)
 }
 
 /* Finds the size of a block's elements, and of their importance where it can be used. */
-static void measure_block(struct place *p, int n)
+static void measure_block(struct search_block *p, int n)
 {
     float largest = 0, heaviest = 0;
     bool finite = true;
@@ -45,7 +45,7 @@ static void measure_block(struct place *p, int n)
 }
 
 /* Lays a block's groups into lanes from first on. */
-static void fill_lanes(struct geul_search_tile *tile, const struct geul_block_format *f, const struct place *p,
+static void fill_lanes(struct geul_search_tile *tile, const struct geul_block_format *f, const struct search_block *p,
                        int first)
 {
     for (int l = 0; l < f->block / f->group; l++) {
@@ -73,7 +73,8 @@ static void read_lanes(const struct geul_search_tile *tile, const struct geul_bl
 }
 
 /* The sum of squared errors of a block, each times its column's importance. */
-static double block_error(const struct geul_block_format *f, const struct place *p, const struct geul_block *block)
+static double block_error(const struct geul_block_format *f, const struct search_block *p,
+                          const struct geul_block *block)
 {
     float value[GEUL_BLOCK_MAX];
     double sum = 0;
@@ -115,30 +116,30 @@ double geul_search_rows(enum geul_type type, const float *x, void *out, int64_t 
     double error = 0;
     for (int64_t b = 0; b < blocks; b += per_tile) {
         struct geul_search_tile tile;
-        struct place places[BLOCKS_MAX];
+        struct search_block in_tile[BLOCKS_MAX];
         struct geul_block block;
         int n = blocks - b < per_tile ? (int)(blocks - b) : per_tile;
         memset(&tile, 0, sizeof tile);
         for (int i = 0; i < n; i++) {
             int64_t at = b + i;
-            places[i] = (struct place){.x = x + at * f->block,
-                                       .importance = importance ? importance + at % per_row * f->block : NULL};
-            measure_block(&places[i], f->block);
-            if (!places[i].plain)
-                fill_lanes(&tile, f, &places[i], i * groups);
+            in_tile[i] = (struct search_block){.x = x + at * f->block,
+                                               .importance = importance ? importance + at % per_row * f->block : NULL};
+            measure_block(&in_tile[i], f->block);
+            if (!in_tile[i].plain)
+                fill_lanes(&tile, f, &in_tile[i], i * groups);
         }
         for (int l = 0; l < LANES; l++)
             tile.unit[l] = tile.unit[l] > 0 ? tile.unit[l] : 1;
         kernel(f, &tile);
         for (int i = 0; i < n; i++) {
             uint8_t *to = (uint8_t *)out + (size_t)(b + i) * bytes;
-            if (places[i].plain) {
-                geul_encode(type, places[i].x, to, f->block);
+            if (in_tile[i].plain) {
+                geul_encode(type, in_tile[i].x, to, f->block);
                 continue;
             }
             read_lanes(&tile, f, i * groups, &block);
             geul_block_pack(type, &block, to);
-            error += block_error(f, &places[i], &block);
+            error += block_error(f, &in_tile[i], &block);
         }
     }
     return error;

@@ -129,7 +129,7 @@ enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul
             s.results[i] = convert_row(t, &s, from + i, s.out + (size_t)i * s.to_bytes);
         add_results(&s, n, result);
         if (t->data && !t->row_of)
-            geul_os_map_done_with(t->data + (size_t)from * s.from_bytes, (size_t)n * s.from_bytes);
+            geul_os_map_discard(t->data + (size_t)from * s.from_bytes, (size_t)n * s.from_bytes);
         status = t->sink(t->user, s.out, (size_t)n * s.to_bytes);
     }
     geul_free(ctx, s.results);

@@ -49,7 +49,7 @@ static struct test *first_test, **next_test = &first_test;
 static struct outcome *outcome;
 static char scratch_dir[256];
 
-/* ------------------------------------------------------------------------------------------------------ checks -- */
+/* ------------------------------------------------------------------------------------ checks -- */
 
 /* Called before main() by every TEST; keeps the order of the files. */
 void test_register(struct test *t)
@@ -121,7 +121,7 @@ float test_normal(uint64_t *state)
     return (float)(radius * cos(6.283185307179586 * test_uniform(state, 0.0, 1.0)));
 }
 
-/* ------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 /* One of four static buffers in turn. */
 static char *path_buffer(void)
@@ -260,7 +260,7 @@ double test_difference(const float *a, const float *b, int64_t n)
     return worst;
 }
 
-/* ------------------------------------------------------------------------------------------------- the command -- */
+/* ------------------------------------------------------------------------------- the command -- */
 
 /* Bytes collected from a pipe. */
 struct gathered {
@@ -422,7 +422,7 @@ bool test_shortage_next(struct test_shortage *s)
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------- the runner -- */
+/* -------------------------------------------------------------------------------- the runner -- */
 
 /* Removes path and everything below it. */
 static void remove_tree(const char *path)

@@ -89,16 +89,16 @@ static bool sort_marks(struct geul_context *ctx, int32_t *c, size_t n)
         }
         return true;
     }
-    size_t place[257] = {0};
+    size_t start[257] = {0};
     int32_t *sorted = geul_alloc(ctx, n, sizeof *sorted);
     if (!sorted)
         return false;
     for (size_t i = 0; i < n; i++)
-        place[combining_class(c[i]) + 1]++;
+        start[combining_class(c[i]) + 1]++;
     for (int i = 0; i < 256; i++)
-        place[i + 1] += place[i];
+        start[i + 1] += start[i];
     for (size_t i = 0; i < n; i++)
-        sorted[place[combining_class(c[i])]++] = c[i];
+        sorted[start[combining_class(c[i])]++] = c[i];
     memcpy(c, sorted, n * sizeof *c);
     geul_free(ctx, sorted);
     return true;

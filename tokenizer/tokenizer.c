@@ -58,7 +58,7 @@ static bool push(struct encoder *e, uint32_t id)
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------ one word -- */
+/* ---------------------------------------------------------------------------------- one word -- */
 
 /* Appends the ids of the word's symbols where some bytes or characters may have none: these become the unknown token,
  * or <0xXX> tokens, or nothing. The unknown token is pushed late, so that several can become one. */
@@ -158,7 +158,7 @@ static bool encode_word(void *user, const char *s, size_t n)
     return e->cache && n <= CACHE_WORD ? cached_word(e, s, n) : merge_word(e, s, n);
 }
 
-/* ------------------------------------------------------------------------------------------------ one text -- */
+/* ---------------------------------------------------------------------------------- one text -- */
 
 bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now)
 {
@@ -222,7 +222,7 @@ static bool encode_text(struct encoder *e, const char *s, size_t n)
 }
 
 /* Makes e ready for a text of length bytes. */
-static bool begin(struct encoder *e, size_t length)
+static bool reserve_ids(struct encoder *e, size_t length)
 {
     geul_error_clear(e->ctx);
     if (!room(e, length / 3 + 16)) /* about what Korean needs at most */
@@ -249,7 +249,7 @@ enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_token
                                size_t length, bool parse_special, int32_t **ids, size_t *count)
 {
     struct encoder e = {.ctx = ctx, .tok = tok, .special = parse_special};
-    bool ok = begin(&e, length) && (length == 0 || encode_text(&e, text, length));
+    bool ok = reserve_ids(&e, length) && (length == 0 || encode_text(&e, text, length));
     return finish(&e, ok, ids, count);
 }
 
@@ -286,7 +286,7 @@ enum geul_status geul_tokenize_spans(struct geul_context *ctx, const struct geul
                                      size_t *count)
 {
     struct encoder e = {.ctx = ctx, .tok = tok};
-    bool ok = begin(&e, length) && (length == 0 || encode_spans(&e, text, length, own, n_own));
+    bool ok = reserve_ids(&e, length) && (length == 0 || encode_spans(&e, text, length, own, n_own));
     return finish(&e, ok, ids, count);
 }
 
@@ -295,7 +295,7 @@ void geul_tokens_free(struct geul_context *ctx, int32_t *ids)
     geul_free(ctx, ids);
 }
 
-/* --------------------------------------------------------------------------------------------------- back -- */
+/* -------------------------------------------------------------------------------------- back -- */
 
 int32_t geul_tokenizer_size(const struct geul_tokenizer *tok)
 {

@@ -21,7 +21,7 @@ static struct geul_slice slice_of(const struct geul_tokenizer_spec *spec, struct
     return (struct geul_slice){geul_tokenizer_spec_text(spec, text), text.at == GEUL_TOK_ABSENT ? 0 : text.length};
 }
 
-/* ------------------------------------------------------------------------------------------------------- texts -- */
+/* ------------------------------------------------------------------------------------- texts -- */
 
 /* Fills raw, flags, n_ids and raw_table. */
 static bool build_vocabulary(struct geul_tokenizer *tok)
@@ -200,7 +200,7 @@ static bool build_texts(struct geul_tokenizer *tok)
     return ok;
 }
 
-/* ------------------------------------------------------------------------------------------------------- merges -- */
+/* ------------------------------------------------------------------------------------ merges -- */
 
 /* Finds the ids of single bytes and of the unknown token. */
 static bool build_symbols(struct geul_tokenizer *tok)
@@ -309,7 +309,7 @@ static bool build_whole(struct geul_tokenizer *tok)
     return ok;
 }
 
-/* -------------------------------------------------------------------------------------------------------- steps -- */
+/* ------------------------------------------------------------------------------------- steps -- */
 
 /* Compiles a pattern. NULL (recorded) when that cannot be. */
 static void *compile(struct geul_tokenizer *tok, const struct geul_regex_engine *engine, struct geul_slice pattern)
@@ -444,7 +444,7 @@ static bool build_steps(struct geul_tokenizer *tok, const struct geul_regex_engi
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------- added tokens -- */
+/* ------------------------------------------------------------------------------ added tokens -- */
 
 /* Two sets: tokens looked for in the text as it is, and tokens looked for after normalization (in normalized form).
  * Special tokens go first, as they win over others with the same text. */

@@ -67,7 +67,7 @@ static bool bad(struct geul_context *ctx, const struct geul_gguf *g, const char 
     return false;
 }
 
-/* ----------------------------------------------------------------------------------------------------- reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 /* Whether token id is one of the padding rows that geul_tokenizer_write_gguf() adds. */
 static bool is_padding(int64_t type, int32_t id, const char *s, size_t n)
@@ -312,7 +312,7 @@ struct geul_tokenizer *geul_tokenizer_load(struct geul_context *ctx, const char 
     return tok;
 }
 
-/* ----------------------------------------------------------------------------------------------------- writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 /* Pieces of text on their way into an array of strings. Offsets until all are there, as the bytes move. */
 struct list {

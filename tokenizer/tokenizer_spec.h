@@ -1,6 +1,6 @@
-/* tokenizer_spec.h: what a tokenizer is made of, as plain data that a reader fills: convert/tokenizer_json.c from Hugging
- * Face's tokenizer.json, tokenizer_gguf.c from a GGUF file. All texts live in one pool; they are kept as (offset,
- * length) because the pool moves while it grows. tokenizer.h makes a tokenizer of it. */
+/* tokenizer_spec.h: what a tokenizer is made of, as plain data that a reader fills: convert/tokenizer_json.c from
+ * Hugging Face's tokenizer.json, tokenizer_gguf.c from a GGUF file. All texts live in one pool; they are kept as
+ * (offset, length) because the pool moves while it grows. tokenizer.h makes a tokenizer of it. */
 #ifndef GEUL_TOKENIZER_SPEC_H
 #define GEUL_TOKENIZER_SPEC_H
 

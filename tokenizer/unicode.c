@@ -115,7 +115,7 @@ const char *geul_utf8_valid_end(const char *p, const char *end)
     return p;
 }
 
-/* ----------------------------------------------------------------------------------------------------- stream -- */
+/* ------------------------------------------------------------------------------------ stream -- */
 
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
 

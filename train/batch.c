@@ -23,14 +23,14 @@ bool geul_batcher_init(struct geul_batcher *b, struct geul_context *ctx, const s
                                .worker = o->worker,
                                .n_workers = o->n_workers > 0 ? o->n_workers : 1,
                                .packing = o->packing,
-                               .see_across = o->see_across,
+                               .attend_across_documents = o->attend_across_documents,
                                .shuffle = shuffle,
                                .end_token = end_token,
                                .seed = o->seed,
                                .capacity = o->n_batch * n_context};
     if (geul_batcher_epoch(b) < 1) {
         geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the data has %lld samples, too few for %d workers",
-                  (long long)geul_dataset_samples(data), b->n_workers);
+                  (long long)geul_dataset_sample_count(data), b->n_workers);
         return false;
     }
     b->ids = geul_alloc(ctx, (size_t)n_context + 1, sizeof *b->ids);
@@ -48,7 +48,7 @@ void geul_batcher_free(struct geul_batcher *b)
 
 int64_t geul_batcher_epoch(const struct geul_batcher *b)
 {
-    return geul_dataset_samples(b->data) / b->n_workers;
+    return geul_dataset_sample_count(b->data) / b->n_workers;
 }
 
 int geul_batcher_most_tokens(const struct geul_batcher *b)
@@ -61,16 +61,16 @@ bool geul_batch_init(struct geul_batch *batch, struct geul_context *ctx, int mos
     size_t n = (size_t)most_tokens;
     *batch = (struct geul_batch){0};
     batch->ids = geul_alloc(ctx, n, sizeof *batch->ids);
-    batch->place = geul_alloc(ctx, n, 2 * sizeof *batch->place);
+    batch->seq_pos = geul_alloc(ctx, n, 2 * sizeof *batch->seq_pos);
     batch->rows = geul_alloc(ctx, n, sizeof *batch->rows);
     batch->targets = geul_alloc(ctx, n, sizeof *batch->targets);
-    return batch->ids && batch->place && batch->rows && batch->targets;
+    return batch->ids && batch->seq_pos && batch->rows && batch->targets;
 }
 
 void geul_batch_free(struct geul_batch *batch, struct geul_context *ctx)
 {
     geul_free(ctx, batch->ids);
-    geul_free(ctx, batch->place);
+    geul_free(ctx, batch->seq_pos);
     geul_free(ctx, batch->rows);
     geul_free(ctx, batch->targets);
     *batch = (struct geul_batch){0};
@@ -83,7 +83,7 @@ static int64_t sample_at(const struct geul_batcher *b, int64_t position)
     int64_t epoch = geul_batcher_epoch(b), i = position % epoch * b->n_workers + b->worker;
     if (!b->shuffle)
         return i;
-    return geul_permute(geul_random_bits(b->seed, (uint64_t)(position / epoch)), geul_dataset_samples(b->data), i);
+    return geul_permute(geul_random_bits(b->seed, (uint64_t)(position / epoch)), geul_dataset_sample_count(b->data), i);
 }
 
 /* Positions that sample i takes: its last id is only a target. */
@@ -97,15 +97,15 @@ static int positions_of(const struct geul_batcher *b, int64_t i)
  * what later tokens see; the turns of a conversation, each with its end, see each other. */
 static void append(struct geul_batcher *b, struct geul_batch *batch, int64_t i, int n)
 {
-    const bool cut = !b->see_across && geul_dataset_is_window(b->data, i);
+    const bool cut = !b->attend_across_documents && geul_dataset_is_window(b->data, i);
     int start = 0, sequence = (int)batch->samples, at = batch->n_tokens;
     geul_dataset_read(b->data, i, n + 1, b->ids, b->target);
     for (int k = 0; k < n; k++, at++) {
         if (k > 0 && cut && b->ids[k - 1] == b->end_token)
             start = k;
         batch->ids[at] = b->ids[k];
-        batch->place[2 * at] = sequence;
-        batch->place[2 * at + 1] = k - start;
+        batch->seq_pos[2 * at] = sequence;
+        batch->seq_pos[2 * at + 1] = k - start;
         if (!b->target[k + 1])
             continue;
         batch->rows[batch->n_rows] = at;
@@ -122,8 +122,8 @@ static void pad(struct geul_batch *batch)
     batch->n_targets = batch->n_rows;
     for (int end = rounded(batch->n_tokens); batch->n_tokens < end; batch->n_tokens++) {
         batch->ids[batch->n_tokens] = 0;
-        batch->place[2 * batch->n_tokens] = (int32_t)batch->samples;
-        batch->place[2 * batch->n_tokens + 1] = 0;
+        batch->seq_pos[2 * batch->n_tokens] = (int32_t)batch->samples;
+        batch->seq_pos[2 * batch->n_tokens + 1] = 0;
     }
     for (int end = rounded(batch->n_rows); batch->n_rows < end; batch->n_rows++) {
         batch->rows[batch->n_rows] = batch->n_rows < batch->n_tokens ? batch->n_rows : 0;

@@ -9,7 +9,7 @@
 struct geul_batch {
     int n_tokens, n_rows; /* rounded up, so that few shapes occur */
     int32_t *ids;         /* (T) */
-    int32_t *place;       /* (T, 2): sequence, position */
+    int32_t *seq_pos;     /* (T, 2): sequence, position */
     int32_t *rows;        /* (R) tokens that have a target */
     int32_t *targets;     /* (R) */
     bool all_rows;        /* rows are 0, 1, 2 ... T - 1 */
@@ -21,7 +21,7 @@ struct geul_batcher {
     struct geul_context *ctx;
     const struct geul_dataset *data;
     int n_context, n_batch, worker, n_workers;
-    bool packing, see_across, shuffle;
+    bool packing, attend_across_documents, shuffle;
     int32_t end_token; /* -1: none */
     uint64_t seed;
     int64_t position; /* samples taken since the beginning: all there is to save */

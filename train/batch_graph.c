@@ -27,7 +27,7 @@ static void make_inputs(struct geul_batch_graph *bg, const struct geul_batch *ba
 {
     int64_t T = batch->n_tokens, R = batch->n_rows;
     bg->ids = geul_input(bg->ctx, GEUL_TYPE_I32, 1, (int64_t[]){T}, "ids");
-    bg->place = geul_input(bg->ctx, GEUL_TYPE_I32, 2, (int64_t[]){T, 2}, "place");
+    bg->seq_pos = geul_input(bg->ctx, GEUL_TYPE_I32, 2, (int64_t[]){T, 2}, "seq_pos");
     bg->rows = batch->all_rows ? NULL : geul_input(bg->ctx, GEUL_TYPE_I32, 1, (int64_t[]){R}, "rows");
     bg->targets = geul_input(bg->ctx, GEUL_TYPE_I32, 1, (int64_t[]){R}, "targets");
     bg->weights = geul_input(bg->ctx, GEUL_TYPE_F32, 1, (int64_t[]){R}, "weights");
@@ -69,7 +69,7 @@ static bool make_passes(struct geul_trainer *t, struct geul_batch_graph *bg, str
     int layers = t->model->neox.shape.n_layers;
     struct geul_tensor **layer_out = geul_arena(bg->ctx, (size_t)layers, sizeof(struct geul_tensor *));
     struct geul_tensor **costly = geul_arena(bg->ctx, (size_t)layers * GEUL_NEOX_COSTLY, sizeof(struct geul_tensor *));
-    struct geul_neox_pass pass = {.in = {bg->ids, bg->place, bg->rows},
+    struct geul_neox_pass pass = {.in = {bg->ids, bg->seq_pos, bg->rows},
                                   .precision = o->precision,
                                   .dropout = g ? o->lora.dropout : 0,
                                   .seed = bg->seed,
@@ -107,7 +107,7 @@ static struct geul_graph *close_graph(struct geul_trainer *t, struct geul_batch_
 
 /* Plans a fresh graph. Gradients that batches do not add to lie in its memory: the updates are made for where they are
  * now. */
-static bool plan(struct geul_trainer *t, struct geul_batch_graph *bg)
+static bool plan_memory(struct geul_trainer *t, struct geul_batch_graph *bg)
 {
     if (geul_runtime_plan(t->runtime, bg->graph) != GEUL_OK) {
         geul_fail_from(t->ctx, bg->ctx);
@@ -178,7 +178,7 @@ static bool write_inputs(struct geul_trainer *t, const struct geul_batch_graph *
         const void *from;
         size_t bytes;
     } inputs[] = {{bg->ids, batch->ids, T * sizeof *batch->ids},
-                  {bg->place, batch->place, 2 * T * sizeof *batch->place},
+                  {bg->seq_pos, batch->seq_pos, 2 * T * sizeof *batch->seq_pos},
                   {bg->rows, batch->rows, R * sizeof *batch->rows},
                   {bg->targets, batch->targets, R * sizeof *batch->targets},
                   {bg->weights, t->row_weights, R * sizeof *t->row_weights},
@@ -212,7 +212,7 @@ enum geul_status geul_batch_graph_run(struct geul_trainer *t, struct geul_batch_
     bool fresh;
     if (!geul_batch_graph_make(t, bg, batch, bg == &t->train, &fresh))
         return geul_error_status(t->ctx);
-    bool ok = !fresh || plan(t, bg);
+    bool ok = !fresh || plan_memory(t, bg);
     ok = ok && write_inputs(t, bg, batch, weight, seed) && geul_runtime_run(t->runtime, bg->graph) == GEUL_OK &&
          sum_losses(t, bg, batch, sum);
     if (ok)

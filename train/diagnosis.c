@@ -62,10 +62,10 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
     int64_t T = batch->n_tokens;
     geul_context_reset(ctx);
     struct geul_tensor *ids = geul_input(ctx, GEUL_TYPE_I32, 1, (int64_t[]){T}, "ids");
-    struct geul_tensor *place = geul_input(ctx, GEUL_TYPE_I32, 2, (int64_t[]){T, 2}, "place");
+    struct geul_tensor *seq_pos = geul_input(ctx, GEUL_TYPE_I32, 2, (int64_t[]){T, 2}, "seq_pos");
     struct geul_tensor **out = geul_arena(ctx, (size_t)layers, sizeof(struct geul_tensor *));
     struct geul_neox_pass pass = {
-        .in = {.ids = ids, .place = place}, .precision = t->options.precision, .layer_out = out};
+        .in = {.ids = ids, .seq_pos = seq_pos}, .precision = t->options.precision, .layer_out = out};
     if (!out || !geul_neox_hidden(ctx, &t->model->neox, &pass))
         return geul_fail_from(t->ctx, ctx);
     for (int i = 0; i < layers; i++)
@@ -73,7 +73,7 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
     struct geul_graph *g = geul_graph_new(ctx, out, layers);
     if (!g || geul_runtime_plan(rt, g) != GEUL_OK ||
         geul_tensor_write(ids, batch->ids, (size_t)T * sizeof *batch->ids) != GEUL_OK ||
-        geul_tensor_write(place, batch->place, 2 * (size_t)T * sizeof *batch->place) != GEUL_OK ||
+        geul_tensor_write(seq_pos, batch->seq_pos, 2 * (size_t)T * sizeof *batch->seq_pos) != GEUL_OK ||
         geul_runtime_run(rt, g) != GEUL_OK)
         return geul_fail_from(t->ctx, ctx);
     for (int i = 0; i < layers; i++) {
@@ -89,10 +89,10 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
 }
 
 /* A context for the small graphs of a diagnosis, and a runtime for them; both to be freed. */
-static struct geul_context *begin(struct geul_trainer *t, struct geul_runtime **rt, char *where)
+static struct geul_context *open_scratch(struct geul_trainer *t, struct geul_runtime **rt, char *where)
 {
     struct geul_context *ctx = geul_context_new_like(t->ctx);
-    *rt = ctx ? geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices) : NULL;
+    *rt = ctx ? geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices) : NULL;
     where[0] = '\0';
     if (!ctx)
         geul_fail_memory(t->ctx, 1);
@@ -102,7 +102,7 @@ static struct geul_context *begin(struct geul_trainer *t, struct geul_runtime **
 enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size_t size)
 {
     struct geul_runtime *rt;
-    struct geul_context *ctx = begin(t, &rt, where);
+    struct geul_context *ctx = open_scratch(t, &rt, where);
     enum geul_status status = rt ? check_trained(t, ctx, rt, where, size) : GEUL_ERROR_MEMORY;
     geul_runtime_free(rt);
     geul_context_free(ctx);
@@ -113,7 +113,7 @@ enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *
                                size_t size)
 {
     struct geul_runtime *rt;
-    struct geul_context *ctx = begin(t, &rt, where);
+    struct geul_context *ctx = open_scratch(t, &rt, where);
     enum geul_status status = rt ? check_weights(t, ctx, rt, where, size) : GEUL_ERROR_MEMORY;
     if (status == GEUL_OK && !where[0])
         status = check_layers(t, batch, ctx, rt, where, size);

@@ -2,11 +2,11 @@
 #include "train/trainer.h"
 
 #include "core/gguf.h"
-#include "models/adapter_file.h"
+#include "models/lora.h"
 
 #include <string.h>
 
-/* -------------------------------------------------------------------------------------------------------- models -- */
+/* ------------------------------------------------------------------------------------ models -- */
 
 void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_writer *w, enum geul_type type)
 {
@@ -68,8 +68,7 @@ static enum geul_status export_model(struct geul_trainer *t, const char *path, e
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------------- adapters --
- */
+/* ---------------------------------------------------------------------------------- adapters -- */
 
 /* x's values on the host; NULL when memory is short. Free with geul_free(). */
 static float *fetch(struct geul_trainer *t, const struct geul_tensor *x)
@@ -81,11 +80,11 @@ static float *fetch(struct geul_trainer *t, const struct geul_tensor *x)
     return values;
 }
 
-struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t)
+struct geul_lora *geul_trainer_lora(struct geul_trainer *t)
 {
     const struct geul_lora_options *lora = &t->options.lora;
     const struct geul_model_shape *shape = &t->model->neox.shape;
-    struct geul_adapter_data *d = geul_adapter_data_new(t->ctx, shape->n_layers * GEUL_NEOX_TARGETS);
+    struct geul_lora *d = geul_lora_new(t->ctx, shape->n_layers * GEUL_NEOX_TARGETS);
     if (!d)
         return NULL;
     d->alpha = lora->alpha;
@@ -95,20 +94,20 @@ struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t)
     const char *name = t->model->name, *text = t->model->template_text;
     bool ok = true;
     if (name && *name)
-        ok = (d->base = geul_adapter_data_text(t->ctx, d, name, strlen(name))) != NULL;
+        ok = (d->base = geul_lora_copy_text(t->ctx, d, name, strlen(name))) != NULL;
     if (ok && text)
-        ok = (d->template_text = geul_adapter_data_text(t->ctx, d, text, strlen(text))) != NULL;
+        ok = (d->template_text = geul_lora_copy_text(t->ctx, d, text, strlen(text))) != NULL;
     for (int i = 0; ok && i < shape->n_layers * GEUL_NEOX_TARGETS; i++) {
         const struct geul_neox_pair *pair = &t->params.adapter.pairs[i];
         if (!pair->a)
             continue;
-        struct geul_adapter_source s = {.layer = i / GEUL_NEOX_TARGETS,
-                                        .target = (enum geul_neox_target)(i % GEUL_NEOX_TARGETS),
-                                        .rank = lora->rank,
-                                        .n = pair->b->shape[0],
-                                        .k = pair->a->shape[1]};
+        struct geul_lora_pair s = {.layer = i / GEUL_NEOX_TARGETS,
+                                   .target = (enum geul_neox_target)(i % GEUL_NEOX_TARGETS),
+                                   .rank = lora->rank,
+                                   .n = pair->b->shape[0],
+                                   .k = pair->a->shape[1]};
         float *to_a, *to_b, *a = fetch(t, pair->a), *b = fetch(t, pair->b);
-        ok = a && b && geul_adapter_data_add(t->ctx, d, &s, &to_a, &to_b) == GEUL_OK;
+        ok = a && b && geul_lora_add_pair(t->ctx, d, &s, &to_a, &to_b) == GEUL_OK;
         if (ok) {
             memcpy(to_a, a, geul_tensor_bytes(pair->a));
             memcpy(to_b, b, geul_tensor_bytes(pair->b));
@@ -118,20 +117,20 @@ struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t)
     }
     if (ok)
         return d;
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     return NULL;
 }
 
-static enum geul_status export_adapter(struct geul_trainer *t, const char *path)
+static enum geul_status export_lora(struct geul_trainer *t, const char *path)
 {
-    struct geul_adapter_data *d = geul_trainer_adapter(t);
-    enum geul_status status = d ? geul_adapter_save(t->ctx, d, path) : geul_error_status(t->ctx);
-    geul_adapter_data_free(d);
+    struct geul_lora *d = geul_trainer_lora(t);
+    enum geul_status status = d ? geul_lora_save(t->ctx, d, path) : geul_error_status(t->ctx);
+    geul_lora_free(d);
     return status;
 }
 
 enum geul_status geul_trainer_export(struct geul_trainer *t, const char *path, enum geul_type type)
 {
     geul_error_clear(t->ctx);
-    return t->options.lora.rank ? export_adapter(t, path) : export_model(t, path, type);
+    return t->options.lora.rank ? export_lora(t, path) : export_model(t, path, type);
 }

@@ -33,8 +33,7 @@ void geul_train_options_set_optimizer(struct geul_train_options *o, enum geul_op
     o->weight_decay = (float)info->weight_decay.usual;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- rates --
- */
+/* ------------------------------------------------------------------------------------- rates -- */
 
 /* From 1 down to 0 over done in [0, 1]. */
 static double fall(const struct geul_train_options *o, double done)

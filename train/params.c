@@ -3,14 +3,13 @@
 
 #include "core/os.h"
 #include "core/random.h"
-#include "models/adapter_file.h"
+#include "models/lora.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* -------------------------------------------------------------------------------------------------------- tensors --
- */
+/* ----------------------------------------------------------------------------------- tensors -- */
 
 /* Sets t to zeros, of whatever type. */
 static void clear(struct geul_tensor *t)
@@ -70,8 +69,7 @@ static bool add_param(struct geul_params *p, struct geul_tensor *weight, const s
     return true;
 }
 
-/* --------------------------------------------------------------------------------------------------------- adapter --
- */
+/* ----------------------------------------------------------------------------------- adapter -- */
 
 /* Fills a (r, K) with what PEFT begins with: uniform within 1 / sqrt(K), its kaiming_uniform(sqrt 5). */
 static bool fill_random(struct geul_params *p, struct geul_tensor *t, uint64_t seed)

@@ -8,8 +8,7 @@
 
 enum { VERSION = 1, PIECE = 1 << 20, NOTE_MOST = 4000 };
 
-/* --------------------------------------------------------------------------------------------------------- saving --
- */
+/* ------------------------------------------------------------------------------------ saving -- */
 
 static void set_keys(struct geul_trainer *t, struct geul_gguf_writer *w, const void *note, size_t note_bytes)
 {
@@ -77,8 +76,7 @@ enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, con
     return geul_gguf_writer_commit(w);
 }
 
-/* -------------------------------------------------------------------------------------------------------- loading --
- */
+/* ----------------------------------------------------------------------------------- loading -- */
 
 /* The tensor of the file that x is saved as; NULL when it is missing or another one. */
 static const struct geul_gguf_tensor *find(struct geul_trainer *t, const struct geul_gguf *g,
@@ -158,7 +156,7 @@ static enum geul_status take_over(struct geul_trainer *t, const struct geul_gguf
     return GEUL_OK;
 }
 
-enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, bool keep_place, void *note,
+enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, bool keep_position, void *note,
                                    size_t *note_bytes)
 {
     uint64_t step, position;
@@ -171,7 +169,7 @@ enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, boo
         status = read_note(t, g, note, note_bytes);
     if (status == GEUL_OK)
         status = take_over(t, g);
-    if (status == GEUL_OK && !keep_place) {
+    if (status == GEUL_OK && !keep_position) {
         t->step = (int64_t)step;
         t->batcher.position = (int64_t)position;
     }

@@ -28,7 +28,7 @@ struct geul_train_options geul_train_options_default(void)
     return o;
 }
 
-/* ------------------------------------------------------------------------------------------------------- options -- */
+/* ----------------------------------------------------------------------------------- options -- */
 
 /* One option and the range it must be in. */
 struct range {
@@ -114,7 +114,7 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
 /* Checks that every id of the data is one of the model's, and shards of its tokenizer's. */
 static enum geul_status check_data(struct geul_trainer *t, const struct geul_dataset *data)
 {
-    if (!data || geul_dataset_samples(data) == 0)
+    if (!data || geul_dataset_sample_count(data) == 0)
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "there is no sample to learn from");
     const struct geul_tokenizer *tok = t->model->tokenizer;
     if (tok && geul_dataset_check_tokenizer(t->ctx, data, tok) != GEUL_OK)
@@ -126,7 +126,7 @@ static enum geul_status check_data(struct geul_trainer *t, const struct geul_dat
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------ lifetime -- */
+/* ---------------------------------------------------------------------------------- lifetime -- */
 
 /* Steps that the epochs take. With packing batches hold as many samples as fit: counted by dealing them out. */
 static int64_t count_steps(struct geul_trainer *t)
@@ -216,7 +216,7 @@ static bool make_parts(struct geul_trainer *t)
     for (size_t i = 0; i < n; i++)
         if (!geul_batch_init(&t->batches[i], t->ctx, most))
             return false;
-    t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
+    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices);
     return t->runtime && geul_batch_graph_init(&t->train, t->ctx) && geul_batch_graph_init(&t->evaluate, t->ctx) &&
            geul_update_init(t);
 }
@@ -270,12 +270,12 @@ const struct geul_train_options *geul_trainer_get_options(const struct geul_trai
     return &t->options;
 }
 
-int64_t geul_trainer_steps(const struct geul_trainer *t)
+int64_t geul_trainer_total_steps(const struct geul_trainer *t)
 {
     return t->steps;
 }
 
-int64_t geul_trainer_step_count(const struct geul_trainer *t)
+int64_t geul_trainer_steps_done(const struct geul_trainer *t)
 {
     return t->step;
 }
@@ -290,7 +290,7 @@ void geul_trainer_cancel(struct geul_trainer *t)
     atomic_store(&t->cancelled, true);
 }
 
-/* --------------------------------------------------------------------------------------------------------- steps -- */
+/* ------------------------------------------------------------------------------------- steps -- */
 
 /* Lays out the batches of the next step; the report gets what they hold. */
 static void take_batches(struct geul_trainer *t, struct geul_train_report *r)

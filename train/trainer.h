@@ -14,7 +14,7 @@ struct geul_batch_graph {
     struct geul_graph *graph;
     int n_tokens, n_rows;
     bool all_rows, backward;
-    struct geul_tensor *ids, *place, *rows, *targets, *weights, *seed;
+    struct geul_tensor *ids, *seq_pos, *rows, *targets, *weights, *seed;
     struct geul_tensor **losses; /* per chunk of rows */
     int n_losses;
     struct geul_tensor **gradients; /* per parameter; NULL: nothing reaches it */
@@ -68,9 +68,9 @@ enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size
 /* Sets the keys of the model's file for one with matrices of type, but for those of its training and of how it was
  * quantized (train/export.c). */
 void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_writer *w, enum geul_type type);
-struct geul_adapter_data;
-/* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
-struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);
+struct geul_lora;
+/* The adapter under training as it is now, copied. NULL when memory is short; free with geul_lora_free(). */
+struct geul_lora *geul_trainer_lora(struct geul_trainer *t);
 /* Where a model is trained; NULL or none: on a device of its own, the host's. As geul_model_load_on() has it. */
 struct geul_trainer_devices {
     struct geul_device *const *devices;

@@ -54,7 +54,7 @@ enum {
     ROW(IQ4_NL, iq4_nl, BLOCK, 18, d, 1w)                                                                              \
     ROW(IQ4_XS, iq4_xs, SUPER, 136, iq4_xs, 1w)
 
-/* ------------------------------------------------------------------------------------------------------- values -- */
+/* ------------------------------------------------------------------------------------ values -- */
 
 /* 32 int8: values 0..15 and 16..31. */
 typedef int8x16x2_t values;
@@ -217,7 +217,7 @@ INLINE values values_iq4_xs(const uint8_t *p, int i)
     return nibbles_iq4(p + 8 + 16 * i);
 }
 
-/* ------------------------------------------------------------------------------------------------------- scales -- */
+/* ------------------------------------------------------------------------------------ scales -- */
 
 /* Group g of a block has the scale d * scale[g] and the minimum m * min[g]; a type of one group d and m. */
 struct factors {
@@ -310,17 +310,17 @@ INLINE void store_factors(uint8_t *out, size_t apart, const uint16_t d[4], const
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------- panels -- */
+/* ------------------------------------------------------------------------------------ panels -- */
 
 typedef values values_of(const uint8_t *block, int i);
 typedef struct factors factors_of(const uint8_t *block);
 
 /* Puts 32 values each of rows 4v..4v+3 where the unit wants them. */
-typedef void placer(uint8_t *out, int v, const values row[4]);
+typedef void group_store(uint8_t *out, int v, const values row[4]);
 
 /* A block or super-block of n values each of rows 4v..4v+3. */
 INLINE void pack_four(uint8_t *out, int v, const uint8_t *const p[4], int n, struct kind kind, values_of *unpack,
-                      factors_of *factors, placer *place)
+                      factors_of *factors, group_store *store_group)
 {
     const int parts = n / BLOCK, n_factors = parts * kind.groups;
     const size_t row = 4 * (size_t)v * sizeof(float);
@@ -342,14 +342,14 @@ INLINE void pack_four(uint8_t *out, int v, const uint8_t *const p[4], int n, str
     {
         values q[4];
         UNROLL for (int r = 0; r < 4; r++) q[r] = unpack(p[r], i);
-        place(out + (size_t)i * kind.step, v, q);
+        store_group(out + (size_t)i * kind.step, v, q);
     }
 }
 
 /* A whole panel. Missing rows at the edge are blocks of zero bytes, d included. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, int n, size_t bytes,
-                      struct kind kind, values_of *unpack, factors_of *factors, placer *place,
-                      struct geul_cpu_ahead *ahead)
+                      struct kind kind, values_of *unpack, factors_of *factors, group_store *store_group,
+                      struct geul_cpu_prefetch *prefetch)
 {
     static const uint8_t missing[LARGEST_BLOCK];
     for (int v = 0; v < MR / 4; v++) {
@@ -362,9 +362,9 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
             next[r] = here ? bytes : 0;
         }
         for (size_t i = 0; i < k / (size_t)n; i++) {
-            if (ahead)
-                geul_cpu_ask(ahead, 4 * bytes);
-            pack_four(out + i * (size_t)(n / BLOCK) * kind.step, v, p, n, kind, unpack, factors, place);
+            if (prefetch)
+                geul_cpu_prefetch_bytes(prefetch, 4 * bytes);
+            pack_four(out + i * (size_t)(n / BLOCK) * kind.step, v, p, n, kind, unpack, factors, store_group);
             UNROLL for (int r = 0; r < 4; r++) p[r] += next[r];
         }
     }
@@ -373,9 +373,10 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
 /* For BLOCK_TYPES: the panel of a type, out of the unit's place, struct tokens, pack_tokens, NR and tile_<kind>. */
 #define BLOCK_PANEL(id, type, n, bytes, factors, kind)                                                                 \
     static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
-                            struct geul_cpu_ahead *ahead)                                                              \
+                            struct geul_cpu_prefetch *prefetch)                                                        \
     {                                                                                                                  \
-        pack_rows(panel, w, stride, rows, k, n, bytes, KIND_##kind, values_##type, factors_##factors, place, ahead);   \
+        pack_rows(panel, w, stride, rows, k, n, bytes, KIND_##kind, values_##type, factors_##factors, store_group,     \
+                  prefetch);                                                                                           \
     }                                                                                                                  \
     static const struct geul_cpu_panel type##_panel = {.mr = MR,                                                       \
                                                        .nr = NR,                                                       \
@@ -389,7 +390,7 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
 /* For BLOCK_TYPES: its entry in the unit's table. */
 #define BLOCK_ENTRY(id, type, n, bytes, factors, kind) [GEUL_TYPE_##id] = &type##_panel,
 
-/* -------------------------------------------------------------------------------------------------- activations -- */
+/* ------------------------------------------------------------------------------- activations -- */
 
 /* The 32 int8 of x into *q; returns their scale, NaN when x holds an infinite or undefined value. Bit-equal to
  * kernels_scalar.c. */

@@ -25,7 +25,7 @@ struct geul_host_probe {
 /* Ways to read a thread's part, for read_sum: which one is fastest differs between machines and from moment to moment,
  * by up to a tenth, so the best of all is the ceiling. */
 static const struct {
-    size_t streams, ahead;
+    size_t streams, distance;
 } patterns[] = {{1, 0}, {1, 8192}, {2, 4096}, {4, 1024}};
 enum { N_PATTERNS = sizeof patterns / sizeof patterns[0] };
 
@@ -100,14 +100,14 @@ static double peak_rate(const struct geul_host_probe *probe, enum peak which)
 }
 
 /* Bytes per second of one pass in which every thread reads its part of the data. */
-static double read_rate(const struct geul_host_probe *probe, size_t streams, size_t ahead)
+static double read_rate(const struct geul_host_probe *probe, size_t streams, size_t distance)
 {
     uint64_t sum = 0, bytes = 0;
     double start = geul_os_seconds();
 #pragma omp parallel num_threads(probe->n_threads) reduction(+ : sum, bytes)
     {
         size_t each = READ_BYTES / (size_t)omp_get_num_threads() / 4096 * 4096;
-        sum += probe->kernels->read_sum(probe->data + (size_t)omp_get_thread_num() * each, each, streams, ahead);
+        sum += probe->kernels->read_sum(probe->data + (size_t)omp_get_thread_num() * each, each, streams, distance);
         bytes += each;
     }
     volatile uint64_t sink = sum;
@@ -119,7 +119,7 @@ struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *
 {
     double read = 0;
     for (int i = 0; i < READ_PASSES * N_PATTERNS; i++) {
-        double rate = read_rate(probe, patterns[i % N_PATTERNS].streams, patterns[i % N_PATTERNS].ahead);
+        double rate = read_rate(probe, patterns[i % N_PATTERNS].streams, patterns[i % N_PATTERNS].distance);
         read = rate > read ? rate : read;
     }
     return (struct geul_host_ceilings){.read_bytes_per_s = read,

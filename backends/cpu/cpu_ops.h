@@ -24,7 +24,7 @@ struct geul_cpu_run {
     atomic_size_t *next;                 /* this node's work counter, 0 at its start */
     const struct geul_tensor *following; /* the product that comes after this node, or NULL */
     /* What the rotary table in kept was made for. Every thread walks the same nodes, so all hold the same. */
-    const struct geul_tensor *rope_place;
+    const struct geul_tensor *rope_seq_pos;
     struct geul_params_rope rope_params;
 };
 

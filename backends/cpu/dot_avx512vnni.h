@@ -71,7 +71,7 @@ INLINE __m512i sum_quarters(const __m512i v[4])
                                     sum_lanes(v));
 }
 
-INLINE void ask(const uint8_t **next, int lines)
+INLINE void prefetch_lines(const uint8_t **next, int lines)
 {
     UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(*next + 64 * i);
     *next += 64 * lines;
@@ -104,7 +104,7 @@ INLINE struct terms row_q8_0(const uint8_t *row, const struct stretch *x, const 
         __m512i w = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)p));
         w = _mm512_inserti64x4(w, _mm256_loadu_si256((const void *)(p + 34)), 1);
         v[i] = times(_mm512_xor_si512(w, bytes(-128)), x, i);
-        ask(next, 1);
+        prefetch_lines(next, 1);
     }
     const struct source blocks = {row, 34, NULL};
     return (struct terms){.product = sum_halves(v), .scale = f16_rows(&blocks, 0)};
@@ -119,7 +119,7 @@ INLINE struct terms row_q4_0(const uint8_t *row, const struct stretch *x, const 
         __m512i w = _mm512_srlv_epi64(twice16(row + 36 * i + 2, 18), shift);
         v[i] = times(_mm512_and_si512(w, bytes(15)), x, i);
         if (i % 2 == 0)
-            ask(next, 1);
+            prefetch_lines(next, 1);
     }
     const struct source blocks = {row, 18, NULL};
     return (struct terms){.product = sum_halves(v), .scale = f16_rows(&blocks, 0)};
@@ -165,7 +165,7 @@ INLINE struct terms row_q4_k(const uint8_t *row, const struct stretch *x, const 
         const uint8_t *p = row + i / 4 * 144 + 16 + i % 4 * 32;
         v[i] = times(_mm512_and_si512(_mm512_srlv_epi64(twice32(p), shift), bytes(15)), x, i);
         if (i % 2 == 0)
-            ask(next, 1);
+            prefetch_lines(next, 1);
     }
     t.product = sum_halves(v);
     scales_k(&t, row, 144);
@@ -187,7 +187,7 @@ INLINE struct terms row_q5_k(const uint8_t *row, const struct stretch *x, const 
         high = _mm512_slli_epi32(_mm512_and_si512(high, bytes(1)), 4);
         v[i] = times(_mm512_or_si512(low, high), x, i);
         if (i % 4 != 3)
-            ask(next, 1);
+            prefetch_lines(next, 1);
     }
     t.product = sum_halves(v);
     scales_k(&t, row, 176);
@@ -208,9 +208,9 @@ INLINE struct terms row_q6_k(const uint8_t *row, const struct stretch *x, const 
             top = _mm512_slli_epi32(_mm512_and_si512(top, bytes(3)), 4);
             v[2 * h + i] = times(_mm512_or_si512(bits(low, 4 * i, 4), top), x, 2 * h + i);
         }
-        ask(next, 1);
+        prefetch_lines(next, 1);
     }
-    ask(next, 1);
+    prefetch_lines(next, 1);
     __m512 scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(row + 192))));
     return (struct terms){.product = sum_quarters(v), .scale = _mm512_mul_ps(_mm512_set1_ps(f16_at(row + 208)), scale)};
 }
@@ -218,12 +218,12 @@ INLINE struct terms row_q6_k(const uint8_t *row, const struct stretch *x, const 
 /* rows <= 16 rows; beyond them the last one is computed again. stretch_bytes: of a row. */
 INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const struct stretch *x, size_t stretches,
                         int rows, const float *start, size_t stretch_bytes, const bool has_min, row_terms *terms,
-                        struct geul_cpu_ahead *ahead)
+                        struct geul_cpu_prefetch *prefetch)
 {
     __mmask16 here = (__mmask16)((1u << rows) - 1);
     __m512 sum = start ? _mm512_maskz_loadu_ps(here, start) : _mm512_setzero_ps();
     for (size_t i = 0; i < stretches; i++, x++, w += stretch_bytes) {
-        const uint8_t *next = ahead->at, *end = ahead->at + 16 * stretch_bytes;
+        const uint8_t *next = prefetch->at, *end = prefetch->at + 16 * stretch_bytes;
         __m512 product[16], factor[16], min[16];
         __m512i from = _mm512_loadu_si512(x->start);
         const uint8_t *row = w;
@@ -236,7 +236,7 @@ INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const struc
         }
         for (; next < end; next += 64)
             __builtin_prefetch(next);
-        ahead->at = end < ahead->end ? end : ahead->end;
+        prefetch->at = end < prefetch->end ? end : prefetch->end;
         turn(product, product);
         turn(factor, factor);
         if (has_min)
@@ -257,12 +257,12 @@ INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const struc
         pack_stretches(packed, x, k, values, offset);                                                                  \
     }                                                                                                                  \
     static void dot_##type(float *out, const void *w, size_t stride, const void *x, size_t k, int rows,                \
-                           const float *start, struct geul_cpu_ahead *ahead)                                           \
+                           const float *start, struct geul_cpu_prefetch *prefetch)                                     \
     {                                                                                                                  \
         for (int r = 0; r < rows; r += 16)                                                                             \
             dot_sixteen(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k / (values),                     \
                         rows - r < 16 ? rows - r : 16, start ? start + r : NULL, bytes_of, has_min, row_##type,        \
-                        ahead);                                                                                        \
+                        prefetch);                                                                                     \
     }                                                                                                                  \
     static const struct geul_cpu_dot type##_dot = {values, sizeof(struct stretch), pack_x_##type, dot_##type};
 DOT(q8_0, WIDE, 16 * 34, 128, false)

@@ -8,18 +8,18 @@ struct geul_block_format;
 struct geul_search_tile;
 
 /* Memory that will be read soon: [at, end). */
-struct geul_cpu_ahead {
+struct geul_cpu_prefetch {
     const uint8_t *at, *end;
 };
 
 /* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come
  * to lie behind end. */
-static inline void geul_cpu_ask(struct geul_cpu_ahead *ahead, size_t bytes)
+static inline void geul_cpu_prefetch_bytes(struct geul_cpu_prefetch *prefetch, size_t bytes)
 {
-    size_t left = ahead->at < ahead->end ? (size_t)(ahead->end - ahead->at) : 0;
-    const uint8_t *end = left > bytes ? ahead->at + bytes : ahead->end;
-    for (; ahead->at < end; ahead->at += 64)
-        __builtin_prefetch(ahead->at, 0, 3);
+    size_t left = prefetch->at < prefetch->end ? (size_t)(prefetch->end - prefetch->at) : 0;
+    const uint8_t *end = left > bytes ? prefetch->at + bytes : prefetch->end;
+    for (; prefetch->at < end; prefetch->at += 64)
+        __builtin_prefetch(prefetch->at, 0, 3);
 }
 
 /* Weights times one token, read in the order of memory: a faster way to the same bits as the panel's. NULL where the
@@ -29,7 +29,7 @@ struct geul_cpu_dot {
     void (*pack_x)(void *packed, const float *x, size_t k);
     /* out[r] = start[r] (0 when start is NULL) + sum over k of w[r][k] * x[k]. ahead is asked for as w is read. */
     void (*rows)(float *out, const void *w, size_t stride, const void *packed, size_t k, int rows, const float *start,
-                 struct geul_cpu_ahead *ahead);
+                 struct geul_cpu_prefetch *prefetch);
 };
 
 /* Weights times tokens. mr weight rows are unpacked into a panel, once per k_block values, and the tokens stream past
@@ -43,7 +43,7 @@ struct geul_cpu_panel {
     size_t k_step;  /* the panel takes w_step, and nr tokens x_step, bytes per k_step values, the last step whole */
     size_t w_step, x_step;
     /* rows <= mr rows of k values; what is missing becomes zero. As much of ahead as is read is asked for. */
-    void (*pack_w)(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead);
+    void (*pack_w)(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch);
     /* The same from memory where k is the outer dimension: row k at w + k * stride holds the values of all weight rows.
      * NULL for block types. */
     void (*pack_w_outer)(void *panel, const void *w, size_t stride, int rows, size_t k);
@@ -68,8 +68,8 @@ typedef void geul_cpu_narrow(void *out, const float *x, size_t n);
 
 /* What a step of an optimizer does to every element of a weight w with gradient g. */
 struct geul_cpu_step {
-    float scale; /* g is multiplied by it first */
-    float keep;  /* w is multiplied by it: 1 - rate * decay */
+    float scale;  /* g is multiplied by it first */
+    float shrink; /* w is multiplied by it: 1 - rate * decay */
     float rate;
     float decay[2], mix[2]; /* of the first and second moment: moment * decay + mix * (g or its square) */
     float root;             /* square root of the second moment's bias correction */

@@ -25,8 +25,7 @@ enum { NR = 6, WORDS = BLOCK / 4 };
 /* Sums stay in their registers, in the order written: gcc would first multiply everything, into memory. */
 #define KEEP(v) __asm__("" : "+x"(v))
 
-/* ---------------------------------------------------------------------------------------------- weights of 2..6 bits
- */
+/* -------------------------------------------------------------------- weights of 2 to 6 bits -- */
 
 /* One block of NR tokens. Of the arrays of three, [0] is for the whole block and [1], [2] for its halves. */
 struct tokens {

@@ -12,19 +12,19 @@
 #include "backends/cpu/kernels_float.h"
 #include "backends/cpu/search_lanes.h"
 
-/* ---------------------------------------------------------------------------------------------------- one token -- */
+/* --------------------------------------------------------------------------------- one token -- */
 
-static void keep_token(void *packed, const float *x, size_t k)
+static void copy_token(void *packed, const float *x, size_t k)
 {
     memcpy(packed, x, k * sizeof *x);
 }
 
 /* 16 rows, 16 values of each turned so that a vector holds one of every row: the sums of the panel, in its order. */
 INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const float *x, size_t k, int rows,
-                        const float *start, size_t bytes, loader *load, struct geul_cpu_ahead *ahead)
+                        const float *start, size_t bytes, loader *load, struct geul_cpu_prefetch *prefetch)
 {
     vf sum = start ? vf_load_n(start, (size_t)rows) : vf_zero();
-    const uint8_t *next = ahead->at;
+    const uint8_t *next = prefetch->at;
     for (size_t i = 0; i < k; i += 16) {
         vf column[16];
         const uint8_t *row = w + i * bytes;
@@ -40,30 +40,30 @@ INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const float
         UNROLL for (size_t j = 0; j < 16; j++) sum = vf_fma(column[j], vf_set1(x[i + j]), sum);
     }
     vf_store_n(out, sum, (size_t)rows);
-    ahead->at = next < ahead->end ? next : ahead->end;
+    prefetch->at = next < prefetch->end ? next : prefetch->end;
 }
 
 INLINE void dot_plain(float *out, const uint8_t *w, size_t stride, const float *x, size_t k, int rows,
-                      const float *start, size_t bytes, loader *load, struct geul_cpu_ahead *ahead)
+                      const float *start, size_t bytes, loader *load, struct geul_cpu_prefetch *prefetch)
 {
     for (int r = 0; r < rows; r += 16)
         dot_sixteen(out + r, w + (size_t)r * stride, stride, x, k, rows - r < 16 ? rows - r : 16,
-                    start ? start + r : NULL, bytes, load, ahead);
+                    start ? start + r : NULL, bytes, load, prefetch);
 }
 
 static void dot_f32(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, const float *start,
-                    struct geul_cpu_ahead *ahead)
+                    struct geul_cpu_prefetch *prefetch)
 {
-    dot_plain(out, w, stride, x, k, rows, start, sizeof(float), load_any_f32, ahead);
+    dot_plain(out, w, stride, x, k, rows, start, sizeof(float), load_any_f32, prefetch);
 }
 
 static void dot_f16(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, const float *start,
-                    struct geul_cpu_ahead *ahead)
+                    struct geul_cpu_prefetch *prefetch)
 {
-    dot_plain(out, w, stride, x, k, rows, start, 2, vf_load_f16, ahead);
+    dot_plain(out, w, stride, x, k, rows, start, 2, vf_load_f16, prefetch);
 }
 
-static const struct geul_cpu_dot f32_dot = {16, 64, keep_token, dot_f32}, f16_dot = {16, 64, keep_token, dot_f16};
+static const struct geul_cpu_dot f32_dot = {16, 64, copy_token, dot_f32}, f16_dot = {16, 64, copy_token, dot_f16};
 
 const struct geul_cpu_kernels geul_cpu_kernels_avx512 = {
     FLOAT_KERNELS, .search = search, .dot = {[GEUL_TYPE_F32] = &f32_dot, [GEUL_TYPE_F16] = &f16_dot},

@@ -28,7 +28,7 @@ static uint32_t pair_at(const uint8_t *row, size_t i, size_t k)
     return v;
 }
 
-static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
     struct weights *out = panel;
     size_t pairs = (k + 1) / 2;
@@ -37,8 +37,8 @@ static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k
         size_t i = 0;
         if (rows >= 16 * (v + 1))
             for (; 2 * (i + 4) <= k; i += 4) {
-                if (ahead)
-                    geul_cpu_ask(ahead, 16 * 16);
+                if (prefetch)
+                    geul_cpu_prefetch_bytes(prefetch, 16 * 16);
                 vf_transpose4(p + 4 * i, stride, &out[i].pair[16 * v], sizeof *out);
             }
         for (; i < pairs; i++)
@@ -105,7 +105,8 @@ static void pack_w_outer_f32(void *panel, const void *w, size_t stride, int rows
 }
 
 /* 16 rows at a time, 16 values of each rounded, then turned as pairs. */
-static void pack_w_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_w_f32(void *panel, const void *w, size_t stride, int rows, size_t k,
+                       struct geul_cpu_prefetch *prefetch)
 {
     struct weights *out = panel;
     for (int v = 0; v < ROWS; v++)
@@ -116,8 +117,8 @@ static void pack_w_f32(void *panel, const void *w, size_t stride, int rows, size
                 const float *row = (const float *)(const void *)((const uint8_t *)w + (size_t)(16 * v + r) * stride);
                 __m256bh h = _mm512_cvtneps_pbh(16 * v + r < rows ? vf_load_n(row + i, left) : vf_zero());
                 memcpy(buffer[r], &h, sizeof h);
-                if (ahead)
-                    geul_cpu_ask(ahead, 64);
+                if (prefetch)
+                    geul_cpu_prefetch_bytes(prefetch, 64);
             }
             vf_transpose4(buffer[0], sizeof buffer[0], turned[0], sizeof turned[0]);
             vf_transpose4(buffer[0] + 4, sizeof buffer[0], turned[4], sizeof turned[0]);
@@ -170,7 +171,7 @@ static void tile(float *out, size_t out_stride, const void *panel, const void *p
         tile_part(out, out_stride, panel, packed, k, start, t, 1);
 }
 
-/* ---------------------------------------------------------------------------------------------------- one token -- */
+/* --------------------------------------------------------------------------------- one token -- */
 
 static void pack_token(void *packed, const float *x, size_t k)
 {
@@ -183,10 +184,10 @@ static void pack_token(void *packed, const float *x, size_t k)
 /* rows <= 16 rows, 32 values of each turned so that a vector holds a pair of every row: the sums of the panel, in its
  * order. Beyond rows the last one is read again. */
 static void dot_sixteen(float *out, const uint8_t *w, size_t stride, const uint32_t *x, size_t k, int rows,
-                        const float *start, struct geul_cpu_ahead *ahead)
+                        const float *start, struct geul_cpu_prefetch *prefetch)
 {
     __m512 sum = start ? vf_load_n(start, (size_t)rows) : vf_zero();
-    const uint8_t *next = ahead->at;
+    const uint8_t *next = prefetch->at;
     for (size_t i = 0; i < k / 2; i += 16) {
         __m512 pair[16];
         const uint8_t *row = w + 4 * i;
@@ -202,15 +203,15 @@ static void dot_sixteen(float *out, const uint8_t *w, size_t stride, const uint3
                                                                    as_bf16(_mm512_set1_epi32((int)x[i + (size_t)j])));
     }
     vf_store_n(out, sum, (size_t)rows);
-    ahead->at = next < ahead->end ? next : ahead->end;
+    prefetch->at = next < prefetch->end ? next : prefetch->end;
 }
 
 static void dot_rows(float *out, const void *w, size_t stride, const void *x, size_t k, int rows, const float *start,
-                     struct geul_cpu_ahead *ahead)
+                     struct geul_cpu_prefetch *prefetch)
 {
     for (int r = 0; r < rows; r += 16)
         dot_sixteen(out + r, (const uint8_t *)w + (size_t)r * stride, stride, x, k, rows - r < 16 ? rows - r : 16,
-                    start ? start + r : NULL, ahead);
+                    start ? start + r : NULL, prefetch);
 }
 
 static uint64_t peak_bf16(uint64_t rounds)

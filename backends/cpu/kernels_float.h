@@ -194,7 +194,7 @@ INLINE vf load_any_f32_n(const void *p, size_t n)
  * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
  * vectors. */
 INLINE void pack_plain(float *panel, const void *w, size_t stride, int rows, size_t k, size_t bytes, loader *load,
-                       loader_n *load_n, struct geul_cpu_ahead *ahead)
+                       loader_n *load_n, struct geul_cpu_prefetch *prefetch)
 {
     enum { PIECE = 64 };
     _Alignas(64) float buffer[VF_WIDTH][PIECE];
@@ -205,8 +205,8 @@ INLINE void pack_plain(float *panel, const void *w, size_t stride, int rows, siz
             for (int r = 0; r < VF_WIDTH; r++) {
                 int row = v * VF_WIDTH + r;
                 const uint8_t *p = row < rows ? (const uint8_t *)w + (size_t)row * stride + from * bytes : NULL;
-                if (ahead)
-                    geul_cpu_ask(ahead, n * bytes);
+                if (prefetch)
+                    geul_cpu_prefetch_bytes(prefetch, n * bytes);
                 for (size_t i = 0; i < n; i += VF_WIDTH) {
                     size_t left = n - i;
                     vf x = !p ? vf_zero() : left >= VF_WIDTH ? load(p + i * bytes) : load_n(p + i * bytes, left);
@@ -233,19 +233,19 @@ INLINE void pack_plain_outer(float *panel, const void *w, size_t stride, int row
         }
 }
 
-static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
-    pack_plain(panel, w, stride, rows, k, sizeof(float), load_any_f32, load_any_f32_n, ahead);
+    pack_plain(panel, w, stride, rows, k, sizeof(float), load_any_f32, load_any_f32_n, prefetch);
 }
 
-static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
-    pack_plain(panel, w, stride, rows, k, 2, vf_load_f16, vf_load_f16_n, ahead);
+    pack_plain(panel, w, stride, rows, k, 2, vf_load_f16, vf_load_f16_n, prefetch);
 }
 
-static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
-    pack_plain(panel, w, stride, rows, k, 2, vf_load_bf16, vf_load_bf16_n, ahead);
+    pack_plain(panel, w, stride, rows, k, 2, vf_load_bf16, vf_load_bf16_n, prefetch);
 }
 
 static void pack_outer_f32(void *panel, const void *w, size_t stride, int rows, size_t k)

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* ---------------------------------------------------------------------------------- vectors for kernels_float.h -- */
+/* --------------------------------------------------------------- vectors for kernels_float.h -- */
 
 #define VF_WIDTH   4
 #define VF_ROWS    4
@@ -165,10 +165,10 @@ static inline void vf_transpose4(const void *src, size_t src_stride, void *dst, 
 #include "backends/cpu/kernels_float.h"
 #include "backends/cpu/tile_neon.h"
 
-/* ------------------------------------------------------------------------------------------------------ blocks -- */
+/* ------------------------------------------------------------------------------------ blocks -- */
 
 /* A row's 32 values lie together. */
-INLINE void place(uint8_t *out, int v, const values row[4])
+INLINE void store_group(uint8_t *out, int v, const values row[4])
 {
     UNROLL for (int r = 0; r < 4; r++) UNROLL for (int c = 0; c < 2; c++)
         vst1q_s8((int8_t *)out + (4 * v + r) * BLOCK + 16 * c, row[r].val[c]);

@@ -18,7 +18,7 @@ INLINE void turn(int8_t *out, size_t apart, int8x16_t a, int8x16_t b, int8x16_t 
 }
 
 /* Words s = 0..7: values 4s..4s+3 of row 0, of row 1, ... */
-INLINE void place(uint8_t *out, int v, const values row[4])
+INLINE void store_group(uint8_t *out, int v, const values row[4])
 {
     UNROLL for (int c = 0; c < 2; c++) turn((int8_t *)out + c * BLOCK / 2 * MR + 16 * v, 4 * MR, row[0].val[c],
                                             row[1].val[c], row[2].val[c], row[3].val[c]);

@@ -35,7 +35,7 @@ static void pack_tokens(void *packed, const float *x, size_t stride, int tokens,
 }
 
 /* Eights s = 0..3: values 8s..8s+7 of row 0, of row 1, ... */
-INLINE void place(uint8_t *out, int v, const values row[4])
+INLINE void store_group(uint8_t *out, int v, const values row[4])
 {
     UNROLL for (int c = 0; c < 2; c++) UNROLL for (int r = 0; r < 4; r += 2)
     {

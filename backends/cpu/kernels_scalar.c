@@ -153,21 +153,21 @@ static inline void pack_plain_outer(float *panel, const void *w, size_t stride, 
             panel[i * MR + (size_t)r] = r < rows ? load((const uint8_t *)w + i * stride, (size_t)r) : 0;
 }
 
-static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_f32(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
-    (void)ahead;
+    (void)prefetch;
     pack_plain(panel, w, stride, rows, k, load_f32);
 }
 
-static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_f16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
-    (void)ahead;
+    (void)prefetch;
     pack_plain(panel, w, stride, rows, k, load_f16);
 }
 
-static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_ahead *ahead)
+static void pack_bf16(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
-    (void)ahead;
+    (void)prefetch;
     pack_plain(panel, w, stride, rows, k, load_bf16);
 }
 
@@ -372,7 +372,7 @@ static uint64_t peak_int8(uint64_t rounds)
     return rounds * N;
 }
 
-static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t ahead)
+static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t distance)
 {
     uint64_t sum[4] = {0};
     size_t each = bytes / streams;
@@ -381,8 +381,8 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
             const uint8_t *p = (const uint8_t *)data + s * each + i;
             for (size_t j = 0; j < 4; j++) {
                 uint64_t v;
-                if (ahead > 0)
-                    __builtin_prefetch(p + 64 * j + ahead);
+                if (distance > 0)
+                    __builtin_prefetch(p + 64 * j + distance);
                 memcpy(&v, p + 64 * j, sizeof v);
                 sum[j] += v;
             }
@@ -399,9 +399,9 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
 /* groups: how many scales and minima 32 values have. */
 #define BLOCK_PANEL(type, groups)                                                                                      \
     static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
-                            struct geul_cpu_ahead *ahead)                                                              \
+                            struct geul_cpu_prefetch *prefetch)                                                        \
     {                                                                                                                  \
-        (void)ahead;                                                                                                   \
+        (void)prefetch;                                                                                                \
         pack_blocks(panel, GEUL_TYPE_##type, w, stride, rows, k);                                                      \
     }                                                                                                                  \
     static const struct geul_cpu_panel panel_##type = {.mr = MR,                                                       \

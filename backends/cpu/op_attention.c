@@ -27,9 +27,9 @@ enum {
     PART_BYTES = 1 << 24,
 };
 
-static const int32_t *place_of(const struct geul_tensor *place, size_t token)
+static const int32_t *seq_pos_of(const struct geul_tensor *seq_pos, size_t token)
 {
-    return geul_cpu_row(place, token);
+    return geul_cpu_row(seq_pos, token);
 }
 
 /* Where a token belongs: its sequence and its position there. */
@@ -51,11 +51,11 @@ static uint8_t *cache_row(const struct geul_tensor *cache, int64_t seq, size_t h
 /* Threads share the heads, not the tokens, so that of two tokens for one place the later always wins. */
 static void run_store(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
-    const struct geul_tensor *cache = t->src[0], *x = t->src[1], *place = t->src[2];
+    const struct geul_tensor *cache = t->src[0], *x = t->src[1], *seq_pos = t->src[2];
     size_t heads = (size_t)x->shape[1], depth = (size_t)x->shape[2], from, to;
     geul_cpu_share(run, heads, &from, &to);
     for (size_t i = 0; i < (size_t)x->shape[0]; i++) {
-        const int32_t *at = place_of(place, i);
+        const int32_t *at = seq_pos_of(seq_pos, i);
         for (size_t h = from; h < to && inside(cache, (struct seat){at[0], at[1]}); h++)
             run->kernels->narrow[cache->type](cache_row(cache, at[0], h, (size_t)at[1]), geul_cpu_row(x, i * heads + h),
                                               depth);
@@ -67,12 +67,12 @@ static bool store_supports(const struct geul_cpu_kernels *kernels, const struct 
     return kernels->narrow[t->src[0]->type] != NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------------ a run -- */
+/* ------------------------------------------------------------------------------------- a run -- */
 
 /* What a thread works with. Sizes in floats. */
 struct job {
     const struct geul_cpu_kernels *kernels;
-    const struct geul_tensor *t, *place;
+    const struct geul_tensor *t, *seq_pos;
     struct geul_tensor k, v;    /* (S, H, C, D), or as_cache() */
     bool own;                   /* they are the tokens' own */
     size_t heads, depth, spans; /* spans: of the token that sees most */
@@ -109,7 +109,7 @@ static struct geul_tensor as_cache(const struct geul_tensor *x)
 
 static struct seat seat_of(const struct job *j, size_t token)
 {
-    const int32_t *at = place_of(j->place, token);
+    const int32_t *at = seq_pos_of(j->seq_pos, token);
     return (struct seat){j->own ? (int64_t)token - at[1] : at[0], at[1]};
 }
 
@@ -212,7 +212,7 @@ static void attend_many(const struct job *j, struct queries *q, size_t from, siz
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------- spans -- */
+/* ------------------------------------------------------------------------------------- spans -- */
 
 /* Folds the next span of a query into out and its total. */
 static void fold(const struct geul_cpu_kernels *kernels, float *out, float *total_max, float *total_sum, bool first,
@@ -338,7 +338,7 @@ static void fold_parts(const struct job *j, struct geul_cpu_run *run)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ the op -- */
+/* ------------------------------------------------------------------------------------ the op -- */
 
 /* Heads times blocks of tokens. */
 static size_t units_of(const struct geul_tensor *t, size_t block)
@@ -387,7 +387,7 @@ static bool attention_scratch(const struct geul_cpu_kernels *kernels, const stru
            geul_add_size(*bytes, part_bytes(t, n_threads), bytes);
 }
 
-static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
+static struct job job_of(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     size_t tokens = (size_t)t->shape[0], depth = (size_t)t->shape[2], row = geul_cpu_round_up(depth, HEAD);
     float *memory = (float *)(void *)run->scratch, *mine = memory + work_floats(depth) * (size_t)run->thread;
@@ -396,7 +396,7 @@ static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
                     .k = as_cache(t->src[1]),
                     .v = as_cache(t->src[2]),
                     .own = t->src[1]->n_dims == 3,
-                    .place = t->src[3],
+                    .seq_pos = t->src[3],
                     .heads = (size_t)t->shape[1],
                     .depth = depth,
                     .factor = geul_cpu_exponent(t->params.attention.scale),
@@ -418,7 +418,7 @@ static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
 
 static void run_attention(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
-    struct job j = begin(run, t);
+    struct job j = job_of(run, t);
     size_t tokens = (size_t)t->shape[0], block = block_of(t, run->n_threads), blocks = (tokens + block - 1) / block;
     size_t pieces = j.parts ? j.spans : 1;
     /* Head by head, so that keys and values are still near when the next block of tokens wants them. The last tokens

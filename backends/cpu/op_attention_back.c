@@ -1,6 +1,6 @@
 /* op_attention_back.c: ATTENTION_BACK, the gradients of q, k and v, without a T x T buffer.
  *
- * T tokens, H heads, D values of a head. Token i sees the keys j from i - place[i][1] to i; with scores s_ij =
+ * T tokens, H heads, D values of a head. Token i sees the keys j from i - seq_pos[i][1] to i; with scores s_ij =
  * scale * q_i . k_j and weights p_ij, their softmax over j, y_i is the sum of p_ij v_j. So
  *   dp_ij = dy_i . v_j     ds_ij = scale * p_ij (dp_ij - dy_i . y_i)
  *   dv_j  = sum over i of p_ij dy_i     dk_j = sum over i of ds_ij q_i     dq_i = sum over j of ds_ij k_j
@@ -40,7 +40,7 @@ struct common {
 /* What a thread works with: rows of BLOCK tokens, packed. */
 struct job {
     const struct geul_cpu_kernels *kernels;
-    const struct geul_tensor *t, *dy, *y, *q, *k, *v, *place;
+    const struct geul_tensor *t, *dy, *y, *q, *k, *v, *seq_pos;
     size_t tokens, heads, depth;
     float scale, factor; /* scores times factor are exponents of 2 */
     struct common all;
@@ -48,13 +48,13 @@ struct job {
     float *p, *ds;                                            /* (GROUP, BLOCK) */
 };
 
-/* ----------------------------------------------------------------------------------------------------- who sees -- */
+/* ---------------------------------------------------------------------------------- who sees -- */
 
 /* The first token that token i sees; i + 1 when it sees none. */
 static size_t first_seen(const struct job *j, size_t i)
 {
-    const uint8_t *place = (const uint8_t *)j->place->data + i * j->place->stride[0];
-    int64_t position = ((const int32_t *)(const void *)place)[1];
+    const uint8_t *entry = (const uint8_t *)j->seq_pos->data + i * j->seq_pos->stride[0];
+    int64_t position = ((const int32_t *)(const void *)entry)[1];
     return position >= 0 && position <= (int64_t)i ? i - (size_t)position : i + 1;
 }
 
@@ -112,8 +112,7 @@ static void pack(const struct job *j, float *out, const struct geul_tensor *x, c
     j->kernels->widen[GEUL_TYPE_F32](out, geul_cpu_row(x, b->first * j->heads + head), x->stride[0], b->n, j->depth);
 }
 
-/* ------------------------------------------------------------------------------------------ sums of the softmaxes --
- */
+/* --------------------------------------------------------------------- sums of the softmaxes -- */
 
 /* Takes the scores of block `keys` into the maxima and sums of a block of queries. */
 static void measure_tile(const struct job *j, const struct block *queries, const struct block *keys, float *max,
@@ -158,8 +157,7 @@ static void measure(const struct job *j, size_t block, size_t head)
     atomic_init(&j->all.added[head * *j->all.n_blocks + block], 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------ gradients --
- */
+/* --------------------------------------------------------------------------------- gradients -- */
 
 /* Makes weights and their scores' gradients of n queries of `block`, from number `group` on, and the first `most` keys.
  */
@@ -249,7 +247,7 @@ static void go_back(const struct job *j, struct geul_cpu_run *run, size_t block,
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ the op -- */
+/* ------------------------------------------------------------------------------------ the op -- */
 
 /* Bytes that a thread needs, and those that all share; false on overflow. */
 static bool thread_bytes(const struct geul_tensor *t, size_t *bytes)
@@ -287,7 +285,7 @@ static struct common lay_out(uint8_t *memory, size_t tokens, size_t heads)
     return all;
 }
 
-static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
+static struct job job_of(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     size_t mine = 0, common = 0, rows = BLOCK * (size_t)t->shape[3];
     thread_bytes(t, &mine);
@@ -301,7 +299,7 @@ static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
                         .q = t->src[2],
                         .k = t->src[3],
                         .v = t->src[4],
-                        .place = t->src[5],
+                        .seq_pos = t->src[5],
                         .tokens = (size_t)t->shape[1],
                         .heads = (size_t)t->shape[2],
                         .depth = (size_t)t->shape[3],
@@ -321,7 +319,7 @@ static struct job begin(struct geul_cpu_run *run, const struct geul_tensor *t)
 
 static void run_back(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
-    struct job j = begin(run, t);
+    struct job j = job_of(run, t);
     if (run->thread == 0)
         list_blocks(&j);
     geul_cpu_barrier(run);

@@ -164,8 +164,8 @@ struct work {
     float *start;   /* mr: what the sums begin with */
     float *spare;   /* nr * mr: a tile at the edge of the weight rows is computed whole here and copied in part */
     float *decoded; /* a tile of weights as float32: (k_block, DECODED) where k is outer, else (mr, k_block) */
-    struct geul_cpu_ahead ahead; /* the weight rows that come next */
-    size_t ask;                  /* bytes of it per tile; 0: while packing */
+    struct geul_cpu_prefetch prefetch; /* the weight rows that come next */
+    size_t prefetch_step;              /* bytes of it per tile; 0: while packing */
 };
 
 /* Where weights n0.. of k0.. begin. */
@@ -198,7 +198,7 @@ static void stream_tokens(const struct geul_cpu_run *run, const struct geul_tens
     for (size_t t0 = s->t0; t0 < s->t1; t0 += nr, packed += packed_x_bytes(p)) {
         float *out = (float *)t->data + t0 * out_stride + s->n0;
         size_t tokens = s->t1 - t0 < nr ? s->t1 - t0 : nr;
-        geul_cpu_ask(&w->ahead, w->ask);
+        geul_cpu_prefetch_bytes(&w->prefetch, w->prefetch_step);
         if (s->rows == mr) {
             g->tile(out, out_stride, w->panel, packed, s->k, start, (int)tokens);
             continue;
@@ -212,13 +212,13 @@ static void stream_tokens(const struct geul_cpu_run *run, const struct geul_tens
 }
 
 /* Where n weight rows from `from` on lie, for asking. */
-static struct geul_cpu_ahead rows_ahead(const struct product *p, size_t from, size_t n)
+static struct geul_cpu_prefetch rows_to_prefetch(const struct product *p, size_t from, size_t n)
 {
     const uint8_t *base = p->b->data;
     if (from >= p->n)
-        return (struct geul_cpu_ahead){base, base};
+        return (struct geul_cpu_prefetch){base, base};
     n = p->n - from < n ? p->n - from : n;
-    return (struct geul_cpu_ahead){base + from * p->w_stride, base + (from + n) * p->w_stride};
+    return (struct geul_cpu_prefetch){base + from * p->w_stride, base + (from + n) * p->w_stride};
 }
 
 static size_t values_of(const struct product *p, size_t block)
@@ -243,8 +243,8 @@ static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tens
     const struct geul_cpu_panel *g = p->panel;
     size_t mr = (size_t)g->mr, tiles = ceil_div(s.t1 - s.t0, (size_t)g->nr), blocks = k_blocks(p);
     set_start(p, w, s.n0, s.rows);
-    w->ahead = rows_ahead(p, p->outer ? p->n : next, mr);
-    w->ask = p->few ? 0 : line(ceil_div((size_t)(w->ahead.end - w->ahead.at), tiles * blocks));
+    w->prefetch = rows_to_prefetch(p, p->outer ? p->n : next, mr);
+    w->prefetch_step = p->few ? 0 : line(ceil_div((size_t)(w->prefetch.end - w->prefetch.at), tiles * blocks));
     for (s.block = 0; s.block < blocks; s.block++) {
         const uint8_t *from = weights_at(p, s.n0, s.block * p->k_block);
         s.k = values_of(p, s.block);
@@ -255,7 +255,7 @@ static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tens
         } else if (p->outer) {
             g->pack_w_outer(w->panel, from, p->w_stride, (int)s.rows, s.k);
         } else {
-            g->pack_w(w->panel, from, p->w_stride, (int)s.rows, s.k, p->few ? &w->ahead : NULL);
+            g->pack_w(w->panel, from, p->w_stride, (int)s.rows, s.k, p->few ? &w->prefetch : NULL);
         }
         stream_tokens(run, t, p, w, &s);
     }
@@ -267,7 +267,7 @@ static void multiply_decoded(const struct geul_cpu_run *run, const struct geul_t
 {
     const struct geul_cpu_panel *g = p->panel;
     size_t mr = (size_t)g->mr, blocks = k_blocks(p);
-    w->ask = 0;
+    w->prefetch_step = 0;
     for (size_t block = 0; block < blocks; block++) {
         size_t k = values_of(p, block), k0 = block * p->k_block;
         for (size_t i = 0; i < k; i++)
@@ -295,12 +295,12 @@ static size_t rows_in_piece(const struct product *p, size_t step)
 }
 
 /* The weight rows that the product after this one begins with on this thread. */
-static struct geul_cpu_ahead following_rows(const struct geul_cpu_run *run)
+static struct geul_cpu_prefetch next_op_rows(const struct geul_cpu_run *run)
 {
     struct product p = look(run->kernels, run->following);
     if (!p.dot)
-        return (struct geul_cpu_ahead){p.b->data, p.b->data};
-    return rows_ahead(&p, (size_t)run->thread * rows_in_piece(&p, DOT_ROWS), DOT_ROWS);
+        return (struct geul_cpu_prefetch){p.b->data, p.b->data};
+    return rows_to_prefetch(&p, (size_t)run->thread * rows_in_piece(&p, DOT_ROWS), DOT_ROWS);
 }
 
 /* One token: every thread packs its part of it, then takes pieces of the weight rows, the first one by its number. */
@@ -317,11 +317,11 @@ static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const
         next = ((size_t)run->n_threads + geul_cpu_take(run)) * piece;
         size_t end = p->n - n0 < piece ? p->n : n0 + piece;
         for (size_t n = n0; n < end; n += DOT_ROWS) {
-            struct geul_cpu_ahead ahead = rows_ahead(p, n + DOT_ROWS < end ? n + DOT_ROWS : next, DOT_ROWS);
+            struct geul_cpu_prefetch prefetch = rows_to_prefetch(p, n + DOT_ROWS < end ? n + DOT_ROWS : next, DOT_ROWS);
             if (n + DOT_ROWS >= end && next >= p->n && run->following)
-                ahead = following_rows(run);
+                prefetch = next_op_rows(run);
             dot->rows(out + n, (const uint8_t *)p->b->data + n * p->w_stride, p->w_stride, run->scratch, p->k,
-                      end - n < DOT_ROWS ? (int)(end - n) : DOT_ROWS, p->bias ? p->bias + n : NULL, &ahead);
+                      end - n < DOT_ROWS ? (int)(end - n) : DOT_ROWS, p->bias ? p->bias + n : NULL, &prefetch);
         }
     }
 }

@@ -9,7 +9,7 @@
 
 enum { SEGMENT = 4096, PIECES = 256, BLOCK = GEUL_STATE8_BLOCK };
 
-/* -------------------------------------------------------------------------------------------------------- NORM2 -- */
+/* ------------------------------------------------------------------------------------- NORM2 -- */
 
 /* What one piece gives. */
 struct square_sum {
@@ -57,7 +57,7 @@ static void run_norm2(struct geul_cpu_run *run, const struct geul_tensor *t)
     ((float *)t->data)[1] = (float)all.others;
 }
 
-/* ----------------------------------------------------------------------------------------------- SGD and AdamW -- */
+/* ----------------------------------------------------------------------------- SGD and AdamW -- */
 
 /* A hyperparameter as it was written: the decimal of seven places that the float stands for, or the float. 1 - 0.999f
  * would be 1e-5 away from 0.001. */
@@ -78,7 +78,7 @@ static struct geul_cpu_step step_of(const struct geul_tensor *t)
     double decay = t->params.update.decay ? (double)hyper[GEUL_HYPER_RATE] * (double)hyper[GEUL_HYPER_DECAY] : 0;
     struct geul_cpu_step step = {
         .scale = hyper[GEUL_HYPER_GRADIENT_SCALE],
-        .keep = (float)(1 - decay),
+        .shrink = (float)(1 - decay),
         .rate = hyper[GEUL_HYPER_RATE],
         .epsilon = hyper[GEUL_HYPER_EPSILON],
     };
@@ -140,7 +140,7 @@ static void run_adamw8(struct geul_cpu_run *run, const struct geul_tensor *t)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- Adafactor -- */
+/* --------------------------------------------------------------------------------- Adafactor -- */
 
 enum { CHUNKS = 64 };
 

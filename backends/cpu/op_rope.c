@@ -31,17 +31,17 @@ static void fill_angles(float *row, int32_t position, struct geul_params_rope p)
 /* Fills the table for place, unless it still holds it from a node before. */
 static void prepare_table(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
-    const struct geul_tensor *place = t->src[1];
+    const struct geul_tensor *seq_pos = t->src[1];
     struct geul_params_rope p = t->params.rope;
-    if (run->rope_place == place && run->rope_params.n_rot == p.n_rot && run->rope_params.base == p.base)
+    if (run->rope_seq_pos == seq_pos && run->rope_params.n_rot == p.n_rot && run->rope_params.base == p.base)
         return;
     size_t from, to;
     geul_cpu_share(run, (size_t)t->shape[0], &from, &to);
     for (size_t i = from; i < to; i++) {
-        const int32_t *at = geul_cpu_row(place, i);
+        const int32_t *at = geul_cpu_row(seq_pos, i);
         fill_angles((float *)run->kept + i * row_floats(t), at[1], p);
     }
-    run->rope_place = place;
+    run->rope_seq_pos = seq_pos;
     run->rope_params = p;
     geul_cpu_barrier(run);
 }

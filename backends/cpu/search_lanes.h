@@ -129,8 +129,7 @@ static void search_error(const struct search *s, lanes error, const lanes scale,
         search_error_kind(s, error, scale, min, inverse, shift, false);
 }
 
-/* -------------------------------------------------------------------------------------------- one group by itself --
- */
+/* ----------------------------------------------------------------------- one group by itself -- */
 
 /* Takes what least squares makes of the sums where it beats gain, the part of the error that the best so far removes.
  */
@@ -227,7 +226,7 @@ static void search_groups(struct search *s)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- a block's d and m -- */
+/* ------------------------------------------------------------------------- a block's d and m -- */
 
 /* The nearest value that float16 can hold, in x's scale. */
 static float search_half(float v, float unit)
@@ -262,7 +261,7 @@ static float search_total(const struct search *s, const lanes v, int from)
 }
 
 /* Takes into best the blocks of other that leave less error. */
-static void search_keep(const struct search *s, struct search_choice *best, const struct search_choice *other)
+static void search_take_better(const struct search *s, struct search_choice *best, const struct search_choice *other)
 {
     for (int l = 0; l < LANES; l += s->groups) {
         if (!(search_total(s, other->error, l) < search_total(s, best->error, l)))
@@ -340,7 +339,7 @@ static void search_start(const struct search *s, struct search_choice *best)
                 search_set_mins(s, &c, fit);
             }
             search_judge(s, &c);
-            search_keep(s, best, &c);
+            search_take_better(s, best, &c);
         }
     if (!s->has_min)
         return;
@@ -355,12 +354,12 @@ static void search_start(const struct search *s, struct search_choice *best)
         }
         search_set_mins(s, &c, fit);
         search_judge(s, &c);
-        search_keep(s, best, &c);
+        search_take_better(s, best, &c);
     }
 }
 
 /* Takes into best the lanes of other that leave less error. Both have the same d and m. */
-static void search_keep_lanes(const struct search *s, struct search_choice *best, struct search_choice *other)
+static void search_take_better_lanes(const struct search *s, struct search_choice *best, struct search_choice *other)
 {
     lanes scale, min;
     for (int l = 0; l < LANES; l++) {
@@ -397,11 +396,11 @@ static void search_neighbours(const struct search *s, struct search_choice *best
             search_set_mins(s, &c, fit);
             memcpy(fit, c.min, sizeof fit);
         }
-        search_keep_lanes(s, best, &c);
+        search_take_better_lanes(s, best, &c);
         for (int j = 0; s->has_min && j < 2; j++) {
             for (int l = 0; l < LANES; l++)
                 c.min[l] = search_limit(fit[l] + moves[j], 0, deepest);
-            search_keep_lanes(s, best, &c);
+            search_take_better_lanes(s, best, &c);
         }
     }
 }
@@ -436,10 +435,10 @@ static void search_refit(const struct search *s, struct search_choice *best)
         }
     }
     search_judge(s, &c);
-    search_keep(s, best, &c);
+    search_take_better(s, best, &c);
 }
 
-/* ---------------------------------------------------------------------------------------------------- the whole -- */
+/* --------------------------------------------------------------------------------- the whole -- */
 
 static void search_prepare(struct search *s)
 {
@@ -501,7 +500,7 @@ static void search_single(const struct search *s, struct search_choice *best)
     for (int l = 0; l < LANES; l++)
         c.scale[l] = c.min[l] = 1;
     search_judge(s, &c);
-    search_keep(s, best, &c);
+    search_take_better(s, best, &c);
     search_refit(s, best);
     for (int end = 0; end < 2; end++) {
         for (int l = 0; l < LANES; l++) {
@@ -509,7 +508,7 @@ static void search_single(const struct search *s, struct search_choice *best)
             c.m[l] = s->has_min ? -s->least[l] : 0;
         }
         search_judge(s, &c);
-        search_keep(s, best, &c);
+        search_take_better(s, best, &c);
     }
 }
 

@@ -41,7 +41,7 @@ static void dropout(float *out, const float *x, uint64_t key, uint32_t first, ui
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------------- sums -- */
+/* -------------------------------------------------------------------------------------- sums -- */
 
 /* One sum for each of SUM_LANES neighbours. */
 INLINE double sum_partial(const double *partial)
@@ -75,7 +75,7 @@ static double squares(const float *x, size_t n, uint64_t *others)
     return sum_partial(partial);
 }
 
-/* ----------------------------------------------------------------------------------------------- SGD and AdamW -- */
+/* ----------------------------------------------------------------------------- SGD and AdamW -- */
 
 static void sgd(float *restrict w, float *restrict g, float *restrict momentum, const struct geul_cpu_step *step,
                 size_t n)
@@ -83,7 +83,7 @@ static void sgd(float *restrict w, float *restrict g, float *restrict momentum, 
     const struct geul_cpu_step s = *step;
     for (size_t i = 0; i < n; i++) {
         momentum[i] = momentum[i] * s.decay[0] + g[i] * s.scale;
-        w[i] = w[i] * s.keep - s.rate * momentum[i];
+        w[i] = w[i] * s.shrink - s.rate * momentum[i];
         g[i] = 0;
     }
 }
@@ -97,14 +97,14 @@ static void adamw(float *restrict w, float *restrict g, float *restrict m, float
         float d = g[i] * s.scale;
         m[i] = m[i] + s.mix[0] * (d - m[i]);
         v[i] = v[i] * s.decay[1] + s.mix[1] * d * d;
-        w[i] = w[i] * s.keep - s.rate * m[i] / (sqrtf(v[i]) / s.root + s.epsilon);
+        w[i] = w[i] * s.shrink - s.rate * m[i] / (sqrtf(v[i]) / s.root + s.epsilon);
         g[i] = 0;
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- 8-bit states --
- *
- * A block is GEUL_STATE8_BLOCK codes and a float32 scale, its largest magnitude. A code is the top of a float: three
+/* ------------------------------------------------------------------------------ 8-bit states -- */
+
+/* A block is GEUL_STATE8_BLOCK codes and a float32 scale, its largest magnitude. A code is the top of a float: three
  * bits of mantissa under an exponent whose highest value, all ones in the code, is 1 and means the scale. Steps are so
  * 1/8 of an octave or less wherever a value lies, down to a floor below which there is only 0:
  *   the second moment, never negative, has 5 bits of exponent: 255 steps over 31.75 octaves, a span of 6e4 in
@@ -179,7 +179,7 @@ static void state8_write(void *block, const float *x, bool negative, uint64_t ke
     memcpy((uint8_t *)block + SCALE_AT, &scale, sizeof scale);
 }
 
-/* ---------------------------------------------------------------------------------------------------- Adafactor -- */
+/* --------------------------------------------------------------------------------- Adafactor -- */
 
 static double adafactor_sums(float *restrict columns, const float *restrict g, float scale, size_t n)
 {
@@ -229,7 +229,7 @@ static void adafactor_step(float *restrict w, float *restrict g, const float *re
 {
     const struct geul_cpu_step s = *step;
     for (size_t i = 0; i < n; i++) {
-        w[i] = w[i] * s.keep - s.rate * adafactor_change(g[i], columns[i], &s);
+        w[i] = w[i] * s.shrink - s.rate * adafactor_change(g[i], columns[i], &s);
         g[i] = 0;
     }
 }

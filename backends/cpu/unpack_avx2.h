@@ -175,7 +175,7 @@ INLINE void store_nibbles5(uint8_t *out, struct source *from, size_t at, __m256i
     }
 }
 
-/* ----------------------------------------------------------------------- 8 rows of one block or super-block each -- */
+/* --------------------------------------------------- 8 rows of one block or super-block each -- */
 
 INLINE void eight_q8_0(uint8_t *out, struct source *from)
 {
@@ -389,12 +389,12 @@ typedef void eight(uint8_t *out, struct source *from);
 
 /* Whole panels: k values of rows <= MR rows. Missing rows at the edge are blocks of zero bytes, d included. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t block, size_t bytes_of,
-                      size_t step, eight *unpack, struct geul_cpu_ahead *ahead)
+                      size_t step, eight *unpack, struct geul_cpu_prefetch *prefetch)
 {
     uint8_t copy[VF_WIDTH * LARGEST_BLOCK];
-    const uint8_t *asked = ahead ? ahead->at : w, *end = asked;
+    const uint8_t *fetched = prefetch ? prefetch->at : w, *end = fetched;
     for (int v = 0; v < ROWS; v++, w += VF_WIDTH * stride, rows -= VF_WIDTH) {
-        struct source from = {w, stride, asked};
+        struct source from = {w, stride, fetched};
         for (size_t i = 0; i < k / block; i++) {
             uint8_t *to = out + (size_t)v * VF_WIDTH * 4 + i * (block / BLOCK) * step;
             if (rows >= VF_WIDTH) {
@@ -404,23 +404,23 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
                 memset(copy, 0, sizeof copy);
                 for (int r = 0; r < rows; r++)
                     memcpy(copy + (size_t)r * bytes_of, w + (size_t)r * stride + i * bytes_of, bytes_of);
-                unpack(to, &(struct source){copy, bytes_of, asked});
+                unpack(to, &(struct source){copy, bytes_of, fetched});
             }
             end += VF_WIDTH * bytes_of;
-            for (; ahead && from.next < end; from.next += 64)
+            for (; prefetch && from.next < end; from.next += 64)
                 __builtin_prefetch(from.next);
         }
-        asked = from.next;
+        fetched = from.next;
     }
-    if (ahead)
-        ahead->at = end < ahead->end ? end : ahead->end;
+    if (prefetch)
+        prefetch->at = end < prefetch->end ? end : prefetch->end;
 }
 
 #define PACK(type, block, bytes_of, step)                                                                              \
     static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
-                            struct geul_cpu_ahead *ahead)                                                              \
+                            struct geul_cpu_prefetch *prefetch)                                                        \
     {                                                                                                                  \
-        pack_rows(panel, w, stride, rows, k, block, bytes_of, step, eight_##type, ahead);                              \
+        pack_rows(panel, w, stride, rows, k, block, bytes_of, step, eight_##type, prefetch);                           \
     }
 PACK(q8_0, BLOCK, 34, STEP_1)
 PACK(q4_0, BLOCK, 18, STEP_1)

@@ -172,7 +172,7 @@ INLINE void store_nibbles5(uint8_t *out, struct source *from, size_t at, __m512i
     }
 }
 
-/* ---------------------------------------------------------------------- 16 rows of one block or super-block each -- */
+/* -------------------------------------------------- 16 rows of one block or super-block each -- */
 
 INLINE void sixteen_q8_0(uint8_t *out, struct source *from)
 {
@@ -371,13 +371,13 @@ typedef void sixteen(uint8_t *out, struct source *from);
 
 /* Whole panels: k values of rows <= MR rows. Missing rows at the edge are blocks of zero bytes, d included. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t block, size_t bytes_of,
-                      size_t step, sixteen *unpack, struct geul_cpu_ahead *ahead)
+                      size_t step, sixteen *unpack, struct geul_cpu_prefetch *prefetch)
 {
     uint8_t copy[16 * LARGEST_BLOCK];
     for (size_t i = 0; i < k / block; i++, w += bytes_of, out += block / BLOCK * step)
         for (int v = 0; v < ROWS; v++) {
             int here = rows - 16 * v < 16 ? rows - 16 * v : 16;
-            struct source from = {w + (size_t)v * 16 * stride, stride, ahead ? ahead->at : w};
+            struct source from = {w + (size_t)v * 16 * stride, stride, prefetch ? prefetch->at : w};
             if (here < 16) {
                 memset(copy, 0, sizeof copy);
                 for (int r = 0; r < here; r++)
@@ -386,20 +386,20 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
                 from.stride = bytes_of;
             }
             unpack(out + 64 * v, &from);
-            if (!ahead)
+            if (!prefetch)
                 continue;
-            const uint8_t *end = ahead->at + 16 * bytes_of;
+            const uint8_t *end = prefetch->at + 16 * bytes_of;
             for (; from.next < end; from.next += 64)
                 __builtin_prefetch(from.next);
-            ahead->at = end < ahead->end ? end : ahead->end;
+            prefetch->at = end < prefetch->end ? end : prefetch->end;
         }
 }
 
 #define PACK(type, block, bytes_of, step)                                                                              \
     static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
-                            struct geul_cpu_ahead *ahead)                                                              \
+                            struct geul_cpu_prefetch *prefetch)                                                        \
     {                                                                                                                  \
-        pack_rows(panel, w, stride, rows, k, block, bytes_of, step, sixteen_##type, ahead);                            \
+        pack_rows(panel, w, stride, rows, k, block, bytes_of, step, sixteen_##type, prefetch);                         \
     }
 PACK(q8_0, BLOCK, 34, STEP_1)
 PACK(q4_0, BLOCK, 18, STEP_1)

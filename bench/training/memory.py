@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The memory of training: planned by geul_train_plan() and measured (VmHWM) over a step.
+"""The memory of training: planned by geul_train_estimate() and measured (VmHWM) over a step.
 
     bench/training/memory.py                     activations against the length; an adapter of 1.3B
     bench/training/memory.py --only large        an adapter of 12.8B: 8 GB of disk, minutes for one step

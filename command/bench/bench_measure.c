@@ -22,7 +22,7 @@ struct sample {
 
 /* The state of one model's measurement. */
 struct bench {
-    const struct geul_bench_plan *plan;
+    const struct geul_bench_sweep *sweep;
     struct geul_model_args args; /* with the number of threads and sequences of the moment */
     struct geul_context *ctx;    /* of what outlives a session */
     struct geul_device *device;
@@ -58,7 +58,7 @@ static void fill_ids(int32_t *ids, int n, int n_vocab, uint64_t seed)
 static enum geul_status advance(struct bench *b, int tokens)
 {
     b->done += (uint64_t)tokens;
-    if (!b->plan->turn)
+    if (!b->sweep->turn)
         geul_progress_update(b->done, b->total);
     return geul_interrupted() ? geul_fail(b->l.ctx, GEUL_ERROR_CANCELLED, "interrupted") : GEUL_OK;
 }
@@ -171,7 +171,7 @@ static bool hand_out(struct bench *b, const struct sample *samples, int n)
     peak = peak > held ? peak - held : 0;
     c->peak_rss_bytes = (int64_t)(peak > b->load_peak ? peak : b->load_peak);
     c->peak_over_bytes = c->peak_rss_bytes - c->file_bytes - c->kv_cache_bytes;
-    return b->plan->cell(b->plan->user, c);
+    return b->sweep->cell(b->sweep->user, c);
 }
 
 /* All repetitions of one cell after a short warm-up. */
@@ -191,10 +191,10 @@ static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_genera
     rewind_sequences(b);
     enum geul_status status = run(b, n_prompt < b->args.n_batch ? n_prompt : b->args.n_batch, 1);
     struct geul_host_ceilings before = geul_host_probe_measure(b->probe), after;
-    for (int i = 0; i < b->plan->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
+    for (int i = 0; i < b->sweep->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
         struct sample *s = &b->samples[i];
-        if (b->plan->turn) {
-            b->enough = !b->plan->turn(b->plan->user);
+        if (b->sweep->turn) {
+            b->enough = !b->sweep->turn(b->sweep->user);
             if (b->enough)
                 return GEUL_OK;
             before = geul_host_probe_measure(b->probe);
@@ -207,11 +207,11 @@ static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_genera
         s->ceilings = mean_of(&before, &after);
         s->ceiling_tps = tokens / geul_bench_least_seconds(&amount, &s->ceilings, &c->bound);
         s->share = s->tps / s->ceiling_tps;
-        if (b->plan->turn && status == GEUL_OK)
+        if (b->sweep->turn && status == GEUL_OK)
             b->enough = !hand_out(b, s, 1);
     }
-    if (!b->plan->turn && status == GEUL_OK)
-        b->enough = !hand_out(b, b->samples, b->plan->repetitions);
+    if (!b->sweep->turn && status == GEUL_OK)
+        b->enough = !hand_out(b, b->samples, b->sweep->repetitions);
     return status;
 }
 
@@ -228,7 +228,7 @@ static void name_test(char *out, size_t size, const struct geul_bench_cell *c, i
 /* All cells of one session: every depth, and at each the prompts, if wanted, and the generations. */
 static enum geul_status measure_session(struct bench *b, bool prompts)
 {
-    const struct geul_bench_plan *p = b->plan;
+    const struct geul_bench_sweep *p = b->sweep;
     enum geul_status status = GEUL_OK;
     char test[64];
     b->cell.test = test;
@@ -282,7 +282,7 @@ static int measure_opened(struct bench *b, bool prompts)
     b->cache_bytes = (double)b->cell.kv_cache_bytes / geul_session_capacity(b->l.session) / b->args.n_sequences;
     b->cell.parallel = 1;
     b->cell.depth = 0;
-    fill_ids(b->ids, b->n_ids, geul_model_get_shape(b->l.model)->n_vocab, b->plan->seed);
+    fill_ids(b->ids, b->n_ids, geul_model_get_shape(b->l.model)->n_vocab, b->sweep->seed);
     enum geul_status status = count_work(b);
     int warm = b->n_ids < WARM_UP_TOKENS ? b->n_ids : WARM_UP_TOKENS;
     if (status == GEUL_OK)
@@ -312,7 +312,7 @@ static int measure_loaded(struct bench *b, int n_threads, int n_sequences, bool 
 }
 
 /* Tokens that will be computed in all, about. */
-static uint64_t count_tokens(const struct geul_bench_plan *p)
+static uint64_t count_tokens(const struct geul_bench_sweep *p)
 {
     uint64_t each = 0, parallel = 0;
     for (int i = 0; i < p->prompts.n; i++)
@@ -328,9 +328,9 @@ static uint64_t count_tokens(const struct geul_bench_plan *p)
 /* Every number of threads and sequences. Returns the exit code. */
 static int measure_all(struct bench *b)
 {
-    const struct geul_bench_plan *p = b->plan;
+    const struct geul_bench_sweep *p = b->sweep;
     int code = 0;
-    geul_progress_begin("measuring", "tokens");
+    geul_progress_start("measuring", "tokens");
     for (int t = 0; t < p->threads.n && code == 0; t++)
         for (int i = 0; i < p->parallels.n && code == 0 && !b->enough; i++)
             code = measure_loaded(b, p->threads.v[t], p->parallels.v[i], i == 0);
@@ -338,12 +338,15 @@ static int measure_all(struct bench *b)
     return code;
 }
 
-int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_plan *plan)
+int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_sweep *sweep)
 {
-    int prompt = largest(&plan->prompts), generate = largest(&plan->generates), code = 1;
-    int longest = largest(&plan->depths) + (prompt > generate ? prompt : generate);
-    struct bench b = {
-        .plan = plan, .args = *args, .ctx = geul_report_context(false), .n_ids = longest, .total = count_tokens(plan)};
+    int prompt = largest(&sweep->prompts), generate = largest(&sweep->generates), code = 1;
+    int longest = largest(&sweep->depths) + (prompt > generate ? prompt : generate);
+    struct bench b = {.sweep = sweep,
+                      .args = *args,
+                      .ctx = geul_report_context(false),
+                      .n_ids = longest,
+                      .total = count_tokens(sweep)};
     if (!b.ctx)
         return 1;
     if (b.args.n_context == 0)
@@ -352,8 +355,8 @@ int geul_bench_measure(const struct geul_model_args *args, const struct geul_ben
     b.cell.cache_type = args->cache_type;
     b.cell.n_batch = args->n_batch;
     b.ids = geul_alloc(b.ctx, (size_t)longest, sizeof *b.ids);
-    b.step = geul_alloc(b.ctx, (size_t)largest(&plan->parallels), sizeof *b.step);
-    b.samples = geul_alloc(b.ctx, (size_t)plan->repetitions, sizeof *b.samples);
+    b.step = geul_alloc(b.ctx, (size_t)largest(&sweep->parallels), sizeof *b.step);
+    b.samples = geul_alloc(b.ctx, (size_t)sweep->repetitions, sizeof *b.samples);
     if (b.ids && b.step && b.samples)
         code = measure_all(&b);
     else

@@ -34,7 +34,7 @@ struct geul_bench_cell {
     int64_t peak_over_bytes; /* peak_rss_bytes less file and cache; may be below 0: not all of a file is touched */
 };
 
-struct geul_bench_plan {
+struct geul_bench_sweep {
     struct geul_bench_list threads, prompts, generates, depths, parallels;
     int repetitions;
     uint64_t seed; /* of the token ids */
@@ -47,6 +47,6 @@ struct geul_bench_plan {
 
 /* Measures the model of args in every combination: prompts once per number of threads and depth, generation for every
  * number of sequences too. Ceilings are measured before and after each repetition. Returns the exit code. */
-int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_plan *plan);
+int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_sweep *sweep);
 
 #endif

@@ -27,7 +27,7 @@ struct settings {
 static const struct geul_option options[] = {
     OPTION_PATHS( "-m, --model",              files,              "FILE", FILE,
                   "a model, a GGUF file; may be given several times"),
-    OPTION_GROUP(model.adapters, geul_adapter_options),
+    OPTION_GROUP(model.adapters, geul_lora_option_rows),
     OPTION_LIST(  "--synthetic",              synthetic,          "SIZE:TYPE,...",
                   "random weights instead (see `geul synth --help`), kept in $GEUL_CACHE or ~/.cache/geul for the "
                   "next time"),
@@ -108,7 +108,7 @@ static char *synthetic_path(const char *what, int *code)
     return path;
 }
 
-/* ------------------------------------------------------------------------------------------------------- figures -- */
+/* ----------------------------------------------------------------------------------- figures -- */
 
 enum kind { TEXT, INT, BYTES, REAL };
 
@@ -276,7 +276,7 @@ static void print_end(const struct output *o)
            o->read[0], o->read[1], o->int8[0], o->int8[1], o->bf16[0], o->bf16[1], o->f32[0], o->f32[1]);
 }
 
-/* ------------------------------------------------------------------------------------------------------- command -- */
+/* ----------------------------------------------------------------------------------- command -- */
 
 /* The whole numbers of a list option, or the default. Returns 0, or 2 after a message. */
 static int parse_list(const char *name, const struct geul_text_list *texts, int fallback, int low, int high,
@@ -300,22 +300,22 @@ static int parse_list(const char *name, const struct geul_text_list *texts, int 
     return 0;
 }
 
-static int parse_plan(const struct settings *s, struct geul_bench_plan *plan)
+static int parse_sweep(const struct settings *s, struct geul_bench_sweep *sweep)
 {
-    int code = parse_list("-p", &s->prompts, 256, 0, 1 << 20, &plan->prompts);
+    int code = parse_list("-p", &s->prompts, 256, 0, 1 << 20, &sweep->prompts);
     if (code == 0)
-        code = parse_list("-n", &s->generates, 32, 0, 1 << 20, &plan->generates);
+        code = parse_list("-n", &s->generates, 32, 0, 1 << 20, &sweep->generates);
     if (code == 0)
-        code = parse_list("-d", &s->depths, 0, 0, 1 << 20, &plan->depths);
+        code = parse_list("-d", &s->depths, 0, 0, 1 << 20, &sweep->depths);
     if (code == 0)
-        code = parse_list("--parallel", &s->parallels, 1, 1, 1024, &plan->parallels);
+        code = parse_list("--parallel", &s->parallels, 1, 1, 1024, &sweep->parallels);
     if (code == 0)
-        code = parse_list("-t", &s->threads, 0, 0, 1024, &plan->threads);
+        code = parse_list("-t", &s->threads, 0, 0, 1024, &sweep->threads);
     bool nothing = true;
-    for (int i = 0; i < plan->prompts.n; i++)
-        nothing = nothing && plan->prompts.v[i] == 0;
-    for (int i = 0; i < plan->generates.n; i++)
-        nothing = nothing && plan->generates.v[i] == 0;
+    for (int i = 0; i < sweep->prompts.n; i++)
+        nothing = nothing && sweep->prompts.v[i] == 0;
+    for (int i = 0; i < sweep->generates.n; i++)
+        nothing = nothing && sweep->generates.v[i] == 0;
     if (code == 0 && nothing)
         return geul_report_usage("-p 0 -n 0 leaves nothing to measure");
     return code;
@@ -349,15 +349,15 @@ static int find_models(const struct settings *s, char *paths[MODELS_MAX], int *n
 }
 
 /* Measures all models and prints. Returns the exit code. */
-static int bench(struct settings *s, struct geul_bench_plan *plan, char *const *paths, int n)
+static int bench(struct settings *s, struct geul_bench_sweep *sweep, char *const *paths, int n)
 {
     struct output o = {.s = s, .name_width = 5};
     int code = 0;
-    plan->user = &o;
-    plan->cell = print_cell;
-    plan->turn = s->step ? wait_for_line : NULL;
-    plan->repetitions = s->repetitions;
-    plan->seed = 1;
+    sweep->user = &o;
+    sweep->cell = print_cell;
+    sweep->turn = s->step ? wait_for_line : NULL;
+    sweep->repetitions = s->repetitions;
+    sweep->seed = 1;
     o.cells = s->json ? json_array() : NULL;
     for (int i = 0; i < n; i++) {
         int width = (int)strlen(file_name(paths[i]));
@@ -365,7 +365,7 @@ static int bench(struct settings *s, struct geul_bench_plan *plan, char *const *
     }
     for (int i = 0; i < n && code == 0; i++) {
         s->model.path = paths[i];
-        code = geul_bench_measure(&s->model, plan);
+        code = geul_bench_measure(&s->model, sweep);
     }
     if (code == 0 && s->json && !s->step)
         return geul_report_json(json_pack("{s:o}", "cells", o.cells));
@@ -378,7 +378,7 @@ static int bench(struct settings *s, struct geul_bench_plan *plan, char *const *
 int geul_cmd_bench(int argc, char **argv)
 {
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT, .repetitions = 5};
-    struct geul_bench_plan plan = {.seed = 1};
+    struct geul_bench_sweep sweep = {.seed = 1};
     const char *args[GEUL_ARGS_MAX];
     char *paths[MODELS_MAX];
     int n_args, code, n = 0;
@@ -388,13 +388,13 @@ int geul_cmd_bench(int argc, char **argv)
         return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
     if (s.csv && (s.json || s.step))
         return geul_report_usage("--csv and --%s ask for two forms of output; give one", s.json ? "json" : "step");
-    code = parse_plan(&s, &plan);
+    code = parse_sweep(&s, &sweep);
     if (code != 0)
         return code;
     geul_interrupt_catch(1);
     code = find_models(&s, paths, &n);
     if (code == 0)
-        code = bench(&s, &plan, paths, n);
+        code = bench(&s, &sweep, paths, n);
     for (int i = 0; i < n; i++)
         free(paths[i]);
     return code;

@@ -128,7 +128,7 @@ bool geul_synth_fits(struct geul_context *ctx, const struct geul_synth *synth, c
     return fits;
 }
 
-/* ------------------------------------------------------------------------------------------------ random blocks -- */
+/* ----------------------------------------------------------------------------- random blocks -- */
 
 /* What the elements of one tensor are drawn from. */
 struct source {
@@ -243,7 +243,7 @@ static void fill(const struct source *s, int64_t from, uint8_t *out, int64_t n)
         fill_u16(s, (uint64_t)from / 4, (uint16_t *)(void *)out, n);
 }
 
-/* ------------------------------------------------------------------------------------------------------ writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 /* Mean and deviation as training leaves them: what is added to the residual is small enough for any depth. */
 static void distribution(const struct geul_synth *synth, const struct geul_neox_tensor *t, double *mean, double *std)
@@ -327,7 +327,7 @@ static enum geul_status write_all(struct work *k, const struct geul_synth *synth
     size_t n;
     struct geul_neox_tensor *tensors = geul_neox_tensor_list(k->ctx, &synth->config, &n);
     enum geul_status status = tensors ? declare(k, synth, tensors, n) : GEUL_ERROR_MEMORY;
-    geul_progress_begin("writing", NULL);
+    geul_progress_start("writing", NULL);
     for (size_t i = 0; status == GEUL_OK && i < n; i++) {
         double mean, std;
         bool fell_back;

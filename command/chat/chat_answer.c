@@ -78,7 +78,7 @@ static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids)
 
 /* Keeps text as the answer of the last turn, without the white space around it when the template sets its own. Without
  * memory for it the turn is dropped: false. */
-static bool keep(struct geul_chat *c, const char *text, size_t length, bool trim)
+static bool set_answer(struct geul_chat *c, const char *text, size_t length, bool trim)
 {
     while (trim && length > 0 && is_space(*text)) {
         text++;
@@ -115,7 +115,7 @@ static enum geul_status generate(struct geul_chat *c, const struct geul_ids *ids
                                   .on_prompt = geul_generation_prompt,
                                   .user = printer,
                                   .speculator = c->drafter.speculator};
-    geul_progress_begin("reading", "tokens");
+    geul_progress_start("reading", "tokens");
     enum geul_status status = geul_ids_generate(&c->loaded, ids, &how, r);
     geul_progress_hide();
     return status;
@@ -163,7 +163,7 @@ void geul_chat_answer(struct geul_chat *c)
         geul_report_note("stopped");
     else if (r.reason == GEUL_STOP_CONTEXT)
         geul_report_note("the context is full; the answer ends here");
-    if (keep(c, r.text, r.text_length, printer.trim) && c->json)
+    if (set_answer(c, r.text, r.text_length, printer.trim) && c->json)
         print_json(c, &ids, &r);
     geul_ids_free(&c->loaded, &ids);
     geul_tokens_free(c->loaded.ctx, r.tokens);

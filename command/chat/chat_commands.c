@@ -35,7 +35,7 @@ static void do_reset(struct geul_chat *c, const char *rest)
 }
 
 /* Whether the prompt has a place for the system text. */
-static bool system_has_place(struct geul_chat *c)
+static bool takes_system_text(struct geul_chat *c)
 {
     if (!geul_chat_push(c, ""))
         return true;
@@ -54,7 +54,7 @@ static void do_system(struct geul_chat *c, const char *rest)
     }
     free(c->system);
     c->system = strcmp(rest, "-") == 0 ? NULL : strdup(rest);
-    if (c->system && !system_has_place(c)) {
+    if (c->system && !takes_system_text(c)) {
         geul_report_error("the template %s has no place for a system text", geul_template_name(c->form));
         free(c->system);
         c->system = NULL;

@@ -97,7 +97,7 @@ static bool print_text(void *user, const char *text, size_t length)
 }
 
 /* With --json nothing is printed before the end. */
-static bool keep_text(void *user, const char *text, size_t length)
+static bool collect_text(void *user, const char *text, size_t length)
 {
     (void)user, (void)text, (void)length;
     geul_progress_hide();
@@ -127,13 +127,13 @@ static int complete(const struct settings *s, struct geul_loaded *l, struct geul
                                   .stop = stops->items,
                                   .n_stop = stops->n,
                                   .ignore_end_token = s->ignore_eos,
-                                  .on_text = s->json ? keep_text : print_text,
+                                  .on_text = s->json ? collect_text : print_text,
                                   .on_prompt = geul_generation_prompt,
                                   .speculator = speculator};
     if (s->echo && !s->json)
         geul_report_text(prompt, length);
     struct geul_generation_result r;
-    geul_progress_begin("reading the prompt", "tokens");
+    geul_progress_start("reading the prompt", "tokens");
     enum geul_status status = geul_ids_generate(l, &ids, &how, &r);
     geul_progress_hide();
     if (status != GEUL_OK) {

@@ -16,7 +16,7 @@
 struct settings {
     struct geul_train_args train;
     struct geul_data_args data;
-    const char *tokenizer, *init, *gelu, *name, *parallel_residual, *see_across, *model, *type;
+    const char *tokenizer, *init, *gelu, *name, *parallel_residual, *attend_across_documents, *model, *type;
     int layers, width, heads, ff, vocabulary;
     float rotary;
 };
@@ -47,7 +47,7 @@ static const struct geul_option options[] = {
     OPTION_CHOICE("--init",              init,              "NAME", inits,
                   "small: as GPT-NeoX; normal: deviation 0.02"),
     OPTION_TEXT(  "--name",              name,              "TEXT", "the model's"),
-    OPTION_CHOICE("--see-across",        see_across,        "on|off", switches,
+    OPTION_CHOICE("--see-across",        attend_across_documents,        "on|off", switches,
                   "on: tokens see earlier documents of their window too, as GPT-NeoX's do"),
     OPTION_CHOICE("--type",              type,              "TYPE", types, "of the result's matrices"),
     OPTION_GROUP(data, geul_data_option_rows),
@@ -82,8 +82,7 @@ static const struct geul_command_help help = {
     .arg_name = "a file of settings",
 };
 
-/* ------------------------------------------------------------------------------------------------------- settings --
- */
+/* ---------------------------------------------------------------------------------- settings -- */
 
 /* s without white space at both ends. */
 static char *trimmed(char *s)
@@ -139,10 +138,9 @@ static bool apply_file(const char *path, char *text, struct settings *s)
     return true;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- model --
- */
+/* ------------------------------------------------------------------------------------- model -- */
 
-static int place_of(const char *const *list, const char *word)
+static int index_of_word(const char *const *list, const char *word)
 {
     int i = 0;
     while (strcmp(list[i], word) != 0)
@@ -174,12 +172,12 @@ static bool describe(const struct settings *s, struct geul_new_model *m)
                                           .rope_base = 10000,
                                           .parallel_residual = strcmp(s->parallel_residual, "on") == 0,
                                           .attention_bias = true,
-                                          .gelu = (enum geul_gelu)place_of(gelus, s->gelu),
+                                          .gelu = (enum geul_gelu)index_of_word(gelus, s->gelu),
                                           .bos = -1,
                                           .eos = -1};
     m->tokenizer = s->tokenizer;
     m->name = s->name;
-    m->init = (enum geul_init)place_of(inits, s->init);
+    m->init = (enum geul_init)index_of_word(inits, s->init);
     m->seed = s->train.seed.value;
     return true;
 }
@@ -208,7 +206,7 @@ static int work(struct geul_context *ctx, const struct settings *s)
     struct geul_train_options o = geul_train_args_options(&s->train);
     o.regex = geul_regex();
     o.rate = s->train.rate > 0 ? s->train.rate : 6e-4f;
-    o.see_across = strcmp(s->see_across, "on") == 0;
+    o.attend_across_documents = strcmp(s->attend_across_documents, "on") == 0;
     o.model_path = first_model(ctx, s, path, sizeof path);
     if (!o.model_path)
         return 1;
@@ -224,7 +222,7 @@ int geul_cmd_train(int argc, char **argv)
                          .gelu = "erf",
                          .name = "geul",
                          .parallel_residual = "on",
-                         .see_across = "off",
+                         .attend_across_documents = "off",
                          .type = "f16",
                          .rotary = 0.5f};
     s.data.template_name = "none";

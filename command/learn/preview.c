@@ -82,7 +82,7 @@ bool geul_preview_print(FILE *f, const struct geul_tokenizer *tok, const struct 
 {
     static const struct marks dim = {"\033[2m", "\033[22m"}, brackets = {"⟦", "⟧"};
     struct printer p = {.f = f, .marks = colour ? &dim : &brackets};
-    int64_t samples = geul_dataset_samples(d);
+    int64_t samples = geul_dataset_sample_count(d);
     bool ok = true;
     for (int64_t i = 0; ok && i < n && i < samples; i++)
         ok = preview(&p, tok, d, i);

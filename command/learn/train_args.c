@@ -76,7 +76,7 @@ const struct geul_option geul_train_option_rows[] = {
     OPTION_INT(   "--save-every",      save_every,     -1, 1 << 30, "steps between checkpoints, 0: only at the end"),
     OPTION_INT(   "--sample-every",    sample_every,   -1, 1 << 30,
                   "steps between texts that the model writes, 0: never"),
-    OPTION_INT(   "--keep",            keep,           1, 1 << 20, "checkpoints that are kept"),
+    OPTION_INT(   "--keep",            keep_newest,    1, 1 << 20, "checkpoints that are kept"),
     OPTION_CHOICE("--on-trouble",      on_trouble,     "WHAT", troubles,
                   "a loss or gradient far off: skip leaves the step out, rewind also goes back to the last "
                   "checkpoint when it lasts"),

@@ -16,7 +16,7 @@ struct geul_train_args {
     float rate, rate_floor, decay_share, beta1, beta2, epsilon, weight_decay, clip, smoothing, z_loss;
     int warmup; /* -1: 3 % of the steps */
     struct geul_seed seed;
-    int evaluate_every, save_every, sample_every, keep; /* -1: about 20, 10, 5 times in a run */
+    int evaluate_every, save_every, sample_every, keep_newest; /* -1: about 20, 10, 5 times in a run */
     const char *on_trouble;
     int preview;
     bool resume, plan, verbose;
@@ -26,7 +26,7 @@ struct geul_train_args {
         .n_batch = 4, .n_accumulate = 1, .epochs = 1, .precision = "bf16", .recompute = "auto", .packing = "on",       \
         .optimizer = "adamw", .schedule = "cosine", .rate_floor = 0.1f, .decay_share = 0.2f, .beta1 = -1, .beta2 = -1, \
         .epsilon = -1, .weight_decay = -1, .clip = 1, .warmup = -1, .evaluate_every = -1, .save_every = -1,            \
-        .sample_every = -1, .keep = 2, .on_trouble = "rewind"                                                          \
+        .sample_every = -1, .keep_newest = 2, .on_trouble = "rewind"                                                   \
     }
 extern const struct geul_option geul_train_option_rows[];
 

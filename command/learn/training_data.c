@@ -33,8 +33,7 @@ const struct geul_option geul_data_option_rows[] = {
 };
 /* clang-format on */
 
-/* ------------------------------------------------------------------------------------------------------------ data --
- */
+/* -------------------------------------------------------------------------------------- data -- */
 
 /* What was read of a list of files. */
 struct files {
@@ -95,7 +94,7 @@ static enum geul_status read_files(struct data *d, const struct geul_text_list *
                                        .problems = problems,
                                        .progress = geul_progress_callback};
     enum geul_status status = GEUL_OK;
-    geul_progress_begin("reading", NULL);
+    geul_progress_start("reading", NULL);
     if (n_rows > 0)
         status = geul_samples_read(d->ctx, geul_model_get_tokenizer(d->model), rows, n_rows, &how, out->samples,
                                    held_out, &out->report);
@@ -115,8 +114,8 @@ static void tell_data(const struct files *f, const char *what)
     if (!f->samples)
         return;
     fprintf(stderr, "%s: %lld samples, %lld tokens, of which %lld are learned\n", what,
-            (long long)geul_dataset_samples(f->samples), (long long)geul_dataset_tokens(f->samples),
-            (long long)geul_dataset_targets(f->samples));
+            (long long)geul_dataset_sample_count(f->samples), (long long)geul_dataset_token_count(f->samples),
+            (long long)geul_dataset_target_count(f->samples));
     if (r->too_long > 0)
         geul_report_note("%lld rows are longer than the context (the first is %s:%lld; the longest has %lld tokens); "
                          "see -c and --too-long",
@@ -142,8 +141,8 @@ static enum geul_status read_data(struct data *d)
         return status;
     tell_data(&d->train, "training");
     tell_data(&d->measured, "evaluation");
-    if (!d->measured.samples && geul_dataset_samples(d->held_out) > 0)
-        fprintf(stderr, "held out: %lld samples\n", (long long)geul_dataset_samples(d->held_out));
+    if (!d->measured.samples && geul_dataset_sample_count(d->held_out) > 0)
+        fprintf(stderr, "held out: %lld samples\n", (long long)geul_dataset_sample_count(d->held_out));
     return GEUL_OK;
 }
 
@@ -156,8 +155,7 @@ static void data_free(struct data *d)
     geul_model_free(d->model);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- whole --
- */
+/* ------------------------------------------------------------------------------------- whole -- */
 
 /* Opens the model for its tokenizer, template and context. false after a message. */
 static bool open_model(struct data *d, const struct geul_train_options *o)

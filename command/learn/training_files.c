@@ -29,8 +29,7 @@ const char *geul_run_path(const struct geul_run *run, const char *format, ...)
     return path;
 }
 
-/* ---------------------------------------------------------------------------------------------------- checkpoints --
- */
+/* ------------------------------------------------------------------------------- checkpoints -- */
 
 /* The steps of the checkpoints that are there. */
 struct found {
@@ -88,7 +87,7 @@ static enum geul_status remove_old(struct geul_run *run)
     static struct found f;
     enum geul_status status = find_checkpoints(run, &f);
     for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
-        if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep && f.steps[i] != run->state.sound_step)
+        if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep_newest && f.steps[i] != run->state.sound_step)
             status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
     return status;
 }
@@ -96,7 +95,7 @@ static enum geul_status remove_old(struct geul_run *run)
 enum geul_status geul_run_save(struct geul_run *run, bool due)
 {
     struct note note;
-    int64_t step = geul_trainer_step_count(run->trainer);
+    int64_t step = geul_trainer_steps_done(run->trainer);
     if (due && run->state.refused == 0)
         run->state.sound_step = step;
     fill_note(run, &note);
@@ -160,7 +159,7 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     return GEUL_OK;
 }
 
-enum geul_status geul_run_load_back(struct geul_run *run, bool *found)
+enum geul_status geul_run_rewind(struct geul_run *run, bool *found)
 {
     *found = run->state.sound_step >= 0;
     return *found ? geul_trainer_load(run->trainer, checkpoint_path(run, run->state.sound_step), true, NULL, NULL)
@@ -183,8 +182,7 @@ const char *geul_run_older(const struct geul_run *run)
     return NULL;
 }
 
-/* --------------------------------------------------------------------------------------------------------- results --
- */
+/* ----------------------------------------------------------------------------------- results -- */
 
 enum geul_status geul_run_save_best(struct geul_run *run)
 {

@@ -13,8 +13,7 @@
 
 enum { PATIENCE = 5 /* steps in a row that are left out before the run goes back */, REWINDS = 3 };
 
-/* --------------------------------------------------------------------------------------------------------- mishaps --
- */
+/* ----------------------------------------------------------------------------------- mishaps -- */
 
 /* Asked by the trainer before an update. */
 static bool judge(void *user, double loss, double grad_norm)
@@ -39,7 +38,7 @@ static enum geul_status rewind_run(struct geul_run *run, int64_t step)
     bool found = false;
     char text[128];
     if (strcmp(run->job->args->on_trouble, "rewind") == 0 && run->state.rewinds < REWINDS) {
-        enum geul_status status = geul_run_load_back(run, &found);
+        enum geul_status status = geul_run_rewind(run, &found);
         if (status != GEUL_OK)
             return status;
     }
@@ -78,15 +77,14 @@ static enum geul_status handle(struct geul_run *run, const struct geul_train_rep
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- steps --
- */
+/* ------------------------------------------------------------------------------------- steps -- */
 
 static enum geul_status evaluate(struct geul_run *run)
 {
     double loss;
-    int64_t step = geul_trainer_step_count(run->trainer);
+    int64_t step = geul_trainer_steps_done(run->trainer);
     const struct geul_dataset *d = run->job->held_out;
-    if (!d || geul_dataset_samples(d) == 0)
+    if (!d || geul_dataset_sample_count(d) == 0)
         return GEUL_OK;
     enum geul_status status = geul_trainer_evaluate(run->trainer, d, &loss);
     if (status != GEUL_OK)
@@ -117,7 +115,7 @@ static enum geul_status log_step(struct geul_run *run, const struct geul_train_r
         .learning_rate = r->rate,
         .grad_norm = r->grad_norm,
         .tokens_per_second = (double)r->tokens / r->seconds,
-        .seconds = geul_os_seconds() - run->begun,
+        .seconds = geul_os_seconds() - run->started_at,
         .tokens = r->tokens,
         .targets = r->targets,
         .epoch = r->epoch,
@@ -155,9 +153,9 @@ static enum geul_status one_step(struct geul_run *run, int64_t steps)
 /* All steps that are left. */
 static enum geul_status all_steps(struct geul_run *run)
 {
-    int64_t steps = geul_trainer_steps(run->trainer);
-    enum geul_status status = geul_trainer_step_count(run->trainer) == 0 ? evaluate(run) : GEUL_OK;
-    while (status == GEUL_OK && geul_trainer_step_count(run->trainer) < steps) {
+    int64_t steps = geul_trainer_total_steps(run->trainer);
+    enum geul_status status = geul_trainer_steps_done(run->trainer) == 0 ? evaluate(run) : GEUL_OK;
+    while (status == GEUL_OK && geul_trainer_steps_done(run->trainer) < steps) {
         status = one_step(run, steps);
         if (status != GEUL_OK || !geul_interrupted())
             continue;
@@ -165,14 +163,13 @@ static enum geul_status all_steps(struct geul_run *run)
         geul_run_hide();
         if (status == GEUL_OK)
             status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume goes on from there",
-                               (long long)geul_trainer_step_count(run->trainer));
+                               (long long)geul_trainer_steps_done(run->trainer));
     }
     geul_run_hide();
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- whole --
- */
+/* ------------------------------------------------------------------------------------- whole -- */
 
 /* What -1 means in a run of so many steps. */
 static int64_t every(int asked, int64_t steps, int64_t times)
@@ -180,7 +177,7 @@ static int64_t every(int asked, int64_t steps, int64_t times)
     return asked >= 0 ? asked : steps > times ? steps / times : 1;
 }
 
-static enum geul_status begin(struct geul_run *run)
+static enum geul_status open_run(struct geul_run *run)
 {
     struct geul_training *job = run->job;
     const struct geul_train_args *a = job->args;
@@ -193,7 +190,7 @@ static enum geul_status begin(struct geul_run *run)
     run->trainer = run->watch ? geul_trainer_new(run->ctx, &job->options, job->train) : NULL;
     if (!run->trainer)
         return geul_error_status(run->ctx);
-    int64_t steps = geul_trainer_steps(run->trainer);
+    int64_t steps = geul_trainer_total_steps(run->trainer);
     run->evaluate_every = every(a->evaluate_every, steps, 20);
     run->save_every = every(a->save_every, steps, 10);
     run->sample_every = every(a->sample_every, steps, 5);
@@ -215,10 +212,10 @@ static enum geul_status begin(struct geul_run *run)
                                      .jsonl = true,
                                      .tensorboard = true,
                                      .report = true};
-    run->log = geul_journal_open(run->ctx, a->output, &o, geul_trainer_step_count(run->trainer));
+    run->log = geul_journal_open(run->ctx, a->output, &o, geul_trainer_steps_done(run->trainer));
     if (!run->log)
         return geul_error_status(run->ctx);
-    run->begun = geul_os_seconds() - geul_journal_seconds(run->log);
+    run->started_at = geul_os_seconds() - geul_journal_seconds(run->log);
     return GEUL_OK;
 }
 
@@ -244,13 +241,13 @@ static void advise(struct geul_run *run)
 
 static int carry_out(struct geul_run *run)
 {
-    enum geul_status status = begin(run);
+    enum geul_status status = open_run(run);
     if (status == GEUL_OK)
         status = all_steps(run);
     if (run->log && status == GEUL_ERROR_IO)
         advise(run);
     if (run->log && status != GEUL_OK && status != GEUL_ERROR_CANCELLED) /* the first failure stays the context's */
-        geul_journal_event(run->log, geul_trainer_step_count(run->trainer), "stopped", geul_error(run->ctx));
+        geul_journal_event(run->log, geul_trainer_steps_done(run->trainer), "stopped", geul_error(run->ctx));
     if (run->log && geul_journal_flush(run->log) != GEUL_OK && status == GEUL_OK)
         status = geul_error_status(run->ctx);
     if (status == GEUL_OK && (status = geul_run_export(run)) == GEUL_ERROR_IO)
@@ -259,21 +256,21 @@ static int carry_out(struct geul_run *run)
 }
 
 /* Chooses recomputation where it was left open, and tells the plan. Returns the exit code, or -1 to go on. */
-static int look_ahead(struct geul_training *job)
+static int estimate_run(struct geul_training *job)
 {
-    struct geul_train_plan plan;
+    struct geul_train_estimate estimate;
     bool open = strcmp(job->args->recompute, "auto") == 0;
-    enum geul_status status = geul_run_plan(job, &job->options, job->args->plan, &plan);
-    if (status == GEUL_OK && open && plan.available && plan.total > plan.available / 10 * 7) {
+    enum geul_status status = geul_run_estimate(job, &job->options, job->args->plan, &estimate);
+    if (status == GEUL_OK && open && estimate.available && estimate.total > estimate.available / 10 * 7) {
         job->options.recompute = GEUL_RECOMPUTE_FULL;
-        status = geul_run_plan(job, &job->options, job->args->plan, &plan);
+        status = geul_run_estimate(job, &job->options, job->args->plan, &estimate);
     }
     if (status != GEUL_OK)
         return geul_report_failure(job->ctx);
-    bool fits = !plan.available || plan.total <= plan.available;
+    bool fits = !estimate.available || estimate.total <= estimate.available;
     if (!job->args->plan && fits)
         return -1;
-    geul_run_print_plan(job, &plan);
+    geul_run_print_estimate(job, &estimate);
     if (fits || job->args->plan)
         return fits ? 0 : 1;
     return geul_report_error("the run does not fit into memory; nothing was begun");
@@ -283,7 +280,7 @@ int geul_training_run(struct geul_training *job)
 {
     struct geul_run run = {
         .job = job, .ctx = job->ctx, .saved_at = -1, .state = {.best_loss = INFINITY, .sound_step = -1}};
-    int code = look_ahead(job);
+    int code = estimate_run(job);
     if (code >= 0)
         return code;
     if (refuse_old(&run))

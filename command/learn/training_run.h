@@ -1,4 +1,4 @@
-/* training_run.h: the parts of a run that training.c, training_files.c and training_words.c share. */
+/* training_run.h: the parts of a run that training.c, training_files.c and training_output.c share. */
 #ifndef GEUL_TRAINING_RUN_H
 #define GEUL_TRAINING_RUN_H
 
@@ -27,8 +27,8 @@ struct geul_run {
     struct geul_watch *watch;
     struct geul_run_state state;
     struct geul_settings settings;
-    double begun;     /* clock when the run would have begun, had it never been interrupted */
-    int64_t saved_at; /* step of the newest checkpoint, -1: none */
+    double started_at; /* clock when the run would have begun, had it never been interrupted */
+    int64_t saved_at;  /* step of the newest checkpoint, -1: none */
     int64_t evaluate_every, save_every, sample_every;
     enum geul_watch_verdict verdict; /* of the step in work */
     char why[GEUL_WATCH_WHY];
@@ -42,7 +42,7 @@ enum geul_status geul_run_save(struct geul_run *run, bool due);
 /* Takes up the newest checkpoint, if there is one; *found. */
 enum geul_status geul_run_load(struct geul_run *run, bool *found);
 /* Takes up weights and states of the newest sound checkpoint, if there is one; *found. */
-enum geul_status geul_run_load_back(struct geul_run *run, bool *found);
+enum geul_status geul_run_rewind(struct geul_run *run, bool *found);
 /* A checkpoint or result that an earlier run left in the directory, in a static buffer; NULL: none. */
 const char *geul_run_older(const struct geul_run *run);
 /* Adds to the failure in the context what can be done; returns its status. */
@@ -54,12 +54,12 @@ enum geul_status geul_run_export(struct geul_run *run);
 /* DIR/NAME in a static buffer, four of them in turn. */
 const char *geul_run_path(const struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
 
-/* training_words.c */
+/* training_output.c */
 /* What the run takes by the library's plan, and the texts that the model writes in between. */
-enum geul_status geul_run_plan(const struct geul_training *job, const struct geul_train_options *o, bool measure,
-                               struct geul_train_plan *plan);
+enum geul_status geul_run_estimate(const struct geul_training *job, const struct geul_train_options *o, bool measure,
+                                   struct geul_train_estimate *estimate);
 /* Prints what memory and time the run takes, and what would make it fit. Returns whether it fits. */
-bool geul_run_print_plan(struct geul_training *job, const struct geul_train_plan *plan);
+bool geul_run_print_estimate(struct geul_training *job, const struct geul_train_estimate *estimate);
 /* The line of progress, redrawn on a terminal, else now and then; and taking it away. */
 void geul_run_show(struct geul_run *run, const struct geul_train_report *r);
 void geul_run_hide(void);

@@ -49,15 +49,15 @@ static inline double *doubles(const struct run *r, int64_t n)
     cpu_leaf(r->ctx, &r->seed, GEUL_TYPE_##type, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),            \
              (int64_t[]){__VA_ARGS__}, spread)
 
-static inline struct geul_tensor *places(struct run *r, int64_t tokens)
+static inline struct geul_tensor *seq_positions(struct run *r, int64_t tokens)
 {
     return LEAF(I32, 0, tokens, 2);
 }
 
-static inline void set_place(struct geul_tensor *place, int64_t token, int32_t seq, int32_t position)
+static inline void set_seq_pos(struct geul_tensor *seq_pos, int64_t token, int32_t seq, int32_t position)
 {
-    ((int32_t *)place->data)[2 * token] = seq;
-    ((int32_t *)place->data)[2 * token + 1] = position;
+    ((int32_t *)seq_pos->data)[2 * token] = seq;
+    ((int32_t *)seq_pos->data)[2 * token + 1] = position;
 }
 
 static const int64_t sizes[] = {1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130, 1025};

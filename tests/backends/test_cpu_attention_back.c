@@ -9,11 +9,11 @@
 struct problem {
     struct geul_context *ctx;
     int64_t tokens, heads, depth, n; /* n: values of q */
-    struct geul_tensor *q, *k, *v, *dy, *place;
+    struct geul_tensor *q, *k, *v, *dy, *seq_pos;
     double *y, *d; /* (T, H, D), (3, T, H, D) */
 };
 
-/* ----------------------------------------------------------------------------------------------- the meaning -- */
+/* ------------------------------------------------------------------------------- the meaning -- */
 
 /* The weights of one head of token t over the tokens that it sees, from `first` on. */
 static void weigh(const double *q, const double *k, const struct problem *p, int64_t t, int64_t h, int64_t first,
@@ -36,7 +36,7 @@ static void weigh(const double *q, const double *k, const struct problem *p, int
 /* The first token that t sees, t + 1 when it sees none. */
 static int64_t first_seen(const struct problem *p, int64_t t)
 {
-    int64_t position = ((const int32_t *)p->place->data)[2 * t + 1];
+    int64_t position = ((const int32_t *)p->seq_pos->data)[2 * t + 1];
     return position < 0 || position > t ? t + 1 : t - position;
 }
 
@@ -82,8 +82,8 @@ TEST(cpu_attention_back_reference_agrees_with_differences)
 {
     enum { TOKENS = 7, HEADS = 2, DEPTH = 5, N = TOKENS * HEADS * DEPTH };
     int32_t places[2 * TOKENS] = {0, 0, 0, 1, 0, 2, 1, 0, 1, 1, 1, 2, 1, 1};
-    struct geul_tensor place = {.data = places};
-    struct problem p = {.tokens = TOKENS, .heads = HEADS, .depth = DEPTH, .n = N, .place = &place};
+    struct geul_tensor seq_pos = {.data = places};
+    struct problem p = {.tokens = TOKENS, .heads = HEADS, .depth = DEPTH, .n = N, .seq_pos = &seq_pos};
     double x[3 * N], y[N], dy[N], d[3 * N], want[3 * N];
     float got[3 * N];
     uint64_t seed = CPU_SEED;
@@ -107,7 +107,7 @@ TEST(cpu_attention_back_reference_agrees_with_differences)
     CHECK(cpu_close("differences", got, want, 3 * N, 1e-7, 1e-6));
 }
 
-/* ----------------------------------------------------------------------------------------------------- problems -- */
+/* ---------------------------------------------------------------------------------- problems -- */
 
 static struct geul_tensor *part(struct geul_context *ctx, struct geul_tensor *x, int i, int64_t n, int64_t heads)
 {
@@ -127,10 +127,10 @@ static struct problem make_problem(int64_t tokens, int64_t heads, int64_t depth,
     p.k = part(p.ctx, qkv, 1, row, heads);
     p.v = part(p.ctx, qkv, 2, row, heads);
     p.dy = cpu_leaf(p.ctx, &seed, GEUL_TYPE_F32, 3, narrow, 1);
-    p.place = cpu_leaf(p.ctx, &seed, GEUL_TYPE_I32, 2, two, 0);
+    p.seq_pos = cpu_leaf(p.ctx, &seed, GEUL_TYPE_I32, 2, two, 0);
     for (int64_t t = 0; t < tokens; t++) {
-        ((int32_t *)p.place->data)[2 * t] = -7; /* not looked at */
-        ((int32_t *)p.place->data)[2 * t + 1] = positions[t];
+        ((int32_t *)p.seq_pos->data)[2 * t] = -7; /* not looked at */
+        ((int32_t *)p.seq_pos->data)[2 * t + 1] = positions[t];
     }
     double *x = geul_arena(p.ctx, (size_t)(4 * p.n + 1), sizeof *x);
     p.y = geul_arena(p.ctx, (size_t)(p.n + 1), sizeof *p.y);
@@ -161,10 +161,10 @@ static void compute(const struct problem *p, const char *variant, int n_threads,
     struct geul_device *device = cpu_device(ctx, variant, n_threads);
     size_t bytes = (size_t)(n * p->heads * p->depth) * sizeof(float);
     struct geul_tensor *q = piece(ctx, p->q, from, n), *k = piece(ctx, p->k, from, n), *v = piece(ctx, p->v, from, n);
-    struct geul_tensor *place = piece(ctx, p->place, from, n), *dy = piece(ctx, p->dy, from, n);
+    struct geul_tensor *seq_pos = piece(ctx, p->seq_pos, from, n), *dy = piece(ctx, p->dy, from, n);
     struct cpu_guard forward = cpu_guard(bytes, 4), back = cpu_guard(3 * bytes, 4);
-    struct geul_tensor *result = geul_attention(ctx, q, k, v, place, SCALE);
-    struct geul_tensor *gradient = geul_attention_back(ctx, dy, result, q, k, v, place, SCALE);
+    struct geul_tensor *result = geul_attention(ctx, q, k, v, seq_pos, SCALE);
+    struct geul_tensor *gradient = geul_attention_back(ctx, dy, result, q, k, v, seq_pos, SCALE);
     if (device && CHECK_MSG(gradient != NULL, "%s", geul_error(ctx))) {
         result->data = forward.data;
         gradient->data = back.data;
@@ -201,7 +201,7 @@ static void check_problem(const struct problem *p, const char *variant, float **
     free(other_d);
 }
 
-/* ------------------------------------------------------------------------------------------------- the checks -- */
+/* -------------------------------------------------------------------------------- the checks -- */
 
 static const int lengths[] = {1, 2, 63, 64, 65, 200, 300, 1};
 enum { N_DOCUMENTS = sizeof lengths / sizeof lengths[0], TOKENS = 696 };
@@ -233,16 +233,16 @@ static void check_cached(const struct problem *p, const char *variant, const flo
     uint64_t seed = CPU_SEED;
     struct geul_tensor *k = cpu_leaf(ctx, &seed, GEUL_TYPE_F32, 4, shape, 1);
     struct geul_tensor *v = cpu_leaf(ctx, &seed, GEUL_TYPE_F32, 4, shape, 1);
-    struct geul_tensor *place = cpu_leaf(ctx, &seed, GEUL_TYPE_I32, 2, (int64_t[]){TOKENS, 2}, 0);
+    struct geul_tensor *seq_pos = cpu_leaf(ctx, &seed, GEUL_TYPE_I32, 2, (int64_t[]){TOKENS, 2}, 0);
     for (int32_t i = 0, t = 0; i < N_DOCUMENTS; i++)
         for (int32_t at = 0; at < lengths[i]; at++, t++) {
-            ((int32_t *)place->data)[2 * t] = i;
-            ((int32_t *)place->data)[2 * t + 1] = at;
+            ((int32_t *)seq_pos->data)[2 * t] = i;
+            ((int32_t *)seq_pos->data)[2 * t + 1] = at;
         }
     struct geul_tensor *q = piece(ctx, p->q, 0, TOKENS);
-    struct geul_tensor *cache_k = geul_store(ctx, k, piece(ctx, p->k, 0, TOKENS), place);
-    struct geul_tensor *cache_v = geul_store(ctx, v, piece(ctx, p->v, 0, TOKENS), place);
-    struct geul_tensor *result = geul_attention(ctx, q, cache_k, cache_v, place, SCALE);
+    struct geul_tensor *cache_k = geul_store(ctx, k, piece(ctx, p->k, 0, TOKENS), seq_pos);
+    struct geul_tensor *cache_v = geul_store(ctx, v, piece(ctx, p->v, 0, TOKENS), seq_pos);
+    struct geul_tensor *result = geul_attention(ctx, q, cache_k, cache_v, seq_pos, SCALE);
     if (device && cpu_compute(ctx, device, result))
         CHECK_MSG(memcmp(result->data, y, (size_t)p->n * sizeof *y) == 0, "%s D=%lld: a cache gives other bits",
                   variant, (long long)p->depth);

@@ -288,7 +288,7 @@ void case_norm2(struct run *r)
     compute(r, geul_norm2(r->ctx, LEAF(F32, 1, 3, 0)), (double[]){0, 0}, 0, 0);
 }
 
-/* ------------------------------------------------------------------------------------------ finite differences -- */
+/* ------------------------------------------------------------------------ finite differences -- */
 
 typedef struct geul_tensor *builder(struct geul_context *ctx, struct geul_tensor *const *leaf);
 
@@ -380,18 +380,18 @@ static struct geul_tensor *build_embed(struct geul_context *ctx, struct geul_ten
 }
 
 /* Tokens at positions that are far apart. */
-static struct geul_tensor *place_leaf(struct geul_context *ctx, int64_t tokens)
+static struct geul_tensor *seq_pos_leaf(struct geul_context *ctx, int64_t tokens)
 {
     uint64_t none = 0;
-    struct geul_tensor *place = cpu_leaf(ctx, &none, GEUL_TYPE_I32, 2, (int64_t[]){tokens, 2}, 0);
+    struct geul_tensor *seq_pos = cpu_leaf(ctx, &none, GEUL_TYPE_I32, 2, (int64_t[]){tokens, 2}, 0);
     for (int64_t t = 0; t < tokens; t++)
-        set_place(place, t, 0, (int32_t)(t * 311 % 2048));
-    return place;
+        set_seq_pos(seq_pos, t, 0, (int32_t)(t * 311 % 2048));
+    return seq_pos;
 }
 
 static struct geul_tensor *build_rope(struct geul_context *ctx, struct geul_tensor *const *leaf)
 {
-    return geul_rope(ctx, leaf[0], place_leaf(ctx, 3), 8, 10000);
+    return geul_rope(ctx, leaf[0], seq_pos_leaf(ctx, 3), 8, 10000);
 }
 
 TEST(cpu_gradients_agree_with_finite_differences)
@@ -418,9 +418,10 @@ TEST(cpu_rope_turns_back)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, NULL, 2);
     uint64_t seed = CPU_SEED;
-    struct geul_tensor *x = RANDOM(5, 3, 80), *place = place_leaf(ctx, 5), *y = geul_rope(ctx, x, place, 64, 10000);
+    struct geul_tensor *x = RANDOM(5, 3, 80), *seq_pos = seq_pos_leaf(ctx, 5),
+                       *y = geul_rope(ctx, x, seq_pos, 64, 10000);
     union geul_op_params back = {.rope = {.n_rot = 64, .base = 10000, .back = true}};
-    struct geul_tensor *again = geul_node(ctx, GEUL_OP_ROPE, (struct geul_tensor *const[]){y, place}, 2, &back);
+    struct geul_tensor *again = geul_node(ctx, GEUL_OP_ROPE, (struct geul_tensor *const[]){y, seq_pos}, 2, &back);
     double want[5 * 3 * 80];
     for (int i = 0; i < 5 * 3 * 80; i++)
         want[i] = cpu_value(x, i);
@@ -431,7 +432,7 @@ TEST(cpu_rope_turns_back)
     geul_context_free(ctx);
 }
 
-/* ----------------------------------------------------------------------------------------------- dropout's masks -- */
+/* --------------------------------------------------------------------------- dropout's masks -- */
 
 enum { MASK = 1 << 18 };
 

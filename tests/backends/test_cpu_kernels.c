@@ -54,18 +54,18 @@ void cpu_check_read_sum(void)
     for (size_t i = 0; i < 512; i += 8)
         data[i] = i;
     for (size_t streams = 1; streams <= 4; streams *= 2)
-        for (size_t ahead = 0; ahead <= 1024; ahead += 512)
-            CHECK_INT(cpu_kernels->read_sum(data, 512 * 8, streams, ahead), 63 * 64 / 2 * 8);
+        for (size_t distance = 0; distance <= 1024; distance += 512)
+            CHECK_INT(cpu_kernels->read_sum(data, 512 * 8, streams, distance), 63 * 64 / 2 * 8);
     free(data);
 }
 
 TEST(cpu_kernels_ask_for_no_more_than_there_is)
 {
     static const uint8_t memory[512];
-    struct geul_cpu_ahead ahead = {memory, memory + 100}; /* two lines, the second in part */
+    struct geul_cpu_prefetch prefetch = {memory, memory + 100}; /* two lines, the second in part */
     for (int i = 0; i < 4; i++)
-        geul_cpu_ask(&ahead, 64);
-    CHECK_INT(ahead.at - memory, 128);
+        geul_cpu_prefetch_bytes(&prefetch, 64);
+    CHECK_INT(prefetch.at - memory, 128);
 }
 
 TEST(cpu_every_slot_of_every_instruction_set)

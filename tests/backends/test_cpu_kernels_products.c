@@ -27,10 +27,10 @@ static void check_tile(const struct geul_cpu_panel *g, enum geul_type type, size
     struct cpu_guard panel = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->w_step), 0);
     struct cpu_guard packed = cpu_guard(geul_cpu_packed_bytes(k, g->k_step, g->x_step), 0);
     struct cpu_guard out = cpu_guard(mr * (size_t)tokens * sizeof(float), 0);
-    struct geul_cpu_ahead ahead = {w.data, w.data + w.stride};
+    struct geul_cpu_prefetch prefetch = {w.data, w.data + w.stride};
     for (size_t i = 0; bf16 && type == GEUL_TYPE_F32 && i < (size_t)rows * k; i++) /* rounded too */
         w.values[i] = geul_bf16_to_f32(geul_f32_to_bf16((float)w.values[i]));
-    g->pack_w(panel.data, w.data, w.stride, rows, k, tokens % 2 ? &ahead : NULL);
+    g->pack_w(panel.data, w.data, w.stride, rows, k, tokens % 2 ? &prefetch : NULL);
     g->pack_x(packed.data, x, (k + 3) * sizeof(float), tokens, k);
     g->tile((float *)out.data, mr, panel.data, packed.data, k, start, tokens);
     g->tile((float *)out.data, mr, panel.data, packed.data, k, NULL, tokens); /* a second time on top */
@@ -163,8 +163,8 @@ void cpu_check_dot(enum geul_type type)
                 g->tile(want + r, mr, panel.data, tokens.data, k, from ? from + r : NULL, 1);
             }
             struct cpu_guard out = cpu_guard((size_t)rows * sizeof(float), 4);
-            struct geul_cpu_ahead ahead = {w.data, w.data + w.stride};
-            dot->rows((float *)out.data, w.data, w.stride, token.data, k, rows, from, &ahead);
+            struct geul_cpu_prefetch prefetch = {w.data, w.data + w.stride};
+            dot->rows((float *)out.data, w.data, w.stride, token.data, k, rows, from, &prefetch);
             for (int r = 0; r < rows; r++)
                 CHECK_MSG(memcmp((float *)out.data + r, want + r, sizeof *want) == 0 ||
                               (isnan(want[r]) && isnan(((float *)out.data)[r])),

@@ -54,7 +54,7 @@ void cpu_check_squares(void)
 }
 
 static const struct geul_cpu_step some_step = {.scale = 0.5f,
-                                               .keep = 0.99f,
+                                               .shrink = 0.99f,
                                                .rate = 0.125f,
                                                .decay = {0.9f, 0.999f},
                                                .mix = {0.1f, 0.001f},
@@ -115,7 +115,7 @@ void cpu_check_sgd(void)
         struct stepped *t = stepped_new(n);
         for (size_t i = 0; i < n; i++) {
             t->want[2][i] = t->want[2][i] * k->decay[0] + t->want[1][i] * k->scale;
-            t->want[0][i] = t->want[0][i] * k->keep - k->rate * t->want[2][i];
+            t->want[0][i] = t->want[0][i] * k->shrink - k->rate * t->want[2][i];
             t->want[1][i] = 0;
         }
         cpu_kernels->sgd(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 2), k, n);
@@ -135,7 +135,7 @@ void cpu_check_adamw(void)
             t->want[2][i] += k->mix[0] * (d - t->want[2][i]);
             t->want[3][i] = t->want[3][i] * k->decay[1] + k->mix[1] * d * d;
             t->want[0][i] =
-                t->want[0][i] * k->keep - k->rate * t->want[2][i] / (sqrt(t->want[3][i]) / k->root + k->epsilon);
+                t->want[0][i] * k->shrink - k->rate * t->want[2][i] / (sqrt(t->want[3][i]) / k->root + k->epsilon);
             t->want[1][i] = 0;
         }
         cpu_kernels->adamw(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 2), stepped_got(t, 3), k, n);
@@ -155,7 +155,7 @@ void cpu_check_adafactor_step(void)
         t->want[3][0] = (double)1e-20f;
         for (size_t i = 0; i < n; i++) {
             double moment = fmax(k->factor * t->want[3][i], k->epsilon);
-            t->want[0][i] = t->want[0][i] * k->keep - k->rate * (t->want[1][i] * k->scale / sqrt(moment));
+            t->want[0][i] = t->want[0][i] * k->shrink - k->rate * (t->want[1][i] * k->scale / sqrt(moment));
             t->want[1][i] = 0;
         }
         cpu_kernels->adafactor_step(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 3), k, n);

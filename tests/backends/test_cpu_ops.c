@@ -160,16 +160,16 @@ static void case_rope(struct run *r)
         int64_t tokens = shapes[s].tokens, heads = shapes[s].heads, depth = shapes[s].depth, n = tokens * heads * depth;
         int n_rot = shapes[s].n_rot, half = n_rot / 2;
         /* heads inside a fused projection: strided tokens */
-        struct geul_tensor *fused = LEAF(F32, 1, tokens, 3 * heads * depth), *place = places(r, tokens);
+        struct geul_tensor *fused = LEAF(F32, 1, tokens, 3 * heads * depth), *seq_pos = seq_positions(r, tokens);
         struct geul_tensor *middle = geul_narrow(r->ctx, fused, 1, heads * depth, heads * depth);
         struct geul_tensor *x = cpu_view(geul_split_last(r->ctx, middle, heads));
         double *want = doubles(r, n);
         for (int64_t t = 0; t < tokens; t++)
-            set_place(place, t, 0, (int32_t)(test_random(&r->seed) % 2048));
+            set_seq_pos(seq_pos, t, 0, (int32_t)(test_random(&r->seed) % 2048));
         for (int64_t i = 0; i < n; i++) {
             int64_t t = i / (heads * depth), d = i % depth;
             int pair = (int)(d % (half ? half : 1));
-            double angle = ((int32_t *)place->data)[2 * t + 1] * pow(10000, -2.0 * pair / (n_rot ? n_rot : 1));
+            double angle = ((int32_t *)seq_pos->data)[2 * t + 1] * pow(10000, -2.0 * pair / (n_rot ? n_rot : 1));
             want[i] = cpu_value(x, i);
             if (d < half)
                 want[i] = cpu_value(x, i) * cos(angle) - cpu_value(x, i + half) * sin(angle);
@@ -177,8 +177,8 @@ static void case_rope(struct run *r)
                 want[i] = cpu_value(x, i) * cos(angle) + cpu_value(x, i - half) * sin(angle);
         }
         /* twice in one run: the second takes the table of the first */
-        struct geul_tensor *a = geul_rope(r->ctx, x, place, n_rot, 10000);
-        struct geul_tensor *b = geul_rope(r->ctx, x, place, n_rot, 10000);
+        struct geul_tensor *a = geul_rope(r->ctx, x, seq_pos, n_rot, 10000);
+        struct geul_tensor *b = geul_rope(r->ctx, x, seq_pos, n_rot, 10000);
         struct geul_tensor *sum = geul_add(r->ctx, a, b);
         for (int64_t i = 0; i < n; i++)
             want[i] *= 2;
@@ -191,13 +191,13 @@ static void case_rope(struct run *r)
 static void store_blocks(struct run *r)
 {
     struct geul_tensor *cache = cpu_leaf(r->ctx, &r->seed, GEUL_TYPE_Q8_0, 4, (int64_t[]){2, 3, 5, 64}, 1);
-    struct geul_tensor *x = LEAF(F32, 1, 4, 3, 64), *place = places(r, 4);
+    struct geul_tensor *x = LEAF(F32, 1, 4, 3, 64), *seq_pos = seq_positions(r, 4);
     const int32_t at[4][2] = {{0, 0}, {1, 4}, {2, 0}, {0, 3}}; /* the third lies outside */
     double *want = doubles(r, 2 * 3 * 5 * 64);
     for (int i = 0; i < 2 * 3 * 5 * 64; i++)
         want[i] = cpu_value(cache, i);
     for (int t = 0; t < 4; t++) {
-        set_place(place, t, at[t][0], at[t][1]);
+        set_seq_pos(seq_pos, t, at[t][0], at[t][1]);
         for (int h = 0; h < 3 && at[t][0] < 2; h++) {
             float row[64];
             uint8_t coded[68];
@@ -208,7 +208,7 @@ static void store_blocks(struct run *r)
                 want[((at[t][0] * 3 + h) * 5 + at[t][1]) * 64 + i] = (double)row[i];
         }
     }
-    struct geul_tensor *y = geul_store(r->ctx, cache, x, place);
+    struct geul_tensor *y = geul_store(r->ctx, cache, x, seq_pos);
     if (cpu_compute(r->ctx, r->device, y))
         verify(r, y, want, 0, 0);
 }
@@ -219,14 +219,14 @@ static void case_store(struct run *r)
     static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16};
     for (int j = 0; j < 3; j++) {
         struct geul_tensor *cache = cpu_leaf(r->ctx, &r->seed, types[j], 4, (int64_t[]){2, 3, 5, 7}, 1);
-        struct geul_tensor *x = LEAF(F32, 1, 7, 3, 7), *place = places(r, 7);
+        struct geul_tensor *x = LEAF(F32, 1, 7, 3, 7), *seq_pos = seq_positions(r, 7);
         const int32_t at[7][2] = {{0, 0}, {1, 4},  {0, 2}, {2, 0},
                                   {0, 5}, {-1, 1}, {0, 2}}; /* three outside, one twice */
         double want[2 * 3 * 5 * 7];
         for (int i = 0; i < 210; i++)
             want[i] = cpu_value(cache, i);
         for (int t = 0; t < 7; t++) {
-            set_place(place, t, at[t][0], at[t][1]);
+            set_seq_pos(seq_pos, t, at[t][0], at[t][1]);
             for (int i = 0; i < 21 && at[t][0] >= 0 && at[t][0] < 2 && at[t][1] < 5; i++) {
                 float v = (float)cpu_value(x, t * 21 + i);
                 uint8_t coded[4];
@@ -235,7 +235,7 @@ static void case_store(struct run *r)
                 want[((at[t][0] * 3 + i / 7) * 5 + at[t][1]) * 7 + i % 7] = v;
             }
         }
-        struct geul_tensor *y = geul_store(r->ctx, cache, x, place);
+        struct geul_tensor *y = geul_store(r->ctx, cache, x, seq_pos);
         if (cpu_compute(r->ctx, r->device, y))
             verify(r, y, want, 0, 0);
     }
@@ -243,14 +243,14 @@ static void case_store(struct run *r)
 
 /* Attention of the tokens at their places, by the book. */
 static void attend(const struct geul_tensor *q, const struct geul_tensor *k, const struct geul_tensor *v,
-                   const int32_t *place, double scale, double *want)
+                   const int32_t *seq_pos, double scale, double *want)
 {
     int64_t tokens = q->shape[0], heads = q->shape[1], depth = q->shape[2], room = k->shape[2];
     double *p = malloc((size_t)room * sizeof *p);
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t h = 0; h < heads; h++) {
             double *out = want + (t * heads + h) * depth, high = -INFINITY, sum = 0;
-            int64_t seq = place[2 * t], last = place[2 * t + 1], base = (seq * heads + h) * room * depth;
+            int64_t seq = seq_pos[2 * t], last = seq_pos[2 * t + 1], base = (seq * heads + h) * room * depth;
             bool inside = seq >= 0 && seq < k->shape[0] && last >= 0 && last < room;
             for (int64_t d = 0; d < depth; d++)
                 out[d] = inside ? 0 : NAN;
@@ -287,16 +287,16 @@ static void case_attention(struct run *r)
         int64_t cache[] = {shapes[s].sequences, heads, shapes[s].room, depth};
         struct geul_tensor *q = cpu_view(geul_split_last(r->ctx, strided(r, tokens, heads * depth), heads));
         struct geul_tensor *k = cpu_leaf(r->ctx, &r->seed, type, 4, cache, 1);
-        struct geul_tensor *v = cpu_leaf(r->ctx, &r->seed, type, 4, cache, 1), *place = places(r, tokens);
+        struct geul_tensor *v = cpu_leaf(r->ctx, &r->seed, type, 4, cache, 1), *seq_pos = seq_positions(r, tokens);
         double *want = doubles(r, n);
         for (int64_t t = 0; t < tokens; t++) /* several sequences change every three tokens */
-            set_place(place, t, (int32_t)(t / 3 % cache[0]), shapes[s].first + (int32_t)t);
+            set_seq_pos(seq_pos, t, (int32_t)(t / 3 % cache[0]), shapes[s].first + (int32_t)t);
         if (s == 2) {
-            set_place(place, 1, 0, 40); /* one position too far */
-            set_place(place, 4, -1, 2);
+            set_seq_pos(seq_pos, 1, 0, 40); /* one position too far */
+            set_seq_pos(seq_pos, 4, -1, 2);
         }
-        attend(q, k, v, place->data, 0.25, want);
-        struct geul_tensor *y = geul_attention(r->ctx, q, k, v, place, 0.25f);
+        attend(q, k, v, seq_pos->data, 0.25, want);
+        struct geul_tensor *y = geul_attention(r->ctx, q, k, v, seq_pos, 0.25f);
         if (cpu_compute(r->ctx, r->device, y))
             verify(r, y, want, 1e-5, 1e-5);
     }
@@ -401,12 +401,12 @@ static void attend_piece(const char *variant, int n_threads, struct geul_tensor 
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, variant, n_threads);
-    const struct geul_tensor *q = leaves[0], *place = leaves[3];
+    const struct geul_tensor *q = leaves[0], *seq_pos = leaves[3];
     const int64_t shape[] = {to - from, q->shape[1], q->shape[2]}, two[] = {to - from, 2};
     struct geul_tensor *piece =
         geul_leaf(ctx, GEUL_TYPE_F32, 3, shape, "q", NULL, (uint8_t *)q->data + (size_t)from * q->stride[0]);
-    struct geul_tensor *at =
-        geul_leaf(ctx, GEUL_TYPE_I32, 2, two, "place", NULL, (uint8_t *)place->data + (size_t)from * place->stride[0]);
+    struct geul_tensor *at = geul_leaf(ctx, GEUL_TYPE_I32, 2, two, "seq_pos", NULL,
+                                       (uint8_t *)seq_pos->data + (size_t)from * seq_pos->stride[0]);
     struct geul_tensor *y = geul_attention(ctx, piece, leaves[1], leaves[2], at, 0.3f);
     if (device && cpu_compute(ctx, device, y))
         memcpy(out + from * shape[1] * shape[2], y->data, geul_tensor_bytes(y));
@@ -433,7 +433,7 @@ static void check_batches(const char *variant, enum geul_type type, int64_t head
                        (size_t)(first + TOKENS) * leaves[c]->stride[2],
                    0xff, (size_t)(ROOM - first - TOKENS) * leaves[c]->stride[2]);
     for (int64_t t = 0; t < TOKENS; t++)
-        set_place(leaves[3], t, 0, first + (int32_t)t);
+        set_seq_pos(leaves[3], t, 0, first + (int32_t)t);
     attend_piece(variant, 1, leaves, 0, TOKENS, want);
     CHECK_MSG(isfinite(want[n - 1]), "%s %s: the last token sees NaN", variant, geul_type_name(type));
     for (int way = 0; way < 4; way++) { /* whole, one by one, and two random partitions */

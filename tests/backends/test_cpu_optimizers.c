@@ -75,7 +75,7 @@ static double hyper_value(const struct update *u, enum geul_hyper i)
     return (double)*hyper_at(u->hyper, i);
 }
 
-/* ------------------------------------------------------------------------------------------------ SGD and AdamW -- */
+/* ----------------------------------------------------------------------------- SGD and AdamW -- */
 
 static const int64_t lengths[] = {1, 15, 17, 255, 256, 257, 1000, 5003};
 enum { N_LENGTHS = sizeof lengths / sizeof lengths[0], STEPS = 3 };
@@ -136,7 +136,7 @@ void case_adamw(struct run *r)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- 8-bit states -- */
+/* ------------------------------------------------------------------------------ 8-bit states -- */
 
 /* Value i of an 8-bit state: a code is three bits under an exponent, and its highest value stands for the scale. */
 static double coded(const struct geul_tensor *state, bool negative, int64_t i)
@@ -198,7 +198,7 @@ void case_adamw8(struct run *r)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- Adafactor -- */
+/* --------------------------------------------------------------------------------- Adafactor -- */
 
 /* A step on doubles; rows and cols are the states, rows NULL for a vector. */
 static void adafactor_of(const struct update *u, double *w, double *rows, double *cols, bool decay)
@@ -262,7 +262,7 @@ void case_adafactor(struct run *r)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------- torch -- */
+/* ------------------------------------------------------------------------------------- torch -- */
 
 /* What tests/golden/make_optimizers.py prints. */
 static const struct {
@@ -311,7 +311,7 @@ TEST(cpu_optimizers_agree_with_torch)
     geul_context_free(ctx);
 }
 
-/* ------------------------------------------------------------------------------- training with 8-bit states -- */
+/* ---------------------------------------------------------------- training with 8-bit states -- */
 
 /* One of the problems below: fills gradients at w, with noise from seed, and returns the loss there. */
 struct problem {

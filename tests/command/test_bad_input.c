@@ -10,7 +10,7 @@
 
 enum { SMALL_FILE = 1024, SPARE_KB = 16 << 10 };
 
-/* --------------------------------------------------------------------------------------------------- the check -- */
+/* --------------------------------------------------------------------------------- the check -- */
 
 /* Peak memory of a command that opens nothing. */
 static long idle_kb(void)
@@ -64,7 +64,7 @@ static const char *make_directory(char *path, size_t size, const char *name)
     return path;
 }
 
-/* --------------------------------------------------------------------------------------------------- GGUF files -- */
+/* -------------------------------------------------------------------------------- GGUF files -- */
 
 /* Every subcommand that opens a model refuses the file. info shows files that are whole but no model. */
 static void all_refuse(const char *what, const char *path, const char *holds, bool small, bool broken_file)
@@ -200,7 +200,7 @@ TEST(bad_input_truncated_gguf)
     free(whole);
 }
 
-/* ------------------------------------------------------------------------------------- whole files, wrong models -- */
+/* ----------------------------------------------------------------- whole files, wrong models -- */
 
 /* A change of a model: the key is left out, or gets a number or two strings; or the tensor gets another shape. */
 struct change {
@@ -323,7 +323,7 @@ TEST(bad_input_split_gguf)
     all_refuse("2^63 - 1 parts", other, "part 1 of 9223372036854775807", false, true);
 }
 
-/* -------------------------------------------------------------------------------------- Hugging Face directories -- */
+/* ------------------------------------------------------------------ Hugging Face directories -- */
 
 /* A scratch directory with the files of a golden; returns path. */
 static const char *copy_golden(const char *golden, char *path, size_t size)
@@ -440,7 +440,7 @@ TEST(bad_input_tokenizer_json)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ weights -- */
+/* ----------------------------------------------------------------------------------- weights -- */
 
 TEST(bad_input_safetensors)
 {
@@ -512,7 +512,7 @@ TEST(bad_input_wrong_shapes_and_cut_weights)
     free(config);
 }
 
-/* ------------------------------------------------------------------------------------------------------- pickles -- */
+/* ----------------------------------------------------------------------------------- pickles -- */
 
 static uint32_t crc32_of(const uint8_t *p, size_t n)
 {

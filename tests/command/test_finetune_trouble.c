@@ -41,8 +41,7 @@ static void check_tidy(const char *dir)
     closedir(d);
 }
 
-/* ------------------------------------------------------------------------------------------------------ full disk --
- */
+/* --------------------------------------------------------------------------------- full disk -- */
 
 /* Files that this process and the command write may not grow beyond it. */
 static void limit_files(rlim_t bytes)
@@ -149,8 +148,7 @@ TEST(finetune_disk_full_of_a_small_disk)
     check_same_logs(dir, whole);
 }
 
-/* ------------------------------------------------------------------------------------------------------- bad data --
- */
+/* ---------------------------------------------------------------------------------- bad data -- */
 
 #define GOOD "{\"question\": \"가\", \"answer\": \"나다\"}\n"
 
@@ -263,7 +261,7 @@ TEST(finetune_bad_data_and_options)
     }
 }
 
-/* --------------------------------------------------------------------------------------------------- bad outputs -- */
+/* ------------------------------------------------------------------------------- bad outputs -- */
 
 TEST(finetune_does_not_overwrite_a_run)
 {
@@ -349,8 +347,7 @@ TEST(finetune_model_without_a_tokenizer_and_foreign_shards)
     CHECK(!exists(in(dir, "log.csv")));
 }
 
-/* ----------------------------------------------------------------------------------------------------- bad weights --
- */
+/* ------------------------------------------------------------------------------- bad weights -- */
 
 /* Writes NaN into the first value of a tensor of a model file; a q8_0 block begins with its scale as f16. */
 static void poison_file(const char *path, const char *tensor)

@@ -25,7 +25,7 @@ TEST(preview_marks_what_is_only_read)
     char *text = printed(&r, d, 1, false), *more = printed(&r, d, 5, true), head[64];
     const char *line = strchr(text, '\n');
     snprintf(head, sizeof head, "sample 1: %d tokens, %d of them learned\n", geul_dataset_length(d, 0),
-             (int)geul_dataset_targets(d) - geul_dataset_length(d, 1) + 1);
+             (int)geul_dataset_target_count(d) - geul_dataset_length(d, 1) + 1);
     CHECK_MSG(strncmp(text, head, strlen(head)) == 0, "%s is not %s", text, head);
     if (line)
         CHECK_STR(line + 1, "⟦### 질문: 뷁?\n\n### 답변:⟧ 답\\x1b[0m\t끝<|endoftext|>\n");

@@ -230,8 +230,7 @@ TEST(export_gives_back_the_companions)
     geul_context_free(ctx);
 }
 
-/* --------------------------------------------------------------------------------------------- made-up directories --
- */
+/* ----------------------------------------------------------------------- made-up directories -- */
 
 /* What is wrong or unusual about a directory. */
 enum fault { SOUND, MISSING, MISSHAPEN, EXTRA, INTEGERS, TIED, NO_BIAS, OVERFLOWS, BUFFERS, N_FAULTS };
@@ -462,8 +461,7 @@ TEST(convert_and_export_can_be_stopped)
     geul_context_free(ctx);
 }
 
-/* --------------------------------------------------------------------------------------------- configs and indices --
- */
+/* ----------------------------------------------------------------------- configs and indices -- */
 
 #define SIZES                                                                                                          \
     "\"num_hidden_layers\": 2, \"hidden_size\": 64, \"intermediate_size\": 256, \"num_attention_heads\": 4,"           \
@@ -574,7 +572,7 @@ TEST(convert_refuses_broken_directories)
     }
 }
 
-/* -------------------------------------------------------------------------------------------------------- memory -- */
+/* ------------------------------------------------------------------------------------ memory -- */
 
 /* Converts and exports with each of the first 60 allocations failing, and from there every stride-th. */
 static void check_short_memory(const char *dir, long stride, long most)

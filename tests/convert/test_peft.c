@@ -22,10 +22,10 @@ TEST(peft_rows_of_query_key_value_are_parted)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct test_kept dir = test_keep(test_path("golden/peft_plain"));
-    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, two);
-    struct geul_checkpoint *c = geul_checkpoint_open_adapter(ctx, dir.text);
+    struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
+    struct geul_checkpoint *c = geul_checkpoint_open_peft(ctx, dir.text);
     REQUIRE(CHECK_MSG(d && c, "%s", geul_error(ctx)));
-    const struct geul_adapter_source *s = geul_adapter_find(d, 1, GEUL_NEOX_QKV);
+    const struct geul_lora_pair *s = geul_lora_find(d, 1, GEUL_NEOX_QKV);
     const struct geul_source_tensor *b =
         geul_checkpoint_find(c, "base_model.model.gpt_neox.layers.1.attention.query_key_value.lora_B.weight");
     REQUIRE(s && b && s->rank == 4 && s->n == 96 && s->k == 32 && b->shape[0] == 96);
@@ -34,34 +34,34 @@ TEST(peft_rows_of_query_key_value_are_parted)
             for (int i = 0; i < 16; i++)
                 CHECK(memcmp(s->b + ((part * 2 + head) * 16 + i) * 4, b->data + ((head * 3 + part) * 16 + i) * 16,
                              16) == 0);
-    CHECK(d->alpha == 8 && !d->rslora && d->n_sources == 8 && d->n_layers == 2 && d->n_heads == 2);
+    CHECK(d->alpha == 8 && !d->rslora && d->n_pairs == 8 && d->n_layers == 2 && d->n_heads == 2);
     CHECK_STR(d->name, "peft_plain");
     CHECK_STR(d->base, "golden/parallel");
     geul_checkpoint_close(c);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
 }
 
 TEST(peft_patterns_give_ranks_and_scales)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = geul_peft_read(ctx, test_path("golden/peft_patterns"), two);
+    struct geul_lora *d = geul_peft_read(ctx, test_path("golden/peft_patterns"), two);
     REQUIRE(CHECK_MSG(d, "%s", geul_error(ctx)));
     static const int ranks[2][GEUL_NEOX_TARGETS] = {{4, 2, 4, 4}, {4, 2, 6, 4}};
     for (int layer = 0; layer < 2; layer++)
         for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
-            CHECK_INT(geul_adapter_find(d, layer, (enum geul_neox_target)t)->rank, ranks[layer][t]);
+            CHECK_INT(geul_lora_find(d, layer, (enum geul_neox_target)t)->rank, ranks[layer][t]);
     CHECK(d->rslora && d->alpha == 8);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
 }
 
-static void check_equal(const struct geul_adapter_data *x, const struct geul_adapter_data *y)
+static void check_equal(const struct geul_lora *x, const struct geul_lora *y)
 {
-    REQUIRE(x->n_sources == y->n_sources);
+    REQUIRE(x->n_pairs == y->n_pairs);
     CHECK(x->alpha == y->alpha && x->rslora == y->rslora);
-    for (int i = 0; i < x->n_sources; i++) {
-        const struct geul_adapter_source *a = &x->sources[i], *b = geul_adapter_find(y, a->layer, a->target);
+    for (int i = 0; i < x->n_pairs; i++) {
+        const struct geul_lora_pair *a = &x->pairs[i], *b = geul_lora_find(y, a->layer, a->target);
         REQUIRE(b && a->rank == b->rank && a->n == b->n && a->k == b->k);
         CHECK(memcmp(a->a, b->a, (size_t)(a->rank * a->k) * sizeof *a->a) == 0);
         CHECK(memcmp(a->b, b->b, (size_t)(a->n * a->rank) * sizeof *a->b) == 0);
@@ -74,20 +74,20 @@ TEST(peft_round_trip)
     struct geul_context *ctx = geul_context_new(NULL);
     for (int i = 0; i < 2; i++) {
         struct test_kept out = test_keep(test_scratch(i ? "two" : "one"));
-        struct geul_adapter_data *d = geul_peft_read(ctx, test_path(names[i]), two);
+        struct geul_lora *d = geul_peft_read(ctx, test_path(names[i]), two);
         REQUIRE(CHECK_MSG(d && geul_peft_write(ctx, d, unknown, out.text) == GEUL_OK, "%s", geul_error(ctx)));
         CHECK(geul_peft_is(out.text));
-        struct geul_adapter_data *e = geul_peft_read(ctx, out.text, two);
+        struct geul_lora *e = geul_peft_read(ctx, out.text, two);
         REQUIRE(CHECK_MSG(e, "%s", geul_error(ctx)));
         check_equal(d, e);
-        geul_adapter_data_free(d);
-        geul_adapter_data_free(e);
+        geul_lora_free(d);
+        geul_lora_free(e);
     }
     geul_context_free(ctx);
 }
 
 /* The names in target_modules of what is written. */
-static size_t written_targets(struct geul_context *ctx, const struct geul_adapter_data *d, const char *dir)
+static size_t written_targets(struct geul_context *ctx, const struct geul_lora *d, const char *dir)
 {
     char file[1100];
     CHECK_MSG(geul_peft_write(ctx, d, unknown, dir) == GEUL_OK, "%s", geul_error(ctx));
@@ -102,15 +102,15 @@ TEST(peft_names_single_modules_where_layers_are_missing)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct test_kept out = test_keep(test_scratch("out"));
-    struct geul_adapter_data *d = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
+    struct geul_lora *d = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
     REQUIRE(d);
     CHECK_INT(written_targets(ctx, d, out.text), 4);
     d->n_layers = 3;
     CHECK_INT(written_targets(ctx, d, out.text), 8);
     d->n_layers = 2;
-    d->n_sources = 7;
+    d->n_pairs = 7;
     CHECK_INT(written_targets(ctx, d, out.text), 7);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
 }
 
@@ -129,16 +129,16 @@ TEST(peft_finds_or_asks_for_the_heads)
     CHECK(!geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 5}));
     CHECK_MSG(strstr(geul_error(ctx), "not those of 5 heads"), "%s", geul_error(ctx));
     geul_error_clear(ctx);
-    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, two);
+    struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
     REQUIRE(d);
     d->n_heads = 0;
     CHECK(geul_peft_write(ctx, d, unknown, test_scratch("out")) != GEUL_OK && strstr(geul_error(ctx), "--base"));
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     CHECK(!geul_peft_is(test_path("golden/parallel")) && !geul_peft_is("/no/such/directory"));
 }
 
-/* ----------------------------------------------------------------------------------------------- hostile input -- */
+/* ----------------------------------------------------------------------------- hostile input -- */
 
 #define CONFIG(more) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4" more "}"
 #define DENSE        "base_model.model.gpt_neox.layers.0.attention.dense.lora_"
@@ -236,9 +236,9 @@ TEST(peft_refuses_other_tensors)
     };
     struct test_kept dir = make_directory(CONFIG(""), DENSE "A.weight", DENSE "B.weight", 2, 2), file;
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, unknown); /* without attention no heads are needed */
-    CHECK_MSG(d && d->n_sources == 1 && d->sources[0].rank == 2 && d->alpha == 4, "%s", geul_error(ctx));
-    geul_adapter_data_free(d);
+    struct geul_lora *d = geul_peft_read(ctx, dir.text, unknown); /* without attention no heads are needed */
+    CHECK_MSG(d && d->n_pairs == 1 && d->pairs[0].rank == 2 && d->alpha == 4, "%s", geul_error(ctx));
+    geul_lora_free(d);
     geul_context_free(ctx);
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
         struct test_kept other =
@@ -260,9 +260,9 @@ TEST(peft_survives_every_failing_allocation)
     struct test_kept out = test_keep(test_scratch("out"));
     struct test_shortage s = {.most = 2000};
     while (test_shortage_next(&s)) {
-        struct geul_adapter_data *d = geul_peft_read(s.ctx, dir.text, unknown);
+        struct geul_lora *d = geul_peft_read(s.ctx, dir.text, unknown);
         s.ok = d && geul_peft_write(s.ctx, d, unknown, out.text) == GEUL_OK;
-        geul_adapter_data_free(d);
+        geul_lora_free(d);
     }
     CHECK_MSG(s.n > 10, "%ld calls", s.n);
 }

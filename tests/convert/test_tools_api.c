@@ -63,13 +63,14 @@ TEST(tools_refuse_options_without_a_size)
     const char *dir = test_path("golden/quantizable"), *out = test_scratch("out");
     CHECK(geul_convert_hf(ctx, dir, out, &convert) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "size"));
     CHECK(geul_export_hf(ctx, test_path("../share/geul-mini.gguf"), out, &export) == GEUL_ERROR_ARGUMENT);
-    CHECK(!geul_quantize_plan(ctx, test_path("../share/geul-mini.gguf"), &quantize) &&
+    CHECK(!geul_quantize_new(ctx, test_path("../share/geul-mini.gguf"), &quantize) &&
           strstr(geul_error(ctx), "geul_quantize_options"));
     CHECK(geul_convert_peft(ctx, test_path("golden/peft_plain"), out, &peft) == GEUL_ERROR_ARGUMENT);
     geul_context_free(ctx);
 }
 
-/* A merge by the public calls gives the bytes that the internal way through data gives (tests/models/test_adapter.c). */
+/* A merge by the public calls gives the bytes that the internal way through data gives (tests/models/test_adapter.c).
+ */
 TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
 {
     struct geul_context *ctx = geul_context_new(NULL);
@@ -88,7 +89,7 @@ TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
         REQUIRE(CHECK_MSG(m != NULL, "%s", geul_error(ctx)));
         CHECK(geul_merge_matrix_count(m) > 0 && !geul_merge_is_quantized(m));
         geul_merge_apply(m, &how);
-        struct geul_quantize *q = geul_quantize_plan(ctx, model, &how);
+        struct geul_quantize *q = geul_quantize_new(ctx, model, &how);
         snprintf(out[i], sizeof out[i], "%s%d", test_scratch("merged"), i);
         REQUIRE(q && geul_quantize_write(q, out[i]) == GEUL_OK);
         geul_quantize_get_summary(q, &sum);

@@ -11,7 +11,7 @@ enum { T = 7, C = 12, F = 20, V = 15, H = 3, SEED = 20261125 };
 struct net {
     struct geul_tensor *leaf[12];
     int n_leaves;
-    struct geul_tensor *ids, *place, *targets, *seed;
+    struct geul_tensor *ids, *seq_pos, *targets, *seed;
     struct geul_tensor *middle; /* between its two layers */
     struct geul_tensor *loss;
 };
@@ -30,9 +30,9 @@ static struct geul_tensor *mixed(struct geul_context *ctx, struct net *n, struct
     struct geul_tensor *part[3];
     for (int i = 0; i < 3; i++)
         part[i] = geul_split_last(ctx, geul_narrow(ctx, qkv, 1, i * C, C), H);
-    part[0] = geul_rope(ctx, part[0], n->place, 4, 100);
-    part[1] = geul_rope(ctx, part[1], n->place, 2, 100);
-    struct geul_tensor *a = geul_attention(ctx, part[0], part[1], part[2], n->place, 0.6f);
+    part[0] = geul_rope(ctx, part[0], n->seq_pos, 4, 100);
+    part[1] = geul_rope(ctx, part[1], n->seq_pos, 2, 100);
+    struct geul_tensor *a = geul_attention(ctx, part[0], part[1], part[2], n->seq_pos, 0.6f);
     return geul_reshape(ctx, a, 2, (int64_t[]){T, C});
 }
 
@@ -40,7 +40,7 @@ static void build(struct geul_context *ctx, struct net *n)
 {
     *n = (struct net){.n_leaves = 0};
     n->ids = geul_input(ctx, GEUL_TYPE_I32, 1, (int64_t[]){T}, "ids");
-    n->place = geul_input(ctx, GEUL_TYPE_I32, 2, (int64_t[]){T, 2}, "place");
+    n->seq_pos = geul_input(ctx, GEUL_TYPE_I32, 2, (int64_t[]){T, 2}, "seq_pos");
     n->targets = geul_input(ctx, GEUL_TYPE_I32, 1, (int64_t[]){T}, "targets");
     n->seed = geul_input(ctx, GEUL_TYPE_I32, 1, (int64_t[]){2}, "seed");
     struct geul_tensor *x = geul_embed(ctx, leaf(ctx, n, 2, V, C), n->ids); /* (T, C) */
@@ -59,14 +59,14 @@ static void build(struct geul_context *ctx, struct net *n)
 static bool write_leaves(const struct net *n, int which, int64_t at, float bump)
 {
     const int32_t ids[T] = {3, 1, 4, 1, 5, 9, 2}, targets[T] = {1, 4, 1, 5, 9, 2, 6}, seed[2] = {11, 12};
-    int32_t place[2 * T];
+    int32_t seq_pos[2 * T];
     uint64_t state = SEED;
     for (int i = 0; i < T; i++) { /* two sequences */
-        place[2 * i] = i >= 4;
-        place[2 * i + 1] = i >= 4 ? i - 4 : i;
+        seq_pos[2 * i] = i >= 4;
+        seq_pos[2 * i + 1] = i >= 4 ? i - 4 : i;
     }
     bool ok = geul_tensor_write(n->ids, ids, sizeof ids) == GEUL_OK &&
-              geul_tensor_write(n->place, place, sizeof place) == GEUL_OK &&
+              geul_tensor_write(n->seq_pos, seq_pos, sizeof seq_pos) == GEUL_OK &&
               geul_tensor_write(n->targets, targets, sizeof targets) == GEUL_OK &&
               geul_tensor_write(n->seed, seed, sizeof seed) == GEUL_OK;
     for (int i = 0; ok && i < n->n_leaves; i++) {
@@ -248,8 +248,8 @@ TEST(autodiff_names_what_has_no_gradient)
     struct geul_gradients *g = geul_gradients_new(ctx);
     struct geul_tensor *q = geul_input(ctx, GEUL_TYPE_F32, 3, (int64_t[]){2, 1, 4}, "q");
     struct geul_tensor *cache = geul_input(ctx, GEUL_TYPE_F32, 4, (int64_t[]){1, 1, 8, 4}, "cache");
-    struct geul_tensor *place = geul_input(ctx, GEUL_TYPE_I32, 2, (int64_t[]){2, 2}, "place");
-    struct geul_tensor *y = geul_attention(ctx, q, cache, cache, place, 1);
+    struct geul_tensor *seq_pos = geul_input(ctx, GEUL_TYPE_I32, 2, (int64_t[]){2, 2}, "seq_pos");
+    struct geul_tensor *y = geul_attention(ctx, q, cache, cache, seq_pos, 1);
     geul_gradients_want(g, q, NULL);
     CHECK(geul_gradients_flow(g, y, y, NULL) == GEUL_ERROR_UNSUPPORTED);
     CHECK_MSG(strstr(geul_error(ctx), "attention") != NULL, "%s", geul_error(ctx));

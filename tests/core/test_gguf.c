@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --------------------------------------------------------------------------------------------- hand-made files -- */
+/* --------------------------------------------------------------------------- hand-made files -- */
 
 static void head(struct bytes *b, uint32_t version, uint64_t n_tensors, uint64_t n_keys)
 {
@@ -341,7 +341,7 @@ TEST(gguf_missing_file_and_directory)
     geul_context_free(ctx);
 }
 
-/* ------------------------------------------------------------------------------------------------------- writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 static const char *const words[] = {"하나", "", "three\0x"};
 static const size_t word_lengths[] = {6, 0, 7};
@@ -495,7 +495,7 @@ TEST(gguf_writer_keeps_the_old_file_until_commit)
     geul_context_free(ctx);
 }
 
-/* --------------------------------------------------------------------------------------------------- split files -- */
+/* ------------------------------------------------------------------------------- split files -- */
 
 static bool write_part(struct geul_context *ctx, const char *path, uint32_t no, uint32_t count, const char *tensor_name)
 {
@@ -554,7 +554,7 @@ TEST(gguf_split_files)
     geul_context_free(ctx);
 }
 
-/* -------------------------------------------------------------------------------------------------------- memory -- */
+/* ------------------------------------------------------------------------------------ memory -- */
 
 TEST(gguf_survives_every_failing_allocation)
 {

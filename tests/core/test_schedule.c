@@ -13,10 +13,10 @@ TEST(graph_keeps_only_what_the_outputs_need)
     CHECK(dead != NULL);
     struct geul_graph *g = geul_graph_new(ctx, &z, 1);
     REQUIRE(g);
-    CHECK_INT(geul_graph_nodes(g), 2);
+    CHECK_INT(geul_graph_node_count(g), 2);
     struct geul_graph *both = geul_graph_new(ctx, (struct geul_tensor *[]){z, dead}, 2);
     REQUIRE(both);
-    CHECK_INT(geul_graph_nodes(both), 3);
+    CHECK_INT(geul_graph_node_count(both), 3);
     geul_context_free(ctx);
 }
 
@@ -44,7 +44,7 @@ TEST(builders_report_the_first_mistake)
 static void check_split(struct geul_context *ctx, struct geul_device *const *devices, int n, int home,
                         int expected_segments)
 {
-    struct geul_runtime *rt = geul_runtime_over(ctx, devices, n);
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices, n);
     REQUIRE(rt);
     struct geul_context *gctx = geul_context_new_like(ctx);
     float w[8], x[16], y[16];
@@ -63,8 +63,8 @@ static void check_split(struct geul_context *ctx, struct geul_device *const *dev
     struct geul_tensor *out = geul_add(gctx, a, geul_reshape(gctx, b, 1, (int64_t[]){8}));
     struct geul_graph *g = geul_graph_new(gctx, &out, 1);
     REQUIRE(g && geul_runtime_plan(rt, g) == GEUL_OK);
-    CHECK_INT(geul_runtime_segments(rt), expected_segments);
-    CHECK_INT(geul_runtime_copies(rt), expected_segments - 1); /* here each segment but the first begins with one */
+    CHECK_INT(geul_runtime_segment_count(rt), expected_segments);
+    CHECK_INT(geul_runtime_copy_count(rt), expected_segments - 1); /* here each segment but the first begins with one */
     for (int d = 0; d < n; d++)
         CHECK((geul_runtime_bytes(rt, d) > 0) == (expected_segments > 1 || d == home));
     for (int round = 0; round < 2; round++) { /* inputs survive a run */
@@ -135,7 +135,7 @@ TEST(graphs_of_one_context_do_not_mix)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_runtime *rt = geul_runtime_new(ctx, &(struct geul_runtime_options){.n_threads = 1});
     REQUIRE(rt);
-    CHECK_INT(geul_runtime_threads(rt), 1);
+    CHECK_INT(geul_runtime_thread_count(rt), 1);
     struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 8}, "x");
     struct geul_tensor *big = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){64, 64}, "big");
     for (int i = 0; i < 200; i++)

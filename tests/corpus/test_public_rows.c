@@ -98,7 +98,7 @@ TEST(public_row_problems_add_up)
         CHECK(!geul_row_problems_text(r.problems, i < 7 ? 3 * i : 20));
         CHECK(geul_row_problems_text(r.problems, i < 7 ? 3 * i - 1 : 19));
     }
-    CHECK_INT(geul_dataset_samples(r.train), 8);
+    CHECK_INT(geul_dataset_sample_count(r.train), 8);
     const char *bad = put_file("bad.jsonl", "{\n");
     CHECK(geul_samples_read(r.ctx, r.tok, &bad, 1, &o, r.train, NULL, NULL) == GEUL_ERROR_FORMAT);
     CHECK_MSG(strstr(geul_error(r.ctx), "1 are broken") && strstr(geul_error(r.ctx), "bad.jsonl:1: "), "%s",
@@ -122,14 +122,14 @@ TEST(public_samples_with_a_share_held_out)
     CHECK(geul_samples_read(r.ctx, r.tok, paths, 2, &o, r.train, NULL, &report) == GEUL_ERROR_ARGUMENT);
     REQUIRE(geul_samples_read(r.ctx, r.tok, paths, 2, &o, r.train, r.held_out, &report) == GEUL_OK);
     CHECK(report.rows == 101 && report.held_out > 15 && report.held_out < 45 && !report.long_path);
-    CHECK_INT(geul_dataset_samples(r.held_out), report.held_out);
-    CHECK_INT(geul_dataset_samples(r.train), report.rows - report.held_out);
+    CHECK_INT(geul_dataset_sample_count(r.held_out), report.held_out);
+    CHECK_INT(geul_dataset_sample_count(r.train), report.rows - report.held_out);
     CHECK_INT(geul_row_problems_count(r.problems), 0);
     /* What follows is appended. */
-    int64_t before = geul_dataset_samples(r.train);
+    int64_t before = geul_dataset_sample_count(r.train);
     o.held_out = 0;
     REQUIRE(geul_samples_read(r.ctx, r.tok, paths + 1, 1, &o, r.train, NULL, NULL) == GEUL_OK);
-    CHECK_INT(geul_dataset_samples(r.train), before + 1);
+    CHECK_INT(geul_dataset_sample_count(r.train), before + 1);
     geul_template_free(t);
     rig_close(&r);
 }
@@ -145,7 +145,7 @@ TEST(public_row_structs_need_their_size)
     CHECK_MSG(strstr(geul_error(r.ctx), "geul_samples_options: its size is not set"), "%s", geul_error(r.ctx));
     CHECK(geul_samples_read(r.ctx, r.tok, &path, 1, &sized, r.train, NULL, &report) == GEUL_ERROR_ARGUMENT);
     CHECK_MSG(strstr(geul_error(r.ctx), "geul_samples_report"), "%s", geul_error(r.ctx));
-    CHECK(report.rows == 7 && geul_dataset_samples(r.train) == 0);
+    CHECK(report.rows == 7 && geul_dataset_sample_count(r.train) == 0);
     struct geul_shards_options shards = {.shard_tokens = 8};
     struct geul_shards_report written = {.files = 7};
     CHECK(geul_shards_write(r.ctx, r.tok, &path, 1, prefix, &shards, NULL) == GEUL_ERROR_ARGUMENT);
@@ -200,6 +200,6 @@ TEST(public_shards_of_rows)
     struct geul_samples_options o = {.size = sizeof o};
     REQUIRE(geul_samples_read(r.ctx, r.tok, &path, 1, &o, r.train, NULL, NULL) == GEUL_OK);
     REQUIRE(geul_dataset_add_shard(r.train, shard, 64) == GEUL_OK);
-    CHECK_INT(geul_dataset_tokens(r.train), 2 * written.tokens);
+    CHECK_INT(geul_dataset_token_count(r.train), 2 * written.tokens);
     rig_close(&r);
 }

@@ -79,7 +79,7 @@ TEST(samples_of_every_shape_and_template)
         struct samples s;
         o.prompt_template = t;
         REQUIRE(CHECK_MSG(read_one(&r, path, &o, &s) == GEUL_OK, "%s", geul_error(r.ctx)));
-        CHECK(geul_dataset_samples(s.train) == 5 && geul_dataset_samples(s.held_out) == 0 &&
+        CHECK(geul_dataset_sample_count(s.train) == 5 && geul_dataset_sample_count(s.held_out) == 0 &&
               geul_row_problems_count(s.problems) == 0);
         CHECK(s.report.rows == 5 && s.report.held_out == 0 && s.report.too_long == 0);
         CHECK_INT(s.report.joined_input, k % 4 < 2 ? 0 : 2);
@@ -141,7 +141,7 @@ TEST(samples_too_long)
     o.too_long = GEUL_SAMPLES_SKIP;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
     CHECK(s.report.rows == 1 && s.report.too_long == 2 && geul_row_problems_count(s.problems) == 0 &&
-          geul_dataset_samples(s.train) == 1);
+          geul_dataset_sample_count(s.train) == 1);
     samples_free(&s);
 
     o.too_long = GEUL_SAMPLES_REFUSE;
@@ -152,7 +152,7 @@ TEST(samples_too_long)
     /* The bound itself: a sample of n_context + 1 tokens fits. */
     o.n_context = 0;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
-    CHECK(s.report.too_long == 0 && geul_dataset_samples(s.train) == 3);
+    CHECK(s.report.too_long == 0 && geul_dataset_sample_count(s.train) == 3);
     int longest = geul_dataset_longest(s.train);
     samples_free(&s);
     for (int less = 0; less < 2; less++) {
@@ -182,11 +182,11 @@ TEST(samples_cut_texts_into_windows)
     struct samples s;
     REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK);
     CHECK_INT(s.report.rows, 1);
-    CHECK_INT(geul_dataset_samples(s.train), (n + 15) / 16);
-    CHECK_INT(geul_dataset_targets(s.train), n);
-    for (int64_t i = 0; i < geul_dataset_samples(s.train); i++, at += 16) {
+    CHECK_INT(geul_dataset_sample_count(s.train), (n + 15) / 16);
+    CHECK_INT(geul_dataset_target_count(s.train), n);
+    for (int64_t i = 0; i < geul_dataset_sample_count(s.train); i++, at += 16) {
         struct sample_view v = sample_view(&r, s.train, i);
-        bool last = i + 1 == geul_dataset_samples(s.train);
+        bool last = i + 1 == geul_dataset_sample_count(s.train);
         CHECK(last ? v.ids[v.n - 1] == geul_token_end(r.tok) && v.learned_ends == 1 : v.n == 17 && v.ends == 0);
         CHECK(memcmp(v.ids, ids + at, (size_t)(v.n - last) * sizeof *ids) == 0);
         sample_view_free(&v);
@@ -213,10 +213,10 @@ TEST(samples_hold_rows_out)
             struct geul_samples_options o = {.held_out = shares[k], .seed = (uint64_t)seed};
             struct samples s, again;
             REQUIRE(read_one(&r, path, &o, &s) == GEUL_OK && read_one(&r, path, &o, &again) == GEUL_OK);
-            int64_t held = geul_dataset_samples(s.held_out);
-            CHECK(held == s.report.held_out && held + geul_dataset_samples(s.train) == 400);
+            int64_t held = geul_dataset_sample_count(s.held_out);
+            CHECK(held == s.report.held_out && held + geul_dataset_sample_count(s.train) == 400);
             CHECK_MSG(fabs((double)held - 400 * shares[k]) < 40, "%lld of 400 for %g", (long long)held, shares[k]);
-            CHECK(held == geul_dataset_samples(again.held_out));
+            CHECK(held == geul_dataset_sample_count(again.held_out));
             if (held) {
                 struct sample_view v = sample_view(&r, s.held_out, held / 2),
                                    w = sample_view(&r, again.held_out, held / 2);

@@ -156,7 +156,7 @@ TEST(shards_of_files)
     for (int i = 0; i < report.files; i++)
         CHECK(geul_dataset_add_shard(d, shard_path(prefix, i), 6) == GEUL_OK);
     CHECK(geul_dataset_check_tokenizer(r.ctx, d, r.tok) == GEUL_OK);
-    CHECK_INT(geul_dataset_targets(d), report.tokens - report.files);
+    CHECK_INT(geul_dataset_target_count(d), report.tokens - report.files);
     geul_dataset_free(d);
     geul_text_free(r.ctx, back);
     free(ids);

@@ -35,8 +35,8 @@ static void check_answer(const struct training_rig *r, const struct geul_dataset
     CHECK_STR(learned, expected);
     CHECK_INT(v.ends, 1);
     CHECK(v.target[v.n - 1] && v.ids[v.n - 1] == geul_token_end(r->tok));
-    CHECK_INT(geul_dataset_targets(d), v.n_targets);
-    CHECK_INT(geul_dataset_tokens(d), v.n);
+    CHECK_INT(geul_dataset_target_count(d), v.n_targets);
+    CHECK_INT(geul_dataset_token_count(d), v.n);
     CHECK_INT(geul_dataset_longest(d), v.n);
     geul_tokens_free(r->ctx, asked);
     sample_view_free(&v);
@@ -169,7 +169,7 @@ TEST(dataset_texts_end_once)
     geul_text_free(r.ctx, back);
     sample_view_free(&v);
     CHECK(geul_dataset_add_text(d, r.tok, "", 0) == GEUL_ERROR_ARGUMENT); /* an end alone teaches nothing */
-    CHECK_INT(geul_dataset_samples(d), 1);
+    CHECK_INT(geul_dataset_sample_count(d), 1);
     geul_dataset_free(d);
     training_rig_close(&r);
 }
@@ -188,14 +188,14 @@ TEST(dataset_refusals)
     CHECK(geul_dataset_add(d, (int32_t[]){5, -1}, NULL, 2) == GEUL_ERROR_ARGUMENT);
     CHECK(geul_dataset_add(d, (int32_t[]){5, 6}, (bool[]){true, false}, 2) == GEUL_ERROR_ARGUMENT);
     CHECK(strstr(geul_error(r.ctx), "no target"));
-    CHECK(geul_dataset_samples(d) == 0 && geul_dataset_tokens(d) == 0 && geul_dataset_targets(d) == 0);
+    CHECK(geul_dataset_sample_count(d) == 0 && geul_dataset_token_count(d) == 0 && geul_dataset_target_count(d) == 0);
     CHECK(geul_dataset_highest_id(d) == -1 && geul_dataset_length(d, 0) == 0 && geul_dataset_length(d, -1) == 0);
     geul_dataset_free(d);
     geul_dataset_free(NULL);
     training_rig_close(&r);
 }
 
-/* ------------------------------------------------------------------------------------------------------ shards -- */
+/* ------------------------------------------------------------------------------------ shards -- */
 
 /* A shard of n tokens 0, 1, 2, ... modulo n_vocab. */
 static struct bytes shard_bytes(int32_t n_vocab, int n)
@@ -226,12 +226,12 @@ TEST(dataset_shard_windows)
             REQUIRE(CHECK_MSG(geul_dataset_add_shard(d, path, context) == GEUL_OK, "%s", geul_error(ctx)));
             int next = 1; /* the token whose turn it is to be a target */
             int64_t tokens = 0;
-            for (int64_t i = 0; i < geul_dataset_samples(d); i++) {
+            for (int64_t i = 0; i < geul_dataset_sample_count(d); i++) {
                 int32_t ids[16];
                 bool target[16];
                 int length = geul_dataset_length(d, i);
                 REQUIRE(length >= 2 && length <= context + 1);
-                CHECK(length == context + 1 || i == geul_dataset_samples(d) - 1);
+                CHECK(length == context + 1 || i == geul_dataset_sample_count(d) - 1);
                 geul_dataset_read(d, i, length, ids, target);
                 CHECK(ids[0] == next - 1 && !target[0]);
                 for (int k = 1; k < length; k++)
@@ -239,8 +239,8 @@ TEST(dataset_shard_windows)
                 tokens += length;
             }
             CHECK_INT(next, n);
-            CHECK_INT(geul_dataset_targets(d), n - 1);
-            CHECK_INT(geul_dataset_tokens(d), tokens);
+            CHECK_INT(geul_dataset_target_count(d), n - 1);
+            CHECK_INT(geul_dataset_token_count(d), tokens);
             CHECK_INT(geul_dataset_longest(d), n - 1 < context ? n : context + 1);
             geul_dataset_free(d);
         }
@@ -280,9 +280,9 @@ TEST(dataset_mixed_samples_come_back)
         for (int k = 0; k < n; k++)
             targets += target[i][k];
     }
-    CHECK_INT(geul_dataset_samples(d), samples);
-    CHECK_INT(geul_dataset_tokens(d), tokens);
-    CHECK_INT(geul_dataset_targets(d), targets);
+    CHECK_INT(geul_dataset_sample_count(d), samples);
+    CHECK_INT(geul_dataset_token_count(d), tokens);
+    CHECK_INT(geul_dataset_target_count(d), targets);
     for (int i = 0; i < SAMPLES; i++) {
         int n = lengths[i], part = 1 + i % n;
         CHECK_INT(geul_dataset_length(d, where[i]), n);
@@ -364,7 +364,7 @@ TEST(dataset_refuses_shards_of_other_tokenizers)
     CHECK(geul_dataset_add_shard(d, test_scratch("absent"), 4) == GEUL_ERROR_IO);
     test_spill(two, single.data, single.size);
     CHECK(geul_dataset_add_shard(d, two, 4) == GEUL_OK); /* one token: no window */
-    CHECK_INT(geul_dataset_samples(d), 3);
+    CHECK_INT(geul_dataset_sample_count(d), 3);
     CHECK_INT(geul_dataset_highest_id(d), 49);
     CHECK(geul_dataset_check_tokenizer(r.ctx, d, r.tok) == GEUL_ERROR_ARGUMENT &&
           strstr(geul_error(r.ctx), "one.geulshard"));
@@ -392,7 +392,7 @@ TEST(dataset_survives_every_failing_allocation)
         ok = ok && geul_dataset_add_text(d, r.tok, "글", 3) == GEUL_OK;
         ok = ok && geul_dataset_add_answer(d, r.tok, NULL, "q", "i", "a", true) == GEUL_OK;
         ok = ok && geul_dataset_add_shard(d, path, 4) == GEUL_OK;
-        CHECK(!ok || geul_dataset_samples(d) == 6);
+        CHECK(!ok || geul_dataset_sample_count(d) == 6);
         s.ok = ok;
         geul_dataset_free(d);
         geul_template_free(t);

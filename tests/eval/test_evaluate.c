@@ -207,7 +207,7 @@ TEST(divergence_of_known_distributions)
     geul_context_free(ctx);
 }
 
-/* ------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 /* Evaluates the golden quantizable and saves its logits under path, or with path NULL compares with base. */
 static enum geul_status evaluate_file(struct geul_context *ctx, const char *model, const struct golden *g,

@@ -153,8 +153,8 @@ TEST(importance_merges_files)
     REQUIRE(collect(ctx, model, &g, 32, 32, a) == GEUL_OK);
     struct geul_importance *m = geul_importance_new(ctx);
     REQUIRE(m && geul_importance_add_file(m, a) == GEUL_OK && geul_importance_add_file(m, a) == GEUL_OK);
-    CHECK_INT(geul_importance_chunks(m), 2);
-    CHECK_INT(geul_importance_matrices(m), 5);
+    CHECK_INT(geul_importance_chunk_count(m), 2);
+    CHECK_INT(geul_importance_matrix_count(m), 5);
     REQUIRE(geul_importance_save(m, b) == GEUL_OK);
     struct geul_imatrix *one = geul_imatrix_load(ctx, a), *two = geul_imatrix_load(ctx, b);
     REQUIRE(one && two);

@@ -170,11 +170,11 @@ TEST(measuring_takes_structs_of_other_ages)
     struct geul_importance_options i = {.chunk_size = 8};
     REQUIRE(m);
     CHECK(geul_importance_collect_text(m, b.model, text, length, &i) == GEUL_ERROR_ARGUMENT);
-    CHECK_INT(geul_importance_chunks(m), 0);
+    CHECK_INT(geul_importance_chunk_count(m), 0);
     i.size = offsetof(struct geul_importance_options, n_chunks);
     i.n_chunks = 1;
     REQUIRE(geul_importance_collect_text(m, b.model, text, length, &i) == GEUL_OK);
-    CHECK_INT(geul_importance_chunks(m), (b.n + 7) / 8);
+    CHECK_INT(geul_importance_chunk_count(m), (b.n + 7) / 8);
     geul_importance_free(m);
     bed_close(&b);
 }
@@ -253,16 +253,16 @@ TEST(measuring_collects_importance)
     REQUIRE(c.m && CHECK_MSG(geul_importance_collect_text(c.m, b.model, text, strlen(text), &o) == GEUL_OK, "%s",
                              geul_error(b.ctx)));
     CHECK_INT(c.calls, 1 + (b.n + 2) / 3);
-    CHECK_INT(geul_importance_chunks(c.m), 1);
+    CHECK_INT(geul_importance_chunk_count(c.m), 1);
     CHECK_INT(geul_importance_chunk_size(c.m), 512);
-    CHECK_INT(geul_importance_matrices(c.m), 4 * geul_model_get_shape(b.model)->n_layers + 1);
+    CHECK_INT(geul_importance_matrix_count(c.m), 4 * geul_model_get_shape(b.model)->n_layers + 1);
     CHECK_INT(geul_importance_tokens(c.m), b.n);
     CHECK(fabs(geul_importance_nats(c.m) - r.scored.nats_per_token.value) < 1e-9); /* one chunk, one window */
     REQUIRE(geul_importance_save(c.m, one.text) == GEUL_OK);
     /* The same from the file. */
     struct geul_importance *again = geul_importance_new(b.ctx);
     REQUIRE(again && geul_importance_add_file(again, one.text) == GEUL_OK);
-    CHECK(geul_importance_chunks(again) == 1 && geul_importance_chunk_size(again) == 512);
+    CHECK(geul_importance_chunk_count(again) == 1 && geul_importance_chunk_size(again) == 512);
     CHECK(geul_importance_tokens(again) == 0 && geul_importance_nats(again) == 0);
     REQUIRE(geul_importance_save(again, two.text) == GEUL_OK);
     size_t size[2];
@@ -275,10 +275,10 @@ TEST(measuring_collects_importance)
     o.n_chunks = 2;
     c.calls = 0;
     REQUIRE(geul_importance_collect_text(c.m, b.model, text, strlen(text), &o) == GEUL_OK);
-    CHECK(geul_importance_chunks(c.m) == 3 && geul_importance_tokens(c.m) == 8);
+    CHECK(geul_importance_chunk_count(c.m) == 3 && geul_importance_tokens(c.m) == 8);
     c = (struct collector){.m = c.m, .most_calls = 1};
     CHECK(geul_importance_collect_text(c.m, b.model, text, strlen(text), &o) == GEUL_ERROR_CANCELLED);
-    CHECK(c.calls == 1 && geul_importance_chunks(c.m) == 3);
+    CHECK(c.calls == 1 && geul_importance_chunk_count(c.m) == 3);
     o.chunk_size = -1;
     CHECK(geul_importance_collect_text(c.m, b.model, text, strlen(text), &o) == GEUL_ERROR_ARGUMENT);
     geul_importance_free(again);

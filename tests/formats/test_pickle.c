@@ -3,8 +3,7 @@
 #include "tests/harness.h"
 #include "tests/hostile.h"
 
-/* ------------------------------------------------------------------------------------------------------- archives --
- */
+/* ---------------------------------------------------------------------------------- archives -- */
 
 struct member {
     const char *name;
@@ -99,8 +98,7 @@ static struct bytes make_zip(const struct member *members, size_t n, enum lie li
     return b;
 }
 
-/* ------------------------------------------------------------------------------------------------------- programs --
- */
+/* ---------------------------------------------------------------------------------- programs -- */
 
 #define OP(b, ...) bytes_put((b), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
@@ -134,7 +132,7 @@ static void tensor(struct bytes *b, uint8_t elements, uint8_t offset, uint8_t st
     OP(b, ')', 'R', 't', 'R');
 }
 
-static void begin(struct bytes *b)
+static void open_dict(struct bytes *b)
 {
     OP(b, 0x80, 2, '}', '(');
     text(b, "w");
@@ -142,7 +140,7 @@ static void begin(struct bytes *b)
 
 static void p_good(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     tensor(b, 6, 1, 2);
     OP(b, 'u', '.');
 }
@@ -162,20 +160,20 @@ static void p_parameter(struct bytes *b)
 }
 static void p_system(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     global(b, "os", "system");
     text(b, "touch /tmp/geul-was-here");
     OP(b, 0x85, 'R', 'u', '.');
 }
 static void p_eval(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     global(b, "builtins", "eval\x1b[2J");
     OP(b, '.');
 }
 static void p_storage_name(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     global(b, "torch.FloatStorage", "__init__");
     OP(b, '.');
 }
@@ -251,36 +249,36 @@ static void p_int_result(struct bytes *b)
 }
 static void p_no_tensors(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     OP(b, 'K', 1, 'u', '.');
 }
 static void p_outside(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     tensor(b, 6, 3, 2);
     OP(b, 'u', '.');
 }
 static void p_storage_size(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     tensor(b, 7, 0, 2);
     OP(b, 'u', '.');
 }
 static void p_strided(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     tensor(b, 6, 0, 3);
     OP(b, 'u', '.');
 }
 static void p_persistent(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     text(b, "0");
     OP(b, 'Q', 'u', '.');
 }
 static void p_missing_storage(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     OP(b, '(');
     text(b, "storage");
     global(b, "torch", "HalfStorage");
@@ -290,7 +288,7 @@ static void p_missing_storage(struct bytes *b)
 }
 static void p_negative_sizes(struct bytes *b)
 {
-    begin(b);
+    open_dict(b);
     global(b, "torch._utils", "_rebuild_tensor_v2");
     OP(b, '(', '(');
     text(b, "storage");

@@ -27,9 +27,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct geul_log_history h = {.ctx = ctx};
     struct geul_log_text page = {.ctx = ctx};
     const char *log = (const char *)data + 2;
-    size_t keep;
-    if (geul_log_lines_keep(ctx, parse, log, size - 2, data[1], &keep) != GEUL_OK || keep > size - 2 ||
-        geul_log_lines_read(&h, parse, log, size - 2) != GEUL_OK || geul_error_status(ctx) != GEUL_OK)
+    size_t resume_size;
+    if (geul_log_lines_resume_size(ctx, parse, log, size - 2, data[1], &resume_size) != GEUL_OK ||
+        resume_size > size - 2 || geul_log_lines_read(&h, parse, log, size - 2) != GEUL_OK ||
+        geul_error_status(ctx) != GEUL_OK)
         abort();
     check(&h);
     geul_log_report_page(&page, &h, &o);

@@ -110,7 +110,7 @@ static bool has_line(const char *text, const char *line)
     return CHECK_MSG(false, "no line \"%s\" in\n%s", line, text);
 }
 
-/* -------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 TEST(train_log_writes_csv)
 {
@@ -226,10 +226,10 @@ TEST(train_log_ignores_the_locale)
     }
     snprintf(plain, sizeof plain, "%g", 1.5);
     CHECK_STR(plain, "1,5");
-    geul_log_real(plain, sizeof plain, -1234.5, 9);
+    geul_log_format_double(plain, sizeof plain, -1234.5, 9);
     CHECK_STR(plain, "-1234.5");
     double v = 0;
-    CHECK(geul_log_parse_real("1.5", 3, &v) && v == 1.5);
+    CHECK(geul_log_parse_double("1.5", 3, &v) && v == 1.5);
     size_t size;
     char *text = read_file(run("a/", &all, (const int64_t[][2]){{0, 3}, {2, 3}}, 2), "log.csv", &size);
     REQUIRE(text);
@@ -260,19 +260,20 @@ TEST(train_log_reads_numbers)
     static const char *const bad[] = {"", "-", ".", "e5", "1e", "1e99999", "1.2.3", "1,5", "0x10", "1 ", "nanx", "--1"};
     double v;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
-        CHECK_MSG(geul_log_parse_real(good[i].text, strlen(good[i].text), &v) &&
+        CHECK_MSG(geul_log_parse_double(good[i].text, strlen(good[i].text), &v) &&
                       (v == good[i].value || fabs(v - good[i].value) <= 1e-14 * fabs(good[i].value)),
                   "%s is read as %.17g", good[i].text, v);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        CHECK_MSG(!geul_log_parse_real(bad[i], strlen(bad[i]), &v), "\"%s\" is read as %g", bad[i], v);
-    CHECK(geul_log_parse_real("nan", 3, &v) && isnan(v));
-    CHECK(geul_log_parse_real("-inf", 4, &v) && v == -(double)INFINITY);
+        CHECK_MSG(!geul_log_parse_double(bad[i], strlen(bad[i]), &v), "\"%s\" is read as %g", bad[i], v);
+    CHECK(geul_log_parse_double("nan", 3, &v) && isnan(v));
+    CHECK(geul_log_parse_double("-inf", 4, &v) && v == -(double)INFINITY);
     uint64_t seed = 1;
     for (int i = 0; i < 1000; i++) {
         char text[64];
         double x = (double)test_normal(&seed) * pow(10, test_uniform(&seed, -30, 30));
-        geul_log_real(text, sizeof text, x, 17);
-        CHECK_MSG(geul_log_parse_real(text, strlen(text), &v) && fabs(v - x) <= 1e-14 * fabs(x), "%s: %.17g", text, v);
+        geul_log_format_double(text, sizeof text, x, 17);
+        CHECK_MSG(geul_log_parse_double(text, strlen(text), &v) && fabs(v - x) <= 1e-14 * fabs(x), "%s: %.17g", text,
+                  v);
     }
     int64_t n = 0;
     CHECK(geul_log_parse_int("-9223372036854775808", 20, &n) && n == INT64_MIN);
@@ -281,7 +282,7 @@ TEST(train_log_reads_numbers)
     CHECK(!geul_log_parse_int("", 0, &n) && !geul_log_parse_int("-", 1, &n) && !geul_log_parse_int("1.0", 3, &n));
 }
 
-/* ----------------------------------------------------------------------------------------------------- resuming -- */
+/* ---------------------------------------------------------------------------------- resuming -- */
 
 TEST(train_log_resumes_as_if_uninterrupted)
 {
@@ -305,13 +306,13 @@ TEST(train_log_keeps_rewinds)
     static const char *const csv = "1,1,1,1,1,1,1,1,1,0,\n2,1,1,1,1,1,1,1,1,0,\n3,9,1,1,1,1,1,1,1,0,\n"
                                    "2,2,1,1,1,1,1,1,1,0,\n2,,,,,,,,,,5\nbroken\n3,3,1,1,1,1,1,1,1,0,\n3,torn";
     struct geul_context *ctx = geul_context_new(NULL);
-    size_t n = strlen(csv), keep;
-    CHECK(geul_log_lines_keep(ctx, geul_log_csv.parse, csv, n, 2, &keep) == GEUL_OK);
-    CHECK_INT(keep, strstr(csv, "broken") - csv);
-    CHECK(geul_log_lines_keep(ctx, geul_log_csv.parse, csv, n, 1, &keep) == GEUL_OK);
-    CHECK_INT(keep, strstr(csv, "2,1,") - csv);
-    CHECK(geul_log_lines_keep(ctx, geul_log_csv.parse, csv, n, 99, &keep) == GEUL_OK);
-    CHECK_INT(keep, strstr(csv, "3,torn") - csv);
+    size_t n = strlen(csv), resume_size;
+    CHECK(geul_log_lines_resume_size(ctx, geul_log_csv.parse, csv, n, 2, &resume_size) == GEUL_OK);
+    CHECK_INT(resume_size, strstr(csv, "broken") - csv);
+    CHECK(geul_log_lines_resume_size(ctx, geul_log_csv.parse, csv, n, 1, &resume_size) == GEUL_OK);
+    CHECK_INT(resume_size, strstr(csv, "2,1,") - csv);
+    CHECK(geul_log_lines_resume_size(ctx, geul_log_csv.parse, csv, n, 99, &resume_size) == GEUL_OK);
+    CHECK_INT(resume_size, strstr(csv, "3,torn") - csv);
     struct geul_log_history h = {.ctx = ctx};
     CHECK(geul_log_lines_read(&h, geul_log_csv.parse, csv, n) == GEUL_OK);
     REQUIRE(h.n_points == 3 && h.n_evaluations == 1);
@@ -339,7 +340,7 @@ TEST(train_log_resumes_without_files)
     free(html);
 }
 
-/* -------------------------------------------------------------------------------------------------- TensorBoard -- */
+/* ------------------------------------------------------------------------------- TensorBoard -- */
 
 TEST(train_log_checksums)
 {
@@ -472,7 +473,7 @@ TEST(train_log_hides_earlier_runs_from_tensorboard)
     free(text);
 }
 
-/* ------------------------------------------------------------------------------------------------------- report -- */
+/* ------------------------------------------------------------------------------------ report -- */
 
 TEST(train_log_report_shows_the_run)
 {
@@ -545,7 +546,7 @@ TEST(train_log_report_takes_any_numbers)
             REQUIRE(geul_log_history_add(&h, &e) == GEUL_OK);
         }
         geul_log_report_page(&t, &h, &all);
-        geul_log_text_bytes(&t, "", 1);
+        geul_log_text_add_bytes(&t, "", 1);
         REQUIRE(!t.failed);
         CHECK(strstr(t.bytes.data, "\"nan\"") == NULL && strstr(t.bytes.data, "\"inf\"") == NULL);
         CHECK(strstr(t.bytes.data, "Mnan") == NULL && strstr(t.bytes.data, " nan\"") == NULL);
@@ -570,8 +571,7 @@ TEST(train_log_ticks_are_round)
     CHECK_INT(geul_log_ticks(1, 1, false, 5, ticks, &decimals), 0);
 }
 
-/* ------------------------------------------------------------------------------------------------- what goes wrong --
- */
+/* --------------------------------------------------------------------------- what goes wrong -- */
 
 TEST(train_log_reports_a_full_disk)
 {

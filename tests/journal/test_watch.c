@@ -130,7 +130,7 @@ TEST(watch_goes_on_from_saved_bytes)
     geul_context_free(ctx);
 }
 
-/* -------------------------------------------------------------------------------------------------------- texts -- */
+/* ------------------------------------------------------------------------------------- texts -- */
 
 static void check_text(const char *text, const char *expected)
 {

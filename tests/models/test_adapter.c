@@ -19,10 +19,10 @@ static struct test_kept golden_folder(const char *name)
 }
 
 /* The adapter of that golden; NULL after a failed check. */
-static struct geul_adapter_data *read_peft(struct geul_context *ctx, const char *name)
+static struct geul_lora *read_peft(struct geul_context *ctx, const char *name)
 {
     struct test_kept dir = golden_folder(name);
-    struct geul_adapter_data *d = geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 2});
+    struct geul_lora *d = geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 2});
     CHECK_MSG(d, "%s", geul_error(ctx));
     return d;
 }
@@ -42,7 +42,7 @@ static bool collect(void *user, int item, const float *logits, int n_vocab)
 
 /* An adapter with the strength it is to have. */
 struct use {
-    const struct geul_adapter_data *data;
+    const struct geul_lora *data;
     float scale;
 };
 
@@ -55,9 +55,9 @@ static float *logits_with(const struct golden *g, const char *model, struct rig_
         return NULL;
     geul_session_free(r.session);
     for (int i = 0; i < n; i++)
-        CHECK_MSG(geul_model_attach_adapter(r.ctx, r.model, uses[i].data, uses[i].scale, "test") == GEUL_OK, "%s",
+        CHECK_MSG(geul_model_add_lora(r.ctx, r.model, uses[i].data, uses[i].scale, "test") == GEUL_OK, "%s",
                   geul_error(r.ctx));
-    CHECK_INT(geul_model_adapters(r.model), n);
+    CHECK_INT(geul_model_adapter_count(r.model), n);
     r.session = geul_session_new(r.ctx, r.model, &(struct geul_session_options){.n_batch = o.n_batch});
     struct geul_batch_item items[128];
     for (int64_t i = 0; i < g->tokens.count; i++)
@@ -83,7 +83,7 @@ TEST(adapter_logits_equal_peft)
         struct test_kept file = golden_folder(peft_cases[i]);
         strcat(file.text, "/logits.npy");
         REQUIRE(test_npy_read(file.text, &expected) && expected.f32 && expected.count == g.logits.count);
-        struct geul_adapter_data *d = read_peft(ctx, peft_cases[i]);
+        struct geul_lora *d = read_peft(ctx, peft_cases[i]);
         REQUIRE(d);
         float *rows = logits_with(&g, model.text, plain, &(struct use){d, 1}, 1);
         double worst = test_difference(rows, expected.f32, g.logits.count);
@@ -98,7 +98,7 @@ TEST(adapter_logits_equal_peft)
             free(other);
         }
         free(rows);
-        geul_adapter_data_free(d);
+        geul_lora_free(d);
         test_npy_free(&expected);
     }
     free(without);
@@ -112,7 +112,7 @@ TEST(adapter_lives_on_the_device_of_its_layer)
     REQUIRE(golden_open("parallel", &g));
     struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
+    struct geul_lora *d = read_peft(ctx, "peft_plain");
     REQUIRE(d);
     const struct rig_options others[] = {{.poisoned_from = 1},
                                          {.poisoned_from = -1, .all_poisoned = true},
@@ -126,7 +126,7 @@ TEST(adapter_lives_on_the_device_of_its_layer)
         free(other);
     }
     free(rows);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     golden_close(&g);
 }
@@ -135,15 +135,15 @@ TEST(adapter_lives_on_the_device_of_its_layer)
 static struct test_kept merged(struct geul_context *ctx, const char *base, const struct use *uses, int n,
                                const struct geul_mix *mix, int n_threads)
 {
-    struct geul_merge_source inputs[4];
+    struct geul_merge_lora inputs[4];
     for (int i = 0; i < n; i++)
-        inputs[i] = (struct geul_merge_source){uses[i].data, uses[i].scale, "test"};
+        inputs[i] = (struct geul_merge_lora){uses[i].data, uses[i].scale, "test"};
     struct test_kept out = test_keep(test_scratch("merged.gguf"));
     struct geul_merge *m = geul_merge_data(ctx, base, inputs, n);
     struct geul_quantize_options o = {.size = sizeof o, .mix = mix, .keep_types = !mix, .n_threads = n_threads};
     if (m)
         geul_merge_apply(m, &o);
-    struct geul_quantize *q = m ? geul_quantize_plan(ctx, base, &o) : NULL;
+    struct geul_quantize *q = m ? geul_quantize_new(ctx, base, &o) : NULL;
     CHECK_MSG(q && geul_quantize_write(q, out.text) == GEUL_OK, "%s", geul_error(ctx));
     geul_quantize_free(q);
     geul_merge_free(m);
@@ -156,7 +156,7 @@ TEST(adapter_equals_merged_weights)
     REQUIRE(golden_open("parallel", &g));
     struct test_kept base = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *a = read_peft(ctx, "peft_plain"), *b = read_peft(ctx, "peft_patterns");
+    struct geul_lora *a = read_peft(ctx, "peft_plain"), *b = read_peft(ctx, "peft_patterns");
     REQUIRE(a && b);
     const struct use both[] = {{a, 0.75f}, {b, -0.5f}};
     for (int n = 1; n <= 2; n++) {
@@ -168,8 +168,8 @@ TEST(adapter_equals_merged_weights)
         free(beside);
         free(inside);
     }
-    geul_adapter_data_free(a);
-    geul_adapter_data_free(b);
+    geul_lora_free(a);
+    geul_lora_free(b);
     geul_context_free(ctx);
     golden_close(&g);
 }
@@ -182,7 +182,7 @@ TEST(adapter_merging_does_not_depend_on_threads)
     REQUIRE(golden_open("parallel", &g));
     struct test_kept base = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
+    struct geul_lora *d = read_peft(ctx, "peft_plain");
     REQUIRE(d);
     for (int i = 0; i < 2; i++)
         files[i] = test_slurp(merged(ctx, base.text, &(struct use){d, 1}, 1, geul_mix_find("q8_0"), 1 + 2 * i).text,
@@ -190,7 +190,7 @@ TEST(adapter_merging_does_not_depend_on_threads)
     CHECK(files[0] && files[1] && sizes[0] == sizes[1] && memcmp(files[0], files[1], sizes[0]) == 0);
     free(files[0]);
     free(files[1]);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     golden_close(&g);
 }
@@ -201,7 +201,7 @@ TEST(adapter_scales_and_sums)
     REQUIRE(golden_open("parallel", &g));
     struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
+    struct geul_lora *d = read_peft(ctx, "peft_plain");
     REQUIRE(d);
     const struct use halves[] = {{d, 0.5f}, {d, 0.5f}}, none[] = {{d, 0}};
     float *whole = logits_with(&g, model.text, plain, &(struct use){d, 1}, 1);
@@ -211,22 +211,22 @@ TEST(adapter_scales_and_sums)
     free(whole);
     free(sum);
     free(zero);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     golden_close(&g);
 }
 
-/* ------------------------------------------------------------------------------------------------------- files -- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 /* Whether both hold the same sources in the same order; B may differ by a factor close to 1. */
-static void check_same(const struct geul_adapter_data *a, const struct geul_adapter_data *b, double tolerance)
+static void check_same(const struct geul_lora *a, const struct geul_lora *b, double tolerance)
 {
-    REQUIRE(a->n_sources == b->n_sources);
-    for (int i = 0; i < a->n_sources; i++) {
-        const struct geul_adapter_source *x = &a->sources[i], *y = &b->sources[i];
+    REQUIRE(a->n_pairs == b->n_pairs);
+    for (int i = 0; i < a->n_pairs; i++) {
+        const struct geul_lora_pair *x = &a->pairs[i], *y = &b->pairs[i];
         CHECK(x->layer == y->layer && x->target == y->target && x->rank == y->rank && x->n == y->n && x->k == y->k);
         CHECK(memcmp(x->a, y->a, (size_t)(x->rank * x->k) * sizeof *x->a) == 0);
-        float sx = geul_adapter_scale(a, x->rank), sy = geul_adapter_scale(b, y->rank);
+        float sx = geul_lora_pair_scale(a, x->rank), sy = geul_lora_pair_scale(b, y->rank);
         for (int64_t k = 0; k < x->n * x->rank; k++) {
             double p = (double)sx * (double)x->b[k], q = (double)sy * (double)y->b[k];
             if (!CHECK_MSG(fabs(p - q) <= tolerance * fabs(p), "source %d, B[%lld]: %g, %g", i, (long long)k, p, q))
@@ -239,30 +239,30 @@ TEST(adapter_file_round_trip)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct test_kept path = test_keep(test_scratch("adapter.gguf"));
-    struct geul_adapter_data *plain_data = read_peft(ctx, "peft_plain"), *mixed = read_peft(ctx, "peft_patterns");
+    struct geul_lora *plain_data = read_peft(ctx, "peft_plain"), *mixed = read_peft(ctx, "peft_patterns");
     REQUIRE(plain_data && mixed);
     plain_data->template_text = "koalpaca";
     plain_data->name = "a name";
     for (int rslora = 0; rslora < 2; rslora++) {
         plain_data->rslora = rslora;
-        REQUIRE(CHECK_MSG(geul_adapter_save(ctx, plain_data, path.text) == GEUL_OK, "%s", geul_error(ctx)));
-        struct geul_adapter_data *d = geul_adapter_read(ctx, path.text);
+        REQUIRE(CHECK_MSG(geul_lora_save(ctx, plain_data, path.text) == GEUL_OK, "%s", geul_error(ctx)));
+        struct geul_lora *d = geul_lora_read(ctx, path.text);
         REQUIRE(CHECK_MSG(d, "%s", geul_error(ctx)));
         check_same(plain_data, d, 0);
         CHECK(d->alpha == 8 && d->rslora == rslora && d->n_layers == 2 && d->n_heads == 2);
         CHECK_STR(d->name, "a name");
         CHECK_STR(d->base, "golden/parallel");
         CHECK_STR(d->template_text, "koalpaca");
-        geul_adapter_data_free(d);
+        geul_lora_free(d);
     }
-    REQUIRE(mixed->rslora && geul_adapter_save(ctx, mixed, path.text) == GEUL_OK);
-    struct geul_adapter_data *d = geul_adapter_read(ctx, path.text);
+    REQUIRE(mixed->rslora && geul_lora_save(ctx, mixed, path.text) == GEUL_OK);
+    struct geul_lora *d = geul_lora_read(ctx, path.text);
     REQUIRE(d);
     CHECK(!d->rslora && !d->template_text); /* one alpha cannot say it: B does */
     check_same(mixed, d, 1e-6);
-    geul_adapter_data_free(d);
-    geul_adapter_data_free(mixed);
-    geul_adapter_data_free(plain_data);
+    geul_lora_free(d);
+    geul_lora_free(mixed);
+    geul_lora_free(plain_data);
     geul_context_free(ctx);
 }
 
@@ -331,23 +331,23 @@ TEST(adapter_reads_every_type)
         s.type = types[i];
         s.a_shape[0] = s.b_shape[1] = 32; /* rows of whole blocks */
         write_file(ctx, path.text, &good_keys, &s);
-        struct geul_adapter_data *d = geul_adapter_read(ctx, path.text);
+        struct geul_lora *d = geul_lora_read(ctx, path.text);
         REQUIRE(CHECK_MSG(d, "%s: %s", geul_type_name(types[i]), geul_error(ctx)));
-        REQUIRE(d->n_sources == 1);
-        const struct geul_adapter_source *x = geul_adapter_find(d, 1, GEUL_NEOX_UP);
-        REQUIRE(x && !geul_adapter_find(d, 0, GEUL_NEOX_UP));
-        CHECK(x->rank == 32 && x->n == 64 && x->k == 32 && geul_adapter_scale(d, 32) == 0.125f);
+        REQUIRE(d->n_pairs == 1);
+        const struct geul_lora_pair *x = geul_lora_find(d, 1, GEUL_NEOX_UP);
+        REQUIRE(x && !geul_lora_find(d, 0, GEUL_NEOX_UP));
+        CHECK(x->rank == 32 && x->n == 64 && x->k == 32 && geul_lora_pair_scale(d, 32) == 0.125f);
         for (int k = 0; k < 32 * 32; k++)
             CHECK(fabsf(x->a[k] - 0.5f * (float)(k % 7)) < 0.02f && fabsf(x->b[k] - 0.5f * (float)(k % 7)) < 0.02f);
-        geul_adapter_data_free(d);
+        geul_lora_free(d);
     }
     struct keys no_alpha = good_keys;
     no_alpha.alpha = 0;
     write_file(ctx, path.text, &no_alpha, &good);
-    struct geul_adapter_data *d = geul_adapter_read(ctx, path.text);
+    struct geul_lora *d = geul_lora_read(ctx, path.text);
     REQUIRE(d);
-    CHECK(geul_adapter_scale(d, 2) == 1); /* as llama.cpp has it */
-    geul_adapter_data_free(d);
+    CHECK(geul_lora_pair_scale(d, 2) == 1); /* as llama.cpp has it */
+    geul_lora_free(d);
     geul_context_free(ctx);
 }
 
@@ -358,7 +358,7 @@ static void refuse(const struct keys *k, const struct shape *s, const char *mess
     struct geul_context *quiet = geul_context_new(NULL), *ctx = meter_context(&m);
     size_t held = m.now;
     write_file(quiet, path.text, k, s);
-    CHECK_MSG(!geul_adapter_read(ctx, path.text), "%s: was read", message);
+    CHECK_MSG(!geul_lora_read(ctx, path.text), "%s: was read", message);
     check_failure(ctx, &m, held, path.text, message);
     CHECK_MSG(strstr(geul_error(ctx), path.text), "the message does not name the file: %s", geul_error(ctx));
     geul_context_free(quiet);
@@ -427,7 +427,7 @@ TEST(adapter_refuses_rank_zero)
         else if (memcmp(bytes + i, "lora_b", 6) == 0)
             bytes[i + 6 + 4] = 0;
     REQUIRE(test_spill(path.text, bytes, size));
-    CHECK(!geul_adapter_read(ctx, path.text));
+    CHECK(!geul_lora_read(ctx, path.text));
     check_failure(ctx, &m, held, "rank 0", "blk.1.ffn_up.weight.lora_a");
     free(bytes);
     geul_context_free(quiet);
@@ -456,9 +456,9 @@ TEST(adapter_of_another_model_is_refused)
     write_file(r.ctx, path.text, &good_keys, &good);
     CHECK(geul_model_add_adapter(r.ctx, r.model, path.text, NAN) == GEUL_ERROR_ARGUMENT);
     CHECK(geul_model_add_adapter(r.ctx, r.model, "/no/such/adapter.gguf", 1) != GEUL_OK);
-    CHECK_INT(geul_model_adapters(r.model), 0);
+    CHECK_INT(geul_model_adapter_count(r.model), 0);
     CHECK(geul_model_add_adapter(r.ctx, r.model, path.text, 1) == GEUL_OK);
-    CHECK_INT(geul_model_adapters(r.model), 1);
+    CHECK_INT(geul_model_adapter_count(r.model), 1);
     rig_close(&r);
     golden_close(&g);
 }
@@ -470,17 +470,17 @@ TEST(adapter_brings_its_template)
     REQUIRE(golden_open("parallel", &g));
     struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32)), path = test_keep(test_scratch("with.gguf"));
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
+    struct geul_lora *d = read_peft(ctx, "peft_plain");
     REQUIRE(d && rig_open(&r, model.text, plain));
     CHECK(!geul_model_get_template(r.model));
     d->template_text = "kullm";
-    REQUIRE(geul_adapter_save(ctx, d, path.text) == GEUL_OK);
+    REQUIRE(geul_lora_save(ctx, d, path.text) == GEUL_OK);
     REQUIRE(geul_model_add_adapter(r.ctx, r.model, path.text, 1) == GEUL_OK);
     CHECK_STR(geul_model_get_template(r.model), "kullm");
     d->template_text = NULL;
-    REQUIRE(geul_model_attach_adapter(r.ctx, r.model, d, 1, "test") == GEUL_OK);
+    REQUIRE(geul_model_add_lora(r.ctx, r.model, d, 1, "test") == GEUL_OK);
     CHECK_STR(geul_model_get_template(r.model), "kullm");
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     rig_close(&r);
     golden_close(&g);
@@ -492,9 +492,9 @@ TEST(adapter_leaves_the_importance_matrix_its_names)
     REQUIRE(golden_open("parallel", &g));
     struct test_kept model = test_keep(golden_convert(&g, GEUL_TYPE_F32)), path = test_keep(test_scratch("a.imatrix"));
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_adapter_data *d = read_peft(ctx, "peft_plain");
+    struct geul_lora *d = read_peft(ctx, "peft_plain");
     struct geul_model *m = geul_model_load(ctx, model.text, NULL);
-    REQUIRE(d && m && geul_model_attach_adapter(ctx, m, d, 1, "test") == GEUL_OK);
+    REQUIRE(d && m && geul_model_add_lora(ctx, m, d, 1, "test") == GEUL_OK);
     struct geul_session *s = geul_session_new(ctx, m, NULL);
     struct geul_importance *importance = geul_importance_new(ctx);
     struct geul_importance_run run = {.ids = g.tokens.i32, .n = (size_t)g.tokens.count, .chunk = 16};
@@ -509,7 +509,7 @@ TEST(adapter_leaves_the_importance_matrix_its_names)
     geul_importance_free(importance);
     geul_session_free(s);
     geul_model_free(m);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     golden_close(&g);
 }
@@ -519,13 +519,13 @@ static bool whole_use(struct geul_context *ctx, const char *model, const char *a
 {
     struct geul_model *m = geul_model_load(ctx, model, &(struct geul_model_options){.n_threads = 1});
     bool ok = m && geul_model_add_adapter(ctx, m, adapter, 1) == GEUL_OK;
-    struct geul_adapter_data *d = ok ? geul_adapter_read(ctx, adapter) : NULL;
-    ok = ok && d && geul_adapter_save(ctx, d, out) == GEUL_OK;
+    struct geul_lora *d = ok ? geul_lora_read(ctx, adapter) : NULL;
+    ok = ok && d && geul_lora_save(ctx, d, out) == GEUL_OK;
     struct geul_merge_input in = {adapter, 1};
     struct geul_merge *merge = ok ? geul_merge_new(ctx, model, &in, 1) : NULL;
     ok = ok && merge;
     geul_merge_free(merge);
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_model_free(m);
     return ok;
 }

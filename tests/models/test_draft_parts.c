@@ -4,8 +4,7 @@
 #include "models/sampler.h"
 #include "tests/harness.h"
 
-/* ---------------------------------------------------------------------------------------------------------- lookup --
- */
+/* ------------------------------------------------------------------------------------ lookup -- */
 
 /* The same as geul_lookup_find() in the plainest way, over at most the 32 latest places of the last pair. */
 static int find_plainly(const int32_t *text, int n, int *next)
@@ -79,8 +78,7 @@ TEST(lookup_goes_on_behind_its_end)
     geul_context_free(ctx);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ pace --
- */
+/* -------------------------------------------------------------------------------------- pace -- */
 
 /* Steps of a machine where a batch of n takes 1 + slope * (n - 1) seconds and a drafted token drafting seconds; each
  * guess is right with probability rate. Returns the tokens per second of the last half. */
@@ -156,8 +154,7 @@ TEST(pace_follows_changes)
     CHECK_INT(geul_pace_choose(&p, GEUL_DRAFT_MODEL, 0), 0);
 }
 
-/* --------------------------------------------------------------------------------------------------------- sampler --
- */
+/* ----------------------------------------------------------------------------------- sampler -- */
 
 /* Choices that were taken back come again, and leave nothing in the penalties. */
 TEST(sampler_takes_choices_back)

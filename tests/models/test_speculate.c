@@ -208,8 +208,7 @@ TEST(speculate_sampling_equals_plain_for_every_seed)
     pair_close(&p);
 }
 
-/* ---------------------------------------------------------------------------------------------------- frequencies --
- */
+/* ------------------------------------------------------------------------------- frequencies -- */
 
 enum { KEPT = 4, CELLS = KEPT * KEPT * KEPT };
 
@@ -348,8 +347,7 @@ TEST(speculate_keeps_the_distribution)
     golden_close(&g);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- ends --
- */
+/* -------------------------------------------------------------------------------------- ends -- */
 
 static struct geul_speculator *own_draft(struct pair *p, int n_max)
 {
@@ -499,8 +497,7 @@ TEST(speculate_over_turns)
     pair_close(&p);
 }
 
-/* --------------------------------------------------------------------------------------------------------- errors --
- */
+/* ------------------------------------------------------------------------------------ errors -- */
 
 /* A copy of a file whose tokens 5 and 6 have changed places. */
 static const char *swap_tokens(const char *path)

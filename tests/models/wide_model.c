@@ -3,7 +3,7 @@
 
 #include "core/gguf.h"
 #include "core/half.h"
-#include "quantize/quantize_plan.h"
+#include "quantize/quantize_tensors.h"
 
 enum { C = WIDE_C, F = WIDE_F, H = WIDE_HEADS, D = C / H, V = WIDE_VOCAB };
 
@@ -90,7 +90,7 @@ const char *wide_model(enum geul_type type)
         ok = write_model(ctx, plain);
     }
     if (ok && type != GEUL_TYPE_F32) {
-        struct geul_quantize *q = geul_quantize_plan(ctx, plain, &o);
+        struct geul_quantize *q = geul_quantize_new(ctx, plain, &o);
         ok = q && q->n_fallbacks == 0 && geul_quantize_write(q, typed) == GEUL_OK;
         geul_quantize_free(q);
     }
@@ -99,7 +99,7 @@ const char *wide_model(enum geul_type type)
     return !ok ? NULL : type == GEUL_TYPE_F32 ? plain : typed;
 }
 
-/* --------------------------------------------------------------------------------------------------- reference -- */
+/* --------------------------------------------------------------------------------- reference -- */
 
 struct layer { /* the order of layer_tensors */
     float *norm1_w, *norm1_b, *qkv_w, *qkv_b, *out_w, *out_b, *norm2_w, *norm2_b, *up_w, *up_b, *down_w, *down_b;

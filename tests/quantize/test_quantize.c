@@ -4,7 +4,7 @@
 #include "core/gguf.h"
 #include "core/os.h"
 #include "core/tensor.h"
-#include "quantize/quantize_plan.h"
+#include "quantize/quantize_tensors.h"
 
 #include <dirent.h>
 
@@ -60,7 +60,7 @@ static const char *make_model(struct geul_context *ctx)
 static enum geul_status quantize(struct geul_context *ctx, const char *in, const char *out,
                                  const struct geul_quantize_options *o, uint64_t *bytes)
 {
-    struct geul_quantize *q = geul_quantize_plan(ctx, in, o);
+    struct geul_quantize *q = geul_quantize_new(ctx, in, o);
     enum geul_status status = q ? geul_quantize_write(q, out) : geul_error_status(ctx);
     if (q && bytes)
         *bytes = q->to_bytes;
@@ -108,7 +108,7 @@ static void check_file(struct geul_context *ctx, const char *in, const char *out
     CHECK(geul_gguf_u64(b, "general.file_type", &number) && number == q->file_type);
     CHECK(geul_gguf_u64(b, "general.quantization_version", &number) && number == 2);
     for (int64_t i = 0; i < q->n_tensors; i++) {
-        const struct geul_planned_tensor *t = &q->tensors[i];
+        const struct geul_quantize_choice *t = &q->tensors[i];
         const struct geul_gguf_tensor *x = geul_gguf_find_tensor(a, t->name), *y = geul_gguf_find_tensor(b, t->name);
         REQUIRE(x && y);
         CHECK_MSG(y->type == t->to && y->bytes == t->to_bytes, "%s is %s", t->name, geul_type_name(y->type));
@@ -131,7 +131,7 @@ TEST(quantize_to_every_mix)
     for (size_t i = 0; geul_mix_at(i); i++) {
         const char *out = test_scratch("out.gguf");
         struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_at(i), .n_threads = 2};
-        struct geul_quantize *q = geul_quantize_plan(ctx, in, &o);
+        struct geul_quantize *q = geul_quantize_new(ctx, in, &o);
         size_t size = 0;
         REQUIRE(q && geul_quantize_write(q, out) == GEUL_OK);
         free(test_slurp(out, &size));
@@ -288,8 +288,7 @@ TEST(quantize_again_warns_and_copies_what_stays)
     geul_context_free(ctx);
 }
 
-/* --------------------------------------------------------------------------------------------------------- bounds --
- */
+/* ------------------------------------------------------------------------------------ bounds -- */
 
 TEST(quantize_keeps_within_bounds)
 {
@@ -299,7 +298,7 @@ TEST(quantize_keeps_within_bounds)
     double last = INFINITY;
     for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
         struct geul_quantize_options o = {.size = sizeof o, .target_bpw = targets[i]};
-        struct geul_quantize *q = geul_quantize_plan(ctx, in, &o);
+        struct geul_quantize *q = geul_quantize_new(ctx, in, &o);
         double error = 0;
         REQUIRE(q && geul_quantize_write(q, out) == GEUL_OK);
         CHECK_MSG(q->to_bpw <= targets[i] && (q->to_bpw > 0.85 * targets[i] || targets[i] > 12), "%g bits for %g",
@@ -325,8 +324,7 @@ TEST(quantize_keeps_within_bounds)
     geul_context_free(ctx);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- files --
- */
+/* ------------------------------------------------------------------------------------- files -- */
 
 TEST(quantize_splits_and_joins)
 {
@@ -351,13 +349,13 @@ TEST(quantize_splits_and_joins)
     snprintf(joined, sizeof joined, "%s", test_scratch("joined.gguf"));
     REQUIRE(quantize(ctx, first, joined, &plain, NULL) == GEUL_OK);
     CHECK_MSG(same_files(whole, joined), "splitting and joining changes the file");
-    struct geul_quantize *q = geul_quantize_plan(ctx, first, &keep);
+    struct geul_quantize *q = geul_quantize_new(ctx, first, &keep);
     REQUIRE(q);
     CHECK_INT(q->n_parts, 4);
     geul_quantize_free(q);
     o.split_tensors = 0;
     o.split_bytes = 100000;
-    q = geul_quantize_plan(ctx, in, &o);
+    q = geul_quantize_new(ctx, in, &o);
     REQUIRE(q && q->n_parts > 3 && geul_quantize_write(q, parts) == GEUL_OK);
     for (int64_t p = 0; p < q->n_parts; p++) {
         size_t size = 0;
@@ -426,13 +424,13 @@ TEST(quantize_says_what_does_not_fit)
     geul_gguf_write_data(w, ids, sizeof ids);
     REQUIRE(geul_gguf_writer_commit(w) == GEUL_OK);
     struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find("q6_k")};
-    struct geul_quantize *q = geul_quantize_plan(ctx, in, &o);
+    struct geul_quantize *q = geul_quantize_new(ctx, in, &o);
     REQUIRE(q && geul_quantize_write(q, out) == GEUL_OK);
     CHECK_INT(q->n_fallbacks, 1);
     CHECK(q->tensors[0].fell_back && q->tensors[0].to == GEUL_TYPE_Q8_0 && q->tensors[1].to == GEUL_TYPE_I32);
     CHECK_INT(q->tensors[0].lost, 2);
     geul_quantize_free(q);
-    CHECK(geul_quantize_plan(ctx, test_scratch("absent"), &o) == NULL && strstr(geul_error(ctx), "absent"));
+    CHECK(geul_quantize_new(ctx, test_scratch("absent"), &o) == NULL && strstr(geul_error(ctx), "absent"));
     geul_context_free(ctx);
 }
 

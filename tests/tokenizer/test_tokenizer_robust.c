@@ -13,7 +13,7 @@ static struct geul_tokenizer *golden(struct geul_context *ctx, const char *name)
     return tok;
 }
 
-/* ---------------------------------------------------------------------------------------------------- any bytes -- */
+/* --------------------------------------------------------------------------------- any bytes -- */
 
 /* Bytes of several kinds in turn: all, ASCII, pieces of Korean, white space. */
 static size_t random_text(uint64_t *state, char *out, size_t room)
@@ -133,7 +133,7 @@ TEST(regex_engine_takes_any_bytes)
     engine->free(regex);
 }
 
-/* ------------------------------------------------------------------------------------------------------ unicode -- */
+/* ----------------------------------------------------------------------------------- unicode -- */
 
 TEST(utf8_stream_every_split)
 {
@@ -206,8 +206,7 @@ TEST(normalization_of_many_marks)
     geul_context_free(ctx);
 }
 
-/* -------------------------------------------------------------------------------------------------- hostile files --
- */
+/* ----------------------------------------------------------------------------- hostile files -- */
 
 #define MODEL(vocab, merges) "{\"model\":{\"type\":\"BPE\",\"vocab\":{" vocab "},\"merges\":[" merges "]}}"
 #define STEP_OF(stage, step) "{\"" stage "\":" step ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}"
@@ -452,7 +451,7 @@ TEST(tokenizer_standard_gguf)
     geul_context_free(ctx);
 }
 
-/* ------------------------------------------------------------------------------------------------- short memory -- */
+/* ------------------------------------------------------------------------------ short memory -- */
 
 /* Loads, tokenizes and decodes; whether all of it worked. */
 static bool whole_use(struct geul_context *ctx, const char *json)
@@ -505,8 +504,7 @@ TEST(tokenizer_gguf_every_allocation_fails)
     geul_context_free(plain);
 }
 
-/* -------------------------------------------------------------------------------------------------- endless words --
- */
+/* ----------------------------------------------------------------------------- endless words -- */
 
 /* Merging n random symbols: the steps taken must grow like n log n. */
 TEST(bpe_long_words_are_not_quadratic)

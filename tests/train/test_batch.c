@@ -92,7 +92,7 @@ TEST(batches_hold_whole_samples)
         struct geul_train_options o = options(2, true);
         struct geul_batcher b;
         struct geul_batch batch;
-        o.see_across = across;
+        o.attend_across_documents = across;
         REQUIRE(geul_batcher_init(&b, ctx, d, &o, 16, 2, false)); /* 32 positions: three samples fit */
         REQUIRE(geul_batch_init(&batch, ctx, geul_batcher_most_tokens(&b)));
         geul_batcher_next(&b, &batch, 7);
@@ -103,13 +103,13 @@ TEST(batches_hold_whole_samples)
         CHECK(!batch.all_rows || batch.rows[63] == 63);
         for (int i = 0; i < 30; i++) {
             int k = i % 10;
-            CHECK_INT(batch.place[2 * i], i / 10);
-            CHECK_INT(batch.place[2 * i + 1], k);
+            CHECK_INT(batch.seq_pos[2 * i], i / 10);
+            CHECK_INT(batch.seq_pos[2 * i + 1], k);
             CHECK_INT(batch.targets[i], k + 1 == 4 ? 2 : 100 + i / 10);
             CHECK_INT(batch.rows[i], i);
         }
         for (int i = 30; i < 64; i++) /* what fills up sees only itself and is no target */
-            CHECK(batch.place[2 * i + 1] == 0 && batch.targets[i] == -1);
+            CHECK(batch.seq_pos[2 * i + 1] == 0 && batch.targets[i] == -1);
         geul_batcher_next(&b, &batch, 7);
         CHECK_INT(batch.samples, 3);
         geul_batcher_next(&b, &batch, 7);
@@ -141,13 +141,13 @@ TEST(batches_part_documents_of_windows)
         struct geul_train_options o = options(1, true);
         struct geul_batcher b;
         struct geul_batch batch;
-        o.see_across = across;
+        o.attend_across_documents = across;
         REQUIRE(geul_batcher_init(&b, ctx, d, &o, 7, 2, false));
         REQUIRE(geul_batch_init(&batch, ctx, geul_batcher_most_tokens(&b)));
         geul_batcher_next(&b, &batch, 1);
         CHECK_INT(batch.tokens, 7);
         for (int i = 0; i < 7; i++)
-            CHECK_INT(batch.place[2 * i + 1], (across ? whole : apart)[i]);
+            CHECK_INT(batch.seq_pos[2 * i + 1], (across ? whole : apart)[i]);
         geul_batch_free(&batch, ctx);
         geul_batcher_free(&b);
     }

@@ -11,7 +11,7 @@ static struct geul_trainer *open_trainer(struct geul_context *ctx, const struct 
     return t;
 }
 
-/* ------------------------------------------------------------------------------------------------------ going on -- */
+/* ---------------------------------------------------------------------------------- going on -- */
 
 /* 12 steps at once, and 5 steps, a checkpoint, and 7 with another number of threads. */
 static void check_going_on(const char *what, struct geul_train_options o)
@@ -86,7 +86,7 @@ TEST(saving_keeps_the_place_when_asked)
     size_t bytes = 1;
     CHECK_MSG(geul_trainer_load(t, path, true, NULL, &bytes) == GEUL_OK, "%s", geul_error(ctx));
     CHECK_INT(bytes, 0);
-    CHECK_INT(geul_trainer_step_count(t), 7);
+    CHECK_INT(geul_trainer_steps_done(t), 7);
     CHECK_INT(t->batcher.position, position);
     then->step = 7;
     then->batcher.position = position;
@@ -116,7 +116,7 @@ TEST(saving_of_all_weights_is_a_model)
     CHECK(geul_trainer_evaluate(t, data, &trained) == GEUL_OK);
     from = open_trainer(ctx, &o, data); /* a new run that begins with these weights */
     REQUIRE(from != NULL);
-    CHECK_INT(geul_trainer_step_count(from), 0);
+    CHECK_INT(geul_trainer_steps_done(from), 0);
     CHECK(geul_trainer_evaluate(from, data, &loaded) == GEUL_OK && loaded == trained);
     CHECK(geul_trainer_save(from, other, NULL, 0) == GEUL_OK); /* and its checkpoint is its own */
     size_t bytes = 1;
@@ -135,8 +135,7 @@ TEST(saving_of_all_weights_is_a_model)
     geul_context_free(ctx);
 }
 
-/* -------------------------------------------------------------------------------------------------------- refusing --
- */
+/* ---------------------------------------------------------------------------------- refusing -- */
 
 /* Loads what does not belong to t: it must say `part`, and t must stay as it is. */
 static void check_refused(struct geul_trainer *t, const char *path, const char *what, const char *part)
@@ -228,7 +227,7 @@ TEST(saving_damaged_is_refused_or_harmless)
     geul_context_free(ctx);
 }
 
-/* -------------------------------------------------------------------------------------------------- not finite -- */
+/* -------------------------------------------------------------------------------- not finite -- */
 
 /* Writes v into the first value of a weight. */
 static float poke(struct geul_tensor *w, float v)

@@ -3,7 +3,7 @@
 #include "geul_tools.h"
 #include "core/gguf.h"
 #include "core/os.h"
-#include "quantize/quantize_plan.h"
+#include "quantize/quantize_tensors.h"
 #include "tests/models/golden.h"
 #include "tests/poison.h"
 #include "train/trainer.h"
@@ -198,7 +198,7 @@ TEST(train_adamw_in_bf16_stays_near_pytorch)
         check_curve(trained[i], GEUL_PRECISION_BF16, 1e-2);
 }
 
-/* --------------------------------------------------------------------------------------------------- batches -- */
+/* ----------------------------------------------------------------------------------- batches -- */
 
 /* Weights after two steps over four samples of different lengths; malloc()ed. */
 static float *two_steps(struct bed *b, struct geul_train_options o, double *loss, size_t *n)
@@ -269,7 +269,7 @@ TEST(train_does_not_depend_on_how_a_step_is_cut)
     bed_close(&b);
 }
 
-/* ----------------------------------------------------------------------------------------- quantized weights -- */
+/* ------------------------------------------------------------------------- quantized weights -- */
 
 /* share/geul-mini.gguf with its matrices in another type; the path is static storage. */
 static const char *mini_as(struct geul_context *ctx, const char *from, const char *mix, const char *name)
@@ -279,7 +279,7 @@ static const char *mini_as(struct geul_context *ctx, const char *from, const cha
     char *path = paths[next++ % 2];
     struct geul_quantize_options o = {.size = sizeof o, .mix = geul_mix_find(mix), .n_threads = 1};
     snprintf(path, sizeof paths[0], "%s", test_scratch(name));
-    struct geul_quantize *q = geul_quantize_plan(ctx, from, &o);
+    struct geul_quantize *q = geul_quantize_new(ctx, from, &o);
     bool ok = q && geul_quantize_write(q, path) == GEUL_OK;
     geul_quantize_free(q);
     return CHECK_MSG(ok, "%s: %s", mix, geul_error(ctx)) ? path : NULL;
@@ -351,8 +351,7 @@ TEST(train_gradients_beside_quantized_weights)
     geul_context_free(ctx);
 }
 
-/* -------------------------------------------------------------------------------------- devices, threads, adapters --
- */
+/* ---------------------------------------------------------------- devices, threads, adapters -- */
 
 /* Three steps; all weights and states, one after the other; malloc()ed. */
 static float *three_steps(struct bed *b, const struct geul_train_options *o, const struct geul_trainer_devices *where,
@@ -482,7 +481,7 @@ TEST(train_refuses_what_makes_no_sense)
     CHECK_MSG(strstr(geul_error(b.ctx), "under training"), "%s", geul_error(b.ctx));
     CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK);
     geul_trainer_cancel(b.t);
-    CHECK(geul_trainer_step(b.t, NULL) == GEUL_ERROR_CANCELLED && geul_trainer_step_count(b.t) == 2);
-    CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK && geul_trainer_step_count(b.t) == 3);
+    CHECK(geul_trainer_step(b.t, NULL) == GEUL_ERROR_CANCELLED && geul_trainer_steps_done(b.t) == 2);
+    CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK && geul_trainer_steps_done(b.t) == 3);
     bed_close(&b);
 }

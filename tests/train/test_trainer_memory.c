@@ -5,10 +5,10 @@
 static enum geul_status whole_run(struct geul_context *ctx, const struct geul_train_options *o, const char *path)
 {
     struct geul_train_report r;
-    struct geul_train_plan plan;
+    struct geul_train_estimate estimate;
     double loss;
     struct geul_dataset *data = bed_data(ctx, 6);
-    enum geul_status status = data ? geul_train_plan(ctx, o, data, false, &plan) : GEUL_ERROR_MEMORY;
+    enum geul_status status = data ? geul_train_estimate(ctx, o, data, false, &estimate) : GEUL_ERROR_MEMORY;
     struct geul_trainer *t = status == GEUL_OK ? geul_trainer_new(ctx, o, data) : NULL;
     if (!t)
         status = GEUL_ERROR_MEMORY;

@@ -54,7 +54,7 @@ struct geul_train_options bed_options(const char *model, int rank)
 bool bed_steps(struct geul_trainer *t, int64_t until)
 {
     struct geul_train_report r;
-    while (t && geul_trainer_step_count(t) < until) {
+    while (t && geul_trainer_steps_done(t) < until) {
         if (!CHECK_MSG(geul_trainer_step(t, &r) == GEUL_OK, "%s", geul_error(t->ctx)))
             return false;
         CHECK_MSG(r.outcome == GEUL_STEP_APPLIED, "step %lld: %s", (long long)r.step, r.where);

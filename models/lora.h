@@ -1,17 +1,17 @@
-/* adapter_file.h: low-rank adapters as files hold them, in the memory of the host; reading and writing them as GGUF.
+/* lora.h: low-rank adapters as files hold them, in the memory of the host; reading and writing them as GGUF.
  *
  * The form is llama.cpp's: general.type "adapter", adapter.type "lora", adapter.lora.alpha, and for every adapted
  * matrix blk.N.attn_qkv.weight.lora_a (r, K) and .lora_b (N, r), row-major. geul adds keys that others skip:
  * geul.lora.rslora and geul.lora.alpha (what the trainer was told), geul.template, gptneox.block_count and
  * gptneox.attention.head_count (of the model; PEFT's order of rows needs the latter).
  */
-#ifndef GEUL_ADAPTER_FILE_H
-#define GEUL_ADAPTER_FILE_H
+#ifndef GEUL_LORA_H
+#define GEUL_LORA_H
 
 #include "models/neox.h"
 
 /* A low-rank change of one product: y = W x + scale * B A x. */
-struct geul_adapter_source {
+struct geul_lora_pair {
     int layer;
     enum geul_neox_target target;
     int rank;
@@ -20,9 +20,9 @@ struct geul_adapter_source {
     const float *b; /* (n, rank); of attn_qkv all of Q, then K, then V */
 };
 
-struct geul_adapter_data {
-    struct geul_adapter_source *sources; /* at most one for each product of each layer */
-    int n_sources;
+struct geul_lora {
+    struct geul_lora_pair *pairs; /* at most one for each product of each layer */
+    int n_pairs;
     float alpha;           /* > 0; scale = alpha / rank */
     bool rslora;           /* scale = alpha / sqrt(rank) instead (Kalajdzievski 2023) */
     int n_layers, n_heads; /* of the model it is for; 0: not known */
@@ -37,33 +37,31 @@ void geul_adapter_tensor_name(char out[GEUL_MAX_NAME], int layer, enum geul_neox
 /* What B A is multiplied with: alpha / rank, or with rslora alpha / sqrt(rank). */
 float geul_lora_scale(float alpha, int rank, bool rslora);
 /* The same for an adapter's matrices of that rank. */
-float geul_adapter_scale(const struct geul_adapter_data *d, int rank);
+float geul_lora_pair_scale(const struct geul_lora *d, int rank);
 /* The source for a product, NULL when it is not adapted. */
-const struct geul_adapter_source *geul_adapter_find(const struct geul_adapter_data *d, int layer,
-                                                    enum geul_neox_target target);
+const struct geul_lora_pair *geul_lora_find(const struct geul_lora *d, int layer, enum geul_neox_target target);
 
-/* Reads a GGUF adapter with matrices of any float or block type. NULL on failure; free with geul_adapter_data_free().
+/* Reads a GGUF adapter with matrices of any float or block type. NULL on failure; free with geul_lora_free().
  */
-struct geul_adapter_data *geul_adapter_read(struct geul_context *ctx, const char *path);
+struct geul_lora *geul_lora_read(struct geul_context *ctx, const char *path);
 /* The same from an open file. */
-struct geul_adapter_data *geul_adapter_parse(struct geul_context *ctx, const struct geul_gguf *g);
+struct geul_lora *geul_lora_parse(struct geul_context *ctx, const struct geul_gguf *g);
 /* Writes d in float32; the file appears when it is whole. Where rsLoRA meets different ranks, B takes up what one alpha
  * cannot say. */
-enum geul_status geul_adapter_save(struct geul_context *ctx, const struct geul_adapter_data *d, const char *path);
+enum geul_status geul_lora_save(struct geul_context *ctx, const struct geul_lora *d, const char *path);
 
 /* For readers of other forms: empty data with room for so many sources. NULL (recorded in ctx) when memory is short. */
-struct geul_adapter_data *geul_adapter_data_new(struct geul_context *ctx, int most);
-void geul_adapter_data_free(struct geul_adapter_data *d);
+struct geul_lora *geul_lora_new(struct geul_context *ctx, int most);
+void geul_lora_free(struct geul_lora *d);
 /* Appends a source with matrices of its own, to be filled through *a and *b. */
-enum geul_status geul_adapter_data_add(struct geul_context *ctx, struct geul_adapter_data *d,
-                                       const struct geul_adapter_source *shape, float **a, float **b);
+enum geul_status geul_lora_add_pair(struct geul_context *ctx, struct geul_lora *d, const struct geul_lora_pair *shape,
+                                    float **a, float **b);
 /* A copy of a text that lives as long as d; NULL (recorded in ctx) when memory is short. */
-const char *geul_adapter_data_text(struct geul_context *ctx, struct geul_adapter_data *d, const char *s, size_t n);
+const char *geul_lora_copy_text(struct geul_context *ctx, struct geul_lora *d, const char *s, size_t n);
 /* Checks that there is something and that every value is finite. where begins the message, here and below. */
-enum geul_status geul_adapter_data_check(struct geul_context *ctx, const struct geul_adapter_data *d,
-                                         const char *where);
+enum geul_status geul_lora_check(struct geul_context *ctx, const struct geul_lora *d, const char *where);
 /* Checks layers and sizes against a model's. */
-enum geul_status geul_adapter_data_fits(struct geul_context *ctx, const struct geul_adapter_data *d,
-                                        const struct geul_model_shape *shape, const char *where);
+enum geul_status geul_lora_check_shape(struct geul_context *ctx, const struct geul_lora *d,
+                                       const struct geul_model_shape *shape, const char *where);
 
 #endif

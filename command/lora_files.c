@@ -1,9 +1,9 @@
 /* adapter_files.c: see adapter_files.h. */
-#include "command/adapter_files.h"
+#include "command/lora_files.h"
 
 #include "command/report.h"
 
-#include "models/adapter_file.h"
+#include "models/lora.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static bool is_adapter(const struct geul_gguf *g)
     return geul_gguf_string(g, "general.type", &s, &n) && n == 7 && memcmp(s, "adapter", 7) == 0;
 }
 
-bool geul_adapter_is_gguf(const char *path)
+bool geul_lora_is_gguf(const char *path)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_gguf *g = ctx ? geul_gguf_open(ctx, path) : NULL;
@@ -25,7 +25,7 @@ bool geul_adapter_is_gguf(const char *path)
     return adapter;
 }
 
-/* ------------------------------------------------------------------------------------------------------ showing -- */
+/* ----------------------------------------------------------------------------------- showing -- */
 
 /* What an adapter's sources have in common. */
 struct extent {
@@ -33,11 +33,11 @@ struct extent {
     int count[GEUL_NEOX_TARGETS];
 };
 
-static struct extent measure(const struct geul_adapter_data *d)
+static struct extent measure(const struct geul_lora *d)
 {
-    const struct geul_adapter_source *s = d->sources;
+    const struct geul_lora_pair *s = d->pairs;
     struct extent e = {s->rank, s->rank, s->layer, s->layer, {0}};
-    for (int i = 0; i < d->n_sources; i++, s++) {
+    for (int i = 0; i < d->n_pairs; i++, s++) {
         e.low_rank = s->rank < e.low_rank ? s->rank : e.low_rank;
         e.high_rank = s->rank > e.high_rank ? s->rank : e.high_rank;
         e.first_layer = s->layer < e.first_layer ? s->layer : e.first_layer;
@@ -47,10 +47,10 @@ static struct extent measure(const struct geul_adapter_data *d)
     return e;
 }
 
-void geul_adapter_print(const struct geul_gguf *g)
+void geul_lora_print(const struct geul_gguf *g)
 {
     struct geul_context *ctx = is_adapter(g) ? geul_context_new(NULL) : NULL;
-    struct geul_adapter_data *d = ctx ? geul_adapter_parse(ctx, g) : NULL;
+    struct geul_lora *d = ctx ? geul_lora_parse(ctx, g) : NULL;
     if (d) {
         struct extent e = measure(d);
         printf("  adapter          LoRA, rank %d", e.low_rank);
@@ -58,7 +58,7 @@ void geul_adapter_print(const struct geul_gguf *g)
             printf(" to %d", e.high_rank);
         printf(", alpha %g%s", (double)d->alpha, d->rslora ? " (rsLoRA)" : "");
         if (e.high_rank == e.low_rank)
-            printf(", scale %g", (double)geul_adapter_scale(d, e.low_rank));
+            printf(", scale %g", (double)geul_lora_pair_scale(d, e.low_rank));
         printf("\n  adapts           layers %d to %d:", e.first_layer, e.last_layer);
         const char *comma = "";
         for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
@@ -70,14 +70,14 @@ void geul_adapter_print(const struct geul_gguf *g)
     } else if (ctx) {
         printf("  adapter          of no use: %s\n", geul_error(ctx));
     }
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
 }
 
-json_t *geul_adapter_json(const struct geul_gguf *g)
+json_t *geul_lora_json(const struct geul_gguf *g)
 {
     struct geul_context *ctx = is_adapter(g) ? geul_context_new(NULL) : NULL;
-    struct geul_adapter_data *d = ctx ? geul_adapter_parse(ctx, g) : NULL;
+    struct geul_lora *d = ctx ? geul_lora_parse(ctx, g) : NULL;
     json_t *json = NULL;
     if (d) {
         struct extent e = measure(d);
@@ -91,7 +91,7 @@ json_t *geul_adapter_json(const struct geul_gguf *g)
     } else if (ctx) {
         json = json_pack("{s:o}", "error", geul_report_json_text(geul_error(ctx), strlen(geul_error(ctx))));
     }
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     geul_context_free(ctx);
     return json;
 }

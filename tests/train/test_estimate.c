@@ -4,9 +4,9 @@
 
 /* Two steps and all that follows; within 5 % and 2 MB, which is what code that is paged in and the allocator's pages
  * take. Every sample fills the context, so that the first batch is as large as any. */
-static void check_plan(const char *what, const struct geul_train_options *o)
+static void check_estimate(const char *what, const struct geul_train_options *o)
 {
-    struct geul_train_plan plan;
+    struct geul_train_estimate estimate;
     struct geul_train_report r;
     double loss;
     char path[600];
@@ -24,13 +24,13 @@ static void check_plan(const char *what, const struct geul_train_options *o)
         CHECK(geul_dataset_add(data, ids, NULL, o->n_context + 1) == GEUL_OK);
     }
     snprintf(path, sizeof path, "%s", test_scratch("saved.gguf"));
-    REQUIRE(CHECK_MSG(geul_train_plan(ctx, o, data, false, &plan) == GEUL_OK, "%s", geul_error(ctx)));
+    REQUIRE(CHECK_MSG(geul_train_estimate(ctx, o, data, false, &estimate) == GEUL_OK, "%s", geul_error(ctx)));
     CHECK(geul_os_peak_rss_reset());
     struct geul_trainer *t = geul_trainer_new(ctx, o, data);
     REQUIRE(t && geul_trainer_step(t, &r) == GEUL_OK && geul_trainer_step(t, &r) == GEUL_OK);
     CHECK(geul_trainer_evaluate(t, data, &loss) == GEUL_OK && geul_trainer_save(t, path, NULL, 0) == GEUL_OK);
     CHECK(geul_trainer_export(t, path, GEUL_TYPE_F16) == GEUL_OK);
-    double took = (double)geul_os_peak_rss() / 1e6, said = (double)plan.total / 1e6;
+    double took = (double)geul_os_peak_rss() / 1e6, said = (double)estimate.total / 1e6;
     printf("  %s: %.1f MB foretold, %.1f MB taken, %+.1f %%\n", what, said, took, 100 * (said / took - 1));
     CHECK_MSG(fabs(said - took) < 0.05 * took + 2, "%s: %.1f MB foretold, %.1f MB taken", what, said, took);
     geul_trainer_free(t);
@@ -48,30 +48,30 @@ static struct geul_train_options options(int rank, enum geul_recompute recompute
     return o;
 }
 
-TEST(forecast_of_an_adapter)
+TEST(estimate_of_an_adapter)
 {
     struct geul_train_options o = options(8, GEUL_RECOMPUTE_NONE);
     o.n_accumulate = 1;
-    check_plan("rank 8, everything kept", &o);
+    check_estimate("rank 8, everything kept", &o);
 }
 
-TEST(forecast_of_an_adapter_with_recomputation)
+TEST(estimate_of_an_adapter_with_recomputation)
 {
     struct geul_train_options o = options(64, GEUL_RECOMPUTE_FULL);
-    check_plan("rank 64, recomputed", &o);
+    check_estimate("rank 64, recomputed", &o);
 }
 
-TEST(forecast_of_all_weights)
+TEST(estimate_of_all_weights)
 {
     struct geul_train_options o = options(0, GEUL_RECOMPUTE_LIGHT);
-    check_plan("all weights", &o);
+    check_estimate("all weights", &o);
 }
 
-TEST(forecast_of_all_weights_with_small_states)
+TEST(estimate_of_all_weights_with_small_states)
 {
     struct geul_train_options o = options(0, GEUL_RECOMPUTE_FULL);
     o.optimizer = GEUL_OPTIMIZER_ADAMW8;
     o.n_accumulate = 1;
     o.precision = GEUL_PRECISION_BF16;
-    check_plan("all weights, adamw8", &o);
+    check_estimate("all weights, adamw8", &o);
 }

@@ -1,5 +1,5 @@
 /* adapter_file.c: see adapter_file.h. */
-#include "models/adapter_file.h"
+#include "models/lora.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,30 +9,30 @@
 /* Limits far above any adapter, so that products of sizes stay small numbers. */
 enum { MOST_RANK = 1 << 20, MOST_LAYERS = 4096, MOST_HEADS = 1 << 20, CHUNK = 1024 };
 
-/* --------------------------------------------------------------------------------------------------------- data -- */
+/* -------------------------------------------------------------------------------------- data -- */
 
-struct geul_adapter_data *geul_adapter_data_new(struct geul_context *ctx, int most)
+struct geul_lora *geul_lora_new(struct geul_context *ctx, int most)
 {
     struct geul_context *own = geul_context_new_like(ctx);
-    struct geul_adapter_data *d = own ? geul_arena(own, 1, sizeof *d) : NULL;
-    struct geul_adapter_source *sources = d ? geul_arena(own, (size_t)most + 1, sizeof *sources) : NULL;
-    if (!sources) {
+    struct geul_lora *d = own ? geul_arena(own, 1, sizeof *d) : NULL;
+    struct geul_lora_pair *pairs = d ? geul_arena(own, (size_t)most + 1, sizeof *pairs) : NULL;
+    if (!pairs) {
         geul_context_free(own);
-        return geul_fail_memory(ctx, ((size_t)most + 1) * sizeof *sources);
+        return geul_fail_memory(ctx, ((size_t)most + 1) * sizeof *pairs);
     }
     d->own = own;
-    d->sources = sources;
+    d->pairs = pairs;
     return d;
 }
 
-void geul_adapter_data_free(struct geul_adapter_data *d)
+void geul_lora_free(struct geul_lora *d)
 {
     if (d)
         geul_context_free(d->own);
 }
 
-enum geul_status geul_adapter_data_add(struct geul_context *ctx, struct geul_adapter_data *d,
-                                       const struct geul_adapter_source *shape, float **a, float **b)
+enum geul_status geul_lora_add_pair(struct geul_context *ctx, struct geul_lora *d, const struct geul_lora_pair *shape,
+                                    float **a, float **b)
 {
     size_t rank = (size_t)shape->rank, of_a, of_b;
     *a = *b = NULL;
@@ -43,14 +43,14 @@ enum geul_status geul_adapter_data_add(struct geul_context *ctx, struct geul_ada
     if (!*b)
         return geul_fail(ctx, GEUL_ERROR_MEMORY, "no memory for the %s matrices of layer %d of an adapter",
                          geul_neox_target_name(shape->target), shape->layer);
-    struct geul_adapter_source *s = &d->sources[d->n_sources++];
+    struct geul_lora_pair *s = &d->pairs[d->n_pairs++];
     *s = *shape;
     s->a = *a;
     s->b = *b;
     return GEUL_OK;
 }
 
-const char *geul_adapter_data_text(struct geul_context *ctx, struct geul_adapter_data *d, const char *s, size_t n)
+const char *geul_lora_copy_text(struct geul_context *ctx, struct geul_lora *d, const char *s, size_t n)
 {
     char *copy = n < SIZE_MAX ? geul_arena(d->own, n + 1, 1) : NULL;
     if (!copy)
@@ -71,17 +71,16 @@ float geul_lora_scale(float alpha, int rank, bool rslora)
     return alpha / (rslora ? sqrtf((float)rank) : (float)rank);
 }
 
-float geul_adapter_scale(const struct geul_adapter_data *d, int rank)
+float geul_lora_pair_scale(const struct geul_lora *d, int rank)
 {
     return geul_lora_scale(d->alpha, rank, d->rslora);
 }
 
-const struct geul_adapter_source *geul_adapter_find(const struct geul_adapter_data *d, int layer,
-                                                    enum geul_neox_target target)
+const struct geul_lora_pair *geul_lora_find(const struct geul_lora *d, int layer, enum geul_neox_target target)
 {
-    for (int i = 0; i < d->n_sources; i++)
-        if (d->sources[i].layer == layer && d->sources[i].target == target)
-            return &d->sources[i];
+    for (int i = 0; i < d->n_pairs; i++)
+        if (d->pairs[i].layer == layer && d->pairs[i].target == target)
+            return &d->pairs[i];
     return NULL;
 }
 
@@ -93,15 +92,15 @@ static bool all_finite(const float *x, int64_t n)
     return true;
 }
 
-enum geul_status geul_adapter_data_check(struct geul_context *ctx, const struct geul_adapter_data *d, const char *where)
+enum geul_status geul_lora_check(struct geul_context *ctx, const struct geul_lora *d, const char *where)
 {
-    if (d->n_sources < 1)
+    if (d->n_pairs < 1)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the adapter holds no matrices", where);
     if (!(d->alpha > 0 && d->alpha < 1e9f))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: alpha is %g; a number above 0 is needed", where,
                          (double)d->alpha);
-    for (int i = 0; i < d->n_sources; i++) {
-        const struct geul_adapter_source *s = &d->sources[i];
+    for (int i = 0; i < d->n_pairs; i++) {
+        const struct geul_lora_pair *s = &d->pairs[i];
         bool a = all_finite(s->a, s->rank * s->k);
         if (!a || !all_finite(s->b, s->n * s->rank))
             return geul_fail(ctx, GEUL_ERROR_FORMAT,
@@ -111,11 +110,11 @@ enum geul_status geul_adapter_data_check(struct geul_context *ctx, const struct 
     return GEUL_OK;
 }
 
-enum geul_status geul_adapter_data_fits(struct geul_context *ctx, const struct geul_adapter_data *d,
-                                        const struct geul_model_shape *shape, const char *where)
+enum geul_status geul_lora_check_shape(struct geul_context *ctx, const struct geul_lora *d,
+                                       const struct geul_model_shape *shape, const char *where)
 {
-    for (int i = 0; i < d->n_sources; i++) {
-        const struct geul_adapter_source *s = &d->sources[i];
+    for (int i = 0; i < d->n_pairs; i++) {
+        const struct geul_lora_pair *s = &d->pairs[i];
         int64_t want[2];
         geul_neox_tensor_dims(geul_neox_target_info(s->target), shape, want);
         if (s->layer >= shape->n_layers)
@@ -131,7 +130,7 @@ enum geul_status geul_adapter_data_fits(struct geul_context *ctx, const struct g
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------ reading -- */
+/* ----------------------------------------------------------------------------------- reading -- */
 
 static bool key_is(const struct geul_gguf *g, const char *key, const char *value)
 {
@@ -212,7 +211,7 @@ static enum geul_status decode(struct geul_context *ctx, const struct geul_gguf_
 }
 
 /* Reads the pair whose first half is a. */
-static enum geul_status read_pair(struct geul_context *ctx, struct geul_adapter_data *d, const struct geul_gguf *g,
+static enum geul_status read_pair(struct geul_context *ctx, struct geul_lora *d, const struct geul_gguf *g,
                                   const struct geul_gguf_tensor *a, int layer, enum geul_neox_target target)
 {
     const struct geul_gguf_tensor *b = other_half(g, a);
@@ -228,15 +227,15 @@ static enum geul_status read_pair(struct geul_context *ctx, struct geul_adapter_
     if (a->type == GEUL_TYPE_I32 || b->type == GEUL_TYPE_I32)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %s or its other half is i32; a float type is needed",
                          geul_gguf_path(g), a->name);
-    const struct geul_adapter_source shape = {
+    const struct geul_lora_pair shape = {
         .layer = layer, .target = target, .rank = (int)a->shape[0], .n = b->shape[0], .k = a->shape[1]};
-    enum geul_status status = geul_adapter_data_add(ctx, d, &shape, &to_a, &to_b);
+    enum geul_status status = geul_lora_add_pair(ctx, d, &shape, &to_a, &to_b);
     if (status == GEUL_OK)
         status = decode(ctx, a, to_a);
     return status == GEUL_OK ? decode(ctx, b, to_b) : status;
 }
 
-static enum geul_status read_tensors(struct geul_context *ctx, struct geul_adapter_data *d, const struct geul_gguf *g)
+static enum geul_status read_tensors(struct geul_context *ctx, struct geul_lora *d, const struct geul_gguf *g)
 {
     enum geul_status status = GEUL_OK;
     for (int64_t i = 0; status == GEUL_OK && i < geul_gguf_tensor_count(g); i++) {
@@ -256,14 +255,14 @@ static enum geul_status read_tensors(struct geul_context *ctx, struct geul_adapt
 }
 
 /* The text of a key, NULL when it is missing; *ok becomes false when memory is short. */
-static const char *read_text(struct geul_context *ctx, struct geul_adapter_data *d, const struct geul_gguf *g,
-                             const char *key, bool *ok)
+static const char *read_text(struct geul_context *ctx, struct geul_lora *d, const struct geul_gguf *g, const char *key,
+                             bool *ok)
 {
     const char *s, *copy;
     size_t n;
     if (!geul_gguf_string(g, key, &s, &n))
         return NULL;
-    copy = geul_adapter_data_text(ctx, d, s, n);
+    copy = geul_lora_copy_text(ctx, d, s, n);
     *ok = *ok && copy;
     return copy;
 }
@@ -274,16 +273,16 @@ static int read_count(const struct geul_gguf *g, const char *key, int most)
     return geul_gguf_u64(g, key, &v) && v <= (uint64_t)most ? (int)v : 0;
 }
 
-static bool same_ranks(const struct geul_adapter_data *d)
+static bool same_ranks(const struct geul_lora *d)
 {
-    for (int i = 1; i < d->n_sources; i++)
-        if (d->sources[i].rank != d->sources[0].rank)
+    for (int i = 1; i < d->n_pairs; i++)
+        if (d->pairs[i].rank != d->pairs[0].rank)
             return false;
     return true;
 }
 
 /* Multiplies a source's B, which d owns. */
-static void scale_b(const struct geul_adapter_source *s, float factor)
+static void scale_b(const struct geul_lora_pair *s, float factor)
 {
     float *b = (float *)(uintptr_t)s->b;
     for (int64_t i = 0; factor != 1 && i < s->n * s->rank; i++)
@@ -291,19 +290,19 @@ static void scale_b(const struct geul_adapter_source *s, float factor)
 }
 
 /* alpha, and what geul remembers of rsLoRA where the two agree. */
-static void read_alpha(struct geul_adapter_data *d, const struct geul_gguf *g)
+static void read_alpha(struct geul_lora *d, const struct geul_gguf *g)
 {
     double alpha = 0, told = 0;
     bool rslora = false;
     geul_gguf_f64(g, "adapter.lora.alpha", &alpha);
     d->alpha = (float)alpha;
-    if (d->n_sources < 1)
+    if (d->n_pairs < 1)
         return;
-    int rank = d->sources[0].rank;
+    int rank = d->pairs[0].rank;
     if (alpha == 0) { /* llama.cpp: no alpha, no division by the rank */
         d->alpha = (float)rank;
-        for (int i = 1; i < d->n_sources; i++)
-            scale_b(&d->sources[i], (float)d->sources[i].rank / (float)rank);
+        for (int i = 1; i < d->n_pairs; i++)
+            scale_b(&d->pairs[i], (float)d->pairs[i].rank / (float)rank);
     } else if (geul_gguf_bool(g, "geul.lora.rslora", &rslora) && rslora && same_ranks(d) &&
                geul_gguf_f64(g, "geul.lora.alpha", &told) && fabs(told * sqrt(rank) - alpha) <= 1e-5 * fabs(alpha)) {
         d->alpha = (float)told;
@@ -311,7 +310,7 @@ static void read_alpha(struct geul_adapter_data *d, const struct geul_gguf *g)
     }
 }
 
-static enum geul_status read_all(struct geul_context *ctx, struct geul_adapter_data *d, const struct geul_gguf *g)
+static enum geul_status read_all(struct geul_context *ctx, struct geul_lora *d, const struct geul_gguf *g)
 {
     bool ok = true;
     enum geul_status status = read_tensors(ctx, d, g);
@@ -323,10 +322,10 @@ static enum geul_status read_all(struct geul_context *ctx, struct geul_adapter_d
     d->name = read_text(ctx, d, g, "general.name", &ok);
     d->base = read_text(ctx, d, g, "general.base_model.0.name", &ok);
     d->template_text = read_text(ctx, d, g, "geul.template", &ok);
-    return ok ? geul_adapter_data_check(ctx, d, geul_gguf_path(g)) : GEUL_ERROR_MEMORY;
+    return ok ? geul_lora_check(ctx, d, geul_gguf_path(g)) : GEUL_ERROR_MEMORY;
 }
 
-struct geul_adapter_data *geul_adapter_parse(struct geul_context *ctx, const struct geul_gguf *g)
+struct geul_lora *geul_lora_parse(struct geul_context *ctx, const struct geul_gguf *g)
 {
     int64_t tensors = geul_gguf_tensor_count(g);
     if (check_kind(ctx, g) != GEUL_OK)
@@ -336,22 +335,22 @@ struct geul_adapter_data *geul_adapter_parse(struct geul_context *ctx, const str
                   (long long)tensors);
         return NULL;
     }
-    struct geul_adapter_data *d = geul_adapter_data_new(ctx, (int)(tensors / 2));
+    struct geul_lora *d = geul_lora_new(ctx, (int)(tensors / 2));
     if (!d || read_all(ctx, d, g) == GEUL_OK)
         return d;
-    geul_adapter_data_free(d);
+    geul_lora_free(d);
     return NULL;
 }
 
-struct geul_adapter_data *geul_adapter_read(struct geul_context *ctx, const char *path)
+struct geul_lora *geul_lora_read(struct geul_context *ctx, const char *path)
 {
     struct geul_gguf *g = geul_gguf_open(ctx, path);
-    struct geul_adapter_data *d = g ? geul_adapter_parse(ctx, g) : NULL;
+    struct geul_lora *d = g ? geul_lora_parse(ctx, g) : NULL;
     geul_gguf_close(g);
     return d;
 }
 
-/* ------------------------------------------------------------------------------------------------------ writing -- */
+/* ----------------------------------------------------------------------------------- writing -- */
 
 static void set_text(struct geul_gguf_writer *w, const char *key, const char *s)
 {
@@ -359,9 +358,9 @@ static void set_text(struct geul_gguf_writer *w, const char *key, const char *s)
         geul_gguf_set_string(w, key, s, strlen(s));
 }
 
-static void set_keys(struct geul_gguf_writer *w, const struct geul_adapter_data *d)
+static void set_keys(struct geul_gguf_writer *w, const struct geul_lora *d)
 {
-    float rank = (float)d->sources[0].rank;
+    float rank = (float)d->pairs[0].rank;
     set_text(w, "general.architecture", "gptneox");
     set_text(w, "general.type", "adapter");
     set_text(w, "general.name", d->name);
@@ -382,7 +381,7 @@ static void set_keys(struct geul_gguf_writer *w, const struct geul_adapter_data 
         geul_gguf_set_u32(w, "gptneox.attention.head_count", (uint32_t)d->n_heads);
 }
 
-static void declare(struct geul_gguf_writer *w, const struct geul_adapter_source *s, char half)
+static void declare(struct geul_gguf_writer *w, const struct geul_lora_pair *s, char half)
 {
     char name[GEUL_MAX_NAME];
     const int64_t a[2] = {s->rank, s->k}, b[2] = {s->n, s->rank};
@@ -402,21 +401,21 @@ static void write_scaled(struct geul_gguf_writer *w, const float *x, int64_t n, 
     }
 }
 
-enum geul_status geul_adapter_save(struct geul_context *ctx, const struct geul_adapter_data *d, const char *path)
+enum geul_status geul_lora_save(struct geul_context *ctx, const struct geul_lora *d, const char *path)
 {
-    enum geul_status status = geul_adapter_data_check(ctx, d, path);
+    enum geul_status status = geul_lora_check(ctx, d, path);
     struct geul_gguf_writer *w = status == GEUL_OK ? geul_gguf_writer_new(ctx, path) : NULL;
     if (!w)
         return geul_error_status(ctx);
     set_keys(w, d);
-    for (int i = 0; i < d->n_sources; i++) {
-        declare(w, &d->sources[i], 'a');
-        declare(w, &d->sources[i], 'b');
+    for (int i = 0; i < d->n_pairs; i++) {
+        declare(w, &d->pairs[i], 'a');
+        declare(w, &d->pairs[i], 'b');
     }
-    for (int i = 0; i < d->n_sources; i++) {
-        const struct geul_adapter_source *s = &d->sources[i];
+    for (int i = 0; i < d->n_pairs; i++) {
+        const struct geul_lora_pair *s = &d->pairs[i];
         /* alpha / sqrt(r) as alpha' / r times a factor, where alpha' = alpha * sqrt(r of the first) */
-        float factor = d->rslora ? sqrtf((float)s->rank / (float)d->sources[0].rank) : 1;
+        float factor = d->rslora ? sqrtf((float)s->rank / (float)d->pairs[0].rank) : 1;
         write_scaled(w, s->a, s->rank * s->k, 1);
         write_scaled(w, s->b, s->n * s->rank, factor);
     }

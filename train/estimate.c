@@ -1,4 +1,4 @@
-/* forecast.c: what a run will need, from its graphs without their memory and from the speed of a few products. */
+/* estimate.c: what a run will need, from its graphs without their memory and from the speed of a few products. */
 #include "train/trainer.h"
 
 #include "core/os.h"
@@ -56,7 +56,7 @@ static bool embedding_bytes(struct geul_trainer *t, size_t *bytes)
     const struct geul_batcher *b = &t->batcher;
     size_t all = geul_tensor_bytes(table), windows = 0, tokens = 0;
     bool *seen = geul_alloc(t->ctx, all / WINDOW + 2, sizeof *seen);
-    for (int64_t i = 0; seen && i < geul_dataset_samples(b->data) && tokens < COUNTED; i++) {
+    for (int64_t i = 0; seen && i < geul_dataset_sample_count(b->data) && tokens < COUNTED; i++) {
         int length = geul_dataset_length(b->data, i), n = length < b->n_context ? length : b->n_context;
         geul_dataset_read(b->data, i, n, b->ids, b->target);
         windows += mark_windows(table, b->ids, n, seen);
@@ -83,7 +83,7 @@ static bool mapped_bytes(struct geul_trainer *t, size_t *bytes)
     return ok;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- time -- */
+/* -------------------------------------------------------------------------------------- time -- */
 
 /* Multiply-adds of the products of g. */
 static double products_of(const struct geul_graph *g)
@@ -123,11 +123,11 @@ static struct geul_graph *sample_graph(const struct geul_trainer *t, struct geul
 static double measure_rate(struct geul_trainer *t, int64_t T)
 {
     struct geul_context *ctx = geul_context_new_like(t->ctx);
-    struct geul_runtime *rt = ctx ? geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices) : NULL;
+    struct geul_runtime *rt = ctx ? geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices) : NULL;
     struct geul_graph *g = rt ? sample_graph(t, ctx, T) : NULL;
-    double best = 0, begin = geul_os_seconds();
+    double best = 0, started = geul_os_seconds();
     if (g && geul_runtime_plan(rt, g) == GEUL_OK)
-        for (int i = 0; i < 2 || geul_os_seconds() - begin < 0.7; i++) {
+        for (int i = 0; i < 2 || geul_os_seconds() - started < 0.7; i++) {
             double start = geul_os_seconds();
             if (geul_runtime_run(rt, g) != GEUL_OK)
                 break;
@@ -139,12 +139,12 @@ static double measure_rate(struct geul_trainer *t, int64_t T)
     return best;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- whole --
- */
+/* ------------------------------------------------------------------------------------- whole -- */
 
 /* Makes a graph for a batch and grows the plan's sizes to what it takes; one graph at a time has the memory. */
 static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_graph *bg,
-                                      const struct geul_batch *batch, bool backward, struct geul_train_plan *plan)
+                                      const struct geul_batch *batch, bool backward,
+                                      struct geul_train_estimate *estimate)
 {
     bool fresh;
     size_t values, scratch;
@@ -152,29 +152,30 @@ static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_
         return geul_error_status(t->ctx);
     if (geul_runtime_measure(t->runtime, bg->graph, &values, &scratch) != GEUL_OK)
         return geul_fail_from(t->ctx, bg->ctx);
-    plan->activations = values > plan->activations ? values : plan->activations;
-    plan->scratch = scratch > plan->scratch ? scratch : plan->scratch;
+    estimate->activations = values > estimate->activations ? values : estimate->activations;
+    estimate->scratch = scratch > estimate->scratch ? scratch : estimate->scratch;
     return GEUL_OK;
 }
 
 /* Fills the sizes of the graphs of training and evaluation, and the products of a batch. */
 static enum geul_status measure_graphs(struct geul_trainer *t, const struct geul_batch *most,
-                                       struct geul_train_plan *plan, double *macs)
+                                       struct geul_train_estimate *estimate, double *macs)
 {
-    t->runtime = geul_runtime_over(t->ctx, t->model->devices, t->model->n_devices);
-    if (!t->runtime || measure_graph(t, &t->train, most, true, plan) != GEUL_OK ||
-        measure_graph(t, &t->evaluate, most, false, plan) != GEUL_OK)
+    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices);
+    if (!t->runtime || measure_graph(t, &t->train, most, true, estimate) != GEUL_OK ||
+        measure_graph(t, &t->evaluate, most, false, estimate) != GEUL_OK)
         return geul_error_status(t->ctx);
     *macs = products_of(t->train.graph);
     return GEUL_OK;
 }
 
-enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_train_options *options,
-                                 const struct geul_dataset *data, bool measure, struct geul_train_plan *plan)
+enum geul_status geul_train_estimate(struct geul_context *ctx, const struct geul_train_options *options,
+                                     const struct geul_dataset *data, bool measure,
+                                     struct geul_train_estimate *estimate)
 {
     /* What a step does besides products (attention, norms, the optimizer) takes about so much of their time. */
     const double besides = 1.2;
-    struct geul_train_plan p = {0};
+    struct geul_train_estimate p = {0};
     struct geul_batch most;
     double macs = 0;
     size_t total;
@@ -201,6 +202,6 @@ enum geul_status geul_train_plan(struct geul_context *ctx, const struct geul_tra
     }
     geul_trainer_free(t);
     if (ok)
-        *plan = p;
+        *estimate = p;
     return ok ? GEUL_OK : geul_error_status(ctx);
 }

@@ -1,12 +1,12 @@
-/* quantize_plan.h: the plan of a quantization: what becomes of every tensor. */
-#ifndef GEUL_QUANTIZE_PLAN_H
-#define GEUL_QUANTIZE_PLAN_H
+/* quantize_tensors.h: the plan of a quantization: what becomes of every tensor. */
+#ifndef GEUL_QUANTIZE_TENSORS_H
+#define GEUL_QUANTIZE_TENSORS_H
 
 #include "quantize/imatrix.h"
 #include "quantize/mix.h"
 
 /* What becomes of a tensor, and what that follows from. */
-struct geul_planned_tensor {
+struct geul_quantize_choice {
     const char *name;
     int n_dims;
     int64_t shape[4]; /* row-major */
@@ -27,7 +27,7 @@ struct geul_quantize {
     struct geul_context *ctx;
     struct geul_quantize_options options;
     struct geul_gguf *gguf;
-    struct geul_planned_tensor *tensors; /* in the order of the input */
+    struct geul_quantize_choice *tensors; /* in the order of the input */
     int64_t n_tensors, n_parts;
     int n_layers;
     int64_t n_fallbacks;

@@ -1,5 +1,5 @@
 /* adapter_args.c: see adapter_args.h. */
-#include "command/adapter_args.h"
+#include "command/lora_args.h"
 
 #include "core/context.h"
 
@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SETTINGS struct geul_adapter_args
+#define SETTINGS struct geul_lora_args
 
 /* clang-format off */
-const struct geul_option geul_adapter_options[] = {
+const struct geul_option geul_lora_option_rows[] = {
     OPTION_PATHS("--lora",        plain,  "FILE", FILE_OR_DIR,
                  "adds an adapter, a GGUF file or a directory of PEFT; may be given several times"),
     OPTION_LIST( "--lora-scaled", scaled, "FILE:X", "the same, X times as strong"),
@@ -19,7 +19,7 @@ const struct geul_option geul_adapter_options[] = {
 /* clang-format on */
 
 /* Splits "FILE:X". */
-static enum geul_status parse_scaled(struct geul_context *ctx, const char *text, struct geul_adapter_choice *out)
+static enum geul_status parse_scaled(struct geul_context *ctx, const char *text, struct geul_lora_choice *out)
 {
     const char *colon = strrchr(text, ':');
     char *end = NULL;
@@ -32,14 +32,14 @@ static enum geul_status parse_scaled(struct geul_context *ctx, const char *text,
     return out->path ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
-int geul_adapter_args_choices(struct geul_context *ctx, const struct geul_adapter_args *args,
-                              struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX])
+int geul_lora_args_choices(struct geul_context *ctx, const struct geul_lora_args *args,
+                           struct geul_lora_choice choices[GEUL_LORAS_MAX])
 {
     int n = 0;
-    memset(choices, 0, GEUL_ADAPTERS_MAX * sizeof *choices);
+    memset(choices, 0, GEUL_LORAS_MAX * sizeof *choices);
     for (int i = 0; i < args->plain.n; i++, n++) {
         const char *path = args->plain.items[i];
-        choices[n] = (struct geul_adapter_choice){geul_strndup(ctx, path, strlen(path)), 1};
+        choices[n] = (struct geul_lora_choice){geul_strndup(ctx, path, strlen(path)), 1};
         if (!choices[n].path)
             return -1;
     }
@@ -49,15 +49,15 @@ int geul_adapter_args_choices(struct geul_context *ctx, const struct geul_adapte
     return n;
 }
 
-enum geul_status geul_adapter_args_add(struct geul_context *ctx, const struct geul_adapter_args *args,
-                                       struct geul_model *model)
+enum geul_status geul_lora_args_add(struct geul_context *ctx, const struct geul_lora_args *args,
+                                    struct geul_model *model)
 {
-    struct geul_adapter_choice choices[GEUL_ADAPTERS_MAX];
-    int n = geul_adapter_args_choices(ctx, args, choices);
+    struct geul_lora_choice choices[GEUL_LORAS_MAX];
+    int n = geul_lora_args_choices(ctx, args, choices);
     enum geul_status status = n < 0 ? geul_error_status(ctx) : GEUL_OK;
     for (int i = 0; status == GEUL_OK && i < n; i++)
         status = geul_model_add_any_adapter(ctx, model, choices[i].path, choices[i].scale);
-    for (int i = 0; i < GEUL_ADAPTERS_MAX; i++)
+    for (int i = 0; i < GEUL_LORAS_MAX; i++)
         geul_free(ctx, choices[i].path);
     return status;
 }

@@ -1,4 +1,4 @@
-/* training_words.c: what a run says: the plan before it, the line while it works, and texts by the model. */
+/* training_output.c: what a run says: the plan before it, the line while it works, and texts by the model. */
 #include "command/learn/training_run.h"
 
 #include "command/progress.h"
@@ -13,20 +13,19 @@
 
 enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
 
-/* ------------------------------------------------------------------------------------------------------------ plan --
- */
+/* -------------------------------------------------------------------------------------- plan -- */
 
-enum geul_status geul_run_plan(const struct geul_training *job, const struct geul_train_options *o, bool measure,
-                               struct geul_train_plan *plan)
+enum geul_status geul_run_estimate(const struct geul_training *job, const struct geul_train_options *o, bool measure,
+                                   struct geul_train_estimate *estimate)
 {
     const size_t positions = LONGEST_PROMPT + LONGEST_TEXT, half = 2, whole = 4; /* bytes */
     size_t layers = (size_t)job->shape->n_layers, width = (size_t)job->shape->d_model, ff = (size_t)job->shape->d_ff;
-    enum geul_status status = geul_train_plan(job->ctx, o, job->train, measure, plan);
+    enum geul_status status = geul_train_estimate(job->ctx, o, job->train, measure, estimate);
     if (status != GEUL_OK || job->args->sample_every == 0)
         return status;
     size_t cache = 2 * layers * width * positions * half, values = LONGEST_PROMPT * (6 * width + ff) * whole;
-    plan->other += cache + values;
-    plan->total += cache + values;
+    estimate->other += cache + values;
+    estimate->total += cache + values;
     return GEUL_OK;
 }
 
@@ -82,52 +81,51 @@ static void print_remedy(struct geul_training *job, size_t available)
     char text[32];
     for (size_t i = 0; i < sizeof remedies / sizeof *remedies; i++) {
         struct geul_train_options o = job->options;
-        struct geul_train_plan plan;
+        struct geul_train_estimate estimate;
         remedies[i].change(&o);
-        if (geul_run_plan(job, &o, false, &plan) != GEUL_OK) {
+        if (geul_run_estimate(job, &o, false, &estimate) != GEUL_OK) {
             geul_error_clear(job->ctx);
             continue;
         }
-        if (plan.total <= available) {
+        if (estimate.total <= available) {
             printf("%-14s %s: %s\n", "would fit", remedies[i].words,
-                   geul_progress_bytes(plan.total, text, sizeof text));
+                   geul_progress_bytes(estimate.total, text, sizeof text));
             return;
         }
     }
     printf("%-14s nothing tried here fits; use a smaller model or one with fewer bits per weight\n", "would fit");
 }
 
-bool geul_run_print_plan(struct geul_training *job, const struct geul_train_plan *plan)
+bool geul_run_print_estimate(struct geul_training *job, const struct geul_train_estimate *estimate)
 {
     char a[32], b[32];
-    bool fits = !plan->available || plan->total <= plan->available;
-    printf("%-14s %10lld   of %lld steps with about %lld tokens each\n", "parameters", (long long)plan->trained,
-           (long long)plan->steps, (long long)plan->tokens_per_step);
-    print_bytes("mapped", plan->mapped, "the model's file, read where it lies");
-    print_bytes("weights", plan->weights, "that are trained, float32");
-    print_bytes("gradients", plan->gradients, "");
-    print_bytes("states", plan->states, "of the optimizer");
-    print_bytes("activations", plan->activations,
+    bool fits = !estimate->available || estimate->total <= estimate->available;
+    printf("%-14s %10lld   of %lld steps with about %lld tokens each\n", "parameters", (long long)estimate->trained,
+           (long long)estimate->steps, (long long)estimate->tokens_per_step);
+    print_bytes("mapped", estimate->mapped, "the model's file, read where it lies");
+    print_bytes("weights", estimate->weights, "that are trained, float32");
+    print_bytes("gradients", estimate->gradients, "");
+    print_bytes("states", estimate->states, "of the optimizer");
+    print_bytes("activations", estimate->activations,
                 job->options.recompute == GEUL_RECOMPUTE_FULL
                     ? "the layers' outputs; what else is needed is computed again"
                     : "");
-    print_bytes("scratch", plan->scratch, "of the products");
-    print_bytes("other", plan->other, "the program, its data, the tokenizer");
-    printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(plan->total, a, sizeof a));
-    if (plan->available)
-        printf("; %s are free", geul_progress_bytes(plan->available, b, sizeof b));
+    print_bytes("scratch", estimate->scratch, "of the products");
+    print_bytes("other", estimate->other, "the program, its data, the tokenizer");
+    printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(estimate->total, a, sizeof a));
+    if (estimate->available)
+        printf("; %s are free", geul_progress_bytes(estimate->available, b, sizeof b));
     printf("\n");
-    if (plan->seconds_per_step > 0)
-        printf("%-14s %8.2f s   per step, %s in all\n", "time", plan->seconds_per_step,
-               geul_progress_time(plan->seconds_per_step * (double)plan->steps, a, sizeof a));
+    if (estimate->seconds_per_step > 0)
+        printf("%-14s %8.2f s   per step, %s in all\n", "time", estimate->seconds_per_step,
+               geul_progress_time(estimate->seconds_per_step * (double)estimate->steps, a, sizeof a));
     if (!fits)
-        print_remedy(job, plan->available);
+        print_remedy(job, estimate->available);
     fflush(stdout);
     return fits;
 }
 
-/* -------------------------------------------------------------------------------------------------------- progress --
- */
+/* ---------------------------------------------------------------------------------- progress -- */
 
 static bool line_shown;
 
@@ -143,7 +141,7 @@ void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
     enum { EVERY = 10 /* seconds between lines where there is no terminal */ };
     bool terminal = geul_terminal_on_stderr();
     double now = geul_os_seconds(), speed = (double)r->tokens / r->seconds;
-    int64_t steps = geul_trainer_steps(run->trainer), left = steps - r->step;
+    int64_t steps = geul_trainer_total_steps(run->trainer), left = steps - r->step;
     char line[256], time[32];
     run->speed = run->speed > 0 ? 0.9 * run->speed + 0.1 * speed : speed;
     if (now - run->shown < (terminal ? 0.2 : EVERY) && r->step != steps)
@@ -162,8 +160,7 @@ void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
     line_shown = true;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- samples --
- */
+/* ----------------------------------------------------------------------------------- samples -- */
 
 /* The ids of sample i before its first target; of a text that is a target as a whole, its beginning. */
 static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
@@ -185,7 +182,7 @@ static enum geul_status write_one(struct geul_run *run, struct geul_session *ses
     struct geul_sampling greedy = {.temperature = 0, .top_p = 1, .typical_p = 1, .repeat_penalty = 1};
     struct geul_generation how = {.sampling = &greedy, .max_tokens = LONGEST_TEXT};
     struct geul_generation_result r;
-    int64_t step = geul_trainer_step_count(run->trainer);
+    int64_t step = geul_trainer_steps_done(run->trainer);
     *why = NULL;
     enum geul_status status = geul_generate_ids(session, ids, n, &how, &r);
     if (status != GEUL_OK)
@@ -205,7 +202,7 @@ enum geul_status geul_run_write_samples(struct geul_run *run)
 {
     struct geul_model *model = geul_trainer_model(run->trainer);
     const struct geul_dataset *d =
-        run->job->held_out && geul_dataset_samples(run->job->held_out) > 0 ? run->job->held_out : run->job->train;
+        run->job->held_out && geul_dataset_sample_count(run->job->held_out) > 0 ? run->job->held_out : run->job->train;
     int32_t ids[LONGEST_PROMPT];
     if (!geul_model_get_tokenizer(model))
         return GEUL_OK;
@@ -215,7 +212,7 @@ enum geul_status geul_run_write_samples(struct geul_run *run)
     const char *why = NULL, *last = NULL;
     char text[96];
     int n = 0, broken = 0;
-    for (; status == GEUL_OK && n < SAMPLES && n < geul_dataset_samples(d); n++) {
+    for (; status == GEUL_OK && n < SAMPLES && n < geul_dataset_sample_count(d); n++) {
         status = write_one(run, session, ids, prompt_of(d, n, ids), &why);
         broken += why != NULL;
         last = why ? why : last;
@@ -224,5 +221,5 @@ enum geul_status geul_run_write_samples(struct geul_run *run)
     if (status != GEUL_OK || !broken)
         return status;
     snprintf(text, sizeof text, "%d of %d texts: %s", broken, n, last);
-    return geul_journal_event(run->log, geul_trainer_step_count(run->trainer), "broken generation", text);
+    return geul_journal_event(run->log, geul_trainer_steps_done(run->trainer), "broken generation", text);
 }
