@@ -1,8 +1,9 @@
-/* block_choose.h: how the reference encoder chooses the integers of a block; the codec column of types.def names one.
+/* block_choose.h: how the reference encoder chooses the integers of a block; the codec column of geul_types.def names
+ * one of these.
  *
- * Each choice looks at the largest values only: simple and repeatable. Searches that minimize an error are the business
- * of quantize/. A block with a NaN or an infinity, or with values beyond what float16 scales can reach, becomes a block
- * whose values are not finite, so that damage in a checkpoint is seen and not rounded away. */
+ * Each choice looks at the largest values only: simple and repeatable. Searches that minimize an error are in
+ * quantize/. A block with a NaN or an infinity, or with values beyond the range of float16 scales, becomes one whose
+ * values are not finite, so that damage in a checkpoint shows instead of being rounded away. */
 #ifndef GEUL_BLOCK_CHOOSE_H
 #define GEUL_BLOCK_CHOOSE_H
 
