@@ -1,4 +1,4 @@
-/* bytes.h: bytes with their number: of somebody else, and growing ones, which are put together piece by piece. */
+/* bytes.h: bytes and how many they are: slices of somebody else's memory, and buffers that grow by appending. */
 #ifndef GEUL_BYTES_H
 #define GEUL_BYTES_H
 
