@@ -13,7 +13,8 @@
 struct geul_device {
     const struct geul_backend *backend;
     char name[64];
-    void *state; /* the backend's own */
+    int n_threads; /* of the processor's, that it computes with; 0: it has cores of its own */
+    void *state;   /* the backend's own */
 };
 
 struct geul_buffer {
@@ -26,6 +27,11 @@ struct geul_buffer {
 
 struct geul_backend {
     const char *name; /* "cpu" */
+    /* How many devices it has on this machine. Finding none, be it for want of a driver, is no failure. */
+    int (*count)(void);
+    /* Device i of those; NULL (recorded) when it cannot be opened. n_threads as in geul_device_open(). */
+    struct geul_device *(*open)(struct geul_context *ctx, int i, int n_threads);
+    void (*close)(struct geul_context *ctx, struct geul_device *device);
     /* Bytes free and in all on the device; zeros when unknown. */
     void (*memory)(struct geul_device *device, size_t *free_bytes, size_t *total_bytes);
     /* size bytes, contents undefined, base aligned to 64. */
@@ -41,7 +47,10 @@ struct geul_backend {
     /* Device to device without the host; false: this pair cannot, core goes through host memory. May be NULL. */
     bool (*copy)(struct geul_buffer *dst, void *dst_address, const struct geul_buffer *src, const void *src_address,
                  size_t size);
-    /* Whether the device has a kernel for this node's op, types and layouts. Never looks at data. */
+    /* Whether the dispatch array has an entry for op: some nodes of it can be computed. */
+    bool (*has_op)(enum geul_op op);
+    /* Whether the kernel of node's op takes its types and shapes; op and layout were checked (geul_device_supports()).
+     * Never looks at data. */
     bool (*supports)(const struct geul_device *device, const struct geul_tensor *node);
     /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. */
     enum geul_status (*run)(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
@@ -53,9 +62,15 @@ struct geul_backend {
     void (*event_wait)(struct geul_device *device, uint64_t ticket);
 };
 
-/* The CPU device (backends/cpu/cpu.c). n_threads 0: one per core. Close with geul_cpu_close(). */
-struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads);
-void geul_cpu_close(struct geul_context *ctx, struct geul_device *device);
-int geul_cpu_threads(const struct geul_device *device);
+/* The backends of this build (registry.c, out of backends.def); NULL after the last. */
+const struct geul_backend *geul_backend_at(int i);
+/* The devices of this machine: those of the first backend, then those of the next. */
+enum { GEUL_DEVICE_HOST = 0 }; /* the processor's: always there, has every op and defines what it means */
+int geul_device_count(void);
+/* Opens device i. n_threads: of the processor's, where the device computes with them; 0: one per core. NULL (recorded)
+ * when there is no such device or it cannot be opened. Close with geul_device_close(). */
+struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_threads);
+/* ctx as when it was opened; device may be NULL. */
+void geul_device_close(struct geul_context *ctx, struct geul_device *device);
 
 #endif

@@ -5,9 +5,9 @@
  * GEUL_CPU=... caps the instruction set, -k names the types (default: all). Prompt: T tokens times weights (N, K):
  * GMAC/s, and the share of the int8 (block types), bfloat16 (BF16) or float32 ceiling. Decode: one token, weights too
  * large for the caches: GB/s, and the share of the read bandwidth. Medians. */
-#include "backends/cpu/ceilings.h"
-#include "backends/cpu/cpu.h"
+#include "backends/host.h"
 #include "core/os.h"
+#include "core/schedule.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@ enum { MOST_REPEATS = 1000 };
 struct bench {
     struct geul_context *ctx;
     struct geul_device *device;
-    struct geul_cpu_ceilings ceilings;
+    struct geul_host_ceilings ceilings;
     int repeats;
     const char *kinds; /* names of the types, separated by commas; NULL: all */
 };
@@ -90,7 +90,7 @@ static void bench_matmul(const struct bench *b, enum geul_type type, int64_t tok
         return;
     }
     y->src[1]->data = w->data; /* the transposed view */
-    if (!b->device->backend->supports(b->device, y)) {
+    if (!geul_device_supports(b->device, y)) {
         printf("  %-6s no kernel\n", geul_type_name(type));
         return;
     }
@@ -229,21 +229,21 @@ int main(int argc, char **argv)
             b.kinds = argv[i + 1];
     }
     b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
-    b.device = b.ctx ? geul_cpu_open(b.ctx, threads) : NULL;
-    struct geul_cpu_probe *probe = b.device ? geul_cpu_probe_new(b.ctx, b.device) : NULL;
+    b.device = b.ctx ? geul_device_open(b.ctx, GEUL_DEVICE_HOST, threads) : NULL;
+    struct geul_host_probe *probe = b.device ? geul_host_probe_new(b.ctx, b.device) : NULL;
     if (!probe) {
         fprintf(stderr, "%s\n", b.ctx ? geul_error(b.ctx) : "out of memory");
         return 1;
     }
-    b.ceilings = geul_cpu_probe_measure(probe);
-    geul_cpu_probe_free(probe);
+    b.ceilings = geul_host_probe_measure(probe);
+    geul_host_probe_free(probe);
     printf("%s; ceilings: read %.1f GB/s, float32 %.0f, bfloat16 %.0f, int8 %.0f GMAC/s\n", b.device->name,
            b.ceilings.read_bytes_per_s * 1e-9, b.ceilings.f32_macs_per_s * 1e-9, b.ceilings.bf16_macs_per_s * 1e-9,
            b.ceilings.int8_macs_per_s * 1e-9);
     for (int i = 0; i < 3; i++)
         if (!only || strcmp(only, parts[i].name) == 0)
             parts[i].run(&b);
-    geul_cpu_close(b.ctx, b.device);
+    geul_device_close(b.ctx, b.device);
     geul_context_free(b.ctx);
     return 0;
 }

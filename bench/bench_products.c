@@ -4,8 +4,9 @@
  *
  * For each shape and precision the median of seven runs, each beside a ceiling measured right before it. Values are
  * random. Forward: x (T, K) W'; dx: dy (T, N) W; dW: dy' x, added to a sum. */
-#include "backends/cpu/ceilings.h"
+#include "backends/host.h"
 #include "core/os.h"
+#include "core/random.h"
 #include "core/schedule.h"
 
 #include <stdio.h>
@@ -27,10 +28,8 @@ static struct geul_tensor *random_leaf(struct geul_context *ctx, struct geul_dev
     float *values = geul_alloc(ctx, (size_t)cols, sizeof *values);
     uint64_t state = 1;
     for (int64_t r = 0; values && r < rows; r++) {
-        for (int64_t i = 0; i < cols; i++) {
-            state = state * 6364136223846793005u + 1442695040888963407u;
-            values[i] = (float)((double)(state >> 40) / (1 << 24) - 0.5);
-        }
+        for (int64_t i = 0; i < cols; i++)
+            values[i] = (float)((double)(geul_random_congruential(&state) >> 40) / (1 << 24) - 0.5);
         geul_encode(type, values, (uint8_t *)b->base + (size_t)r * (bytes / (size_t)rows), cols);
     }
     geul_free(ctx, values);
@@ -57,8 +56,8 @@ static struct geul_tensor *build(struct geul_context *ctx, struct geul_device *d
     return geul_addmm(ctx, sum, geul_transpose(ctx, dy, 0, 1), x, precision);
 }
 
-static bool measure(struct geul_device *device, const struct geul_cpu_probe *probe, enum kind kind, enum geul_type type,
-                    enum geul_precision precision, int64_t T, int64_t N, int64_t K)
+static bool measure(struct geul_device *device, const struct geul_host_probe *probe, enum kind kind,
+                    enum geul_type type, enum geul_precision precision, int64_t T, int64_t N, int64_t K)
 {
     static const char *const kinds[] = {"forward", "dx", "dW"};
     struct geul_context *ctx = geul_context_new(NULL);
@@ -68,7 +67,7 @@ static bool measure(struct geul_device *device, const struct geul_cpu_probe *pro
     bool ok = rt && g && geul_runtime_plan(rt, g) == GEUL_OK && geul_runtime_run(rt, g) == GEUL_OK;
     double rate[REPEATS], share[REPEATS];
     for (int i = 0; ok && i < REPEATS; i++) {
-        struct geul_cpu_ceilings c = geul_cpu_probe_measure(probe);
+        struct geul_host_ceilings c = geul_host_probe_measure(probe);
         double start = geul_os_seconds();
         ok = geul_runtime_run(rt, g) == GEUL_OK;
         rate[i] = (double)T * (double)N * (double)K / (geul_os_seconds() - start);
@@ -94,8 +93,8 @@ int main(int argc, char **argv)
             V = argc > 3 ? atoll(argv[3]) : 30080;
     static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_Q4_K};
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_device *device = geul_cpu_open(ctx, 0);
-    struct geul_cpu_probe *probe = device ? geul_cpu_probe_new(ctx, device) : NULL;
+    struct geul_device *device = geul_device_open(ctx, GEUL_DEVICE_HOST, 0);
+    struct geul_host_probe *probe = device ? geul_host_probe_new(ctx, device) : NULL;
     bool ok = probe != NULL && T > 0 && C > 0 && V > 0;
     for (int p = GEUL_PRECISION_F32; ok && p <= GEUL_PRECISION_BF16; p++)
         for (int type = 0; ok && type < 2; type++)
@@ -105,8 +104,8 @@ int main(int argc, char **argv)
                      measure(device, probe, (enum kind)kind, types[type], precision, T, C, 4 * C) &&
                      measure(device, probe, (enum kind)kind, types[type], precision, T / 4, V, C);
             }
-    geul_cpu_probe_free(probe);
-    geul_cpu_close(ctx, device);
+    geul_host_probe_free(probe);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
     return ok ? 0 : 1;
 }

@@ -9,8 +9,9 @@
  * With - as STEPS it first tells what geul_train_plan() says, takes one step that is not counted, and then as many as
  * each line of standard input says; everything as lines of JSON (bench/training/speed.py). IDS is a file of int32 ids,
  * CONTEXT + 1 a sample, - for random ones. The learning rate stays the same. */
-#include "backends/cpu/ceilings.h"
+#include "backends/host.h"
 #include "core/os.h"
+#include "core/random.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
@@ -37,10 +38,8 @@ static struct geul_dataset *make_data(struct geul_context *ctx, int samples, int
     int32_t *ids = geul_alloc(ctx, (size_t)n_context + 1, sizeof *ids);
     uint64_t state = 1;
     for (int s = 0; data && ids && s < samples; s++) {
-        for (int i = 0; i <= n_context; i++) {
-            state = state * 6364136223846793005u + 1442695040888963407u;
-            ids[i] = (int32_t)(state >> 33) % 4000;
-        }
+        for (int i = 0; i <= n_context; i++)
+            ids[i] = (int32_t)(geul_random_congruential(&state) >> 33) % 4000;
         geul_dataset_add(data, ids, NULL, n_context + 1);
     }
     geul_free(ctx, ids);
@@ -68,8 +67,8 @@ static struct geul_dataset *read_data(struct geul_context *ctx, const char *path
 struct bench {
     struct geul_trainer *trainer;
     struct geul_train_plan plan;
-    struct geul_cpu_probe *probe;
-    struct geul_cpu_ceilings ceilings; /* of just now */
+    struct geul_host_probe *probe;
+    struct geul_host_ceilings ceilings; /* of just now */
     struct geul_train_report report;
     double cpu_seconds; /* of all threads; other programs on the machine change it less than seconds */
     double macs_per_s;
@@ -91,7 +90,7 @@ static bool take_step(struct bench *b)
     if (geul_trainer_step(b->trainer, &b->report) != GEUL_OK)
         return false;
     b->cpu_seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-    b->ceilings = geul_cpu_probe_measure(b->probe);
+    b->ceilings = geul_host_probe_measure(b->probe);
     b->macs_per_s = 3 * matrices * (double)b->report.tokens / b->report.seconds;
     b->share = b->macs_per_s / (0.5 * (before + ceiling_of(b)));
     return true;
@@ -100,7 +99,7 @@ static bool take_step(struct bench *b)
 /* Peak resident bytes without the probe's, which are no part of training. */
 static uint64_t peak_of(const struct bench *b)
 {
-    return geul_os_peak_rss() - geul_cpu_probe_bytes(b->probe);
+    return geul_os_peak_rss() - geul_host_probe_bytes(b->probe);
 }
 
 /* A number of steps, told for people. */
@@ -146,7 +145,7 @@ static bool obey(struct bench *b)
 {
     char line[64];
     while (fgets(line, sizeof line, stdin)) {
-        b->ceilings = geul_cpu_probe_measure(b->probe);
+        b->ceilings = geul_host_probe_measure(b->probe);
         for (int i = 0; i < atoi(line); i++) {
             if (!take_step(b))
                 return false;
@@ -175,17 +174,17 @@ static int run(struct geul_context *ctx, const struct geul_train_options *o, int
     if (ok && steps < 0)
         print_plan(&b.plan);
     b.trainer = ok ? geul_trainer_new(ctx, o, data) : NULL;
-    b.probe = b.trainer ? geul_cpu_probe_new(ctx, b.trainer->model->devices[0]) : NULL;
+    b.probe = b.trainer ? geul_host_probe_new(ctx, b.trainer->model->devices[0]) : NULL;
     ok = b.probe != NULL;
     if (ok)
-        b.ceilings = geul_cpu_probe_measure(b.probe);
+        b.ceilings = geul_host_probe_measure(b.probe);
     ok = ok && take_step(&b); /* the first one takes the memory */
     if (ok && steps < 0)
         print_step(&b);
     ok = ok && (steps < 0 ? obey(&b) : run_steps(&b, steps));
     if (!ok)
         fprintf(stderr, "bench_train: %s\n", geul_error(ctx));
-    geul_cpu_probe_free(b.probe);
+    geul_host_probe_free(b.probe);
     geul_trainer_free(b.trainer);
     geul_dataset_free(data);
     return ok ? 0 : 1;

@@ -1,13 +1,13 @@
 /* cmd_imatrix.c: `geul imatrix` collects what `geul quantize --imatrix` wants to know. */
 #include "command/command.h"
-#include "command/generation.h"
+#include "command/model_args.h"
 #include "command/progress.h"
 #include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
 
 #include "core/os.h"
-#include "eval/importance.h"
+#include "geul_tools.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -66,18 +66,22 @@ struct watch {
     const struct settings *s;
     struct geul_importance *m;
     uint64_t saved; /* chunks at the last writing */
-    double nats;
 };
 
-static bool show(void *user, uint64_t done, uint64_t total, double nats)
+/* The text's perplexity so far. */
+static double perplexity(const struct watch *w)
+{
+    return exp(geul_importance_nats(w->m));
+}
+
+static bool show(void *user, uint64_t done, uint64_t total)
 {
     static char label[48] = "collecting";
     struct watch *w = user;
-    w->nats = nats;
-    if (total == 0)
+    if (done == 0)
         geul_progress_begin(label, "tokens");
     else
-        snprintf(label, sizeof label, "collecting, perplexity %.4f", exp(nats));
+        snprintf(label, sizeof label, "collecting, perplexity %.4f", perplexity(w));
     uint64_t chunks = geul_importance_chunks(w->m);
     if (w->s->output_frequency && chunks >= w->saved + (uint64_t)w->s->output_frequency) {
         w->saved = chunks;
@@ -87,75 +91,62 @@ static bool show(void *user, uint64_t done, uint64_t total, double nats)
     return geul_progress_callback(NULL, done, total);
 }
 
-/* Adds the text to w->m; *n gets its tokens. */
-static enum geul_status collect(struct watch *w, struct geul_loaded *l, const char *text, size_t length, size_t *n)
+/* Adds the text to w->m. */
+static enum geul_status collect(struct watch *w, struct geul_loaded *l, const char *text, size_t length)
 {
-    struct geul_ids ids;
     const struct settings *s = w->s;
-    if (!geul_ids_of_text(l, text, length, &ids))
-        return geul_error_status(l->ctx);
-    size_t most = (size_t)s->chunks * (size_t)s->model.n_context;
-    *n = most && most < ids.n ? most : ids.n;
-    struct geul_importance_run run = {
-        .ids = ids.data, .n = *n, .chunk = s->model.n_context, .on_batch = show, .user = w};
-    show(w, 0, 0, 0);
-    enum geul_status status = geul_importance_collect(w->m, l->session, &run);
+    struct geul_importance_options o = {
+        .size = sizeof o,
+        .chunk_size = s->model.n_context,
+        .n_chunks = (size_t)s->chunks,
+        .n_batch = s->model.n_batch,
+        .dataset = s->file ? s->file : "-p",
+        .progress = show,
+        .user = w,
+    };
+    geul_session_free(l->session); /* collecting makes its own */
+    l->session = NULL;
+    enum geul_status status = geul_importance_collect_text(w->m, l->model, text, length, &o);
     geul_progress_hide();
-    geul_ids_free(l, &ids);
-    if (status == GEUL_OK)
-        status = geul_importance_add_dataset(w->m, s->file ? s->file : "-p");
     return status;
 }
 
-static int report(const struct watch *w, size_t n_tokens, double seconds)
+static int report(const struct watch *w, double seconds)
 {
     const struct settings *s = w->s;
     long long chunks = (long long)geul_importance_chunks(w->m), matrices = geul_importance_matrices(w->m);
+    uint64_t n_tokens = geul_importance_tokens(w->m);
     if (s->json)
         return geul_report_json_line(
             json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:f}", "file", geul_report_json_name(s->output), "matrices",
                       (json_int_t)matrices, "chunks", (json_int_t)chunks, "tokens", (json_int_t)n_tokens, "chunk_size",
                       (json_int_t)geul_importance_chunk_size(w->m), "perplexity",
-                      n_tokens > 1 ? geul_report_json_real(exp(w->nats)) : json_null(), "seconds", seconds));
+                      n_tokens > 1 ? geul_report_json_real(perplexity(w)) : json_null(), "seconds", seconds));
     printf("%s: %lld matrices, %lld chunks", s->output, matrices, chunks);
     if (n_tokens > 1)
-        printf("; %zu tokens, perplexity %.4f", n_tokens, exp(w->nats));
+        printf("; %llu tokens, perplexity %.4f", (unsigned long long)n_tokens, perplexity(w));
     putchar('\n');
     return 0;
 }
 
-/* Merges, collects, writes. l has a session when there is a text. Returns the exit code. */
+/* Merges, collects, writes. l has a model when there is a text. Returns the exit code. */
 static int run(const struct settings *s, struct geul_loaded *l, const char *text, size_t length)
 {
     double start = geul_os_seconds();
     struct watch w = {.s = s};
-    size_t n_tokens = 0;
     w.m = geul_importance_new(l->ctx);
     enum geul_status status = w.m ? GEUL_OK : GEUL_ERROR_MEMORY;
     for (int i = 0; i < s->in_files.n && status == GEUL_OK; i++)
         status = geul_importance_add_file(w.m, s->in_files.items[i]);
     if (status == GEUL_OK && text) {
         w.saved = geul_importance_chunks(w.m);
-        status = collect(&w, l, text, length, &n_tokens);
+        status = collect(&w, l, text, length);
     }
     if (status == GEUL_OK)
         status = geul_importance_save(w.m, s->output);
-    int code = status == GEUL_OK ? report(&w, n_tokens, geul_os_seconds() - start) : geul_report_failure(l->ctx);
+    int code = status == GEUL_OK ? report(&w, geul_os_seconds() - start) : geul_report_failure(l->ctx);
     geul_importance_free(w.m);
     return code;
-}
-
-/* The batch that -b 0 means: the shape of the model decides. */
-static enum geul_status fit_session(const struct settings *s, struct geul_loaded *l)
-{
-    if (s->model.n_batch)
-        return GEUL_OK;
-    struct geul_session_options o = {.n_context = s->model.n_context,
-                                     .n_batch = geul_importance_batch(geul_model_get_shape(l->model)),
-                                     .cache_type = geul_type_from_name(s->model.cache_type)};
-    geul_session_free(l->session);
-    l->session = geul_session_new(l->ctx, l->model, &o);
-    return l->session ? GEUL_OK : geul_error_status(l->ctx);
 }
 
 int geul_cmd_imatrix(int argc, char **argv)
@@ -181,7 +172,7 @@ int geul_cmd_imatrix(int argc, char **argv)
     else if (!l.ctx)
         code = 1;
     if (code == 0) {
-        code = merge || fit_session(&s, &l) == GEUL_OK ? run(&s, &l, text, length) : geul_report_failure(l.ctx);
+        code = run(&s, &l, text, length);
         geul_loaded_close(&l);
     }
     free(text);

@@ -254,7 +254,7 @@ int geul_cmd_info(int argc, char **argv)
             print_file(g);
         geul_gguf_close(g);
     } else {
-        code = s.cpu ? geul_info_cpu(ctx, s.json) : s.ops ? geul_info_ops(s.json) : geul_info_devices(ctx, s.json);
+        code = s.cpu ? geul_info_host(ctx, s.json) : s.ops ? geul_info_ops(s.json) : geul_info_devices(ctx, s.json);
     }
     geul_context_free(ctx);
     return code;

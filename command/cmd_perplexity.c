@@ -1,13 +1,13 @@
 /* cmd_perplexity.c: `geul perplexity` scores a text, alone or against what a base model said about it. */
 #include "command/command.h"
-#include "command/generation.h"
+#include "command/model_args.h"
 #include "command/progress.h"
 #include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
 
 #include "core/os.h"
-#include "eval/evaluate.h"
+#include "geul_tools.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,96 +65,30 @@ static const struct geul_command_help help = {
 struct work {
     const struct settings *s;
     struct geul_loaded l;
-    struct geul_ids ids;
-    struct geul_text_length *lengths;
-    struct geul_base_logits *base;
-    struct geul_evaluation e;
-    int n_usable; /* ids that have a text */
-    double seconds;
+    bool compare; /* the base file exists */
+    struct geul_evaluation_report r;
 };
 
-/* The ids of the text, <|endoftext|> before them when wanted. */
-static enum geul_status read_text(struct work *w, const char *text, size_t length)
-{
-    if (!geul_ids_of_text(&w->l, text, length, &w->ids))
-        return geul_error_status(w->l.ctx);
-    if (!w->s->start)
-        return GEUL_OK;
-    int32_t end = geul_token_end(geul_model_get_tokenizer(w->l.model));
-    if (end < 0)
-        return geul_fail(w->l.ctx, GEUL_ERROR_ARGUMENT, "--start: the model has no <|endoftext|>");
-    int32_t *ids = geul_alloc(w->l.ctx, w->ids.n + 1, sizeof *ids);
-    if (!ids)
-        return GEUL_ERROR_MEMORY;
-    ids[0] = end;
-    memcpy(ids + 1, w->ids.data, w->ids.n * sizeof *ids);
-    geul_tokens_free(w->l.ctx, w->ids.data);
-    w->ids.data = ids;
-    w->ids.n++;
-    return GEUL_OK;
-}
-
+/* The method of that name; NULL: none was named. */
 static enum geul_windows_method method_of(const char *name)
 {
-    return strcmp(name, methods[GEUL_WINDOWS_LLAMA]) == 0 ? GEUL_WINDOWS_LLAMA : GEUL_WINDOWS_STRIDE;
+    if (!name)
+        return GEUL_WINDOWS_DEFAULT;
+    return strcmp(name, methods[0]) == 0 ? GEUL_WINDOWS_STRIDE : GEUL_WINDOWS_LLAMA;
 }
 
-/* The windows that the options ask for. */
-static enum geul_status choose_windows(struct work *w)
+static const char *method_name(enum geul_windows_method method)
 {
-    const struct settings *s = w->s;
-    int n_context = s->model.n_context ? s->model.n_context : geul_model_get_shape(w->l.model)->n_context;
-    return geul_windows_make(w->l.ctx, method_of(s->method ? s->method : methods[0]), w->ids.n, n_context, s->stride,
-                             (size_t)s->chunks, &w->e.windows);
+    return methods[method - GEUL_WINDOWS_STRIDE];
 }
 
-/* Takes the windows of the base file; a text and options that are given have to be the same. */
-static enum geul_status adopt_base(struct work *w)
+/* Says what will be in the file of the base model. */
+static void note_base(const struct work *w)
 {
-    const struct settings *s = w->s;
-    struct geul_context *ctx = w->l.ctx;
-    w->base = geul_base_logits_open(ctx, s->kl_base);
-    if (!w->base)
-        return geul_error_status(ctx);
-    const struct geul_windows *held = &w->base->windows;
-    struct geul_windows asked;
-    if (w->base->n_vocab != w->n_usable)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is of a model with %d token ids, this one has %d", s->kl_base,
-                         w->base->n_vocab, w->n_usable);
-    if (w->ids.n &&
-        (w->ids.n != held->n_tokens || memcmp(w->ids.data, w->base->ids, w->ids.n * sizeof *w->ids.data) != 0))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "%s is of another text or tokenizer; without -f its own text is used", s->kl_base);
-    enum geul_windows_method method = s->method ? method_of(s->method) : held->method;
-    int n_context = s->model.n_context ? s->model.n_context : held->n_context;
-    bool alike = method == held->method && n_context == held->n_context;
-    if (geul_windows_make(ctx, method, held->n_tokens, n_context, s->stride || !alike ? s->stride : held->stride,
-                          s->chunks ? (size_t)s->chunks : held->n_windows, &asked) != GEUL_OK)
-        return geul_error_status(ctx);
-    if (asked.method != held->method || asked.n_context != held->n_context || asked.stride != held->stride ||
-        asked.n_windows != held->n_windows)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "%s has %zu windows of %d tokens by the method %s, stride %d: ask for the same, or leave "
-                         "--method, -c, --stride and --chunks out",
-                         s->kl_base, held->n_windows, held->n_context, geul_windows_method_name(held->method),
-                         held->stride);
-    w->e.windows = *held;
-    w->e.base = w->base;
-    return GEUL_OK;
-}
-
-/* A session that holds as many windows as fill a batch, instead of the one of l. */
-static enum geul_status fit_session(struct work *w)
-{
-    struct geul_session_options o = {
-        .n_context = w->e.windows.n_context,
-        .n_sequences = geul_windows_sequences(&w->e.windows, w->s->model.n_batch),
-        .n_batch = w->s->model.n_batch,
-        .cache_type = geul_type_from_name(w->s->model.cache_type),
-    };
-    geul_session_free(w->l.session);
-    w->l.session = geul_session_new(w->l.ctx, w->l.model, &o);
-    return w->l.session ? GEUL_OK : geul_error_status(w->l.ctx);
+    char size[32];
+    geul_progress_bytes(w->r.base_bytes, size, sizeof size);
+    geul_report_note("%s does not exist; it becomes the base: %zu tokens x %d logits, %s", w->s->kl_base,
+                     w->r.windows.n_scored, geul_tokenizer_size(geul_model_get_tokenizer(w->l.model)), size);
 }
 
 /* The estimate so far, as the bar's label, and the bar. */
@@ -162,80 +96,97 @@ static bool show_progress(void *user, uint64_t done, uint64_t total)
 {
     static char label[48] = "perplexity";
     const struct work *w = user;
+    if (done == 0 && w->r.base_bytes)
+        note_base(w);
     if (done == 0)
         geul_progress_begin(label, "tokens");
-    if (w->e.perplexity.bytes.n > 0)
-        snprintf(label, sizeof label, "perplexity %.4f", geul_perplexity_get(&w->e.perplexity).perplexity.value);
+    if (w->r.scored.n_tokens > 0)
+        snprintf(label, sizeof label, "perplexity %.4f", w->r.scored.perplexity.value);
     return geul_progress_callback(NULL, done, total);
 }
 
-/* Runs the windows; with a file to write, that appears at the end. */
-static enum geul_status evaluate(struct work *w, bool save)
+/* Scores the text; it may be NULL when the base file exists. */
+static enum geul_status evaluate(struct work *w, const char *text, size_t length)
 {
-    struct geul_context *ctx = w->l.ctx;
-    const struct geul_windows *windows = &w->e.windows;
-    if (save) {
-        char size[32];
-        w->e.save = geul_base_writer_new(ctx, w->s->kl_base, windows, w->e.ids, w->n_usable);
-        if (!w->e.save)
-            return geul_error_status(ctx);
-        geul_progress_bytes(geul_base_logits_bytes(windows, w->n_usable), size, sizeof size);
-        geul_report_note("%s does not exist; it becomes the base: %zu tokens x %d logits, %s", w->s->kl_base,
-                         windows->n_scored, w->n_usable, size);
-    }
-    double start = geul_os_seconds();
-    w->e.on_batch = show_progress;
-    w->e.user = w;
-    show_progress(w, 0, 0);
-    enum geul_status status = geul_evaluate(w->l.session, &w->e);
+    const struct settings *s = w->s;
+    struct geul_evaluation_options o = {
+        .size = sizeof o,
+        .method = method_of(s->method),
+        .n_context = s->model.n_context,
+        .stride = s->stride,
+        .n_windows = (size_t)s->chunks,
+        .n_batch = s->model.n_batch,
+        .cache_type = geul_type_from_name(s->model.cache_type),
+        .start = s->start,
+        .save_base = w->compare ? NULL : s->kl_base,
+        .compare_base = w->compare ? s->kl_base : NULL,
+        .progress = show_progress,
+        .user = w,
+    };
+    geul_session_free(w->l.session); /* evaluating makes one that fits its windows */
+    w->l.session = NULL;
+    enum geul_status status = geul_evaluate_text(w->l.ctx, w->l.model, text, length, &o, &w->r);
     geul_progress_hide();
-    w->seconds = geul_os_seconds() - start;
-    if (status == GEUL_OK && save)
-        return geul_base_writer_commit(w->e.save);
-    geul_base_writer_abandon(w->e.save);
     return status;
+}
+
+/* The failure that the context holds, in terms of the options. Returns the exit code. */
+static int report_failure(const struct work *w)
+{
+    static const struct {
+        const char *before, *after;
+    } hints[] = {
+        [GEUL_EVALUATION_MISFIT_START] = {"--start: ", ""},
+        [GEUL_EVALUATION_MISFIT_TEXT] = {"", "; without -f its own text is used"},
+        [GEUL_EVALUATION_MISFIT_WINDOWS] = {"", ", or leave --method, -c, --stride and --chunks out"},
+    };
+    if (w->r.misfit == GEUL_EVALUATION_FITS)
+        return geul_report_failure(w->l.ctx);
+    return geul_report_error("%s%s%s", hints[w->r.misfit].before, geul_error(w->l.ctx), hints[w->r.misfit].after);
 }
 
 /* ---------------------------------------------------------------------------------------------------- reporting -- */
 
-static json_t *estimate(struct geul_estimate e, double factor)
+static const char *const quantile_names[GEUL_DIVERGENCE_QUANTILES] = {"median", "90%", "95%", "99%", "99.9%"};
+
+static json_t *estimate(struct geul_estimate e)
 {
-    return json_pack("{s:o, s:o}", "value", geul_report_json_real(e.value * factor), "error",
-                     geul_report_json_real(e.error * factor));
+    return json_pack("{s:o, s:o}", "value", geul_report_json_real(e.value), "error", geul_report_json_real(e.error));
 }
 
-static json_t *divergence_json(const struct work *w, const struct geul_divergence_report *r)
+static json_t *divergence_json(const struct work *w)
 {
-    json_t *json = json_pack("{s:o, s:o, s:f}", "file", geul_report_json_name(w->s->kl_base), "mean",
-                             estimate(r->mean, 1), "max", r->max);
+    const struct geul_divergence_report *r = &w->r.divergence;
+    json_t *json = json_pack("{s:o, s:o, s:f}", "file", geul_report_json_name(w->s->kl_base), "mean", estimate(r->mean),
+                             "max", r->max);
     for (int i = 0; i < GEUL_DIVERGENCE_QUANTILES; i++)
-        json_object_set_new(json, geul_divergence_quantile_names[i], json_real(r->quantiles[i]));
-    json_object_set_new(json, "same_top", estimate(r->same_top, 1));
-    json_object_set_new(json, "probability_difference_mean", estimate(r->probability_mean, 1));
-    json_object_set_new(json, "probability_difference_rms", estimate(r->probability_rms, 1));
-    json_object_set_new(json, "base_perplexity", estimate(r->base_perplexity, 1));
-    json_object_set_new(json, "perplexity_ratio", estimate(r->perplexity_ratio, 1));
+        json_object_set_new(json, quantile_names[i], json_real(r->quantiles[i]));
+    json_object_set_new(json, "same_top", estimate(r->same_top));
+    json_object_set_new(json, "probability_difference_mean", estimate(r->probability_mean));
+    json_object_set_new(json, "probability_difference_rms", estimate(r->probability_rms));
+    json_object_set_new(json, "base_perplexity", estimate(r->base_perplexity));
+    json_object_set_new(json, "perplexity_ratio", estimate(r->perplexity_ratio));
     return json;
 }
 
-static int print_json(const struct work *w, const struct geul_perplexity_report *p,
-                      const struct geul_divergence_report *r)
+static int print_json(const struct work *w)
 {
-    const struct geul_windows *windows = &w->e.windows;
+    const struct geul_windows *windows = &w->r.windows;
+    const struct geul_perplexity_report *p = &w->r.scored;
     json_t *json = json_pack("{s:o, s:s, s:i, s:i, s:I, s:I, s:I}", "model", geul_report_json_name(w->s->model.path),
-                             "method", geul_windows_method_name(windows->method), "n_context", windows->n_context,
-                             "stride", windows->stride, "windows", (json_int_t)windows->n_windows, "tokens",
+                             "method", method_name(windows->method), "n_context", windows->n_context, "stride",
+                             windows->stride, "windows", (json_int_t)windows->n_windows, "tokens",
                              (json_int_t)windows->n_tokens, "tokens_scored", (json_int_t)p->n_tokens);
     json_object_set_new(json, "characters_scored", json_real(p->n_chars));
     json_object_set_new(json, "bytes_scored", json_real(p->n_bytes));
-    json_object_set_new(json, "perplexity", estimate(p->perplexity, 1));
-    json_object_set_new(json, "nats_per_token", estimate(p->nats_per_token, 1));
-    json_object_set_new(json, "bits_per_token", estimate(p->bits_per_token, 1));
-    json_object_set_new(json, "bits_per_character", estimate(p->bits_per_char, 1));
-    json_object_set_new(json, "bits_per_byte", estimate(p->bits_per_byte, 1));
-    json_object_set_new(json, "seconds", json_real(w->seconds));
-    if (r)
-        json_object_set_new(json, "divergence", divergence_json(w, r));
+    json_object_set_new(json, "perplexity", estimate(p->perplexity));
+    json_object_set_new(json, "nats_per_token", estimate(p->nats_per_token));
+    json_object_set_new(json, "bits_per_token", estimate(p->bits_per_token));
+    json_object_set_new(json, "bits_per_character", estimate(p->bits_per_char));
+    json_object_set_new(json, "bits_per_byte", estimate(p->bits_per_byte));
+    json_object_set_new(json, "seconds", json_real(w->r.seconds));
+    if (w->r.compared)
+        json_object_set_new(json, "divergence", divergence_json(w));
     return geul_report_json(json);
 }
 
@@ -244,75 +195,48 @@ static void print_line(const char *name, struct geul_estimate e, const char *uni
     printf("%-22s %.6g +- %.2g%s\n", name, e.value, e.error, unit);
 }
 
-static void print_divergence(const struct work *w, const struct geul_divergence_report *r)
+static struct geul_estimate percent(struct geul_estimate e)
 {
+    return (struct geul_estimate){e.value * 100, e.error * 100};
+}
+
+static void print_divergence(const struct work *w)
+{
+    const struct geul_divergence_report *r = &w->r.divergence;
     printf("\nagainst %s, nats and shares per token\n", w->s->kl_base);
     print_line("base perplexity", r->base_perplexity, "");
     print_line("perplexity / base's", r->perplexity_ratio, "");
     print_line("KL divergence, mean", r->mean, "");
     for (int i = 0; i < GEUL_DIVERGENCE_QUANTILES; i++)
-        printf("  %-20s %.6g\n", geul_divergence_quantile_names[i], r->quantiles[i]);
+        printf("  %-20s %.6g\n", quantile_names[i], r->quantiles[i]);
     printf("  %-20s %.6g\n", "max", r->max);
-    print_line("same likeliest token", geul_estimate_scale(r->same_top, 100), " %");
-    print_line("p of the text, mean", geul_estimate_scale(r->probability_mean, 100), " % above the base's");
-    print_line("p of the text, RMS", geul_estimate_scale(r->probability_rms, 100), " %");
+    print_line("same likeliest token", percent(r->same_top), " %");
+    print_line("p of the text, mean", percent(r->probability_mean), " % above the base's");
+    print_line("p of the text, RMS", percent(r->probability_rms), " %");
 }
 
-static int report(struct work *w)
+static int report(const struct work *w)
 {
-    const struct geul_windows *windows = &w->e.windows;
-    struct geul_perplexity_report p = geul_perplexity_get(&w->e.perplexity);
-    struct geul_divergence_report r;
-    if (w->base)
-        r = geul_divergence_get(&w->e.divergence);
+    const struct geul_windows *windows = &w->r.windows;
+    const struct geul_perplexity_report *p = &w->r.scored;
     if (w->s->json)
-        return print_json(w, &p, w->base ? &r : NULL);
-    printf("%-22s %zu of %zu tokens scored: %.6g characters, %.0f bytes\n", "text", p.n_tokens, windows->n_tokens,
-           p.n_chars, p.n_bytes);
+        return print_json(w);
+    printf("%-22s %zu of %zu tokens scored: %.6g characters, %.0f bytes\n", "text", p->n_tokens, windows->n_tokens,
+           p->n_chars, p->n_bytes);
     printf("%-22s %zu of %d tokens, method %s", "windows", windows->n_windows, windows->n_context,
-           geul_windows_method_name(windows->method));
+           method_name(windows->method));
     printf(windows->stride ? ", stride %d\n" : "\n", windows->stride);
-    print_line("perplexity", p.perplexity, " per token");
-    print_line("nats per token", p.nats_per_token, "");
-    print_line("bits per token", p.bits_per_token, "");
-    print_line("bits per character", p.bits_per_char, "");
-    print_line("bits per byte", p.bits_per_byte, "");
-    if (w->base)
-        print_divergence(w, &r);
+    print_line("perplexity", p->perplexity, " per token");
+    print_line("nats per token", p->nats_per_token, "");
+    print_line("bits per token", p->bits_per_token, "");
+    print_line("bits per character", p->bits_per_char, "");
+    print_line("bits per byte", p->bits_per_byte, "");
+    if (w->r.compared)
+        print_divergence(w);
     return 0;
 }
 
 /* -------------------------------------------------------------------------------------------------------- whole -- */
-
-/* Everything behind loading. text may be NULL when the base file exists. */
-static enum geul_status work_through(struct work *w, const char *text, size_t length, bool compare)
-{
-    struct geul_context *ctx = w->l.ctx;
-    const struct geul_tokenizer *tok = geul_model_get_tokenizer(w->l.model);
-    w->n_usable = geul_tokenizer_size(tok);
-    enum geul_status status = text ? read_text(w, text, length) : GEUL_OK;
-    if (status == GEUL_OK)
-        status = compare ? adopt_base(w) : choose_windows(w);
-    if (status == GEUL_OK)
-        status = fit_session(w);
-    if (status != GEUL_OK)
-        return status;
-    w->e.ids = compare ? w->base->ids : w->ids.data;
-    w->lengths = geul_text_lengths(ctx, tok, w->e.ids, w->e.windows.n_tokens);
-    if (!w->lengths)
-        return GEUL_ERROR_MEMORY;
-    w->e.lengths = w->lengths;
-    return evaluate(w, w->s->kl_base && !compare);
-}
-
-static void work_free(struct work *w)
-{
-    geul_divergence_free(w->l.ctx, &w->e.divergence);
-    geul_base_logits_close(w->l.ctx, w->base);
-    geul_free(w->l.ctx, w->lengths);
-    geul_ids_free(&w->l, &w->ids);
-    geul_loaded_close(&w->l);
-}
 
 int geul_cmd_perplexity(int argc, char **argv)
 {
@@ -324,18 +248,16 @@ int geul_cmd_perplexity(int argc, char **argv)
     char *text = NULL;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
-    bool compare = s.kl_base && geul_os_exists(s.kl_base);
-    if (s.start && compare && !s.prompt && !s.file)
+    struct work w = {.s = &s, .compare = s.kl_base && geul_os_exists(s.kl_base), .r = {.size = sizeof w.r}};
+    if (s.start && w.compare && !s.prompt && !s.file)
         return geul_report_usage("--start belongs to -f and -p; %s has its own text", s.kl_base);
-    if ((!compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if ((!w.compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
     geul_interrupt_catch(1);
-    struct work w = {.s = &s};
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
-        geul_error_clear(w.l.ctx);
-        code = work_through(&w, text, length, compare) == GEUL_OK ? report(&w) : geul_report_failure(w.l.ctx);
-        work_free(&w);
+        code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);
+        geul_loaded_close(&w.l);
     }
     free(text);
     return code;

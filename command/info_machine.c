@@ -4,116 +4,149 @@
 #include "command/progress.h"
 #include "command/report.h"
 
-#include "backends/cpu/cpu.h"
+#include "backends/host.h"
 #include "core/tensor.h"
 
 #include <stdio.h>
 
-/* The CPU device; its message is printed when it cannot be opened. */
-static struct geul_device *open_cpu(struct geul_context *ctx)
+/* Device i; its message is printed when it cannot be opened. */
+static struct geul_device *open_device(struct geul_context *ctx, int i)
 {
-    struct geul_device *cpu = geul_cpu_open(ctx, 0);
-    if (!cpu)
+    struct geul_device *device = geul_device_open(ctx, i, 0);
+    if (!device)
         geul_report_failure(ctx);
-    return cpu;
+    return device;
 }
 
-static void print_cpu(const struct geul_device *cpu)
+static void print_host(const struct geul_device *host)
 {
-    const char *name, *slot, *variant;
+    const char *name;
     bool supported;
-    printf("%s\n\ninstruction sets of this build (GEUL_CPU=NAME caps the choice):\n", cpu->name);
-    for (int i = 0; geul_cpu_variant(i, &name, &supported); i++)
+    struct geul_host_kernel k;
+    printf("%s\n\ninstruction sets of this build (GEUL_CPU=NAME caps the choice):\n", host->name);
+    for (int i = 0; geul_host_instruction_set(i, &name, &supported); i++)
         printf("  %-12s %s\n", name, supported ? "supported" : "not on this machine");
     printf("\nkernels in use:\n");
-    for (int i = 0; geul_cpu_describe(cpu, i, &slot, &variant); i++)
-        printf("  %-14s %-12s %s\n", slot, variant, geul_cpu_slot_meaning((enum geul_cpu_slot)i));
+    for (int i = 0; geul_host_kernel_at(host, i, &k); i++)
+        printf("  %-14s %-12s %s\n", k.slot, k.instruction_set, k.meaning);
 }
 
-static int print_cpu_json(const struct geul_device *cpu)
+static int print_host_json(const struct geul_device *host)
 {
-    const char *name, *slot, *variant;
+    const char *name;
     bool supported;
+    struct geul_host_kernel k;
     json_t *sets = json_array(), *slots = json_object();
-    for (int i = 0; geul_cpu_variant(i, &name, &supported); i++)
+    for (int i = 0; geul_host_instruction_set(i, &name, &supported); i++)
         json_array_append_new(sets, json_pack("{s:s, s:b}", "name", name, "supported", supported));
-    for (int i = 0; geul_cpu_describe(cpu, i, &slot, &variant); i++)
-        json_object_set_new(slots, slot, json_string(variant));
-    return geul_report_json(json_pack("{s:s, s:i, s:o, s:o}", "device", cpu->name, "n_threads", geul_cpu_threads(cpu),
+    for (int i = 0; geul_host_kernel_at(host, i, &k); i++)
+        json_object_set_new(slots, k.slot, json_string(k.instruction_set));
+    return geul_report_json(json_pack("{s:s, s:i, s:o, s:o}", "device", host->name, "n_threads", host->n_threads,
                                       "instruction_sets", sets, "kernels", slots));
 }
 
-int geul_info_cpu(struct geul_context *ctx, bool json)
+int geul_info_host(struct geul_context *ctx, bool json)
 {
-    struct geul_device *cpu = open_cpu(ctx);
+    struct geul_device *host = open_device(ctx, GEUL_DEVICE_HOST);
     int code = 0;
-    if (!cpu)
+    if (!host)
         return 1;
     if (json)
-        code = print_cpu_json(cpu);
+        code = print_host_json(host);
     else
-        print_cpu(cpu);
-    geul_cpu_close(ctx, cpu);
+        print_host(host);
+    geul_device_close(ctx, host);
     return code;
 }
 
-/* The columns of the operation table that are told as text. */
+/* The columns of the operation table that are told as text; each backend adds one. */
 static const struct {
-    const char *name;
+    enum geul_op op;
     int n_src;
-    const char *layout, *backward, *backends[2];
+    const char *name, *params, *layout, *backward;
 } ops[] = {
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, first, second)                                  \
-    {name, src, #layout, #backward, {#first, #second}},
+#define OP(id, name, src, opt, params, shape, layout, flags, backward)                                                 \
+    {GEUL_OP_##id, src, name, #params, #layout, #backward},
 #include "core/ops.def"
 #undef OP
 };
-static const char *const other_backends[2] = {"cuda", "vulkan"};
+enum { N_OPS = sizeof ops / sizeof ops[0] };
 
-/* A column of the table that says more than yes or no is a condition. */
-static const char *word(const char *column)
+static const char *has_op(const struct geul_backend *backend, enum geul_op op)
 {
-    return column[0] == 'Y' && !column[1] ? "yes" : column[0] == 'N' && !column[1] ? "-" : "some";
+    return backend->has_op(op) ? "yes" : "-";
+}
+
+/* One of the cells that end a line. */
+static void print_backend(const char *cell, bool last)
+{
+    printf(last ? " %s\n" : " %-6s", cell);
+}
+
+static void print_ops(void)
+{
+    const struct geul_backend *b;
+    printf("%-15s %-8s %-10s %-7s %-14s", "operation", "operands", "parameters", "layout", "backward");
+    for (int i = 0; (b = geul_backend_at(i)) != NULL; i++)
+        print_backend(b->name, !geul_backend_at(i + 1));
+    for (int k = 0; k < N_OPS; k++) {
+        printf("%-15s %-8d %-10s %-7s %-14s", ops[k].name, ops[k].n_src, ops[k].params, ops[k].layout, ops[k].backward);
+        for (int i = 0; (b = geul_backend_at(i)) != NULL; i++)
+            print_backend(has_op(b, ops[k].op), !geul_backend_at(i + 1));
+    }
+}
+
+static int print_ops_json(void)
+{
+    const struct geul_backend *b;
+    json_t *list = json_array();
+    for (int k = 0; k < N_OPS; k++) {
+        json_t *row = json_pack("{s:s, s:i, s:s, s:s, s:s}", "name", ops[k].name, "operands", ops[k].n_src,
+                                "parameters", ops[k].params, "layout", ops[k].layout, "backward", ops[k].backward);
+        for (int i = 0; (b = geul_backend_at(i)) != NULL; i++)
+            json_object_set_new(row, b->name, json_string(has_op(b, ops[k].op)));
+        json_array_append_new(list, row);
+    }
+    return geul_report_json(list);
 }
 
 int geul_info_ops(bool json)
 {
-    size_t n = sizeof ops / sizeof *ops;
-    json_t *list = json ? json_array() : NULL;
-    if (!json)
-        printf("%-15s %-8s %-7s %-14s %-5s %-6s %s\n", "operation", "operands", "layout", "backward", "cpu",
-               other_backends[0], other_backends[1]);
-    for (size_t i = 0; i < n; i++) {
-        if (json)
-            json_array_append_new(
-                list, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s}", "name", ops[i].name, "operands", ops[i].n_src,
-                                "layout", ops[i].layout, "backward", ops[i].backward, "cpu", "yes", other_backends[0],
-                                word(ops[i].backends[0]), other_backends[1], word(ops[i].backends[1])));
-        else
-            printf("%-15s %-8d %-7s %-14s %-5s %-6s %s\n", ops[i].name, ops[i].n_src, ops[i].layout, ops[i].backward,
-                   "yes", word(ops[i].backends[0]), word(ops[i].backends[1]));
-    }
-    return json ? geul_report_json(list) : 0;
+    if (json)
+        return print_ops_json();
+    print_ops();
+    return 0;
+}
+
+/* A line about the device, or its object onto list. */
+static void describe_device(struct geul_device *device, json_t *list)
+{
+    const struct geul_backend *backend = device->backend;
+    size_t free_bytes, total_bytes;
+    char a[32], b[32];
+    backend->memory(device, &free_bytes, &total_bytes);
+    if (list)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:I, s:I}", "backend", backend->name, "name",
+                                              device->name, "n_threads", device->n_threads, "free_bytes",
+                                              (json_int_t)free_bytes, "total_bytes", (json_int_t)total_bytes));
+    else if (total_bytes)
+        printf("%-6s %s: %s of %s free\n", backend->name, device->name, geul_progress_bytes(free_bytes, a, sizeof a),
+               geul_progress_bytes(total_bytes, b, sizeof b));
+    else
+        printf("%-6s %s\n", backend->name, device->name);
 }
 
 int geul_info_devices(struct geul_context *ctx, bool json)
 {
-    struct geul_device *cpu = open_cpu(ctx);
-    size_t free_bytes, total_bytes;
-    char a[32], b[32];
-    int code = 0;
-    if (!cpu)
-        return 1;
-    cpu->backend->memory(cpu, &free_bytes, &total_bytes);
-    if (json)
-        code = geul_report_json(json_pack("[{s:s, s:s, s:i, s:I, s:I}]", "backend", cpu->backend->name, "name",
-                                          cpu->name, "n_threads", geul_cpu_threads(cpu), "free_bytes",
-                                          (json_int_t)free_bytes, "total_bytes", (json_int_t)total_bytes));
-    else if (total_bytes)
-        printf("%-6s %s: %s of %s free\n", cpu->backend->name, cpu->name, geul_progress_bytes(free_bytes, a, sizeof a),
-               geul_progress_bytes(total_bytes, b, sizeof b));
-    else
-        printf("%-6s %s\n", cpu->backend->name, cpu->name);
-    geul_cpu_close(ctx, cpu);
-    return code;
+    json_t *list = json ? json_array() : NULL;
+    for (int i = 0; i < geul_device_count(); i++) {
+        struct geul_device *device = open_device(ctx, i);
+        if (!device) {
+            json_decref(list);
+            return 1;
+        }
+        describe_device(device, list);
+        geul_device_close(ctx, device);
+    }
+    return json ? geul_report_json(list) : 0;
 }

@@ -5,7 +5,7 @@
 #include "core/context.h"
 
 /* Each prints a table or JSON and returns the exit code. */
-int geul_info_cpu(struct geul_context *ctx, bool json);
+int geul_info_host(struct geul_context *ctx, bool json);
 int geul_info_ops(bool json);
 int geul_info_devices(struct geul_context *ctx, bool json);
 

@@ -7,7 +7,7 @@
 #include "geul_tools.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
-#include "data/order.h"
+#include "core/random.h"
 
 #include <math.h>
 #include <stdio.h>

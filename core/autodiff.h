@@ -8,12 +8,6 @@
 
 #include "core/tensor.h"
 
-/* Several rows may share a rule; declaring it again does no harm. */
-#define OP(id, name, src, opt, params, shape, layout, flags, backward, gpu1, gpu2)                                     \
-    void geul_backward_##backward(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
-#include "core/ops.def"
-#undef OP
-
 struct geul_context *geul_gradients_context(const struct geul_gradients *g);
 /* Whether anything wanted lies behind t: if not, its gradient need not be computed. NULL: no. */
 bool geul_gradients_reach(const struct geul_gradients *g, const struct geul_tensor *t);

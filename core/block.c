@@ -7,6 +7,8 @@
  */
 #include "core/block.h"
 
+#include "core/half.h"
+
 #include <string.h>
 
 enum { NONE = -1, Q8_SIGN = 0x80 };

@@ -1,6 +1,8 @@
 /* block_choose.c: see block_choose.h. */
 #include "core/block_choose.h"
 
+#include "core/half.h"
+
 #include <math.h>
 #include <string.h>
 

@@ -281,7 +281,7 @@ static int by_address(const void *table, int64_t a, int64_t b)
 /* The type with that number in GGUF files; GEUL_TYPE_COUNT when geul has none. */
 static enum geul_type type_of_number(uint64_t number)
 {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec)                                                              \
+#define TYPE(id, name, gguf_id, block, bytes, codec)                                                                   \
     if (number == (gguf_id))                                                                                           \
         return GEUL_TYPE_##id;
 #include "geul_types.def"

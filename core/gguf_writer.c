@@ -2,6 +2,7 @@
  * data, and the data streams behind it. */
 #include "core/gguf.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 #include "core/tensor.h"
 
@@ -17,16 +18,11 @@ struct declared {
     size_t bytes;
 };
 
-struct bytes {
-    uint8_t *data;
-    size_t size, capacity;
-};
-
 struct geul_gguf_writer {
     struct geul_context *ctx;
     struct geul_outfile *file; /* NULL: only counts */
     enum geul_status status;
-    struct bytes keys; /* as they go into the file */
+    struct geul_bytes keys; /* as they go into the file */
     size_t n_keys;
     struct declared *tensors;
     size_t n_tensors, tensor_capacity;
@@ -36,7 +32,7 @@ struct geul_gguf_writer {
 };
 
 static const uint32_t type_numbers[GEUL_TYPE_COUNT] = {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) gguf_id,
+#define TYPE(id, name, gguf_id, block, bytes, codec) gguf_id,
 #include "geul_types.def"
 #undef TYPE
 };
@@ -49,33 +45,14 @@ static void fail(struct geul_gguf_writer *w, enum geul_status status)
 }
 
 /* Appends size bytes. */
-static void put(struct geul_gguf_writer *w, struct bytes *to, const void *data, size_t size)
+static void put(struct geul_gguf_writer *w, struct geul_bytes *to, const void *data, size_t size)
 {
-    size_t need, capacity = to->capacity ? to->capacity : 4096;
-    if (w->status != GEUL_OK)
-        return;
-    if (!geul_add_size(to->size, size, &need) || need > SIZE_MAX / 2) {
-        fail(w, geul_fail(w->ctx, GEUL_ERROR_MEMORY, "the header of the GGUF file would be too large"));
-        return;
-    }
-    while (capacity < need)
-        capacity *= 2;
-    if (capacity != to->capacity) {
-        uint8_t *grown = geul_realloc(w->ctx, to->data, capacity, 1);
-        if (!grown) {
-            fail(w, GEUL_ERROR_MEMORY);
-            return;
-        }
-        to->data = grown;
-        to->capacity = capacity;
-    }
-    if (size)
-        memcpy(to->data + to->size, data, size);
-    to->size = need;
+    if (w->status == GEUL_OK && !geul_bytes_add(w->ctx, to, data, size))
+        fail(w, GEUL_ERROR_MEMORY);
 }
 
 /* Appends a little-endian number of 1..8 bytes. */
-static void put_number(struct geul_gguf_writer *w, struct bytes *to, uint64_t v, size_t bytes)
+static void put_number(struct geul_gguf_writer *w, struct geul_bytes *to, uint64_t v, size_t bytes)
 {
     uint8_t b[8];
     for (size_t i = 0; i < 8; i++)
@@ -83,7 +60,7 @@ static void put_number(struct geul_gguf_writer *w, struct bytes *to, uint64_t v,
     put(w, to, b, bytes);
 }
 
-static void put_string(struct geul_gguf_writer *w, struct bytes *to, const char *s, size_t length)
+static void put_string(struct geul_gguf_writer *w, struct geul_bytes *to, const char *s, size_t length)
 {
     put_number(w, to, length, 8);
     put(w, to, s, length);
@@ -266,14 +243,14 @@ static uint64_t padded(uint64_t bytes)
 }
 
 /* Header, keys and tensor table into *head, which the caller frees. Returns the bytes of all tensors with padding. */
-static uint64_t make_header(struct geul_gguf_writer *w, struct bytes *head)
+static uint64_t make_header(struct geul_gguf_writer *w, struct geul_bytes *head)
 {
     uint64_t offset = 0;
     put(w, head, "GGUF", 4);
     put_number(w, head, VERSION, 4);
     put_number(w, head, w->n_tensors, 8);
     put_number(w, head, w->n_keys, 8);
-    put(w, head, w->keys.data, w->keys.size);
+    put(w, head, w->keys.data, w->keys.length);
     for (size_t i = 0; i < w->n_tensors; i++) {
         const struct declared *t = &w->tensors[i];
         put_string(w, head, t->name, strlen(t->name));
@@ -290,9 +267,9 @@ static uint64_t make_header(struct geul_gguf_writer *w, struct bytes *head)
 /* Everything before the tensors. */
 static void emit_header(struct geul_gguf_writer *w)
 {
-    struct bytes head = {0};
+    struct geul_bytes head = {0};
     make_header(w, &head);
-    emit(w, head.data, head.size);
+    emit(w, head.data, head.length);
     emit_padding(w);
     geul_free(w->ctx, head.data);
     w->header_written = true;
@@ -300,10 +277,10 @@ static void emit_header(struct geul_gguf_writer *w)
 
 uint64_t geul_gguf_writer_bytes(struct geul_gguf_writer *w)
 {
-    struct bytes head = {0};
+    struct geul_bytes head = {0};
     uint64_t tensors = make_header(w, &head);
     geul_free(w->ctx, head.data);
-    return padded(head.size) + tensors;
+    return padded(head.length) + tensors;
 }
 
 void geul_gguf_write_data(struct geul_gguf_writer *w, const void *data, size_t bytes)

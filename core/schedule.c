@@ -45,7 +45,7 @@ struct geul_runtime {
     int n_devices;
     struct geul_buffer memory[GEUL_MAX_DEVICES];
     uint64_t tickets[GEUL_MAX_DEVICES];
-    struct geul_device *own_cpu; /* opened by geul_runtime_new() */
+    struct geul_device *own_device; /* opened by geul_runtime_new() */
     const struct geul_graph *planned;
     void *staging; /* host memory for copies that no pair of devices can make */
     size_t staging_bytes;
@@ -70,14 +70,14 @@ struct geul_runtime *geul_runtime_over(struct geul_context *ctx, struct geul_dev
 
 struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geul_runtime_options *options)
 {
-    struct geul_device *cpu = geul_cpu_open(ctx, options ? options->n_threads : 0);
-    if (!cpu)
+    struct geul_device *host = geul_device_open(ctx, GEUL_DEVICE_HOST, options ? options->n_threads : 0);
+    if (!host)
         return NULL;
-    struct geul_runtime *rt = geul_runtime_over(ctx, &cpu, 1);
+    struct geul_runtime *rt = geul_runtime_over(ctx, &host, 1);
     if (rt)
-        rt->own_cpu = cpu;
+        rt->own_device = host;
     else
-        geul_cpu_close(ctx, cpu);
+        geul_device_close(ctx, host);
     return rt;
 }
 
@@ -89,14 +89,13 @@ void geul_runtime_free(struct geul_runtime *rt)
         if (rt->memory[d].device)
             rt->devices[d]->backend->buffer_free(rt->ctx, &rt->memory[d]);
     geul_free(rt->ctx, rt->staging);
-    if (rt->own_cpu)
-        geul_cpu_close(rt->ctx, rt->own_cpu);
+    geul_device_close(rt->ctx, rt->own_device);
     geul_free(rt->ctx, rt);
 }
 
 int geul_runtime_threads(const struct geul_runtime *rt)
 {
-    return rt->own_cpu ? geul_cpu_threads(rt->own_cpu) : 0;
+    return rt->own_device ? rt->own_device->n_threads : 0;
 }
 
 int geul_runtime_segments(const struct geul_runtime *rt)
@@ -121,7 +120,9 @@ size_t geul_runtime_bytes(const struct geul_runtime *rt, int device)
 
 bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node)
 {
-    return node->op == GEUL_OP_VIEW || (geul_layout_fits(node) && device->backend->supports(device, node));
+    const struct geul_backend *backend = device->backend;
+    return node->op == GEUL_OP_VIEW ||
+           (backend->has_op(node->op) && geul_layout_fits(node) && backend->supports(device, node));
 }
 
 /* ------------------------------------------------------------------------------------------------------- assign -- */

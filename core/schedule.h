@@ -18,8 +18,8 @@ size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
 bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g);
 /* What planning and running g would take, without taking it: bytes of values, and of the backends' working memory. */
 enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working);
-/* Whether device can compute node: the layout column and the backend's own answer. The scheduler, the tests and
- * `geul info --ops` all ask here. */
+/* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
+ * and shapes. The scheduler asks here, and so do tests that run single nodes. */
 bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
 
 #endif

@@ -12,7 +12,7 @@ static const struct {
     int64_t block;
     size_t bytes;
 } types[GEUL_TYPE_COUNT] = {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) {name, block, bytes},
+#define TYPE(id, name, gguf_id, block, bytes, codec) {name, block, bytes},
 #include "geul_types.def"
 #undef TYPE
 };
@@ -253,7 +253,7 @@ struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct 
     if (n_src)
         memcpy(t->src, src, (size_t)n_src * sizeof *src);
     if (params)
-        t->params = *params;
+        memcpy(&t->params, params, info->params_bytes);
     return info->shape(t) ? t : NULL;
 }
 
@@ -273,6 +273,23 @@ struct geul_tensor *geul_node_again(struct geul_context *ctx, const struct geul_
     memcpy(again->stride, t->stride, sizeof t->stride);
     memcpy(again->src, src, (size_t)t->n_src * sizeof *src);
     return again;
+}
+
+bool geul_layout_fits(const struct geul_tensor *t)
+{
+    enum geul_layout layout = geul_op_info(t->op)->layout;
+    for (int i = 0; i < t->n_src; i++) {
+        const struct geul_tensor *s = t->src[i];
+        if (!s)
+            continue;
+        bool rows = s->stride[s->n_dims - 1] == geul_type_bytes(s->type) &&
+                    (geul_type_block(s->type) == 1 || s->block_dim == s->n_dims - 1);
+        if (layout == GEUL_LAYOUT_ROWS && !rows)
+            return false;
+        if (layout == GEUL_LAYOUT_DENSE && !geul_is_contiguous(s))
+            return false;
+    }
+    return true;
 }
 
 /* Elements of dimension dim that cannot be parted. */

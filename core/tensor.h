@@ -1,88 +1,13 @@
-/* tensor.h: the tensor behind the public handle, and what ops.def makes of itself. */
+/* tensor.h: the tensor behind the public handle, and the builders that gradients and optimizers need. */
 #ifndef GEUL_TENSOR_INTERNAL_H
 #define GEUL_TENSOR_INTERNAL_H
 
-#include "core/context.h"
+#include "core/ops.h"
 
-#define GEUL_MAX_DIMS 4
 #define GEUL_MAX_SRC  6
 #define GEUL_MAX_NAME 64
 
-enum geul_op {
-    GEUL_OP_LEAF, /* weights, caches, inputs: values come from outside the graph */
-#define OP(id, ...) GEUL_OP_##id,
-#include "core/ops.def"
-#undef OP
-    GEUL_OP_COUNT
-};
-
-struct geul_params_none {
-    char unused;
-};
-struct geul_params_view {
-    size_t offset;
-}; /* bytes from the operand's first element */
-struct geul_params_gelu {
-    enum geul_gelu kind;
-};
-struct geul_params_norm {
-    float eps;
-};
-struct geul_params_shape {
-    int n_dims;
-    int64_t shape[GEUL_MAX_DIMS];
-};
-struct geul_params_scale {
-    float factor;
-};
-struct geul_params_dropout {
-    float p;       /* share of elements that become 0; the others are divided by 1 - p */
-    uint32_t salt; /* tells the nodes of one graph apart */
-};
-struct geul_params_matmul {
-    enum geul_precision precision;
-};
-struct geul_params_loss {
-    float smoothing; /* share of the target's probability that is spread over all classes */
-    float z;         /* weight of the squared logarithm of the softmax's denominator */
-};
-struct geul_params_region {
-    size_t offset; /* bytes from operand 0's first element; shape is operand 1's */
-    size_t stride[GEUL_MAX_DIMS];
-};
-struct geul_params_update {
-    bool decay; /* whether weight decay applies */
-};
-struct geul_params_rope {
-    int n_rot;
-    float base;
-    bool back; /* turns the other way */
-};
-struct geul_params_attention {
-    float scale;
-};
-
-union geul_op_params {
-    struct geul_params_none none;
-    struct geul_params_view view;
-    struct geul_params_shape shape;
-    struct geul_params_scale scale;
-    struct geul_params_dropout dropout;
-    struct geul_params_gelu gelu;
-    struct geul_params_norm norm;
-    struct geul_params_matmul matmul;
-    struct geul_params_loss loss;
-    struct geul_params_region region;
-    struct geul_params_update update;
-    struct geul_params_rope rope;
-    struct geul_params_attention attention;
-};
-
-enum geul_layout { GEUL_LAYOUT_ANY, GEUL_LAYOUT_ROWS, GEUL_LAYOUT_DENSE, GEUL_LAYOUT_VIEW };
-enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
-
 struct geul_buffer;
-struct geul_gradients;
 
 struct geul_tensor {
     enum geul_type type;
@@ -106,19 +31,6 @@ struct geul_tensor {
     bool output;                  /* values must survive until the run ends */
     char name[GEUL_MAX_NAME];
 };
-
-/* One row of ops.def. */
-struct geul_op_info {
-    const char *name;
-    int n_src;
-    int n_optional; /* operands at the end that may be absent */
-    enum geul_layout layout;
-    unsigned flags;
-    bool (*shape)(struct geul_tensor *t); /* checks t->src, fills type/shape/stride; records the failure */
-    /* Carries dy, the gradient of t, on to t's operands (core/autodiff.h). */
-    void (*backward)(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);
-};
-const struct geul_op_info *geul_op_info(enum geul_op op);
 
 /* A leaf that lives at data in buffer (weights, caches). Strides are contiguous. */
 struct geul_tensor *geul_leaf(struct geul_context *ctx, enum geul_type type, int n_dims, const int64_t *shape,
@@ -214,10 +126,5 @@ const char *geul_shape_text(const struct geul_tensor *t, char *text, size_t size
 /* codec.c, the reference of every block type: n elements, a multiple of the block. */
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n);
 void geul_encode(enum geul_type type, const float *src, void *dst, int64_t n);
-/* Exact IEEE conversions (round to nearest even). */
-float geul_f16_to_f32(uint16_t h);
-uint16_t geul_f32_to_f16(float f);
-float geul_bf16_to_f32(uint16_t h);
-uint16_t geul_f32_to_bf16(float f);
 
 #endif

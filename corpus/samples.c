@@ -1,6 +1,7 @@
 /* samples.c: see geul_tools.h and samples.h. */
 #include "corpus/samples.h"
 
+#include "core/random.h"
 #include "models/template.h"
 #include "data/dataset.h"
 
@@ -64,17 +65,11 @@ struct reading {
     int64_t number; /* of the row, over all files */
 };
 
-/* Whether the row of that number is held out: a hash of seed and number (splitmix64's finalizer) as a number in [0, 1).
- */
+/* Whether the row of that number is held out: a hash of seed and number as a number in [0, 1). */
 static bool is_held_out(const struct geul_samples_options *o, int64_t number)
 {
-    uint64_t z = o->seed * 0x9e3779b97f4a7c15 + (uint64_t)number + 0x9e3779b97f4a7c15;
-    for (int round = 0; round < 2; round++) {
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-        z ^= z >> 31;
-    }
-    return (double)(z >> 11) * 0x1p-53 < o->held_out;
+    uint64_t bits = geul_random_splitmix(o->seed * GEUL_RANDOM_STEP + (uint64_t)number, 0);
+    return geul_random_real(geul_random_mix(bits)) < o->held_out;
 }
 
 /* Counts a row that is too long. */

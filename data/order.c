@@ -1,23 +1,7 @@
 /* order.c: see order.h. */
 #include "data/order.h"
 
-/* The finalizer of splitmix64 (Steele, Lea, Flood 2014): every bit of x reaches every bit of the result. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-uint64_t geul_random_bits(uint64_t seed, uint64_t index)
-{
-    return mix(mix(seed + 0x9e3779b97f4a7c15u) + index * 0x9e3779b97f4a7c15u);
-}
-
-double geul_random_unit(uint64_t seed, uint64_t index)
-{
-    return (double)(geul_random_bits(seed, index) >> 11) * 0x1p-53;
-}
+#include "core/random.h"
 
 /* A Feistel network of four rounds over the next even number of bits permutes 0..4^k-1; what falls outside is sent
  * through it again until it lies inside, which keeps it a permutation (Black, Rogaway 2002: cycle walking). */

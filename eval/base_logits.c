@@ -75,7 +75,7 @@ struct geul_base_writer *geul_base_writer_new(struct geul_context *ctx, const ch
     static const int32_t zero;
     struct header h = {.version = VERSION,
                        .n_vocab = (uint32_t)n_vocab,
-                       .method = (uint32_t)w->method,
+                       .method = (uint32_t)(w->method - GEUL_WINDOWS_STRIDE),
                        .n_context = (uint32_t)w->n_context,
                        .stride = (uint32_t)w->stride,
                        .n_tokens = w->n_tokens,
@@ -144,11 +144,12 @@ static enum geul_status parse(struct geul_context *ctx, const unsigned char *dat
     if (h.version != VERSION)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s has version %u of the format; %d is known", name, h.version,
                          VERSION);
-    if (h.n_vocab < 1 || h.n_vocab > MOST_VOCAB || h.method >= GEUL_WINDOWS_METHODS || h.n_context > MOST_CONTEXT ||
-        h.stride > MOST_CONTEXT || h.n_windows < 1 || h.n_tokens > (size - sizeof h) / sizeof(int32_t))
+    if (h.n_vocab < 1 || h.n_vocab > MOST_VOCAB || h.method > GEUL_WINDOWS_LLAMA - GEUL_WINDOWS_STRIDE ||
+        h.n_context > MOST_CONTEXT || h.stride > MOST_CONTEXT || h.n_windows < 1 ||
+        h.n_tokens > (size - sizeof h) / sizeof(int32_t))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: a number of the header is out of range", name);
-    if (geul_windows_make(NULL, (enum geul_windows_method)h.method, (size_t)h.n_tokens, (int)h.n_context, (int)h.stride,
-                          (size_t)h.n_windows, &b->windows) != GEUL_OK)
+    if (geul_windows_make(NULL, (enum geul_windows_method)(h.method + GEUL_WINDOWS_STRIDE), (size_t)h.n_tokens,
+                          (int)h.n_context, (int)h.stride, (size_t)h.n_windows, &b->windows) != GEUL_OK)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the windows of the header do not fit its text", name);
     size_t bytes;
     if (b->windows.n_windows != h.n_windows || b->windows.stride != (int)h.stride ||

@@ -4,7 +4,7 @@
  *   bytes[8]  "geulbase"
  *   u32       version, 1
  *   u32       ids per row: the vocabulary without padding rows
- *   u32       method of the windows (windows.h), u32 n_context, u32 stride
+ *   u32       method of the windows, 0 stride, 1 llama; u32 n_context, u32 stride
  *   u32       0
  *   u64       tokens of the text, u64 windows
  *   u64       FNV-1a hash of everything before it and of the ids

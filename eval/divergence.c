@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-const char *const geul_divergence_quantile_names[GEUL_DIVERGENCE_QUANTILES] = {"median", "90%", "95%", "99%", "99.9%"};
 static const double quantiles[GEUL_DIVERGENCE_QUANTILES] = {0.5, 0.9, 0.95, 0.99, 0.999};
 
 /* A distribution: its largest logit with the first id that has it, and the log of the sum of all exponentials. */

@@ -28,16 +28,6 @@ enum geul_status geul_divergence_add(struct geul_context *ctx, struct geul_diver
                                      const struct geul_divergence_pair *pair);
 void geul_divergence_free(struct geul_context *ctx, struct geul_divergence *d);
 
-enum { GEUL_DIVERGENCE_QUANTILES = 5 };
-struct geul_divergence_report {
-    struct geul_estimate mean; /* nats */
-    double quantiles[GEUL_DIVERGENCE_QUANTILES], max;
-    struct geul_estimate same_top;                          /* share of tokens whose likeliest id is the same */
-    struct geul_estimate probability_mean, probability_rms; /* of the scored token, this model's minus the base's */
-    struct geul_estimate base_perplexity, perplexity_ratio; /* this model's over the base's */
-};
-/* Their names ("median", "90%" ...), for the report. */
-extern const char *const geul_divergence_quantile_names[GEUL_DIVERGENCE_QUANTILES];
 /* The figures; sorts d->values. At least one token must have been added. */
 struct geul_divergence_report geul_divergence_get(struct geul_divergence *d);
 

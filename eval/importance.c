@@ -1,7 +1,8 @@
-/* importance.c: see importance.h. */
+/* importance.c: see geul_tools.h and importance.h. */
 #include "eval/importance.h"
 
 #include "eval/perplexity.h"
+#include "eval/text_ids.h"
 #include "models/session.h"
 #include "quantize/imatrix.h"
 
@@ -23,6 +24,8 @@ struct geul_importance {
     int64_t next; /* where the following matrix of a batch is likely to be */
     char *dataset;
     uint64_t chunks, chunk_size;
+    uint64_t n_tokens, n_scored; /* of the text collected last */
+    double nats;                 /* sum over the scored tokens */
 };
 
 /* ----------------------------------------------------------------------------------------------------- matrices -- */
@@ -68,6 +71,16 @@ int64_t geul_importance_matrices(const struct geul_importance *m)
     return m->n;
 }
 
+uint64_t geul_importance_tokens(const struct geul_importance *m)
+{
+    return m->n_tokens;
+}
+
+double geul_importance_nats(const struct geul_importance *m)
+{
+    return m->n_scored ? m->nats / (double)m->n_scored : 0;
+}
+
 /* A matrix with zero sums at the end of the list; NULL on failure. */
 static struct matrix *append(struct geul_importance *m, const char *name, int64_t columns)
 {
@@ -109,12 +122,6 @@ static struct matrix *find(struct geul_importance *m, const char *name, int64_t 
 
 /* --------------------------------------------------------------------------------------------------- collecting -- */
 
-int geul_importance_batch(const struct geul_model_shape *shape)
-{
-    size_t token = geul_session_observed_floats(shape) * sizeof(float), fit = ((size_t)256 << 20) / token;
-    return fit > 512 ? 512 : fit < 16 ? 16 : (int)fit;
-}
-
 static bool see(void *user, const char *weight, const float *rows, int n_rows, int n_cols)
 {
     struct geul_importance *m = user;
@@ -135,8 +142,6 @@ struct chunk {
     struct geul_importance *m;
     const struct geul_importance_run *run;
     size_t begin, n, offset; /* in tokens; offset: in the chunk, of the batch that is being computed */
-    double nats;             /* over all chunks */
-    uint64_t scored;
 };
 
 static bool score(void *user, int item, const float *logits, int n_vocab)
@@ -144,10 +149,19 @@ static bool score(void *user, int item, const float *logits, int n_vocab)
     struct chunk *c = user;
     size_t target = c->offset + (size_t)item + 1;
     if (target < c->n) {
-        c->nats += geul_nats(logits, n_vocab, c->run->ids[c->begin + target]);
-        c->scored++;
+        c->m->nats += geul_nats(logits, n_vocab, c->run->ids[c->begin + target]);
+        c->m->n_scored++;
     }
     return true;
+}
+
+/* Tells the caller what is done; fails when the caller wants no more. */
+static enum geul_status show(struct geul_importance *m, const struct geul_importance_run *run, uint64_t done)
+{
+    if (!run->on_batch || run->on_batch(run->user, done, run->n))
+        return GEUL_OK;
+    geul_fail(m->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+    return geul_error_status(m->ctx); /* the callback's own reason comes first */
 }
 
 /* Computes the chunk with logits for every token: the output matrix is to be seen as the others are. */
@@ -164,10 +178,8 @@ static enum geul_status run_chunk(struct geul_session *s, struct geul_batch_item
         if (geul_session_eval(s, items, (int)n, score, c) != GEUL_OK)
             return geul_error_status(ctx); /* the observer's own reason comes first */
         c->m->chunks += c->offset + n == c->n;
-        if (run->on_batch && !run->on_batch(run->user, done, run->n, c->scored ? c->nats / (double)c->scored : 0)) {
-            geul_fail(ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+        if (show(c->m, run, done) != GEUL_OK)
             return geul_error_status(ctx);
-        }
     }
     return GEUL_OK;
 }
@@ -195,9 +207,12 @@ enum geul_status geul_importance_collect(struct geul_importance *m, struct geul_
     if (!items)
         return GEUL_ERROR_MEMORY;
     struct chunk c = {.m = m, .run = run};
-    enum geul_status status = GEUL_OK;
-    geul_session_observe(s, see, m);
     m->chunk_size = (uint64_t)run->chunk;
+    m->n_tokens = run->n;
+    m->n_scored = 0;
+    m->nats = 0;
+    enum geul_status status = show(m, run, 0);
+    geul_session_observe(s, see, m);
     for (; c.begin < run->n && status == GEUL_OK; c.begin += c.n) {
         c.n = run->n - c.begin < (size_t)run->chunk ? run->n - c.begin : (size_t)run->chunk;
         status = run_chunk(s, items, &c);
@@ -205,6 +220,59 @@ enum geul_status geul_importance_collect(struct geul_importance *m, struct geul_
     geul_session_observe(s, NULL, NULL);
     geul_free(ctx, items);
     return status == GEUL_OK ? check_sums(m) : status;
+}
+
+/* The batch that keeps a session's memory for observed values near 256 MiB. */
+static int batch_for(const struct geul_model_shape *shape)
+{
+    size_t token = geul_session_observed_floats(shape) * sizeof(float), fit = ((size_t)256 << 20) / token;
+    return fit > 512 ? 512 : fit < 16 ? 16 : (int)fit;
+}
+
+/* Collects from the text of run in a session made for it. */
+static enum geul_status collect_in_session(struct geul_importance *m, const struct geul_model *model,
+                                           const struct geul_importance_options *o,
+                                           const struct geul_importance_run *run)
+{
+    struct geul_session_options fit = {
+        .n_context = run->chunk,
+        .n_batch = o->n_batch ? o->n_batch : batch_for(geul_model_get_shape(model)),
+        .cache_type = GEUL_TYPE_F32,
+    };
+    struct geul_session *s = geul_session_new(m->ctx, model, &fit);
+    if (!s)
+        return geul_error_status(m->ctx);
+    enum geul_status status = geul_importance_collect(m, s, run);
+    geul_session_free(s);
+    return status;
+}
+
+enum geul_status geul_importance_collect_text(struct geul_importance *m, const struct geul_model *model,
+                                              const char *text, size_t length,
+                                              const struct geul_importance_options *options)
+{
+    const struct geul_tokenizer *tok = geul_model_get_tokenizer(model);
+    struct geul_importance_options o;
+    geul_error_clear(m->ctx);
+    enum geul_status status = geul_take_struct(m->ctx, &o, sizeof o, options, "geul_importance_options");
+    if (status != GEUL_OK)
+        return status;
+    if (!tok)
+        return geul_fail(m->ctx, GEUL_ERROR_UNSUPPORTED, "the model has no tokenizer: it takes no text");
+    if (o.chunk_size < 0)
+        return geul_fail(m->ctx, GEUL_ERROR_ARGUMENT, "chunks of %d tokens: at least 1 is needed", o.chunk_size);
+    int32_t *ids = NULL;
+    struct geul_importance_run run = {
+        .chunk = o.chunk_size ? o.chunk_size : 512, .on_batch = o.progress, .user = o.user};
+    status = geul_text_ids(m->ctx, tok, text, length, false, &ids, &run.n);
+    if (status == GEUL_OK) {
+        run.ids = ids;
+        if (o.n_chunks && o.n_chunks <= run.n / (size_t)run.chunk)
+            run.n = o.n_chunks * (size_t)run.chunk;
+        status = collect_in_session(m, model, &o, &run);
+    }
+    geul_tokens_free(m->ctx, ids);
+    return status == GEUL_OK && o.dataset ? geul_importance_add_dataset(m, o.dataset) : status;
 }
 
 /* -------------------------------------------------------------------------------------------------------- files -- */

@@ -3,7 +3,6 @@
 #define GEUL_PERPLEXITY_H
 
 #include "eval/statistics.h"
-#include "geul.h"
 
 /* What a token stands for in its text. A character whose bytes lie in several tokens is shared by them according to its
  * bytes, so lengths are counted in twelfths of a character: whole numbers for 1 to 4 bytes. */
@@ -25,11 +24,6 @@ struct geul_perplexity {
 };
 void geul_perplexity_add(struct geul_perplexity *p, double nats, struct geul_text_length length);
 
-struct geul_perplexity_report {
-    size_t n_tokens;
-    double n_chars, n_bytes; /* of the scored tokens */
-    struct geul_estimate perplexity, nats_per_token, bits_per_token, bits_per_char, bits_per_byte;
-};
 /* The figures so far. */
 struct geul_perplexity_report geul_perplexity_get(const struct geul_perplexity *p);
 

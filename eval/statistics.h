@@ -1,13 +1,8 @@
-/* statistics.h: means, ratios and quantiles with their standard errors. Tokens count as independent of each other, as
- * in llama.cpp's figures; neighbours in a text are not quite, so the errors are a little small. */
+/* statistics.h: means, ratios and quantiles with their standard errors; geul_tools.h has what an estimate is. */
 #ifndef GEUL_STATISTICS_H
 #define GEUL_STATISTICS_H
 
-#include <stddef.h>
-
-struct geul_estimate {
-    double value, error; /* one standard error; NaN when fewer than two values were seen */
-};
+#include "geul_tools.h"
 
 /* Pairs (x, y) seen one by one (Welford's sums, which lose nothing to cancellation). Zero it to start. */
 struct geul_moments {

@@ -10,7 +10,7 @@ static size_t smaller(size_t a, size_t b)
 
 const char *geul_windows_method_name(enum geul_windows_method method)
 {
-    static const char *const names[GEUL_WINDOWS_METHODS] = {"stride", "llama"};
+    static const char *const names[] = {[GEUL_WINDOWS_STRIDE] = "stride", [GEUL_WINDOWS_LLAMA] = "llama"};
     return names[method];
 }
 
@@ -55,6 +55,16 @@ enum geul_status geul_windows_make(struct geul_context *ctx, enum geul_windows_m
     w.n_scored = llama ? w.n_windows * (context - context / 2 - 1) : geul_windows_at(&w, w.n_windows - 1).end - 1;
     *out = w;
     return GEUL_OK;
+}
+
+uint64_t geul_windows_work(const struct geul_windows *w)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < w->n_windows; i++) {
+        struct geul_window window = geul_windows_at(w, i);
+        total += window.end - window.begin - 1;
+    }
+    return total;
 }
 
 int geul_windows_sequences(const struct geul_windows *w, int n_batch)
@@ -115,11 +125,7 @@ enum geul_status geul_windows_run(struct geul_session *s, const struct geul_wind
     if (longest > (size_t)geul_session_capacity(s))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "windows of %zu tokens do not fit a session of %d positions",
                          longest, geul_session_capacity(s));
-    uint64_t done = 0, total = 0;
-    for (size_t i = 0; i < w->n_windows; i++) {
-        struct geul_window window = geul_windows_at(w, i);
-        total += window.end - window.begin - 1;
-    }
+    uint64_t done = 0, total = geul_windows_work(w);
     struct round r = {.callbacks = callbacks};
     r.items = geul_alloc(ctx, at_once * longest, sizeof *r.items);
     r.targets = geul_alloc(ctx, at_once * longest, sizeof *r.targets);

@@ -1,25 +1,9 @@
-/* windows.h: how a long text is cut into pieces that fit the context, and which of their tokens are scored.
- *
- *   stride   transformers' recipe: windows of n_context tokens that begin every `stride` tokens; each scores the tokens
- *            that no earlier one has scored, so every token but the first is scored once, with at least
- *            n_context - stride tokens before it
- *   llama    llama.cpp's tool: pieces of n_context tokens side by side; of each the second half is scored, tokens
- *            n_context/2 + 1 on; what does not fill a piece is left out
- */
+/* windows.h: how a long text is cut into pieces that fit the context, and which of their tokens are scored;
+ * geul_tools.h has the methods. */
 #ifndef GEUL_WINDOWS_H
 #define GEUL_WINDOWS_H
 
-#include "geul.h"
-
-enum geul_windows_method { GEUL_WINDOWS_STRIDE, GEUL_WINDOWS_LLAMA, GEUL_WINDOWS_METHODS };
-
-struct geul_windows {
-    enum geul_windows_method method;
-    int n_context, stride; /* stride is 0 for llama */
-    size_t n_tokens;       /* of the text */
-    size_t n_windows;
-    size_t n_scored;
-};
+#include "geul_tools.h"
 
 /* Tokens [begin, end) of the text, of which [first, end) are scored. */
 struct geul_window {
@@ -28,14 +12,17 @@ struct geul_window {
 
 enum { GEUL_WINDOWS_LEAST_CONTEXT = 4 };
 
-/* The windows over n_tokens tokens; stride 0: half of n_context; most > 0: only so many windows. Fails when the text is
- * too short or the stride does not fit the context. */
+/* The windows over n_tokens tokens by a method that is not the default; stride 0: half of n_context; most > 0: only so
+ * many windows. Fails when the text is too short or the stride does not fit the context. */
 enum geul_status geul_windows_make(struct geul_context *ctx, enum geul_windows_method method, size_t n_tokens,
                                    int n_context, int stride, size_t most, struct geul_windows *out);
 /* Window i < n_windows. */
 struct geul_window geul_windows_at(const struct geul_windows *w, size_t i);
 /* "stride", "llama" */
 const char *geul_windows_method_name(enum geul_windows_method method);
+
+/* Tokens that are computed for them: a window's last one predicts nothing that is scored. */
+uint64_t geul_windows_work(const struct geul_windows *w);
 
 /* What happens while windows are computed; false stops. */
 struct geul_windows_callbacks {

@@ -77,7 +77,7 @@ GEUL_API void geul_error_clear(struct geul_context *ctx);
 /* ------------------------------------------------------------------------------------------------------- types -- */
 
 enum geul_type {
-#define TYPE(id, name, gguf_id, block, bytes, act, codec) GEUL_TYPE_##id,
+#define TYPE(id, name, gguf_id, block, bytes, codec) GEUL_TYPE_##id,
 #include "geul_types.def"
 #undef TYPE
     GEUL_TYPE_COUNT

@@ -115,6 +115,54 @@ struct geul_imatrix;
 GEUL_API struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *path);
 GEUL_API void geul_imatrix_free(struct geul_imatrix *m);
 
+/* Collecting one: for every weight matrix of a model the sum of squares of each of its inputs over the tokens of texts.
+ *
+ *     struct geul_importance *m = geul_importance_new(ctx);
+ *     if (!m || geul_importance_collect_text(m, model, text, length, NULL) != GEUL_OK ||
+ *         geul_importance_save(m, "korean.imatrix") != GEUL_OK)
+ *         fprintf(stderr, "%s\n", geul_error(ctx));
+ *     geul_importance_free(m);
+ */
+struct geul_importance;
+
+/* Empty sums, NULL when memory is short. Failures of the calls below are in ctx. Free with geul_importance_free(). */
+GEUL_API struct geul_importance *geul_importance_new(struct geul_context *ctx);
+GEUL_API void geul_importance_free(struct geul_importance *m);
+
+struct geul_importance_options {
+    size_t size;
+    int chunk_size;  /* tokens that are seen together; 0: 512. What remains at the end of the text is a shorter chunk */
+    size_t n_chunks; /* at most so many; 0: the whole text */
+    /* Most tokens computed at once, whose inputs of all layers are kept while it looks; 0: as many as take 256 MiB, 46
+     * for 12.8B and 195 for 1.3B. */
+    int n_batch;
+    const char *dataset; /* names the text in the file; NULL: not named */
+    /* Tokens that are done, of all; first with none. The counters below and geul_importance_save() may be called from
+     * it. May be NULL. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* Adds what the model sees in a text, with its adapters, in a session of its own. options may be NULL. An empty text is
+ * one <|endoftext|>. After a failure m holds a part of the text. */
+GEUL_API enum geul_status geul_importance_collect_text(struct geul_importance *m, const struct geul_model *model,
+                                                       const char *text, size_t length,
+                                                       const struct geul_importance_options *options);
+/* Adds the sums of a file, in any form that geul_imatrix_load() reads. */
+GEUL_API enum geul_status geul_importance_add_file(struct geul_importance *m, const char *path);
+/* Writes the sums in llama.cpp's GGUF form; the file appears when it is whole. */
+GEUL_API enum geul_status geul_importance_save(struct geul_importance *m, const char *path);
+
+/* Chunks so far, those of files included. */
+GEUL_API uint64_t geul_importance_chunks(const struct geul_importance *m);
+/* Tokens of a chunk: of the text collected last, or else of the first file that says; 0 when none does. */
+GEUL_API uint64_t geul_importance_chunk_size(const struct geul_importance *m);
+/* Matrices that have been seen. */
+GEUL_API int64_t geul_importance_matrices(const struct geul_importance *m);
+/* The text collected last: its tokens (of the chunks that were asked for), and nats per token so far; both 0 before. */
+GEUL_API uint64_t geul_importance_tokens(const struct geul_importance *m);
+GEUL_API double geul_importance_nats(const struct geul_importance *m);
+
 /* -------------------------------------------------------------------------------------------------- quantizing -- */
 /* Stability: stable but for geul_quantize_hooks, which may still change. */
 
@@ -251,6 +299,115 @@ GEUL_API bool geul_merge_is_quantized(const struct geul_merge *m);
 /* Makes o write the changed model: sets its hooks, among them the template of the last adapter that brings one. m must
  * live as long as the plan made with o. */
 GEUL_API void geul_merge_apply(const struct geul_merge *m, struct geul_quantize_options *o);
+
+/* --------------------------------------------------------------------------------------------------- measuring -- */
+/* Stability: stable. */
+
+/* How well a model predicts a text, and how far its predictions are from those of a base model:
+ *
+ *     struct geul_evaluation_options o = {.size = sizeof o, .n_context = 512, .save_base = "korean.base"};
+ *     struct geul_evaluation_report r = {.size = sizeof r};
+ *     if (geul_evaluate_text(ctx, original, text, length, &o, &r) == GEUL_OK)
+ *         printf("perplexity %g +- %g\n", r.scored.perplexity.value, r.scored.perplexity.error);
+ *     o = (struct geul_evaluation_options){.size = sizeof o, .compare_base = "korean.base"};
+ *     if (geul_evaluate_text(ctx, quantized, NULL, 0, &o, &r) == GEUL_OK)
+ *         printf("KL divergence %g nats\n", r.divergence.mean.value);
+ */
+
+/* How a text that is longer than the context is cut into windows, and which of their tokens are scored.
+ *
+ *   stride   transformers' recipe: windows of n_context tokens that begin every `stride` tokens; each scores the tokens
+ *            that no earlier one has scored, so every token but the first is scored once, with at least
+ *            n_context - stride tokens before it
+ *   llama    llama.cpp's tool: pieces of n_context tokens side by side; of each the second half is scored, tokens
+ *            n_context/2 + 1 on; what does not fill a piece is left out
+ */
+enum geul_windows_method {
+    GEUL_WINDOWS_DEFAULT, /* that of compare_base; stride without one */
+    GEUL_WINDOWS_STRIDE,
+    GEUL_WINDOWS_LLAMA,
+};
+
+struct geul_evaluation_options {
+    size_t size;
+    enum geul_windows_method method;
+    int n_context;             /* tokens of a window, at least 4; 0: those of compare_base, or else the model's */
+    int stride;                /* from window to window; 0: that of compare_base, or else half of n_context */
+    size_t n_windows;          /* at most so many; 0: those of compare_base, or else all */
+    int n_batch;               /* most tokens computed at once; 0: 512. Short windows share a batch */
+    enum geul_type cache_type; /* of keys and values, as in geul_session_options */
+    bool start;                /* <|endoftext|> goes before the text, so that its first token is scored too */
+    const char *save_base;     /* a file to be written: the text's ids and all logits of every scored token; or NULL */
+    const char *compare_base;  /* such a file, of a model with the same ids, to compare with; or NULL */
+    /* Tokens that are computed, of all; first with none, when everything is ready. The report then holds the figures so
+     * far. May be NULL. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* A figure with one standard error, which is NaN when fewer than two tokens were scored. Tokens count as independent of
+ * each other, as in llama.cpp's figures; neighbours in a text are not quite, so the errors are a little small. */
+struct geul_estimate {
+    double value, error;
+};
+
+/* How a text was cut. */
+struct geul_windows {
+    enum geul_windows_method method;
+    int n_context, stride; /* stride is 0 for llama */
+    size_t n_tokens;       /* of the text */
+    size_t n_windows;
+    size_t n_scored; /* tokens that are scored */
+};
+
+/* Figures of the scored tokens. The softmax runs over all rows of the model's vocabulary, in double precision.
+ * Characters are code points of the text as the tokenizer normalizes it; one whose bytes lie in several tokens is
+ * shared by them, so numbers of characters need not be whole. */
+struct geul_perplexity_report {
+    size_t n_tokens;
+    double n_chars, n_bytes;
+    struct geul_estimate perplexity, nats_per_token, bits_per_token, bits_per_char, bits_per_byte;
+};
+
+enum { GEUL_DIVERGENCE_QUANTILES = 5 };
+
+/* Kullback-Leibler divergence of this model from the base model and its companions, over the ids of the tokenizer. */
+struct geul_divergence_report {
+    struct geul_estimate mean;                   /* nats per token */
+    double quantiles[GEUL_DIVERGENCE_QUANTILES]; /* median, 90 %, 95 %, 99 %, 99.9 % */
+    double max;
+    struct geul_estimate same_top;                          /* share of tokens whose likeliest id is the same */
+    struct geul_estimate probability_mean, probability_rms; /* of the scored token, this model's minus the base's */
+    struct geul_estimate base_perplexity, perplexity_ratio; /* this model's over the base's */
+};
+
+/* Which option did not fit the text, the model or compare_base. */
+enum geul_evaluation_misfit {
+    GEUL_EVALUATION_FITS,
+    GEUL_EVALUATION_MISFIT_START,   /* start: there is no <|endoftext|>, or no text to put it before */
+    GEUL_EVALUATION_MISFIT_TEXT,    /* the text, or the tokenizer, is not that of compare_base */
+    GEUL_EVALUATION_MISFIT_WINDOWS, /* method, n_context, stride or n_windows are not those of compare_base */
+};
+
+/* The structs in it stay as they are; new figures come at its end. */
+struct geul_evaluation_report {
+    size_t size;
+    enum geul_evaluation_misfit misfit; /* after GEUL_ERROR_ARGUMENT, for messages that name an option in other words */
+    struct geul_windows windows;
+    uint64_t base_bytes; /* of the file save_base when it is whole; 0 without */
+    struct geul_perplexity_report scored;
+    double seconds; /* since the first token */
+    bool compared;  /* divergence holds figures: at the end, with compare_base */
+    struct geul_divergence_report divergence;
+};
+
+/* Scores a text, in a session of its own. text NULL: that of compare_base. An empty text is one <|endoftext|>, as in
+ * geul_generate(). options and report may be NULL; of report, all that is set before the call is its size, and after a
+ * failure it holds what was known by then. save_base appears when everything went well. GEUL_ERROR_FORMAT when logits
+ * are not finite. */
+GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const struct geul_model *model, const char *text,
+                                             size_t length, const struct geul_evaluation_options *options,
+                                             struct geul_evaluation_report *report);
 
 /* ------------------------------------------------------------------------------------ rows, samples and shards -- */
 /* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */

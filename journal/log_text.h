@@ -2,7 +2,7 @@
 #ifndef GEUL_LOG_TEXT_H
 #define GEUL_LOG_TEXT_H
 
-#include "tokenizer/text_table.h"
+#include "core/bytes.h"
 
 /* Set ctx, zero the rest; free with geul_log_text_free(). After a failed allocation the text is short and failed is
  * set: look at it once, when the text is whole. */

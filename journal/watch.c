@@ -1,6 +1,7 @@
 /* watch.c: the trouble watch of geul_tools.h. */
 #include "journal/watch.h"
 
+#include "tokenizer/text_table.h"
 #include "tokenizer/unicode.h"
 #include "journal/log_text.h"
 

@@ -19,17 +19,10 @@ struct output {
     bool stopped_by_caller;
 };
 
+/* Makes room for more bytes and a NUL. */
 static bool reserve(struct output *o, size_t more)
 {
-    if (o->size - o->length > more)
-        return true;
-    size_t size = 2 * o->size + more + 256;
-    char *grown = geul_realloc(o->ctx, o->text, size, 1);
-    if (!grown)
-        return false;
-    o->text = grown;
-    o->size = size;
-    return true;
+    return geul_reserve(o->ctx, &o->text, &o->size, o->length + more + 1, 1);
 }
 
 /* Hands out text up to end. */

@@ -163,7 +163,7 @@ struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path
     for (int d = 0; d < n_devices && d < GEUL_MAX_DEVICES; d++)
         m->devices[d] = devices[d];
     if (n_devices == 0) {
-        m->devices[0] = m->own_cpu = geul_cpu_open(ctx, options->n_threads);
+        m->devices[0] = m->own_device = geul_device_open(ctx, GEUL_DEVICE_HOST, options->n_threads);
         m->n_devices = 1;
     }
     if (!m->devices[0] || load(ctx, m, path, options) != GEUL_OK) {
@@ -196,8 +196,7 @@ void geul_model_free(struct geul_model *m)
     geul_free(ctx, m->adapter_views);
     for (int64_t i = 0; i < m->n_buffers; i++)
         m->buffers[i].device->backend->buffer_free(m->own, &m->buffers[i]);
-    if (m->own_cpu)
-        geul_cpu_close(ctx, m->own_cpu);
+    geul_device_close(ctx, m->own_device);
     geul_tokenizer_free(m->tokenizer);
     geul_context_free(m->own);
     geul_gguf_close(m->file);

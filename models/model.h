@@ -21,7 +21,7 @@ struct geul_model {
     struct geul_neox neox;
     struct geul_device *devices[GEUL_MAX_DEVICES];
     int n_devices;
-    struct geul_device *own_cpu;
+    struct geul_device *own_device;
     enum geul_weights weights;
     int first_device_layers;     /* layers from this one on live on the last device */
     struct geul_buffer *buffers; /* one per tensor of the file */
@@ -33,7 +33,7 @@ struct geul_model {
 };
 
 /* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the
- * other layers on the last device. n_devices 0: a CPU device of its own. */
+ * other layers on the last device. n_devices 0: a device of its own, the host's. */
 struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers);

@@ -3,6 +3,7 @@
 #include "models/sampler.h"
 
 #include "core/context.h"
+#include "core/random.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -66,19 +67,10 @@ static double portable_log(double x)
     return y;
 }
 
-/* Number n of the sequence that seed begins. (splitmix64, Steele et al. 2014) */
-static uint64_t random_bits(uint64_t seed, uint64_t n)
-{
-    uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-/* The same as a number inside (0, 1). */
+/* Number n of the sequence that seed begins as a number inside (0, 1). */
 static double uniform(uint64_t seed, uint64_t n)
 {
-    return ((double)(random_bits(seed, n) >> 12) + 0.5) * 0x1p-52;
+    return ((double)(geul_random_splitmix(seed, n) >> 12) + 0.5) * 0x1p-52;
 }
 
 /* ----------------------------------------------------------------------------------------------------- lifetime -- */
@@ -287,7 +279,7 @@ static int32_t draw(struct geul_sampler *s, int n)
 {
     struct candidate *c = s->candidates;
     softmax(c, n, 1.0 / (double)s->how.temperature);
-    uint64_t seed = random_bits(s->seed, s->n_chosen);
+    uint64_t seed = geul_random_splitmix(s->seed, s->n_chosen);
     double first = INFINITY, second = INFINITY;
     int32_t winner = c[0].id;
     for (int i = 0; i < n && c[i].p > 0; i++) {

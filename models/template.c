@@ -1,6 +1,8 @@
 /* template.c: prompt templates of the Korean fine-tunes, byte for byte, and templates written by users. */
 #include "models/template.h"
 
+#include "core/bytes.h"
+
 #include <string.h>
 
 #define END_OF_TEXT "<|endoftext|>"
@@ -157,11 +159,9 @@ bool geul_template_put_prompt(const struct geul_template *t, const char *questio
     return put_filled(extra ? t->with_input : t->plain, question, extra ? input : NULL, put, user);
 }
 
-/* A growing text. */
 struct text {
     struct geul_context *ctx;
-    char *data;
-    size_t used, size;
+    struct geul_bytes bytes;
 };
 
 /* Appends n bytes; a geul_template_sink. */
@@ -169,26 +169,14 @@ static bool append(void *user, const char *s, size_t n, bool own)
 {
     struct text *t = user;
     (void)own;
-    if (n >= t->size - t->used) {
-        size_t size = 2 * t->size + n + 64;
-        char *grown = size > n ? geul_realloc(t->ctx, t->data, size, 1) : NULL;
-        if (!grown)
-            return false;
-        t->data = grown;
-        t->size = size;
-    }
-    if (n)
-        memcpy(t->data + t->used, s, n);
-    t->used += n;
-    t->data[t->used] = '\0';
-    return true;
+    return geul_bytes_add(t->ctx, &t->bytes, s, n);
 }
 
 char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t, const struct geul_turn *turns, int n,
                           const char *input)
 {
     struct text text = {.ctx = ctx};
-    bool ok = append(&text, "", 0, true);
+    bool ok = true;
     for (int i = 0; ok && i < n; i++) { /* context stands at the beginning and stays cached */
         const char *answer = turns[i].answer;
         ok = geul_template_put_prompt(t, turns[i].question, i == 0 ? input : NULL, append, &text);
@@ -196,8 +184,8 @@ char *geul_template_apply(struct geul_context *ctx, const struct geul_template *
             ok = append(&text, t->gap, strlen(t->gap), true) && append(&text, answer, strlen(answer), false) &&
                  append(&text, t->end, strlen(t->end), true);
     }
-    if (ok)
-        return text.data;
-    geul_free(ctx, text.data);
+    if (ok && geul_bytes_add(ctx, &text.bytes, "", 1))
+        return text.bytes.data;
+    geul_free(ctx, text.bytes.data);
     return NULL;
 }

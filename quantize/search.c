@@ -1,34 +1,14 @@
-/* search.c: see search.h. Blocks are laid out 16 groups side by side, searched by a kernel of the CPU backend
- * (backends/cpu/search_lanes.h), and packed. */
+/* search.c: see search.h. Blocks are laid out 16 groups side by side, searched by a kernel of the host's processor, and
+ * packed. */
 #include "quantize/search.h"
 
-#include "backends/cpu/cpu_detect.h"
-#include "backends/cpu/search_tile.h"
+#include "backends/host.h"
+#include "backends/search_tile.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <string.h>
 
 enum { LANES = GEUL_SEARCH_LANES, BLOCKS_MAX = LANES };
-
-typedef void search_kernel(const struct geul_block_format *format, struct geul_search_tile *tile);
-
-/* The kernel of the widest instruction set that this machine has; all give the same bits. */
-static search_kernel *best_kernel(void)
-{
-    static _Atomic(search_kernel *) known;
-    search_kernel *kernel = atomic_load(&known);
-    if (kernel)
-        return kernel;
-    const struct geul_cpu_kernels *table;
-    const char *name;
-    bool supported;
-    for (int i = 0; (table = geul_cpu_variant(i, &name, &supported)) != NULL; i++)
-        if (supported && table->search)
-            kernel = table->search;
-    atomic_store(&known, kernel);
-    return kernel;
-}
 
 /* One block of the rows, on its way through a tile. */
 struct place {
@@ -128,7 +108,7 @@ double geul_search_rows(enum geul_type type, const float *x, void *out, int64_t 
         geul_encode(type, x, out, rows * k);
         return type == GEUL_TYPE_F32 ? 0 : plain_error(type, x, out, rows * k, k, importance);
     }
-    search_kernel *kernel = best_kernel();
+    geul_search_kernel *kernel = geul_host_search();
     const int groups = f->block / f->group, per_tile = LANES / groups;
     const int64_t per_row = k / f->block, blocks = rows * per_row;
     const size_t bytes = geul_type_bytes(type);

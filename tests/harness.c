@@ -7,6 +7,7 @@
  */
 #include "tests/harness.h"
 
+#include "core/random.h"
 #include "geul_tensor.h"
 
 #include <dirent.h>
@@ -104,16 +105,13 @@ uint64_t test_random(uint64_t *state)
         outcome->seeded = true;
         outcome->seed = *state;
     }
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return geul_random_mix(*state += GEUL_RANDOM_STEP);
 }
 
 /* Uniform in [low, high). */
 double test_uniform(uint64_t *state, double low, double high)
 {
-    return low + (high - low) * ((double)(test_random(state) >> 11) * 0x1p-53);
+    return low + (high - low) * geul_random_real(test_random(state));
 }
 
 /* Normal with mean 0 and deviation 1 (Box and Muller). */

@@ -87,6 +87,12 @@ static void download(const struct geul_buffer *b, const void *address, void *dst
     memcpy(dst, real(b, address), size);
 }
 
+static bool has_op(enum geul_op op)
+{
+    (void)op;
+    return true; /* the CPU has all */
+}
+
 static bool supports(const struct geul_device *device, const struct geul_tensor *node)
 {
     const struct poison *p = device->state;
@@ -141,11 +147,13 @@ static void event_wait(struct geul_device *device, uint64_t ticket)
 
 static const struct geul_backend backend = {
     .name = "poison",
+    .close = poison_close,
     .memory = memory_size,
     .buffer_new = buffer_new,
     .buffer_free = buffer_free,
     .upload = upload,
     .download = download,
+    .has_op = has_op,
     .supports = supports,
     .run = run,
     .event_record = event_record,
@@ -157,14 +165,13 @@ struct geul_device *poison_open(struct geul_context *ctx, int n_threads)
     struct geul_device *d = geul_alloc(ctx, 1, sizeof *d);
     struct poison *p = geul_alloc(ctx, 1, sizeof *p);
     if (d && p) {
-        p->cpu = geul_cpu_open(ctx, n_threads);
+        p->cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, n_threads);
         p->ctx = geul_context_new_like(ctx);
         if (p->cpu && p->ctx) {
             *d = (struct geul_device){.backend = &backend, .name = "poisoned", .state = p};
             return d;
         }
-        if (p->cpu)
-            geul_cpu_close(ctx, p->cpu);
+        geul_device_close(ctx, p->cpu);
         geul_context_free(p->ctx);
     }
     geul_free(ctx, p);
@@ -178,7 +185,7 @@ void poison_close(struct geul_context *ctx, struct geul_device *device)
         return;
     struct poison *p = device->state;
     flush(device);
-    geul_cpu_close(ctx, p->cpu);
+    geul_device_close(ctx, p->cpu);
     geul_context_free(p->ctx);
     geul_free(ctx, p);
     geul_free(ctx, device);

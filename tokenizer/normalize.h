@@ -2,6 +2,7 @@
 #ifndef GEUL_NORMALIZE_H
 #define GEUL_NORMALIZE_H
 
+#include "core/bytes.h"
 #include "tokenizer/text_table.h"
 #include "tokenizer/tokenizer_spec.h"
 #include "geul.h"

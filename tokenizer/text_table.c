@@ -3,36 +3,6 @@
 
 #include <string.h>
 
-bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n)
-{
-    size_t need;
-    if (!geul_add_size(b->length, n, &need)) {
-        geul_fail_memory(ctx, SIZE_MAX);
-        return false;
-    }
-    if (need <= b->capacity)
-        return true;
-    size_t capacity = b->capacity < 64 ? 64 : b->capacity + b->capacity / 2;
-    if (capacity < need)
-        capacity = need;
-    char *data = geul_realloc(ctx, b->data, capacity, 1);
-    if (!data)
-        return false;
-    b->data = data;
-    b->capacity = capacity;
-    return true;
-}
-
-bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const char *s, size_t n)
-{
-    if (!geul_bytes_room(ctx, b, n))
-        return false;
-    if (n)
-        memcpy(b->data + b->length, s, n);
-    b->length += n;
-    return true;
-}
-
 /* Smallest power of two that leaves a table of count entries at most half full, as an exponent; -1: too many. */
 static int table_bits(size_t count)
 {

@@ -1,23 +1,8 @@
-/* text_table.h: the three containers of the tokenizer: growing bytes, texts to ids, pairs of ids to what they make. */
+/* text_table.h: the two tables of the tokenizer: texts to ids, pairs of ids to what they make. */
 #ifndef GEUL_TEXT_TABLE_H
 #define GEUL_TEXT_TABLE_H
 
-#include "core/context.h"
-
-/* Bytes that grow by doubling. Zero it to start; free data with geul_free(). */
-struct geul_bytes {
-    char *data;
-    size_t length, capacity;
-};
-/* Room for n more bytes / append n bytes; false (recorded) when memory is short. */
-bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n);
-bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const char *s, size_t n);
-
-/* Bytes that belong to somebody else. */
-struct geul_slice {
-    const char *s; /* NULL: absent */
-    size_t n;
-};
+#include "core/bytes.h"
 
 /* Texts to their index in an array of slices that the table does not own. Open addressing, at most half full. */
 struct geul_text_slot {

@@ -11,6 +11,7 @@
  *     geul.tokenizer.flags           uint32: 1 ignore_merges, 2 byte_fallback, 4 fuse_unk
  *     geul.tokenizer.unk             string
  */
+#include "core/bytes.h"
 #include "tokenizer/scan.h"
 #include "tokenizer/text_table.h"
 #include "tokenizer/tokenizer.h"

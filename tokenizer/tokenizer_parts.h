@@ -2,6 +2,7 @@
 #ifndef GEUL_TOKENIZER_PARTS_H
 #define GEUL_TOKENIZER_PARTS_H
 
+#include "core/bytes.h"
 #include "tokenizer/added.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/pretokenize.h"

@@ -2,6 +2,7 @@
 #include "train/batch.h"
 
 #include "core/context.h"
+#include "core/random.h"
 #include "data/dataset.h"
 #include "data/order.h"
 

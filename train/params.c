@@ -2,8 +2,8 @@
 #include "train/params.h"
 
 #include "core/os.h"
+#include "core/random.h"
 #include "models/adapter_file.h"
-#include "data/order.h"
 
 #include <math.h>
 #include <stdio.h>

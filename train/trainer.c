@@ -2,8 +2,8 @@
 #include "train/trainer.h"
 
 #include "core/os.h"
+#include "core/random.h"
 #include "data/dataset.h"
-#include "data/order.h"
 
 #include <math.h>
 #include <string.h>
@@ -168,7 +168,7 @@ struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct ge
                                        const struct geul_dataset *data, const struct geul_trainer_devices *where,
                                        bool dry)
 {
-    const struct geul_trainer_devices cpu = {NULL, 0, 0}, *on = where ? where : &cpu;
+    const struct geul_trainer_devices host = {NULL, 0, 0}, *on = where ? where : &host;
     geul_error_clear(ctx);
     if (check_options(ctx, options) != GEUL_OK)
         return NULL;

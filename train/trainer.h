@@ -71,7 +71,7 @@ void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_write
 struct geul_adapter_data;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_adapter_data_free(). */
 struct geul_adapter_data *geul_trainer_adapter(struct geul_trainer *t);
-/* Where a model is trained; NULL or none: on a CPU device of its own. As geul_model_load_on() has it. */
+/* Where a model is trained; NULL or none: on a device of its own, the host's. As geul_model_load_on() has it. */
 struct geul_trainer_devices {
     struct geul_device *const *devices;
     int n, first_layers;

@@ -1,7 +1,6 @@
 /* ceilings.c: loops that do nothing but one thing, on all threads at once; the best of several short rounds. */
-#include "backends/cpu/ceilings.h"
-
 #include "backends/cpu/cpu.h"
+#include "backends/host.h"
 #include "core/os.h"
 
 #include <omp.h>
@@ -14,7 +13,7 @@ static const double PEAK_SECONDS = 0.008; /* one pass */
 enum peak { PEAK_F32, PEAK_BF16, PEAK_INT8, N_PEAKS };
 typedef uint64_t peak_kernel(uint64_t rounds);
 
-struct geul_cpu_probe {
+struct geul_host_probe {
     struct geul_context *ctx;
     int n_threads;
     const struct geul_cpu_kernels *kernels;
@@ -44,19 +43,19 @@ static uint64_t calibrate(peak_kernel *kernel)
     return (uint64_t)((double)rounds * PEAK_SECONDS / took);
 }
 
-struct geul_cpu_probe *geul_cpu_probe_new(struct geul_context *ctx, struct geul_device *device)
+struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device)
 {
     const struct geul_cpu_state *state = device->state;
     const struct geul_cpu_kernels *kernels = &state->choice.kernels;
-    struct geul_cpu_probe *probe = geul_alloc(ctx, 1, sizeof *probe);
+    struct geul_host_probe *probe = geul_alloc(ctx, 1, sizeof *probe);
     uint8_t *data = probe ? geul_alloc(ctx, 1, READ_BYTES) : NULL;
     if (!data) {
         geul_free(ctx, probe);
         return NULL;
     }
-    *probe = (struct geul_cpu_probe){
+    *probe = (struct geul_host_probe){
         .ctx = ctx,
-        .n_threads = state->n_threads,
+        .n_threads = device->n_threads,
         .kernels = kernels,
         .peak = {[PEAK_F32] = kernels->peak_f32, [PEAK_BF16] = kernels->peak_bf16, [PEAK_INT8] = kernels->peak_int8},
         .data = data,
@@ -71,7 +70,7 @@ struct geul_cpu_probe *geul_cpu_probe_new(struct geul_context *ctx, struct geul_
     return probe;
 }
 
-void geul_cpu_probe_free(struct geul_cpu_probe *probe)
+void geul_host_probe_free(struct geul_host_probe *probe)
 {
     if (!probe)
         return;
@@ -79,14 +78,14 @@ void geul_cpu_probe_free(struct geul_cpu_probe *probe)
     geul_free(probe->ctx, probe);
 }
 
-size_t geul_cpu_probe_bytes(const struct geul_cpu_probe *probe)
+size_t geul_host_probe_bytes(const struct geul_host_probe *probe)
 {
     (void)probe;
     return READ_BYTES;
 }
 
 /* Multiply-adds per second of one kernel. */
-static double peak_rate(const struct geul_cpu_probe *probe, enum peak which)
+static double peak_rate(const struct geul_host_probe *probe, enum peak which)
 {
     double best = 0;
     for (int pass = 0; pass < PEAK_PASSES; pass++) {
@@ -101,7 +100,7 @@ static double peak_rate(const struct geul_cpu_probe *probe, enum peak which)
 }
 
 /* Bytes per second of one pass in which every thread reads its part of the data. */
-static double read_rate(const struct geul_cpu_probe *probe, size_t streams, size_t ahead)
+static double read_rate(const struct geul_host_probe *probe, size_t streams, size_t ahead)
 {
     uint64_t sum = 0, bytes = 0;
     double start = geul_os_seconds();
@@ -116,15 +115,15 @@ static double read_rate(const struct geul_cpu_probe *probe, size_t streams, size
     return (double)bytes / (geul_os_seconds() - start);
 }
 
-struct geul_cpu_ceilings geul_cpu_probe_measure(const struct geul_cpu_probe *probe)
+struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *probe)
 {
     double read = 0;
     for (int i = 0; i < READ_PASSES * N_PATTERNS; i++) {
         double rate = read_rate(probe, patterns[i % N_PATTERNS].streams, patterns[i % N_PATTERNS].ahead);
         read = rate > read ? rate : read;
     }
-    return (struct geul_cpu_ceilings){.read_bytes_per_s = read,
-                                      .f32_macs_per_s = peak_rate(probe, PEAK_F32),
-                                      .bf16_macs_per_s = peak_rate(probe, PEAK_BF16),
-                                      .int8_macs_per_s = peak_rate(probe, PEAK_INT8)};
+    return (struct geul_host_ceilings){.read_bytes_per_s = read,
+                                       .f32_macs_per_s = peak_rate(probe, PEAK_F32),
+                                       .bf16_macs_per_s = peak_rate(probe, PEAK_BF16),
+                                       .int8_macs_per_s = peak_rate(probe, PEAK_INT8)};
 }

@@ -68,6 +68,11 @@ static bool cpu_copy(struct geul_buffer *dst, void *dst_address, const struct ge
     return true;
 }
 
+static bool cpu_has_op(enum geul_op op)
+{
+    return geul_cpu_op(op) != NULL;
+}
+
 static bool cpu_supports(const struct geul_device *device, const struct geul_tensor *node)
 {
     const struct geul_cpu_state *state = device->state;
@@ -76,14 +81,15 @@ static bool cpu_supports(const struct geul_device *device, const struct geul_ten
 }
 
 /* The most scratch and kept memory that any of the nodes wants, each rounded up to whole cache lines. */
-static bool scratch_needed(const struct geul_cpu_state *state, struct geul_tensor *const *nodes, int n_nodes,
+static bool scratch_needed(const struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes,
                            size_t *scratch, size_t *kept)
 {
+    const struct geul_cpu_state *state = device->state;
     *scratch = *kept = 0;
     for (int i = 0; i < n_nodes; i++) {
         const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
         size_t bytes = 0;
-        if (op->scratch && !op->scratch(&state->choice.kernels, nodes[i], state->n_threads, &bytes))
+        if (op->scratch && !op->scratch(&state->choice.kernels, nodes[i], device->n_threads, &bytes))
             return false;
         *scratch = bytes > *scratch ? bytes : *scratch;
         bytes = 0;
@@ -101,16 +107,17 @@ static bool scratch_needed(const struct geul_cpu_state *state, struct geul_tenso
 static size_t cpu_working(struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes)
 {
     size_t scratch, kept, all;
-    bool known = scratch_needed(device->state, nodes, n_nodes, &scratch, &kept) && geul_add_size(scratch, kept, &all);
+    bool known = scratch_needed(device, nodes, n_nodes, &scratch, &kept) && geul_add_size(scratch, kept, &all);
     return known ? all : SIZE_MAX;
 }
 
 /* Makes the device's scratch memory large enough for nodes. */
-static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_cpu_state *state,
+static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_device *device,
                                      struct geul_tensor *const *nodes, int n_nodes, size_t *kept)
 {
+    struct geul_cpu_state *state = device->state;
     size_t scratch, all;
-    if (!scratch_needed(state, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
+    if (!scratch_needed(device, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
         return geul_fail(ctx, GEUL_ERROR_MEMORY,
                          "the CPU's working memory for this graph exceeds the address space; "
                          "use smaller batches");
@@ -155,13 +162,13 @@ static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *de
     /* Sessions of several threads may share a model and so its device; they take turns, since they want the same cores.
      */
     omp_set_lock(&state->turn);
-    enum geul_status status = grow_scratch(ctx, state, nodes, n_nodes, &kept);
+    enum geul_status status = grow_scratch(ctx, device, nodes, n_nodes, &kept);
     if (status != GEUL_OK) {
         omp_unset_lock(&state->turn);
         return status;
     }
     struct geul_cpu_shared shared = {0};
-#pragma omp parallel num_threads(state->n_threads)
+#pragma omp parallel num_threads(device->n_threads)
     {
         struct geul_cpu_run run = {
             .thread = omp_get_thread_num(),
@@ -191,24 +198,14 @@ static void cpu_event_wait(struct geul_device *device, uint64_t ticket)
     (void)ticket;
 }
 
-static const struct geul_backend cpu_backend = {
-    .name = "cpu",
-    .memory = cpu_memory,
-    .buffer_new = cpu_buffer_new,
-    .buffer_wrap = cpu_buffer_wrap,
-    .buffer_free = cpu_buffer_free,
-    .upload = cpu_upload,
-    .download = cpu_download,
-    .copy = cpu_copy,
-    .supports = cpu_supports,
-    .run = cpu_run,
-    .working = cpu_working,
-    .event_record = cpu_event_record,
-    .event_wait = cpu_event_wait,
-};
-
-struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads)
+static int cpu_count(void)
 {
+    return 1;
+}
+
+static struct geul_device *cpu_open(struct geul_context *ctx, int i, int n_threads)
+{
+    (void)i;
     struct geul_device *device = geul_alloc(ctx, 1, sizeof *device);
     struct geul_cpu_state *state = geul_alloc(ctx, 1, sizeof *state);
     const char *cap = geul_os_env("GEUL_CPU");
@@ -223,21 +220,20 @@ struct geul_device *geul_cpu_open(struct geul_context *ctx, int n_threads)
     }
     omp_init_lock(&state->turn);
     state->own = own;
-    state->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
-    if (state->n_threads > MAX_THREADS)
-        state->n_threads = MAX_THREADS;
+    device->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
+    if (device->n_threads > MAX_THREADS)
+        device->n_threads = MAX_THREADS;
     /* With more threads than cores the one that is waited for needs the core of one that waits. */
-    state->spins = state->n_threads > geul_os_cores() ? 0 : SPINS;
-    device->backend = &cpu_backend;
+    state->spins = device->n_threads > geul_os_cores() ? 0 : SPINS;
+    device->backend = &geul_backend_cpu;
     device->state = state;
-    snprintf(device->name, sizeof device->name, "CPU, %d thread%s", state->n_threads, state->n_threads > 1 ? "s" : "");
+    snprintf(device->name, sizeof device->name, "CPU, %d thread%s", device->n_threads,
+             device->n_threads > 1 ? "s" : "");
     return device;
 }
 
-void geul_cpu_close(struct geul_context *ctx, struct geul_device *device)
+static void cpu_close(struct geul_context *ctx, struct geul_device *device)
 {
-    if (!device)
-        return;
     struct geul_cpu_state *state = device->state;
     omp_destroy_lock(&state->turn);
     geul_free(state->own, state->scratch);
@@ -246,18 +242,22 @@ void geul_cpu_close(struct geul_context *ctx, struct geul_device *device)
     geul_free(ctx, device);
 }
 
-int geul_cpu_threads(const struct geul_device *device)
-{
-    const struct geul_cpu_state *state = device->state;
-    return state->n_threads;
-}
-
-bool geul_cpu_describe(const struct geul_device *device, int i, const char **slot, const char **variant)
-{
-    const struct geul_cpu_state *state = device->state;
-    if (i < 0 || i >= GEUL_CPU_SLOT_COUNT)
-        return false;
-    *slot = geul_cpu_slot_name((enum geul_cpu_slot)i);
-    *variant = state->choice.variant[i];
-    return true;
-}
+const struct geul_backend geul_backend_cpu = {
+    .name = "cpu",
+    .count = cpu_count,
+    .open = cpu_open,
+    .close = cpu_close,
+    .memory = cpu_memory,
+    .buffer_new = cpu_buffer_new,
+    .buffer_wrap = cpu_buffer_wrap,
+    .buffer_free = cpu_buffer_free,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .copy = cpu_copy,
+    .has_op = cpu_has_op,
+    .supports = cpu_supports,
+    .run = cpu_run,
+    .working = cpu_working,
+    .event_record = cpu_event_record,
+    .event_wait = cpu_event_wait,
+};

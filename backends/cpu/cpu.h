@@ -1,4 +1,4 @@
-/* cpu.h: what the CPU backend offers besides backends/backend.h. */
+/* cpu.h: what lies behind the CPU's device. */
 #ifndef GEUL_CPU_H
 #define GEUL_CPU_H
 
@@ -9,7 +9,6 @@
 
 /* What lies behind geul_device.state. */
 struct geul_cpu_state {
-    int n_threads;
     int spins; /* see struct geul_cpu_run */
     struct geul_cpu_choice choice;
     struct geul_context *own; /* scratch comes from here: the contexts of runs may have other allocators */
@@ -18,7 +17,6 @@ struct geul_cpu_state {
     omp_lock_t turn; /* held during a run */
 };
 
-/* Slot i and the instruction set whose kernel fills it, for listings. false after the last slot. */
-bool geul_cpu_describe(const struct geul_device *device, int i, const char **slot, const char **variant);
+extern const struct geul_backend geul_backend_cpu;
 
 #endif

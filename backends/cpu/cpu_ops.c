@@ -94,11 +94,3 @@ void geul_cpu_each_segment(struct geul_cpu_run *run, const struct geul_tensor *t
         body(run->kernels, t, i / per_row, start, left < length ? left : length);
     }
 }
-
-uint64_t geul_cpu_random(uint64_t key, uint64_t i)
-{
-    uint64_t h = key + (i + 1) * 0x9e3779b97f4a7c15u; /* odd, near 2^64 over the golden ratio */
-    h = (h ^ h >> 29) * 0x6a09e667f3bcc909u;          /* digits of the root of 2, of 3 */
-    h = (h ^ h >> 32) * 0xbb67ae8584caa73bu;
-    return h ^ h >> 31;
-}

@@ -60,8 +60,6 @@ typedef void geul_cpu_segment(const struct geul_cpu_kernels *kernels, const stru
                               size_t start, size_t n);
 void geul_cpu_each_segment(struct geul_cpu_run *run, const struct geul_tensor *t, size_t length,
                            geul_cpu_segment *body);
-/* 64 bits that look random, another set for every key and i. */
-uint64_t geul_cpu_random(uint64_t key, uint64_t i);
 
 #define OP(id, ...) extern const struct geul_cpu_op geul_cpu_op_##id;
 #include "core/ops.def"

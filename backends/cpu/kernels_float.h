@@ -8,6 +8,7 @@
  * included once per unit, so nothing here is shared between files that are compiled with different flags. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/unroll.h"
+#include "core/half.h"
 
 #include <math.h>
 #include <string.h>

@@ -3,6 +3,7 @@
 #include "backends/cpu/search_lanes.h"
 #include "backends/cpu/train_lanes.h"
 #include "core/block.h"
+#include "core/half.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* op_elementwise.c: ADD, SCALE, DROPOUT, GELU, GELU_BACK, CONT and ZERO: every element by itself. */
 #include "backends/cpu/cpu_ops.h"
+#include "core/random.h"
 
 #include <string.h>
 
@@ -78,12 +79,12 @@ static void dropout_segment(const struct geul_cpu_kernels *kernels, const struct
     const float *x = (const float *)geul_cpu_row(t->src[0], row) + start;
     const uint32_t *seed = t->src[1]->data;
     struct geul_params_dropout p = t->params.dropout;
-    uint64_t key = geul_cpu_random((uint64_t)seed[1] << 32 | seed[0], p.salt);
+    uint64_t key = geul_random_key((uint64_t)seed[1] << 32 | seed[0], p.salt);
     uint32_t limit = (uint32_t)((double)p.p * 0x1p32);
     for (size_t done = 0; done < n;) {
         size_t i = row * (size_t)geul_cols(t) + start + done, first = i % SEGMENT, part = SEGMENT - first;
         part = part < n - done ? part : n - done;
-        kernels->dropout(out + done, x + done, geul_cpu_random(key, i / SEGMENT), (uint32_t)first, limit, 1 / (1 - p.p),
+        kernels->dropout(out + done, x + done, geul_random_key(key, i / SEGMENT), (uint32_t)first, limit, 1 / (1 - p.p),
                          part);
         done += part;
     }

@@ -1,6 +1,7 @@
 /* op_optimizer.c: NORM2, SGD, ADAMW, ADAMW8 and ADAFACTOR. Weights do not depend on the number of threads: every
  * element is changed by itself, and what is summed up over elements goes by pieces that follow from the shape alone. */
 #include "backends/cpu/cpu_ops.h"
+#include "core/random.h"
 
 #include <float.h>
 #include <math.h>
@@ -125,7 +126,7 @@ static void run_adamw8(struct geul_cpu_run *run, const struct geul_tensor *t)
     const struct geul_cpu_kernels *kernels = run->kernels;
     struct geul_cpu_step step = adamw_step_of(t);
     size_t n = (size_t)geul_tensor_elements(t), from, to;
-    uint64_t key = geul_cpu_random(0, (uint64_t)hyper_of(t)[GEUL_HYPER_STEP]);
+    uint64_t key = geul_random_key(0, (uint64_t)hyper_of(t)[GEUL_HYPER_STEP]);
     geul_cpu_share(run, (n + BLOCK - 1) / BLOCK, &from, &to);
     for (size_t i = from; i < to; i++) {
         size_t at = i * BLOCK, part = n - at < BLOCK ? n - at : BLOCK;
@@ -135,7 +136,7 @@ static void run_adamw8(struct geul_cpu_run *run, const struct geul_tensor *t)
             kernels->state8_read(moments[j], blocks[j], j == 0, part);
         kernels->adamw((float *)t->data + at, (float *)t->src[1]->data + at, moments[0], moments[1], &step, part);
         for (int j = 0; j < 2; j++)
-            kernels->state8_write(blocks[j], moments[j], j == 0, geul_cpu_random(key, 2 * i + (size_t)j), part);
+            kernels->state8_write(blocks[j], moments[j], j == 0, geul_random_key(key, 2 * i + (size_t)j), part);
     }
 }
 

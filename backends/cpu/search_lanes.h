@@ -5,8 +5,9 @@
  * its range, each with the s and m that are best for the integers it gives (weighted least squares), the one with the
  * smallest error. Then a block's d and m are chosen so that the groups' scales, themselves integers now, stay near; and
  * then each in turn is improved with the others fixed, as long as the error falls. */
-#include "backends/cpu/search_tile.h"
 #include "backends/cpu/unroll.h"
+#include "backends/search_tile.h"
+#include "core/half.h"
 
 #include <math.h>
 #include <string.h>

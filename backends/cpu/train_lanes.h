@@ -4,21 +4,12 @@
  * roundings (-ffp-contract=off), and sums go by lanes. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/unroll.h"
+#include "core/random.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { SUM_LANES = 16, DROPOUT_PIECE = 256 };
-
-/* 32 random-looking bits for each i and key: three rounds of shift and product (odd numbers from the roots of 2, 3 and
- * 5), with the second half of the key between them so that two keys do not give shifted copies of one sequence. */
-INLINE uint32_t hash(uint64_t key, uint32_t i)
-{
-    uint32_t h = (i + (uint32_t)key) * 0x9e3779b1u;
-    h = (h ^ h >> 15 ^ (uint32_t)(key >> 32)) * 0x6a09e667u;
-    h = (h ^ h >> 13) * 0xbb67ae85u;
-    return h ^ h >> 16;
-}
 
 /* Selections are made of bits: compilers do not vectorise branches. */
 INLINE uint32_t bits_of(float f)
@@ -43,7 +34,7 @@ static void dropout(float *out, const float *x, uint64_t key, uint32_t first, ui
         float piece[DROPOUT_PIECE] = {0};
         memcpy(piece, x + from, part * sizeof *piece);
         for (uint32_t i = 0; i < DROPOUT_PIECE; i++) {
-            uint32_t kept = 0u - (uint32_t)(hash(key, first + (uint32_t)from + i) >= limit);
+            uint32_t kept = 0u - (uint32_t)(geul_random_element(key, first + (uint32_t)from + i) >= limit);
             piece[i] = float_of(bits_of(piece[i] * factor) & kept);
         }
         memcpy(out + from, piece, part * sizeof *piece);
@@ -179,7 +170,7 @@ static void state8_write(void *block, const float *x, bool negative, uint64_t ke
     float scale = float_of(largest), divisor = largest ? scale : 1, to_chance = (float)(below + 1) / float_of(least);
     for (uint32_t i = 0; i < GEUL_STATE8_BLOCK; i++) {
         float relative = float_of(bits[i]) / divisor;
-        uint32_t u = bits_of(relative), chance = hash(key, i) & below;
+        uint32_t u = bits_of(relative), chance = geul_random_element(key, i) & below;
         uint32_t low = negative ? relative * to_chance > (float)(int32_t)chance : bits[i] != 0;
         uint32_t code = u < least ? low : ((u + chance) >> CODE_SHIFT) - offset;
         codes[i] = (uint8_t)(code | (signs[i] >> 24 & ~top));

@@ -1,4 +1,5 @@
-"""Which sample geul learns at which step, so that a peer can learn the same: data/order.c and train/batch.c in Python.
+"""Which sample geul learns at which step, so that a peer can learn the same: core/random.c, data/order.c and
+train/batch.c in Python.
 
 Only for samples that are dealt n_batch at a time: without packing, or with windows that all have the same length.
 """

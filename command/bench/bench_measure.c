@@ -7,6 +7,7 @@
 #include "command/terminal.h"
 
 #include "core/os.h"
+#include "core/random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@ enum { WARM_UP_TOKENS = 32 };
 /* One repetition. */
 struct sample {
     double tps, ceiling_tps, share;
-    struct geul_cpu_ceilings ceilings;
+    struct geul_host_ceilings ceilings;
 };
 
 /* The state of one model's measurement. */
@@ -25,7 +26,7 @@ struct bench {
     struct geul_model_args args; /* with the number of threads and sequences of the moment */
     struct geul_context *ctx;    /* of what outlives a session */
     struct geul_device *device;
-    struct geul_cpu_probe *probe;
+    struct geul_host_probe *probe;
     struct geul_loaded l;
     struct geul_bench_work work;
     struct geul_bench_cell cell; /* filled as far as it is known */
@@ -50,10 +51,8 @@ static int largest(const struct geul_bench_list *list)
 /* Random ids from the whole vocabulary. */
 static void fill_ids(int32_t *ids, int n, int n_vocab, uint64_t seed)
 {
-    for (int i = 0; i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        ids[i] = (int32_t)((seed >> 33) % (uint64_t)n_vocab);
-    }
+    for (int i = 0; i < n; i++)
+        ids[i] = (int32_t)((geul_random_congruential(&seed) >> 33) % (uint64_t)n_vocab);
 }
 
 static enum geul_status advance(struct bench *b, int tokens)
@@ -124,12 +123,12 @@ static enum geul_status deepen(struct bench *b)
     return status;
 }
 
-static struct geul_cpu_ceilings mean_of(const struct geul_cpu_ceilings *a, const struct geul_cpu_ceilings *b)
+static struct geul_host_ceilings mean_of(const struct geul_host_ceilings *a, const struct geul_host_ceilings *b)
 {
-    return (struct geul_cpu_ceilings){.read_bytes_per_s = (a->read_bytes_per_s + b->read_bytes_per_s) / 2,
-                                      .f32_macs_per_s = (a->f32_macs_per_s + b->f32_macs_per_s) / 2,
-                                      .bf16_macs_per_s = (a->bf16_macs_per_s + b->bf16_macs_per_s) / 2,
-                                      .int8_macs_per_s = (a->int8_macs_per_s + b->int8_macs_per_s) / 2};
+    return (struct geul_host_ceilings){.read_bytes_per_s = (a->read_bytes_per_s + b->read_bytes_per_s) / 2,
+                                       .f32_macs_per_s = (a->f32_macs_per_s + b->f32_macs_per_s) / 2,
+                                       .bf16_macs_per_s = (a->bf16_macs_per_s + b->bf16_macs_per_s) / 2,
+                                       .int8_macs_per_s = (a->int8_macs_per_s + b->int8_macs_per_s) / 2};
 }
 
 static int compare(const void *a, const void *b)
@@ -156,7 +155,7 @@ static double median(const struct sample *samples, int n, size_t member, double 
 static bool hand_out(struct bench *b, const struct sample *samples, int n)
 {
     struct geul_bench_cell *c = &b->cell;
-    struct geul_cpu_ceilings sum = {0};
+    struct geul_host_ceilings sum = {0};
     for (int i = 0; i < n; i++) {
         sum.read_bytes_per_s += samples[i].ceilings.read_bytes_per_s / n;
         sum.f32_macs_per_s += samples[i].ceilings.f32_macs_per_s / n;
@@ -168,7 +167,7 @@ static bool hand_out(struct bench *b, const struct sample *samples, int n)
     c->tps = median(samples, n, offsetof(struct sample, tps), &c->tps_low, &c->tps_high);
     c->share = median(samples, n, offsetof(struct sample, share), NULL, NULL);
     c->ceiling_tps = median(samples, n, offsetof(struct sample, ceiling_tps), NULL, NULL);
-    uint64_t peak = geul_os_peak_rss(), held = geul_cpu_probe_bytes(b->probe);
+    uint64_t peak = geul_os_peak_rss(), held = geul_host_probe_bytes(b->probe);
     peak = peak > held ? peak - held : 0;
     c->peak_rss_bytes = (int64_t)(peak > b->load_peak ? peak : b->load_peak);
     c->peak_over_bytes = c->peak_rss_bytes - c->file_bytes - c->kv_cache_bytes;
@@ -191,20 +190,20 @@ static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_genera
         c->macs += amount.macs[i];
     rewind_sequences(b);
     enum geul_status status = run(b, n_prompt < b->args.n_batch ? n_prompt : b->args.n_batch, 1);
-    struct geul_cpu_ceilings before = geul_cpu_probe_measure(b->probe), after;
+    struct geul_host_ceilings before = geul_host_probe_measure(b->probe), after;
     for (int i = 0; i < b->plan->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
         struct sample *s = &b->samples[i];
         if (b->plan->turn) {
             b->enough = !b->plan->turn(b->plan->user);
             if (b->enough)
                 return GEUL_OK;
-            before = geul_cpu_probe_measure(b->probe);
+            before = geul_host_probe_measure(b->probe);
         }
         rewind_sequences(b);
         double start = geul_os_seconds();
         status = run(b, n_prompt, n_generate);
         s->tps = tokens / (geul_os_seconds() - start);
-        after = geul_cpu_probe_measure(b->probe);
+        after = geul_host_probe_measure(b->probe);
         s->ceilings = mean_of(&before, &after);
         s->ceiling_tps = tokens / geul_bench_least_seconds(&amount, &s->ceilings, &c->bound);
         s->share = s->tps / s->ceiling_tps;
@@ -272,12 +271,12 @@ static enum geul_status count_work(struct bench *b)
 static int measure_opened(struct bench *b, bool prompts)
 {
     b->load_peak = geul_os_peak_rss();
-    b->device = geul_cpu_open(b->ctx, b->args.n_threads);
-    b->probe = b->device ? geul_cpu_probe_new(b->ctx, b->device) : NULL;
+    b->device = geul_device_open(b->ctx, GEUL_DEVICE_HOST, b->args.n_threads);
+    b->probe = b->device ? geul_host_probe_new(b->ctx, b->device) : NULL;
     if (!b->probe)
         return geul_report_failure(b->ctx);
     geul_os_peak_rss_reset();
-    b->cell.n_threads = geul_cpu_threads(b->device);
+    b->cell.n_threads = b->device->n_threads;
     b->cell.load_seconds = b->l.load_seconds;
     b->cell.kv_cache_bytes = (int64_t)geul_session_cache_bytes(b->l.session);
     b->cache_bytes = (double)b->cell.kv_cache_bytes / geul_session_capacity(b->l.session) / b->args.n_sequences;
@@ -304,8 +303,8 @@ static int measure_loaded(struct bench *b, int n_threads, int n_sequences, bool 
     if (code != 0)
         return code;
     code = measure_opened(b, prompts);
-    geul_cpu_probe_free(b->probe);
-    geul_cpu_close(b->ctx, b->device);
+    geul_host_probe_free(b->probe);
+    geul_device_close(b->ctx, b->device);
     geul_loaded_close(&b->l);
     b->probe = NULL;
     b->device = NULL;

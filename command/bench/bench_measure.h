@@ -4,7 +4,7 @@
 
 #include "command/model_args.h"
 
-#include "backends/cpu/ceilings.h"
+#include "backends/host.h"
 
 enum { GEUL_BENCH_LIST_MAX = 32, GEUL_BENCH_REPETITIONS_MAX = 1000 };
 struct geul_bench_list {
@@ -22,11 +22,11 @@ struct geul_bench_cell {
     int depth;                /* tokens in the cache before */
     int parallel;             /* sequences at once */
     int repetitions;
-    double tps, tps_low, tps_high;     /* tokens/s of all sequences together: median and extremes of the repetitions */
-    double share;                      /* median of tokens/s over the ceiling of the same moment, 0 to 1 */
-    double ceiling_tps;                /* median */
-    const char *bound;                 /* what the ceiling is made of: "int8", "bf16", "f32", "memory" */
-    struct geul_cpu_ceilings ceilings; /* means of those before and after each repetition */
+    double tps, tps_low, tps_high;      /* tokens/s of all sequences together: median and extremes of the repetitions */
+    double share;                       /* median of tokens/s over the ceiling of the same moment, 0 to 1 */
+    double ceiling_tps;                 /* median */
+    const char *bound;                  /* what the ceiling is made of: "int8", "bf16", "f32", "memory" */
+    struct geul_host_ceilings ceilings; /* means of those before and after each repetition */
     double macs, bytes; /* multiply-adds of the matrices, and bytes of weights and cache read, in one repetition */
     double load_seconds;
     int64_t file_bytes, kv_cache_bytes;

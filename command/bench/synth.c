@@ -9,6 +9,8 @@
 #include "formats/json_file.h"
 #include "convert/neox_tensors.h"
 #include "core/block.h"
+#include "core/half.h"
+#include "core/random.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -139,20 +141,11 @@ struct source {
     } values;
 };
 
-/* Word number i of a stream (splitmix64 as a hash of a counter, so that threads can begin anywhere). */
-static inline uint64_t random_word(uint64_t seed, uint64_t i)
-{
-    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* A whole number from low to high out of a stream, whose next word *at counts. */
 static int random_int(uint64_t seed, uint64_t *at, int low, int high)
 {
     uint64_t range = (uint64_t)(high - low + 1);
-    return low + (int)((random_word(seed, (*at)++) >> 32) * range >> 32);
+    return low + (int)((geul_random_splitmix(seed, (*at)++) >> 32) * range >> 32);
 }
 
 /* Mean and deviation of v(q) when every q from low to the highest is as likely. */
@@ -218,13 +211,13 @@ static void prepare(struct source *s, enum geul_type type, double mean, double s
 static void fill_f32(const struct source *s, uint64_t at, float *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        out[i] = s->values.f32[random_word(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
+        out[i] = s->values.f32[geul_random_splitmix(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
 }
 
 static void fill_u16(const struct source *s, uint64_t at, uint16_t *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        out[i] = s->values.u16[random_word(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
+        out[i] = s->values.u16[geul_random_splitmix(s->seed, at + (uint64_t)i / 4) >> (16 * (i & 3)) & 0xffff];
 }
 
 /* n blocks of the pool, the first of them number `from` of the tensor; four per word. */
@@ -233,7 +226,7 @@ static void fill_blocks(const struct source *s, uint64_t from, uint8_t *out, int
     size_t bytes = geul_type_bytes(s->type);
     for (int64_t i = 0; i < n; i++, out += bytes) {
         uint64_t block = from + (uint64_t)i;
-        size_t row = random_word(s->seed ^ UINT64_MAX, block / 4) >> (16 * (block & 3)) & (POOL - 1);
+        size_t row = geul_random_splitmix(s->seed ^ UINT64_MAX, block / 4) >> (16 * (block & 3)) & (POOL - 1);
         memcpy(out, s->values.pool + row * bytes, bytes);
     }
 }
@@ -339,7 +332,7 @@ static enum geul_status write_all(struct work *k, const struct geul_synth *synth
         double mean, std;
         bool fell_back;
         distribution(synth, &tensors[i], &mean, &std);
-        prepare(k->source, type_of(synth, &tensors[i], &fell_back), mean, std, random_word(seed, i));
+        prepare(k->source, type_of(synth, &tensors[i], &fell_back), mean, std, geul_random_splitmix(seed, i));
         int64_t elements = tensors[i].shape[0] * (tensors[i].n_dims == 2 ? tensors[i].shape[1] : 1);
         status = write_tensor(k, elements);
     }

@@ -1,6 +1,8 @@
 /* cpu_cases.c: see cpu_cases.h. */
 #include "tests/backends/cpu_cases.h"
 
+#include "core/schedule.h"
+
 enum { CANARY = 0xA5, EDGE = 256 };
 
 struct cpu_guard cpu_guard(size_t bytes, size_t shift)
@@ -30,9 +32,9 @@ struct geul_device *cpu_device(struct geul_context *ctx, const char *variant, in
         setenv("GEUL_CPU", variant, 1);
     else
         unsetenv("GEUL_CPU");
-    struct geul_device *device = geul_cpu_open(ctx, n_threads);
+    struct geul_device *device = geul_device_open(ctx, GEUL_DEVICE_HOST, n_threads);
     unsetenv("GEUL_CPU");
-    CHECK_MSG(device != NULL, "geul_cpu_open: %s", geul_error(ctx));
+    CHECK_MSG(device != NULL, "geul_device_open: %s", geul_error(ctx));
     return device;
 }
 
@@ -112,7 +114,7 @@ bool cpu_compute(struct geul_context *ctx, struct geul_device *device, struct ge
         return false;
     int n = collect(ctx, t, nodes, 0);
     for (int i = 0; i < n; i++)
-        if (!CHECK_MSG(device->backend->supports(device, nodes[i]), "%s is unsupported", nodes[i]->name))
+        if (!CHECK_MSG(geul_device_supports(device, nodes[i]), "%s is unsupported", nodes[i]->name))
             return false;
     return CHECK_MSG(device->backend->run(ctx, device, nodes, n) == GEUL_OK, "%s", geul_error(ctx));
 }

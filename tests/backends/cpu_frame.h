@@ -27,7 +27,7 @@ static inline void verify(struct run *r, const struct geul_tensor *t, const doub
         got[i] = (float)cpu_value(t, i);
     if (r->compare) {
         CHECK_MSG(r->at + (size_t)n <= r->n_kept && memcmp(got, r->kept + r->at, (size_t)n * sizeof *got) == 0,
-                  "%s %s: other bits with %d threads", r->what, t->name, geul_cpu_threads(r->device));
+                  "%s %s: other bits with %d threads", r->what, t->name, r->device->n_threads);
         r->at += (size_t)n;
     } else {
         char what[160];

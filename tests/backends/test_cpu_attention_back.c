@@ -174,7 +174,7 @@ static void compute(const struct problem *p, const char *variant, int n_threads,
     }
     cpu_guard_free(&forward, "attention");
     cpu_guard_free(&back, "attention_back");
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -246,7 +246,7 @@ static void check_cached(const struct problem *p, const char *variant, const flo
     if (device && cpu_compute(ctx, device, result))
         CHECK_MSG(memcmp(result->data, y, (size_t)p->n * sizeof *y) == 0, "%s D=%lld: a cache gives other bits",
                   variant, (long long)p->depth);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 

@@ -340,7 +340,7 @@ static void check_differences(const char *what, builder *build, struct geul_tens
                       what, j, (long long)i, got, want);
         }
     }
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -427,7 +427,7 @@ TEST(cpu_rope_turns_back)
     if (cpu_compute(ctx, device, again))
         cpu_close("rope there and back", again->data, want, 5 * 3 * 80, 1e-6, 0);
     CHECK_MSG(fabs(cpu_value(y, 240) - want[240]) > 1e-3, "rope turned nothing");
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -489,7 +489,7 @@ TEST(cpu_dropout_looks_random)
         }
     }
     free(masks);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -505,7 +505,7 @@ TEST(cpu_dropout_is_the_same_everywhere)
             continue;
         mask_of(device, 5, 6, 7, 0.25f, i ? got : want);
         CHECK_MSG(i == 0 || memcmp(want, got, MASK) == 0, "%s drops others than scalar", variant);
-        geul_cpu_close(ctx, device);
+        geul_device_close(ctx, device);
     }
     free(want);
     free(got);

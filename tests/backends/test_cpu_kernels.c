@@ -3,7 +3,8 @@
  * quantization and the ceilings that `geul bench` measures. */
 #include "tests/backends/cpu_kernel_cases.h"
 
-#include "backends/cpu/search_tile.h"
+#include "backends/host.h"
+#include "backends/search_tile.h"
 #include "core/block.h"
 
 /* Every instruction set finds the same integers: the file must not depend on the machine that wrote it. */
@@ -93,15 +94,14 @@ TEST(cpu_table_has_no_hole)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, "scalar", 1);
     REQUIRE(device);
-    const char *slot, *from;
+    struct geul_host_kernel k;
     int n = 0;
-    for (; geul_cpu_describe(device, n, &slot, &from); n++)
-        CHECK_MSG(from &&
-                      strcmp(from, strncmp(slot, "dot ", 4) && strncmp(slot, "rounded ", 8) ? "scalar" : "none") == 0 &&
-                      geul_cpu_slot_meaning((enum geul_cpu_slot)n)[0],
-                  "slot %s", slot);
+    for (; geul_host_kernel_at(device, n, &k); n++) {
+        bool may_miss = strncmp(k.slot, "dot ", 4) == 0 || strncmp(k.slot, "rounded ", 8) == 0;
+        CHECK_MSG(strcmp(k.instruction_set, may_miss ? "none" : "scalar") == 0 && k.meaning[0], "slot %s", k.slot);
+    }
     CHECK_INT(n, GEUL_CPU_SLOT_COUNT);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -109,7 +109,7 @@ TEST(cpu_unknown_cap_is_an_error)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     setenv("GEUL_CPU", "mmx", 1);
-    CHECK(geul_cpu_open(ctx, 1) == NULL);
+    CHECK(geul_device_open(ctx, GEUL_DEVICE_HOST, 1) == NULL);
     CHECK(strstr(geul_error(ctx), "\"mmx\"") && strstr(geul_error(ctx), "scalar"));
     CHECK(geul_error_status(ctx) == GEUL_ERROR_ARGUMENT);
     unsetenv("GEUL_CPU");
@@ -119,22 +119,23 @@ TEST(cpu_unknown_cap_is_an_error)
 TEST(cpu_cap_holds)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    const char *name, *slot, *from;
+    const char *name;
+    struct geul_host_kernel k;
     bool supported, seen[16] = {false};
     for (int i = 0; i < 16 && geul_cpu_variant(i, &name, &supported); i++) {
         struct geul_device *device = cpu_device(ctx, name, 1);
         REQUIRE(device);
         seen[i] = supported;
-        for (int j = 0; geul_cpu_describe(device, j, &slot, &from); j++) {
-            if (strcmp(from, "none") == 0)
+        for (int j = 0; geul_host_kernel_at(device, j, &k); j++) {
+            if (strcmp(k.instruction_set, "none") == 0)
                 continue;
             int at = 0;
             const char *other;
-            while (geul_cpu_variant(at, &other, &supported) && strcmp(other, from) != 0)
+            while (geul_cpu_variant(at, &other, &supported) && strcmp(other, k.instruction_set) != 0)
                 at++;
-            CHECK_MSG(at <= i && seen[at], "%s: slot %s comes from %s", name, slot, from);
+            CHECK_MSG(at <= i && seen[at], "%s: slot %s comes from %s", name, k.slot, k.instruction_set);
         }
-        geul_cpu_close(ctx, device);
+        geul_device_close(ctx, device);
     }
     geul_context_free(ctx);
 }

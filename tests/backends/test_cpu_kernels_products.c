@@ -2,6 +2,7 @@
 #include "tests/backends/cpu_kernel_cases.h"
 
 #include "core/block.h"
+#include "core/half.h"
 
 /* What the product sees of activations: int8 blocks for block types, bfloat16 where the panel rounds them. */
 static void seen_activations(float *x, size_t k, bool blocks, bool bf16)

@@ -109,7 +109,7 @@ static void compute(const struct problem *p, const char *variant, int n_threads,
     }
     cpu_guard_free(&out, "loss_back");
     cpu_guard_free(&losses, "cross_entropy");
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 

@@ -375,7 +375,7 @@ static void check_op(enum geul_op op, const char *variant)
         r.at = 0;
         if (r.device)
             cases[op](&r);
-        geul_cpu_close(r.ctx, r.device);
+        geul_device_close(r.ctx, r.device);
         geul_context_free(r.ctx);
     }
     free(r.kept);
@@ -410,7 +410,7 @@ static void attend_piece(const char *variant, int n_threads, struct geul_tensor 
     struct geul_tensor *y = geul_attention(ctx, piece, leaves[1], leaves[2], at, 0.3f);
     if (device && cpu_compute(ctx, device, y))
         memcpy(out + from * shape[1] * shape[2], y->data, geul_tensor_bytes(y));
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -481,7 +481,7 @@ TEST(cpu_device_basics)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, NULL, 3);
     REQUIRE(device);
-    CHECK_INT(geul_cpu_threads(device), 3);
+    CHECK_INT(device->n_threads, 3);
     struct geul_buffer buffer, wrapped;
     char memory[64] = "mapped", out[64];
     CHECK(device->backend->buffer_new(ctx, device, 100, &buffer) == GEUL_OK);
@@ -493,7 +493,7 @@ TEST(cpu_device_basics)
     CHECK_STR(out, "mapped");
     device->backend->buffer_free(ctx, &wrapped);
     device->backend->buffer_free(ctx, &buffer);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -510,9 +510,9 @@ TEST(cpu_survives_failing_allocations)
     y->src[1]->data = w->data;
     struct test_shortage s = {.most = 50};
     while (test_shortage_next(&s)) {
-        struct geul_device *device = geul_cpu_open(s.ctx, 2);
+        struct geul_device *device = geul_device_open(s.ctx, GEUL_DEVICE_HOST, 2);
         s.ok = device && device->backend->run(s.ctx, device, &y, 1) == GEUL_OK;
-        geul_cpu_close(s.ctx, device);
+        geul_device_close(s.ctx, device);
     }
     geul_context_free(maker);
 }

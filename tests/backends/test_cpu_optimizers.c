@@ -307,7 +307,7 @@ TEST(cpu_optimizers_agree_with_torch)
         }
         cpu_close(geul_op_info(torch[s].op)->name, u.w->data, want, 12, 6e-8, 2e-7);
     }
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -371,7 +371,7 @@ static double trained(enum geul_op op, const struct problem *p, loss_function *l
         if (!take_step(ctx, device, op, &u, false))
             break;
     }
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
     return late;
 }
@@ -491,7 +491,7 @@ TEST(cpu_adamw8_keeps_all_magnitudes)
                       got, want);
         }
     }
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -508,7 +508,7 @@ TEST(cpu_adamw8_survives_what_is_no_number)
                   "element %d: weight %g, moments %g %g", i, w, coded(u.state[0], true, i),
                   coded(u.state[1], false, i));
     }
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 
@@ -530,6 +530,6 @@ TEST(cpu_adamw8_averages_over_many_steps)
     CHECK_MSG(fabs(sum - want) < 0.05, "second moments average to %g, expected %g", sum, want);
     CHECK_MSG(sqrt(spread) < 0.3, "second moments spread by %g", sqrt(spread));
     CHECK_MSG(fabs(first - 1) < 0.03, "first moments average to %g", first);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }

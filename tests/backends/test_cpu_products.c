@@ -3,6 +3,8 @@
  */
 #include "tests/backends/cpu_cases.h"
 
+#include "core/half.h"
+
 struct shape {
     int64_t m, n, k;
 };
@@ -92,7 +94,7 @@ static bool compute(const struct product *p, const struct form *f, const char *v
     bool ok = device && CHECK_MSG(y != NULL, "%s", geul_error(ctx)) && cpu_compute(ctx, device, y);
     if (ok && !f->grows)
         memcpy(out, y->data, p->n * sizeof *out);
-    geul_cpu_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
     return ok;
 }

@@ -1,6 +1,7 @@
 /* test_finetune_resume.c: runs of `geul finetune` that are killed and go on: the same bits as without. */
 #include "tests/command/finetune_fixture.h"
 
+#include "core/random.h"
 #include "data/order.h"
 
 /* Ways to train whose state is not the same. */

@@ -1,4 +1,5 @@
 /* The reference codecs: exact conversions and error bounds. Blocks: test_block.c, test_codec_vectors.c. */
+#include "core/half.h"
 #include "core/tensor.h"
 #include "tests/harness.h"
 

@@ -4,7 +4,6 @@
 #include "tests/models/golden.h"
 #include "tests/poison.h"
 
-#include "backends/cpu/cpu.h"
 #include "core/gguf.h"
 
 static double value(const struct geul_gguf *g, const char *name, int64_t i)
@@ -116,7 +115,7 @@ TEST(importance_reads_through_the_backend)
     snprintf(model, sizeof model, "%s", golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     for (int poisoned = 0; poisoned < 2; poisoned++) {
-        struct geul_device *device = poisoned ? poison_open(ctx, 1) : geul_cpu_open(ctx, 1);
+        struct geul_device *device = poisoned ? poison_open(ctx, 1) : geul_device_open(ctx, GEUL_DEVICE_HOST, 1);
         struct geul_model *m = geul_model_load_on(ctx, model, NULL, &device, 1, -1);
         struct geul_session_options o = {.n_batch = 8, .cache_type = GEUL_TYPE_F32};
         struct geul_session *s = m ? geul_session_new(ctx, m, &o) : NULL;
@@ -131,7 +130,7 @@ TEST(importance_reads_through_the_backend)
         if (poisoned)
             poison_close(ctx, device);
         else
-            geul_cpu_close(ctx, device);
+            geul_device_close(ctx, device);
     }
     size_t a_size, b_size;
     char *a = test_slurp(path[0], &a_size), *b = test_slurp(path[1], &b_size);

@@ -1,8 +1,7 @@
 /* rig.c: see rig.h. */
 #include "tests/models/rig.h"
 
-#include "backends/cpu/cpu.h"
-#include "backends/cpu/cpu_detect.h"
+#include "backends/host.h"
 #include "tests/poison.h"
 
 bool rig_open(struct rig *r, const char *path, struct rig_options o)
@@ -11,7 +10,8 @@ bool rig_open(struct rig *r, const char *path, struct rig_options o)
     int n_threads = o.n_threads ? o.n_threads : 1, n_devices = o.poisoned_from >= 0 ? 2 : 1;
     if (o.cpu)
         setenv("GEUL_CPU", o.cpu, 1);
-    r->devices[0] = o.all_poisoned ? poison_open(r->ctx, n_threads) : geul_cpu_open(r->ctx, n_threads);
+    r->devices[0] =
+        o.all_poisoned ? poison_open(r->ctx, n_threads) : geul_device_open(r->ctx, GEUL_DEVICE_HOST, n_threads);
     if (n_devices == 2)
         r->devices[1] = poison_open(r->ctx, n_threads);
     if (o.cpu)
@@ -27,10 +27,7 @@ void rig_close(struct rig *r)
     geul_session_free(r->session);
     geul_model_free(r->model);
     for (int i = 0; i < 2; i++)
-        if (r->devices[i] && strcmp(r->devices[i]->backend->name, "cpu") == 0)
-            geul_cpu_close(r->ctx, r->devices[i]);
-        else
-            poison_close(r->ctx, r->devices[i]);
+        geul_device_close(r->ctx, r->devices[i]);
     geul_context_free(r->ctx);
 }
 
@@ -38,7 +35,7 @@ const char *rig_variant(int i)
 {
     const char *name;
     bool supported;
-    for (int v = 0; geul_cpu_variant(v, &name, &supported); v++)
+    for (int v = 0; geul_host_instruction_set(v, &name, &supported); v++)
         if (supported && i-- == 0)
             return name;
     return NULL;

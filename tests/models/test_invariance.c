@@ -112,7 +112,7 @@ TEST(invariance_of_long_texts_with_every_cache)
 TEST(invariance_of_every_type_on_every_instruction_set)
 {
     static const enum geul_type types[] = {
-#define TYPE(id, name, gguf, block, bytes, act, codec) GEUL_TYPE_##id,
+#define TYPE(id, name, gguf, block, bytes, codec) GEUL_TYPE_##id,
 #include "geul_types.def"
 #undef TYPE
     };

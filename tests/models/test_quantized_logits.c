@@ -8,7 +8,7 @@
 enum { SEQUENCES = 12, EACH = 3, T = SEQUENCES * EACH, V = WIDE_VOCAB, OF_ONE = EACH * V };
 
 static const enum geul_type types[] = {
-#define TYPE(id, name, gguf, block, bytes, act, codec) GEUL_TYPE_##id,
+#define TYPE(id, name, gguf, block, bytes, codec) GEUL_TYPE_##id,
 #include "geul_types.def"
 #undef TYPE
 };

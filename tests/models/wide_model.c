@@ -2,6 +2,7 @@
 #include "tests/models/wide_model.h"
 
 #include "core/gguf.h"
+#include "core/half.h"
 #include "quantize/quantize_plan.h"
 
 enum { C = WIDE_C, F = WIDE_F, H = WIDE_HEADS, D = C / H, V = WIDE_VOCAB };

@@ -1,6 +1,7 @@
 /* test_search.c: the search for scales, against exhaustive searches in double precision and against geul_encode(). */
 #include "tests/harness.h"
 
+#include "core/half.h"
 #include "quantize/search.h"
 
 #include <float.h>

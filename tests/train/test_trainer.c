@@ -383,7 +383,8 @@ static float *three_steps(struct bed *b, const struct geul_train_options *o, con
 static void check_devices(struct bed *b, const struct geul_train_options *o, const float *want, size_t n, bool both,
                           int first)
 {
-    struct geul_device *devices[2] = {both ? poison_open(b->ctx, 2) : geul_cpu_open(b->ctx, 2), poison_open(b->ctx, 1)};
+    struct geul_device *devices[2] = {both ? poison_open(b->ctx, 2) : geul_device_open(b->ctx, GEUL_DEVICE_HOST, 2),
+                                      poison_open(b->ctx, 1)};
     struct geul_trainer_devices where = {devices, 2, first};
     size_t m;
     float *got = three_steps(b, o, &where, &m);
@@ -392,7 +393,7 @@ static void check_devices(struct bed *b, const struct geul_train_options *o, con
     if (both)
         poison_close(b->ctx, devices[0]);
     else
-        geul_cpu_close(b->ctx, devices[0]);
+        geul_device_close(b->ctx, devices[0]);
     poison_close(b->ctx, devices[1]);
 }
 

@@ -1,0 +1,24 @@
+/* bytes.c: see bytes.h. */
+#include "core/bytes.h"
+
+#include <string.h>
+
+bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n)
+{
+    size_t need;
+    if (!geul_add_size(b->length, n, &need)) {
+        geul_fail_memory(ctx, SIZE_MAX);
+        return false;
+    }
+    return need <= b->capacity || geul_reserve(ctx, &b->data, &b->capacity, need, 1);
+}
+
+bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const void *data, size_t n)
+{
+    if (!geul_bytes_room(ctx, b, n))
+        return false;
+    if (n)
+        memcpy(b->data + b->length, data, n);
+    b->length += n;
+    return true;
+}

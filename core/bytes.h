@@ -1,0 +1,24 @@
+/* bytes.h: bytes with their number: of somebody else, and growing ones, which are put together piece by piece. */
+#ifndef GEUL_BYTES_H
+#define GEUL_BYTES_H
+
+#include "core/context.h"
+
+/* Bytes that belong to somebody else. */
+struct geul_slice {
+    const char *s; /* NULL: absent */
+    size_t n;
+};
+
+/* Zero it to start; free data with geul_free(). */
+struct geul_bytes {
+    char *data; /* NULL before the first byte */
+    size_t length, capacity;
+};
+/* Makes room for n more bytes; it grows by half at least, so that appending is cheap. false (recorded) when memory is
+ * short; the bytes are then as they were. */
+bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n);
+/* Appends n bytes; false as above. */
+bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const void *data, size_t n);
+
+#endif
