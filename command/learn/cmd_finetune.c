@@ -5,6 +5,7 @@
 #include "command/terminal.h"
 #include "command/learn/training_data.h"
 
+#include "convert/neox_tensors.h"
 
 #include <stdio.h>
 #include <string.h>
