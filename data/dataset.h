@@ -1,4 +1,4 @@
-/* dataset.h: what the trainer asks of a dataset beyond geul.h. */
+/* dataset.h: a dataset as the trainer reads it, and conversations; the rest is in geul.h. */
 #ifndef GEUL_DATASET_H
 #define GEUL_DATASET_H
 
