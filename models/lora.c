@@ -372,6 +372,7 @@ static void set_keys(struct geul_gguf_writer *w, const struct geul_lora *d)
         set_text(w, "general.base_model.0.name", d->base);
     }
     set_text(w, "adapter.type", "lora");
+    /* Readers compute alpha / rank; rsLoRA's alpha / sqrt(rank) is (alpha sqrt(rank)) / rank. */
     geul_gguf_set_f32(w, "adapter.lora.alpha", d->rslora ? d->alpha * sqrtf(rank) : d->alpha);
     if (d->rslora && same_ranks(d)) {
         geul_gguf_set_bool(w, "geul.lora.rslora", true);

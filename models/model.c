@@ -192,6 +192,7 @@ void geul_model_free(struct geul_model *m)
     if (!m)
         return;
     struct geul_context *ctx = m->ctx;
+    /* Buffers before the device that they are on, and before the file that they may be mapped from. */
     for (int i = 0; i < m->neox.n_adapters; i++)
         geul_adapter_free(m->adapters[i]);
     geul_free(ctx, m->adapters);

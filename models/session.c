@@ -259,7 +259,7 @@ static enum geul_status show_observed(struct geul_session *s, bool wanted)
         size_t bytes = geul_tensor_bytes(x);
         if (x->type != GEUL_TYPE_F32 || !geul_is_contiguous(x))
             return geul_fail(s->ctx, GEUL_ERROR_UNSUPPORTED, "the input of %s cannot be observed", weight->name);
-        if (bytes > s->observed_bytes) {
+        if (bytes > s->observed_bytes) { /* kept for the next product: it grows to the largest once */
             float *grown = geul_realloc(s->ctx, s->observed, bytes, 1);
             if (!grown)
                 return GEUL_ERROR_MEMORY;

@@ -105,7 +105,7 @@ static bool merge_word(struct encoder *e, const char *s, size_t n)
 {
     const struct geul_tokenizer *tok = e->tok;
     size_t first = e->count;
-    if (tok->byte_level && tok->all_bytes) {
+    if (tok->byte_level && tok->all_bytes) { /* nothing can be unknown: one symbol per byte */
         if (!room(e, n))
             return false;
         for (size_t i = 0; i < n; i++)

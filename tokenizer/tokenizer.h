@@ -25,8 +25,8 @@ const struct geul_tokenizer_spec *geul_tokenizer_get_spec(const struct geul_toke
 struct geul_tok_span {
     size_t begin, end;
 };
-/* geul_tokenize() for a text of which users wrote a part: special tokens count only where one of the n_own
- * spans contains them whole; anywhere else their text is ordinary text. Spans are ascending and within the text. */
+/* geul_tokenize() for a text of which users wrote a part: special tokens count only where one of the n_own spans
+ * contains them whole; anywhere else their text is ordinary text. Spans are ascending and within the text. */
 enum geul_status geul_tokenize_spans(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
                                      size_t length, const struct geul_tok_span *own, size_t n_own, int32_t **ids,
                                      size_t *count);

@@ -214,7 +214,7 @@ static bool build_symbols(struct geul_tokenizer *tok)
     int32_t point_of[256];
     int missing = 0, example = 0;
     byte_alphabet(point_of);
-    for (int b = 0; b < 256; b++) {
+    for (int b = 0; b < 256; b++) { /* its character of the byte-level alphabet, otherwise its fallback token */
         char name[8];
         int n = tok->byte_level ? geul_utf8_encode(point_of[b], name)
                                 : snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
@@ -293,8 +293,7 @@ static bool build_merges(struct geul_tokenizer *tok)
 }
 
 /* Marks the tokens that merging finds for their own text, by merging it: most words of a text are such tokens, and
- * encode_word() then needs no merging. A vocabulary may hold tokens that its merges cannot reach; these stay unmarked.
- */
+ * encode_word() then needs no merging. Tokens that the merges cannot reach stay unmarked. */
 static bool build_whole(struct geul_tokenizer *tok)
 {
     uint32_t *ids = geul_alloc(tok->ctx, tok->longest, sizeof *ids);
@@ -441,8 +440,7 @@ static bool build_steps(struct geul_tokenizer *tok, const struct geul_regex_engi
         !build_normal(tok, engine, GEUL_TOK_STAGE_DECODE, &tok->decode))
         return false;
     for (size_t i = 0; i < steps->count; i++) {
-        if (tok->byte_level) { /* ByteLevel turns words into its alphabet: steps behind it would see that, not the text
-                                */
+        if (tok->byte_level) { /* a step behind it would have to work on its alphabet, not on the text */
             geul_fail(tok->ctx, GEUL_ERROR_UNSUPPORTED,
                       "tokenizer: pre-tokenizer step %s comes after ByteLevel; geul needs ByteLevel to be the last",
                       geul_tok_step_info(steps->items[i].kind)->name);

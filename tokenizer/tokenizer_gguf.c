@@ -282,6 +282,7 @@ enum geul_status geul_tokenizer_spec_from_gguf(struct geul_context *ctx, const s
     if (n != 4 || memcmp(model, "gpt2", 4) != 0)
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: tokenizer.ggml.model is \"%.*s\"; geul reads \"gpt2\" only",
                          geul_gguf_path(g), (int)(n < 40 ? n : 40), model);
+    /* Geul's own keys say everything; without them, tokenizer.ggml.pre and the token types have to do. */
     bool own = geul_gguf_has(g, stage_keys[GEUL_TOK_STAGE_SPLIT]);
     if (!read_tokens(ctx, g, own, spec) || !read_merges(ctx, g, spec) ||
         !(own ? read_own(ctx, g, spec) : read_pre(ctx, g, spec)))
@@ -315,8 +316,7 @@ struct geul_tokenizer *geul_tokenizer_load(struct geul_context *ctx, const char 
 
 /* ----------------------------------------------------------------------------------- writing -- */
 
-/* Strings being collected for an array. They are kept as offsets until all are there, because bytes moves as it grows.
- */
+/* Strings being collected for an array, as offsets until all are there, because bytes moves as it grows. */
 struct list {
     struct geul_bytes bytes;
     size_t *end;

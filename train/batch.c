@@ -1,6 +1,6 @@
 /* batch.c: see batch.h.
  *
- * A batch of two samples, x of ids 0..4 (x0 and x1 are its prompt) and y of 0..2, before padding; t = target:
+ * A batch of two samples, x of 5 ids (x0 and x1 are its prompt) and y of 3, before padding:
  *
  *     token      x0 x1 x2 x3 | y0 y1           the last id of a sample is only a target
  *     sequence    0  0  0  0 |  1  1

@@ -1,6 +1,5 @@
-/* diagnosis.c: where a loss or gradient that is not finite comes from. Slow, and only run after that has happened (but
- * for geul_diagnose_trained(), before saving). Named is the first of: a weight, a layer's output, a gradient, the loss.
- */
+/* diagnosis.c: where a loss or gradient that is not finite comes from. Slow, and only run after that has happened (or
+ * before saving: geul_diagnose_trained()). Named is the first of: a weight, a layer's output, a gradient, the loss. */
 #include "train/trainer.h"
 
 #include <stdio.h>

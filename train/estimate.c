@@ -69,8 +69,7 @@ static bool embedding_bytes(struct geul_trainer *t, size_t *bytes)
     return seen != NULL;
 }
 
-/* Bytes of the model's file that a step reads from the mapping: none when weights are trained, since they are copies.
- */
+/* Bytes of the model's file that a step reads from the mapping: none when weights are trained, which are copies. */
 static bool mapped_bytes(struct geul_trainer *t, size_t *bytes)
 {
     size_t embedding = 0;
@@ -187,8 +186,7 @@ enum geul_status geul_train_estimate(struct geul_context *ctx, const struct geul
         return geul_error_status(ctx);
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
               geul_update_init(t) && mapped_bytes(t, &p.mapped);
-    /* Nothing of what is counted below is resident yet: the trainer is dry, its weights are mapped or without memory.
-     */
+    /* Nothing of what is counted below is resident yet: a dry trainer's weights are mapped or without memory. */
     p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
     if (options->lora.rank)
         p.other += t->params.weight_bytes; /* an adapter is copied while it is written */

@@ -45,7 +45,7 @@ static enum geul_status write_tensor(struct geul_gguf_writer *w, const struct ge
     return geul_gguf_writer_status(w);
 }
 
-/* A state with values that are not finite must not replace an older one. */
+/* Trained weights that are not finite must not replace an older checkpoint. */
 static enum geul_status check_finite(struct geul_trainer *t, const char *path)
 {
     char where[96];
@@ -175,7 +175,7 @@ enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, boo
         status = read_note(t, g, note, note_bytes);
     if (status == GEUL_OK)
         status = take_over(t, g);
-    if (status == GEUL_OK && !keep_position) {
+    if (status == GEUL_OK && !keep_position) { /* otherwise the data continues from here */
         t->step = (int64_t)step;
         t->batcher.position = (int64_t)position;
     }

@@ -3,11 +3,10 @@
  * What holds between steps: gradients that batches add to are zero; weights, states, step and the batcher's position
  * belong together, and are what a checkpoint holds. A step either
  *
- *     updates     weights and states change, step and position advance
- *     skips       the loss or a gradient is not finite, or judge refuses: step and position advance, nothing else
- * changes fails       or is cancelled: position goes back, and the same step can be tried again. (Only a device that
- * fails within the update itself leaves weights behind of which some are updated.)
- */
+ * - updates: weights and states change, step and position advance;
+ * - skips, when the loss or a gradient is not finite or judge refuses: only step and position advance;
+ * - or fails, or is cancelled: position goes back, and the same step can be tried again. Only a device that fails
+ * within the update itself leaves weights of which some are updated. */
 #include "train/trainer.h"
 
 #include "core/os.h"
@@ -271,7 +270,7 @@ void geul_trainer_free(struct geul_trainer *t)
         geul_batcher_free(&t->batcher);
     if (t->params.ctx)
         geul_params_free(&t->params);
-    geul_model_free(t->model);
+    geul_model_free(t->model); /* after the parameters: these detach their adapter from it */
     geul_free(ctx, t->model_path);
     geul_free(ctx, t);
 }
