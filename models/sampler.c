@@ -1,10 +1,9 @@
-/* sampler.c: from logits to a token, the same one on every machine for the same seed and logits. Therefore:
+/* sampler.c: from logits to a token, the same one on every machine for the same seed and logits.
  *
- *   - only operations that IEEE 754 defines to the last bit: + - * /, comparisons, scaling by powers of two; exp and
- * log are made of them below, since those of C libraries differ;
- *   - sums in one order, that of the sorted candidates;
- *   - total orders (by_p), so that the C library's qsort cannot matter;
- *   - random numbers that are a function of the seed, the number of the choice and the token's id, not of a state. */
+ * Therefore only operations occur that IEEE 754 defines to the last bit: sums, products, quotients, comparisons,
+ * scaling by powers of two. exp and log are made of them below, since those of C libraries differ. Sums go in the order
+ * of the sorted candidates, and that order is total (by_p), so that it does not matter how qsort() works. Random
+ * numbers are a function of the seed, the number of the choice and the token's id, not of a state. */
 #include "models/sampler.h"
 
 #include "core/context.h"

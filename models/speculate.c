@@ -1,9 +1,9 @@
 /* speculate.c: drafts tokens, from the text itself or with a smaller model. Whatever is guessed, generate.c accepts
  * only what the sampler chooses from the large model's own logits: a guess affects speed alone.
  *
- * The sources are not told what was accepted. For each draft they go by what the session holds: the lookup's
- * text is that or its beginning, as guesses never enter it; the draft session, which has evaluated its own guesses,
- * is truncated to the common prefix. */
+ * The sources are not told what was accepted. For each draft they go by what the session holds: the lookup's text is
+ * that or its beginning, as guesses never enter it; the draft session, which has evaluated its own guesses, is
+ * truncated to the common prefix. */
 #include "models/speculate.h"
 
 #include "models/lookup.h"

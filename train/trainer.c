@@ -3,10 +3,12 @@
  * What holds between steps: gradients that batches add to are zero; weights, states, step and the batcher's position
  * belong together, and are what a checkpoint holds. A step either
  *
- * - updates: weights and states change, step and position advance;
- * - skips, when the loss or a gradient is not finite or judge refuses: only step and position advance;
- * - or fails, or is cancelled: position goes back, and the same step can be tried again. Only a device that fails
- * within the update itself leaves weights of which some are updated. */
+ *     updates                weights and states change, step and position advance;
+ *     skips (not finite,     only step and position advance, and the samples are passed over;
+ *       or judge refused)
+ *     fails, is cancelled    position goes back: the same step can be tried again.
+ *
+ * Only a device that fails within the update itself leaves weights of which some are updated. */
 #include "train/trainer.h"
 
 #include "core/os.h"
