@@ -130,7 +130,7 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
                          struct geul_bytes work[2], struct geul_bytes *out)
 {
     const struct geul_tok_steps *steps = &tok->spec.stages[GEUL_TOK_STAGE_DECODE];
-    struct geul_slice now = raw; /* lies in the spec's pool, in one of work, or is byte */
+    struct geul_slice now = raw; /* in the spec's pool, in one of work but not work[which], or byte */
     char byte;
     int which = 0;
     if (steps->count == 0 && tok->byte_level && from_byte_level(tok->ctx, byte_of, now, out))
@@ -149,9 +149,10 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
             bool changed = step->kind == GEUL_TOK_STEP_FROM_BYTE_LEVEL
                                ? from_byte_level(tok->ctx, byte_of, now, to)
                                : geul_replace(tok->ctx, &tok->decode[i], now.s, now.n, to);
-            if (changed)
+            if (changed) { /* the next step reads this buffer and writes to the other */
                 now = (struct geul_slice){to->data ? to->data : "", to->length};
-            which ^= 1; /* now may lie in this one: the next step writes to the other */
+                which ^= 1;
+            }
         }
         if (geul_error_status(tok->ctx) != GEUL_OK || !geul_tok_growth_fits(tok->ctx, raw.n, now.n))
             return false;
