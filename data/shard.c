@@ -1,4 +1,8 @@
-/* shard.c: see shard.h. */
+/* shard.c: see shard.h.
+ *
+ * Files are not trusted. Opening checks the header, its count against the bytes that are there, and every token;
+ * reading checks tokens again, because another process may write to a mapped file. So an id that leaves this file is
+ * always in [0, n_vocab), and indexes an embedding safely. */
 #include "data/shard.h"
 
 #include "core/os.h"
@@ -86,7 +90,7 @@ void geul_shard_write_tokens(const int32_t *ids, size_t n, int bytes, unsigned c
         put_number(out + i * (size_t)bytes, (uint32_t)ids[i], bytes);
 }
 
-/* The n tokens at p; a number above INT32_MAX becomes negative. */
+/* Decodes the n tokens at p. A number above INT32_MAX becomes negative, which the callers' range check finds. */
 static void get_tokens(const unsigned char *p, size_t n, int bytes, int32_t *ids)
 {
     if (bytes == 2)
@@ -99,7 +103,7 @@ static void get_tokens(const unsigned char *p, size_t n, int bytes, int32_t *ids
 
 /* ----------------------------------------------------------------------------------- reading -- */
 
-/* Looks at every token. */
+/* Checks every token: the one slow step of opening, at memory speed. */
 static enum geul_status check_tokens(const struct geul_shard *s)
 {
     int32_t ids[CHECK_TOKENS];
@@ -137,6 +141,7 @@ static enum geul_status parse(struct geul_shard *s, const unsigned char *data, s
                          "%s is damaged: a vocabulary of %llu, end token %llu and %llu bytes per token do not go "
                          "together",
                          s->name, (unsigned long long)n_vocab, (unsigned long long)end, (unsigned long long)bytes);
+    /* bytes is 2 or 4 from here on; count is compared by division, as count * bytes could overflow */
     s->bytes = (int)bytes;
     s->count = get_number(data + 24, 8);
     s->kind = (struct geul_shard_kind){(int32_t)n_vocab, (int32_t)end, get_number(data + 32, 8)};
