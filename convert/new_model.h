@@ -1,4 +1,4 @@
-/* new_model.h: a GPT-NeoX model that has learned nothing yet, as a float32 GGUF file for training to begin with. */
+/* new_model.h: an untrained GPT-NeoX model, as a float32 GGUF file to start training from. */
 #ifndef GEUL_NEW_MODEL_H
 #define GEUL_NEW_MODEL_H
 
@@ -18,7 +18,7 @@ struct geul_new_model {
     uint64_t seed;
 };
 
-/* Writes the file; it appears when it is whole. Biases are 0 and norms 1; the same seed gives the same bytes. */
+/* Writes the file in one atomic step. Biases are 0 and norms 1; the same seed gives the same bytes. */
 enum geul_status geul_new_model_write(struct geul_context *ctx, const struct geul_new_model *m, const char *path);
 
 #endif
