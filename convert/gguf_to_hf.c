@@ -144,7 +144,7 @@ static enum geul_status list_output(struct job *j)
             return geul_error_status(j->ctx);
     uint64_t most = j->options->max_shard_bytes ? j->options->max_shard_bytes : DEFAULT_SHARD, held = 0;
     for (size_t i = 0; i < j->count; i++) {
-        if (held > 0 && held + j->out[i].bytes > most) {
+        if (held > 0 && held + j->out[i].bytes > most) { /* no file is empty */
             j->n_shards++;
             held = 0;
         }
@@ -246,6 +246,7 @@ static enum geul_status write_index(struct job *j)
 /* Writes the weight files and, where there are several, their index. */
 static enum geul_status write_weights(struct job *j)
 {
+    /* readers prefer a single file over an index (formats/checkpoint.c): one left there would hide the shards */
     char *single = geul_path_join(j->ctx, j->dir, "model.safetensors");
     bool stale = single && j->n_shards > 1 && geul_os_exists(single);
     geul_free(j->ctx, single);

@@ -265,7 +265,7 @@ static enum geul_status add_tokenizer(struct job *j, const char *path)
         end = choose_end_token(j, &spec);
         status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     }
-    if (status == GEUL_OK) {
+    if (status == GEUL_OK) { /* what does not work is found now, not when the file is loaded */
         struct geul_tokenizer *tok = geul_tokenizer_new(j->ctx, &spec, geul_regex_pcre2());
         status = tok ? GEUL_OK : geul_error_status(j->ctx);
         geul_tokenizer_free(tok);
@@ -305,6 +305,7 @@ static enum geul_status set_template_key(struct job *j)
         json_t *json = geul_json_load(j->ctx, path);
         const json_t *t = json_object_get(json, "chat_template"), *entry;
         size_t i;
+        /* of a list t becomes the default's text; a list without one gives no template */
         json_array_foreach((json_t *)(uintptr_t)(json_is_array(t) ? t : NULL), i, entry)
         {
             const char *name = json_string_value(json_object_get(entry, "name"));
@@ -374,7 +375,7 @@ static enum geul_status write_file(struct job *j, const char *out_path)
         status = set_template_key(j);
     if (status == GEUL_OK)
         status = geul_kept_to_gguf(j->ctx, j->dir, j->writer);
-    for (size_t i = 0; i < j->count; i++)
+    for (size_t i = 0; i < j->count; i++) /* all before the first byte of data, which fixes the table */
         geul_gguf_declare_tensor(j->writer, j->tensors[i].gguf, j->moves[i].type, j->tensors[i].n_dims,
                                  j->tensors[i].shape);
     for (size_t i = 0; status == GEUL_OK && i < j->count; i++)

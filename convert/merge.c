@@ -132,7 +132,7 @@ struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_pat
     if (ok)
         m = geul_merge_data(ctx, base_path, sources, n);
     geul_free(ctx, sources);
-    if (m) {
+    if (m) { /* the shares point into the adapters, which therefore live as long */
         m->own = data;
         m->n_own = n;
     } else if (data) {

@@ -154,7 +154,7 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
         .sink = take_floats,
         .user = r,
     };
-    r->to = out;
+    r->to = out; /* advances with each piece, to the end of the shape[0] * shape[1] values */
     return geul_transcode_rows(r->ctx, &how, &result);
 }
 
@@ -250,6 +250,7 @@ static enum geul_status read_tensors(struct reader *r)
 static enum geul_status read_general(struct reader *r)
 {
     struct geul_lora *d = r->data;
+    /* its name: the last part of the path */
     const char *end = r->dir + strlen(r->dir);
     while (end > r->dir && end[-1] == '/')
         end--;
@@ -412,6 +413,7 @@ static json_t *target_modules(const struct peft_writer *w)
     json_t *list = json_array();
     for (int i = 0; i < d->n_pairs; i++)
         count[d->pairs[i].target]++;
+    /* names are unique in a file, so a pair is in layer and target, and counting tells whether all layers are there */
     for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
         whole = whole && (count[t] == 0 || count[t] == w->n_layers);
     for (int t = 0; whole && t < GEUL_NEOX_TARGETS; t++)

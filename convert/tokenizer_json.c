@@ -243,6 +243,7 @@ static bool read_model(struct reader *r, const json_t *root)
     for (size_t i = 0; i < 2; i++)
         if (json_string_length(json_object_get(model, affixes[i])) > 0)
             return unsupported(r, "the model's field", affixes[i]);
+    /* tokens first: merges and added tokens refer to them */
     if (!read_vocabulary(r, vocab, added) || !read_added(r, added) || !read_merges(r, merges))
         return false;
     r->spec->ignore_merges = flag_of(model, "ignore_merges", false);

@@ -279,7 +279,8 @@ static size_t first_broken(const char *s, size_t n)
     return (size_t)(geul_utf8_valid_end(s, s + n) - s);
 }
 
-/* Parses a line; NULL with a problem recorded. jansson refuses broken UTF-8 and NUL bytes too, but says less about them. */
+/* Parses a line; NULL with a problem recorded. jansson refuses broken UTF-8 and NUL bytes too, but says less about
+ * them. */
 static json_t *parse(struct geul_rows *r, const char *s, size_t n)
 {
     json_error_t error;
@@ -331,7 +332,7 @@ static bool read_plain(struct geul_rows *r, const char *s, size_t n, struct geul
     n -= n && s[n - 1] == '\r';
     size_t broken = first_broken(s, n);
     const char *nul = memchr(s, 0, broken);
-    if (nul)
+    if (nul) /* looked for in the valid part only: what comes first in the file is reported */
         broken = (size_t)(nul - s);
     r->line = (int64_t)count_newlines(s, broken) + 1;
     if (nul)
@@ -490,7 +491,7 @@ static enum geul_status walk_row(struct geul_rows *r, const char *path, const st
 enum geul_status geul_rows_walk(struct geul_context *ctx, const char *const *paths, int n_paths,
                                 const struct geul_rows_walk *walk)
 {
-    uint64_t before = 0, total;
+    uint64_t before = 0, total; /* bytes of the files that were read before, and of all */
     enum geul_status status = count_bytes(ctx, paths, n_paths, &total);
     for (int i = 0; i < n_paths && status == GEUL_OK; i++) {
         struct geul_rows *r = geul_rows_open(ctx, paths[i], walk->problems);

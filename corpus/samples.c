@@ -212,6 +212,7 @@ enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_t
     }
     if (status == GEUL_OK)
         status = check_rest(&r);
+    /* also after a failure: the caller wants to see which rows were broken */
     geul_row_problems_move(&r.problems, r.o.problems);
     if (report)
         geul_give_struct(report, &r.report, sizeof r.report);

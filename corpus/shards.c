@@ -136,7 +136,7 @@ enum geul_status geul_shards_writer_commit(struct geul_shards_writer *w, int *fi
         w->status = check_next(w);
     for (size_t i = 0; i < w->n_files && w->status == GEUL_OK; i++) {
         w->status = geul_outfile_commit(w->files[i]);
-        w->files[i] = NULL;
+        w->files[i] = NULL; /* freed by commit; abandon below frees the others */
     }
     enum geul_status status = w->status;
     geul_shards_writer_abandon(w);

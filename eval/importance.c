@@ -216,7 +216,7 @@ enum geul_status geul_importance_collect(struct geul_importance *m, struct geul_
     m->n_scored = 0;
     m->nats = 0;
     enum geul_status status = show(m, run, 0);
-    geul_session_observe(s, see, m);
+    geul_session_observe(s, see, m); /* the session is the caller's: observed during this call only */
     for (; c.begin < run->n && status == GEUL_OK; c.begin += c.n) {
         c.n = run->n - c.begin < (size_t)run->chunk ? run->n - c.begin : (size_t)run->chunk;
         status = run_chunk(s, items, &c);
@@ -271,7 +271,7 @@ enum geul_status geul_importance_collect_text(struct geul_importance *m, const s
     status = geul_text_ids(m->ctx, tok, text, length, false, &ids, &run.n);
     if (status == GEUL_OK) {
         run.ids = ids;
-        if (o.n_chunks && o.n_chunks <= run.n / (size_t)run.chunk)
+        if (o.n_chunks && o.n_chunks <= run.n / (size_t)run.chunk) /* divided, as the product could overflow */
             run.n = o.n_chunks * (size_t)run.chunk;
         status = collect_in_session(m, model, &o, &run);
     }

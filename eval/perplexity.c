@@ -44,6 +44,7 @@ struct geul_text_length *geul_text_lengths(struct geul_context *ctx, const struc
         lengths[i].bytes = (uint32_t)length;
         size += length;
     }
+    /* the text of the ids, not of the file: characters are those that the model was given */
     unsigned char *text = lengths ? geul_alloc(ctx, size, 1) : NULL;
     if (!text) {
         geul_free(ctx, lengths);

@@ -141,6 +141,7 @@ enum geul_status geul_windows_run(struct geul_session *s, const struct geul_wind
     r.items = geul_alloc(ctx, at_once * longest, sizeof *r.items);
     r.targets = geul_alloc(ctx, at_once * longest, sizeof *r.targets);
     enum geul_status status = r.items && r.targets ? GEUL_OK : GEUL_ERROR_MEMORY;
+    /* rounds of at_once windows: in the order of the windows, so targets ascend */
     for (size_t i = 0; i < w->n_windows && status == GEUL_OK; i += at_once) {
         r.n_items = 0;
         for (size_t k = 0; k < at_once && i + k < w->n_windows; k++) {

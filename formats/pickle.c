@@ -635,6 +635,7 @@ static bool list_tensors(struct machine *m, const struct sequence *dict, struct 
                      kind_names[v->kind]);
             continue;
         }
+        /* out of the arena: the list outlives the machine, of which only pointers into the file are left */
         char *name = geul_strndup(m->ctx, key->as.string, key->length);
         if (!name)
             return false;
@@ -697,6 +698,7 @@ static enum geul_status read_archive(struct geul_context *ctx, const char *name,
                          LARGEST_PROGRAM);
     if (is_big_endian(zip))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: was written on a big-endian machine", name);
+    /* values have their own context, so that one call frees them all, whatever the program did */
     m.arena = geul_context_new_like(ctx);
     if (!m.arena)
         return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s: out of memory", name);

@@ -92,6 +92,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     if (size < 8)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are too few for a safetensors file%s", name, size,
                          size == 0 ? ": it is empty" : "");
+    /* in this order nothing overflows: the header ends within the file, and its tensors within what follows it */
     if (length > size - 8 || length > LARGEST_HEADER)
         return geul_fail(ctx, GEUL_ERROR_FORMAT,
                          "%s: claims a header of %llu bytes, %zu follow; the file is incomplete or not safetensors",
@@ -102,7 +103,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     enum geul_status status = GEUL_OK;
     if (!json_is_object(header))
         status = geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the header is not a JSON object", name);
-    size_t first = list->count;
+    size_t first = list->count; /* other shards have added theirs: only this file's can overlap */
     const uint8_t *payload = data + 8 + length;
     for (void *it = json_object_iter(header); it && status == GEUL_OK; it = json_object_iter_next(header, it)) {
         struct geul_source_tensor t;

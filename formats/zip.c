@@ -147,6 +147,7 @@ enum geul_status geul_zip_open(struct geul_context *ctx, const char *name, const
     *zip = (struct geul_zip){0};
     if (find_directory(ctx, name, data, size, &d) != GEUL_OK)
         return geul_error_status(ctx);
+    /* find_directory() has held count against the bytes of the directory: a small file cannot ask for much */
     zip->entries = geul_alloc(ctx, (size_t)d.count, sizeof *zip->entries);
     if (!zip->entries)
         return GEUL_ERROR_MEMORY;
@@ -154,7 +155,7 @@ enum geul_status geul_zip_open(struct geul_context *ctx, const char *name, const
     for (; zip->count < d.count; zip->count++)
         if (read_entry(ctx, name, data, &d, &pos, &zip->entries[zip->count]) != GEUL_OK)
             return geul_error_status(ctx);
-    if (zip->count > 1)
+    if (zip->count > 1) /* for geul_zip_find() */
         qsort(zip->entries, zip->count, sizeof *zip->entries, compare_entries);
     for (size_t i = 1; i < zip->count; i++)
         if (compare_entries(&zip->entries[i - 1], &zip->entries[i]) == 0)

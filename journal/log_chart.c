@@ -176,6 +176,7 @@ static bool find_range(struct drawing *d)
     }
     if (d->c->from_zero && low > 0)
         low = 0;
+    /* a flat line gets a range too: y_of() divides by it */
     double margin = high > low ? (high - low) * 0.06 : fmax(fabs(high) * 0.1, d->c->logarithmic ? 0.3 : 1e-6);
     d->high = high + margin;
     d->low = d->c->from_zero && low == 0 ? 0 : low - margin;

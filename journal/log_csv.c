@@ -76,7 +76,7 @@ static bool parse_field(struct geul_slice s, const struct geul_log_column *c, st
         return false;
     if (c->value == GEUL_LOG_INT)
         memcpy(at, &whole, sizeof whole);
-    else
+    else /* a flag is written as 0 or 1 */
         memcpy(at, &(bool){whole != 0}, sizeof(bool));
     return true;
 }

@@ -293,6 +293,7 @@ static enum geul_status parse(struct geul_log_text *scratch, const char *line, s
             e->kind = (enum geul_log_kind)k;
     if (e->kind == GEUL_LOG_KINDS)
         return GEUL_ERROR_FORMAT;
+    /* scratch is complete and moves no more: offsets become pointers */
     const size_t *texts = l.texts[e->kind];
     if (text_names[e->kind][0] && (texts[0] == SIZE_MAX || texts[1] == SIZE_MAX))
         return GEUL_ERROR_FORMAT;

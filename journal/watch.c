@@ -128,6 +128,7 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
             snprintf(why, size, "loss %s, gradient norm %s", a, b);
         return GEUL_WATCH_NOT_FINITE;
     }
+    /* the gradient is judged, and enters its level, only where the loss is fine */
     double mean = w->levels.loss.mean;
     int where = judge(&w->levels.loss, loss, fmax(LOSS_NATS, LOSS_PART * fabs(mean)));
     if (where == 0) {

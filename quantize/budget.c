@@ -217,7 +217,7 @@ struct geul_budget *geul_budget_measure(struct geul_quantize *q, const bool *fix
             b->fixed_bytes += q->tensors[i].to_bytes;
             continue;
         }
-        struct item *item = &b->items[b->n_items++];
+        struct item *item = &b->items[b->n_items++]; /* room for all tensors was allocated */
         item->tensor = i;
         ok = measure_item(q, &q->tensors[i], item);
         if (ok && q->options.measuring &&

@@ -194,6 +194,7 @@ static bool read_gguf(struct cursor *c, struct geul_imatrix *m)
     geul_gguf_u64(g, "imatrix.chunk_size", &m->chunk_size);
     if (ok)
         m->dataset = read_dataset(c, g);
+    /* each entry is a pair of tensors: at most as many entries as tensors */
     int64_t n = geul_gguf_tensor_count(g);
     m->entries = ok && m->dataset ? geul_alloc(c->ctx, (size_t)n, sizeof *m->entries) : NULL;
     ok = m->entries != NULL;

@@ -404,7 +404,7 @@ static enum geul_status choose_types(struct geul_quantize *q)
     }
     if (mix)
         q->file_type = geul_mix_file_type(mix);
-    uint64_t kept;
+    uint64_t kept; /* with keep_types all types stay as list_tensors() and the rules set them */
     if (q->options.keep_types)
         q->file_type = geul_gguf_u64(q->gguf, "general.file_type", &kept) ? (uint32_t)kept : common_file_type(q);
     if (status == GEUL_OK)
@@ -516,6 +516,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice *t)
 {
     const struct geul_quantize_options *o = &j->q->options;
+    /* any number of dimensions as rows of the last one: blocks and importance run along it */
     int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
     struct geul_transcode how = {
         .data = t->source->data,
@@ -547,6 +548,7 @@ static enum geul_status check_name(const struct geul_quantize *q, const char *na
     const char *in = geul_gguf_path(q->gguf);
     size_t length = strlen(in), tail = sizeof "-00001-of-00001.gguf" - 1;
     int64_t n_in = q->n_tensors ? q->tensors[q->n_tensors - 1].source->part + 1 : 1;
+    /* the input may be split: the other parts' names differ from the first one's in their number only */
     char *part = geul_strndup(q->ctx, in, length);
     bool same = part && geul_os_same_file(part, name);
     for (int64_t i = 1; part && !same && i < n_in && length > tail; i++) {
@@ -615,7 +617,7 @@ enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path)
     }
     if (status == GEUL_OK)
         status = commit_parts(&j);
-    for (int64_t p = 0; j.writers && p < q->n_parts; p++)
+    for (int64_t p = 0; j.writers && p < q->n_parts; p++) /* after a failure; committed ones are NULL */
         geul_gguf_writer_abandon(j.writers[p]);
     geul_free(q->ctx, j.writers);
     return status;

@@ -99,7 +99,7 @@ static bool make_scratch(struct geul_context *ctx, const struct geul_transcode *
     s->block = s->block < 1 ? 1 : s->block > t->rows ? t->rows : s->block;
     if (s->n_threads > s->block)
         s->n_threads = (int)s->block;
-    s->raw_bytes = (s->from_bytes + 63) / 64 * 64;
+    s->raw_bytes = (s->from_bytes + 63) / 64 * 64; /* floats stay aligned, and threads hardly share cache lines */
     s->per_thread = s->raw_bytes + ((size_t)t->cols * sizeof(float) + 63) / 64 * 64;
     s->out = geul_alloc(ctx, (size_t)s->block, s->to_bytes);
     s->rows = s->out ? geul_alloc(ctx, (size_t)s->n_threads, s->per_thread) : NULL;
