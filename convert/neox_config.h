@@ -1,4 +1,5 @@
-/* neox_config.h: what the config.json of a GPT-NeoX model says, in the forms of transformers 4 and 5. */
+/* neox_config.h: the config.json of a GPT-NeoX model, in the forms of transformers 4 and 5, and the same as GGUF keys.
+ */
 #ifndef GEUL_NEOX_CONFIG_H
 #define GEUL_NEOX_CONFIG_H
 

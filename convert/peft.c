@@ -25,7 +25,7 @@ static void module_name(char out[GEUL_NEOX_HF_NAME], int layer, enum geul_neox_t
     geul_neox_hf_module(out, geul_neox_target_info(target), layer);
 }
 
-/* Whether the rows of a target's lora_B lie by head. */
+/* Whether the rows of a target's lora_B are in order of the heads. */
 static bool is_by_head(enum geul_neox_target target)
 {
     return geul_neox_target_info(target)->by_head;
@@ -246,7 +246,7 @@ static enum geul_status read_tensors(struct reader *r)
     return status;
 }
 
-/* What the configuration says of the whole adapter. */
+/* The adapter's own fields: from the configuration, the base model and the directory's name. */
 static enum geul_status read_general(struct reader *r)
 {
     struct geul_lora *d = r->data;

@@ -57,7 +57,7 @@ static size_t translate_escape(char letter, bool in_class, char *out)
     return 2;
 }
 
-/* Whether p (behind a backslash) begins the property of a script by its name, such as p{Hangul}. Names of categories
+/* Whether p (after a backslash) begins the property of a script by its name, such as p{Hangul}. Names of categories
  * have at most two letters; PCRE2's own begin with X. */
 static bool is_script(const char *p, const char *end)
 {

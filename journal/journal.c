@@ -44,7 +44,7 @@ static bool copy_options(struct geul_journal *log, const struct geul_journal_opt
     return true;
 }
 
-/* Opens the requested files. On a resume each format cuts or marks what lies behind the resume step. */
+/* Opens the requested files. On a resume each format cuts off or marks what is after the resume step. */
 static enum geul_status open_outputs(struct geul_journal *log, int64_t resume_step)
 {
     for (size_t i = 0; i < FORMATS; i++) {

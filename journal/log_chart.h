@@ -30,7 +30,7 @@ float geul_log_value(const struct geul_log_point *p, size_t offset);
 /* Adds a <figure> with title, legend and drawing. History may be empty. */
 void geul_log_chart_add(struct geul_log_text *t, const struct geul_log_chart *c, const struct geul_log_history *h);
 
-/* At most 12 round numbers within [low, high] and the digits behind the point that they need; returns how many.
+/* At most 12 round numbers within [low, high] and the digits after the point that they need; returns how many.
  * logarithmic: powers of ten, or 1, 2, 5 times those when the range is short. */
 int geul_log_ticks(double low, double high, bool logarithmic, int wanted, double ticks[12], int *decimals);
 

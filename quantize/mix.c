@@ -41,8 +41,9 @@ struct geul_mix {
         SOME(a, b, layers))
 #define PLAIN(name, file_type, a, output) MIX(name, file_type, ALL(a), ALL(output), ALL(a), ALL(a), ALL(a), ALL(a))
 
-/* Sizes stay below those of llama.cpp's mixes of the same names, which give a fused QKV a better type in every layer. Per weight all matrices of a layer matter alike, the first and the last layers more, the embedding
- * about as much as those, the output most. */
+/* Sizes stay below those of llama.cpp's mixes of the same names, which give a fused QKV a better type in every layer.
+ * Per weight all matrices of a layer matter alike, the first and the last layers more, the embedding about as much as
+ * those, the output most. */
 static const struct geul_mix mixes[] = {
     /*     file_type  embedding  output     qkv                      attn_output              ffn_up  ffn_down */
     PLAIN("f32",     0, F32, F32),

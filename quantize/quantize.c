@@ -348,7 +348,7 @@ static enum geul_status count_bytes(struct geul_quantize *q)
     return GEUL_OK;
 }
 
-/* --------------------------------------------------------------------------------- deciding -- */
+/* ---------------------------------------------------------------------------------- deciding -- */
 
 /* Parts and sizes, which follow from the types. */
 static enum geul_status lay_out(struct geul_quantize *q)
