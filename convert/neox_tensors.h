@@ -30,8 +30,8 @@ const char *geul_neox_hf_target(enum geul_neox_target target);
  * orders for quantize/transcode.h. */
 int64_t geul_neox_qkv_row(const void *config, int64_t r);
 int64_t geul_neox_qkv_row_back(const void *config, int64_t r);
-/* Whether a checkpoint's tensor is a buffer that holds no weights (attention.bias, .masked_bias, rotary_emb.inv_freq).
- */
+/* Whether a checkpoint's tensor is a buffer that holds no weights (attention.bias, .masked_bias,
+ * rotary_emb.inv_freq). */
 bool geul_neox_is_buffer(const char *hf_name);
 
 #endif

@@ -21,8 +21,8 @@ void geul_row_problems_clear(struct geul_row_problems *p);
 /* Moves what from holds to the end of to, which may be NULL and otherwise has the same context; from is then empty. */
 void geul_row_problems_move(struct geul_row_problems *from, struct geul_row_problems *to);
 
-/* geul_rows_open() over bytes, which must stay until close; by the name they are JSON Lines or, ending in .txt, a text.
- */
+/* geul_rows_open() over bytes, which must stay until close; by the name they are JSON Lines or, ending in .txt, one
+ * text. */
 struct geul_rows *geul_rows_open_memory(struct geul_context *ctx, const void *data, size_t size, const char *name,
                                         struct geul_row_problems *problems);
 

@@ -87,8 +87,7 @@ static enum geul_status add_shards(struct geul_checkpoint *c, const char *dir, c
     return GEUL_OK;
 }
 
-/* Adds all shards of an index. Which shard a tensor is in does not matter, only that each one that is named is in one.
- */
+/* Adds all shards of an index. Every tensor that it names must be in one of them, whichever. */
 static enum geul_status add_index(struct geul_checkpoint *c, const char *dir, const char *path, read_tensors read)
 {
     json_t *index = geul_json_load(c->ctx, path);

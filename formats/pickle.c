@@ -6,9 +6,10 @@
  *   - A name pushes a number out of enum global, never a function; REDUCE knows three of these numbers, and all that
  *     they make is an empty dictionary, a tensor's description, or their own argument again.
  *   - A persistent id names a member of this archive. Nothing opens a file, and data of tensors is only pointed to.
- *   - Lists and dictionaries are shared by reference and may hold themselves, as in Python. That is harmless, as
- * nothing descends into them: readers look at two levels at most, and at the kind of each value first. Values live in
- * an arena that goes away with the machine; strings stay where they are in the file. */
+ *   - Lists and dictionaries are shared by reference and may hold themselves, as in Python. That is harmless:
+ *     nothing descends into them. Readers look at two levels at most, and at the kind of each value first.
+ *
+ * Values live in an arena that goes away with the machine; strings stay where they are in the file. */
 #include "formats/pickle.h"
 
 #include "formats/json_file.h"
@@ -198,8 +199,8 @@ static bool is_int(const struct value *v)
     return v->kind == K_INT;
 }
 
-/* persistent id ("storage", class, key, device, elements): finds the archive member data/<key>. The device is ignored.
- */
+/* persistent id ("storage", class, key, device, elements): finds the archive member data/<key>. The device is
+ * ignored. */
 static bool make_storage(struct machine *m, const struct sequence *id)
 {
     const struct value *v = id->items;
@@ -249,7 +250,7 @@ static bool read_layout(struct machine *m, const struct sequence *sizes, const s
         if (!is_int(&sizes->items[i]) || !is_int(&strides->items[i]) || size < 0)
             return broken(m, "a tensor has a size that is not a number");
         t->t.shape[i] = size;
-        t->strided |= size > 1 && strides->items[i].as.integer != expected; /* of one row any stride is right */
+        t->strided |= size > 1 && strides->items[i].as.integer != expected; /* a dimension of 1 may have any stride */
         if (__builtin_mul_overflow(expected, size > 0 ? size : 1, &expected))
             return broken(m, "a tensor is impossibly large");
     }

@@ -369,8 +369,8 @@ static void add_evaluations(struct drawing *d)
     }
 }
 
-/* The newest evaluation at or before the step; NULL when there is none. *from, 0 at first, advances: steps must ascend.
- */
+/* The newest evaluation at or before the step; NULL when there is none. *from, 0 at first, advances with
+ * the steps, which must ascend. */
 static const struct geul_log_evaluation *evaluation_at(const struct geul_log_history *h, int64_t step, size_t *from)
 {
     while (*from < h->n_evaluations && h->evaluations[*from].step <= step)

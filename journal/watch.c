@@ -74,8 +74,8 @@ static void enter(struct geul_watch_level *l, double v)
     l->odd = 0;
 }
 
-/* Where v lies: 1 far above the level, -1 far below, 0 neither. least: what it has to differ by besides FAR deviations.
- */
+/* Where v lies: 1 far above the level, -1 far below, 0 neither. least: what it has to differ by too, beyond
+ * FAR deviations. */
 static int judge(struct geul_watch_level *l, double v, double least)
 {
     double deviation = v - l->mean;
