@@ -15,8 +15,8 @@
  * Conventions  Texts are UTF-8, with explicit lengths where NUL may occur. Token ids are int32_t.
  * Lifetime     Objects refer to what they were made from: free sessions before their model, and everything before its
  *              context. Returned pointers that are const belong to the object. _free() functions accept NULL.
- * Errors       Calls return geul_status or NULL; the reason is in the context passed to the call, or else the one that
- *              the object was made with. Each call that loads, evaluates, generates or trains begins by clearing that
+ * Errors       Calls return geul_status or NULL; the reason is in the context passed to the call or, without one, in
+ *              that of the object. Each call that loads, evaluates, generates or trains begins by clearing that
  *              context's last failure.
  * Threads      Models, tokenizers and templates are read-only once made, and so is a filled dataset: they may serve
  *              several threads, each with a context of its own. Everything else belongs to one thread at a time,
@@ -155,7 +155,8 @@ GEUL_API int geul_model_adapter_count(const struct geul_model *model);
 
 /* ----------------------------------------------------------------------------------- session -- */
 /* Stability: may still change (geul_session_options and geul_batch_item may gain fields: exact sums on GPUs, adapters
- * per sequence; embeddings beside logits; a tolerance on GPUs where geul_session_eval() promises equal bits). */
+ * per sequence; embeddings in addition to logits; a tolerance on GPUs where geul_session_eval() promises equal bits).
+ */
 
 struct geul_session;
 
