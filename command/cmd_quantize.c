@@ -6,6 +6,7 @@
 #include "command/terminal.h"
 
 #include "core/os.h"
+#include "core/tensor.h"
 #include "models/neox.h"
 #include "geul_tools.h"
 
@@ -105,12 +106,14 @@ static bool parse_size(const char *text, const char *option, uint64_t *bytes)
 static enum geul_type parse_type(const char *name, const char *option)
 {
     enum geul_type type = geul_type_from_name(name);
-    if (type < GEUL_TYPE_I32)
+    if (geul_type_is_weight(type))
         return type;
     const char *names[GEUL_TYPE_COUNT];
-    for (int i = 0; i < GEUL_TYPE_I32; i++)
-        names[i] = geul_type_name((enum geul_type)i);
-    const char *nearest = geul_option_nearest(name, names, GEUL_TYPE_I32);
+    int n = 0;
+    for (enum geul_type i = 0; i < GEUL_TYPE_COUNT; i++)
+        if (geul_type_is_weight(i))
+            names[n++] = geul_type_name(i);
+    const char *nearest = geul_option_nearest(name, names, n);
     geul_report_usage("%s: \"%s\" is no type%s%s%s", option, name, nearest ? "; did you mean " : "",
                       nearest ? nearest : "", nearest ? "?" : "");
     return GEUL_TYPE_COUNT;

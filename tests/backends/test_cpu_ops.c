@@ -136,7 +136,9 @@ void case_MATMUL(struct run *r)
 void case_EMBED(struct run *r)
 {
     enum { COLS = 512 }; /* two of the largest blocks */
-    for (enum geul_type type = 0; type < GEUL_TYPE_I32; type++) {
+    for (enum geul_type type = 0; type < GEUL_TYPE_COUNT; type++) {
+        if (!geul_type_is_weight(type))
+            continue;
         struct geul_tensor *table = cpu_leaf(r->ctx, &r->seed, type, 2, (int64_t[]){9, COLS}, 1);
         struct geul_tensor *ids = LEAF(I32, 0, 6);
         int32_t *id = ids->data;
@@ -304,7 +306,9 @@ void case_ATTENTION(struct run *r)
 
 void case_CONT(struct run *r)
 {
-    for (enum geul_type type = 0; type < GEUL_TYPE_I32; type++) {
+    for (enum geul_type type = 0; type < GEUL_TYPE_COUNT; type++) {
+        if (!geul_type_is_weight(type))
+            continue;
         struct geul_tensor *x = cpu_leaf(r->ctx, &r->seed, type, 3, (int64_t[]){3, 5, 256}, 1);
         bool plain = geul_type_block(type) == 1;
         x = geul_transpose(r->ctx, x, 0, plain ? 2 : 1);
