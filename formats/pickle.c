@@ -1,7 +1,6 @@
 /* pickle.c: see pickle.h. A stack machine over plain values; instructions and allowed names are tables. */
 #include "formats/pickle.h"
 
-#include "formats/json_file.h"
 #include "formats/zip.h"
 
 #include <stdio.h>
