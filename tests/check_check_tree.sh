@@ -78,6 +78,7 @@ expect_too include/geul_optimizers.def 'docs/training.md:1: says nothing of othe
     < <(printf 'OPTIMIZER(ONE, "one")\nOPTIMIZER(OTHER, "other")\n')
 clean_tree
 expect_too docs/compatibility.md '' <<<'f32, q4_0'
+expect_too docs/quantization.md '' <<<'f32, q4_0'
 expect_too README.md '' <<<'f32, q4_0'
 expect_too include/geul_types.def '' < <(printf 'TYPE(F32, "f32", 0, 1, 4, f32)\nTYPE(I32, "i32", 26, 1, 4, none)\n')
 expect_too include/geul_types.def 'README.md:1: says nothing of q3_0,' <<<'TYPE(Q3_0, "q3_0", 200, 32, 14, extreme)'
