@@ -20,6 +20,7 @@
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { QUANTIZATION_VERSION = 2 /* of the block formats */, ALIGNMENT = 32 };
@@ -196,15 +197,34 @@ static void set_text(struct job *j, const char *key, const char *text)
     geul_gguf_set_string(j->writer, key, text, strlen(text));
 }
 
-/* Whether matrices are converted to type. The others deserve a mix or an importance matrix: `geul quantize`. */
-static bool is_written(enum geul_type type)
+/* The others deserve a mix or an importance matrix: `geul quantize`. */
+enum geul_type geul_convert_type_at(size_t i)
 {
-    static const enum geul_type written[] = {GEUL_TYPE_F32,  GEUL_TYPE_F16,  GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
-                                             GEUL_TYPE_Q5_1, GEUL_TYPE_Q5_0, GEUL_TYPE_Q4_1, GEUL_TYPE_Q4_0};
-    for (size_t i = 0; i < sizeof written / sizeof *written; i++)
-        if (written[i] == type)
-            return true;
-    return false;
+    static const enum geul_type types[] = {GEUL_TYPE_F32,  GEUL_TYPE_F16,  GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                           GEUL_TYPE_Q5_1, GEUL_TYPE_Q5_0, GEUL_TYPE_Q4_1, GEUL_TYPE_Q4_0};
+    return i < sizeof types / sizeof *types ? types[i] : GEUL_TYPE_COUNT;
+}
+
+/* Fails when matrices are not converted to type. */
+static enum geul_status check_type(struct geul_context *ctx, enum geul_type type)
+{
+    char names[128] = "";
+    size_t n = 0;
+    enum geul_type other;
+    for (size_t i = 0; (other = geul_convert_type_at(i)) != GEUL_TYPE_COUNT; i++) {
+        if (other == type)
+            return GEUL_OK;
+        bool last = geul_convert_type_at(i + 1) == GEUL_TYPE_COUNT;
+        if (n < sizeof names)
+            n += (size_t)snprintf(names + n, sizeof names - n, "%s%s",
+                                  i == 0 ? ""
+                                  : last ? " or "
+                                         : ", ",
+                                  geul_type_name(other));
+    }
+    return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                     "a model cannot be converted to %s; use %s, or quantize the converted file", geul_type_name(type),
+                     names);
 }
 
 static void set_general_keys(struct job *j)
@@ -416,12 +436,9 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     geul_error_clear(ctx);
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_convert_options") != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
-    if (!is_written(o.type))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "a model cannot be converted to %s; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0, or "
-                         "quantize the converted file",
-                         geul_type_name(o.type));
-    enum geul_status status = read_config(&j);
+    enum geul_status status = check_type(ctx, o.type);
+    if (status == GEUL_OK)
+        status = read_config(&j);
     if (status == GEUL_OK) {
         j.checkpoint = geul_checkpoint_open(ctx, dir);
         status = j.checkpoint ? pair_tensors(&j) : geul_error_status(ctx);

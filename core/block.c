@@ -221,8 +221,8 @@ const struct geul_block_format *geul_block_format(enum geul_type type)
     return (unsigned)type < GEUL_TYPE_COUNT && layouts[type].format.block ? &layouts[type].format : NULL;
 }
 
-/* Loops of exactly 16 become vector instructions. All runs and groups are multiples of 16, except the run of 1 that the
- * high bits of Q5_0 and Q5_1 have. */
+/* Loops of exactly 16 become vector instructions: groups are multiples of 16, and so are runs, or they are 1. What a
+ * layout loses or writes twice, tests/core/test_block.c finds (block_packing_gives_back_every_byte). */
 
 /* Bits of 16 bytes from bit `down` on into bit `to` of 16 q and above. Bit 0 overwrites what q held; a higher plane is
  * added to what the lower one left. */
@@ -255,7 +255,7 @@ static void read_plane(struct plane p, const uint8_t *src, int n, int to, int16_
             for (int i = 0; i + 16 <= p.run; i += 16)
                 read_16(src + i, down, mask, to, q + i);
             if (p.run == 1)
-                *q = (int16_t)(*q | (*src >> down & mask) << to);
+                *q = (int16_t)((to ? *q : 0) | (*src >> down & mask) << to);
         }
 }
 

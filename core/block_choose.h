@@ -13,11 +13,11 @@
 typedef void geul_block_choice(const struct geul_block_format *format, const float *x, struct geul_block *block);
 
 /* One group. The first three give the bits of the PyPI package gguf (gguf.quants.quantize). */
-geul_block_choice geul_choose_nearest; /* the largest magnitude becomes q_high: Q8_0 */
-geul_block_choice geul_choose_extreme; /* the value of largest magnitude becomes q_low: Q4_0, Q5_0 */
-geul_block_choice geul_choose_affine;  /* smallest and largest value become q_low and q_high: Q4_1, Q5_1 */
+geul_block_choice geul_choose_nearest; /* the largest magnitude becomes q_high */
+geul_block_choice geul_choose_extreme; /* the value of largest magnitude becomes q_low */
+geul_block_choice geul_choose_affine;  /* smallest and largest value become q_low and q_high */
 /* Groups whose scales are integers too. */
-geul_block_choice geul_choose_offset;  /* each group from its smallest value, or 0, to its largest: Q2_K, Q4_K, Q5_K */
-geul_block_choice geul_choose_centred; /* each group's value of largest magnitude becomes v(q_low): Q3_K, Q6_K, IQ4 */
+geul_block_choice geul_choose_offset;  /* each group from its smallest value, or 0, to its largest */
+geul_block_choice geul_choose_centred; /* each group's value of largest magnitude becomes v(q_low) */
 
 #endif

@@ -53,6 +53,11 @@ static const struct codec *const codecs[GEUL_TYPE_COUNT] = {
 #undef TYPE
 };
 
+bool geul_type_is_weight(enum geul_type type)
+{
+    return (unsigned)type < GEUL_TYPE_COUNT && codecs[type] != &codec_none;
+}
+
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n)
 {
     const struct geul_block_format *format = geul_block_format(type);

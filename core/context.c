@@ -151,6 +151,15 @@ enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_cont
     return geul_fail(ctx, from->status, "%s", from->message);
 }
 
+const char *geul_printable(const char *s, char *out, size_t size)
+{
+    size_t i = 0;
+    for (; s[i] && i + 1 < size; i++)
+        out[i] = (unsigned char)s[i] < 0x20 || s[i] == 0x7f ? '?' : s[i];
+    out[i] = '\0';
+    return out;
+}
+
 void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...)
 {
     if (!ctx || !ctx->options.log)

@@ -20,6 +20,9 @@ enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, co
 void *geul_fail_memory(struct geul_context *ctx, size_t size);
 /* Records in ctx the failure that from holds, and returns its status. For work done in a private context. */
 enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_context *from);
+/* The bytes of s up to its end or size - 1, control characters replaced by '?': for messages about hostile files.
+ * Returns out. */
+const char *geul_printable(const char *s, char *out, size_t size);
 /* Sends one line to the log callback, if there is one. */
 void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...) GEUL_PRINTF(3, 4);
 

@@ -5,6 +5,7 @@
  * always in [0, n_vocab), and indexes an embedding safely. */
 #include "data/shard.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -25,23 +26,14 @@ struct geul_shard {
 
 /* -------------------------------------------------------------------------------------- kind -- */
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t size)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < size; i++)
-        h = (h ^ p[i]) * 0x100000001b3;
-    return h;
-}
-
 struct geul_shard_kind geul_shard_kind_of(const struct geul_tokenizer *tok)
 {
-    struct geul_shard_kind kind = {geul_tokenizer_size(tok), geul_token_end(tok), 0xcbf29ce484222325};
+    struct geul_shard_kind kind = {geul_tokenizer_size(tok), geul_token_end(tok), GEUL_HASH_START};
     for (int32_t id = 0; id < kind.n_vocab; id++) {
         size_t n;
         const char *text = geul_token_text(tok, id, &n);
-        kind.hash = hash_bytes(kind.hash, text, n);
-        kind.hash = hash_bytes(kind.hash, "\xff", 1); /* "a", "bc" is not "ab", "c" */
+        kind.hash = geul_hash_bytes(kind.hash, text, n);
+        kind.hash = geul_hash_bytes(kind.hash, "\xff", 1); /* "a", "bc" is not "ab", "c" */
     }
     return kind;
 }

@@ -1,6 +1,7 @@
 /* base_logits.c: see base_logits.h. */
 #include "eval/base_logits.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -46,19 +47,10 @@ uint64_t geul_base_logits_bytes(const struct geul_windows *w, int n_vocab)
     return file_bytes(w->n_tokens, w->n_scored, n_vocab, &bytes) ? bytes : UINT64_MAX;
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t size)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < size; i++)
-        h = (h ^ p[i]) * 0x100000001b3;
-    return h;
-}
-
 static uint64_t hash_of(const struct header *h, const int32_t *ids)
 {
-    uint64_t hash = hash_bytes(0xcbf29ce484222325, h, offsetof(struct header, hash));
-    return hash_bytes(hash, ids, (size_t)h->n_tokens * sizeof *ids);
+    uint64_t hash = geul_hash_bytes(GEUL_HASH_START, h, offsetof(struct header, hash));
+    return geul_hash_bytes(hash, ids, (size_t)h->n_tokens * sizeof *ids);
 }
 
 /* ----------------------------------------------------------------------------------- writing -- */

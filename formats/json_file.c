@@ -8,15 +8,6 @@
 /* Far above any config or tokenizer; keeps a parsed document (about ten times its text) within ordinary memory. */
 #define LARGEST_JSON ((size_t)256 << 20)
 
-const char *geul_printable(const char *s, char *out, size_t size)
-{
-    size_t i = 0;
-    for (; s[i] && i + 1 < size; i++)
-        out[i] = (unsigned char)s[i] < 0x20 || s[i] == 0x7f ? '?' : s[i];
-    out[i] = '\0';
-    return out;
-}
-
 char *geul_path_join(struct geul_context *ctx, const char *dir, const char *file)
 {
     size_t a = strlen(dir), b = strlen(file);

@@ -12,7 +12,6 @@
  * Values live in an arena that goes away with the machine; strings stay where they are in the file. */
 #include "formats/pickle.h"
 
-#include "formats/json_file.h"
 #include "formats/zip.h"
 
 #include <stdio.h>

@@ -47,8 +47,7 @@ enum geul_convert_gelu { GEUL_CONVERT_GELU_CONFIG, GEUL_CONVERT_GELU_ERF, GEUL_C
 
 struct geul_convert_options {
     size_t size;
-    /* Of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0; for others see geul_quantize_new(). */
-    enum geul_type type;
+    enum geul_type type; /* of the matrices, see geul_convert_type_at(); others: geul_quantize_new() */
     enum geul_convert_gelu gelu;
     const char *name; /* general.name; NULL: the directory's name */
     int n_threads;    /* 0: one per core */
@@ -56,6 +55,9 @@ struct geul_convert_options {
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
 };
+
+/* The types that matrices can be converted to; GEUL_TYPE_COUNT after the last. */
+GEUL_API enum geul_type geul_convert_type_at(size_t i);
 
 /* Converts the Hugging Face directory of a GPT-NeoX model, with its tokenizer, into a GGUF file. options may be NULL.
  *

@@ -194,7 +194,7 @@ static bool measure_item(struct geul_quantize *q, const struct geul_quantize_cho
     for (int i = 0; ok && i < GEUL_TYPE_COUNT; i++) {
         enum geul_type type = (enum geul_type)i;
         size_t bytes;
-        if (type == GEUL_TYPE_I32 || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
+        if (!geul_type_is_weight(type) || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
             continue;
         double error = type == t->from ? 0 : sample_error(&s, type, t->sums);
         add_step(item, (struct step){type, bytes, power > 0 ? weight * error / power : 0});

@@ -419,7 +419,7 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
     if ((o->mix != NULL) + bound + o->keep_types != 1)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a bound for the size");
     for (int i = 0; i < o->n_rules; i++)
-        if (o->rules[i].type >= GEUL_TYPE_I32)
+        if (!geul_type_is_weight(o->rules[i].type))
             return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "matrices cannot be %s", geul_type_name(o->rules[i].type));
     return GEUL_OK;
 }
