@@ -1,4 +1,5 @@
-/* kernels_scalar.c: every slot in plain C. This is what a kernel means; the other units are only faster. */
+/* kernels_scalar.c: every slot in plain C but dot and rounded, which are ways to be faster. This is what a kernel
+ * means. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/search_lanes.h"
 #include "backends/cpu/train_lanes.h"
@@ -222,6 +223,7 @@ static void quantize(struct activations *b, const float *x)
 {
     const uint32_t infinity = 0x7f800000;
     uint32_t largest = 0;
+    /* As integers, magnitudes have the order of floats, with NaN above infinity: it cannot be missed. */
     for (int i = 0; i < BLOCK; i++) {
         uint32_t u;
         memcpy(&u, &x[i], sizeof u);
@@ -240,7 +242,7 @@ static void quantize(struct activations *b, const float *x)
     float inverse = 127.0f / amax;
     b->scale = amax / 127.0f;
     for (int i = 0; i < BLOCK; i++) {
-        b->q[i] = (int8_t)lrintf(x[i] * inverse);
+        b->q[i] = (int8_t)lrintf(x[i] * inverse); /* halves to even; at most 127 */
         b->sum[i / HALF] += b->q[i];
     }
 }
