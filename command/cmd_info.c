@@ -21,7 +21,7 @@ struct settings {
 #define SETTINGS struct settings
 /* clang-format off */
 static const struct geul_option options[] = {
-    OPTION_PATH("-m, --model", path,    "FILE", FILE, "the GGUF file; may also stand alone"),
+    OPTION_PATH("-m, --model", path,    "FILE", FILE, "the GGUF file; may also be given without -m"),
     OPTION_FLAG("--cpu",       cpu,     "which instruction set fills which kernel slot"),
     OPTION_FLAG("--ops",       ops,     "the operations and where they run"),
     OPTION_FLAG("--devices",   devices, "the devices of this machine and their memory"),

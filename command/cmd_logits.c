@@ -78,7 +78,7 @@ static bool parse_ids(struct geul_loaded *l, const char *text, struct geul_ids *
         at = end;
     }
     if (ids->n == 0)
-        geul_report_error("--ids: there is no id");
+        geul_report_error("--ids: no id is given");
     return ids->n > 0;
 }
 
@@ -137,7 +137,7 @@ int geul_cmd_logits(int argc, char **argv)
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     if (s.ids && (s.prompt || s.file))
-        return geul_report_usage("--ids takes the place of -p and -f");
+        return geul_report_usage("--ids replaces -p and -f; give one of the three");
     if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
     geul_interrupt_catch(1);

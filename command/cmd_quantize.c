@@ -30,9 +30,9 @@ static const struct geul_option options[] = {
     OPTION_PATH("--imatrix",              imatrix,        "FILE", FILE,
                 "importance of the columns, from `geul imatrix` or llama.cpp (GGUF or .dat)"),
     OPTION_REAL("--target-bpw",           target_bpw,     0, 32,
-                "instead of TYPE: types by measured error, at most X bits per weight in all"),
+                "instead of TYPE: chooses types by measured error, at most X bits per weight overall"),
     OPTION_TEXT("--max-size",             max_size,       "SIZE",
-                "instead of TYPE: types by measured error, a file of at most SIZE (800M, 8G, 7.5GiB)"),
+                "instead of TYPE: chooses types by measured error, for a file of at most SIZE (800M, 8G, 7.5GiB)"),
     OPTION_LIST("--tensor-type",          tensor_types,   "REGEX=TYPE",
                 "matrices whose name matches get TYPE; may be given several times, the first that matches counts"),
     OPTION_TEXT("--output-tensor-type",   output_type,    "TYPE", "of output.weight"),
@@ -52,11 +52,11 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "quantize",
     .usage = "IN OUT TYPE [options]",
-    .summary = "make a smaller GGUF file of one",
+    .summary = "make a smaller GGUF file from another",
     .about =
         "TYPE, from the largest to the smallest: f32 bf16 f16 q8_0 q6_k q5_1 q5_k_m q5_k_s q5_0 q4_1 q4_k_m q4_k_s "
-        "q4_0 iq4_nl iq4_xs q3_k_l q3_k_m q3_k_s q2_k. IN is best f32, f16 or bf16; of a split model give the "
-        "first part.",
+        "q4_0 iq4_nl iq4_xs q3_k_l q3_k_m q3_k_s q2_k. IN is best f32, f16 or bf16; for a split model give the first "
+        "part.",
     .example = "geul quantize in-f16.gguf out-q4_k_m.gguf q4_k_m --imatrix in.imatrix\n"
                "geul quantize in-f16.gguf out-4.5.gguf --target-bpw 4.5\n"
                "geul quantize in-f16.gguf q4_k_m --dry-run --tensor-type ffn_up=q6_k",
@@ -97,7 +97,7 @@ static bool parse_size(const char *text, const char *option, uint64_t *bytes)
             *bytes = (uint64_t)(v * units[i].factor);
             return true;
         }
-    geul_report_usage("%s wants a size such as 800M, 8G or 7.5GiB, not \"%s\"", option, text);
+    geul_report_usage("%s takes a size such as 800M, 8G or 7.5GiB, not \"%s\"", option, text);
     return false;
 }
 
@@ -111,7 +111,7 @@ static enum geul_type parse_type(const char *name, const char *option)
     for (int i = 0; i < GEUL_TYPE_I32; i++)
         names[i] = geul_type_name((enum geul_type)i);
     const char *nearest = geul_option_nearest(name, names, GEUL_TYPE_I32);
-    geul_report_usage("%s: \"%s\" is no type%s%s%s", option, name, nearest ? "; did you mean " : "",
+    geul_report_usage("%s: \"%s\" is not a type%s%s%s", option, name, nearest ? "; did you mean " : "",
                       nearest ? nearest : "", nearest ? "?" : "");
     return GEUL_TYPE_COUNT;
 }
@@ -143,7 +143,7 @@ static bool parse_rules(const struct settings *s, struct request *r)
     for (int i = 0; i < s->tensor_types.n; i++) {
         const char *text = s->tensor_types.items[i], *equals = strrchr(text, '=');
         if (!equals || equals == text || (size_t)(equals - text) >= PATTERN_MAX) {
-            geul_report_usage("--tensor-type wants REGEX=TYPE, for instance 'ffn_down=q6_k', not \"%.80s\"", text);
+            geul_report_usage("--tensor-type takes REGEX=TYPE, for instance 'ffn_down=q6_k', not \"%.80s\"", text);
             return false;
         }
         char *pattern = r->patterns[r->how.n_rules];
@@ -165,7 +165,7 @@ static const struct geul_mix *parse_mix(const char *name)
         names[n++] = geul_mix_name(other);
     if (!mix) {
         const char *nearest = geul_option_nearest(name, names, n);
-        geul_report_usage("\"%s\" is no type to quantize to%s%s%s", name, nearest ? "; did you mean " : "",
+        geul_report_usage("\"%s\" is not a type to quantize to%s%s%s", name, nearest ? "; did you mean " : "",
                           nearest ? nearest : "", nearest ? "?" : "");
     }
     return mix;
@@ -186,7 +186,7 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
         !parse_size(s->split_size, "--split-max-size", &r->how.split_bytes) || !parse_rules(s, r))
         return false;
     if (bound && n_args == 3) {
-        geul_report_usage("a bound for the size takes the place of the type \"%s\"; give one of the two", args[2]);
+        geul_report_usage("a size limit replaces the type \"%s\"; give one of the two", args[2]);
         return false;
     }
     int n_files = bound ? n_args : n_args - 1;

@@ -68,7 +68,7 @@ void geul_lora_print(const struct geul_gguf *g)
             }
         putchar('\n');
     } else if (ctx) {
-        printf("  adapter          of no use: %s\n", geul_error(ctx));
+        printf("  adapter          unusable: %s\n", geul_error(ctx));
     }
     geul_lora_free(d);
     geul_context_free(ctx);

@@ -25,7 +25,7 @@ extern const struct geul_option geul_model_options[];
 extern const char *const geul_cache_types[]; /* NULL at the end */
 /* llama.cpp's users name the two apart; here they are kept alike. */
 #define GEUL_CACHE_TYPE_NAMES "-ctk, -ctv, --cache-type, --cache-type-k, --cache-type-v"
-#define GEUL_CACHE_TYPE_HELP  "what keys and values are kept as, both alike"
+#define GEUL_CACHE_TYPE_HELP  "type of the KV cache, the same for keys and values"
 
 /* --temp --top-k ... --seed */
 struct geul_sampling_args {

@@ -179,7 +179,7 @@ static int store(const struct geul_option *o, const char *name, const char *text
     case GEUL_OPTION_LIST:
         list = (struct geul_text_list *)(void *)field;
         if (list->n == GEUL_TEXT_LIST_MAX)
-            return geul_report_usage("%s can be given %d times at most", name, GEUL_TEXT_LIST_MAX);
+            return geul_report_usage("%s can be given at most %d times", name, GEUL_TEXT_LIST_MAX);
         list->items[list->n++] = text;
         return 0;
     default:
@@ -273,7 +273,7 @@ bool geul_options_parse(const struct geul_command_help *help, int argc, char **a
         else if (*n_args < help->max_args)
             args[(*n_args)++] = argv[i];
         else
-            *code = geul_report_usage("\"%s\" is one word too many", argv[i]);
+            *code = geul_report_usage("\"%s\" is one argument too many", argv[i]);
     }
     const struct geul_option *gap = *code == 0 ? missing(help->options, settings) : NULL;
     if (gap)

@@ -66,8 +66,8 @@ static const struct geul_command_help help = {
         "Lists are separated by commas, or the option is given several times; every combination is a line of the "
         "table: pp256 is a prompt of 256 tokens, tg32 a text of 32, x4 for 4 sequences at once, @ d500 behind 500 "
         "tokens. The ceilings are measured before and after each repetition with the same threads: how fast memory "
-        "can be read, and how many multiply-adds the instructions in use can do. The share is that of the speed at "
-        "which the multiply-adds of the weights, or reading all weights once per step and the cache, would take all of "
+        "can be read, and how many multiply-adds the instructions in use can do. The share compares with the speed at "
+        "which the multiply-adds of the weights, or reading the cache and all weights once per step, would take all of "
         "the time. Speeds are medians with their extremes.",
     .example = "geul bench --synthetic 1.3b:q4_k_m,1.3b:q8_0 -p 256,2048 -n 32 -d 0,2000\n"
                "geul bench -m polyglot.gguf -p 0 -n 32 --parallel 1,2,4,8,16 -t 1,2 --csv",
@@ -288,10 +288,10 @@ static int parse_list(const char *name, const struct geul_text_list *texts, int 
             char *end;
             long v = strtol(at, &end, 10);
             if (end == at || (*end && *end != ',') || v < low || v > high)
-                return geul_report_usage("%s: \"%s\" is no list of whole numbers from %d to %d", name, texts->items[i],
-                                         low, high);
+                return geul_report_usage("%s: \"%s\" is not a list of whole numbers from %d to %d", name,
+                                         texts->items[i], low, high);
             if (out->n == GEUL_BENCH_LIST_MAX)
-                return geul_report_usage("%s: %d values are possible at most", name, GEUL_BENCH_LIST_MAX);
+                return geul_report_usage("%s: at most %d values are possible", name, GEUL_BENCH_LIST_MAX);
             out->v[out->n++] = (int)v;
             at = end;
             if (!*at)
@@ -337,7 +337,7 @@ static int find_models(const struct settings *s, char *paths[MODELS_MAX], int *n
             size_t length = strcspn(at, ",");
             snprintf(what, sizeof what, "%.*s", (int)length, at);
             if (*n == MODELS_MAX)
-                return geul_report_usage("%d models are possible at most", MODELS_MAX);
+                return geul_report_usage("at most %d models are possible", MODELS_MAX);
             paths[*n] = synthetic_path(what, &code);
             *n += code == 0;
             at += length;
@@ -387,7 +387,7 @@ int geul_cmd_bench(int argc, char **argv)
     if (s.files.n + s.synthetic.n == 0)
         return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
     if (s.csv && (s.json || s.step))
-        return geul_report_usage("--csv and --%s ask for two forms of output; give one", s.json ? "json" : "step");
+        return geul_report_usage("--csv and --%s are two forms of output; give one", s.json ? "json" : "step");
     code = parse_sweep(&s, &sweep);
     if (code != 0)
         return code;

@@ -65,7 +65,7 @@ static bool parse_shape(struct geul_context *ctx, const char *size, struct geul_
         }
     size_t n = strlen(size);
     if (n < 5 || strcmp(size + n - 5, ".json") != 0) {
-        geul_report_usage("\"%s\" is no size; 1.3b, 3.8b, 5.8b, 12.8b and a config.json are possible", size);
+        geul_report_usage("\"%s\" is not a size; use 1.3b, 3.8b, 5.8b, 12.8b or a config.json", size);
         return false;
     }
     json_t *json = geul_json_load(ctx, size);
@@ -97,7 +97,7 @@ bool geul_synth_parse(struct geul_context *ctx, const char *text, struct geul_sy
     snprintf(size, sizeof size, "%.*s", (int)(colon - text), text);
     out->mix = geul_mix_find(colon + 1);
     if (!out->mix) {
-        geul_report_usage("\"%s\" is no type; possible are %s", colon + 1, mix_names(names, sizeof names));
+        geul_report_usage("\"%s\" is not a type; use one of %s", colon + 1, mix_names(names, sizeof names));
         return false;
     }
     if (!parse_shape(ctx, size, out))

@@ -136,7 +136,7 @@ bool geul_chat_load(struct geul_chat *c, const char *path)
     }
     const json_t *turns = json_object_get(json, "turns");
     if (!turns_fit(turns)) {
-        geul_report_error("%s is no conversation: it needs \"turns\", each with \"question\" and \"answer\"", path);
+        geul_report_error("%s is not a conversation: it needs \"turns\", each with \"question\" and \"answer\"", path);
         json_decref(json);
         return false;
     }

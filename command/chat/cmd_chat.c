@@ -21,8 +21,8 @@ struct settings {
 static const struct geul_option options[] = {
     OPTION_PATH("--template",     template_name, "NAME", NAME_OR_FILE,
                 "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own"),
-    OPTION_TEXT("-sys, --system", system,        "TEXT", "stands before the conversation, as /system sets it"),
-    OPTION_FLAG("--ignore-eos",   ignore_eos,    "answers go on after the end of the text"),
+    OPTION_TEXT("-sys, --system", system,        "TEXT", "text before the conversation, as /system sets it"),
+    OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
     OPTION_GROUP(model, geul_model_options),
     OPTION_GROUP(chat, geul_chat_options),
@@ -35,8 +35,8 @@ static const struct geul_command_help help = {
     .name = "chat",
     .usage = "-m FILE [options]",
     .summary = "talk with a model",
-    .about =
-        "Questions come from the terminal, or one per line from standard input. /help lists what else can be typed.",
+    .about = "Questions come from the terminal, or one per line from standard input. /help lists the commands that can "
+             "be typed.",
     .example = "geul chat -m koalpaca.gguf --temp 0.7 --top-p 0.9\n"
                "echo 안녕 | geul chat -m koalpaca.gguf",
     .options = options,

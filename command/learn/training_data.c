@@ -22,13 +22,13 @@ static const char *const too_longs[] = {"truncate", "skip", "refuse", NULL}; /* 
 const struct geul_option geul_data_option_rows[] = {
     OPTION_PATHS( "--train-file",  files,          "FILE", FILE,
                   "JSON Lines of questions and answers, conversations or texts, a .txt, or a .geulshard"),
-    OPTION_PATHS( "--eval-file",   held_out_files, "FILE", FILE, "the same, to measure by and not to learn from"),
+    OPTION_PATHS( "--eval-file",   held_out_files, "FILE", FILE, "the same, for evaluation only"),
     OPTION_REAL(  "--held-out",    held_out,       0, 0.5,
-                  "share of the training rows that is measured by instead, when no --eval-file is given"),
+                  "share of the training rows to hold out for evaluation when no --eval-file is given"),
     OPTION_PATH(  "--template",    template_name,  "NAME", NAME_OR_FILE,
                   "koalpaca, kullm, kgoat, a file, none, or auto: the model's own"),
     OPTION_CHOICE("--mask-prompt", mask_prompt,    "on|off", switches, "on: only answers are learned"),
-    OPTION_CHOICE("--too-long",    too_long,       "WHAT", too_longs, "conversations longer than -c"),
+    OPTION_CHOICE("--too-long",    too_long,       "WHAT", too_longs, "what to do with conversations longer than -c"),
     OPTION_END,
 };
 /* clang-format on */

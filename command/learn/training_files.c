@@ -144,7 +144,7 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
         return status;
     status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), false, held, &bytes);
     if (status == GEUL_ERROR_FORMAT && f.n > 1)
-        return geul_run_advise(run, "without this file --resume goes on from step %lld", (long long)f.steps[1]);
+        return geul_run_advise(run, "without this file --resume continues from step %lld", (long long)f.steps[1]);
     if (status != GEUL_OK)
         return status;
     *found = true;

@@ -102,14 +102,12 @@ bool geul_run_print_estimate(struct geul_training *job, const struct geul_train_
     bool fits = !estimate->available || estimate->total <= estimate->available;
     printf("%-14s %10lld   of %lld steps with about %lld tokens each\n", "parameters", (long long)estimate->trained,
            (long long)estimate->steps, (long long)estimate->tokens_per_step);
-    print_bytes("mapped", estimate->mapped, "the model's file, read where it lies");
+    print_bytes("mapped", estimate->mapped, "the model's file, memory-mapped");
     print_bytes("weights", estimate->weights, "that are trained, float32");
     print_bytes("gradients", estimate->gradients, "");
     print_bytes("states", estimate->states, "of the optimizer");
     print_bytes("activations", estimate->activations,
-                job->options.recompute == GEUL_RECOMPUTE_FULL
-                    ? "the layers' outputs; what else is needed is computed again"
-                    : "");
+                job->options.recompute == GEUL_RECOMPUTE_FULL ? "the layers' outputs; the rest is recomputed" : "");
     print_bytes("scratch", estimate->scratch, "of the products");
     print_bytes("other", estimate->other, "the program, its data, the tokenizer");
     printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(estimate->total, a, sizeof a));

@@ -44,13 +44,13 @@ static enum geul_status rewind_run(struct geul_run *run, int64_t step)
     }
     if (!found)
         return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT,
-                         "%d steps in a row up to step %lld could not be used, after going back %lld times%s. A lower "
+                         "%d steps in a row up to step %lld could not be used, after %lld rewinds%s. A lower "
                          "--lr, --precision f32 or a look at the data may help",
                          PATIENCE, (long long)step, (long long)run->state.rewinds,
-                         run->state.sound_step >= 0 ? "; the checkpoints are whole" : ", and no checkpoint is sound");
+                         run->state.sound_step >= 0 ? "; the checkpoints are intact" : ", and no checkpoint is usable");
     run->state.rewinds++;
     run->state.refused = 0;
-    snprintf(text, sizeof text, "%d steps in a row could not be used; back to the weights of step %lld", PATIENCE,
+    snprintf(text, sizeof text, "%d steps in a row could not be used; rewound to the weights of step %lld", PATIENCE,
              (long long)run->state.sound_step);
     return tell(run, step, "rewind", text);
 }
@@ -71,7 +71,7 @@ static enum geul_status handle(struct geul_run *run, const struct geul_train_rep
     }
     if (status == GEUL_OK && r->outcome == GEUL_STEP_NOT_FINITE && strstr(r->where, "the weight "))
         return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT, "step %lld: %s; no step can be used any more%s",
-                         (long long)r->step, r->where, run->saved_at >= 0 ? ", but the last checkpoint is whole" : "");
+                         (long long)r->step, r->where, run->saved_at >= 0 ? ", but the last checkpoint is intact" : "");
     if (status == GEUL_OK && ++run->state.refused >= PATIENCE)
         status = rewind_run(run, r->step);
     return status;
@@ -162,7 +162,7 @@ static enum geul_status all_steps(struct geul_run *run)
         status = geul_run_save(run, false);
         geul_run_hide();
         if (status == GEUL_OK)
-            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume goes on from there",
+            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume continues from there",
                                (long long)geul_trainer_steps_done(run->trainer));
     }
     geul_run_hide();
@@ -200,7 +200,7 @@ static enum geul_status open_run(struct geul_run *run)
     if (a->resume)
         status = geul_run_load(run, &found);
     if (status == GEUL_OK && a->resume && !found)
-        geul_report_note("%s holds no checkpoint; the run begins anew", a->output);
+        geul_report_note("%s holds no checkpoint; the run starts from the beginning", a->output);
     if (status != GEUL_OK)
         return status;
     struct geul_journal_options o = {.size = sizeof o,
@@ -225,7 +225,8 @@ static bool refuse_old(const struct geul_run *run)
 {
     const char *older = run->job->args->resume ? NULL : geul_run_older(run);
     if (older)
-        geul_report_error("%s is there already, of an earlier run: go on with --resume, or give another -o", older);
+        geul_report_error("%s exists already, from an earlier run: continue it with --resume, or choose another -o",
+                          older);
     return older != NULL;
 }
 
@@ -233,10 +234,10 @@ static bool refuse_old(const struct geul_run *run)
 static void advise(struct geul_run *run)
 {
     if (run->saved_at >= 0)
-        geul_run_advise(run, "all is whole up to step %lld: make room there, and --resume goes on from it",
+        geul_run_advise(run, "everything up to step %lld is safe: make room there, and --resume continues from it",
                         (long long)run->saved_at);
     else
-        geul_run_advise(run, "no checkpoint was written yet: make room there and begin again");
+        geul_run_advise(run, "no checkpoint was written yet: make room there and start again");
 }
 
 static int carry_out(struct geul_run *run)
@@ -273,7 +274,7 @@ static int estimate_run(struct geul_training *job)
     geul_run_print_estimate(job, &estimate);
     if (fits || job->args->plan)
         return fits ? 0 : 1;
-    return geul_report_error("the run does not fit into memory; nothing was begun");
+    return geul_report_error("the run does not fit into memory; nothing was started");
 }
 
 int geul_training_run(struct geul_training *job)
