@@ -1,4 +1,4 @@
-/* cmd_imatrix.c: `geul imatrix` collects what `geul quantize --imatrix` wants to know. */
+/* cmd_imatrix.c: `geul imatrix` collects the importance matrix for `geul quantize --imatrix`. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/progress.h"
@@ -61,11 +61,11 @@ static const struct geul_command_help help = {
     .options = options,
 };
 
-/* What the progress needs. */
+/* What the progress callback needs. */
 struct watch {
     const struct settings *s;
     struct geul_importance *m;
-    uint64_t saved; /* chunks at the last writing */
+    uint64_t saved; /* chunks when the file was last written */
 };
 
 /* The text's perplexity so far. */

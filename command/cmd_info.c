@@ -49,7 +49,7 @@ static const char *const key_types[GEUL_GGUF_TYPE_COUNT] = {"u8",   "i8",     "u
 /* Sums over the tensors of the file. */
 struct totals {
     uint64_t elements, bytes;
-    uint64_t kv_cache; /* bytes at f16 and n_context positions; 0 when the file is no gptneox model */
+    uint64_t kv_cache; /* bytes at f16 and n_context positions; 0 when the file is not a gptneox model */
     uint64_t n_context;
 };
 

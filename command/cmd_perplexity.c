@@ -1,4 +1,4 @@
-/* cmd_perplexity.c: `geul perplexity` scores a text, alone or against what a base model said about it. */
+/* cmd_perplexity.c: `geul perplexity` scores a text, alone or against the logits of a base model. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/progress.h"
@@ -83,7 +83,7 @@ static const char *method_name(enum geul_windows_method method)
     return methods[method - GEUL_WINDOWS_STRIDE];
 }
 
-/* Says what will be in the file of the base model. */
+/* Prints the size of the base file before the work begins. */
 static void note_base(const struct work *w)
 {
     char size[32];

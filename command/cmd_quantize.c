@@ -1,4 +1,4 @@
-/* cmd_quantize.c: `geul quantize` makes a smaller GGUF file of one. */
+/* cmd_quantize.c: `geul quantize` makes a smaller GGUF file from another. */
 #include "command/command.h"
 #include "command/options.h"
 #include "command/progress.h"
@@ -124,7 +124,7 @@ static bool add_rule(struct request *r, const char *pattern, const char *type, c
     return t != GEUL_TYPE_COUNT;
 }
 
-/* A rule for the tensor of a role alone. */
+/* A rule for the single tensor of a role. */
 static bool add_role_rule(struct request *r, enum geul_neox_role role, const char *type, const char *option)
 {
     const struct geul_neox_tensor_info *t = geul_neox_role_info(role);
@@ -133,7 +133,7 @@ static bool add_role_rule(struct request *r, enum geul_neox_role role, const cha
     return add_rule(r, pattern, type, option);
 }
 
-/* Makes rules of the options that name types of single tensors. false after a message. */
+/* Turns the options that name types of single tensors into rules. false after a message. */
 static bool parse_rules(const struct settings *s, struct request *r)
 {
     if (s->output_type && !add_role_rule(r, GEUL_NEOX_ROLE_OUTPUT, s->output_type, "--output-tensor-type"))
@@ -303,7 +303,7 @@ static int report(struct geul_context *ctx, const struct geul_quantize *q, const
     return 0;
 }
 
-/* Plans, writes and reports. Returns the exit code. */
+/* Chooses types, writes and reports. Returns the exit code. */
 static int run(struct geul_context *ctx, const struct settings *s, struct request *r)
 {
     double start = geul_os_seconds();

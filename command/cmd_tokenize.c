@@ -68,7 +68,7 @@ static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
     return json ? geul_tokenizer_from_json(ctx, path) : geul_tokenizer_load(ctx, path, geul_regex());
 }
 
-/* Bytes for the eye: control characters, backslashes and broken UTF-8 as escapes. out holds 4 * n + 1 bytes. */
+/* Bytes as printable text: control characters, backslashes and broken UTF-8 as escapes. out holds 4 * n + 1 bytes. */
 static const char *visible(const char *bytes, size_t n, char *out)
 {
     static const char hex[] = "0123456789abcdef";
@@ -97,7 +97,7 @@ static const char *visible(const char *bytes, size_t n, char *out)
     return out;
 }
 
-/* Text of a token for the eye; free with free(). NULL when memory is short. */
+/* A token's text in printable form; free with free(). NULL when memory is short. */
 static char *piece(const struct geul_tokenizer *tok, int32_t id)
 {
     size_t n;
@@ -122,7 +122,7 @@ static int print_ids_json(const struct settings *s, const struct geul_tokenizer 
     return geul_report_json_line(json);
 }
 
-/* printf("%d") is what most of the time would go to. */
+/* By hand, since most of the time would go to printf("%d"). */
 static void print_id(int32_t id, bool first)
 {
     char digits[12];
@@ -163,7 +163,8 @@ static int encode(const struct settings *s, struct geul_context *ctx, const stru
     return code;
 }
 
-/* Reads the next id of a line of numbers, separated by white space, commas or brackets. 0: the end, -1: no number. */
+/* Reads the next id of a line of numbers, separated by white space, commas or brackets. 0: the end, -1: not a number.
+ */
 static int next_id(const char **at, int32_t *id)
 {
     *at += strspn(*at, " \t\r,[]");

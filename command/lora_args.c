@@ -1,4 +1,4 @@
-/* adapter_args.c: see adapter_args.h. */
+/* lora_args.c: see lora_args.h. */
 #include "command/lora_args.h"
 
 #include "core/context.h"

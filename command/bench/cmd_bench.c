@@ -1,4 +1,4 @@
-/* cmd_bench.c: `geul bench` measures a model beside the machine's own ceilings. */
+/* cmd_bench.c: `geul bench` measures a model and compares it with the machine's own ceilings. */
 #include "command/bench/bench_measure.h"
 #include "command/command.h"
 #include "command/paths.h"
@@ -112,7 +112,7 @@ static char *synthetic_path(const char *what, int *code)
 
 enum kind { TEXT, INT, BYTES, REAL };
 
-/* Every figure of a cell: the name in JSON and CSV, and where it lies. */
+/* Every figure of a cell: its name in JSON and CSV, and its offset. */
 #define CELL(name) offsetof(struct geul_bench_cell, name)
 static const struct column {
     const char *name;
@@ -193,7 +193,7 @@ static void print_csv_value(const struct column *column, const void *field)
     }
 }
 
-/* What is printed, and how far. */
+/* What is printed, and what was so far. */
 struct output {
     const struct settings *s;
     json_t *cells;                            /* of --json */

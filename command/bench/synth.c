@@ -1,5 +1,5 @@
-/* synth.c: models of random numbers, made block by block in the form in which the file holds them, so that 7 GB take as
- * long as the disk needs. Blocks are drawn from a pool of random ones, each tensor's own. */
+/* synth.c: models of random numbers, made block by block in the encoding of the file, so that 7 GB take only as long as
+ * the disk needs. Blocks are drawn from a pool of random blocks, a separate one for each tensor. */
 #include "command/bench/synth.h"
 
 #include "command/progress.h"
@@ -141,7 +141,7 @@ struct source {
     } values;
 };
 
-/* A whole number from low to high out of a stream, whose next word *at counts. */
+/* A whole number from low to high out of a stream of random words; *at is the index of its next word. */
 static int random_int(uint64_t seed, uint64_t *at, int low, int high)
 {
     uint64_t range = (uint64_t)(high - low + 1);
@@ -245,7 +245,7 @@ static void fill(const struct source *s, int64_t from, uint8_t *out, int64_t n)
 
 /* ----------------------------------------------------------------------------------- writing -- */
 
-/* Mean and deviation as training leaves them: what is added to the residual is small enough for any depth. */
+/* Mean and deviation as in trained models: what is added to the residual stream is small enough for any depth. */
 static void distribution(const struct geul_synth *synth, const struct geul_neox_tensor *t, double *mean, double *std)
 {
     const double deviations[GEUL_NEOX_STARTS] = {
@@ -300,7 +300,8 @@ static enum geul_status declare(struct work *k, const struct geul_synth *synth, 
     snprintf(name, sizeof name, "synthetic %s", synth->label);
     geul_gguf_set_string(k->w, "general.architecture", "gptneox", strlen("gptneox"));
     geul_gguf_set_string(k->w, "general.name", name, strlen(name));
-    geul_gguf_set_string(k->w, "tokenizer.ggml.model", "no_vocab", strlen("no_vocab")); /* llama.cpp wants to be told */
+    geul_gguf_set_string(k->w, "tokenizer.ggml.model", "no_vocab",
+                         strlen("no_vocab")); /* llama.cpp requires this key */
     geul_gguf_set_u32(k->w, "general.file_type", geul_mix_file_type(synth->mix));
     geul_neox_config_to_gguf(&synth->config, k->w);
     int n_fell_back = 0;

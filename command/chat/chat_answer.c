@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* White space at the beginning of an answer is left out, at its end too: it is held back until more text comes. */
+/* White space at the beginning and end of an answer is not printed: it is held back until more text comes. */
 struct printer {
     bool trim, begun;
     bool silent; /* with --json the whole answer is printed at its end */
@@ -21,7 +21,8 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-/* Prints text but not the white space at its end. */
+/* Prints text but not the white space at its end, which is printed before the next text, if any comes. More white space
+ * than held has room for is cut: a run of it that long is only layout. */
 static bool print_trimmed(struct printer *p, const char *text, size_t length)
 {
     while (!p->begun && length > 0 && is_space(*text)) {
@@ -50,7 +51,7 @@ static bool on_text(void *user, const char *text, size_t length)
     return ok && !geul_interrupted();
 }
 
-/* The ids of the prompt; old turns leave until they and an answer fit. false after a message. */
+/* The ids of the prompt; the oldest turns are dropped until it and an answer fit. false after a message. */
 static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids)
 {
     size_t capacity = (size_t)geul_session_capacity(c->loaded.session), room = capacity / 4;

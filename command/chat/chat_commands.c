@@ -34,7 +34,7 @@ static void do_reset(struct geul_chat *c, const char *rest)
     printf("The conversation is empty.\n");
 }
 
-/* Whether the prompt has a place for the system text. */
+/* Whether the template has a place for the system text. */
 static bool takes_system_text(struct geul_chat *c)
 {
     if (!geul_chat_push(c, ""))

@@ -62,7 +62,7 @@ static bool append(char **text, size_t *length, const char *s)
     return true;
 }
 
-/* A base model's prompt: everything that was said, a line per turn. */
+/* A base model's prompt: the whole conversation, a line per text. */
 static char *plain_prompt(const struct geul_chat *c, int first)
 {
     char *text = NULL;

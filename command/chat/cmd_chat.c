@@ -44,7 +44,7 @@ static const struct geul_command_help help = {
 
 enum { BASE_TOKENS = 128 }; /* a base model has no reason to stop */
 
-/* Chooses the template and says which. false after a message. */
+/* Chooses the template and prints which. false after a message. */
 static bool choose_template(struct geul_chat *c, const char *name)
 {
     bool automatic = strcmp(name, "auto") == 0;
@@ -77,7 +77,7 @@ static void converse(struct geul_chat *c, struct geul_chat_line *lines)
         }
         geul_chat_answer(c);
         if (!geul_report_text("", 0))
-            return; /* nobody listens any more */
+            return; /* nobody reads the output any more */
         if (geul_interrupted() && !geul_chat_line_terminal(lines)) {
             c->code = 130; /* there is nobody to write the next question */
             return;

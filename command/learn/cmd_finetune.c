@@ -1,4 +1,4 @@
-/* cmd_finetune.c: `geul finetune` teaches a model from questions and answers or texts: an adapter, or all weights. */
+/* cmd_finetune.c: `geul finetune` trains an adapter, or all weights, on questions and answers or texts. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/report.h"

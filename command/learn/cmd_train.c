@@ -1,4 +1,4 @@
-/* cmd_train.c: `geul train` makes a model from nothing: a file says its shape, its tokenizer and its data. */
+/* cmd_train.c: `geul train` trains a new model from scratch: a settings file names its shape, tokenizer and data. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/report.h"
@@ -93,7 +93,7 @@ static char *trimmed(char *s)
     return s;
 }
 
-/* Applies one line. false after a message. */
+/* Applies one line, which it cuts into name and value: settings point into it. false after a message. */
 static bool apply_line(char *line, struct settings *s)
 {
     char *comment = line;
@@ -148,7 +148,7 @@ static int index_of_word(const char *const *list, const char *word)
     return i;
 }
 
-/* What the settings say of the model. false after a message. */
+/* The model that the settings describe. false after a message. */
 static bool describe(const struct settings *s, struct geul_new_model *m)
 {
     if (!s->tokenizer || !s->layers || !s->width || !s->heads) {
@@ -182,8 +182,8 @@ static bool describe(const struct settings *s, struct geul_new_model *m)
     return true;
 }
 
-/* The file that training begins with: --model, or DIR/initial.gguf, made unless it is there already. NULL after a
- * message. */
+/* The file that training starts from: --model, or DIR/initial.gguf, which is written unless a resumed run finds
+ * it. NULL after a message. */
 static const char *first_model(struct geul_context *ctx, const struct settings *s, char *path, size_t size)
 {
     struct geul_new_model m;

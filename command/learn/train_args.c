@@ -88,7 +88,7 @@ const struct geul_option geul_train_option_rows[] = {
 };
 /* clang-format on */
 
-/* The place of word in a list that has it. */
+/* The index of word in a list that has it. */
 static int index_of(const char *const *list, const char *word)
 {
     int i = 0;

@@ -37,7 +37,7 @@ const struct geul_option geul_data_option_rows[] = {
 
 /* What was read of a list of files. */
 struct files {
-    struct geul_dataset *samples; /* NULL: no such files were given */
+    struct geul_dataset *samples; /* NULL: no files were given */
     struct geul_samples_report report;
 };
 
@@ -50,7 +50,7 @@ struct data {
     struct geul_model *model; /* for its tokenizer and template */
     struct geul_template *t;
     struct files train, measured;  /* measured: of --eval-file */
-    struct geul_dataset *held_out; /* rows of the training files that are not learned */
+    struct geul_dataset *held_out; /* rows of the training files that are kept for evaluation */
     char names[512];
 };
 
@@ -107,7 +107,7 @@ static enum geul_status read_files(struct data *d, const struct geul_text_list *
     return status;
 }
 
-/* Says what was read. */
+/* Prints what was read. */
 static void tell_data(const struct files *f, const char *what)
 {
     const struct geul_samples_report *r = &f->report;

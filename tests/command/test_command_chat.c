@@ -60,9 +60,10 @@ TEST(command_chat_commands)
              saved, saved);
     struct test_run r = chat(model, input, NULL, NULL);
     CHECK_INT(r.status, 0);
-    static const char *const printed[] = {"/retry",        "친절하게\n",       "The last turn is gone; 1 left.",
-                                          "1 turn saved",  "is empty",         "1 turn loaded",
-                                          "temp is 0.25.", "frequency-penalty"};
+    static const char *const printed[] = {
+        "/retry",        "친절하게\n",       "The last turn has been removed; 1 left.",
+        "1 turn saved",  "is empty",         "1 turn loaded",
+        "temp is 0.25.", "frequency-penalty"};
     for (size_t i = 0; i < sizeof printed / sizeof *printed; i++)
         CHECK_MSG(strstr(r.out, printed[i]), "\"%s\" is missing from: %s", printed[i], r.out);
     static const char *const complained[] = {"nothing to undo", "outside 0 to 100", "no setting \"nothing\"",

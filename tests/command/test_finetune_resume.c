@@ -174,13 +174,12 @@ TEST(finetune_gives_up_after_three_rewinds)
     struct words w = trouble_words(rows_with_garbage(61, 5, 8, 4));
     WORDS(&w, "-o", dir);
     check_stops("four times garbage", finetune(&w), 1,
-                "5 steps in a row up to step 89 could not be used, after going back 3 times");
+                "5 steps in a row up to step 89 could not be used, after 3 rewinds");
     char *log = test_slurp(in(dir, "log.jsonl"), NULL);
     REQUIRE(log);
     check_event(log, "\"kind\":\"rewind\"", "\"event\"", 3);
     check_event(log, "\"kind\":\"stopped\"", "\"event\"", 1);
     free(log);
     WORDS(&w, "--resume");
-    check_stops("the same again", finetune(&w), 1,
-                "5 steps in a row up to step 89 could not be used, after going back 3 times");
+    check_stops("the same again", finetune(&w), 1, "5 steps in a row up to step 89 could not be used, after 3 rewinds");
 }

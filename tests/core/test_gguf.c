@@ -301,7 +301,7 @@ static const struct {
     {"unknown type", "type unknown (number 4711)", f_type_unknown},
     {"row that is no multiple of the block", "impossible shape", f_block},
     {"unaligned offset", "not a multiple of 32", f_unaligned},
-    {"beyond the end", "wants 272 bytes at byte", f_beyond},
+    {"beyond the end", "needs 272 bytes at byte", f_beyond},
     {"offset beyond the end", "the file ends at byte", f_offset},
     {"overlap", "tensors a and b overlap", f_overlap},
     {"two tensors in one place", "overlap", f_same_place},

@@ -371,8 +371,8 @@ TEST(adapter_refuses_broken_files)
         struct keys keys;
         const char *message;
     } kinds[] = {
-        {{NULL, "lora", "gptneox", 4, false}, "is no adapter"},
-        {{"model", "lora", "gptneox", 4, false}, "is no adapter"},
+        {{NULL, "lora", "gptneox", 4, false}, "is not an adapter"},
+        {{"model", "lora", "gptneox", 4, false}, "is not an adapter"},
         {{"adapter", "control_vector", "gptneox", 4, false}, "adapter.type"},
         {{"adapter", "lora", "llama", 4, false}, "another architecture"},
         {{"adapter", "lora", "gptneox", -1, false}, "alpha is -1"},

@@ -155,10 +155,14 @@ static void check_refused(struct geul_trainer *t, const char *path, const char *
 
 TEST(saving_of_another_run_is_refused)
 {
-    static const char *const parts[] = {
-        "was trained with adamw, not with sgd", "was trained with seed 3, not 4",    "another scale of its adapter",
-        "blk.0.attn_qkv.weight.lora_a",         "holds 48 tensors, not 24",          "another scale of its adapter",
-        "blk.0.attn_qkv.weight.lora_a",         "is no checkpoint of a training run"};
+    static const char *const parts[] = {"was trained with adamw, not with sgd",
+                                        "was trained with seed 3, not 4",
+                                        "another scale of its adapter",
+                                        "blk.0.attn_qkv.weight.lora_a",
+                                        "holds 48 tensors, not 24",
+                                        "another scale of its adapter",
+                                        "blk.0.attn_qkv.weight.lora_a",
+                                        "is not a checkpoint of a training run"};
     char path[600];
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_dataset *data = bed_data(ctx, 50);
