@@ -71,7 +71,7 @@ expect models/a.c '' < <(printf 'int long_one(int a)\n{\n'; yes 'a++;' | head -n
 expect models/tensor.h 'has the same file name as' <<<''
 expect models/a.c 'finish it' <<<"/* TO""DO: later */"
 
-# A circle of folders: core/ may use train/, which stands above it.
+# A circle of folders: core/ may use train/, which is above it.
 clean_tree
 sed 's#^core .*#core libgeul train#' tools/floors >"$scratch/floors"
 expect_too tools/floors 'core/ may include train, which has no row above: a circle of folders' <"$scratch/floors"

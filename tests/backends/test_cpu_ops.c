@@ -331,7 +331,7 @@ static void case_view(struct run *r)
         verify(r, y, want, 0, 1e-7);
 }
 
-/* Its cases are in a file of its own: test_cpu_attention_back.c, test_cpu_loss.c, test_cpu_products.c. */
+/* Its cases are in separate files: test_cpu_attention_back.c, test_cpu_loss.c, test_cpu_products.c. */
 static void case_elsewhere(struct run *r)
 {
     (void)r;
@@ -395,7 +395,7 @@ static void check_variant(const char *variant)
         check_op((enum geul_op)op, variant);
 }
 
-/* Attention of tokens [from, to) of a prompt into out, under a device of its own. */
+/* Attention of tokens [from, to) of a prompt into out, on a separate device. */
 static void attend_piece(const char *variant, int n_threads, struct geul_tensor *const *leaves, int64_t from,
                          int64_t to, float *out)
 {
@@ -414,7 +414,7 @@ static void attend_piece(const char *variant, int n_threads, struct geul_tensor 
     geul_context_free(ctx);
 }
 
-/* What a token gets depends neither on the tokens computed beside it nor on the number of threads. The cache holds NaN
+/* What a token gets depends neither on the tokens computed with it nor on the number of threads. The cache holds NaN
  * behind the last position: what a token does not see must not reach it. */
 static void check_batches(const char *variant, enum geul_type type, int64_t heads, int64_t depth, int32_t first)
 {

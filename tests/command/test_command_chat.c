@@ -92,12 +92,12 @@ TEST(command_chat_bad_files)
              test_scratch("list.json"));
     struct test_run r = chat(model, input, NULL, NULL);
     CHECK_INT(r.status, 0);
-    CHECK_MSG(strstr(r.err, "/no/such.json") && strstr(r.err, "no conversation") && strstr(r.err, "/no/such/place"),
+    CHECK_MSG(strstr(r.err, "/no/such.json") && strstr(r.err, "not a conversation") && strstr(r.err, "/no/such/place"),
               "%s", r.err);
     test_run_free(&r);
 }
 
-/* 128 positions are soon full: whole turns leave, and it goes on. */
+/* 128 positions are soon full: whole turns are dropped, and the chat continues. */
 TEST(command_chat_full_context)
 {
     const char *model = fixture_model();

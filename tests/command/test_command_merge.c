@@ -126,7 +126,7 @@ TEST(command_merge_refuses)
     fixture_fails(GEUL("merge", "-m", "/no/model", "--lora", a, "-o", o), 1, "geul merge: ", "/no/model");
     free(test_slurp(m, &before));
     fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", m), 1, "geul merge: ", "is the input itself");
-    fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", a), 1, "geul merge: ", "name another file");
+    fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", a), 1, "geul merge: ", "name another output file");
     free(test_slurp(m, &after));
     CHECK(before == after);
     fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", "/no/such/directory/x"), 1,

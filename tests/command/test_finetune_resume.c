@@ -1,4 +1,4 @@
-/* test_finetune_resume.c: runs of `geul finetune` that are killed and go on: the same bits as without. */
+/* test_finetune_resume.c: runs of `geul finetune` that are killed and resumed: the same bits as without. */
 #include "tests/command/finetune_fixture.h"
 
 #include "core/random.h"
@@ -15,7 +15,7 @@ static const struct kind {
     {"full8", "model.gguf", {"--full", "--optimizer", "adamw8", "--recompute", "full"}},
 };
 
-/* Checks that nothing a run leaves, but for times, tells that it was killed. */
+/* Checks that nothing a run leaves, except times, shows that it was killed. */
 static void check_same_run(const char *dir, const char *other, const char *result, const char *const *checkpoints)
 {
     check_same_file(dir, other, result);
@@ -89,7 +89,7 @@ TEST(finetune_killed_full_with_adamw8_resumes_the_same)
     check_kind(&kinds[3]);
 }
 
-/* ----------------------------------------------------------------------------------- mishaps -- */
+/* ----------------------------------------------------------------------------------- trouble -- */
 
 enum { N_ROWS = 100, SEED = 7 };
 

@@ -111,11 +111,11 @@ TEST(finetune_disk_full_while_logging)
     WORDS(&begun, "--steps", "8");
     check_ends_well(&begun);
     WORDS(&w, "--resume");
-    /* The log is written anew up to step 8, and its next rows do not fit. */
+    /* The log is rewritten up to step 8, and its next rows do not fit. */
     long csv = file_bytes(in(dir, "log.csv")), jsonl = file_bytes(in(dir, "log.jsonl"));
     check_limited(&w, (rlim_t)jsonl + 100, "log.jsonl", "everything up to step 8 is safe");
     CHECK(finetune_last_step(dir) > 8);
-    check_limited(&w, (rlim_t)csv / 2, "cannot write", "log.csv"); /* not even what exists already fits */
+    check_limited(&w, (rlim_t)csv / 2, "cannot write", "log.csv"); /* not even the rows that exist already fit */
     check_tidy(dir);
     check_ends_well(&w);
     check_same_file(dir, whole, "model.gguf");
@@ -297,7 +297,7 @@ TEST(finetune_output_that_cannot_be_written)
     check_stops("nowhere", finetune(&w), 1, "cannot make the directory /no/such/place");
 }
 
-/* A checkpoint that is damaged is named, and without it the run goes on from the one before. */
+/* A damaged checkpoint is named, and without it the run continues from the one before. */
 TEST(finetune_damaged_checkpoint)
 {
     char dir[600];

@@ -359,7 +359,7 @@ static struct geul_speculator *own_draft(struct pair *p, int n_max)
     return geul_speculator_new(p->session, &speculation);
 }
 
-/* The model guesses for itself, so that whole runs are accepted; stop strings and the end token lie inside them. */
+/* The model guesses for itself, so that whole runs are accepted; stop strings and the end token occur inside them. */
 TEST(speculate_leaks_nothing_behind_the_end)
 {
     struct pair p;
@@ -593,8 +593,8 @@ TEST(speculate_names_what_does_not_fit)
     golden_close(&g);
 }
 
-/* Everything with an allocator that fails at one call. The draft session has a context of its own, whose failures must
- * be told too. */
+/* Everything with an allocator that fails at one call. The draft session has a separate context, whose failures must
+ * be reported too. */
 static bool whole_use(struct test_allocator *a, const char *path, char *message, size_t size)
 {
     struct geul_context_options o = {.allocate = test_allocate, .allocate_user = a};

@@ -1,4 +1,4 @@
-/* test_saving.c: a run that is saved and taken up goes on bit for bit; checkpoints of other runs and damaged ones are
+/* test_saving.c: a run that is saved and restored continues bit for bit; checkpoints of other runs and damaged ones are
  * refused; a number that is not finite changes nothing. */
 #include "core/gguf.h"
 #include "tests/train/trainer_bed.h"
@@ -71,7 +71,7 @@ TEST(saving_goes_on_bit_for_bit)
     }
 }
 
-/* Going back to before a mishap: weights and states, but not the place. */
+/* Rewinding: weights and states, but not the position in the data. */
 TEST(saving_keeps_the_place_when_asked)
 {
     char path[600];

@@ -285,7 +285,7 @@ static const char *mini_as(struct geul_context *ctx, const char *from, const cha
     return CHECK_MSG(ok, "%s: %s", mix, geul_error(ctx)) ? path : NULL;
 }
 
-/* An adapter's gradients beside the weights of a file, one after the other; malloc()ed. B is not zero, so that A has a
+/* An adapter's gradients on the weights of a file, one after the other; malloc()ed. B is not zero, so that A has a
  * gradient too. */
 static float *adapter_gradients(struct geul_context *ctx, const char *path, const struct geul_dataset *data, size_t *n)
 {
@@ -378,7 +378,7 @@ static float *three_steps(struct bed *b, const struct geul_train_options *o, con
     return all;
 }
 
-/* The same bits as `want` on devices that nobody may look into: layers from `first` on lie on the second one. */
+/* The same bits as `want` on devices that nobody may look into: layers from `first` on are on the second one. */
 static void check_devices(struct bed *b, const struct geul_train_options *o, const float *want, size_t n, bool both,
                           int first)
 {
