@@ -95,6 +95,7 @@ static enum geul_status merge(struct work *w)
     if (!w->merge)
         return geul_error_status(w->ctx);
     choose_types(w);
+    /* A merge is a quantization whose weights pass through w->merge on their way, so that must outlive w->quantize. */
     geul_merge_apply(w->merge, &w->how);
     w->quantize = geul_quantize_new(w->ctx, w->s->model, &w->how);
     if (!w->quantize)

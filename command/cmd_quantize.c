@@ -189,6 +189,7 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
         geul_report_usage("a size limit replaces the type \"%s\"; give one of the two", args[2]);
         return false;
     }
+    /* The last word is the type unless a size limit replaces it; of the files before it a dry run may leave out OUT. */
     int n_files = bound ? n_args : n_args - 1;
     if (n_files < 1 || (n_files < 2 && !s->dry_run)) {
         geul_report_usage(n_args > 1 && !bound

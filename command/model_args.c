@@ -74,6 +74,7 @@ static bool load(const struct geul_model_args *args, bool tokenizer, struct geul
     out->model = geul_model_load(out->ctx, args->path, &options);
     if (!out->model)
         return false;
+    /* Before the session: a model with sessions takes no adapters. */
     if (geul_lora_args_add(out->ctx, &args->adapters, out->model) != GEUL_OK)
         return false;
     if (tokenizer && !geul_model_get_tokenizer(out->model)) {

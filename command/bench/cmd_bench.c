@@ -84,12 +84,13 @@ static char *synthetic_path(const char *what, int *code)
     if (!ctx)
         return NULL;
     if (!geul_synth_parse(ctx, what, &synth)) {
-        *code = *geul_error(ctx) ? 1 : 2;
+        *code = *geul_error(ctx) ? 1 : 2; /* without a failure in ctx it was the word that is wrong */
         geul_context_free(ctx);
         return NULL;
     }
     snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
     path = geul_path_cache(ctx, name);
+    /* A file of that name from an older geul, or a damaged one, is not trusted but made again. */
     struct geul_gguf *g = path && geul_os_exists(path) ? geul_gguf_open(ctx, path) : NULL;
     bool fits = g && geul_synth_fits(ctx, &synth, g);
     geul_gguf_close(g);

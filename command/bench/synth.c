@@ -272,6 +272,8 @@ static enum geul_status write_tensor(struct work *k, int64_t elements)
 {
     const struct source *s = k->source;
     size_t piece_bytes = (size_t)PIECE / (size_t)geul_type_block(s->type) * geul_type_bytes(s->type);
+    /* Every element follows from its number in the tensor alone, so pieces may be made in any order and by any number
+     * of threads. Elements are a multiple of the block, so the last, shorter piece ends at a block too. */
     for (int64_t from = 0; from < elements; from += (int64_t)PIECE * PIECES) {
         int64_t n = elements - from < (int64_t)PIECE * PIECES ? elements - from : (int64_t)PIECE * PIECES;
         int pieces = (int)((n + PIECE - 1) / PIECE);

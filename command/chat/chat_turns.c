@@ -140,6 +140,7 @@ bool geul_chat_load(struct geul_chat *c, const char *path)
         json_decref(json);
         return false;
     }
+    /* The file is known to be good, so the current conversation may be discarded. */
     geul_chat_drop_all(c);
     free(c->system);
     const char *system = json_string_value(json_object_get(json, "system"));

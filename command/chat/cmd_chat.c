@@ -98,7 +98,7 @@ int geul_cmd_chat(int argc, char **argv)
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
     struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json};
-    geul_interrupt_catch(5);
+    geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
     if (code != 0)

@@ -155,6 +155,7 @@ static bool describe(const struct settings *s, struct geul_new_model *m)
         geul_report_usage("a new model needs --tokenizer, --layers, --width and --heads (or --model)");
         return false;
     }
+    /* Rotated dimensions are pairs: rounded down to an even number. */
     int head = s->width / s->heads, rotary = (int)((float)head * s->rotary) / 2 * 2;
     if (s->width % s->heads != 0) {
         geul_report_usage("--heads %d does not divide --width %d", s->heads, s->width);
@@ -230,6 +231,8 @@ int geul_cmd_train(int argc, char **argv)
     int n_args, code;
     size_t length;
     char *text = NULL;
+    /* The settings file is applied first, so that options override it: hence it has to be the first word. Its text
+     * stays until the end, because the settings point into it. */
     bool file = argc > 1 && argv[1][0] != '-';
     if (file && !(text = geul_text_input_file(argv[1], &length)))
         return 1;

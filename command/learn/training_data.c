@@ -68,7 +68,8 @@ static enum geul_samples_long too_long_of(const char *name)
     return (enum geul_samples_long)i;
 }
 
-/* Reads files: shards are mapped, the others read as rows, of which a share goes to held_out. */
+/* Reads files: shards are mapped, the others are read as rows, of which a share goes to held_out. All rows are read in
+ * one call, so the same seed holds out the same rows whatever shards there are beside them. */
 static enum geul_status read_files(struct data *d, const struct geul_text_list *files, float share,
                                    struct geul_dataset *held_out, struct files *out)
 {
@@ -155,7 +156,7 @@ static void data_free(struct data *d)
     geul_model_free(d->model);
 }
 
-/* ------------------------------------------------------------------------------------- whole -- */
+/* ---------------------------------------------------------------------------------- training -- */
 
 /* Opens the model for its tokenizer, template and context. false after a message. */
 static bool open_model(struct data *d, const struct geul_train_options *o)
