@@ -1,4 +1,4 @@
-/* test_cpu_gradients.c: the operations that gradients are made of: cases for test_cpu_ops.c, finite differences, and
+/* test_cpu_gradients.c: the operations that compute gradients: cases for test_cpu_ops.c, finite differences, and
  * what dropout's masks look like. */
 #include "tests/backends/cpu_frame.h"
 

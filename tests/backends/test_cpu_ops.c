@@ -319,7 +319,7 @@ static void case_cont(struct run *r)
     }
 }
 
-/* Views compute nothing, but whatever follows must see through them. */
+/* Views compute nothing, but every operation has to read through them. */
 static void case_view(struct run *r)
 {
     struct geul_tensor *x = LEAF(F32, 1, 4, 6), *sum = geul_add(r->ctx, x, x);

@@ -161,7 +161,7 @@ static void verify_words(struct run *r, const struct geul_tensor *state)
     verify(r, values, want, 0, 0);
 }
 
-/* What the codes say goes through AdamW as it is, and comes back with an error of less than one step of the code. */
+/* The codes' values go through AdamW exactly, and are stored with an error of less than one step of the code. */
 void case_adamw8(struct run *r)
 {
     for (int s = 0; s < N_LENGTHS; s++) {

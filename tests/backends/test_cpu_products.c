@@ -150,7 +150,7 @@ TEST(cpu_products_with_tall_sides)
     check_product((struct shape){1100, 35, 600}, &tall);
 }
 
-/* Growing sums are shared with nobody: two sums into one leaf give both products, in order. */
+/* Sums that are added to have their own memory: two sums into one leaf give both products, in order. */
 TEST(cpu_addmm_adds_twice)
 {
     struct geul_context *ctx = geul_context_new(NULL);

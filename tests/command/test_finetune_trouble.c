@@ -152,7 +152,7 @@ TEST(finetune_disk_full_of_a_small_disk)
 
 #define GOOD "{\"question\": \"가\", \"answer\": \"나다\"}\n"
 
-/* A file, what is added to the command, and what comes of it: exit code, a part of the last line on stderr, and a part
+/* A file, the words added to the command, and the outcome: exit code, a part of the last line on stderr, and a part
  * of any line; NULL: nothing is looked for. */
 static const struct bad {
     const char *what, *data;

@@ -424,7 +424,7 @@ TEST(gguf_round_trip_and_every_truncation)
     REQUIRE(whole != NULL);
     for (size_t n = 0; n < size - 16; n++) { /* the last tensor is followed by 16 bytes of padding */
         m.peak = 0;
-        char *part = malloc(n + 1); /* its own block, so that ASan sees a byte too far */
+        char *part = malloc(n + 1); /* its own block, so that ASan catches a read beyond it */
         memcpy(part, whole, n);
         geul_error_clear(ctx);
         CHECK_MSG(!geul_gguf_open_memory(ctx, part, n, "part"), "%zu of %zu bytes were opened", n, size);

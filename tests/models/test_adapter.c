@@ -266,7 +266,7 @@ TEST(adapter_file_round_trip)
     geul_context_free(ctx);
 }
 
-/* A file of one pair, with whatever is to be wrong about it. */
+/* A file of one pair, with the given defect. */
 struct shape {
     const char *a, *b; /* names; NULL: not there */
     int64_t a_shape[2], b_shape[2];

@@ -95,7 +95,7 @@ static int compare_lengths(struct pair *p, const int32_t *ids, int n, struct geu
         struct geul_speculation speculation = geul_speculation_default();
         speculation.draft = p->draft;
         speculation.lookup = lookup;
-        speculation.always = lengths[i] > 0; /* 0: as it sees fit */
+        speculation.always = lengths[i] > 0; /* 0: when speculating pays off */
         speculation.n_max = lengths[i] > 0 ? lengths[i] : 16;
         speculation.p_min = i % 2 ? 0.6f : 0;
         struct geul_speculator *s = geul_speculator_new(p->session, &speculation);
@@ -399,7 +399,7 @@ TEST(speculate_leaks_nothing_behind_the_end)
     pair_close(&p);
 }
 
-/* Stops after so many pieces of text. */
+/* Stops after a number of pieces of text. */
 struct patience {
     int left;
 };

@@ -47,7 +47,7 @@ static struct geul_train_options options(int n_batch, bool packing)
     return o;
 }
 
-/* Two workers see every sample of an epoch once between them, in an order that differs from epoch to epoch. */
+/* Two workers together read every sample of an epoch once, in an order that differs from epoch to epoch. */
 TEST(batches_are_dealt_to_workers)
 {
     enum { N = 10, EPOCHS = 3 };

@@ -1,4 +1,4 @@
-/* test_forecast.c: the memory that a run takes at its peak is what its plan said. */
+/* test_estimate.c: the memory that a run takes at its peak is what its estimate said. */
 #include "core/os.h"
 #include "tests/train/trainer_bed.h"
 

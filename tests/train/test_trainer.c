@@ -378,7 +378,8 @@ static float *three_steps(struct bed *b, const struct geul_train_options *o, con
     return all;
 }
 
-/* The same bits as `want` on devices that nobody may look into: layers from `first` on are on the second one. */
+/* The same bits as `want` on devices whose memory the host cannot read: layers from `first` on are on the second one.
+ */
 static void check_devices(struct bed *b, const struct geul_train_options *o, const float *want, size_t n, bool both,
                           int first)
 {
