@@ -1,4 +1,4 @@
-/* test_autodiff.c: gradients of whole graphs: against finite differences, whatever is kept or computed again, flows
+/* test_autodiff.c: gradients of whole graphs: against finite differences, whether values are kept or recomputed, flows
  * that meet, sums in place, and what must fail. */
 #include "core/autodiff.h"
 #include "core/graph.h"
