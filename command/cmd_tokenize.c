@@ -6,7 +6,7 @@
 #include "command/text_input.h"
 
 #include "formats/json_file.h"
-#include "convert/tokenizer_json.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <stdio.h>

@@ -1,10 +1,9 @@
-/* new_model.c: see new_model.h. */
-#include "convert/new_model.h"
+/* new_model.c: see geul_tools.h. */
+#include "geul_tools.h"
 
-#include "formats/json_file.h"
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
-#include "geul_tools.h"
+#include "formats/json_file.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
 #include "core/random.h"
@@ -17,7 +16,7 @@ enum { VOCAB_STEP = 64, PIECE = 1 << 14 };
 
 struct job {
     struct geul_context *ctx;
-    const struct geul_new_model *m;
+    const struct geul_new_model_options *o;
     struct geul_neox_config config;
     struct geul_gguf_writer *w;
 };
@@ -78,7 +77,7 @@ static enum geul_status write_tokenizer(struct job *j, const char *path)
 /* The tokenizer's keys, from whatever m->tokenizer is. */
 static enum geul_status set_tokenizer(struct job *j)
 {
-    const char *path = j->m->tokenizer, *dot = strrchr(path, '.');
+    const char *path = j->o->tokenizer, *dot = strrchr(path, '.');
     if (dot && strcmp(dot, ".gguf") == 0) {
         struct geul_gguf *g = geul_gguf_open(j->ctx, path);
         enum geul_status status = g ? copy_tokenizer(j, g) : geul_error_status(j->ctx);
@@ -99,7 +98,7 @@ static enum geul_status set_tokenizer(struct job *j)
 static void distribution(const struct job *j, const struct geul_neox_tensor *t, double *mean, double *deviation)
 {
     double C = (double)j->config.d_model, L = (double)j->config.n_layers;
-    bool normal = j->m->init == GEUL_INIT_NORMAL;
+    bool normal = j->o->init == GEUL_INIT_NORMAL;
     const double deviations[GEUL_NEOX_STARTS] = {
         [GEUL_NEOX_START_SMALL] = normal ? 0.02 : sqrt(2 / (5 * C)),
         [GEUL_NEOX_START_RESIDUAL] = normal ? 0.02 : 2 / (L * sqrt(C)),
@@ -134,7 +133,7 @@ static enum geul_status write_weights(struct job *j, const struct geul_neox_tens
         distribution(j, &tensors[i], &mean, &deviation);
         for (uint64_t from = 0; from < elements; from += PIECE) {
             size_t count = elements - from < PIECE ? (size_t)(elements - from) : PIECE;
-            fill(piece, count, geul_random_bits(j->m->seed, i), from, mean, deviation);
+            fill(piece, count, geul_random_bits(j->o->seed, i), from, mean, deviation);
             geul_gguf_write_data(j->w, piece, count * sizeof *piece);
         }
     }
@@ -150,7 +149,8 @@ static enum geul_status write_all(struct job *j)
         return status;
     geul_gguf_set_string(j->w, "general.architecture", "gptneox", 7);
     geul_gguf_set_string(j->w, "general.type", "model", 5);
-    geul_gguf_set_string(j->w, "general.name", j->m->name, strlen(j->m->name));
+    const char *name = j->o->name ? j->o->name : "geul";
+    geul_gguf_set_string(j->w, "general.name", name, strlen(name));
     geul_gguf_set_u32(j->w, "general.file_type", 0); /* float32 */
     geul_neox_config_to_gguf(&j->config, j->w);
     size_t n = 0;
@@ -160,9 +160,57 @@ static enum geul_status write_all(struct job *j)
     return status;
 }
 
-enum geul_status geul_new_model_write(struct geul_context *ctx, const struct geul_new_model *m, const char *path)
+/* Checks what the caller chose and fills in the rest. */
+static enum geul_status choose_shape(struct job *j)
 {
-    struct job j = {.ctx = ctx, .m = m, .config = m->config};
+    enum { LAYERS_MAX = 4096, WIDTH_MAX = 1 << 20, HEADS_MAX = 1 << 16, ROWS_MAX = 1 << 24 };
+    const struct geul_new_model_options *o = j->o;
+    const struct {
+        const char *name;
+        int value, least, most;
+    } ranges[] = {
+        {"n_layers", o->n_layers, 1, LAYERS_MAX}, {"d_model", o->d_model, 1, WIDTH_MAX},
+        {"n_heads", o->n_heads, 1, HEADS_MAX},    {"d_ff", o->d_ff, 0, WIDTH_MAX},
+        {"n_context", o->n_context, 0, ROWS_MAX}, {"n_vocab", o->n_vocab, 0, ROWS_MAX},
+    };
+    if (!o->tokenizer)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "a new model needs a tokenizer");
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most)
+            return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s of a new model is %d, not %d to %d", ranges[i].name,
+                             ranges[i].value, ranges[i].least, ranges[i].most);
+    const int head = o->d_model / o->n_heads, n_rot = o->n_rot < 0 ? 0 : o->n_rot ? o->n_rot : head / 4 * 2;
+    if (o->d_model % o->n_heads != 0 || n_rot > head || n_rot % 2 != 0)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
+                         "a new model of width %d cannot have %d heads, %d dimensions of each rotary", o->d_model,
+                         o->n_heads, n_rot);
+    j->config = (struct geul_neox_config){.n_layers = o->n_layers,
+                                          .d_model = o->d_model,
+                                          .d_ff = o->d_ff ? o->d_ff : 4 * (int64_t)o->d_model,
+                                          .n_heads = o->n_heads,
+                                          .d_head = head,
+                                          .n_rot = n_rot,
+                                          .n_context = o->n_context ? o->n_context : 2048,
+                                          .n_vocab = o->n_vocab,
+                                          .norm_eps = 1e-5,
+                                          .rope_base = 10000,
+                                          .parallel_residual = !o->sequential_residual,
+                                          .attention_bias = true,
+                                          .gelu = o->gelu,
+                                          .bos = -1,
+                                          .eos = -1};
+    return GEUL_OK;
+}
+
+enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
+                                      const struct geul_new_model_options *options)
+{
+    struct geul_new_model_options o;
+    struct job j = {.ctx = ctx, .o = &o};
+    geul_error_clear(ctx);
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
+        choose_shape(&j) != GEUL_OK)
+        return GEUL_ERROR_ARGUMENT;
     j.w = geul_gguf_writer_new(ctx, path);
     if (!j.w)
         return geul_error_status(ctx);

@@ -8,8 +8,5 @@
  * <|endoftext|> when there is one, otherwise -1 (tokenizer_config.json may name another). */
 enum geul_status geul_tokenizer_spec_from_json(struct geul_context *ctx, const char *json, size_t size,
                                                struct geul_tokenizer_spec *spec);
-/* The tokenizer of a tokenizer.json file, or of the directory that holds one, with PCRE2 for unusual patterns. NULL on
- * failure. */
-struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const char *path);
 
 #endif

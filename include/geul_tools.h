@@ -76,6 +76,39 @@ struct geul_export_options {
 GEUL_API enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
                                          const struct geul_export_options *options);
 
+/* -------------------------------------------------------------------------------- new models -- */
+/* Stability: stable. */
+
+/* How the weights of a new model are drawn. SMALL: as EleutherAI's GPT-NeoX, deviation sqrt(2 / (5 d_model)) (Nguyen
+ * and Salazar 2019), and 2 / (n_layers sqrt(d_model)) for what is added to the residual stream (Wang and Komatsuzaki
+ * 2021). NORMAL: as transformers, deviation 0.02 everywhere. */
+enum geul_init { GEUL_INIT_SMALL, GEUL_INIT_NORMAL };
+
+/* The first four have to be set; d_model is a multiple of n_heads. */
+struct geul_new_model_options {
+    size_t size;
+    const char *tokenizer; /* a GGUF file whose tokenizer is taken, a tokenizer.json or a directory that holds one */
+    int n_layers, d_model, n_heads;
+    int d_ff;      /* 0: 4 * d_model */
+    int n_rot;     /* rotary dimensions per head, even; 0: half of them; -1: none */
+    int n_context; /* positions it is to be trained for; 0: 2048 */
+    int n_vocab;   /* rows of the embedding; 0: as many as the tokenizer needs, a multiple of 64 */
+    enum geul_gelu gelu;
+    bool sequential_residual; /* feed-forward after attention instead of parallel to it */
+    enum geul_init init;
+    uint64_t seed;
+    const char *name; /* general.name; NULL: "geul" */
+};
+
+/* Writes a GPT-NeoX model that has learned nothing yet, a float32 GGUF file for geul_trainer_new() to begin with.
+ * Biases are 0 and norms 1; the same options give the same bytes. */
+GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
+                                               const struct geul_new_model_options *options);
+
+/* The tokenizer of a tokenizer.json file, or of the directory that holds one, with PCRE2 for unusual patterns. NULL on
+ * failure; free with geul_tokenizer_free(). */
+GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const char *path);
+
 /* ---------------------------------------------------------------------------------- adapters -- */
 /* Stability: stable. */
 

@@ -5,6 +5,7 @@
  * TEXTS holds texts, each as a 32-bit length and its bytes. Their ids are written to IDS likewise. Then every line on
  * stdin asks for one timed run over all texts; the answer is its seconds. */
 #include "convert/tokenizer_json.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <stdio.h>

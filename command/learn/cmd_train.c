@@ -6,7 +6,7 @@
 #include "command/text_input.h"
 #include "command/learn/training_data.h"
 
-#include "convert/new_model.h"
+#include "geul_tools.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -149,7 +149,7 @@ static int index_of_word(const char *const *list, const char *word)
 }
 
 /* The model that the settings describe. false after a message. */
-static bool describe(const struct settings *s, struct geul_new_model *m)
+static bool describe(const struct settings *s, struct geul_new_model_options *m)
 {
     if (!s->tokenizer || !s->layers || !s->width || !s->heads) {
         geul_report_usage("a new model needs --tokenizer, --layers, --width and --heads (or --model)");
@@ -161,25 +161,20 @@ static bool describe(const struct settings *s, struct geul_new_model *m)
         geul_report_usage("--heads %d does not divide --width %d", s->heads, s->width);
         return false;
     }
-    m->config = (struct geul_neox_config){.n_layers = s->layers,
-                                          .d_model = s->width,
-                                          .d_ff = s->ff ? s->ff : 4 * s->width,
-                                          .n_heads = s->heads,
-                                          .d_head = head,
-                                          .n_rot = rotary,
-                                          .n_context = s->train.n_context ? s->train.n_context : 2048,
-                                          .n_vocab = s->vocabulary,
-                                          .norm_eps = 1e-5,
-                                          .rope_base = 10000,
-                                          .parallel_residual = strcmp(s->parallel_residual, "on") == 0,
-                                          .attention_bias = true,
-                                          .gelu = (enum geul_gelu)index_of_word(gelus, s->gelu),
-                                          .bos = -1,
-                                          .eos = -1};
-    m->tokenizer = s->tokenizer;
-    m->name = s->name;
-    m->init = (enum geul_init)index_of_word(inits, s->init);
-    m->seed = s->train.seed.value;
+    *m = (struct geul_new_model_options){.size = sizeof *m,
+                                         .tokenizer = s->tokenizer,
+                                         .n_layers = s->layers,
+                                         .d_model = s->width,
+                                         .n_heads = s->heads,
+                                         .d_ff = s->ff,
+                                         .n_rot = rotary ? rotary : -1,
+                                         .n_context = s->train.n_context,
+                                         .n_vocab = s->vocabulary,
+                                         .gelu = (enum geul_gelu)index_of_word(gelus, s->gelu),
+                                         .sequential_residual = strcmp(s->parallel_residual, "off") == 0,
+                                         .init = (enum geul_init)index_of_word(inits, s->init),
+                                         .seed = s->train.seed.value,
+                                         .name = s->name};
     return true;
 }
 
@@ -187,7 +182,7 @@ static bool describe(const struct settings *s, struct geul_new_model *m)
  * it. NULL after a message. */
 static const char *first_model(struct geul_context *ctx, const struct settings *s, char *path, size_t size)
 {
-    struct geul_new_model m;
+    struct geul_new_model_options m;
     if (s->model)
         return s->model;
     snprintf(path, size, "%s/initial.gguf", s->train.output);
@@ -195,7 +190,7 @@ static const char *first_model(struct geul_context *ctx, const struct settings *
         return path;
     if (!describe(s, &m))
         return NULL;
-    if (geul_os_make_directory(ctx, s->train.output) == GEUL_OK && geul_new_model_write(ctx, &m, path) == GEUL_OK)
+    if (geul_os_make_directory(ctx, s->train.output) == GEUL_OK && geul_new_model_write(ctx, path, &m) == GEUL_OK)
         return path;
     geul_report_failure(ctx);
     return NULL;

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct example {
     size_t size;
@@ -102,5 +103,48 @@ TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
     CHECK(bytes[0] && bytes[1] && n[0] == n[1] && memcmp(bytes[0], bytes[1], n[0]) == 0);
     free(bytes[0]);
     free(bytes[1]);
+    geul_context_free(ctx);
+}
+
+/* The new model that a small set of options makes; false after a failure, which has to be of the argument. */
+static bool new_model(struct geul_context *ctx, const char *path, struct geul_new_model_options o)
+{
+    o.size = sizeof o;
+    bool ok = geul_new_model_write(ctx, path, &o) == GEUL_OK;
+    CHECK(ok || (geul_error_status(ctx) == GEUL_ERROR_ARGUMENT && access(path, F_OK) != 0));
+    return ok;
+}
+
+TEST(tools_make_new_models)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *path = test_scratch("new.gguf"), *tokenizer = test_mini_model();
+    const struct geul_new_model_options least = {
+        .tokenizer = tokenizer, .n_layers = 2, .d_model = 24, .n_heads = 3, .seed = 5};
+    REQUIRE(CHECK_MSG(new_model(ctx, path, least), "%s", geul_error(ctx)));
+    struct geul_model *m = geul_model_load(ctx, path, NULL);
+    REQUIRE(CHECK_MSG(m != NULL, "%s", geul_error(ctx)));
+    const struct geul_model_shape *shape = geul_model_get_shape(m);
+    CHECK(shape->n_layers == 2 && shape->d_head == 8 && shape->n_rot == 4 && shape->d_ff == 96);
+    CHECK(shape->n_context == 2048 && shape->parallel_residual && shape->n_vocab % 64 == 0);
+    CHECK(strcmp(geul_model_get_name(m), "geul") == 0 && geul_model_get_tokenizer(m));
+    geul_model_free(m);
+
+    const char *bad = test_scratch("bad.gguf");
+    struct geul_new_model_options o = least;
+    o.tokenizer = NULL;
+    CHECK(!new_model(ctx, bad, o));
+    o = least;
+    o.n_heads = 5; /* does not divide 24 */
+    CHECK(!new_model(ctx, bad, o));
+    o = least;
+    o.n_layers = 0;
+    CHECK(!new_model(ctx, bad, o));
+    o = least;
+    o.n_rot = 3;
+    CHECK(!new_model(ctx, bad, o));
+    o = least;
+    o.n_rot = 10; /* a head has 8 */
+    CHECK(!new_model(ctx, bad, o));
     geul_context_free(ctx);
 }

@@ -2,6 +2,7 @@
 #include "tests/train/training_rig.h"
 
 #include "convert/tokenizer_json.h"
+#include "geul_tools.h"
 #include "core/context.h"
 #include "corpus/shards.h"
 #include "data/dataset.h"
