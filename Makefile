@@ -70,7 +70,7 @@ install: build
 format:
 	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
-# Other versions of clang-format would lay some lines out otherwise.
+# Other versions of clang-format would format some lines differently.
 format-check:
 	@clang-format --version | grep -q 'version 14\.' || \
 	    { echo '0 passed, 0 failed, 1 skipped'; exit 0; }; \

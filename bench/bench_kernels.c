@@ -1,4 +1,4 @@
-/* bench_kernels.c: products and small operations of the CPU backend beside the ceilings of this machine.
+/* bench_kernels.c: products and small operations of the CPU backend compared with the ceilings of this machine.
  *
  *     bench_kernels [-t THREADS] [-r REPEATS] [-o prompt|decode|small] [-k q4_k,q8_0]
  *
@@ -44,7 +44,7 @@ static double measure(const struct bench *b, struct geul_tensor **nodes, int n_n
     return seconds[b->repeats / 2];
 }
 
-/* A leaf with memory of its own, random bytes that make finite numbers. */
+/* A leaf with its own memory, filled with random bytes that make finite numbers. */
 static struct geul_tensor *leaf(const struct bench *b, enum geul_type type, int n_dims, const int64_t *shape)
 {
     size_t bytes;
@@ -120,7 +120,7 @@ static void report(const struct bench *b, const char *name, struct geul_tensor *
     printf("  %-34s %9.1f us %8.2f %s\n", name, s * 1e6, per / s * 1e-9, unit);
 }
 
-/* STORE and ATTENTION of a 1.3B model's layer, by type of cache. The result of the store is a cache of its own. */
+/* STORE and ATTENTION of a 1.3B model's layer, by type of cache. The result of the store is a separate cache. */
 static void bench_cache(const struct bench *b, enum geul_type type, int64_t depth, struct geul_tensor *q,
                         struct geul_tensor *seq_pos, double elements, double pairs)
 {
@@ -165,7 +165,7 @@ static void bench_small(const struct bench *b, int64_t tokens, int64_t depth)
         bench_cache(b, caches[i], depth, q, seq_pos, elements, pairs * 2 * WIDTH);
 }
 
-/* Whether a type is a weight's and was asked for. */
+/* Whether a type is possible for weights and was requested. */
 static bool wanted(const struct bench *b, enum geul_type type)
 {
     const char *name = geul_type_name(type);

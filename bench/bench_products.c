@@ -1,8 +1,8 @@
-/* bench_products.c: the products of a training step beside the machine's own ceilings.
+/* bench_products.c: the products of a training step compared with the machine's own ceilings.
  *
  *     bench_products [TOKENS] [WIDTH] [VOCABULARY]
  *
- * For each shape and precision the median of seven runs, each beside a ceiling measured right before it. Values are
+ * For each shape and precision the median of seven runs, each against a ceiling measured right before it. Values are
  * random. Forward: x (T, K) W'; dx: dy (T, N) W; dW: dy' x, added to a sum. */
 #include "backends/host.h"
 #include "core/os.h"

@@ -2,7 +2,7 @@
  *
  *     bench_speculation MODEL.gguf [DRAFT.gguf] [TOKENS]
  *
- * Continues a prompt of random ids that stands there twice, greedily, in turns without and with speculation, and prints
+ * Continues a prompt of random ids that is repeated once, greedily, in turns without and with speculation, and prints
  * medians of five. A model that drafts for itself has every guess accepted: what is missing to the best possible then
  * is the cost of the machinery. */
 #include "geul.h"
@@ -122,7 +122,7 @@ static bool ignore_logits(void *user, int item, const float *logits, int n_vocab
     return true;
 }
 
-/* What an evaluation of several tokens costs beside that of one. Returns the exit code. */
+/* The cost of evaluating several tokens compared with one. Returns the exit code. */
 static int batches(const struct bench *b)
 {
     static const int sizes[] = {1, 2, 3, 4, 5, 7, 9, 13, 17};

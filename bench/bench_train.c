@@ -2,11 +2,11 @@
  *
  *     bench_train MODEL.gguf [f32|bf16] [STEPS] [BATCH] [CONTEXT] [RANK] [IDS|-] [none|light|full]
  *
- * Learns random ids: BATCH samples of CONTEXT tokens, all of them targets. RANK > 0: a low-rank adapter beside the
+ * Learns random ids: BATCH samples of CONTEXT tokens, all of them targets. RANK > 0: a low-rank adapter on the
  * model's weights. The last one says what is computed again, light by default, full with an adapter. Prints a line per
  * step and the medians.
  *
- * With - as STEPS it first tells what geul_train_estimate() says, takes one step that is not counted, and then as many
+ * With - as STEPS it first prints what geul_train_estimate() says, takes one step that is not counted, and then as many
  * as each line of standard input says; everything as lines of JSON (bench/training/speed.py). IDS is a file of int32
  * ids, CONTEXT + 1 a sample, - for random ones. The learning rate stays the same. */
 #include "backends/host.h"
@@ -96,13 +96,13 @@ static bool take_step(struct bench *b)
     return true;
 }
 
-/* Peak resident bytes without the probe's, which are no part of training. */
+/* Peak resident bytes without the probe's, which are not part of training. */
 static uint64_t peak_of(const struct bench *b)
 {
     return geul_os_peak_rss() - geul_host_probe_bytes(b->probe);
 }
 
-/* A number of steps, told for people. */
+/* Runs a number of steps and prints them for people. */
 static bool run_steps(struct bench *b, int steps)
 {
     enum { MOST = 1000 };
@@ -119,7 +119,7 @@ static bool run_steps(struct bench *b, int steps)
     }
     const struct geul_trainer *t = b->trainer;
     double middle = median(seconds, n), mega = 1e-6;
-    printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB (foretold %.0f): weights %.0f, gradients %.0f, "
+    printf("median %.3f s, %.1f tokens/s, %.0f %%; peak memory %.0f MB (estimated %.0f): weights %.0f, gradients %.0f, "
            "states %.0f, "
            "activations %.0f\n",
            middle, (double)b->report.tokens / middle, 100 * median(share, n), mega * (double)peak_of(b),

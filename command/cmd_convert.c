@@ -33,8 +33,7 @@ static const struct geul_option options[] = {
                   "erf or tanh, for checkpoints whose config.json names the wrong one"),
     OPTION_TEXT(  "--name",                  name,      "TEXT", "the model's name; otherwise the directory's"),
     OPTION_PATH(  "--base",                  base,      "PATH", FILE_OR_DIR,
-                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter "
-                  "names none that is on this machine"),
+                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, needed when the adapter names none that is on this machine"),
     OPTION_INT(   "-t, --threads",           n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",                  json,      "prints file, bytes, tensors and seconds as JSON"),
     OPTION_END,

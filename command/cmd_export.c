@@ -27,8 +27,7 @@ static const struct geul_option options[] = {
                   "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones"),
     OPTION_INT(   "--max-shard-mb",    shard_mb,  1, 1 << 20, "largest size of a weight file in MB"),
     OPTION_PATH(  "--base",            base,      "PATH", FILE_OR_DIR,
-                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, where the adapter's "
-                  "file does not say how many heads it has"),
+                  "the model that an adapter is for, a GGUF file or a Hugging Face directory, needed when the adapter's file does not say how many heads it has"),
     OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",            json,      "prints directory and seconds as JSON"),
     OPTION_END,
@@ -38,8 +37,8 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "export",
     .usage = "FILE DIR [options]",
-    .summary = "make a Hugging Face directory from a GGUF file, which transformers loads",
-    .about = "Of an adapter (LoRA) it makes a directory for PEFT, always in float32.",
+    .summary = "make a Hugging Face directory, which transformers loads, from a GGUF file",
+    .about = "An adapter (LoRA) becomes a directory for PEFT, always in float32.",
     .example = "geul export koalpaca.gguf koalpaca-hf --type f16\n"
                "geul export adapter.gguf adapter-peft",
     .options = options,

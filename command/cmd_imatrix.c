@@ -1,4 +1,4 @@
-/* cmd_imatrix.c: `geul imatrix` collects what `geul quantize --imatrix` wants to know. */
+/* cmd_imatrix.c: `geul imatrix` collects the importance matrix for `geul quantize --imatrix`. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/progress.h"
@@ -25,7 +25,7 @@ struct settings {
 /* clang-format off */
 static const struct geul_option options[] = {
     OPTION_PATH( "-m, --model",              model.path,         "FILE", FILE,
-                 "the model, a GGUF file, as exact as there is; not needed to merge files"),
+                 "the model, a GGUF file, the most precise you have; not needed to merge files"),
     OPTION_GROUP(model.adapters, geul_lora_option_rows),
     OPTION_PATH( "-f, --file",               file,               "FILE", FILE,
                  "the text; - reads standard input; a newline at the end is left out"),
@@ -35,12 +35,12 @@ static const struct geul_option options[] = {
                  "adds the sums of a file; several times for several files; without a text only these are merged"),
     OPTION_INT(  "-c, --ctx-size",           model.n_context,    1, 1 << 24, "tokens of a chunk"),
     OPTION_INT(  "--chunks",                 chunks,             0, 1 << 30,
-                 "at most so many chunks, 0: the whole text"),
+                 "at most this many chunks, 0: the whole text"),
     OPTION_INT(  "-ofreq, --output-frequency", output_frequency,   0, 1 << 30,
                  "writes the file after every N chunks too, 0: only at the end"),
     OPTION_INT(  "-t, --threads",            model.n_threads,    0, 1024, "threads, 0: one per core"),
     OPTION_INT(  "-b, --batch-size",         model.n_batch,      0, 1 << 16,
-                 "most tokens computed at once, 0: as many as take 256 MiB to look at (46 for 12.8B, 195 for 1.3B)"),
+                 "most tokens computed at once, 0: as many as need 256 MiB for the observed inputs (46 for 12.8B, 195 for 1.3B)"),
     OPTION_INT(  "-ngl, --gpu-layers, --n-gpu-layers", model.n_gpu_layers, 0, 100000,
                  "layers on the GPU; this build has none"),
     OPTION_FLAG( "--json",                   json,               "prints what was collected as JSON"),
@@ -53,19 +53,19 @@ static const struct geul_command_help help = {
     .usage = "-m FILE -f TEXT -o FILE [options]",
     .summary = "collect the importance of weights from a text",
     .about = "For every matrix of the model, the sum of squares of each of its inputs over the text: weights that "
-             "meet large inputs have to be rounded with more care. The file is llama.cpp's GGUF form and serves its "
-             "quantizer as well. Some hundred chunks of text like that which the model is for are enough. The text is "
-             "used whole: what does not fill a chunk at the end is a shorter one.",
+             "meet large inputs have to be rounded with more care. The file has llama.cpp's GGUF form and serves its "
+             "quantizer as well. A few hundred chunks of text like that which the model will meet are enough. All of "
+             "the text is used: the last chunk may be shorter.",
     .example = "geul imatrix -m polyglot-f16.gguf -f korean.txt -o polyglot.imatrix\n"
                "geul imatrix --in-file one.imatrix --in-file two.imatrix -o both.imatrix",
     .options = options,
 };
 
-/* What the progress needs. */
+/* What the progress callback needs. */
 struct watch {
     const struct settings *s;
     struct geul_importance *m;
-    uint64_t saved; /* chunks at the last writing */
+    uint64_t saved; /* chunks when the file was last written */
 };
 
 /* The text's perplexity so far. */

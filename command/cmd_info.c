@@ -20,7 +20,7 @@ struct settings {
 #define SETTINGS struct settings
 /* clang-format off */
 static const struct geul_option options[] = {
-    OPTION_PATH("-m, --model", path,    "FILE", FILE, "the GGUF file; may also stand alone"),
+    OPTION_PATH("-m, --model", path,    "FILE", FILE, "the GGUF file; may also be given without -m"),
     OPTION_FLAG("--cpu",       cpu,     "which instruction set fills which kernel slot"),
     OPTION_FLAG("--ops",       ops,     "the operations and where they run"),
     OPTION_FLAG("--devices",   devices, "the devices of this machine and their memory"),
@@ -48,7 +48,7 @@ static const char *const key_types[GEUL_GGUF_TYPE_COUNT] = {"u8",   "i8",     "u
 /* Sums over the tensors of the file. */
 struct totals {
     uint64_t elements, bytes;
-    uint64_t kv_cache; /* bytes at f16 and n_context positions; 0 when the file is no gptneox model */
+    uint64_t kv_cache; /* bytes at f16 and n_context positions; 0 when the file is not a gptneox model */
     uint64_t n_context;
 };
 

@@ -61,6 +61,7 @@ static bool take_row(void *user, int item, const float *logits, int n_vocab)
 static bool parse_ids(struct geul_loaded *l, const char *text, struct geul_ids *ids)
 {
     int n_vocab = geul_model_get_shape(l->model)->n_vocab;
+    /* n characters hold at most (n + 1) / 2 ids: a digit each, with something between them. */
     ids->data = geul_alloc(l->ctx, strlen(text) / 2 + 1, sizeof *ids->data);
     if (!ids->data) {
         geul_report_failure(l->ctx);
@@ -78,7 +79,7 @@ static bool parse_ids(struct geul_loaded *l, const char *text, struct geul_ids *
         at = end;
     }
     if (ids->n == 0)
-        geul_report_error("--ids: there is no id");
+        geul_report_error("--ids: no id is given");
     return ids->n > 0;
 }
 
@@ -102,6 +103,7 @@ static enum geul_status write_rows(const struct settings *s, struct geul_loaded 
     if (status == GEUL_OK)
         status = geul_session_eval(l->session, items, (int)ids->n, take_row, &sink);
     geul_progress_hide();
+    /* The header promised the shape; a file with fewer rows never gets its name. */
     if (status == GEUL_OK)
         status = geul_npy_commit(sink.npy);
     else if (sink.npy)
@@ -137,7 +139,7 @@ int geul_cmd_logits(int argc, char **argv)
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     if (s.ids && (s.prompt || s.file))
-        return geul_report_usage("--ids takes the place of -p and -f");
+        return geul_report_usage("--ids replaces -p and -f; give one of the three");
     if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
     geul_interrupt_catch(1);

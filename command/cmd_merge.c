@@ -27,8 +27,7 @@ static const struct geul_option options[] = {
     OPTION_GROUP(adapters, geul_lora_option_rows),
     REQUIRED_PATH("-o, --output",      output,    "FILE", FILE, "the merged model"),
     OPTION_TEXT(  "--type, --outtype", type,      "TYPE",
-                  "of the matrices, as `geul quantize` knows them; otherwise what each has, f16 where the model is "
-                  "quantized"),
+                  "of the matrices, any that `geul quantize` knows; otherwise each keeps its own, or becomes f16 where the model is quantized"),
     OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",            json,      "prints file, bytes, type and matrices as JSON"),
     OPTION_END,
@@ -39,8 +38,9 @@ static const struct geul_command_help help = {
     .name = "merge",
     .usage = "-m FILE --lora FILE -o FILE [options]",
     .summary = "add adapters to the weights of a model",
-    .about = "Several adapters add up. Start from the weights that they were trained beside, as exact as there are. "
-             "`geul export` makes a Hugging Face directory of the result.",
+    .about =
+        "Several adapters add up. Start from the weights that they were trained on, in the most precise form you have. "
+        "`geul export` makes a Hugging Face directory of the result.",
     .example = "geul merge -m polyglot-f16.gguf --lora adapter.gguf -o merged-f16.gguf\n"
                "geul merge -m polyglot-f16.gguf --lora-scaled peft-directory:0.5 -o merged.gguf --type q4_k_m",
     .options = options,
@@ -64,7 +64,8 @@ static enum geul_status name_adapters(struct work *w)
     for (int i = 0; i < w->n; i++) {
         const struct geul_lora_choice *c = &w->choices[i];
         if (geul_os_same_file(c->path, w->s->output))
-            return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "%s is an adapter to be merged; name another file", c->path);
+            return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT,
+                             "%s is one of the adapters to be merged; name another output file", c->path);
         w->inputs[i] = (struct geul_merge_input){c->path, c->scale};
     }
     return GEUL_OK;
@@ -94,6 +95,7 @@ static enum geul_status merge(struct work *w)
     if (!w->merge)
         return geul_error_status(w->ctx);
     choose_types(w);
+    /* A merge is a quantization whose weights pass through w->merge on their way, so that must outlive w->quantize. */
     geul_merge_apply(w->merge, &w->how);
     w->quantize = geul_quantize_new(w->ctx, w->s->model, &w->how);
     if (!w->quantize)
@@ -141,7 +143,7 @@ int geul_cmd_merge(int argc, char **argv)
     if (s.adapters.plain.n + s.adapters.scaled.n == 0)
         return geul_report_usage("--lora FILE is missing");
     if (s.type && !geul_mix_find(s.type))
-        return geul_report_usage("--type: \"%s\" is no type; `geul quantize --help` lists them", s.type);
+        return geul_report_usage("--type: \"%s\" is not a type; `geul quantize --help` lists them", s.type);
     struct work w = {.s = &s, .ctx = geul_report_context(false)};
     if (!w.ctx)
         return 1;

@@ -1,4 +1,4 @@
-/* cmd_perplexity.c: `geul perplexity` scores a text, alone or against what a base model said about it. */
+/* cmd_perplexity.c: `geul perplexity` scores a text, alone or against the logits of a base model. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/progress.h"
@@ -31,12 +31,11 @@ static const struct geul_option options[] = {
     OPTION_CHOICE("--method",     method,  "NAME", methods,
                   "how the text is cut into windows of -c tokens: stride (as transformers does) or llama (as "
                   "llama.cpp's tool does); stride when not given"),
-    OPTION_INT(   "--stride",     stride,  0, 1 << 24, "tokens from window to window, 0: half a window"),
-    OPTION_INT(   "--chunks",     chunks,  0, 1 << 30, "at most so many windows, 0: all"),
+    OPTION_INT(   "--stride",     stride,  0, 1 << 24, "tokens from one window to the next, 0: half a window"),
+    OPTION_INT(   "--chunks",     chunks,  0, 1 << 30, "at most this many windows, 0: all"),
     OPTION_FLAG(  "--start",      start,   "puts <|endoftext|> before the text, so that the first token is scored too"),
     OPTION_PATH(  "--kl-base",    kl_base, "FILE", FILE,
-                  "a file that does not exist: saves all logits there, those of the base model; one that does: tells "
-                  "how far this model is from it, on the text that it holds"),
+                  "when FILE does not exist, saves this model's logits there as the base; when it does, measures how far this model is from that base, on the text that it holds"),
     OPTION_FLAG(  "--json",       json,    "prints every figure as JSON"),
     OPTION_GROUP(model, geul_model_options),
     OPTION_END,
@@ -51,9 +50,11 @@ static const struct geul_command_help help = {
         "Perplexity per token, and bits per token, per character and per byte, each with its standard error; the last "
         "two can be compared between models of different tokenizers. The windows of the default overlap by half: every "
         "token is scored once, with at least half a window before it, at twice the work. A stride of 1 gives every "
-        "token the most there can be, a long one is faster and a little worse. With --method llama pieces lie side by "
-        "side and the second half of each is scored, so that figures equal llama.cpp's for the same -c (512 there). "
-        "These models begin no text with a special token: the first token has nothing before it and is not scored, "
+        "token the longest context there can be; a long stride is faster and a little worse. With --method llama the "
+        "windows do not overlap and the second half of each is scored, so that figures equal llama.cpp's for the same "
+        "-c (512 there). "
+        "These models do not begin a text with a special token: the first token has nothing before it and is not "
+        "scored, "
         "unless --start is given. Characters are those of the text as the tokenizer normalizes it.",
     .example = "geul perplexity -m polyglot-f16.gguf -f korean.txt --kl-base korean.base\n"
                "geul perplexity -m polyglot-q4_k_m.gguf --kl-base korean.base\n"
@@ -82,7 +83,7 @@ static const char *method_name(enum geul_windows_method method)
     return methods[method - GEUL_WINDOWS_STRIDE];
 }
 
-/* Says what will be in the file of the base model. */
+/* Prints the size of the base file before the work begins. */
 static void note_base(const struct work *w)
 {
     char size[32];
@@ -250,7 +251,7 @@ int geul_cmd_perplexity(int argc, char **argv)
         return code;
     struct work w = {.s = &s, .compare = s.kl_base && geul_os_exists(s.kl_base), .r = {.size = sizeof w.r}};
     if (s.start && w.compare && !s.prompt && !s.file)
-        return geul_report_usage("--start belongs to -f and -p; %s has its own text", s.kl_base);
+        return geul_report_usage("--start applies to -f and -p; %s has its own text", s.kl_base);
     if ((!w.compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
     geul_interrupt_catch(1);

@@ -1,4 +1,4 @@
-/* cmd_quantize.c: `geul quantize` makes a smaller GGUF file of one. */
+/* cmd_quantize.c: `geul quantize` makes a smaller GGUF file from another. */
 #include "command/command.h"
 #include "command/options.h"
 #include "command/progress.h"
@@ -31,9 +31,9 @@ static const struct geul_option options[] = {
     OPTION_PATH("--imatrix",              imatrix,        "FILE", FILE,
                 "importance of the columns, from `geul imatrix` or llama.cpp (GGUF or .dat)"),
     OPTION_REAL("--target-bpw",           target_bpw,     0, 32,
-                "instead of TYPE: types by measured error, at most X bits per weight in all"),
+                "instead of TYPE: chooses types by measured error, at most X bits per weight overall"),
     OPTION_TEXT("--max-size",             max_size,       "SIZE",
-                "instead of TYPE: types by measured error, a file of at most SIZE (800M, 8G, 7.5GiB)"),
+                "instead of TYPE: chooses types by measured error, for a file of at most SIZE (800M, 8G, 7.5GiB)"),
     OPTION_LIST("--tensor-type",          tensor_types,   "REGEX=TYPE",
                 "matrices whose name matches get TYPE; may be given several times, the first that matches counts"),
     OPTION_TEXT("--output-tensor-type",   output_type,    "TYPE", "of output.weight"),
@@ -56,7 +56,7 @@ static char about[512];
 static const struct geul_command_help help = {
     .name = "quantize",
     .usage = "IN OUT TYPE [options]",
-    .summary = "make a smaller GGUF file of one",
+    .summary = "make a smaller GGUF file from another",
     .about = about,
     .example = "geul quantize in-f16.gguf out-q4_k_m.gguf q4_k_m --imatrix in.imatrix\n"
                "geul quantize in-f16.gguf out-4.5.gguf --target-bpw 4.5\n"
@@ -74,7 +74,7 @@ static void list_types(void)
     for (size_t i = 0; (mix = geul_mix_at(i)) != NULL && n < sizeof about; i++)
         n += (size_t)snprintf(about + n, sizeof about - n, " %s", geul_mix_name(mix));
     if (n < sizeof about)
-        snprintf(about + n, sizeof about - n, ". IN is best f32, f16 or bf16; of a split model give the first part.");
+        snprintf(about + n, sizeof about - n, ". IN is best f32, f16 or bf16; for a split model give the first part.");
 }
 
 /* What the command line asks for. */
@@ -108,7 +108,7 @@ static bool parse_size(const char *text, const char *option, uint64_t *bytes)
             *bytes = (uint64_t)(v * units[i].factor);
             return true;
         }
-    geul_report_usage("%s wants a size such as 800M, 8G or 7.5GiB, not \"%s\"", option, text);
+    geul_report_usage("%s takes a size such as 800M, 8G or 7.5GiB, not \"%s\"", option, text);
     return false;
 }
 
@@ -124,7 +124,7 @@ static enum geul_type parse_type(const char *name, const char *option)
         if (geul_type_is_weight(i))
             names[n++] = geul_type_name(i);
     const char *nearest = geul_option_nearest(name, names, n);
-    geul_report_usage("%s: \"%s\" is no type%s%s%s", option, name, nearest ? "; did you mean " : "",
+    geul_report_usage("%s: \"%s\" is not a type%s%s%s", option, name, nearest ? "; did you mean " : "",
                       nearest ? nearest : "", nearest ? "?" : "");
     return GEUL_TYPE_COUNT;
 }
@@ -137,7 +137,7 @@ static bool add_rule(struct request *r, const char *pattern, const char *type, c
     return t != GEUL_TYPE_COUNT;
 }
 
-/* A rule for the tensor of a role alone. */
+/* A rule for the single tensor of a role. */
 static bool add_role_rule(struct request *r, enum geul_neox_role role, const char *type, const char *option)
 {
     const struct geul_neox_tensor_info *t = geul_neox_role_info(role);
@@ -146,7 +146,7 @@ static bool add_role_rule(struct request *r, enum geul_neox_role role, const cha
     return add_rule(r, pattern, type, option);
 }
 
-/* Makes rules of the options that name types of single tensors. false after a message. */
+/* Turns the options that name types of single tensors into rules. false after a message. */
 static bool parse_rules(const struct settings *s, struct request *r)
 {
     if (s->output_type && !add_role_rule(r, GEUL_NEOX_ROLE_OUTPUT, s->output_type, "--output-tensor-type"))
@@ -156,7 +156,7 @@ static bool parse_rules(const struct settings *s, struct request *r)
     for (int i = 0; i < s->tensor_types.n; i++) {
         const char *text = s->tensor_types.items[i], *equals = strrchr(text, '=');
         if (!equals || equals == text || (size_t)(equals - text) >= PATTERN_MAX) {
-            geul_report_usage("--tensor-type wants REGEX=TYPE, for instance 'ffn_down=q6_k', not \"%.80s\"", text);
+            geul_report_usage("--tensor-type takes REGEX=TYPE, for instance 'ffn_down=q6_k', not \"%.80s\"", text);
             return false;
         }
         char *pattern = r->patterns[r->how.n_rules];
@@ -178,7 +178,7 @@ static const struct geul_mix *parse_mix(const char *name)
         names[n++] = geul_mix_name(other);
     if (!mix) {
         const char *nearest = geul_option_nearest(name, names, n);
-        geul_report_usage("\"%s\" is no type to quantize to%s%s%s", name, nearest ? "; did you mean " : "",
+        geul_report_usage("\"%s\" is not a type to quantize to%s%s%s", name, nearest ? "; did you mean " : "",
                           nearest ? nearest : "", nearest ? "?" : "");
     }
     return mix;
@@ -199,9 +199,10 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
         !parse_size(s->split_size, "--split-max-size", &r->how.split_bytes) || !parse_rules(s, r))
         return false;
     if (bound && n_args == 3) {
-        geul_report_usage("a bound for the size takes the place of the type \"%s\"; give one of the two", args[2]);
+        geul_report_usage("a size limit replaces the type \"%s\"; give one of the two", args[2]);
         return false;
     }
+    /* The last word is the type unless a size limit replaces it; of the files before it a dry run may leave out OUT. */
     int n_files = bound ? n_args : n_args - 1;
     if (n_files < 1 || (n_files < 2 && !s->dry_run)) {
         geul_report_usage(n_args > 1 && !bound
@@ -316,7 +317,7 @@ static int report(struct geul_context *ctx, const struct geul_quantize *q, const
     return 0;
 }
 
-/* Plans, writes and reports. Returns the exit code. */
+/* Chooses types, writes and reports. Returns the exit code. */
 static int run(struct geul_context *ctx, const struct settings *s, struct request *r)
 {
     double start = geul_os_seconds();

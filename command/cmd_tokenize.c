@@ -28,7 +28,7 @@ static const struct geul_option options[] = {
                   "the text, which may have several lines; without it every line of standard input is one"),
     OPTION_FLAG(  "--decode",       decode,        "the input is ids, the output text"),
     OPTION_FLAG(  "--pieces",       pieces,        "one token per line: its id and its text"),
-    OPTION_FLAG(  "--plain",        plain,         "special tokens in the text are ordinary text"),
+    OPTION_FLAG(  "--plain",        plain,         "treats special tokens in the text as ordinary text"),
     OPTION_FLAG(  "--json",         json,          "one JSON object per line: ids and pieces, or text"),
     OPTION_TEXT(  "--shards",       shards,        "PREFIX",
                   "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on"),
@@ -48,7 +48,7 @@ static const struct geul_command_help help = {
         "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds JSON Lines (rows "
         "with text, instruction and output, messages, question and answer, or prompt and completion) or, when its "
         "name ends in .txt, one document. Documents end with <|endoftext|>; that text inside a document is ordinary "
-        "text. Rows that cannot be used are named and left out. The shards appear when all of them are whole.",
+        "text. Rows that cannot be used are reported and left out. The shards appear once all of them are complete.",
     .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
                "geul tokenize -m polyglot-ko-1.3b < corpus.txt > ids.txt\n"
                "geul tokenize -m polyglot-ko-1.3b --decode < ids.txt\n"
@@ -68,7 +68,7 @@ static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
     return json ? geul_tokenizer_from_json(ctx, path) : geul_tokenizer_load(ctx, path, geul_regex());
 }
 
-/* Bytes for the eye: control characters, backslashes and broken UTF-8 as escapes. out holds 4 * n + 1 bytes. */
+/* Bytes as printable text: control characters, backslashes and broken UTF-8 as escapes. out holds 4 * n + 1 bytes. */
 static const char *visible(const char *bytes, size_t n, char *out)
 {
     static const char hex[] = "0123456789abcdef";
@@ -97,7 +97,7 @@ static const char *visible(const char *bytes, size_t n, char *out)
     return out;
 }
 
-/* Text of a token for the eye; free with free(). NULL when memory is short. */
+/* A token's text in printable form; free with free(). NULL when memory is short. */
 static char *piece(const struct geul_tokenizer *tok, int32_t id)
 {
     size_t n;
@@ -122,7 +122,7 @@ static int print_ids_json(const struct settings *s, const struct geul_tokenizer 
     return geul_report_json_line(json);
 }
 
-/* printf("%d") is what most of the time would go to. */
+/* By hand, since most of the time would go to printf("%d"). */
 static void print_id(int32_t id, bool first)
 {
     char digits[12];
@@ -163,7 +163,8 @@ static int encode(const struct settings *s, struct geul_context *ctx, const stru
     return code;
 }
 
-/* Reads the next id of a line of numbers, separated by white space, commas or brackets. 0: the end, -1: no number. */
+/* Reads the next id of a line of numbers, separated by white space, commas or brackets. 0: the end, -1: not a number.
+ */
 static int next_id(const char **at, int32_t *id)
 {
     *at += strspn(*at, " \t\r,[]");
@@ -197,7 +198,7 @@ static int decode(const struct settings *s, struct geul_context *ctx, const stru
     }
     if (more < 0 || at < line + length) { /* ids end before the line where it holds a NUL byte */
         free(ids);
-        return geul_report_error("\"%.20s\" is no token id", *at ? at : "NUL byte");
+        return geul_report_error("\"%.20s\" is not a token id", *at ? at : "NUL byte");
     }
     char *text = geul_detokenize(ctx, tok, ids, n, false, &text_length);
     free(ids);
@@ -235,17 +236,18 @@ static int check_usage(const struct settings *s, const char *const *args, int n_
     if (s->decode && s->pieces)
         return geul_report_usage("--decode and --pieces exclude each other");
     if (!s->shards && n_args)
-        return geul_report_usage("\"%s\" is one word too many", args[0]);
+        return geul_report_usage("\"%s\" is one argument too many", args[0]);
     if (!s->shards && (s->shard_tokens || s->template_name))
-        return geul_report_usage("%s goes with --shards", s->shard_tokens ? "--shard-tokens" : "--template");
+        return geul_report_usage("%s is possible only with --shards",
+                                 s->shard_tokens ? "--shard-tokens" : "--template");
     if (s->shards && (s->text || s->decode || s->pieces || s->plain))
-        return geul_report_usage("--shards reads files; -p, --decode, --pieces and --plain do not go with it");
+        return geul_report_usage("--shards reads files; -p, --decode, --pieces and --plain are not possible with it");
     if (s->template_name && strcmp(s->template_name, "auto") == 0)
-        return geul_report_usage("--template: auto is not possible here; koalpaca, kullm, kgoat or a file are");
+        return geul_report_usage("--template: auto is not possible here; use koalpaca, kullm, kgoat or a file");
     if (s->shards && n_args == 0)
         return geul_report_usage("--shards needs at least one FILE");
     if (s->shards && s->shard_tokens == 1)
-        return geul_report_usage("--shard-tokens: 2 are the least");
+        return geul_report_usage("--shard-tokens: at least 2 are needed");
     return 0;
 }
 

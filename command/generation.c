@@ -20,7 +20,7 @@ bool geul_ids_of_text(struct geul_loaded *l, const char *text, size_t length, st
     if (!ids->data)
         return false;
     ids->data[0] = geul_token_end(tok);
-    ids->n = ids->data[0] >= 0; /* without an end token there is nothing to begin after */
+    ids->n = ids->data[0] >= 0; /* without an end token an empty prompt has no ids */
     return true;
 }
 
@@ -55,7 +55,7 @@ const char *geul_stop_reason_name(enum geul_stop_reason reason)
     return names[reason];
 }
 
-/* Tokens per second; 0 when no time went by. */
+/* Tokens per second; 0 when no time passed. */
 static double rate(int tokens, double seconds)
 {
     return seconds > 0 ? tokens / seconds : 0;

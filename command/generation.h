@@ -1,4 +1,4 @@
-/* generation.h: what complete and chat share: a prompt's ids, and what a generation tells about itself. */
+/* generation.h: what complete and chat share: a prompt's ids, and a generation's timings. */
 #ifndef GEUL_GENERATION_H
 #define GEUL_GENERATION_H
 

@@ -59,7 +59,7 @@ int geul_info_host(struct geul_context *ctx, bool json)
     return code;
 }
 
-/* The columns of the operation table that are told as text; each backend adds one. */
+/* The columns of the operation table that hold text; each backend adds one. */
 static const struct {
     enum geul_op op;
     int n_src;

@@ -1,4 +1,4 @@
-/* adapter_args.c: see adapter_args.h. */
+/* lora_args.c: see lora_args.h. */
 #include "command/lora_args.h"
 
 #include "core/context.h"
@@ -26,7 +26,7 @@ static enum geul_status parse_scaled(struct geul_context *ctx, const char *text,
     double scale = colon ? strtod(colon + 1, &end) : 0;
     if (!colon || colon == text || end == colon + 1 || *end || !isfinite((float)scale))
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "--lora-scaled wants FILE:X, for instance adapter.gguf:0.5, not \"%.200s\"", text);
+                         "--lora-scaled takes FILE:X, for instance adapter.gguf:0.5, not \"%.200s\"", text);
     out->scale = (float)scale;
     out->path = geul_strndup(ctx, text, (size_t)(colon - text));
     return out->path ? GEUL_OK : GEUL_ERROR_MEMORY;

@@ -12,7 +12,7 @@ struct geul_lora_args {
 };
 extern const struct geul_option geul_lora_option_rows[];
 
-/* An adapter that was asked for. */
+/* An adapter that an option names. */
 struct geul_lora_choice {
     char *path; /* a GGUF file or a directory of PEFT */
     float scale;

@@ -1,4 +1,4 @@
-/* adapter_files.c: see adapter_files.h. */
+/* lora_files.c: see lora_files.h. */
 #include "command/lora_files.h"
 
 #include "command/report.h"
@@ -27,7 +27,7 @@ bool geul_lora_is_gguf(const char *path)
 
 /* ----------------------------------------------------------------------------------- showing -- */
 
-/* What an adapter's sources have in common. */
+/* What an adapter's pairs have in common. */
 struct extent {
     int low_rank, high_rank, first_layer, last_layer;
     int count[GEUL_NEOX_TARGETS];
@@ -68,7 +68,7 @@ void geul_lora_print(const struct geul_gguf *g)
             }
         putchar('\n');
     } else if (ctx) {
-        printf("  adapter          of no use: %s\n", geul_error(ctx));
+        printf("  adapter          unusable: %s\n", geul_error(ctx));
     }
     geul_lora_free(d);
     geul_context_free(ctx);

@@ -1,4 +1,4 @@
-/* lora_files.h: what is in an adapter's file: for `geul export` and `geul info`. */
+/* lora_files.h: the contents of an adapter's file, for `geul export` and `geul info`. */
 #ifndef GEUL_LORA_FILES_H
 #define GEUL_LORA_FILES_H
 
@@ -8,9 +8,9 @@
 
 /* Whether path is a GGUF file that says it is an adapter. */
 bool geul_lora_is_gguf(const char *path);
-/* Prints what the adapter in g does; nothing when g is none. */
+/* Prints what the adapter in g does; nothing when g is not an adapter. */
 void geul_lora_print(const struct geul_gguf *g);
-/* The same as JSON; NULL when g is none. */
+/* The same as JSON; NULL when g is not an adapter. */
 json_t *geul_lora_json(const struct geul_gguf *g);
 
 #endif

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What a character is in roff when it would otherwise not be printed as itself. */
+/* The roff escapes of the characters that would otherwise not be printed as themselves. */
 static const char *escaped(char c)
 {
     switch (c) {
@@ -71,7 +71,7 @@ static void print_names(const char *names)
     }
 }
 
-/* What may stand for the value of a row; nothing where its help says all there is to say. */
+/* Prints which values a row takes; nothing where its help says so already. */
 static void print_allowed(const struct geul_option *o)
 {
     static const char *const paths[] = {

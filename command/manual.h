@@ -8,7 +8,7 @@
 void geul_manual_print(const struct geul_command_help *help, const void *settings);
 /* Prints the page's title and first two sections; name is "geul-complete", usage what follows `geul`. */
 void geul_manual_begin(const char *name, const char *summary, const char *usage);
-/* Prints text such that roff leaves every character of it as it is. */
+/* Prints text, escaped so that roff prints every character of it literally. */
 void geul_manual_text(const char *text);
 
 #endif

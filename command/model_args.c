@@ -21,7 +21,7 @@ const struct geul_option geul_model_options[] = {
     OPTION_GROUP(adapters, geul_lora_option_rows),
     OPTION_INT(   "-t, --threads",            n_threads,    0, 1024, "threads, 0: one per core"),
     OPTION_INT(   "-c, --ctx-size",           n_context,    0, 1 << 24,
-                  "positions that are kept, 0: as many as the model has"),
+                  "positions of the KV cache, 0: the model's context"),
     OPTION_INT(   "-b, --batch-size",         n_batch,      1, 1 << 16, "most prompt tokens computed at once"),
     OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", n_gpu_layers, 0, 100000,
                   "layers on the GPU; this build has none"),
@@ -37,11 +37,11 @@ const struct geul_option geul_sampling_options[] = {
                 "temperature, 0: always the likeliest token"),
     OPTION_INT( "--top-k",             sampling.top_k,             0, 1 << 24, "only the N likeliest tokens, 0: all"),
     OPTION_REAL("--top-p",             sampling.top_p,             0, 1,
-                "only the likeliest tokens that sum up to X, 1: all"),
+                "only the likeliest tokens whose probabilities sum to X, 1: all"),
     OPTION_REAL("--min-p",             sampling.min_p,             0, 1,
                 "only tokens at least X times as likely as the best, 0: all"),
     OPTION_REAL("--typical",           sampling.typical_p,         0, 1,
-                "only the most typical tokens that sum up to X, 1: all"),
+                "only the most typical tokens whose probabilities sum to X, 1: all"),
     OPTION_REAL("--repeat-penalty",    sampling.repeat_penalty,    0.01, 100, "weakens tokens seen before, 1: off"),
     OPTION_INT( "--repeat-last-n",     sampling.penalty_last_n,    -1, 1 << 24,
                 "how many tokens count as seen, -1: all"),
@@ -74,6 +74,7 @@ static bool load(const struct geul_model_args *args, bool tokenizer, struct geul
     out->model = geul_model_load(out->ctx, args->path, &options);
     if (!out->model)
         return false;
+    /* Before the session: a model with sessions takes no adapters. */
     if (geul_lora_args_add(out->ctx, &args->adapters, out->model) != GEUL_OK)
         return false;
     if (tokenizer && !geul_model_get_tokenizer(out->model)) {

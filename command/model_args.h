@@ -23,9 +23,9 @@ struct geul_model_args {
     }
 extern const struct geul_option geul_model_options[];
 extern const char *const geul_cache_types[]; /* NULL at the end */
-/* llama.cpp's users name the two apart; here they are kept alike. */
+/* llama.cpp has an option each for keys and values; here both have the same type, so the names are synonyms. */
 #define GEUL_CACHE_TYPE_NAMES "-ctk, -ctv, --cache-type, --cache-type-k, --cache-type-v"
-#define GEUL_CACHE_TYPE_HELP  "what keys and values are kept as, both alike"
+#define GEUL_CACHE_TYPE_HELP  "type of the KV cache, the same for keys and values"
 
 /* --temp --top-k ... --seed */
 struct geul_sampling_args {
@@ -43,7 +43,7 @@ struct geul_loaded {
     struct geul_session *session;
     double load_seconds;
 };
-/* Loads the model, with its tokenizer when wanted, and begins a session. Returns the exit code; after a failure (its
+/* Loads the model, with its tokenizer when wanted, and opens a session. Returns the exit code; after a failure (its
  * message was printed) *out holds nothing. Close with geul_loaded_close(). */
 int geul_loaded_open(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out);
 void geul_loaded_close(struct geul_loaded *l);

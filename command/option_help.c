@@ -11,7 +11,7 @@ const struct geul_option geul_option_help_rows[] = {
     OPTION_END,
 };
 
-/* The value of a row as text; "" when it has none or lists are meant. */
+/* The value of a row as text; "" when it has none or is a list. */
 static void value_text(const struct geul_option *o, const char *field, char *text, size_t size)
 {
     const char *s;

@@ -1,5 +1,5 @@
-/* option_rows.h: the options of a subcommand as rows of a table, from which words are parsed (options.h), and help
- * (option_help.h) and manual pages (manual.h) are printed. */
+/* option_rows.h: the options of a subcommand as rows of a table, which the command line is parsed by (options.h), and
+ * help (option_help.h) and manual pages (manual.h) are printed from. */
 #ifndef GEUL_OPTION_ROWS_H
 #define GEUL_OPTION_ROWS_H
 
@@ -16,7 +16,7 @@ enum geul_option_kind {
     GEUL_OPTION_TEXT,   /* const char * */
     GEUL_OPTION_CHOICE, /* const char *, one of choices */
     GEUL_OPTION_LIST,   /* struct geul_text_list: may be given several times */
-    GEUL_OPTION_GROUP,  /* the rows of another table, whose settings lie at offset */
+    GEUL_OPTION_GROUP,  /* the rows of another table, whose settings are at offset */
 };
 
 struct geul_seed {
@@ -52,8 +52,8 @@ struct geul_option {
     const struct geul_option *group;
 };
 
-/* The rows of tables. Before a table `#define SETTINGS struct ...` says where its fields are; a field of another type
- * than the row's does not compile. */
+/* The rows of tables. Before a table, `#define SETTINGS struct ...` names the struct of its fields; a row whose field
+ * has the wrong type does not compile. */
 /* clang-format off */
 #define OPTION_FIELD(type, field) _Generic(((SETTINGS *)0)->field, type: offsetof(SETTINGS, field))
 #define OPTION_FLAG(words, field, text) \
@@ -98,7 +98,7 @@ struct geul_command_help {
     const char *about;   /* more to know, or NULL */
     const char *example; /* whole lines; each is printed with two spaces before it */
     const struct geul_option *options;
-    int min_args, max_args; /* words that are no options */
+    int min_args, max_args; /* words that are not options */
     const char *arg_name;   /* what such a word is: "a directory" */
 };
 

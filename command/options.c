@@ -1,4 +1,8 @@
-/* options.c: see options.h. */
+/* options.c: see options.h.
+ *
+ * Values are parsed straight into a struct of settings, whose fields the rows name by offset; a group adds the offset
+ * of its own struct, so tables nest as their structs do. Texts are not copied: they stay pointers into argv (or into
+ * the text of a settings file), which must outlive the settings. */
 #include "command/options.h"
 
 #include "command/manual.h"
@@ -60,7 +64,8 @@ static int all_names(const struct geul_option *rows, const char **list, int n, c
     return n;
 }
 
-/* Number of single-character changes from a to b (Levenshtein); words longer than 31 bytes count as far away. */
+/* Number of single-character changes from a to b (Levenshtein); words longer than 31 bytes count as far away. row[j] is
+ * the distance from the first i characters of a to the first j of b; diagonal is row[j - 1] of the row before. */
 static int distance(const char *a, const char *b)
 {
     size_t na = strlen(a), nb = strlen(b);
@@ -85,7 +90,7 @@ static int distance(const char *a, const char *b)
 const char *geul_option_nearest(const char *word, const char *const *names, int n)
 {
     const char *best = NULL;
-    int least = (int)strlen(word) / 3 + 1;
+    int least = (int)strlen(word) / 3 + 1; /* changes at most: about one in three characters */
     for (int i = 0; i < n; i++) {
         int d = distance(word, names[i]);
         if (d <= least && (!best || d < least)) {
@@ -171,7 +176,7 @@ static int store(const struct geul_option *o, const char *name, const char *text
         return parse_seed(name, text, (struct geul_seed *)(void *)field);
     case GEUL_OPTION_CHOICE:
         return parse_choice(o, name, text, (const char **)(void *)field);
-    case GEUL_OPTION_FLAG: /* in a file of settings */
+    case GEUL_OPTION_FLAG: /* only in a settings file: on the command line a flag has no value */
         if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
             return geul_report_usage("%s: \"%s\" is neither on nor off", name, text);
         *(bool *)(void *)field = strcmp(text, "on") == 0;
@@ -179,7 +184,7 @@ static int store(const struct geul_option *o, const char *name, const char *text
     case GEUL_OPTION_LIST:
         list = (struct geul_text_list *)(void *)field;
         if (list->n == GEUL_TEXT_LIST_MAX)
-            return geul_report_usage("%s can be given %d times at most", name, GEUL_TEXT_LIST_MAX);
+            return geul_report_usage("%s can be given at most %d times", name, GEUL_TEXT_LIST_MAX);
         list->items[list->n++] = text;
         return 0;
     default:
@@ -188,7 +193,9 @@ static int store(const struct geul_option *o, const char *name, const char *text
     }
 }
 
-/* The option that argv[*i] names, with its value, which may be the next word. Returns 0, or 2 after a message. */
+/* Parses the option at argv[*i]; its value is after "=" (long names only) or in the next word, which *i then moves to.
+ * The next word is the value even when it begins with "-": `--lr-floor -1` has to be refused as a number, not as an
+ * unknown option. Returns 0, or 2 after a message. */
 static int parse_option(const struct geul_command_help *help, int argc, char **argv, int *i, char *settings)
 {
     const char *word = argv[*i], *equals = strncmp(word, "--", 2) == 0 ? strchr(word, '=') : NULL;
@@ -241,7 +248,7 @@ static const struct geul_option *missing(const struct geul_option *rows, const c
     return NULL;
 }
 
-/* Prints the help when -h or --help stands among the words (not behind "--"), the manual page for --help=man. */
+/* Prints the help when one of the words (before any "--") is -h or --help, and the manual page for --help=man. */
 static bool gave_help(const struct geul_command_help *help, int argc, char **argv, const void *settings)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -262,6 +269,7 @@ bool geul_options_parse(const struct geul_command_help *help, int argc, char **a
 {
     *code = 0;
     *n_args = 0;
+    /* Before anything is parsed: help shows the defaults, and helps against a wrong command line. */
     if (gave_help(help, argc, argv, settings))
         return false;
     bool options = true;
@@ -273,7 +281,7 @@ bool geul_options_parse(const struct geul_command_help *help, int argc, char **a
         else if (*n_args < help->max_args)
             args[(*n_args)++] = argv[i];
         else
-            *code = geul_report_usage("\"%s\" is one word too many", argv[i]);
+            *code = geul_report_usage("\"%s\" is one argument too many", argv[i]);
     }
     const struct geul_option *gap = *code == 0 ? missing(help->options, settings) : NULL;
     if (gap)

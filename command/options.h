@@ -6,7 +6,7 @@
 
 enum { GEUL_ARGS_MAX = 1024 };
 
-/* Fills settings, which hold the defaults, from argv[1..]; words that are no options go to args. true: go on. false:
+/* Fills settings, which hold the defaults, from argv[1..]; words that are not options go to args. true: run. false:
  * the help was printed or the usage is wrong, and *code is the exit code. */
 bool geul_options_parse(const struct geul_command_help *help, int argc, char **argv, void *settings,
                         const char *args[GEUL_ARGS_MAX], int *n_args, int *code);

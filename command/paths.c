@@ -14,7 +14,7 @@ static const char *set(const char *name)
     return v && *v ? v : NULL;
 }
 
-/* Makes every directory on the way to the last "/" of path. */
+/* Makes the directories in path, up to its last "/". */
 static enum geul_status make_parents(struct geul_context *ctx, char *path)
 {
     for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {

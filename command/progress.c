@@ -65,7 +65,7 @@ static void draw(uint64_t done, uint64_t total, double seconds)
     if (total && done)
         geul_progress_time((double)(total - done) / speed, left, sizeof left);
     int n = snprintf(line, sizeof line, "%s [%s] %3.0f %%  %s  %s left", bar.label, cells, 100 * share, rate, left);
-    int width = geul_terminal_width() - 1;
+    int width = geul_terminal_width() - 1; /* a full line would wrap, and \r would no longer reach its start */
     fprintf(stderr, "\r%.*s\033[K", n < width ? n : width, line);
     fflush(stderr);
 }
@@ -73,6 +73,7 @@ static void draw(uint64_t done, uint64_t total, double seconds)
 void geul_progress_update(uint64_t done, uint64_t total)
 {
     double now = geul_os_seconds();
+    /* Short work shows no bar, and long work redraws it 10 times a second at most. */
     if (!bar.label || now - bar.start < 1 || now - bar.shown < 0.1 || !geul_terminal_on_stderr())
         return;
     draw(done > total && total ? total : done, total, now - bar.start);

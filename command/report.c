@@ -19,7 +19,8 @@ void geul_report_set_command(const char *name)
     command = name;
 }
 
-/* Prints one line; the progress bar makes room for it. */
+/* Begins a line on stderr. The bar is erased and stdout flushed first, so that on a terminal the two streams appear in
+ * the order in which they were written. */
 static void print_line(const char *format, va_list args)
 {
     geul_progress_hide();
@@ -40,7 +41,7 @@ int geul_report_error(const char *format, ...)
 
 int geul_report_failure(const struct geul_context *ctx)
 {
-    if (geul_interrupted())
+    if (geul_interrupted()) /* the user knows why; 128 + SIGINT, as shells count */
         return 130;
     return geul_report_error("%s", geul_error(ctx));
 }
@@ -64,7 +65,7 @@ void geul_report_note(const char *format, ...)
     fputc('\n', stderr);
 }
 
-/* The log callback of contexts; user is NULL or points to anything when notes are wanted too. */
+/* The log callback of contexts; user is not NULL when notes are wanted too. */
 static void log_line(void *user, enum geul_log_level level, const char *text)
 {
     if (level == GEUL_LOG_WARN)
@@ -150,7 +151,7 @@ json_t *geul_report_json_ids(const int32_t *ids, size_t n)
 int geul_report_end(int code)
 {
     geul_progress_hide();
-    geul_report_text("", 0);
+    geul_report_text("", 0); /* flushes */
     if (!write_error && ferror(stdout))
         write_error = EIO;
     if (write_error && write_error != EPIPE && code == 0)

@@ -1,4 +1,4 @@
-/* report.h: what the command says: errors on stderr, results on stdout. */
+/* report.h: what the command prints: messages on stderr, results on stdout. */
 #ifndef GEUL_REPORT_H
 #define GEUL_REPORT_H
 
@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-/* Names the subcommand for the messages below; NULL before there is one. */
+/* Sets the subcommand that the messages below begin with; NULL: none is known yet. */
 void geul_report_set_command(const char *command);
 /* "geul <command>: <message>" on stderr; returns 1. */
 int geul_report_error(const char *format, ...) GEUL_PRINTF(1, 2);
@@ -14,13 +14,13 @@ int geul_report_error(const char *format, ...) GEUL_PRINTF(1, 2);
 int geul_report_failure(const struct geul_context *ctx);
 /* Wrong usage: the message and a pointer to --help; returns 2. */
 int geul_report_usage(const char *format, ...) GEUL_PRINTF(1, 2);
-/* "geul <command>: <message>" that is no failure. */
+/* "geul <command>: <message>" on stderr that is not a failure. */
 void geul_report_note(const char *format, ...) GEUL_PRINTF(1, 2);
 /* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr. NULL after a
  * message. Free with geul_context_free(). */
 struct geul_context *geul_report_context(bool verbose);
 
-/* Text on stdout at once. false when nobody reads it any more. */
+/* Writes text to stdout and flushes it. false when a write has failed, so that nobody reads it any more. */
 bool geul_report_text(const char *text, size_t length);
 /* A document on stdout, or one line of JSON; json is released, also on failure. Returns the exit code. */
 int geul_report_json(json_t *json);
@@ -34,7 +34,7 @@ json_t *geul_report_json_real(double v);
 /* A JSON array of n ids. */
 json_t *geul_report_json_ids(const int32_t *ids, size_t n);
 /* Flushes stdout. Returns code, or 1 after a message when what was printed could not be written. A reader that closed
- * the pipe is no failure. */
+ * the pipe is not a failure. */
 int geul_report_end(int code);
 
 #endif

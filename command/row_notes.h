@@ -1,4 +1,4 @@
-/* row_notes.h: tells of rows that could not be used. */
+/* row_notes.h: reports rows that could not be used. */
 #ifndef GEUL_ROW_NOTES_H
 #define GEUL_ROW_NOTES_H
 

@@ -13,7 +13,7 @@ struct geul_shard_files {
     bool json;
 };
 
-/* Tokenizes the files into shards and prints a summary; broken rows are named on stderr. Returns the exit code. */
+/* Tokenizes the files into shards and prints a summary; broken rows are reported on stderr. Returns the exit code. */
 int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer *tok,
                            const struct geul_shard_files *how);
 

@@ -12,7 +12,9 @@ void geul_terminal_start(void)
 {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0)
-            (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* the wrong way round: using it is an error */
+            (void)!open("/dev/null",
+                        fd == 0 ? O_WRONLY
+                                : O_RDONLY); /* opened for the opposite direction, so that using it is an error */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file too large for `ulimit -f` is a failed write, like a full disk */
 }

@@ -11,11 +11,11 @@ void geul_terminal_start(void);
 int geul_terminal_width(void);
 bool geul_terminal_on_stderr(void);
 
-/* From here on Ctrl-C only sets a flag, so that the work can end at a good place. Pressed more than patience times
- * before the flag is taken, it ends the program with code 130. */
+/* From here on Ctrl-C only sets a flag, so that the work can end at a safe point. Pressed more than patience times
+ * before the flag is cleared, it ends the program with code 130. */
 void geul_interrupt_catch(int patience);
 bool geul_interrupted(void);
-/* Takes the flag back. */
+/* Clears the flag. */
 void geul_interrupt_clear(void);
 
 #endif

@@ -74,7 +74,7 @@ char *geul_text_input_prompt(const char *text, const char *file, size_t *length,
     }
     if (file || strcmp(text, "-") == 0) {
         char *all = geul_text_input_file(file ? file : "-", length);
-        if (all && *length > 0 && all[*length - 1] == '\n') /* editors and echo put it there; no one means it */
+        if (all && *length > 0 && all[*length - 1] == '\n') /* editors and echo append it; nobody means it */
             all[--*length] = '\0';
         return all;
     }

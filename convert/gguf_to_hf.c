@@ -252,7 +252,7 @@ static enum geul_status write_weights(struct job *j)
     geul_free(j->ctx, single);
     if (stale)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s holds a model.safetensors, which would be taken instead of the shards to be written; "
+                         "%s holds a model.safetensors, which would be loaded instead of the shards to be written; "
                          "remove it or give another directory",
                          j->dir);
     enum geul_status status = GEUL_OK;

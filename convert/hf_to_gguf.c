@@ -70,7 +70,7 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     enum geul_type type = t->info->role == GEUL_NEOX_ROLE_OUTPUT && block ? GEUL_TYPE_Q8_0 : j->options->type;
     if (t->shape[1] % geul_type_block(type) == 0)
         return type;
-    geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are no multiple of %s's block of %lld", t->gguf,
+    geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are not a multiple of %s's block of %lld", t->gguf,
              (long long)t->shape[1], geul_type_name(type), (long long)geul_type_block(type));
     return GEUL_TYPE_F16;
 }
@@ -131,10 +131,11 @@ static enum geul_status check_extra(const struct job *j, const bool *used)
         const struct geul_source_tensor *s = geul_checkpoint_at(j->checkpoint, i);
         char text[100];
         if (!used[i] && !geul_neox_is_buffer(s->name) && !is_output(j, s->name))
-            return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED,
-                             "%s: holds tensor %s of shape %s, which is no part of the GPT-NeoX model that config.json "
-                             "describes",
-                             j->dir, s->name, geul_dims_text(s->n_dims, s->shape, text, sizeof text));
+            return geul_fail(
+                j->ctx, GEUL_ERROR_UNSUPPORTED,
+                "%s: holds tensor %s of shape %s, which is not part of the GPT-NeoX model that config.json "
+                "describes",
+                j->dir, s->name, geul_dims_text(s->n_dims, s->shape, text, sizeof text));
     }
     return GEUL_OK;
 }
@@ -421,7 +422,7 @@ static enum geul_status verify(const struct job *j, const char *path)
     }
     if (!same)
         status = geul_fail(j->ctx, GEUL_ERROR_IO,
-                           "%s: the written file does not read back as it was meant; check the "
+                           "%s: the written file does not read back as it should; check the "
                            "disk and convert again",
                            path);
     geul_gguf_close(g);

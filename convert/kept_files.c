@@ -25,7 +25,7 @@ char *geul_kept_read(struct geul_context *ctx, const char *dir, const char *file
     struct geul_map map = {0};
     if (path && geul_os_exists(path) && geul_os_map(ctx, path, &map) == GEUL_OK) {
         if (map.size > LARGEST)
-            geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are more than such a file has (at most %zu)", path,
+            geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are too many for such a file (at most %zu)", path,
                       map.size, LARGEST);
         else
             text = geul_strndup(ctx, (const char *)map.data, map.size);

@@ -63,7 +63,8 @@ static enum geul_status add_input(struct geul_merge *m, const struct geul_gguf *
     const struct geul_lora *d = in->data;
     enum geul_status status = geul_lora_check_shape(m->ctx, d, shape, in->path);
     if (status == GEUL_OK && !isfinite(in->scale))
-        status = geul_fail(m->ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", in->path, (double)in->scale);
+        status = geul_fail(m->ctx, GEUL_ERROR_ARGUMENT, "%s: the scale %g is not a finite number", in->path,
+                           (double)in->scale);
     for (int i = 0; status == GEUL_OK && i < d->n_pairs; i++) {
         status = check_matrix(m, g, &d->pairs[i]);
         if (status == GEUL_OK)

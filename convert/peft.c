@@ -136,12 +136,12 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     struct geul_transcode_result result;
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s: the rows of %s lie by head, and how many heads the model has is not known: "
+                         "%s: the rows of %s are ordered by head, and how many heads the model has is not known: "
                          "name the model (--base), a GGUF file or a Hugging Face directory",
                          r->dir, geul_neox_hf_target(GEUL_NEOX_QKV));
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
-        return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which are not those of %d heads", r->dir,
-                         t->name, (long long)t->shape[0], r->base.n_heads);
+        return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which do not fit %d heads", r->dir, t->name,
+                         (long long)t->shape[0], r->base.n_heads);
     const struct geul_transcode how = {
         .data = t->data,
         .from = geul_dtype_info(t->dtype)->type,
@@ -169,7 +169,7 @@ static enum geul_status check_pair(struct reader *r, const struct geul_source_te
     for (int i = 0; i < 2; i++) {
         const struct geul_source_tensor *t = i ? b : a;
         if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || geul_dtype_info(t->dtype)->type == GEUL_TYPE_COUNT)
-            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is no matrix of F32, F16 or BF16", r->dir, t->name);
+            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is not a matrix of F32, F16 or BF16", r->dir, t->name);
     }
     module_name(module, shape->layer, shape->target);
     enum geul_status status = geul_peft_config_module(r->ctx, r->config_path, &r->config, module, &rank, &alpha);
@@ -220,8 +220,8 @@ static enum geul_status check_names(const struct reader *r)
         char known[200];
         if (!parse_name(name, &layer, &target, &half))
             return geul_fail(r->ctx, GEUL_ERROR_UNSUPPORTED,
-                             "%s: adapts %.120s, which geul cannot; lora_A and lora_B of %s are possible", r->dir, name,
-                             geul_neox_list_targets(known, sizeof known, geul_neox_hf_target, ", ", " and "));
+                             "%s: adapts %.120s, which geul cannot do; lora_A and lora_B of %s are possible", r->dir,
+                             name, geul_neox_list_targets(known, sizeof known, geul_neox_hf_target, ", ", " and "));
     }
     return GEUL_OK;
 }
@@ -469,7 +469,7 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lor
     enum geul_status status = geul_lora_check(ctx, d, dir);
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                           "PEFT keeps the rows of %s by head, and how many heads the model has is not "
+                           "PEFT orders the rows of %s by head, and how many heads the model has is not "
                            "known: name the model (--base), a GGUF file or a Hugging Face directory",
                            geul_neox_hf_target(GEUL_NEOX_QKV));
     if (status == GEUL_OK)

@@ -56,7 +56,7 @@ static bool read_pattern(struct reader *r, const json_t *pattern, struct geul_to
     const json_t *regex = json_object_get(pattern, "Regex"), *text = json_object_get(pattern, "String");
     step->regex = json_is_string(regex);
     const json_t *chosen = step->regex ? regex : json_is_string(pattern) ? pattern : text;
-    return json_is_string(chosen) ? intern(r, chosen, &step->text) : malformed(r, "a step's pattern is no text");
+    return json_is_string(chosen) ? intern(r, chosen, &step->text) : malformed(r, "a step's pattern is not a string");
 }
 
 static bool read_count(struct reader *r, const json_t *node, const char *key, int32_t *out)
@@ -218,7 +218,7 @@ static bool read_merges(struct reader *r, const json_t *list)
         }
         const json_t *a = json_array_get(v, 0), *b = json_array_get(v, 1);
         if (json_array_size(v) != 2 || !json_is_string(a) || !json_is_string(b)) {
-            geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: merge %zu is neither a text nor a pair of texts", file, i);
+            geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: merge %zu is neither a string nor a pair of strings", file, i);
             return false;
         }
         if (!geul_tokenizer_spec_merge(r->ctx, r->spec, json_string_value(a), json_string_length(a),

@@ -320,10 +320,10 @@ enum geul_status geul_gradients_flow(struct geul_gradients *g, struct geul_tenso
     if (!g || !y)
         return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT; /* a builder failed and left its reason */
     if (y->ctx != g->ctx)
-        return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s, whose gradient is asked for, was made in another context",
+        return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s, whose gradient is requested, was made in another context",
                          y->name);
     if (dy && (dy->type != GEUL_TYPE_F32 || !same_shape(dy, y)))
-        return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s is no gradient of %s: it must be float32 in its shape",
+        return geul_fail(g->ctx, GEUL_ERROR_ARGUMENT, "%s is not a gradient of %s: it must be float32 in its shape",
                          dy->name, y->name);
     if (g->failed)
         return geul_error_status(g->ctx);

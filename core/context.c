@@ -137,7 +137,7 @@ enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, co
 
 void *geul_fail_memory(struct geul_context *ctx, size_t size)
 {
-    geul_fail(ctx, GEUL_ERROR_MEMORY, "out of memory: %zu more bytes (%.1f MiB) are not to be had", size,
+    geul_fail(ctx, GEUL_ERROR_MEMORY, "out of memory: %zu more bytes (%.1f MiB) could not be allocated", size,
               (double)size / (1 << 20));
     return NULL;
 }

@@ -334,7 +334,7 @@ static bool read_tensor_offset(struct cursor *c, struct geul_gguf_tensor *t, uin
         const size_t known = sizeof format_types / sizeof *format_types;
         geul_fail(c->ctx, GEUL_ERROR_UNSUPPORTED,
                   "%s: tensor %s has type %s (number %llu), which geul does not read; convert or quantize the model "
-                  "anew, for instance to f16, q8_0 or q4_k",
+                  "again, for instance to f16, q8_0 or q4_k",
                   c->path, t->name, number < known ? format_types[number] : "unknown", (unsigned long long)number);
         return false;
     }
@@ -361,7 +361,7 @@ static bool point_tensors(const struct cursor *c, struct geul_gguf_tensor *t, co
         /* each difference is taken only after the comparison before it has shown that it is not negative */
         if (base > c->size || offsets[i] > c->size - base || t[i].bytes > c->size - base - (size_t)offsets[i]) {
             geul_fail(c->ctx, GEUL_ERROR_FORMAT,
-                      "%s: tensor %s wants %zu bytes at byte %llu, but the file ends at byte %zu; it is incomplete or "
+                      "%s: tensor %s needs %zu bytes at byte %llu, but the file ends at byte %zu; it is incomplete or "
                       "damaged, fetch it again",
                       c->path, t[i].name, t[i].bytes, (unsigned long long)base + (unsigned long long)offsets[i],
                       c->size);

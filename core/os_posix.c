@@ -244,7 +244,8 @@ enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, si
 enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, const void *data, size_t size)
 {
     if (f->status == GEUL_OK && (offset > f->written || size > f->written - offset))
-        f->status = geul_fail(f->ctx, GEUL_ERROR_ARGUMENT, "%s: what is rewritten was not written yet", f->path);
+        f->status =
+            geul_fail(f->ctx, GEUL_ERROR_ARGUMENT, "%s: only bytes that were written before can be rewritten", f->path);
     const unsigned char *from = data;
     outfile_flush(f); /* the bytes to replace may still be in the buffer */
     while (f->status == GEUL_OK && size > 0) {

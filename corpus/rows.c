@@ -304,7 +304,7 @@ static json_t *parse(struct geul_rows *r, const char *s, size_t n)
 static bool read_line(struct geul_rows *r, const char *s, size_t n, struct geul_row *row)
 {
     if (n > LONGEST_LINE)
-        return PROBLEM(r, "the line has %zu MiB; 64 are the most", n >> 20);
+        return PROBLEM(r, "the line has %zu MiB; at most 64 are possible", n >> 20);
     json_decref(r->json);
     r->json = parse(r, s, n);
     if (!r->json)
@@ -336,12 +336,12 @@ static bool read_plain(struct geul_rows *r, const char *s, size_t n, struct geul
         broken = (size_t)(nul - s);
     r->line = (int64_t)count_newlines(s, broken) + 1;
     if (nul)
-        return PROBLEM(r, "a NUL byte stands in the text");
+        return PROBLEM(r, "the text holds a NUL byte");
     if (broken < n)
         return PROBLEM(r, "byte %zu of the file is not UTF-8; recode the text (iconv -f cp949 -t utf-8)",
                        (size_t)(s - r->data) + broken + 1);
     if (n > LONGEST_TEXT)
-        return PROBLEM(r, "the text has %zu MiB; 1024 are the most: split it", n >> 20);
+        return PROBLEM(r, "the text has %zu MiB; at most 1024 are possible: split it", n >> 20);
     r->line = 1;
     row->kind = GEUL_ROW_TEXT;
     row->text = s;
@@ -501,7 +501,7 @@ enum geul_status geul_rows_walk(struct geul_context *ctx, const char *const *pat
             status = walk_row(r, paths[i], row, walk);
             if (status == GEUL_OK && walk->on_progress &&
                 !walk->on_progress(walk->progress_user, before + r->pos, total))
-                status = geul_fail(ctx, GEUL_ERROR_CANCELLED, "the reading of %s was stopped", r->name);
+                status = geul_fail(ctx, GEUL_ERROR_CANCELLED, "reading %s was stopped", r->name);
             if (status == GEUL_OK)
                 status = geul_rows_next(r, &row);
         }

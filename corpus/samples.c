@@ -106,7 +106,7 @@ static enum geul_status fit(struct reading *r, const struct geul_row *row, const
         return geul_error_status(r->ctx);
     if (*kept && targets == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
-                         "the question alone fills the context of %d tokens: nothing of the answer is left",
+                         "the question alone fills the context of %d tokens: no room is left for the answer",
                          r->o.n_context);
     return GEUL_OK;
 }
@@ -181,12 +181,12 @@ static enum geul_status check_given(const struct reading *r)
 {
     const struct geul_samples_options *o = &r->o;
     if (!(o->held_out >= 0 && o->held_out <= 0.5))
-        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a share of %g cannot be held out; 0 to 0.5 can", o->held_out);
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "the share to hold out is %g; 0 to 0.5 is possible", o->held_out);
     if (o->held_out > 0 && !r->held_out)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a share of %g is held out, but there is no dataset for it",
                          o->held_out);
     if (o->n_context < 0 || o->n_context > INT_MAX - 2)
-        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens", o->n_context);
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens is out of range", o->n_context);
     if (geul_token_end(r->tok) < 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "the tokenizer has no <|endoftext|>, which every sample has to end with");

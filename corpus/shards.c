@@ -30,7 +30,8 @@ struct geul_shards_writer *geul_shards_writer_new(struct geul_context *ctx, cons
                                                   const char *prefix, uint64_t shard_tokens)
 {
     if (shard_tokens < 2) {
-        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "shards of %llu tokens; 2 are the least", (unsigned long long)shard_tokens);
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "shards of %llu tokens; at least 2 are needed",
+                  (unsigned long long)shard_tokens);
         return NULL;
     }
     struct geul_shards_writer *w = geul_alloc(ctx, 1, sizeof *w);

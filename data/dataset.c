@@ -87,10 +87,10 @@ static enum geul_status check(struct geul_context *ctx, const int32_t *ids, cons
     *targets = 0;
     *highest = -1;
     if (n < 2)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a sample of %d tokens; 2 are the least", n);
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a sample of %d tokens; at least 2 are needed", n);
     for (int i = 0; i < n; i++) {
         if (ids[i] < 0)
-            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "token %d of a sample is %d", i, ids[i]);
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "token %d of a sample has the negative id %d", i, ids[i]);
         *targets += i > 0 && (!target || target[i]);
         *highest = ids[i] > *highest ? ids[i] : *highest;
     }

@@ -67,10 +67,9 @@ static bool flush(struct encoding *e, bool target, bool sealed)
     for (size_t i = 0; sealed && ok && i < n; i++)
         ok = ids[i] != e->end;
     if (!ok)
-        geul_fail(
-            e->ctx, GEUL_ERROR_ARGUMENT,
-            "the text of the end token stands in an ordinary text, and the tokenizer does not mark it as special: "
-            "the text would end there");
+        geul_fail(e->ctx, GEUL_ERROR_ARGUMENT,
+                  "an ordinary text contains the end token's text, which the tokenizer does not mark as special: the "
+                  "text would end there");
     ok = ok && push(e, ids, n, target);
     geul_tokens_free(e->ctx, ids);
     return ok;

@@ -65,7 +65,7 @@ enum geul_status geul_divergence_add(struct geul_context *ctx, struct geul_diver
     double moved =
         exp((double)pair->logits[pair->target] - own.log_sum) - exp((double)pair->base[pair->target] - base.log_sum);
     if (!isfinite(kl) || !isfinite(moved) || !isfinite(pair->base_nats))
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "scored token %zu: one of the two models' logits are no numbers",
+        return geul_fail(ctx, GEUL_ERROR_FORMAT, "scored token %zu: the logits of one of the two models are not finite",
                          d->n);
     if (!append_value(ctx, d, kl))
         return GEUL_ERROR_MEMORY;

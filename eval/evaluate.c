@@ -28,7 +28,7 @@ static bool take_row(void *user, size_t target, const float *logits, int n_vocab
     struct geul_evaluation *e = p->e;
     double nats = geul_nats(logits, n_vocab, e->ids[target]);
     if (!isfinite(nats)) {
-        geul_fail(p->ctx, GEUL_ERROR_FORMAT, "the model's logits for token %zu of the text are no numbers", target);
+        geul_fail(p->ctx, GEUL_ERROR_FORMAT, "the model's logits for token %zu of the text are not finite", target);
         return false;
     }
     geul_perplexity_add(&e->perplexity, nats, e->lengths[target]);

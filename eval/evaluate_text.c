@@ -69,7 +69,7 @@ static enum geul_status check_windows(struct job *j, const struct geul_windows *
         return GEUL_OK;
     j->report.misfit = GEUL_EVALUATION_MISFIT_WINDOWS;
     return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
-                     "%s has %zu windows of %d tokens by the method %s, stride %d: ask for the same", o->compare_base,
+                     "%s has %zu windows of %d tokens by the method %s, stride %d: use the same", o->compare_base,
                      held->n_windows, held->n_context, geul_windows_method_name(held->method), held->stride);
 }
 
@@ -81,13 +81,13 @@ static enum geul_status adopt_base(struct job *j)
     if (!j->base)
         return geul_error_status(j->ctx);
     if (j->base->n_vocab != j->n_usable)
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s is of a model with %d token ids, this one has %d", path,
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s is from a model with %d token ids, this one has %d", path,
                          j->base->n_vocab, j->n_usable);
     j->report.windows = j->base->windows;
     if (j->n_ids &&
         (j->n_ids != j->base->windows.n_tokens || memcmp(j->ids, j->base->ids, j->n_ids * sizeof *j->ids) != 0)) {
         j->report.misfit = GEUL_EVALUATION_MISFIT_TEXT;
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s is of another text or tokenizer", path);
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s is from another text or tokenizer", path);
     }
     return check_windows(j, &j->base->windows);
 }

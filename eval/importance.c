@@ -113,8 +113,8 @@ static struct matrix *find(struct geul_importance *m, const char *name, int64_t 
         m->next = i + 1;
         if (m->matrices[i].columns == columns)
             return &m->matrices[i];
-        geul_fail(m->ctx, GEUL_ERROR_FORMAT, "%s has %lld inputs here and %lld there: these are different models", name,
-                  (long long)m->matrices[i].columns, (long long)columns);
+        geul_fail(m->ctx, GEUL_ERROR_FORMAT, "%s has %lld inputs here and %lld there: they belong to different models",
+                  name, (long long)m->matrices[i].columns, (long long)columns);
         return NULL;
     }
     return append(m, name, columns);
@@ -194,7 +194,7 @@ static enum geul_status check_sums(const struct geul_importance *m)
     for (int64_t i = 0; i < m->n; i++)
         for (int64_t k = 0; k < m->matrices[i].columns; k++)
             if (!isfinite(m->matrices[i].sums[k]))
-                return geul_fail(m->ctx, GEUL_ERROR_FORMAT, "the inputs of %s are no numbers: the model is damaged",
+                return geul_fail(m->ctx, GEUL_ERROR_FORMAT, "the inputs of %s are not finite: the model is damaged",
                                  m->matrices[i].name);
     return GEUL_OK;
 }

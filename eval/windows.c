@@ -40,15 +40,15 @@ enum geul_status geul_windows_make(struct geul_context *ctx, enum geul_windows_m
 {
     bool llama = method == GEUL_WINDOWS_LLAMA;
     if (n_context < GEUL_WINDOWS_LEAST_CONTEXT)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens is too short; %d is the least", n_context,
-                         GEUL_WINDOWS_LEAST_CONTEXT);
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens is too short; at least %d are needed",
+                         n_context, GEUL_WINDOWS_LEAST_CONTEXT);
     if (llama && stride != 0)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "a stride belongs to the method stride; llama's pieces lie side "
-                         "by side");
+                         "a stride applies only to the method stride; llama's windows do not overlap");
     if (stride < 0 || stride >= n_context)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a stride of %d does not fit a context of %d tokens; 1 to %d do",
-                         stride, n_context, n_context - 1);
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                         "a stride of %d does not fit a context of %d tokens; 1 to %d is possible", stride, n_context,
+                         n_context - 1);
     size_t context = (size_t)n_context, least = llama ? context : 2;
     if (n_tokens < least)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the text has %zu tokens; the method %s needs at least %zu%s",

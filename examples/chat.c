@@ -1,4 +1,4 @@
-/* chat.c: a conversation, one question a line. The session keeps what was said, so that only what is new is computed.
+/* chat.c: a conversation, one question a line. The session keeps the conversation, so only new tokens are computed.
  *
  *     cc chat.c $(pkg-config --cflags --libs geul) -o chat
  *     ./chat share/geul-mini.gguf */

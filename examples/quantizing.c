@@ -1,4 +1,4 @@
-/* quantizing.c: a Hugging Face directory becomes a GGUF file of 16-bit weights, and that a smaller one.
+/* quantizing.c: converts a Hugging Face directory to a GGUF file of 16-bit weights, and quantizes that.
  *
  *     cc quantizing.c $(pkg-config --cflags --libs geul-tools) -o quantizing
  *     ./quantizing polyglot-ko-1.3b polyglot-f16.gguf polyglot-q4_k_m.gguf q4_k_m */

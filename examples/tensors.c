@@ -13,7 +13,7 @@ int main(void)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_runtime *rt = geul_runtime_new(ctx, NULL);
 
-    /* The prediction x (4, 2) times line (2, 1), and what flows back from its error: both are ordinary nodes. */
+    /* The prediction x (4, 2) times line (2, 1), and the gradient of its error: both are ordinary nodes. */
     struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){4, 2}, "x");
     struct geul_tensor *w = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 1}, "line");
     struct geul_tensor *minus_y = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){4, 1}, "-y");

@@ -328,11 +328,10 @@ static bool op_global(struct machine *m)
     char full[128], text[128];
     snprintf(full, sizeof full, "%.*s.%.*s", module_length < 60 ? (int)module_length : 60, module,
              name_length < 60 ? (int)name_length : 60, name);
-    geul_fail(
-        m->ctx, GEUL_ERROR_FORMAT,
-        "%s: wants to call %s, which a checkpoint has no use for; geul executes nothing. The file may be hostile: "
-        "look for a safetensors version of the model",
-        m->file, geul_printable(full, text, sizeof text));
+    geul_fail(m->ctx, GEUL_ERROR_FORMAT,
+              "%s: wants to call %s, which a checkpoint does not need; geul executes nothing. The file may be hostile: "
+              "look for a safetensors version of the model",
+              m->file, geul_printable(full, text, sizeof text));
     return false;
 }
 
@@ -343,7 +342,7 @@ static bool op_reduce(struct machine *m)
     if (!pop(m, &args) || !pop(m, &callee))
         return false;
     if (callee.kind != K_GLOBAL || callee.as.global >= G_STORAGE || args.kind != K_TUPLE)
-        return broken(m, "the pickle calls what is no function");
+        return broken(m, "the pickle calls what is not a function");
     const struct sequence *a = args.as.sequence;
     switch (callee.as.global) {
     case G_REBUILD_TENSOR:
@@ -351,7 +350,7 @@ static bool op_reduce(struct machine *m)
     case G_REBUILD_PARAMETER:
         /* its argument is the tensor; whether it has a gradient does not matter here */
         return a->count >= 1 && a->items[0].kind == K_TENSOR ? push(m, a->items[0])
-                                                             : broken(m, "a parameter is no tensor");
+                                                             : broken(m, "a parameter is not a tensor");
     default:
         return a->count == 0 ? push_sequence(m, K_DICT, 0)
                              : broken(m, "an OrderedDict is not made as torch.save() does");
@@ -611,7 +610,7 @@ static bool run(struct machine *m)
             return false;
         if (!instructions[*code]) {
             char text[64];
-            snprintf(text, sizeof text, "instruction 0x%02x is none that torch.save() writes", *code);
+            snprintf(text, sizeof text, "instruction 0x%02x is not one that torch.save() writes", *code);
             return broken(m, text);
         }
         if (!instructions[*code](m))
@@ -694,7 +693,7 @@ static enum geul_status read_archive(struct geul_context *ctx, const char *name,
     m.program = find_program(zip, &m.prefix);
     if (!m.program || m.program->size > LARGEST_PROGRAM)
         return geul_fail(ctx, GEUL_ERROR_FORMAT,
-                         "%s: the archive has no data.pkl of at most %zu bytes; it is no PyTorch checkpoint", name,
+                         "%s: the archive has no data.pkl of at most %zu bytes; it is not a PyTorch checkpoint", name,
                          LARGEST_PROGRAM);
     if (is_big_endian(zip))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: was written on a big-endian machine", name);

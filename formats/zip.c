@@ -123,7 +123,7 @@ static enum geul_status read_entry(struct geul_context *ctx, const char *name, c
     uint64_t at = local + LOCAL_BYTES + load(data + local + 26, 2) + load(data + local + 28, 2);
     if (at > d->offset || size > d->offset - at || load(data + local + 26, 2) != n ||
         memcmp(data + local + LOCAL_BYTES, entry->name, n) != 0)
-        return damaged(ctx, name, "a member of the ZIP archive does not fit what the directory says of it");
+        return damaged(ctx, name, "a member of the ZIP archive does not match its entry in the directory");
     entry->data = data + at;
     return GEUL_OK;
 }
@@ -159,7 +159,7 @@ enum geul_status geul_zip_open(struct geul_context *ctx, const char *name, const
         qsort(zip->entries, zip->count, sizeof *zip->entries, compare_entries);
     for (size_t i = 1; i < zip->count; i++)
         if (compare_entries(&zip->entries[i - 1], &zip->entries[i]) == 0)
-            return damaged(ctx, name, "two members of the ZIP archive have one name");
+            return damaged(ctx, name, "two members of the ZIP archive have the same name");
     return GEUL_OK;
 }
 

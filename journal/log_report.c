@@ -355,7 +355,7 @@ void geul_log_report_page(struct geul_log_text *t, const struct geul_log_history
     add_events(t, h);
     add_samples(t, h);
     add_settings(t, o);
-    geul_log_text_add(t, "<footer>Written by geul. Load the page again to see what came since.</footer>\n</main>\n"
+    geul_log_text_add(t, "<footer>Written by geul. Reload the page to see newer steps.</footer>\n</main>\n"
                          "<script>\n");
     geul_log_text_add(t, script);
     geul_log_text_add(t, "</script></body></html>\n");

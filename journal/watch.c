@@ -97,7 +97,7 @@ static void explain(char *why, size_t size, const char *what, double v, double l
         return;
     geul_log_format_double(a, sizeof a, v, 4);
     geul_log_format_double(b, sizeof b, level, 4);
-    snprintf(why, size, "%s %s, where it was about %s%s", what, a, b, more);
+    snprintf(why, size, "%s %s; it was about %s before%s", what, a, b, more);
 }
 
 /* Judges the gradient of a step whose loss is fine, by its logarithm: norms vary by factors. Small ones are always

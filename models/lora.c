@@ -144,7 +144,7 @@ static enum geul_status check_kind(struct geul_context *ctx, const struct geul_g
 {
     const char *path = geul_gguf_path(g);
     if (!key_is(g, "general.type", "adapter"))
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s is no adapter: its general.type is not \"adapter\"", path);
+        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s is not an adapter: its general.type is not \"adapter\"", path);
     if (!key_is(g, "adapter.type", "lora"))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: adapter.type is not \"lora\", the only one geul knows",
                          path);
@@ -152,7 +152,7 @@ static enum geul_status check_kind(struct geul_context *ctx, const struct geul_g
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: is an adapter for another architecture than gptneox", path);
     if (geul_gguf_has(g, "adapter.alora.invocation_tokens"))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
-                         "%s: applies only from its invocation tokens on (aLoRA), which geul cannot", path);
+                         "%s: applies only from its invocation tokens on (aLoRA), which geul cannot do", path);
     return GEUL_OK;
 }
 
@@ -178,9 +178,9 @@ static enum geul_status refuse_name(struct geul_context *ctx, const struct geul_
     const char *tail = strstr(name, ".lora_");
     char known[200];
     if (!tail)
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: tensor %.100s is no part of a low-rank adapter",
+        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: tensor %.100s is not part of a low-rank adapter",
                          geul_gguf_path(g), name);
-    return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: adapts %.*s, which geul cannot; %s are possible",
+    return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: adapts %.*s, which geul cannot do; %s are possible",
                      geul_gguf_path(g), (int)(tail - name < 100 ? tail - name : 100), name,
                      geul_neox_list_targets(known, sizeof known, geul_neox_target_name, ", ", " and "));
 }

@@ -110,7 +110,7 @@ static enum geul_status read_labels(struct geul_context *ctx, struct geul_model 
     const char *known = known_template(s, n);
     if (!known) {
         geul_log(ctx, GEUL_LOG_WARN,
-                 "%s: its chat template is a program geul does not run; name one of the built-in "
+                 "%s: its chat template is a program, which geul does not run; name one of the built-in "
                  "templates or write one with {instruction} and {output}",
                  geul_gguf_path(m->file));
         return GEUL_OK;

@@ -44,9 +44,9 @@ enum geul_status geul_model_add_lora(struct geul_context *ctx, struct geul_model
                                      float scale, const char *where)
 {
     if (!isfinite(scale))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: a scale of %g is no number", where, (double)scale);
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: the scale %g is not a finite number", where, (double)scale);
     if (is_trained(m))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: the model is under training and takes no other adapter", where);
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s: the model is being trained and takes no other adapter", where);
     enum geul_status status = geul_lora_check_shape(ctx, d, &m->neox.shape, where);
     if (status != GEUL_OK)
         return status;

@@ -16,7 +16,7 @@ static bool read_size(struct geul_context *ctx, const struct geul_gguf *g, const
 {
     uint64_t v;
     if (!geul_gguf_u64(g, key, &v)) {
-        geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key %s is missing or no integer", geul_gguf_path(g), key);
+        geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key %s is missing or not an integer", geul_gguf_path(g), key);
         return false;
     }
     if (v < 1 || v > (uint64_t)most) {

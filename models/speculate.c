@@ -46,10 +46,11 @@ static enum geul_status check_vocabulary(struct geul_context *ctx, const struct 
         const char *text_a = geul_token_text(a, id, &n_a), *text_b = geul_token_text(b, id, &n_b);
         if (n_a != n_b || (n_a > 0 && memcmp(text_a, text_b, n_a) != 0) ||
             geul_token_is_special(a, id) != geul_token_is_special(b, id))
-            return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                             "token %d of the draft model is another text than in the model; both must have the same "
-                             "tokenizer",
-                             id);
+            return geul_fail(
+                ctx, GEUL_ERROR_ARGUMENT,
+                "token %d stands for another text in the draft model than in the model; both must have the same "
+                "tokenizer",
+                id);
     }
     return GEUL_OK;
 }
@@ -69,12 +70,12 @@ static enum geul_status check_speculation(const struct geul_session *s, const st
     if (!d)
         return GEUL_OK;
     if (d == s)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a session cannot draft for itself; make one of its own");
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a session cannot draft for itself; make a second one");
     if (geul_session_capacity(d) < geul_session_capacity(s) || geul_session_sequences(d) < geul_session_sequences(s))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "the draft session holds %d sequences of %d positions, the session %d of %d; make it as large",
-                         geul_session_sequences(d), geul_session_capacity(d), geul_session_sequences(s),
-                         geul_session_capacity(s));
+        return geul_fail(
+            ctx, GEUL_ERROR_ARGUMENT,
+            "the draft session holds %d sequences of %d positions, the session %d of %d; make it at least as large",
+            geul_session_sequences(d), geul_session_capacity(d), geul_session_sequences(s), geul_session_capacity(s));
     return check_vocabulary(ctx, geul_session_model(s), geul_session_model(d));
 }
 

@@ -83,10 +83,10 @@ struct geul_template *geul_template_new(struct geul_context *ctx, const char *na
     const char *instruction = strstr(name_or_text, "{instruction}"), *output = strstr(name_or_text, "{output}");
     if (instruction && (!output || instruction < output))
         return from_text(ctx, name_or_text);
-    geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-              "\"%.40s\" is no template: koalpaca, kullm, kgoat or a text holding {instruction}, before {output}, "
-              "are possible",
-              name_or_text);
+    geul_fail(
+        ctx, GEUL_ERROR_ARGUMENT,
+        "\"%.40s\" is not a template: use koalpaca, kullm, kgoat or a text holding {instruction}, before {output}",
+        name_or_text);
     return NULL;
 }
 

@@ -268,12 +268,11 @@ enum geul_status geul_budget_solve(const struct geul_budget *b, struct geul_quan
     for (int64_t i = 0; i < b->n_items; i++)
         bytes += b->items[i].steps[0].bytes;
     if (bytes > limit)
-        return geul_fail(
-            b->ctx, GEUL_ERROR_ARGUMENT,
-            "the tensors of %s need %llu bytes (%.2f bits per weight) even with the smallest types; the bound leaves "
-            "at most %llu for them",
-            geul_gguf_path(q->gguf), (unsigned long long)bytes, 8 * (double)bytes / (double)q->elements,
-            (unsigned long long)limit);
+        return geul_fail(b->ctx, GEUL_ERROR_ARGUMENT,
+                         "the tensors of %s need %llu bytes (%.2f bits per weight) even with the smallest types; the "
+                         "size limit leaves at most %llu for them",
+                         geul_gguf_path(q->gguf), (unsigned long long)bytes, 8 * (double)bytes / (double)q->elements,
+                         (unsigned long long)limit);
     int *at = geul_alloc(b->ctx, (size_t)b->n_items, sizeof *at);
     if (!at)
         return GEUL_ERROR_MEMORY;

@@ -41,8 +41,8 @@ static bool read_i32(struct cursor *c, int32_t low, const char *what, size_t *ou
     const uint8_t *p = c->data + c->pos;
     uint32_t v = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
     if (v > INT32_MAX || (int32_t)v < low) {
-        geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: %s at byte %zu is %d; this is no importance matrix", c->path, what,
-                  c->pos, (int)(int32_t)v);
+        geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: %s at byte %zu is %d; this is not an importance matrix", c->path,
+                  what, c->pos, (int)(int32_t)v);
         return false;
     }
     c->pos += 4;
@@ -58,7 +58,7 @@ static char *read_text(struct cursor *c, size_t length, const char *what)
         return NULL;
     }
     if (memchr(c->data + c->pos, 0, length)) {
-        geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: %s at byte %zu holds a NUL", c->path, what, c->pos);
+        geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: %s at byte %zu holds a NUL byte", c->path, what, c->pos);
         return NULL;
     }
     char *text = geul_strndup(c->ctx, (const char *)c->data + c->pos, length);
@@ -189,7 +189,7 @@ static bool read_gguf(struct cursor *c, struct geul_imatrix *m)
     bool ok = geul_gguf_string(g, "general.type", &type, &length) && length == 7 && memcmp(type, "imatrix", 7) == 0;
     if (!ok)
         geul_fail(c->ctx, GEUL_ERROR_FORMAT,
-                  "%s: is a GGUF file, but no importance matrix (general.type is not imatrix)", c->path);
+                  "%s: is a GGUF file, but not an importance matrix (general.type is not imatrix)", c->path);
     geul_gguf_u64(g, "imatrix.chunk_count", &m->chunks);
     geul_gguf_u64(g, "imatrix.chunk_size", &m->chunk_size);
     if (ok)

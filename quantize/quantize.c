@@ -127,15 +127,16 @@ static void warn(const struct geul_quantize *q)
     }
     if (again)
         geul_log(q->ctx, GEUL_LOG_WARN,
-                 "%lld of %lld matrices are quantized already (such as %s) and lose a second time; start from the f16 "
+                 "%lld of %lld matrices are quantized already (such as %s) and lose precision a second time; start "
+                 "from the f16 "
                  "or f32 file where there is one",
                  (long long)again, (long long)matrices, geul_type_name(from));
     if (without > 0)
-        geul_log(q->ctx, GEUL_LOG_INFO, "the importance matrix does not know %lld of the matrices to be quantized",
+        geul_log(q->ctx, GEUL_LOG_INFO, "the importance matrix has no entry for %lld of the matrices to be quantized",
                  (long long)without);
     if (q->n_fallbacks)
         geul_log(q->ctx, GEUL_LOG_WARN,
-                 "%lld matrices have rows that do not fit the type meant for them and get the nearest one that fits",
+                 "%lld matrices have rows that do not fit their intended type and get the nearest one that fits",
                  (long long)q->n_fallbacks);
 }
 
@@ -417,7 +418,7 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
 {
     bool bound = o->target_bpw > 0 || o->max_bytes > 0;
     if ((o->mix != NULL) + bound + o->keep_types != 1)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a bound for the size");
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a size limit");
     for (int i = 0; i < o->n_rules; i++)
         if (!geul_type_is_weight(o->rules[i].type))
             return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "matrices cannot be %s", geul_type_name(o->rules[i].type));
@@ -562,7 +563,8 @@ static enum geul_status check_name(const struct geul_quantize *q, const char *na
         return GEUL_ERROR_MEMORY;
     if (same)
         return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s is the input itself, which cannot be had back from the output; name another file", name);
+                         "%s is the input itself, which could not be recovered from the output; name another file",
+                         name);
     return GEUL_OK;
 }
 

@@ -83,7 +83,7 @@ expect_too README.md '' <<<'f32, q4_0'
 expect_too include/geul_types.def '' < <(printf 'TYPE(F32, "f32", 0, 1, 4, f32)\nTYPE(I32, "i32", 26, 1, 4, none)\n')
 expect_too include/geul_types.def 'README.md:1: says nothing of q3_0,' <<<'TYPE(Q3_0, "q3_0", 200, 32, 14, extreme)'
 
-# A circle of folders: core/ may use train/, which stands above it.
+# A circle of folders: core/ may use train/, which is above it.
 clean_tree
 sed 's#^core .*#core libgeul train#' tools/floors >"$scratch/floors"
 expect_too tools/floors 'core/ may include train, which has no row above: a circle of folders' <"$scratch/floors"

@@ -1,4 +1,4 @@
-/* harness.c: runs the tests, each in a process of its own (see harness.h).
+/* harness.c: runs the tests, each in a separate process (see harness.h).
  *
  *     geul-tests [-v] [-l] [PART OF A NAME]...      -v shows the output of tests that pass, -l only lists names
  *
@@ -37,7 +37,7 @@
 
 enum { SECONDS = 120, SECONDS_SANITIZED = 480, SHOWN_OUTPUT = 20000 };
 
-/* What a test's process tells its parent, in memory that both see. */
+/* What a test's process reports to its parent, in shared memory. */
 struct outcome {
     long checks, failures;
     bool skipped, seeded;

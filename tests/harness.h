@@ -2,7 +2,7 @@
  *
  *     TEST(plan_reuses_memory) { CHECK(x == y); }
  *
- * Each test runs in a process of its own, so a crash fails one test only. Run `geul-tests [-v] [PART OF A NAME]...`.
+ * Each test runs in a separate process, so a crash fails one test only. Run `geul-tests [-v] [PART OF A NAME]...`.
  */
 #ifndef GEUL_TESTS_HARNESS_H
 #define GEUL_TESTS_HARNESS_H
@@ -34,7 +34,7 @@ void test_register(struct test *t);
     }                                                                                                                  \
     static void case_##id(void)
 
-/* Each failing check is printed with its place; the test goes on. CHECK returns the condition. */
+/* Each failing check is printed with its place; the test continues. CHECK returns the condition. */
 bool test_check(bool ok, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
 #define CHECK(cond)          test_check((cond), __FILE__, __LINE__, "%s", #cond)
 #define CHECK_MSG(cond, ...) test_check((cond), __FILE__, __LINE__, __VA_ARGS__)
@@ -64,7 +64,7 @@ float test_normal(uint64_t *state);
 const char *test_path(const char *relative);
 const char *test_scratch(const char *name);
 
-/* A path with storage of its own, for a test that needs more than four at a time. */
+/* A path with its own storage, for a test that needs more than four at a time. */
 struct test_kept {
     char text[1024];
 };

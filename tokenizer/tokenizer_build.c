@@ -55,7 +55,8 @@ static bool build_vocabulary(struct geul_tokenizer *tok)
     for (size_t i = 0; i < spec->n_added; i++) {
         const struct geul_tok_added *a = &spec->added[i];
         if (a->id < 0 || a->id >= tok->n_ids || !tok->raw[a->id].s) {
-            geul_fail(tok->ctx, GEUL_ERROR_FORMAT, "tokenizer: added token %zu has id %d, which is no token", i, a->id);
+            geul_fail(tok->ctx, GEUL_ERROR_FORMAT, "tokenizer: added token %zu has id %d, which is not a token", i,
+                      a->id);
             return false;
         }
         tok->flags[a->id] |= (unsigned char)(GEUL_TOK_IS_ADDED | (a->special ? GEUL_TOK_IS_SPECIAL : 0) |

@@ -82,7 +82,7 @@ static bool read_tokens(struct geul_context *ctx, const struct geul_gguf *g, boo
 {
     struct geul_gguf_array tokens, types;
     if (!geul_gguf_get_array(g, "tokenizer.ggml.tokens", &tokens) || tokens.type != GEUL_GGUF_STRING)
-        return bad(ctx, g, "the key tokenizer.ggml.tokens is missing or no array of strings");
+        return bad(ctx, g, "the key tokenizer.ggml.tokens is missing or not an array of strings");
     bool typed = geul_gguf_get_array(g, "tokenizer.ggml.token_type", &types) && types.type != GEUL_GGUF_STRING;
     if (typed && types.count != tokens.count)
         return bad(ctx, g, "tokenizer.ggml.token_type and .tokens differ in length");
@@ -115,7 +115,7 @@ static bool read_merges(struct geul_context *ctx, const struct geul_gguf *g, str
     const char *s;
     size_t n;
     if (!geul_gguf_get_array(g, "tokenizer.ggml.merges", &merges) || merges.type != GEUL_GGUF_STRING)
-        return bad(ctx, g, "the key tokenizer.ggml.merges is missing or no array of strings");
+        return bad(ctx, g, "the key tokenizer.ggml.merges is missing or not an array of strings");
     for (size_t i = 0; geul_gguf_array_next(&merges, &s, &n); i++)
         if (!geul_tokenizer_spec_merge_line(ctx, spec, s, n, i))
             return false;
@@ -168,7 +168,7 @@ static bool read_stage(struct geul_context *ctx, const struct geul_gguf *g, enum
     if (!geul_gguf_has(g, stage_keys[stage]))
         return true;
     if (!geul_gguf_get_array(g, stage_keys[stage], &array) || array.type != GEUL_GGUF_STRING)
-        return bad(ctx, g, "a list of steps is no array of strings");
+        return bad(ctx, g, "a list of steps is not an array of strings");
     while (geul_gguf_array_next(&array, &s, &n)) {
         struct geul_tok_step step = {.kind = geul_tok_step_find(stage, s, n)};
         step.text.at = step.content.at = GEUL_TOK_ABSENT;
@@ -199,7 +199,7 @@ static bool read_own(struct geul_context *ctx, const struct geul_gguf *g, struct
     if (geul_gguf_get_array(g, "geul.tokenizer.added_ids", &ids)) {
         if (!geul_gguf_get_array(g, "geul.tokenizer.added_flags", &flags) || ids.type == GEUL_GGUF_STRING ||
             flags.type == GEUL_GGUF_STRING || flags.count != ids.count)
-            return bad(ctx, g, "geul.tokenizer.added_ids and .added_flags do not fit each other");
+            return bad(ctx, g, "geul.tokenizer.added_ids and .added_flags do not match");
         for (uint64_t i = 0; i < ids.count; i++) {
             int64_t id = geul_gguf_array_i64(&ids, i), f = geul_gguf_array_i64(&flags, i);
             struct geul_tok_added added = {.id = id < 0 || id > INT32_MAX ? -1 : (int32_t)id,
@@ -274,7 +274,7 @@ enum geul_status geul_tokenizer_spec_from_gguf(struct geul_context *ctx, const s
     if (!geul_gguf_has(g, "tokenizer.ggml.tokens"))
         return geul_fail(ctx, geul_gguf_has_tokenizer(g) ? GEUL_ERROR_UNSUPPORTED : GEUL_ERROR_FORMAT,
                          geul_gguf_has(g, "tokenizer.huggingface.json")
-                             ? "%s: the tokenizer is there only as Hugging Face's JSON (tokenizer.huggingface.json), "
+                             ? "%s: the tokenizer is present only as Hugging Face's JSON (tokenizer.huggingface.json), "
                                "which the library does not read; convert the model with geul convert"
                              : "%s: the file has no tokenizer (no key tokenizer.ggml.tokens)",
                          geul_gguf_path(g));

@@ -104,7 +104,7 @@ def logits(folder):
 
 
 def check_runs(geul, name, file, folder, tmp):
-    """geul's own logits for the file, beside transformers' for the directory."""
+    """geul's own logits for the file, compared with transformers' for the directory."""
     theirs = logits(folder)[0].numpy()
     out = f"{tmp}/{name}.npy"
     ids = " ".join(str(i) for i in range(len(theirs)))
@@ -133,7 +133,7 @@ def block_errors(difference):
 
 
 def check_gguf_reader(geul, name, folder, heads, tmp):
-    """Every type as the gguf package reads it, beside what geul's export gives."""
+    """Every type as the gguf package reads it, compared with geul's export."""
     source = as_gguf(folder, heads)
     for kind in TYPES:
         file, back = f"{tmp}/{name}-{kind}.gguf", f"{tmp}/{name}-{kind}"

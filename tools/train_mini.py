@@ -123,7 +123,7 @@ def train_tokenizer(pairs, size):
 
 
 def vary(q, rng):
-    """A question as people also type it: other or no final mark, a space left out. The sense stays."""
+    """A question as people also type it: another or no final mark, a space left out; the meaning stays."""
     if rng.random() < 0.4:
         stem = q.rstrip(" ?!.~")
         if stem:

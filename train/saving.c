@@ -110,7 +110,7 @@ static enum geul_status check(struct geul_trainer *t, const struct geul_gguf *g,
     if (!geul_gguf_u64(g, "geul.train.version", &version) || !geul_gguf_u64(g, "geul.train.step", step) ||
         !geul_gguf_u64(g, "geul.train.position", position) || !geul_gguf_u64(g, "geul.train.seed", &seed) ||
         !geul_gguf_string(g, "geul.train.optimizer", &s, &n) || !geul_gguf_f64(g, "geul.train.lora_scale", &scale))
-        return geul_fail(t->ctx, GEUL_ERROR_FORMAT, "%s is no checkpoint of a training run", geul_gguf_path(g));
+        return geul_fail(t->ctx, GEUL_ERROR_FORMAT, "%s is not a checkpoint of a training run", geul_gguf_path(g));
     if (version > VERSION)
         return geul_fail(t->ctx, GEUL_ERROR_UNSUPPORTED, "%s was written by a newer geul", geul_gguf_path(g));
     if (n != strlen(optimizer) || memcmp(s, optimizer, n) != 0)
@@ -123,7 +123,7 @@ static enum geul_status check(struct geul_trainer *t, const struct geul_gguf *g,
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s was trained with another scale of its adapter, %g",
                          geul_gguf_path(g), scale);
     if (*step > 1000000000000 || *position > INT64_MAX / 2)
-        return geul_fail(t->ctx, GEUL_ERROR_FORMAT, "%s: its step or place in the data is impossible",
+        return geul_fail(t->ctx, GEUL_ERROR_FORMAT, "%s: its step or position in the data is impossible",
                          geul_gguf_path(g));
     return GEUL_OK;
 }

@@ -171,7 +171,7 @@ static void warn(const struct geul_trainer *t)
                  s->n_context);
     if (t->options.lora.rank > s->d_model)
         geul_log(t->ctx, GEUL_LOG_WARN,
-                 "an adapter of rank %d is larger than the matrices beside it, whose rank is at most %d",
+                 "an adapter of rank %d is larger than the matrices it adapts, whose rank is at most %d",
                  t->options.lora.rank, s->d_model);
 }
 

@@ -177,7 +177,8 @@ enum geul_status geul_cpu_choose(struct geul_context *ctx, const char *cap, stru
     }
     if (last < 0)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "GEUL_CPU is \"%.64s\", which is no instruction set of this build; use one of %s", cap, known);
+                         "GEUL_CPU is \"%.64s\", which is not an instruction set of this build; use one of %s", cap,
+                         known);
     memset(choice, 0, sizeof *choice);
     for (int i = 0; i < GEUL_CPU_SLOT_COUNT; i++)
         choice->variant[i] = "none";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""geul beside llama.cpp on the same GGUF files, taking turns; prints medians, shares of the ceilings and ratios.
+"""geul and llama.cpp on the same GGUF files, taking turns; prints medians, shares of the ceilings and ratios.
 
     bench/peers/beside_llama.py 1.3b:q8_0 model.gguf -p 256,2048 -n 32 -d 0,2000
     bench/peers/beside_llama.py 1.3b:q4_k_m --cap avx2 --venv /opt/peer-avx2/venv

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""llama.cpp with one model, measuring what it is told to: a line of JSON in, a line of JSON out.
+"""llama.cpp with one model, measuring on request: a line of JSON in, a line of JSON out.
 
     VENV/bin/python llama_worker.py MODEL THREADS CONTEXT
     {"n_prompt": 256, "n_generate": 0, "depth": 0}   ->   {"tokens_per_s": 123.4, "peak_rss_bytes": 1234}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`geul quantize` beside llama.cpp's llama_model_quantize on the same file, taking turns; prints seconds and ratios.
+"""`geul quantize` and llama.cpp's llama_model_quantize on the same file, taking turns; prints seconds and ratios.
 
     bench/peers/quantize_speed.py 1.3b:f16 q4_k_m --rounds 3
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole table of what geul promises about speed and memory, beside llama.cpp, in one run of about 7 minutes.
+"""All of geul's figures of speed and memory, compared with llama.cpp's, in one run of about 7 minutes.
 
     bench/peers/table.py                     everything
     bench/peers/table.py --only types,deep   parts: types, deep, large, avx2, quantize; and, only when named,
@@ -89,7 +89,7 @@ def large(a):
 
 
 def avx2(a):
-    """geul capped to AVX2 beside llama.cpp built without AVX-512."""
+    """geul capped to AVX2 against llama.cpp built without AVX-512."""
     if not a.venv_avx2.exists():
         return [], [f"{a.venv_avx2} is not there: no comparison without AVX-512"]
     capped = type(a)(**dict(vars(a), cap="avx2", venv=a.venv_avx2))
@@ -134,7 +134,7 @@ USUAL = ("types", "deep", "large", "avx2", "quantize")
 
 
 def put_into(path, name, lines):
-    """Replaces what stands between the marks of that part."""
+    """Replaces the text between the marks of that part."""
     text = path.read_text()
     begin, end = f"<!-- table.py: {name} -->\n", "<!-- end -->"
     if begin not in text:

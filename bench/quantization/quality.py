@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What quantizing costs a model: KL divergence from its float32 original, geul's files beside llama.cpp's.
+"""What quantizing costs a model: KL divergence from its float32 original, geul's files compared with llama.cpp's.
 
     build/geul convert ../mini-hf -o /tmp/mini-f32.gguf --type f32
     build/geul imatrix -m /tmp/mini-f32.gguf -f calibration.txt -o /tmp/mini.imatrix

@@ -37,7 +37,7 @@ def files():
 
 
 def lines():
-    """Every line of every file, as it stands there."""
+    """Every line of every file, unchanged."""
     for path in files():
         with open(path, encoding="utf-8", newline="\n") as f:
             yield from (line.rstrip("\n") for line in f)

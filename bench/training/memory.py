@@ -37,7 +37,7 @@ def synth(a, spec, name):
 
 
 def lengths(a):
-    """Memory beside weights, gradients and states at two lengths, one sample: may grow as the length does."""
+    """Memory other than weights, gradients and states at two lengths, one sample: may grow as the length does."""
     a.work.mkdir(parents=True, exist_ok=True)
     config = a.work / "config.json"
     config.write_text(json.dumps(speed.MODEL))
@@ -57,7 +57,7 @@ def lengths(a):
 
 
 def adapter(a, size, most, steps):
-    """One sample of 512 tokens through a quantized model of this size with an adapter of rank 8 beside it."""
+    """One sample of 512 tokens through a quantized model of this size with an adapter of rank 8."""
     path = synth(a, f"{size}:q4_k_m", f"{size}-q4_k_m")
     good = True
     for precision in a.precision:

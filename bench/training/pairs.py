@@ -37,7 +37,7 @@ def make_files(a):
 
 
 def answers(a, model, held, adapter):
-    """What becomes of the first questions: (stopped by itself, text) of each. Questions are spread over all."""
+    """The answers to the first questions: (stopped by itself, text) of each. Questions are spread over all."""
     result = []
     for q, _ in held[:: max(1, len(held) // a.questions)][: a.questions]:
         said = json.loads(run(a.geul, "complete", "-m", model, *(["--lora", adapter] if adapter else []), "-p", q,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The speed and memory of training steps of geul beside PyTorch's: one model, weights, ids and order of samples.
+"""The speed and memory of training steps of geul compared with PyTorch's: one model, weights, ids and order of samples.
 
     bench/training/speed.py                          131M parameters, float32 and bfloat16
     bench/training/speed.py --precision f32 --find   first looks which of PyTorch's ways is fastest
@@ -105,7 +105,7 @@ def start_geul(a, precision, recompute):
 
 
 def find(a, precision):
-    """The one of PyTorch's ways that takes least CPU time, each measured beside the others; prints what was seen."""
+    """The one of PyTorch's ways that takes least CPU time, each measured in turn with the others; prints the figures."""
     ways = [{"attention": attention, "adamw": adamw}
             for attention, adamw in (("sdpa", "fused"), ("eager", "fused"), ("sdpa", "foreach"))]
     workers = [start_peer(a, precision, **way) for way in ways]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PyTorch training a GPT-NeoX as told: lines of numbers in, a line of JSON per step out. Started by speed.py.
+"""PyTorch training a GPT-NeoX on request: lines of numbers in, a line of JSON per step out. Started by speed.py.
 
     torch_trainer.py '{"model": DIR, "ids": FILE, "batch": 4, "context": 256, "precision": "f32", ...}'
 

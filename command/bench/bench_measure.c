@@ -1,4 +1,13 @@
-/* bench_measure.c: runs the model on random tokens, and the machine on its ceilings before and after. */
+/* bench_measure.c: runs the model on random tokens, and measures the machine's ceilings before and after.
+ *
+ *     threads x sequences     loads the model, opens a session, warms up      measure_loaded()
+ *       depths                fills the cache to that depth                   deepen()
+ *         prompts             (with the first number of sequences only)       measure_cell()
+ *         generations                                                         measure_cell()
+ *           repetitions       ceilings, the run itself, ceilings
+ *
+ * A shared machine's speed changes within seconds, so the share of the ceiling is taken per repetition, from the
+ * ceilings right before and after it; the medians come last. */
 #include "command/bench/bench_measure.h"
 
 #include "command/bench/bench_work.h"
@@ -23,13 +32,13 @@ struct sample {
 /* The state of one model's measurement. */
 struct bench {
     const struct geul_bench_sweep *sweep;
-    struct geul_model_args args; /* with the number of threads and sequences of the moment */
-    struct geul_context *ctx;    /* of what outlives a session */
+    struct geul_model_args args; /* with the current number of threads and sequences */
+    struct geul_context *ctx;    /* for what outlives a session */
     struct geul_device *device;
     struct geul_host_probe *probe;
     struct geul_loaded l;
     struct geul_bench_work work;
-    struct geul_bench_cell cell; /* filled as far as it is known */
+    struct geul_bench_cell cell; /* filled in as far as it is known */
     double cache_bytes;          /* of keys and values per position of one sequence */
     int32_t *ids;
     int n_ids; /* as many as the longest sequence */
@@ -85,7 +94,7 @@ static bool ignore_logits(void *user, int item, const float *logits, int n_vocab
     return true;
 }
 
-/* Appends n times one id to each of the sequences, as generation does. */
+/* Appends one id to each of the sequences, n times, as generation does. */
 static enum geul_status generate(struct bench *b, int n)
 {
     enum geul_status status = GEUL_OK;
@@ -106,14 +115,15 @@ static enum geul_status run(struct bench *b, int n_prompt, int n_generate)
     return n_prompt > 0 ? append(b, n_prompt) : generate(b, n_generate);
 }
 
-/* Every sequence back to the depth of the cell. */
+/* Truncates every sequence to the depth of the cell. */
 static void rewind_sequences(struct bench *b)
 {
     for (int s = 0; s < b->cell.parallel; s++)
         geul_session_truncate(b->l.session, s, b->cell.depth);
 }
 
-/* Brings all sequences to the depth of the cell. What is there already stays; the others become copies of the first. */
+/* Brings all sequences to the depth of the cell. Sequence 0 keeps what it has and appends the rest; the others become
+ * copies of it. */
 static enum geul_status deepen(struct bench *b)
 {
     rewind_sequences(b);
@@ -151,7 +161,7 @@ static double median(const struct sample *samples, int n, size_t member, double 
     return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-/* Hands out the cell with the figures of n repetitions. */
+/* Passes the cell with the figures of n repetitions to the caller. Returns whether it wants more. */
 static bool hand_out(struct bench *b, const struct sample *samples, int n)
 {
     struct geul_bench_cell *c = &b->cell;
@@ -167,6 +177,8 @@ static bool hand_out(struct bench *b, const struct sample *samples, int n)
     c->tps = median(samples, n, offsetof(struct sample, tps), &c->tps_low, &c->tps_high);
     c->share = median(samples, n, offsetof(struct sample, share), NULL, NULL);
     c->ceiling_tps = median(samples, n, offsetof(struct sample, ceiling_tps), NULL, NULL);
+    /* The probe's buffers are not the model's memory. Loading may have had the higher peak, before the probe existed.
+     */
     uint64_t peak = geul_os_peak_rss(), held = geul_host_probe_bytes(b->probe);
     peak = peak > held ? peak - held : 0;
     c->peak_rss_bytes = (int64_t)(peak > b->load_peak ? peak : b->load_peak);
@@ -188,12 +200,14 @@ static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_genera
     c->macs = 0;
     for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++)
         c->macs += amount.macs[i];
+    /* The warm-up: at most one batch or one step, so that buffers exist and the plan for this shape is made. */
     rewind_sequences(b);
     enum geul_status status = run(b, n_prompt < b->args.n_batch ? n_prompt : b->args.n_batch, 1);
+    /* The ceilings after one repetition are those before the next, unless the caller's turn lies between them. */
     struct geul_host_ceilings before = geul_host_probe_measure(b->probe), after;
     for (int i = 0; i < b->sweep->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
         struct sample *s = &b->samples[i];
-        if (b->sweep->turn) {
+        if (b->sweep->turn) { /* another program is measured meanwhile, so this may wait for long */
             b->enough = !b->sweep->turn(b->sweep->user);
             if (b->enough)
                 return GEUL_OK;
@@ -225,7 +239,7 @@ static void name_test(char *out, size_t size, const struct geul_bench_cell *c, i
         snprintf(out + n, size - (size_t)n, " @ d%d", c->depth);
 }
 
-/* All cells of one session: every depth, and at each the prompts, if wanted, and the generations. */
+/* All cells of one session: every depth in the order given, and at each the prompts, if wanted, and the generations. */
 static enum geul_status measure_session(struct bench *b, bool prompts)
 {
     const struct geul_bench_sweep *p = b->sweep;
@@ -254,7 +268,7 @@ static enum geul_status measure_session(struct bench *b, bool prompts)
     return status;
 }
 
-/* What the file says about the work. */
+/* Counts bytes and multiply-adds of the model's file. */
 static enum geul_status count_work(struct bench *b)
 {
     struct geul_gguf *g = geul_gguf_open(b->l.ctx, b->args.path);
@@ -270,6 +284,7 @@ static enum geul_status count_work(struct bench *b)
 /* Measures the model that is open. Returns the exit code. */
 static int measure_opened(struct bench *b, bool prompts)
 {
+    /* The probe's device comes after the peak of loading is taken: its buffers would count as the model's. */
     b->load_peak = geul_os_peak_rss();
     b->device = geul_device_open(b->ctx, GEUL_DEVICE_HOST, b->args.n_threads);
     b->probe = b->device ? geul_host_probe_new(b->ctx, b->device) : NULL;
@@ -311,7 +326,7 @@ static int measure_loaded(struct bench *b, int n_threads, int n_sequences, bool 
     return code;
 }
 
-/* Tokens that will be computed in all, about. */
+/* Approximate number of tokens to compute, for the progress bar. */
 static uint64_t count_tokens(const struct geul_bench_sweep *p)
 {
     uint64_t each = 0, parallel = 0;

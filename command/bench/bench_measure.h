@@ -1,4 +1,4 @@
-/* bench_measure.h: speed and memory of a model, and what the machine could do at most. */
+/* bench_measure.h: speed and memory of a model, and the machine's ceilings. */
 #ifndef GEUL_BENCH_MEASURE_H
 #define GEUL_BENCH_MEASURE_H
 
@@ -12,7 +12,7 @@ struct geul_bench_list {
     int n;
 };
 
-/* One cell of the table: a prompt or a generation, all figures of it. Strings belong to whoever hands the cell out. */
+/* One cell of the table: all figures of a prompt or a generation. Strings live only during the callback. */
 struct geul_bench_cell {
     const char *model, *types; /* types: "q4_k+q6_k", those of the matrices from the most bytes to the fewest */
     const char *cache_type;
@@ -38,7 +38,7 @@ struct geul_bench_sweep {
     struct geul_bench_list threads, prompts, generates, depths, parallels;
     int repetitions;
     uint64_t seed; /* of the token ids */
-    /* Waits for leave to do the next repetition; false: no more. NULL: at once. */
+    /* Waits for permission to do the next repetition; false: no more. NULL: never waits. */
     bool (*turn)(void *user);
     /* Takes a cell; with turn, one for every repetition. false stops. */
     bool (*cell)(void *user, const struct geul_bench_cell *cell);

@@ -35,7 +35,7 @@ void geul_bench_work_count(const struct geul_gguf *g, struct geul_bench_work *wo
     double bytes[GEUL_TYPE_COUNT] = {0};
     char name[GEUL_MAX_NAME];
     geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_OUTPUT), -1);
-    bool tied = !geul_gguf_find_tensor(g, name);
+    bool tied = !geul_gguf_find_tensor(g, name); /* then the embedding is the output matrix too, and is read whole */
     *work = (struct geul_bench_work){.weight_bytes = 0};
     for (int64_t i = 0; i < geul_gguf_tensor_count(g); i++) {
         const struct geul_gguf_tensor *t = geul_gguf_tensor_at(g, i);

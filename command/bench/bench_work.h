@@ -8,7 +8,7 @@
 /* The kinds of products that matrices are multiplied with. */
 enum geul_bench_arithmetic { GEUL_BENCH_F32, GEUL_BENCH_BF16, GEUL_BENCH_INT8, GEUL_BENCH_ARITHMETICS };
 
-/* The matrices of a model. The embedding counts nothing: one row of it is read per token. */
+/* The matrices of a model. The embedding does not count: only one row of it is read per token. */
 struct geul_bench_work {
     double layer_macs[GEUL_BENCH_ARITHMETICS]; /* per token, without those of the output matrix */
     double output_macs;                        /* per token whose logits are wanted */
@@ -30,7 +30,7 @@ struct geul_bench_amount geul_bench_prompt_amount(const struct geul_bench_work *
 /* n tokens each of `parallel` sequences, one token of all of them per step. */
 struct geul_bench_amount geul_bench_generation_amount(const struct geul_bench_work *work, int n, int parallel,
                                                       int depth, double cache_bytes);
-/* Seconds that the amount takes at least: for its arithmetic or for reading its bytes, whatever is longer. *bound says
+/* Seconds that the amount takes at least: for its arithmetic or for reading its bytes, whichever is longer. *bound says
  * which: "memory", or the kind of products that takes longest. */
 double geul_bench_least_seconds(const struct geul_bench_amount *amount, const struct geul_host_ceilings *ceilings,
                                 const char **bound);

@@ -1,4 +1,4 @@
-/* cmd_bench.c: `geul bench` measures a model beside the machine's own ceilings. */
+/* cmd_bench.c: `geul bench` measures a model and compares it with the machine's own ceilings. */
 #include "command/bench/bench_measure.h"
 #include "command/command.h"
 #include "command/paths.h"
@@ -66,8 +66,8 @@ static const struct geul_command_help help = {
         "Lists are separated by commas, or the option is given several times; every combination is a line of the "
         "table: pp256 is a prompt of 256 tokens, tg32 a text of 32, x4 for 4 sequences at once, @ d500 behind 500 "
         "tokens. The ceilings are measured before and after each repetition with the same threads: how fast memory "
-        "can be read, and how many multiply-adds the instructions in use can do. The share is that of the speed at "
-        "which the multiply-adds of the weights, or reading all weights once per step and the cache, would take all of "
+        "can be read, and how many multiply-adds the instructions in use can do. The share compares with the speed at "
+        "which the multiply-adds of the weights, or reading the cache and all weights once per step, would take all of "
         "the time. Speeds are medians with their extremes.",
     .example = "geul bench --synthetic 1.3b:q4_k_m,1.3b:q8_0 -p 256,2048 -n 32 -d 0,2000\n"
                "geul bench -m polyglot.gguf -p 0 -n 32 --parallel 1,2,4,8,16 -t 1,2 --csv",
@@ -84,12 +84,13 @@ static char *synthetic_path(const char *what, int *code)
     if (!ctx)
         return NULL;
     if (!geul_synth_parse(ctx, what, &synth)) {
-        *code = *geul_error(ctx) ? 1 : 2;
+        *code = *geul_error(ctx) ? 1 : 2; /* without a failure in ctx it was the word that is wrong */
         geul_context_free(ctx);
         return NULL;
     }
     snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
     path = geul_path_cache(ctx, name);
+    /* A file of that name from an older geul, or a damaged one, is not trusted but made again. */
     struct geul_gguf *g = path && geul_os_exists(path) ? geul_gguf_open(ctx, path) : NULL;
     bool fits = g && geul_synth_fits(ctx, &synth, g);
     geul_gguf_close(g);
@@ -112,7 +113,7 @@ static char *synthetic_path(const char *what, int *code)
 
 enum kind { TEXT, INT, BYTES, REAL };
 
-/* Every figure of a cell: the name in JSON and CSV, and where it lies. */
+/* Every figure of a cell: its name in JSON and CSV, and its offset. */
 #define CELL(name) offsetof(struct geul_bench_cell, name)
 static const struct column {
     const char *name;
@@ -193,7 +194,7 @@ static void print_csv_value(const struct column *column, const void *field)
     }
 }
 
-/* What is printed, and how far. */
+/* What is printed, and what was so far. */
 struct output {
     const struct settings *s;
     json_t *cells;                            /* of --json */
@@ -288,10 +289,10 @@ static int parse_list(const char *name, const struct geul_text_list *texts, int 
             char *end;
             long v = strtol(at, &end, 10);
             if (end == at || (*end && *end != ',') || v < low || v > high)
-                return geul_report_usage("%s: \"%s\" is no list of whole numbers from %d to %d", name, texts->items[i],
-                                         low, high);
+                return geul_report_usage("%s: \"%s\" is not a list of whole numbers from %d to %d", name,
+                                         texts->items[i], low, high);
             if (out->n == GEUL_BENCH_LIST_MAX)
-                return geul_report_usage("%s: %d values are possible at most", name, GEUL_BENCH_LIST_MAX);
+                return geul_report_usage("%s: at most %d values are possible", name, GEUL_BENCH_LIST_MAX);
             out->v[out->n++] = (int)v;
             at = end;
             if (!*at)
@@ -337,7 +338,7 @@ static int find_models(const struct settings *s, char *paths[MODELS_MAX], int *n
             size_t length = strcspn(at, ",");
             snprintf(what, sizeof what, "%.*s", (int)length, at);
             if (*n == MODELS_MAX)
-                return geul_report_usage("%d models are possible at most", MODELS_MAX);
+                return geul_report_usage("at most %d models are possible", MODELS_MAX);
             paths[*n] = synthetic_path(what, &code);
             *n += code == 0;
             at += length;
@@ -387,7 +388,7 @@ int geul_cmd_bench(int argc, char **argv)
     if (s.files.n + s.synthetic.n == 0)
         return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
     if (s.csv && (s.json || s.step))
-        return geul_report_usage("--csv and --%s ask for two forms of output; give one", s.json ? "json" : "step");
+        return geul_report_usage("--csv and --%s are two forms of output; give one", s.json ? "json" : "step");
     code = parse_sweep(&s, &sweep);
     if (code != 0)
         return code;

@@ -30,11 +30,10 @@ static const struct geul_command_help help = {
     .name = "synth",
     .usage = "SIZE:TYPE -o FILE [options]",
     .summary = "make a GGUF file with random weights, for measuring a machine without a download",
-    .about =
-        "SIZE is 1.3b, 3.8b, 5.8b, 12.8b (Polyglot-Ko's shapes) or a Hugging Face config.json; TYPE is a plain "
-        "type or a mix that `geul quantize` knows: f32, bf16, q8_0, q4_0, q4_k_m, q6_k, iq4_xs and others. "
-        "Matrices whose rows do not fit its blocks get the nearest type that they fit, and a line says how many. The "
-        "file has no tokenizer and what it writes has no sense.",
+    .about = "SIZE is 1.3b, 3.8b, 5.8b, 12.8b (Polyglot-Ko's shapes) or a Hugging Face config.json; TYPE is a plain "
+             "type or a mix that `geul quantize` knows: f32, bf16, q8_0, q4_0, q4_k_m, q6_k, iq4_xs and others. "
+             "Matrices whose rows do not fit its blocks get the nearest type that does, and a line says how many. The "
+             "file has no tokenizer, and what the model writes makes no sense.",
     .example = "geul synth 1.3b:q4_k_m -o random-1.3b.gguf",
     .options = options,
     .min_args = 1,

@@ -1,5 +1,5 @@
-/* synth.c: models of random numbers, made block by block in the form in which the file holds them, so that 7 GB take as
- * long as the disk needs. Blocks are drawn from a pool of random ones, each tensor's own. */
+/* synth.c: models of random numbers, made block by block in the encoding of the file, so that 7 GB take only as long as
+ * the disk needs. Blocks are drawn from a pool of random blocks, a separate one for each tensor. */
 #include "command/bench/synth.h"
 
 #include "command/progress.h"
@@ -65,7 +65,7 @@ static bool parse_shape(struct geul_context *ctx, const char *size, struct geul_
         }
     size_t n = strlen(size);
     if (n < 5 || strcmp(size + n - 5, ".json") != 0) {
-        geul_report_usage("\"%s\" is no size; 1.3b, 3.8b, 5.8b, 12.8b and a config.json are possible", size);
+        geul_report_usage("\"%s\" is not a size; use 1.3b, 3.8b, 5.8b, 12.8b or a config.json", size);
         return false;
     }
     json_t *json = geul_json_load(ctx, size);
@@ -97,7 +97,7 @@ bool geul_synth_parse(struct geul_context *ctx, const char *text, struct geul_sy
     snprintf(size, sizeof size, "%.*s", (int)(colon - text), text);
     out->mix = geul_mix_find(colon + 1);
     if (!out->mix) {
-        geul_report_usage("\"%s\" is no type; possible are %s", colon + 1, mix_names(names, sizeof names));
+        geul_report_usage("\"%s\" is not a type; use one of %s", colon + 1, mix_names(names, sizeof names));
         return false;
     }
     if (!parse_shape(ctx, size, out))
@@ -141,7 +141,7 @@ struct source {
     } values;
 };
 
-/* A whole number from low to high out of a stream, whose next word *at counts. */
+/* A whole number from low to high out of a stream of random words; *at is the index of its next word. */
 static int random_int(uint64_t seed, uint64_t *at, int low, int high)
 {
     uint64_t range = (uint64_t)(high - low + 1);
@@ -245,7 +245,7 @@ static void fill(const struct source *s, int64_t from, uint8_t *out, int64_t n)
 
 /* ----------------------------------------------------------------------------------- writing -- */
 
-/* Mean and deviation as training leaves them: what is added to the residual is small enough for any depth. */
+/* Mean and deviation as in trained models: what is added to the residual stream is small enough for any depth. */
 static void distribution(const struct geul_synth *synth, const struct geul_neox_tensor *t, double *mean, double *std)
 {
     const double deviations[GEUL_NEOX_STARTS] = {
@@ -272,6 +272,8 @@ static enum geul_status write_tensor(struct work *k, int64_t elements)
 {
     const struct source *s = k->source;
     size_t piece_bytes = (size_t)PIECE / (size_t)geul_type_block(s->type) * geul_type_bytes(s->type);
+    /* Every element follows from its number in the tensor alone, so pieces may be made in any order and by any number
+     * of threads. Elements are a multiple of the block, so the last, shorter piece ends at a block too. */
     for (int64_t from = 0; from < elements; from += (int64_t)PIECE * PIECES) {
         int64_t n = elements - from < (int64_t)PIECE * PIECES ? elements - from : (int64_t)PIECE * PIECES;
         int pieces = (int)((n + PIECE - 1) / PIECE);
@@ -300,7 +302,8 @@ static enum geul_status declare(struct work *k, const struct geul_synth *synth, 
     snprintf(name, sizeof name, "synthetic %s", synth->label);
     geul_gguf_set_string(k->w, "general.architecture", "gptneox", strlen("gptneox"));
     geul_gguf_set_string(k->w, "general.name", name, strlen(name));
-    geul_gguf_set_string(k->w, "tokenizer.ggml.model", "no_vocab", strlen("no_vocab")); /* llama.cpp wants to be told */
+    geul_gguf_set_string(k->w, "tokenizer.ggml.model", "no_vocab",
+                         strlen("no_vocab")); /* llama.cpp requires this key */
     geul_gguf_set_u32(k->w, "general.file_type", geul_mix_file_type(synth->mix));
     geul_neox_config_to_gguf(&synth->config, k->w);
     int n_fell_back = 0;

@@ -23,9 +23,9 @@ struct geul_chat {
     char *system; /* malloc()ed context for the first turn, or NULL */
     struct geul_chat_turn *turns;
     int n_turns, turns_size;
-    uint64_t n_answers; /* moves the seed on */
+    uint64_t n_answers; /* added to the seed, so that /retry gives another answer */
     bool json;          /* one JSON object a line instead of text */
-    bool ignore_eos;    /* answers go on after the end token */
+    bool ignore_eos;    /* answers continue after the end token */
     bool done;          /* /exit */
     int code;           /* exit code so far */
 };
@@ -39,7 +39,7 @@ void geul_chat_drop_last(struct geul_chat *c);
 void geul_chat_drop_all(struct geul_chat *c);
 /* The prompt for turns first..n_turns-1, of which the last waits; free with free(). NULL when memory is short. */
 char *geul_chat_prompt(const struct geul_chat *c, int first);
-/* Writes the conversation to a JSON file, and reads one in place of the present. false after a message. */
+/* Writes the conversation to a JSON file; reads one, which replaces the current one. false after a message. */
 bool geul_chat_save(const struct geul_chat *c, const char *path);
 bool geul_chat_load(struct geul_chat *c, const char *path);
 
@@ -53,7 +53,7 @@ extern const struct geul_option geul_chat_options[];
 
 /* chat_line.c: lines from the terminal, with editing and history, or from a pipe. */
 struct geul_chat_line;
-/* Never fails: what is missing (a terminal, a place for the history) is done without. */
+/* Never fails: without a terminal it reads plain lines, without a writable directory it keeps no history. */
 struct geul_chat_line *geul_chat_line_new(struct geul_context *ctx);
 void geul_chat_line_free(struct geul_chat_line *l);
 bool geul_chat_line_terminal(const struct geul_chat_line *l);

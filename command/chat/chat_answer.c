@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* White space at the beginning of an answer is left out, at its end too: it is held back until more text comes. */
+/* White space at the beginning and end of an answer is not printed: it is held back until more text comes. */
 struct printer {
     bool trim, begun;
     bool silent; /* with --json the whole answer is printed at its end */
@@ -21,7 +21,8 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-/* Prints text but not the white space at its end. */
+/* Prints text but not the white space at its end, which is printed before the next text, if any comes. More white space
+ * than held has room for is cut: a run of it that long is only layout. */
 static bool print_trimmed(struct printer *p, const char *text, size_t length)
 {
     while (!p->begun && length > 0 && is_space(*text)) {
@@ -50,9 +51,11 @@ static bool on_text(void *user, const char *text, size_t length)
     return ok && !geul_interrupted();
 }
 
-/* The ids of the prompt; old turns leave until they and an answer fit. false after a message. */
+/* The ids of the prompt; the oldest turns are dropped until it and an answer fit. false after a message. */
 static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids)
 {
+    /* A quarter of the context is kept free for the answer, or less when -n is smaller. A dropped turn changes the
+     * prompt from its start, so the session has to read it all again: dropping is left until it is needed. */
     size_t capacity = (size_t)geul_session_capacity(c->loaded.session), room = capacity / 4;
     if (c->settings.n_predict > 0 && (size_t)c->settings.n_predict < room)
         room = (size_t)c->settings.n_predict;
@@ -65,13 +68,14 @@ static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids)
             geul_report_failure(c->loaded.ctx);
             return false;
         }
+        /* The last turn is the question: alone it is tried even if too long, and generating reports that. */
         if (ids->n + room <= capacity || c->n_turns == 1)
             break;
         geul_ids_free(&c->loaded, ids);
         geul_chat_drop_first(c);
     }
     if (dropped)
-        geul_report_note("the context of %zu tokens is full; the oldest %d turn%s left", capacity, dropped,
+        geul_report_note("the context of %zu tokens is full; dropped the oldest %d turn%s", capacity, dropped,
                          dropped == 1 ? "" : "s");
     return true;
 }
@@ -138,6 +142,7 @@ void geul_chat_answer(struct geul_chat *c)
 {
     struct geul_ids ids;
     struct geul_generation_result r;
+    /* From here on the last turn either gets its answer or is dropped: a conversation holds no unanswered turn. */
     struct printer printer = {.trim = c->form != NULL, .silent = c->json};
     geul_interrupt_clear();
     if (!fit_prompt(c, &ids)) {

@@ -13,7 +13,7 @@
 /* clang-format off */
 const struct geul_option geul_chat_options[] = {
     OPTION_INT("-n, --predict, --n-predict", n_predict, -1, 1 << 30,
-               "tokens of an answer at most, -1: until it ends or the context is full"),
+               "most tokens of an answer, -1: until it ends or the context is full"),
     OPTION_GROUP(sampling, geul_sampling_options),
     OPTION_END,
 };
@@ -34,7 +34,7 @@ static void do_reset(struct geul_chat *c, const char *rest)
     printf("The conversation is empty.\n");
 }
 
-/* Whether the prompt has a place for the system text. */
+/* Whether the template has a place for the system text. */
 static bool takes_system_text(struct geul_chat *c)
 {
     if (!geul_chat_push(c, ""))
@@ -59,8 +59,8 @@ static void do_system(struct geul_chat *c, const char *rest)
         free(c->system);
         c->system = NULL;
     } else {
-        printf(c->system ? "The system text stands before the conversation from now on.\n"
-                         : "The system text is gone.\n");
+        printf(c->system ? "The system text precedes the conversation from now on.\n"
+                         : "The system text has been removed.\n");
     }
 }
 
@@ -84,7 +84,7 @@ static void do_undo(struct geul_chat *c, const char *rest)
         return;
     }
     geul_chat_drop_last(c);
-    printf("The last turn is gone; %d left.\n", c->n_turns);
+    printf("The last turn has been removed; %d left.\n", c->n_turns);
 }
 
 static void do_save(struct geul_chat *c, const char *rest)
@@ -129,12 +129,12 @@ static const struct {
     void (*run)(struct geul_chat *c, const char *rest);
 } commands[] = {
     {"/help", "", "shows this list", do_help},
-    {"/reset", "", "forgets the conversation", do_reset},
+    {"/reset", "", "clears the conversation", do_reset},
     {"/system", "[TEXT]", "shows or sets the text before the conversation, - for none", do_system},
     {"/retry", "", "answers the last question again", do_retry},
-    {"/undo", "", "takes the last question and its answer back", do_undo},
+    {"/undo", "", "removes the last question and its answer", do_undo},
     {"/save", "FILE", "writes the conversation as JSON", do_save},
-    {"/load", "FILE", "goes on with a saved conversation", do_load},
+    {"/load", "FILE", "continues a saved conversation", do_load},
     {"/set", "[NAME VALUE]", "lists or changes settings, for instance /set temp 0.2", do_set},
     {"/exit", "", "leaves, as Ctrl-D does", do_exit},
 };
@@ -145,7 +145,7 @@ static void do_help(struct geul_chat *c, const char *rest)
     (void)c, (void)rest;
     for (int i = 0; i < N_COMMANDS; i++)
         printf("  %-8s %-13s %s\n", commands[i].name, commands[i].argument, commands[i].help);
-    printf("Ctrl-C stops an answer. A question that begins with \"/\" is written with \"//\".\n");
+    printf("Ctrl-C stops an answer. Type \"//\" to begin a question with \"/\".\n");
 }
 
 void geul_chat_command(struct geul_chat *c, const char *line)
@@ -163,6 +163,6 @@ void geul_chat_command(struct geul_chat *c, const char *line)
         }
     }
     const char *nearest = geul_option_nearest(name, names, N_COMMANDS);
-    geul_report_error("there is no %s; %s%s", name, nearest ? "did you mean " : "/help lists what there is",
+    geul_report_error("there is no %s; %s%s", name, nearest ? "did you mean " : "/help lists the commands",
                       nearest ? nearest : "");
 }

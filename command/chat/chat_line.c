@@ -1,8 +1,13 @@
 /* chat_line.c: lines from a terminal through libedit's wide-character interface, or plain lines from a pipe.
  *
- * Characters are read and decoded here (EL_GETCFN), not by libedit: so Ctrl-C, a changed window and coming back from
- * Ctrl-Z are noticed at once, and input is UTF-8 whatever the locale says. The locale, for the terminal's sake only, is
- * the user's when it is a UTF-8 one and C.UTF-8 otherwise; libedit needs it for widths and output.
+ * Characters are read and decoded here (EL_GETCFN), not by libedit: so Ctrl-C, a resized window and returning from
+ * Ctrl-Z are noticed at once, and input is UTF-8 whatever the locale says. libedit needs a UTF-8 locale for widths and
+ * output: the user's if it is one, C.UTF-8 otherwise.
+ *
+ * Signal handlers only set flags; read_byte() looks at them at least every POLL_MS, and only there is libedit called
+ * about them, since none of it is safe in a handler (EL_SIGNAL 0 keeps it from installing its own). Ctrl-C makes the
+ * read fail with EINTR, el_wgets() returns NULL, and the line is discarded: chat_line_read() then returns "". SIGTERM
+ * and SIGHUP end the input in the same way, with NULL.
  */
 #include "command/chat/chat.h"
 
@@ -50,14 +55,14 @@ static wchar_t *prompt(EditLine *editor)
     return text;
 }
 
-/* What signals asked for. false: the line is to be given up. */
+/* Does what signals left to do. false: the line is to be discarded. */
 static bool obey_signals(EditLine *editor)
 {
     if (window_changed) {
         window_changed = 0;
         el_resize(editor);
     }
-    if (continued) { /* the shell has put the terminal back into its own mode */
+    if (continued) { /* the shell has restored its own terminal mode */
         continued = 0;
         el_wset(editor, EL_PREP_TERM, 0);
         el_wset(editor, EL_PREP_TERM, 1);
@@ -75,7 +80,7 @@ static int read_byte(EditLine *editor, unsigned char *byte)
             errno = EINTR;
             return -1;
         }
-        int ready = poll(&input, 1, POLL_MS); /* a signal just before this call is noticed after the time */
+        int ready = poll(&input, 1, POLL_MS); /* a signal right before this call is noticed when it times out */
         if (ready > 0) {
             ssize_t n = read(STDIN_FILENO, byte, 1);
             if (n >= 0)
@@ -86,13 +91,14 @@ static int read_byte(EditLine *editor, unsigned char *byte)
     }
 }
 
-/* libedit asks for the next character. Broken UTF-8 becomes U+FFFD. */
+/* libedit's request for the next character. Broken UTF-8 becomes U+FFFD. Returns 1, 0 at the end, -1 on failure. */
 static int read_character(EditLine *editor, wchar_t *out)
 {
     unsigned char byte;
     int got = read_byte(editor, &byte);
     if (got <= 0)
         return got;
+    /* more: continuation bytes after a lead byte, which keeps its low 6, 5, 4 or 3 bits. wchar_t is UTF-32 here. */
     int more = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : byte >= 0xc0 ? 1 : 0;
     wchar_t c = more ? (wchar_t)(byte & (0x3f >> more)) : byte < 0x80 ? (wchar_t)byte : L'\xfffd';
     while (more-- > 0) {
@@ -132,7 +138,7 @@ static bool to_utf8(const wchar_t *wide, size_t n, char **text, size_t *capacity
     return true;
 }
 
-/* Opens the file of kept lines; what a person typed is theirs to read alone. NULL where that is not possible. */
+/* Opens the history file, which only its owner may read. NULL where that is not possible. */
 static FILE *open_history(const struct geul_chat_line *l, const char *mode, int flags)
 {
     int fd = l->history_path ? open(l->history_path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600) : -1;
@@ -142,7 +148,7 @@ static FILE *open_history(const struct geul_chat_line *l, const char *mode, int 
     return f;
 }
 
-/* Puts the kept lines into the editor's history; a file that has grown too long is cut to its newest lines. */
+/* Loads the history file into the editor; a file that has grown too long is cut to its newest lines. */
 static void load_history(struct geul_chat_line *l)
 {
     HistEventW event;
@@ -163,6 +169,8 @@ static void load_history(struct geul_chat_line *l)
     free(wide);
     if (f)
         fclose(f);
+    /* The file only grows while it is used (remember() appends, so that several chats can share it); rewriting it at
+     * twice the limit keeps that rare. H_LAST is the oldest line, and H_PREV leads to newer ones. */
     if (n_lines < 2 * HISTORY_LINES || !(f = open_history(l, "w", O_TRUNC)))
         return;
     line = NULL;
@@ -174,8 +182,8 @@ static void load_history(struct geul_chat_line *l)
     fclose(f);
 }
 
-/* Home, End, Delete and Ctrl with an arrow as the usual terminals send them, whatever TERM promises: over ssh and
- * inside tmux it is often the name of another terminal. */
+/* Home, End, Delete and Ctrl with an arrow as the usual terminals send them, whatever TERM says: over ssh and
+ * inside tmux it often names another terminal. */
 static void bind_keys(EditLine *editor)
 {
     static const struct {
@@ -190,7 +198,7 @@ static void bind_keys(EditLine *editor)
         el_wset(editor, EL_BIND, bindings[i].keys, bindings[i].command, NULL);
 }
 
-/* Makes the editor; on failure the plain reading of lines remains. */
+/* Makes the editor; on failure lines are read plainly. */
 static void start_editor(struct geul_chat_line *l, struct geul_context *ctx)
 {
     HistEventW event;
@@ -210,7 +218,7 @@ static void start_editor(struct geul_chat_line *l, struct geul_context *ctx)
     bind_keys(l->editor);
     el_source(l->editor, NULL);
     l->history_path = geul_path_state(ctx, "history");
-    geul_error_clear(ctx); /* without a place for it there is no history */
+    geul_error_clear(ctx); /* without a directory for it no history is kept */
     load_history(l);
 }
 
@@ -245,7 +253,7 @@ bool geul_chat_line_terminal(const struct geul_chat_line *l)
     return l && l->editor;
 }
 
-/* Remembers a line, here and in the file. */
+/* Adds a line to the history, in memory and in the file. */
 static void remember(struct geul_chat_line *l, const wchar_t *wide)
 {
     HistEventW event;
@@ -265,7 +273,7 @@ static const char *read_edited(struct geul_chat_line *l)
     int n = 0;
     const wchar_t *wide = el_wgets(l->editor, &n);
     if (!wide || n <= 0) {
-        bool again = geul_interrupted() && !ended;
+        bool again = geul_interrupted() && !ended; /* Ctrl-C; otherwise Ctrl-D or a signal that ends the program */
         geul_interrupt_clear();
         printf(again ? "^C   (/exit or Ctrl-D leaves)\n" : "\n");
         fflush(stdout);
@@ -276,7 +284,7 @@ static const char *read_edited(struct geul_chat_line *l)
         length--;
     if (!to_utf8(wide, length, &l->line, &l->capacity))
         return NULL;
-    wchar_t *copy = wcsdup(wide);
+    wchar_t *copy = wcsdup(wide); /* libedit's buffer must not be changed; the history wants no newline */
     if (copy) {
         copy[length] = L'\0';
         remember(l, copy);

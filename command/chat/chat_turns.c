@@ -62,7 +62,7 @@ static bool append(char **text, size_t *length, const char *s)
     return true;
 }
 
-/* A base model's prompt: everything that was said, a line per turn. */
+/* A base model's prompt: the whole conversation, a line per text. */
 static char *plain_prompt(const struct geul_chat *c, int first)
 {
     char *text = NULL;
@@ -136,10 +136,11 @@ bool geul_chat_load(struct geul_chat *c, const char *path)
     }
     const json_t *turns = json_object_get(json, "turns");
     if (!turns_fit(turns)) {
-        geul_report_error("%s is no conversation: it needs \"turns\", each with \"question\" and \"answer\"", path);
+        geul_report_error("%s is not a conversation: it needs \"turns\", each with \"question\" and \"answer\"", path);
         json_decref(json);
         return false;
     }
+    /* The file is known to be good, so the current conversation may be discarded. */
     geul_chat_drop_all(c);
     free(c->system);
     const char *system = json_string_value(json_object_get(json, "system"));

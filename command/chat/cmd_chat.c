@@ -21,8 +21,8 @@ struct settings {
 static const struct geul_option options[] = {
     OPTION_PATH("--template",     template_name, "NAME", NAME_OR_FILE,
                 "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own"),
-    OPTION_TEXT("-sys, --system", system,        "TEXT", "stands before the conversation, as /system sets it"),
-    OPTION_FLAG("--ignore-eos",   ignore_eos,    "answers go on after the end of the text"),
+    OPTION_TEXT("-sys, --system", system,        "TEXT", "text before the conversation, as /system sets it"),
+    OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
     OPTION_GROUP(model, geul_model_options),
     OPTION_GROUP(chat, geul_chat_options),
@@ -35,8 +35,8 @@ static const struct geul_command_help help = {
     .name = "chat",
     .usage = "-m FILE [options]",
     .summary = "talk with a model",
-    .about =
-        "Questions come from the terminal, or one per line from standard input. /help lists what else can be typed.",
+    .about = "Questions come from the terminal, or one per line from standard input. /help lists the commands that can "
+             "be typed.",
     .example = "geul chat -m koalpaca.gguf --temp 0.7 --top-p 0.9\n"
                "echo 안녕 | geul chat -m koalpaca.gguf",
     .options = options,
@@ -44,7 +44,7 @@ static const struct geul_command_help help = {
 
 enum { BASE_TOKENS = 128 }; /* a base model has no reason to stop */
 
-/* Chooses the template and says which. false after a message. */
+/* Chooses the template and prints which. false after a message. */
 static bool choose_template(struct geul_chat *c, const char *name)
 {
     bool automatic = strcmp(name, "auto") == 0;
@@ -77,7 +77,7 @@ static void converse(struct geul_chat *c, struct geul_chat_line *lines)
         }
         geul_chat_answer(c);
         if (!geul_report_text("", 0))
-            return; /* nobody listens any more */
+            return; /* nobody reads the output any more */
         if (geul_interrupted() && !geul_chat_line_terminal(lines)) {
             c->code = 130; /* there is nobody to write the next question */
             return;
@@ -98,7 +98,7 @@ int geul_cmd_chat(int argc, char **argv)
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
     struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json};
-    geul_interrupt_catch(5);
+    geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
     if (code != 0)

@@ -31,10 +31,10 @@ static const struct geul_option options[] = {
     OPTION_PATH("-f, --file",               file,          "FILE", FILE,
                 "reads the text from a file, without its last newline"),
     OPTION_INT( "-n, --predict, --n-predict", n_predict,     -1, 1 << 30,
-                "tokens to write at most, -1: until the text ends or the context is full"),
+                "most tokens to write, -1: until the text ends or the context is full"),
     OPTION_LIST("--stop, -r, --reverse-prompt", stop,          "TEXT",
-                "ends before this text; may be given several times"),
-    OPTION_FLAG("--ignore-eos",             ignore_eos,    "goes on after the end of the text"),
+                "stops before this text; may be given several times"),
+    OPTION_FLAG("--ignore-eos",             ignore_eos,    "does not stop at <|endoftext|>"),
     OPTION_PATH("--template",               template_name, "NAME", NAME_OR_FILE,
                 "puts the text into a prompt template: koalpaca, kullm, kgoat, a file with {instruction}, or auto "
                 "for the model's own"),
@@ -64,7 +64,7 @@ static bool apply_template(struct geul_loaded *l, const struct settings *s, stru
     if (!s->template_name)
         return true;
     if (memchr(*prompt, '\0', *length)) {
-        geul_report_error("the prompt holds a NUL byte; a template takes none");
+        geul_report_error("the prompt holds a NUL byte, which a template cannot take");
         return false;
     }
     if (!geul_template_open(l->ctx, l->model, s->template_name, used))

@@ -10,15 +10,14 @@
 /* clang-format off */
 const struct geul_option geul_draft_options[] = {
     OPTION_FLAG("--lookup",                 lookup,
-                "guesses that passages which begin as before go on as before, and checks several tokens at once; the "
-                "text stays the same"),
+                "guesses that a passage which begins like an earlier one continues like it, and checks several tokens at once; the text stays the same"),
     OPTION_PATH("-md, --model-draft",       path,   "FILE", FILE,
                 "a smaller model with the same tokenizer guesses instead, or where --lookup finds nothing"),
     OPTION_INT( "--draft, --draft-max, --draft-n", n_max,  1, 64, "most tokens guessed at once"),
     OPTION_INT( "--draft-min, --draft-n-min", n_min,  0, 64, "fewer guesses are not tried"),
     OPTION_REAL("--draft-p-min",            p_min,  0, 1,
-                "the draft model stops where its best token has less than this share of its two best, 0: never"),
-    OPTION_FLAG("--draft-always",           always, "guesses at every step, even where it does not pay"),
+                "the draft model stops where its best token has less than this share of the probability of its two best, 0: never"),
+    OPTION_FLAG("--draft-always",           always, "guesses at every step, even where it does not pay off"),
     OPTION_END,
 };
 /* clang-format on */

@@ -21,8 +21,8 @@ struct geul_drafter {
     struct geul_session *session;
     struct geul_speculator *speculator;
 };
-/* Loads the draft model and begins to speculate for l, whose load_seconds grow. Returns the exit code; after a failure
- * (its message was printed) *out holds nothing. Close with geul_drafter_close(), before l. */
+/* Loads the draft model and starts the speculator for l, adding to its load_seconds. Returns the exit code; after a
+ * failure (its message was printed) *out holds nothing. Close with geul_drafter_close(), before l. */
 int geul_drafter_open(const struct geul_draft_args *args, const struct geul_model_args *model, struct geul_loaded *l,
                       struct geul_drafter *out);
 void geul_drafter_close(struct geul_drafter *d);

@@ -1,4 +1,4 @@
-/* cmd_finetune.c: `geul finetune` teaches a model from questions and answers or texts: an adapter, or all weights. */
+/* cmd_finetune.c: `geul finetune` trains an adapter, or all weights, on questions and answers or texts. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/report.h"
@@ -25,11 +25,11 @@ static const char *const types[] = {"f32", "f16", "bf16", NULL};
 /* clang-format off */
 static const struct geul_option options[] = {
     REQUIRED_PATH("-m, --model",             model,   "FILE", FILE,
-                  "the model to begin with, of any type; it is not changed"),
+                  "the model to start from, of any type; it is not changed"),
     OPTION_FLAG(  "--full",                  full,    "trains all weights instead of an adapter"),
     OPTION_INT(   "-r, --rank, --lora-rank", rank,    1, 4096, "of the adapter"),
-    OPTION_REAL(  "--lora-alpha",            alpha,   0, 1e6, "its scale times the rank, 0: twice the rank"),
-    OPTION_REAL(  "--lora-dropout",          dropout, 0, 0.9, "of what enters it"),
+    OPTION_REAL(  "--lora-alpha",            alpha,   0, 1e6, "the adapter's scale times its rank, 0: twice the rank"),
+    OPTION_REAL(  "--lora-dropout",          dropout, 0, 0.9, "share of the adapter's inputs to drop"),
     OPTION_FLAG(  "--rslora",                rslora,  "scale alpha / sqrt(rank) instead of alpha / rank"),
     OPTION_TEXT(  "--lora-targets",          targets, "LIST", "which products: qkv,out,up,down"),
     OPTION_CHOICE("--type",                  type,    "TYPE", types, "with --full: of the result's matrices"),
@@ -42,14 +42,15 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "finetune",
     .usage = "-m FILE --train-file FILE -o DIR [options]",
-    .summary = "teach a model: adapters (LoRA, QLoRA) or all weights",
+    .summary = "fine-tune a model: adapters (LoRA, QLoRA) or all weights",
     .about =
-        "Trains a low-rank adapter beside a model that stays as it is, quantized or not, or with --full all weights. "
+        "Trains a low-rank adapter on a model that itself stays unchanged, quantized or not, or with --full all "
+        "weights. "
         "Rows are {\"instruction\", \"input\", \"output\"}, {\"question\", \"answer\"}, {\"messages\"}, "
         "{\"prompt\", \"completion\"} or {\"text\"}; only answers and the <|endoftext|> behind each are learned. "
         "DIR gets checkpoints, log.csv, log.jsonl, TensorBoard's events, report.html, the best state and the result: "
-        "adapter.gguf for --lora and adapter/ for PEFT, or model.gguf. The run can be stopped at any time and goes on "
-        "with --resume, bit for bit as if it had not been.",
+        "adapter.gguf for --lora and adapter/ for PEFT, or model.gguf. The run can be stopped at any time; --resume "
+        "continues it, bit for bit as if it had not been stopped.",
     .example = "geul finetune -m polyglot-ko-1.3b-q4_k_m.gguf --train-file koalpaca.jsonl --template koalpaca -o run\n"
                "geul finetune -m polyglot-ko-1.3b-q4_k_m.gguf --train-file koalpaca.jsonl -c 512 -o run --plan\n"
                "geul chat -m polyglot-ko-1.3b-q4_k_m.gguf --lora run/adapter.gguf",
@@ -80,7 +81,7 @@ static unsigned parse_targets(const char *list)
         unsigned found = target_bits(at, n);
         char known[100];
         if (!found) {
-            geul_report_usage("--lora-targets: \"%.*s\" is none of %s", (int)n, at,
+            geul_report_usage("--lora-targets: \"%.*s\" is not one of %s", (int)n, at,
                               geul_neox_list_targets(known, sizeof known, geul_neox_target_word, ", ", ", "));
             return 0;
         }

@@ -1,4 +1,4 @@
-/* cmd_train.c: `geul train` makes a model from nothing: a file says its shape, its tokenizer and its data. */
+/* cmd_train.c: `geul train` trains a new model from scratch: a settings file names its shape, tokenizer and data. */
 #include "command/command.h"
 #include "command/model_args.h"
 #include "command/report.h"
@@ -30,9 +30,9 @@ static const char *const types[] = {"f32", "f16", "bf16", NULL};
 /* clang-format off */
 static const struct geul_option options[] = {
     OPTION_PATH(  "--tokenizer",         tokenizer,         "FILE", FILE_OR_DIR,
-                  "a GGUF file whose tokenizer is taken, a tokenizer.json or a directory that holds one"),
+                  "a GGUF file whose tokenizer is used, a tokenizer.json or a directory that holds one"),
     OPTION_PATH(  "--model",             model,             "FILE", FILE,
-                  "goes on with the weights of a GGUF file instead of making new ones"),
+                  "continues training the weights of a GGUF file instead of making new ones"),
     OPTION_INT(   "--layers",            layers,            1, 4096, "of the model"),
     OPTION_INT(   "--width",             width,             1, 1 << 20, "d_model"),
     OPTION_INT(   "--heads",             heads,             1, 1 << 16, "attention heads"),
@@ -40,15 +40,15 @@ static const struct geul_option options[] = {
     OPTION_INT(   "--vocabulary",        vocabulary,        0, 1 << 24,
                   "rows of the embedding, 0: the tokenizer's, rounded up to 64"),
     OPTION_REAL(  "--rotary",            rotary,            0, 1,
-                  "share of a head's dimensions that turn with position"),
+                  "share of a head's dimensions that are rotated by position"),
     OPTION_CHOICE("--parallel-residual", parallel_residual, "on|off", switches,
-                  "attention and feed-forward side by side"),
+                  "attention and feed-forward both read the layer's input"),
     OPTION_CHOICE("--gelu",              gelu,              "FORM", gelus, "exact, or its tanh form"),
     OPTION_CHOICE("--init",              init,              "NAME", inits,
                   "small: as GPT-NeoX; normal: deviation 0.02"),
     OPTION_TEXT(  "--name",              name,              "TEXT", "the model's"),
     OPTION_CHOICE("--see-across",        attend_across_documents,        "on|off", switches,
-                  "on: tokens see earlier documents of their window too, as GPT-NeoX's do"),
+                  "on: tokens attend to earlier documents of their window too, as in GPT-NeoX"),
     OPTION_CHOICE("--type",              type,              "TYPE", types, "of the result's matrices"),
     OPTION_GROUP(data, geul_data_option_rows),
     OPTION_GROUP(train, geul_train_option_rows),
@@ -59,10 +59,10 @@ static const struct geul_option options[] = {
 static const struct geul_command_help help = {
     .name = "train",
     .usage = "[CONFIG] [options]",
-    .summary = "make a model from nothing",
+    .summary = "train a new model from scratch",
     .about =
         "CONFIG is a text file with one setting a line, \"name = value\": every option below without its dashes; # "
-        "begins a comment. Options on the command line go before the file. The run writes DIR/initial.gguf, random "
+        "begins a comment. Options on the command line override the file. The run writes DIR/initial.gguf, random "
         "weights in float32, and trains them as `geul finetune --full` does: the same logs, checkpoints and --resume, "
         "with DIR/model.gguf as the result.",
     .example = "cat small.conf\n"
@@ -79,7 +79,7 @@ static const struct geul_command_help help = {
                "geul train small.conf --resume",
     .options = options,
     .max_args = 1,
-    .arg_name = "a file of settings",
+    .arg_name = "a settings file",
 };
 
 /* ---------------------------------------------------------------------------------- settings -- */
@@ -93,7 +93,7 @@ static char *trimmed(char *s)
     return s;
 }
 
-/* Applies one line. false after a message. */
+/* Applies one line, which it cuts into name and value: settings point into it. false after a message. */
 static bool apply_line(char *line, struct settings *s)
 {
     char *comment = line;
@@ -130,7 +130,7 @@ static bool apply_file(const char *path, char *text, struct settings *s)
         if (end)
             *end++ = '\0';
         if (!apply_line(line, s)) {
-            geul_report_note("that was line %d of %s", number, path);
+            geul_report_note("the error is in line %d of %s", number, path);
             return false;
         }
         line = end;
@@ -148,16 +148,17 @@ static int index_of_word(const char *const *list, const char *word)
     return i;
 }
 
-/* What the settings say of the model. false after a message. */
+/* The model that the settings describe. false after a message. */
 static bool describe(const struct settings *s, struct geul_new_model_options *m)
 {
     if (!s->tokenizer || !s->layers || !s->width || !s->heads) {
         geul_report_usage("a new model needs --tokenizer, --layers, --width and --heads (or --model)");
         return false;
     }
+    /* Rotated dimensions are pairs: rounded down to an even number. */
     int head = s->width / s->heads, rotary = (int)((float)head * s->rotary) / 2 * 2;
     if (s->width % s->heads != 0) {
-        geul_report_usage("--heads %d do not divide --width %d", s->heads, s->width);
+        geul_report_usage("--heads %d does not divide --width %d", s->heads, s->width);
         return false;
     }
     *m = (struct geul_new_model_options){.size = sizeof *m,
@@ -177,8 +178,8 @@ static bool describe(const struct settings *s, struct geul_new_model_options *m)
     return true;
 }
 
-/* The file that training begins with: --model, or DIR/initial.gguf, made unless it is there already. NULL after a
- * message. */
+/* The file that training starts from: --model, or DIR/initial.gguf, which is written unless a resumed run finds
+ * it. NULL after a message. */
 static const char *first_model(struct geul_context *ctx, const struct settings *s, char *path, size_t size)
 {
     struct geul_new_model_options m;
@@ -225,6 +226,8 @@ int geul_cmd_train(int argc, char **argv)
     int n_args, code;
     size_t length;
     char *text = NULL;
+    /* The settings file is applied first, so that options override it: hence it has to be the first word. Its text
+     * stays until the end, because the settings point into it. */
     bool file = argc > 1 && argv[1][0] != '-';
     if (file && !(text = geul_text_input_file(argv[1], &length)))
         return 1;
@@ -238,7 +241,7 @@ int geul_cmd_train(int argc, char **argv)
     }
     if (n_args > 0 && !file) {
         free(text);
-        return geul_report_usage("the file of settings, %s, comes first", args[0]);
+        return geul_report_usage("the settings file, %s, has to come before the options", args[0]);
     }
     geul_interrupt_catch(1);
     struct geul_context *ctx = geul_report_context(s.train.verbose);

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* How what is only read begins and ends. */
+/* Marks around masked text. */
 struct marks {
     const char *begin, *end;
 };
@@ -14,7 +14,7 @@ struct printer {
     bool masked; /* between the marks */
 };
 
-/* Goes over to what is only read, or back. */
+/* Switches between masked and learned text. */
 static void switch_to(struct printer *p, bool masked)
 {
     if (masked != p->masked)
@@ -36,7 +36,7 @@ static void print_characters(struct printer *p, const char *s, size_t n, bool ma
     }
 }
 
-/* Prints the text of a token, whose last bytes may wait for those of the next one. */
+/* Prints the text of a token; the bytes of an unfinished character wait for the next token's. */
 static void print_token(struct printer *p, struct geul_utf8_stream *stream, const char *s, size_t n, bool masked)
 {
     char out[3 * (1 + 4)];

@@ -44,18 +44,18 @@ const struct geul_option geul_train_option_rows[] = {
     REQUIRED_PATH("-o, --output",      output,         "DIR", DIR, "where checkpoints, logs and the result go"),
     OPTION_INT(   "-t, --threads",     n_threads,      0, 1024, "threads, 0: one per core"),
     OPTION_INT(   "-c, --ctx-size",    n_context,      0, 1 << 20,
-                  "tokens of a sample at most, 0: as many as the model has"),
+                  "most tokens of a sample, 0: the model's context"),
     OPTION_INT(   "-b, --batch-size",  n_batch,        1, 1 << 16,
-                  "samples computed together; with packing as many as fit N times -c tokens"),
-    OPTION_INT(   "--accumulate",      n_accumulate,   1, 1 << 16, "batches that a step learns from"),
+                  "samples computed together; with packing as many as fit into N times -c tokens"),
+    OPTION_INT(   "--accumulate",      n_accumulate,   1, 1 << 16, "batches whose gradients each step adds up"),
     OPTION_REAL(  "--epochs",          epochs,         0.001, 1e6, "passes over the data"),
     OPTION_INT(   "--steps",           steps,          0, 1 << 30, "steps in all, instead of --epochs"),
     OPTION_CHOICE("--packing",         packing,        "on|off", switches,
-                  "puts several samples into a row; they do not see each other"),
-    OPTION_REAL(  "--lr",              rate,           0, 100, "learning rate, 0: what suits the kind of training"),
+                  "puts several samples into a row; they do not attend to each other"),
+    OPTION_REAL(  "--lr",              rate,           0, 100, "learning rate, 0: a default for the kind of training"),
     OPTION_CHOICE("--schedule",        schedule,       "NAME", schedules, "how the rate falls"),
     OPTION_INT(   "--warmup",          warmup,         -1, 1 << 30, "steps over which the rate rises, -1: 3 % of all"),
-    OPTION_REAL(  "--lr-floor",        rate_floor,     0, 1, "what the rate ends at, as a share of --lr"),
+    OPTION_REAL(  "--lr-floor",        rate_floor,     0, 1, "final rate, as a share of --lr"),
     OPTION_REAL(  "--wsd-decay",       decay_share,    0, 1, "wsd: share of the steps over which the rate falls"),
     OPTION_CHOICE("--optimizer",       optimizer,      "NAME", optimizers, "adamw8 keeps its states in 8 bits"),
     OPTION_REAL(  "--beta1",           beta1,          -1, 1, beta1_help),
@@ -63,33 +63,32 @@ const struct geul_option geul_train_option_rows[] = {
     OPTION_REAL(  "--epsilon",         epsilon,        -1, 1, epsilon_help),
     OPTION_REAL(  "--weight-decay",    weight_decay,   -1, 1000,
                   "of matrices, never of biases and norms; -1: 0.1, adapters 0"),
-    OPTION_REAL(  "--clip",            clip,           0, 1e9, "largest norm of the gradient, 0: any"),
+    OPTION_REAL(  "--clip",            clip,           0, 1e9, "largest norm of the gradient, 0: no limit"),
     OPTION_REAL(  "--label-smoothing", smoothing,      0, 0.999, "0: off"),
     OPTION_REAL(  "--z-loss",          z_loss,         0, 1000, "0: off; 1e-4 is usual"),
     OPTION_CHOICE("--precision",       precision,      "TYPE", precisions,
                   "of products; weights and sums are float32 either way"),
     OPTION_CHOICE("--recompute",       recompute,      "WHEN", recomputes,
-                  "activations that are computed again instead of kept: light, full or none; auto: full when memory "
+                  "activations to recompute instead of keeping them: light, full or none; auto: full when memory "
                   "is short"),
-    OPTION_SEED(  "-s, --seed",        seed,           "of the order of samples and all other chance"),
-    OPTION_INT(   "--eval-every",      evaluate_every, -1, 1 << 30, "steps between looks at held-out data, 0: never"),
+    OPTION_SEED(  "-s, --seed",        seed,           "of the order of samples and everything else random"),
+    OPTION_INT(   "--eval-every",      evaluate_every, -1, 1 << 30, "steps between evaluations on held-out data, 0: never"),
     OPTION_INT(   "--save-every",      save_every,     -1, 1 << 30, "steps between checkpoints, 0: only at the end"),
     OPTION_INT(   "--sample-every",    sample_every,   -1, 1 << 30,
                   "steps between texts that the model writes, 0: never"),
-    OPTION_INT(   "--keep",            keep_newest,    1, 1 << 20, "checkpoints that are kept"),
+    OPTION_INT(   "--keep",            keep_newest,    1, 1 << 20, "number of checkpoints to keep"),
     OPTION_CHOICE("--on-trouble",      on_trouble,     "WHAT", troubles,
-                  "a loss or gradient far off: skip leaves the step out, rewind also goes back to the last "
-                  "checkpoint when it lasts"),
-    OPTION_FLAG(  "--resume",          resume,         "goes on from the newest checkpoint in -o"),
-    OPTION_FLAG(  "--plan",            plan,           "only tells what memory and time the run will take"),
+                  "on a loss or gradient far from the usual: skip leaves the step out, rewind also returns to the last checkpoint when the trouble lasts"),
+    OPTION_FLAG(  "--resume",          resume,         "continues from the newest checkpoint in -o"),
+    OPTION_FLAG(  "--plan",            plan,           "only estimates memory and time of the run"),
     OPTION_INT(   "--preview",         preview,        0, 1 << 20,
-                  "only prints N samples as they are learned, with what is masked marked"),
+                  "only prints N samples as the training sees them, with masked tokens marked"),
     OPTION_FLAG(  "-v, --verbose",     verbose,        "notes on stderr"),
     OPTION_END,
 };
 /* clang-format on */
 
-/* The place of word in a list that has it. */
+/* The index of word in a list that has it. */
 static int index_of(const char *const *list, const char *word)
 {
     int i = 0;

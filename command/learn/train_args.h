@@ -30,11 +30,11 @@ struct geul_train_args {
     }
 extern const struct geul_option geul_train_option_rows[];
 
-/* What the library is told. Recomputation "auto" becomes light here. */
+/* The options as the library's struct. Recomputation "auto" becomes light here. */
 struct geul_train_options geul_train_args_options(const struct geul_train_args *a);
 
 enum { GEUL_SETTINGS_MAX = 40, GEUL_SETTINGS_TEXT = 2048 };
-/* The settings that decide what a run learns, as they are in use. */
+/* The settings that decide what a run learns, with their effective values. */
 struct geul_settings {
     struct geul_journal_setting rows[GEUL_SETTINGS_MAX];
     int n;

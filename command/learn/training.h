@@ -1,4 +1,4 @@
-/* training.h: a run from its first step to its result: progress, logs, evaluation, checkpoints, mishaps. */
+/* training.h: a run from its first step to its result: progress, logs, evaluation, checkpoints, recovery. */
 #ifndef GEUL_TRAINING_H
 #define GEUL_TRAINING_H
 
@@ -15,7 +15,7 @@ struct geul_training {
     const struct geul_model_shape *shape;        /* of the model */
 };
 
-/* Does what args say: a plan, or the whole run. Returns the exit code. */
+/* Does what args say: an estimate, or the whole run. Returns the exit code. */
 int geul_training_run(struct geul_training *job);
 
 #endif

@@ -22,13 +22,13 @@ static const char *const too_longs[] = {"truncate", "skip", "refuse", NULL}; /* 
 const struct geul_option geul_data_option_rows[] = {
     OPTION_PATHS( "--train-file",  files,          "FILE", FILE,
                   "JSON Lines of questions and answers, conversations or texts, a .txt, or a .geulshard"),
-    OPTION_PATHS( "--eval-file",   held_out_files, "FILE", FILE, "the same, to measure by and not to learn from"),
+    OPTION_PATHS( "--eval-file",   held_out_files, "FILE", FILE, "the same, for evaluation only"),
     OPTION_REAL(  "--held-out",    held_out,       0, 0.5,
-                  "share of the training rows that is measured by instead, when no --eval-file is given"),
+                  "share of the training rows to hold out for evaluation when no --eval-file is given"),
     OPTION_PATH(  "--template",    template_name,  "NAME", NAME_OR_FILE,
                   "koalpaca, kullm, kgoat, a file, none, or auto: the model's own"),
     OPTION_CHOICE("--mask-prompt", mask_prompt,    "on|off", switches, "on: only answers are learned"),
-    OPTION_CHOICE("--too-long",    too_long,       "WHAT", too_longs, "conversations longer than -c"),
+    OPTION_CHOICE("--too-long",    too_long,       "WHAT", too_longs, "what to do with conversations longer than -c"),
     OPTION_END,
 };
 /* clang-format on */
@@ -37,7 +37,7 @@ const struct geul_option geul_data_option_rows[] = {
 
 /* What was read of a list of files. */
 struct files {
-    struct geul_dataset *samples; /* NULL: no such files were given */
+    struct geul_dataset *samples; /* NULL: no files were given */
     struct geul_samples_report report;
 };
 
@@ -50,7 +50,7 @@ struct data {
     struct geul_model *model; /* for its tokenizer and template */
     struct geul_template *t;
     struct files train, measured;  /* measured: of --eval-file */
-    struct geul_dataset *held_out; /* rows of the training files that are not learned */
+    struct geul_dataset *held_out; /* rows of the training files that are kept for evaluation */
     char names[512];
 };
 
@@ -68,7 +68,8 @@ static enum geul_samples_long too_long_of(const char *name)
     return (enum geul_samples_long)i;
 }
 
-/* Reads files: shards are mapped, the others read as rows, of which a share goes to held_out. */
+/* Reads files: shards are mapped, the others are read as rows, of which a share goes to held_out. All rows are read in
+ * one call, so the same seed holds out the same rows whatever shards there are beside them. */
 static enum geul_status read_files(struct data *d, const struct geul_text_list *files, float share,
                                    struct geul_dataset *held_out, struct files *out)
 {
@@ -107,7 +108,7 @@ static enum geul_status read_files(struct data *d, const struct geul_text_list *
     return status;
 }
 
-/* Says what was read. */
+/* Prints what was read. */
 static void tell_data(const struct files *f, const char *what)
 {
     const struct geul_samples_report *r = &f->report;
@@ -155,7 +156,7 @@ static void data_free(struct data *d)
     geul_model_free(d->model);
 }
 
-/* ------------------------------------------------------------------------------------- whole -- */
+/* ---------------------------------------------------------------------------------- training -- */
 
 /* Opens the model for its tokenizer, template and context. false after a message. */
 static bool open_model(struct data *d, const struct geul_train_options *o)

@@ -15,8 +15,8 @@ struct geul_data_args {
     }
 extern const struct geul_option geul_data_option_rows[];
 
-/* Reads the data for the model that o names, tells what was read, and previews, plans or runs (training.h). type: of a
- * whole model's result. Returns the exit code. */
+/* Reads the data for the model that o names, prints what was read, and previews, estimates or runs (training.h). type:
+ * of a whole model's result. Returns the exit code. */
 int geul_train_on_data(struct geul_context *ctx, const struct geul_train_args *args, const struct geul_data_args *data,
                        const struct geul_train_options *o, const char *title, enum geul_type type);
 

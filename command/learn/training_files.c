@@ -1,4 +1,11 @@
-/* training_files.c: what a run leaves in its directory besides logs: checkpoints, the best state, the result. */
+/* training_files.c: what a run leaves in its directory besides logs:
+ *
+ *     checkpoint-00000120.gguf   trainable weights, optimizer states, position in the data, and struct note
+ *     best.gguf                  the weights with the lowest held-out loss, as a result
+ *     adapter.gguf, adapter/     the result of a LoRA run, as GGUF and for PEFT
+ *     model.gguf                 the result of any other run
+ *
+ * Every file is written under a temporary name and renamed, so each is complete or absent. */
 #include "command/learn/training_run.h"
 
 #include "command/report.h"
@@ -31,7 +38,7 @@ const char *geul_run_path(const struct geul_run *run, const char *format, ...)
 
 /* ------------------------------------------------------------------------------- checkpoints -- */
 
-/* The steps of the checkpoints that are there. */
+/* The steps of the checkpoints found, the newest first. */
 struct found {
     int64_t steps[MOST_CHECKPOINTS];
     int n;
@@ -67,7 +74,8 @@ static const char *checkpoint_path(const struct geul_run *run, int64_t step)
     return geul_run_path(run, "%s%08lld.gguf", stem, (long long)step);
 }
 
-/* What goes along: the state of the run, and its settings as text. */
+/* What the command adds to the trainer's checkpoint, as raw bytes: the state of the run, and its settings as
+ * consecutive NUL-terminated strings. A checkpoint with a note of another size (another version's) loads without it. */
 struct note {
     struct geul_run_state state;
     char settings[GEUL_SETTINGS_TEXT];
@@ -75,13 +83,14 @@ struct note {
 
 static void fill_note(const struct geul_run *run, struct note *note)
 {
-    memset(note, 0, sizeof *note);
+    memset(note, 0, sizeof *note); /* padding too: equal runs write equal files */
     note->state = run->state;
     geul_watch_get_state(run->watch, note->state.watch);
     memcpy(note->settings, run->settings.text, run->settings.used);
 }
 
-/* Removes those that are too many, but never the sound one. */
+/* Removes the oldest checkpoints beyond --keep, but never the sound one, which a rewind needs. Checkpoints of later
+ * steps than the one just written do not count. */
 static enum geul_status remove_old(struct geul_run *run)
 {
     static struct found f;
@@ -96,6 +105,8 @@ enum geul_status geul_run_save(struct geul_run *run, bool due)
 {
     struct note note;
     int64_t step = geul_trainer_steps_done(run->trainer);
+    /* Only checkpoints that are due become sound (an interrupted run and one that ran through then rewind alike), and
+     * only when the step before them was applied. It is set before writing: the checkpoint names itself. */
     if (due && run->state.refused == 0)
         run->state.sound_step = step;
     fill_note(run, &note);
@@ -106,7 +117,7 @@ enum geul_status geul_run_save(struct geul_run *run, bool due)
     return remove_old(run);
 }
 
-/* Says which settings are not those that the checkpoint was written under. */
+/* Warns of settings that differ from those the checkpoint was written with. held: their values, see struct note. */
 static void compare_settings(const struct geul_run *run, const char *held)
 {
     size_t at = 0;
@@ -128,7 +139,7 @@ enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...)
     vsnprintf(advice, sizeof advice, format, args);
     va_end(args);
     snprintf(reason, sizeof reason, "%s", geul_error(run->ctx));
-    geul_error_clear(run->ctx);
+    geul_error_clear(run->ctx); /* the context keeps its first failure otherwise */
     return geul_fail(run->ctx, status, "%s; %s", reason, advice);
 }
 
@@ -142,9 +153,10 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     enum geul_status status = find_checkpoints(run, &f);
     if (status != GEUL_OK || f.n == 0)
         return status;
+    /* The newest one or an error: whether to lose the steps since an older one is for the user to decide. */
     status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), false, held, &bytes);
     if (status == GEUL_ERROR_FORMAT && f.n > 1)
-        return geul_run_advise(run, "without this file --resume goes on from step %lld", (long long)f.steps[1]);
+        return geul_run_advise(run, "without this file --resume continues from step %lld", (long long)f.steps[1]);
     if (status != GEUL_OK)
         return status;
     *found = true;
@@ -172,7 +184,7 @@ const char *geul_run_older(const struct geul_run *run)
     static struct found f;
     if (!geul_os_exists(run->job->args->output))
         return NULL;
-    if (find_checkpoints(run, &f) != GEUL_OK) /* whoever writes there will tell */
+    if (find_checkpoints(run, &f) != GEUL_OK) /* writing there will fail and report it */
         geul_error_clear(run->ctx);
     if (f.n > 0)
         return checkpoint_path(run, f.steps[0]);

@@ -1,4 +1,4 @@
-/* training_output.c: what a run says: the plan before it, the line while it works, and texts by the model. */
+/* training_output.c: what a run prints: the estimate before it, the progress line during it, and texts by the model. */
 #include "command/learn/training_run.h"
 
 #include "command/progress.h"
@@ -13,7 +13,7 @@
 
 enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
 
-/* -------------------------------------------------------------------------------------- plan -- */
+/* ---------------------------------------------------------------------------------- estimate -- */
 
 enum geul_status geul_run_estimate(const struct geul_training *job, const struct geul_train_options *o, bool measure,
                                    struct geul_train_estimate *estimate)
@@ -23,6 +23,8 @@ enum geul_status geul_run_estimate(const struct geul_training *job, const struct
     enum geul_status status = geul_train_estimate(job->ctx, o, job->train, measure, estimate);
     if (status != GEUL_OK || job->args->sample_every == 0)
         return status;
+    /* The session that writes samples exists beside the trainer: a KV cache in f16, and the activations of one batch in
+     * float32 (about 6 rows of width and one of ff per position). The trainer's estimate knows nothing of it. */
     size_t cache = 2 * layers * width * positions * half, values = LONGEST_PROMPT * (6 * width + ff) * whole;
     estimate->other += cache + values;
     estimate->total += cache + values;
@@ -36,7 +38,7 @@ static void print_bytes(const char *name, size_t bytes, const char *what)
         printf("%-14s %10s   %s\n", name, geul_progress_bytes(bytes, text, sizeof text), what);
 }
 
-/* One thing that could be changed, and what the run would then take. */
+/* A change of the options that takes less memory, and how to ask for it on the command line. */
 struct remedy {
     const char *words;
     void (*change)(struct geul_train_options *o);
@@ -102,14 +104,12 @@ bool geul_run_print_estimate(struct geul_training *job, const struct geul_train_
     bool fits = !estimate->available || estimate->total <= estimate->available;
     printf("%-14s %10lld   of %lld steps with about %lld tokens each\n", "parameters", (long long)estimate->trained,
            (long long)estimate->steps, (long long)estimate->tokens_per_step);
-    print_bytes("mapped", estimate->mapped, "the model's file, read where it lies");
+    print_bytes("mapped", estimate->mapped, "the model's file, memory-mapped");
     print_bytes("weights", estimate->weights, "that are trained, float32");
     print_bytes("gradients", estimate->gradients, "");
     print_bytes("states", estimate->states, "of the optimizer");
     print_bytes("activations", estimate->activations,
-                job->options.recompute == GEUL_RECOMPUTE_FULL
-                    ? "the layers' outputs; what else is needed is computed again"
-                    : "");
+                job->options.recompute == GEUL_RECOMPUTE_FULL ? "the layers' outputs; the rest is recomputed" : "");
     print_bytes("scratch", estimate->scratch, "of the products");
     print_bytes("other", estimate->other, "the program, its data, the tokenizer");
     printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(estimate->total, a, sizeof a));
@@ -162,7 +162,7 @@ void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
 
 /* ----------------------------------------------------------------------------------- samples -- */
 
-/* The ids of sample i before its first target; of a text that is a target as a whole, its beginning. */
+/* The ids of sample i before its first target; for a text whose every token is a target, its first BEGINNING ids. */
 static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
 {
     bool target[LONGEST_PROMPT];
@@ -174,7 +174,7 @@ static int prompt_of(const struct geul_dataset *d, int64_t i, int32_t *ids)
     return first > 1 ? first : n < BEGINNING ? n : BEGINNING;
 }
 
-/* Continues ids and logs it; *why gets what is wrong with the text, NULL: nothing. */
+/* Continues ids greedily and logs the text; *why says what is wrong with it, NULL: nothing. */
 static enum geul_status write_one(struct geul_run *run, struct geul_session *session, const int32_t *ids, int n,
                                   const char **why)
 {

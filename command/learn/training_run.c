@@ -11,11 +11,22 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PATIENCE = 5 /* steps in a row that are left out before the run goes back */, REWINDS = 3 };
+/* What happens to a step, from the trainer's judge to the journal:
+ *
+ *     fine                        applied, written to the log
+ *     spike of loss or gradient   left out (--on-trouble ignore: applied) and told as an event
+ *     not finite                  left out and told; when a weight itself is NaN, the run ends
+ *     PATIENCE left out in a row  back to the weights of state.sound_step; after REWINDS of these, or without such a
+ *                                 checkpoint, the run ends
+ *
+ * A step that is left out counts as a step and uses up its data: rewinding restores the weights and the optimizer's
+ * states, never the position in the data, so that the same samples do not cause the same trouble again. */
+enum { PATIENCE = 5, REWINDS = 3 };
 
-/* ----------------------------------------------------------------------------------- mishaps -- */
+/* ----------------------------------------------------------------------------------- trouble -- */
 
-/* Asked by the trainer before an update. */
+/* Called by the trainer before an update; false leaves the step out. A loss that drops suddenly is reported but
+ * applied. */
 static bool judge(void *user, double loss, double grad_norm)
 {
     struct geul_run *run = user;
@@ -24,7 +35,7 @@ static bool judge(void *user, double loss, double grad_norm)
     return !odd || strcmp(run->job->args->on_trouble, "ignore") == 0;
 }
 
-/* Logs an event and says it. */
+/* Logs an event and prints it. */
 static enum geul_status tell(struct geul_run *run, int64_t step, const char *kind, const char *text)
 {
     geul_run_hide();
@@ -32,7 +43,8 @@ static enum geul_status tell(struct geul_run *run, int64_t step, const char *kin
     return geul_journal_event(run->log, step, kind, text);
 }
 
-/* Goes back to the weights of the newest sound checkpoint; the data goes on from where it is. */
+/* Returns to the weights of the newest sound checkpoint; the position in the data stays. An error when there is none or
+ * the run has rewound too often. */
 static enum geul_status rewind_run(struct geul_run *run, int64_t step)
 {
     bool found = false;
@@ -44,22 +56,24 @@ static enum geul_status rewind_run(struct geul_run *run, int64_t step)
     }
     if (!found)
         return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT,
-                         "%d steps in a row up to step %lld could not be used, after going back %lld times%s. A lower "
+                         "%d steps in a row up to step %lld could not be used, after %lld rewinds%s. A lower "
                          "--lr, --precision f32 or a look at the data may help",
                          PATIENCE, (long long)step, (long long)run->state.rewinds,
-                         run->state.sound_step >= 0 ? "; the checkpoints are whole" : ", and no checkpoint is sound");
+                         run->state.sound_step >= 0 ? "; the checkpoints are intact" : ", and no checkpoint is usable");
+    /* Loading a checkpoint restores the trainer, not run->state: the count of rewinds must survive them. */
     run->state.rewinds++;
     run->state.refused = 0;
-    snprintf(text, sizeof text, "%d steps in a row could not be used; back to the weights of step %lld", PATIENCE,
+    snprintf(text, sizeof text, "%d steps in a row could not be used; rewound to the weights of step %lld", PATIENCE,
              (long long)run->state.sound_step);
     return tell(run, step, "rewind", text);
 }
 
-/* What follows from a step that was not applied, or that was odd. */
+/* Reports a step that was not applied or that was odd, and rewinds when it is the last of too many. */
 static enum geul_status handle(struct geul_run *run, const struct geul_train_report *r)
 {
     enum geul_status status = GEUL_OK;
     if (r->outcome == GEUL_STEP_NOT_FINITE) {
+        /* The trainer does not ask the judge about such a step, so the watch has not seen it yet. */
         geul_watch_step(run->watch, r->loss, r->grad_norm, NULL, 0);
         status = tell(run, r->step, geul_watch_name(GEUL_WATCH_NOT_FINITE), r->where);
     } else if (run->verdict != GEUL_WATCH_FINE) {
@@ -69,9 +83,10 @@ static enum geul_status handle(struct geul_run *run, const struct geul_train_rep
         run->state.refused = 0;
         return status;
     }
+    /* A weight that is not finite makes every later loss NaN; no patience helps. (train/diagnosis.c words it) */
     if (status == GEUL_OK && r->outcome == GEUL_STEP_NOT_FINITE && strstr(r->where, "the weight "))
         return geul_fail(run->ctx, GEUL_ERROR_ARGUMENT, "step %lld: %s; no step can be used any more%s",
-                         (long long)r->step, r->where, run->saved_at >= 0 ? ", but the last checkpoint is whole" : "");
+                         (long long)r->step, r->where, run->saved_at >= 0 ? ", but the last checkpoint is intact" : "");
     if (status == GEUL_OK && ++run->state.refused >= PATIENCE)
         status = rewind_run(run, r->step);
     return status;
@@ -89,6 +104,8 @@ static enum geul_status evaluate(struct geul_run *run)
     enum geul_status status = geul_trainer_evaluate(run->trainer, d, &loss);
     if (status != GEUL_OK)
         return status;
+    /* The loss before the first step is logged for comparison but never becomes the best: best.gguf is always a state
+     * that training reached. */
     bool best = loss < run->state.best_loss;
     if (best && step > 0) {
         run->state.best_loss = loss;
@@ -124,7 +141,9 @@ static enum geul_status log_step(struct geul_run *run, const struct geul_train_r
     return geul_journal_step(run->log, &record);
 }
 
-/* One step and what is due after it. */
+/* One step and what is due after it. The order matters: trouble is handled first, so that a rewind comes before a
+ * checkpoint and a checkpoint holds the best loss of its own step; the journal is flushed after the checkpoint, whose
+ * resumption cuts the logs back to its step. */
 static enum geul_status one_step(struct geul_run *run, int64_t steps)
 {
     struct geul_train_report r;
@@ -141,7 +160,7 @@ static enum geul_status one_step(struct geul_run *run, int64_t steps)
         status = evaluate(run);
     if (status == GEUL_OK && (due(r.step, run->sample_every) || (run->sample_every > 0 && r.step == steps)))
         status = geul_run_write_samples(run);
-    /* The last step's is the one to go on from with more steps. */
+    /* The last step's checkpoint is the one to continue from with more --steps. */
     if (status == GEUL_OK && (due(r.step, run->save_every) || r.step == steps)) {
         status = geul_run_save(run, true);
         if (status == GEUL_OK)
@@ -159,19 +178,21 @@ static enum geul_status all_steps(struct geul_run *run)
         status = one_step(run, steps);
         if (status != GEUL_OK || !geul_interrupted())
             continue;
+        /* Ctrl-C: this checkpoint is not due, so it does not become one to rewind to; otherwise an interrupted run
+         * could rewind to another step than one that ran through. */
         status = geul_run_save(run, false);
         geul_run_hide();
         if (status == GEUL_OK)
-            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume goes on from there",
+            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume continues from there",
                                (long long)geul_trainer_steps_done(run->trainer));
     }
     geul_run_hide();
     return status;
 }
 
-/* ------------------------------------------------------------------------------------- whole -- */
+/* --------------------------------------------------------------------------------------- run -- */
 
-/* What -1 means in a run of so many steps. */
+/* Steps between two of something; -1 means `times` times in the whole run. */
 static int64_t every(int asked, int64_t steps, int64_t times)
 {
     return asked >= 0 ? asked : steps > times ? steps / times : 1;
@@ -186,6 +207,8 @@ static enum geul_status open_run(struct geul_run *run)
         status = geul_outfile_tidy(run->ctx, a->output);
     if (status != GEUL_OK)
         return status;
+    /* Order: the trainer knows the number of steps, from which the intervals and settings follow; a checkpoint is
+     * compared with these settings; and the journal opens at the checkpoint's step, discarding later rows. */
     run->watch = geul_watch_new(run->ctx);
     run->trainer = run->watch ? geul_trainer_new(run->ctx, &job->options, job->train) : NULL;
     if (!run->trainer)
@@ -200,7 +223,7 @@ static enum geul_status open_run(struct geul_run *run)
     if (a->resume)
         status = geul_run_load(run, &found);
     if (status == GEUL_OK && a->resume && !found)
-        geul_report_note("%s holds no checkpoint; the run begins anew", a->output);
+        geul_report_note("%s holds no checkpoint; the run starts from the beginning", a->output);
     if (status != GEUL_OK)
         return status;
     struct geul_journal_options o = {.size = sizeof o,
@@ -215,28 +238,30 @@ static enum geul_status open_run(struct geul_run *run)
     run->log = geul_journal_open(run->ctx, a->output, &o, geul_trainer_steps_done(run->trainer));
     if (!run->log)
         return geul_error_status(run->ctx);
+    /* The log's clock continues where the earlier part stopped. */
     run->started_at = geul_os_seconds() - geul_journal_seconds(run->log);
     return GEUL_OK;
 }
 
-/* Without --resume an older run's checkpoints would be taken for this one's, and its result be replaced. Logs alone, of
- * a run that came to nothing, are in nobody's way. */
+/* Without --resume an older run's checkpoints would be taken for this one's, and its result would be overwritten. Logs
+ * alone, of a run that never saved anything, do no harm. */
 static bool refuse_old(const struct geul_run *run)
 {
     const char *older = run->job->args->resume ? NULL : geul_run_older(run);
     if (older)
-        geul_report_error("%s is there already, of an earlier run: go on with --resume, or give another -o", older);
+        geul_report_error("%s exists already, from an earlier run: continue it with --resume, or choose another -o",
+                          older);
     return older != NULL;
 }
 
-/* What a write that failed means for what was computed so far. */
+/* Adds to a failed write what was saved before it and how to continue. */
 static void advise(struct geul_run *run)
 {
     if (run->saved_at >= 0)
-        geul_run_advise(run, "all is whole up to step %lld: make room there, and --resume goes on from it",
+        geul_run_advise(run, "everything up to step %lld is safe: make room there, and --resume continues from it",
                         (long long)run->saved_at);
     else
-        geul_run_advise(run, "no checkpoint was written yet: make room there and begin again");
+        geul_run_advise(run, "no checkpoint was written yet: make room there and start again");
 }
 
 static int carry_out(struct geul_run *run)
@@ -255,12 +280,14 @@ static int carry_out(struct geul_run *run)
     return status == GEUL_OK ? 0 : geul_report_failure(run->ctx);
 }
 
-/* Chooses recomputation where it was left open, and tells the plan. Returns the exit code, or -1 to go on. */
+/* Chooses recomputation where it was left open, and prints the estimate with --plan or when the run does not fit.
+ * Returns the exit code, or -1 to start the run. */
 static int estimate_run(struct geul_training *job)
 {
     struct geul_train_estimate estimate;
     bool open = strcmp(job->args->recompute, "auto") == 0;
     enum geul_status status = geul_run_estimate(job, &job->options, job->args->plan, &estimate);
+    /* Recomputing costs time, so only when less than 30 % of the free memory would be left. */
     if (status == GEUL_OK && open && estimate.available && estimate.total > estimate.available / 10 * 7) {
         job->options.recompute = GEUL_RECOMPUTE_FULL;
         status = geul_run_estimate(job, &job->options, job->args->plan, &estimate);
@@ -273,7 +300,7 @@ static int estimate_run(struct geul_training *job)
     geul_run_print_estimate(job, &estimate);
     if (fits || job->args->plan)
         return fits ? 0 : 1;
-    return geul_report_error("the run does not fit into memory; nothing was begun");
+    return geul_report_error("the run does not fit into memory; nothing was started");
 }
 
 int geul_training_run(struct geul_training *job)

@@ -6,8 +6,8 @@
 
 #include "geul_tools.h"
 
-/* What a checkpoint carries of the run beside the trainer's own; plain bytes. Nothing of the clock: checkpoints of the
- * same run are the same bytes. */
+/* The run's own state in a checkpoint, in addition to the trainer's; stored as raw bytes. Nothing in it depends on the
+ * clock: two runs of the same settings write the same bytes. */
 struct geul_run_state {
     unsigned char watch[GEUL_WATCH_STATE_BYTES]; /* filled in when a checkpoint is written */
     double best_loss;                            /* of held-out data; infinity: none yet */
@@ -30,40 +30,40 @@ struct geul_run {
     double started_at; /* clock when the run would have begun, had it never been interrupted */
     int64_t saved_at;  /* step of the newest checkpoint, -1: none */
     int64_t evaluate_every, save_every, sample_every;
-    enum geul_watch_verdict verdict; /* of the step in work */
+    enum geul_watch_verdict verdict; /* of the current step */
     char why[GEUL_WATCH_WHY];
-    double shown; /* when the line was drawn last */
+    double shown; /* when the progress line was last drawn */
     double speed; /* tokens per second, smoothed */
 };
 
 /* training_files.c: all return a status with the reason in run->ctx. */
-/* Saves checkpoint-STEP.gguf and removes those that are too many. due: at a step where the options ask for it. */
+/* Saves checkpoint-STEP.gguf and removes the oldest beyond --keep. due: false for one that an interrupt caused. */
 enum geul_status geul_run_save(struct geul_run *run, bool due);
-/* Takes up the newest checkpoint, if there is one; *found. */
+/* Restores everything from the newest checkpoint; *found: whether there was one. */
 enum geul_status geul_run_load(struct geul_run *run, bool *found);
-/* Takes up weights and states of the newest sound checkpoint, if there is one; *found. */
+/* Restores weights and optimizer states from the newest sound checkpoint; *found: whether there was one. */
 enum geul_status geul_run_rewind(struct geul_run *run, bool *found);
 /* A checkpoint or result that an earlier run left in the directory, in a static buffer; NULL: none. */
 const char *geul_run_older(const struct geul_run *run);
-/* Adds to the failure in the context what can be done; returns its status. */
+/* Appends advice to the failure in the context; returns its status. */
 enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
-/* Writes what is best so far as best.gguf. */
+/* Writes the current weights as best.gguf. */
 enum geul_status geul_run_save_best(struct geul_run *run);
-/* Writes the result and says where. */
+/* Writes the result and prints where it is. */
 enum geul_status geul_run_export(struct geul_run *run);
-/* DIR/NAME in a static buffer, four of them in turn. */
+/* DIR/NAME in one of four static buffers, which are used in turn. */
 const char *geul_run_path(const struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
 
 /* training_output.c */
-/* What the run takes by the library's plan, and the texts that the model writes in between. */
+/* The memory and time of the run as the library estimates them, plus what the model's sample texts take. */
 enum geul_status geul_run_estimate(const struct geul_training *job, const struct geul_train_options *o, bool measure,
                                    struct geul_train_estimate *estimate);
-/* Prints what memory and time the run takes, and what would make it fit. Returns whether it fits. */
+/* Prints the estimate and, when the run does not fit, a setting that would. Returns whether it fits. */
 bool geul_run_print_estimate(struct geul_training *job, const struct geul_train_estimate *estimate);
-/* The line of progress, redrawn on a terminal, else now and then; and taking it away. */
+/* Prints the progress line, redrawn on a terminal, otherwise every 10 seconds; and removes it. */
 void geul_run_show(struct geul_run *run, const struct geul_train_report *r);
 void geul_run_hide(void);
-/* Lets the model continue the beginnings of some samples, logs that, and names broken ones. */
+/* Lets the model continue the beginnings of a few samples, logs the texts, and reports broken ones. */
 enum geul_status geul_run_write_samples(struct geul_run *run);
 
 #endif

@@ -85,7 +85,7 @@ double cpu_value(const struct geul_tensor *t, int64_t i)
     return values[in_block];
 }
 
-/* Memory for t and what it is made of; appends the nodes in order. */
+/* Memory for t and its operands; appends the nodes in order. */
 static int collect(struct geul_context *ctx, struct geul_tensor *t, struct geul_tensor **nodes, int n)
 {
     if (t->op == GEUL_OP_LEAF)

@@ -15,7 +15,7 @@ struct problem {
 
 /* ------------------------------------------------------------------------------- the meaning -- */
 
-/* The weights of one head of token t over the tokens that it sees, from `first` on. */
+/* The weights of one head of token t over the tokens that it attends to, from `first` on. */
 static void weigh(const double *q, const double *k, const struct problem *p, int64_t t, int64_t h, int64_t first,
                   double *weights)
 {
@@ -33,7 +33,7 @@ static void weigh(const double *q, const double *k, const struct problem *p, int
         weights[j - first] /= sum;
 }
 
-/* The first token that t sees, t + 1 when it sees none. */
+/* The first token that t attends to, t + 1 when there is none. */
 static int64_t first_seen(const struct problem *p, int64_t t)
 {
     int64_t position = ((const int32_t *)p->seq_pos->data)[2 * t + 1];

@@ -1,4 +1,4 @@
-/* test_cpu_gradients.c: the operations that gradients are made of: cases for test_cpu_ops.c, finite differences, and
+/* test_cpu_gradients.c: the operations that compute gradients: cases for test_cpu_ops.c, finite differences, and
  * what dropout's masks look like. */
 #include "tests/backends/cpu_frame.h"
 
@@ -60,7 +60,8 @@ static struct geul_tensor *seed_leaf(struct geul_context *ctx, int32_t a, int32_
     return seed;
 }
 
-/* Elements are kept, times 1 / (1 - p), or 0; another tensor of the shape, however it lies, loses the same ones. */
+/* Elements are kept, times 1 / (1 - p), or 0; another tensor of the shape, whatever its strides, loses the same ones.
+ */
 void case_DROPOUT(struct run *r)
 {
     const float p = 0.3f;
@@ -274,7 +275,7 @@ void case_NORM2(struct run *r)
         struct geul_tensor *x = s == N_SIZES ? LEAF(F32, 1, 131, n) : strided(r, 3, n);
         double sum = 0, others = 0;
         if (s > 2) {
-            ((float *)x->data)[0] = 1e30f; /* its square is no float */
+            ((float *)x->data)[0] = 1e30f; /* its square overflows */
             ((float *)x->data)[2] = NAN;
             ((float *)x->data)[n - 1] = -INFINITY;
         }

@@ -1,5 +1,5 @@
 /* test_cpu_kernels.c: every slot of every instruction set that this machine has, against the meaning in double. The
- * checks of the slots lie in test_cpu_kernels_*.c by family; here are those that no graph uses: the search of
+ * checks of the slots are in test_cpu_kernels_*.c by family; here are those that no graph uses: the search of
  * quantization and the ceilings that `geul bench` measures. */
 #include "tests/backends/cpu_kernel_cases.h"
 

@@ -8,7 +8,7 @@ static size_t depth_of(enum geul_type type, int s)
     return geul_type_block(type) > 1 ? sizes[s] / 40 * 32 + 32 : sizes[s];
 }
 
-/* Scores of rows 1, 2, ... and the same bits for a row whatever is computed with it. */
+/* Scores of rows 1, 2, ... and the same bits for a row regardless of the rows computed with it. */
 void cpu_check_score(enum geul_type type)
 {
     enum { ROWS = 37 };

@@ -4,7 +4,7 @@
 #include "core/block.h"
 #include "core/half.h"
 
-/* What the product sees of activations: int8 blocks for block types, bfloat16 where the panel rounds them. */
+/* The activations as the product reads them: int8 blocks for block types, bfloat16 where the panel rounds them. */
 static void seen_activations(float *x, size_t k, bool blocks, bool bf16)
 {
     for (size_t i = 0; blocks && i < k; i += 32) {

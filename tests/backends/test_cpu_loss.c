@@ -156,7 +156,7 @@ TEST(cpu_loss_and_its_gradient)
     geul_context_free(none.ctx);
 }
 
-/* As many classes as a vocabulary has: the sums of so many powers keep their digits. */
+/* As many classes as a vocabulary has: sums of that many powers keep their precision. */
 TEST(cpu_loss_over_a_vocabulary)
 {
     for (int i = 0; i < N_PARAMS; i++) {

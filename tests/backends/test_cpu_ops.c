@@ -323,7 +323,7 @@ void case_CONT(struct run *r)
     }
 }
 
-/* Views compute nothing, but whatever follows must see through them. */
+/* Views compute nothing, but every operation has to read through them. */
 void case_VIEW(struct run *r)
 {
     struct geul_tensor *x = LEAF(F32, 1, 4, 6), *sum = geul_add(r->ctx, x, x);
@@ -335,7 +335,7 @@ void case_VIEW(struct run *r)
         verify(r, y, want, 0, 1e-7);
 }
 
-/* Their tests have frames of their own: test_cpu_attention_back.c, test_cpu_loss.c, test_cpu_products.c. */
+/* Their cases are in separate files: test_cpu_attention_back.c, test_cpu_loss.c, test_cpu_products.c. */
 #define TESTED_ELSEWHERE(id)                                                                                           \
     void case_##id(struct run *r)                                                                                      \
     {                                                                                                                  \
@@ -387,7 +387,7 @@ static void check_variant(const char *variant)
         check_op((enum geul_op)op, variant);
 }
 
-/* Attention of tokens [from, to) of a prompt into out, under a device of its own. */
+/* Attention of tokens [from, to) of a prompt into out, on a separate device. */
 static void attend_piece(const char *variant, int n_threads, struct geul_tensor *const *leaves, int64_t from,
                          int64_t to, float *out)
 {
@@ -406,7 +406,7 @@ static void attend_piece(const char *variant, int n_threads, struct geul_tensor 
     geul_context_free(ctx);
 }
 
-/* What a token gets depends neither on the tokens computed beside it nor on the number of threads. The cache holds NaN
+/* What a token gets depends neither on the tokens computed with it nor on the number of threads. The cache holds NaN
  * behind the last position: what a token does not see must not reach it. */
 static void check_batches(const char *variant, enum geul_type type, int64_t heads, int64_t depth, int32_t first)
 {

@@ -161,7 +161,7 @@ static void verify_words(struct run *r, const struct geul_tensor *state)
     verify(r, values, want, 0, 0);
 }
 
-/* What the codes say goes through AdamW as it is, and comes back with an error of less than one step of the code. */
+/* The codes' values go through AdamW exactly, and are stored with an error of less than one step of the code. */
 void case_ADAMW8(struct run *r)
 {
     for (int s = 0; s < N_LENGTHS; s++) {
@@ -455,7 +455,7 @@ static void fill_huge(float *g, int64_t n, int step)
         g[i] = 1e18f * (float)(1 + i % 9);
 }
 
-/* Squares that are no float, and one element that is none itself. */
+/* Squares that overflow, and one element that is not finite itself. */
 static void fill_broken(float *g, int64_t n, int step)
 {
     fill_sizes(g, n, step);
@@ -466,7 +466,7 @@ static void fill_broken(float *g, int64_t n, int step)
     }
 }
 
-/* A loud first step, then quiet ones, beside one element that stays loud and keeps the block's scale. */
+/* A large first step, then small ones, next to one element that stays large and keeps the block's scale. */
 static void fill_quieter(float *g, int64_t n, int step)
 {
     for (int64_t i = 0; i < n; i++)
@@ -495,7 +495,7 @@ TEST(cpu_adamw8_keeps_all_magnitudes)
     geul_context_free(ctx);
 }
 
-/* What is no number shows in its own weight and in no other. */
+/* What is not finite shows in its own weight and in no other. */
 TEST(cpu_adamw8_survives_what_is_no_number)
 {
     struct geul_context *ctx = geul_context_new(NULL);

@@ -38,7 +38,7 @@ static struct geul_tensor *right(struct geul_context *ctx, uint64_t *seed, struc
     return f->b_turned ? cpu_view(geul_transpose(ctx, b, 0, 1)) : b;
 }
 
-/* Element (i, j) of a matrix of any type whose blocks may lie along either dimension. */
+/* Element (i, j) of a matrix of any type whose blocks may run along either dimension. */
 static double element(const struct geul_tensor *t, int64_t i, int64_t j)
 {
     const struct geul_tensor *w =
@@ -150,7 +150,7 @@ TEST(cpu_products_with_tall_sides)
     check_product((struct shape){1100, 35, 600}, &tall);
 }
 
-/* Growing sums are shared with nobody: two sums into one leaf give both products, in order. */
+/* Sums that are added to have their own memory: two sums into one leaf give both products, in order. */
 TEST(cpu_addmm_adds_twice)
 {
     struct geul_context *ctx = geul_context_new(NULL);

@@ -56,7 +56,7 @@ tm send-keys -t chat -H 1b 5b 38 7e # End as rxvt sends it, whatever TERM says
 text "라"
 expect "another terminal's End" "^> /system 힣가라 *$"
 key Enter
-expect "the system text is set" "stands before the conversation"
+expect "the system text is set" "precedes the conversation"
 text "/system"
 key Enter
 expect "the system text is whole" "^힣가라 *$"
@@ -71,7 +71,7 @@ expect "history" "^> 안녕하세요 *$"
 key C-u
 text "/undo"
 key Enter
-expect "a command" "The last turn is gone; 0 left"
+expect "a command" "The last turn has been removed; 0 left"
 
 # Ctrl-C at the prompt gives the line up, not the program.
 text "지워질 줄"

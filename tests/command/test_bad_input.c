@@ -46,7 +46,7 @@ static void refuses(const char *what, const char *const *argv, const char *holds
 }
 #define REFUSES(what, holds, small, ...) refuses(what, (const char *const[]){__VA_ARGS__, NULL}, holds, small)
 
-/* Checks that nothing lies in the directory. */
+/* Checks that the directory is empty. */
 static void check_empty(const char *dir, const char *what)
 {
     DIR *d = opendir(dir);
@@ -66,7 +66,7 @@ static const char *make_directory(char *path, size_t size, const char *name)
 
 /* -------------------------------------------------------------------------------- GGUF files -- */
 
-/* Every subcommand that opens a model refuses the file. info shows files that are whole but no model. */
+/* Every subcommand that opens a model refuses the file. info shows files that are intact but not a model. */
 static void all_refuse(const char *what, const char *path, const char *holds, bool small, bool broken_file)
 {
     char out[1024], file[1100], dir[1100];

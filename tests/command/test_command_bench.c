@@ -178,7 +178,7 @@ TEST(command_bench_keeps_synthetic_files)
     CHECK_INT(r.status, 0);
     CHECK_STR(r.err, "");
     test_run_free(&r);
-    /* one that has other types than the name says is made anew */
+    /* one that has other types than the name says is made again */
     snprintf(path, sizeof path, "%s/synthetic-config.json-q8_0.gguf", getenv("GEUL_CACHE"));
     r = GEUL("synth", tiny("f32"), "-o", path);
     CHECK_MSG(r.status == 0, "%s", r.err);

@@ -60,9 +60,10 @@ TEST(command_chat_commands)
              saved, saved);
     struct test_run r = chat(model, input, NULL, NULL);
     CHECK_INT(r.status, 0);
-    static const char *const printed[] = {"/retry",        "친절하게\n",       "The last turn is gone; 1 left.",
-                                          "1 turn saved",  "is empty",         "1 turn loaded",
-                                          "temp is 0.25.", "frequency-penalty"};
+    static const char *const printed[] = {
+        "/retry",        "친절하게\n",       "The last turn has been removed; 1 left.",
+        "1 turn saved",  "is empty",         "1 turn loaded",
+        "temp is 0.25.", "frequency-penalty"};
     for (size_t i = 0; i < sizeof printed / sizeof *printed; i++)
         CHECK_MSG(strstr(r.out, printed[i]), "\"%s\" is missing from: %s", printed[i], r.out);
     static const char *const complained[] = {"nothing to undo", "outside 0 to 100", "no setting \"nothing\"",
@@ -91,19 +92,19 @@ TEST(command_chat_bad_files)
              test_scratch("list.json"));
     struct test_run r = chat(model, input, NULL, NULL);
     CHECK_INT(r.status, 0);
-    CHECK_MSG(strstr(r.err, "/no/such.json") && strstr(r.err, "no conversation") && strstr(r.err, "/no/such/place"),
+    CHECK_MSG(strstr(r.err, "/no/such.json") && strstr(r.err, "not a conversation") && strstr(r.err, "/no/such/place"),
               "%s", r.err);
     test_run_free(&r);
 }
 
-/* 128 positions are soon full: whole turns leave, and it goes on. */
+/* 128 positions are soon full: whole turns are dropped, and the chat continues. */
 TEST(command_chat_full_context)
 {
     const char *model = fixture_model();
     REQUIRE(model);
     struct test_run r = chat(model, "첫째 질문입니다\n둘째 질문입니다\n셋째 질문입니다\n넷째 질문입니다\n", NULL, NULL);
     CHECK_INT(r.status, 0);
-    CHECK_MSG(strstr(r.err, "is full; the oldest") && strstr(r.err, "left"), "%s", r.err);
+    CHECK_MSG(strstr(r.err, "is full; dropped the oldest"), "%s", r.err);
     test_run_free(&r);
     r = chat(model, "이 질문은 혼자서도 너무 길다\n짧다\n", "-c", "8");
     CHECK_INT(r.status, 1);

@@ -121,12 +121,12 @@ TEST(command_merge_refuses)
     fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", o, "--type", "q9"), 2, "geul merge: ", "q9");
     fixture_fails(GEUL("merge", "-m", m, "--lora-scaled", a, "-o", o), 1, "geul merge: ", "FILE:X");
     fixture_fails(GEUL("merge", "-m", m, "--lora-scaled", "x:inf", "-o", o), 1, "geul merge: ", "FILE:X");
-    fixture_fails(GEUL("merge", "-m", m, "--lora", m, "-o", o), 1, "geul merge: ", "is no adapter");
+    fixture_fails(GEUL("merge", "-m", m, "--lora", m, "-o", o), 1, "geul merge: ", "is not an adapter");
     fixture_fails(GEUL("merge", "-m", a, "--lora", a, "-o", o), 1, "geul merge: ", a);
     fixture_fails(GEUL("merge", "-m", "/no/model", "--lora", a, "-o", o), 1, "geul merge: ", "/no/model");
     free(test_slurp(m, &before));
     fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", m), 1, "geul merge: ", "is the input itself");
-    fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", a), 1, "geul merge: ", "name another file");
+    fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", a), 1, "geul merge: ", "name another output file");
     free(test_slurp(m, &after));
     CHECK(before == after);
     fixture_fails(GEUL("merge", "-m", m, "--lora", a, "-o", "/no/such/directory/x"), 1,

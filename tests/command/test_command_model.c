@@ -140,7 +140,7 @@ TEST(command_complete_seeds)
     test_run_free(&c);
 }
 
-/* Whatever piece of the text is the stop string: what comes out ends right before it. */
+/* With any piece of the text as stop string, the output ends right before it. */
 TEST(command_stop_strings_are_never_printed)
 {
     const char *model = fixture_model();

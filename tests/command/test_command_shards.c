@@ -56,12 +56,12 @@ TEST(command_shards_refusals)
                   "geul tokenize: ", "absent");
     fixture_fails(GEUL("tokenize", "-m", test_mini_model(), "--shards", prefix), 2,
                   "geul tokenize: ", "at least one FILE");
-    fixture_fails(GEUL("tokenize", "-m", test_mini_model(), bad), 2, "geul tokenize: ", "one word too many");
+    fixture_fails(GEUL("tokenize", "-m", test_mini_model(), bad), 2, "geul tokenize: ", "one argument too many");
     fixture_fails(GEUL("tokenize", "-m", test_mini_model(), "--shard-tokens", "5"), 2, "geul tokenize: ", "--shards");
     fixture_fails(GEUL("tokenize", "-m", test_mini_model(), "--shards", prefix, bad, "--decode"), 2,
                   "geul tokenize: ", "--decode");
     fixture_fails(GEUL("tokenize", "-m", test_mini_model(), "--shards", prefix, bad, "--shard-tokens", "1"), 2,
-                  "geul tokenize: ", "2 are the least");
+                  "geul tokenize: ", "at least 2 are needed");
     fixture_fails(GEUL("tokenize", "-m", test_mini_model(), "--shards", prefix, bad, "--template", "auto"), 2,
                   "geul tokenize: ", "auto is not possible");
     fixture_fails(GEUL("tokenize", "-m", test_mini_model(), "--shards", prefix, bad, "--template", "nosuch"), 1,

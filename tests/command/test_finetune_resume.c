@@ -1,4 +1,4 @@
-/* test_finetune_resume.c: runs of `geul finetune` that are killed and go on: the same bits as without. */
+/* test_finetune_resume.c: runs of `geul finetune` that are killed and resumed: the same bits as without. */
 #include "tests/command/finetune_fixture.h"
 
 #include "core/random.h"
@@ -15,7 +15,7 @@ static const struct kind {
     {"full8", "model.gguf", {"--full", "--optimizer", "adamw8", "--recompute", "full"}},
 };
 
-/* Checks that nothing a run leaves, but for times, tells that it was killed. */
+/* Checks that nothing a run leaves, except times, shows that it was killed. */
 static void check_same_run(const char *dir, const char *other, const char *result, const char *const *checkpoints)
 {
     check_same_file(dir, other, result);
@@ -89,7 +89,7 @@ TEST(finetune_killed_full_with_adamw8_resumes_the_same)
     check_kind(&kinds[3]);
 }
 
-/* ----------------------------------------------------------------------------------- mishaps -- */
+/* ----------------------------------------------------------------------------------- trouble -- */
 
 enum { N_ROWS = 100, SEED = 7 };
 
@@ -152,7 +152,7 @@ TEST(finetune_leaves_spikes_out_and_rewinds)
     check_event(log, "\"kind\":\"loss spike\"", "\"step\":61", 1);
     check_event(log, "\"kind\":\"loss spike\"", "\"event\"", 6);
     check_event(log, "\"skipped\":true", "\"step\"", 6);
-    /* Step 64's checkpoint was written while steps were left out; it is not the one to go back to. */
+    /* Step 64's checkpoint was written while steps were left out; it is not the one to rewind to. */
     check_event(log, "\"kind\":\"rewind\"", "back to the weights of step 60", 1);
     check_event(log, "\"kind\":\"rewind\"", "\"step\":65", 1);
     free(log);
@@ -174,13 +174,12 @@ TEST(finetune_gives_up_after_three_rewinds)
     struct words w = trouble_words(rows_with_garbage(61, 5, 8, 4));
     WORDS(&w, "-o", dir);
     check_stops("four times garbage", finetune(&w), 1,
-                "5 steps in a row up to step 89 could not be used, after going back 3 times");
+                "5 steps in a row up to step 89 could not be used, after 3 rewinds");
     char *log = test_slurp(in(dir, "log.jsonl"), NULL);
     REQUIRE(log);
     check_event(log, "\"kind\":\"rewind\"", "\"event\"", 3);
     check_event(log, "\"kind\":\"stopped\"", "\"event\"", 1);
     free(log);
     WORDS(&w, "--resume");
-    check_stops("the same again", finetune(&w), 1,
-                "5 steps in a row up to step 89 could not be used, after going back 3 times");
+    check_stops("the same again", finetune(&w), 1, "5 steps in a row up to step 89 could not be used, after 3 rewinds");
 }

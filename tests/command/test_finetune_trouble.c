@@ -90,7 +90,7 @@ TEST(finetune_disk_full_while_saving)
     REQUIRE(before && test_spill(in(kept, "checkpoint-00000008.gguf"), before, size));
     free(before);
     check_limited(&w, 300000, "checkpoint-00000012.gguf",
-                  "all is whole up to step 8: make room there, and --resume goes on");
+                  "everything up to step 8 is safe: make room there, and --resume continues");
     check_same_file(dir, kept, "checkpoint-00000008.gguf");
     check_tidy(dir);
     check_ends_well(&w);
@@ -111,11 +111,11 @@ TEST(finetune_disk_full_while_logging)
     WORDS(&begun, "--steps", "8");
     check_ends_well(&begun);
     WORDS(&w, "--resume");
-    /* The log is written anew up to step 8, and its next rows do not fit. */
+    /* The log is rewritten up to step 8, and its next rows do not fit. */
     long csv = file_bytes(in(dir, "log.csv")), jsonl = file_bytes(in(dir, "log.jsonl"));
-    check_limited(&w, (rlim_t)jsonl + 100, "log.jsonl", "all is whole up to step 8");
+    check_limited(&w, (rlim_t)jsonl + 100, "log.jsonl", "everything up to step 8 is safe");
     CHECK(finetune_last_step(dir) > 8);
-    check_limited(&w, (rlim_t)csv / 2, "cannot write", "log.csv"); /* not even what is there already fits */
+    check_limited(&w, (rlim_t)csv / 2, "cannot write", "log.csv"); /* not even the rows that exist already fit */
     check_tidy(dir);
     check_ends_well(&w);
     check_same_file(dir, whole, "model.gguf");
@@ -138,7 +138,7 @@ TEST(finetune_disk_full_of_a_small_disk)
     w.items[w.n - 1] = dir;
     struct test_run r = finetune(&w); /* two checkpoints fit, the third does not */
     CHECK_MSG(strstr(r.err, "checkpoint-00000012.gguf: No space left on device"), "%s", r.err);
-    check_stops("small disk", r, 1, "all is whole up to step 8: make room there, and --resume goes on");
+    check_stops("small disk", r, 1, "everything up to step 8 is safe: make room there, and --resume continues");
     check_tidy(dir);
     CHECK(unlink(in(dir, "checkpoint-00000004.gguf")) == 0);
     WORDS(&w, "--resume", "--keep", "1");
@@ -152,7 +152,7 @@ TEST(finetune_disk_full_of_a_small_disk)
 
 #define GOOD "{\"question\": \"가\", \"answer\": \"나다\"}\n"
 
-/* A file, what is added to the command, and what comes of it: exit code, a part of the last line on stderr, and a part
+/* A file, the words added to the command, and the outcome: exit code, a part of the last line on stderr, and a part
  * of any line; NULL: nothing is looked for. */
 static const struct bad {
     const char *what, *data;
@@ -207,7 +207,7 @@ static const struct bad {
      "bad.jsonl:2: the question alone fills the context"},
     {"evaluation file missing", GOOD, {"--eval-file", "/no/such/file"}, 1, "/no/such/file", NULL},
     {"evaluation file without rows", GOOD, {"--eval-file", "/dev/null"}, 1, "/dev/null", NULL},
-    {"no such target", GOOD, {"--lora-targets", "qkv,fun"}, 2, "\"fun\" is none of qkv, out, up, down", NULL},
+    {"no such target", GOOD, {"--lora-targets", "qkv,fun"}, 2, "\"fun\" is not one of qkv, out, up, down", NULL},
     {"no target", GOOD, {"--lora-targets", ","}, 2, "--lora-targets", NULL},
     {"rank 0", GOOD, {"--rank", "0"}, 2, "--rank", NULL},
     {"rank too large", GOOD, {"--rank", "5000"}, 2, "--rank", NULL},
@@ -272,12 +272,12 @@ TEST(finetune_does_not_overwrite_a_run)
     struct words w = finetune_words(model, spill("good.jsonl", GOOD));
     WORDS(&w, "--steps", "2", "-o", dir);
     check_ends_well(&w);
-    check_stops("an older run", finetune(&w), 1, "checkpoint-00000002.gguf is there already");
+    check_stops("an older run", finetune(&w), 1, "checkpoint-00000002.gguf exists already");
     CHECK(unlink(in(dir, "checkpoint-00000001.gguf")) == 0 && unlink(in(dir, "checkpoint-00000002.gguf")) == 0);
-    check_stops("an older result", finetune(&w), 1, "adapter.gguf is there already");
+    check_stops("an older result", finetune(&w), 1, "adapter.gguf exists already");
     WORDS(&w, "--resume");
     struct test_run r = finetune(&w);
-    CHECK_MSG(r.status == 0 && strstr(r.err, "holds no checkpoint; the run begins anew"), "%s", r.err);
+    CHECK_MSG(r.status == 0 && strstr(r.err, "holds no checkpoint; the run starts from the beginning"), "%s", r.err);
     test_run_free(&r);
 }
 
@@ -297,7 +297,7 @@ TEST(finetune_output_that_cannot_be_written)
     check_stops("nowhere", finetune(&w), 1, "cannot make the directory /no/such/place");
 }
 
-/* A checkpoint that is damaged is named, and without it the run goes on from the one before. */
+/* A damaged checkpoint is named, and without it the run continues from the one before. */
 TEST(finetune_damaged_checkpoint)
 {
     char dir[600];
@@ -310,7 +310,7 @@ TEST(finetune_damaged_checkpoint)
     check_ends_well(&w);
     char *whole = test_slurp(in(dir, "checkpoint-00000006.gguf"), &size);
     REQUIRE(whole && test_spill(in(dir, "checkpoint-00000006.gguf"), whole, size / 2));
-    check_stops("half a checkpoint", finetune(&w), 1, "without this file --resume goes on from step 4");
+    check_stops("half a checkpoint", finetune(&w), 1, "without this file --resume continues from step 4");
     CHECK(unlink(in(dir, "checkpoint-00000006.gguf")) == 0);
     check_ends_well(&w);
     size_t again;
@@ -395,7 +395,7 @@ static void check_poisoned(const char *type, const char *tensor, bool full)
     } else {
         r = finetune(&w);
         CHECK_MSG(strstr(r.err, name), "%s: %s", what, r.err);
-        check_stops(what, r, 1, "but the last checkpoint is whole");
+        check_stops(what, r, 1, "but the last checkpoint is intact");
         char *still = test_slurp(in(dir, "checkpoint-00000004.gguf"), &after);
         CHECK(before && still && after == size && memcmp(before, still, size) == 0);
         free(still);

@@ -78,7 +78,7 @@ TEST(command_manual_has_every_subcommand)
     test_run_free(&page);
 }
 
-/* What a value may be stands in the rows, and so in the manual. */
+/* What a value may be is in the rows, and so in the manual. */
 TEST(command_manual_says_what_a_value_is)
 {
     struct test_run page = GEUL("finetune", "--help=man");

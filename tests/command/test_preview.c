@@ -37,7 +37,7 @@ TEST(preview_marks_what_is_only_read)
     training_rig_close(&r);
 }
 
-/* Every mask over a character whose bytes lie in three tokens, and one that is never finished. */
+/* Every mask over a character whose bytes are in three tokens, and one that is never finished. */
 TEST(preview_breaks_no_character)
 {
     static const char *const bytes[] = {"\xeb", "\xb7", "\x81", "\xec", "a"};

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Adapters that geul writes, in Hugging Face's PEFT and in the PyPI package gguf; check_peft_files.py has the checks.
-# Exit code 77: skipped, there is no Python with these packages.
+# Exit code 77: skipped, no Python has these packages.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 build=${GEUL_BUILD:-$PWD/build}

@@ -105,7 +105,7 @@ static bool holds(const struct geul_neox_config *c, const struct geul_neox_tenso
     return good;
 }
 
-/* The type that matrix t must have when `asked` was asked for. */
+/* The type that matrix t must have when `asked` was requested. */
 static enum geul_type expected_type(const struct geul_neox_tensor *t, enum geul_type asked)
 {
     if (t->n_dims == 1)

@@ -1,4 +1,4 @@
-/* test_autodiff.c: gradients of whole graphs: against finite differences, whatever is kept or computed again, flows
+/* test_autodiff.c: gradients of whole graphs: against finite differences, whether values are kept or recomputed, flows
  * that meet, sums in place, and what must fail. */
 #include "core/autodiff.h"
 #include "core/graph.h"
@@ -49,7 +49,7 @@ static void build(struct geul_context *ctx, struct net *n)
     n->middle = x;
     struct geul_tensor *h = geul_linear(ctx, x, leaf(ctx, n, 2, F, C), leaf(ctx, n, 1, F, 0), true); /* (T, F) */
     h = geul_dropout(ctx, geul_gelu(ctx, h, GEUL_GELU_ERF), n->seed, 0.25f, 3);
-    h = geul_scale(ctx, geul_matmul(ctx, h, leaf(ctx, n, 2, F, C)), 0.7f);       /* a right side as it lies */
+    h = geul_scale(ctx, geul_matmul(ctx, h, leaf(ctx, n, 2, F, C)), 0.7f); /* a right side that is not transposed */
     h = geul_gelu(ctx, geul_add(ctx, h, leaf(ctx, n, 1, C, 0)), GEUL_GELU_TANH); /* broadcast */
     x = geul_contiguous(ctx, geul_transpose(ctx, geul_transpose(ctx, geul_add(ctx, x, h), 0, 1), 0, 1));
     n->loss = geul_cross_entropy(ctx, geul_linear(ctx, x, leaf(ctx, n, 2, V, C), NULL, false), n->targets, 0.1f, 0.01f);
@@ -80,7 +80,7 @@ static bool write_leaves(const struct net *n, int which, int64_t at, float bump)
     return ok;
 }
 
-/* How the gradients are asked for. */
+/* How the gradients are requested. */
 struct way {
     bool keep_middle, keep_all, two_flows, want_middle;
 };
@@ -257,7 +257,7 @@ TEST(autodiff_names_what_has_no_gradient)
     struct geul_tensor *foreign = geul_input(other, GEUL_TYPE_F32, 1, (int64_t[]){2}, "foreign");
     CHECK(geul_gradients_flow(g, foreign, foreign, NULL) == GEUL_ERROR_ARGUMENT);
     CHECK(geul_gradients_flow(g, NULL, NULL, NULL) != GEUL_OK);
-    /* Nothing wanted lies behind it: nothing flows, and that is no failure. */
+    /* Nothing that needs a gradient is below it: nothing flows, and that is not a failure. */
     geul_error_clear(ctx);
     struct geul_tensor *alone =
         geul_gelu(ctx, geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){4}, "alone"), GEUL_GELU_ERF);

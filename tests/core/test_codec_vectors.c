@@ -4,7 +4,7 @@
 
 enum { MOST_BLOCKS = 16, MOST_BYTES = MOST_BLOCKS * 256, MOST_VALUES = MOST_BLOCKS * 256 };
 
-/* Turns hex into bytes; returns how many, 0 when it is no hex or has more than room for. */
+/* Turns hex into bytes; returns how many, 0 when it is not hex or does not fit. */
 static size_t from_hex(const char *hex, void *out, size_t room)
 {
     size_t n = strlen(hex) / 2;

@@ -301,7 +301,7 @@ static const struct {
     {"unknown type", "type unknown (number 4711)", f_type_unknown},
     {"row that is no multiple of the block", "impossible shape", f_block},
     {"unaligned offset", "not a multiple of 32", f_unaligned},
-    {"beyond the end", "wants 272 bytes at byte", f_beyond},
+    {"beyond the end", "needs 272 bytes at byte", f_beyond},
     {"offset beyond the end", "the file ends at byte", f_offset},
     {"overlap", "tensors a and b overlap", f_overlap},
     {"two tensors in one place", "overlap", f_same_place},
@@ -424,7 +424,7 @@ TEST(gguf_round_trip_and_every_truncation)
     REQUIRE(whole != NULL);
     for (size_t n = 0; n < size - 16; n++) { /* the last tensor is followed by 16 bytes of padding */
         m.peak = 0;
-        char *part = malloc(n + 1); /* its own block, so that ASan sees a byte too far */
+        char *part = malloc(n + 1); /* its own block, so that ASan catches a read beyond it */
         memcpy(part, whole, n);
         geul_error_clear(ctx);
         CHECK_MSG(!geul_gguf_open_memory(ctx, part, n, "part"), "%zu of %zu bytes were opened", n, size);

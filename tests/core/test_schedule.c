@@ -1,4 +1,5 @@
-/* Graphs and the scheduler: what is kept, what is reused, and copies between devices that cannot see each other. */
+/* Graphs and the scheduler: what is kept, what is reused, and copies between devices that cannot read each other's
+ * memory. */
 #include "core/schedule.h"
 #include "tests/harness.h"
 #include "tests/poison.h"

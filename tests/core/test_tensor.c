@@ -26,7 +26,7 @@ TEST(tensor_views_cut_blocks_nowhere)
     REQUIRE(turned);
     CHECK(geul_reshape(ctx, turned, 1, (int64_t[]){256}) == NULL);
     struct geul_tensor *ids = geul_input(ctx, GEUL_TYPE_I32, 1, (int64_t[]){4}, "ids");
-    struct geul_tensor *rows = geul_embed(ctx, turned, ids); /* its rows are no rows of blocks */
+    struct geul_tensor *rows = geul_embed(ctx, turned, ids); /* its rows do not consist of blocks */
     CHECK(!rows || !geul_layout_fits(rows));
     /* A row of blocks is not the transpose of anything. */
     struct geul_tensor *a = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 1}, "a");

@@ -78,7 +78,7 @@ TEST(public_rows_tell_the_end_from_a_failure)
     REQUIRE(rows && geul_error_status(r.ctx) == GEUL_OK);
     CHECK(geul_rows_next(rows, &row) == GEUL_ERROR_FORMAT && !row);
     geul_rows_close(rows);
-    rows = geul_rows_open(r.ctx, put_file("broken.jsonl", "{\n"), NULL); /* a problem is no failure */
+    rows = geul_rows_open(r.ctx, put_file("broken.jsonl", "{\n"), NULL); /* a problem is not a failure */
     REQUIRE(rows);
     CHECK(geul_rows_next(rows, &row) == GEUL_OK && !row);
     geul_rows_close(rows);
@@ -154,7 +154,7 @@ TEST(public_row_structs_need_their_size)
     rig_close(&r);
 }
 
-/* A program of an older version knows fewer fields: what lies behind them is not its struct any more. One of a newer
+/* A program of an older version knows fewer fields: what follows them is not part of its struct. One of a newer
  * version may leave alone what this version does not know. */
 TEST(public_row_structs_of_other_versions)
 {
@@ -185,7 +185,7 @@ TEST(public_row_structs_of_other_versions)
     rig_close(&r);
 }
 
-/* Shards without options, read back as a dataset beside samples. */
+/* Shards without options, read back as a dataset together with samples. */
 TEST(public_shards_of_rows)
 {
     struct rig r = rig_open();

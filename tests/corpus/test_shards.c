@@ -55,7 +55,7 @@ TEST(shards_hold_what_was_written)
             size_t piece = 1 + (size_t)(test_random(&seed) % 6000);
             piece = piece < total - at ? piece : total - at;
             REQUIRE(geul_shards_writer_add(w, ids + at, piece) == GEUL_OK);
-            CHECK(access(shard_path(prefix, 0), F_OK) != 0); /* nothing appears before all is whole */
+            CHECK(access(shard_path(prefix, 0), F_OK) != 0); /* nothing appears before all are complete */
             at += piece;
         }
         int files;
@@ -98,12 +98,12 @@ TEST(shards_leave_nothing_behind)
     int32_t first = 0;
     if (CHECK(s))
         geul_shard_read(s, 0, 1, &first);
-    CHECK_INT(first, 1); /* the old ones are whole */
+    CHECK_INT(first, 1); /* the old ones are intact */
     geul_shard_close(s);
     training_rig_close(&r);
 }
 
-/* The hash tells tokenizers apart, and not where one was read from. */
+/* The hash depends on the tokenizer, not on where it was read from. */
 TEST(shards_know_their_tokenizer)
 {
     struct training_rig r = training_rig_open();

@@ -155,7 +155,7 @@ TEST(text_lengths_of_hangul)
     REQUIRE(golden_open("full", &g));
     REQUIRE(engine_open(&e, geul_context_new(NULL), golden_convert(&g, GEUL_TYPE_F32), 0, 1, 8));
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(e.model);
-    /* 한글 is 2 characters of 3 bytes, é 1 of 2, 😀 1 of 4, the rest ASCII; 0xff is no UTF-8 and counts as one. */
+    /* 한글 is 2 characters of 3 bytes, é 1 of 2, 😀 1 of 4, the rest ASCII; 0xff is not UTF-8 and counts as one. */
     const char *text = "한글 é ab 😀\xff";
     int32_t *ids;
     size_t n;
@@ -332,7 +332,7 @@ TEST(base_logits_survives_short_memory_and_full_disks)
         CHECK_MSG(s.ok || nothing_at(path), "allocation %ld left a file", s.n);
     }
     remove(path);
-    /* A limit on the size of files stands for a full disk. */
+    /* A limit on the size of files simulates a full disk. */
     struct geul_context *ctx = geul_context_new(NULL);
     signal(SIGXFSZ, SIG_IGN);
     struct rlimit few = {.rlim_cur = 4096, .rlim_max = RLIM_INFINITY};

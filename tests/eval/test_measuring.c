@@ -149,7 +149,7 @@ TEST(measuring_takes_structs_of_other_ages)
     CHECK(geul_evaluate_text(b.ctx, b.model, text, length, &o, &r) == GEUL_ERROR_ARGUMENT);
     CHECK_MSG(strstr(geul_error(b.ctx), "geul_evaluation_report"), "%s", geul_error(b.ctx));
     CHECK(r.scored.n_tokens == 0);
-    /* A program that knows less: what lies behind is neither read nor written. */
+    /* A program that knows fewer fields: what follows them is neither read nor written. */
     o.size = offsetof(struct geul_evaluation_options, stride);
     o.stride = -1;
     o.compare_base = "/no/such/file";

@@ -64,7 +64,7 @@ static void directory_entry(struct bytes *b, const struct member *m, uint64_t of
     bytes_number(b, offset, 8);
 }
 
-/* An archive of the members; the lie is told of the last one. */
+/* An archive of the members; the lie is about the last one. */
 static struct bytes make_zip(const struct member *members, size_t n, enum lie lie)
 {
     struct bytes b = {0}, directory = {0};

@@ -1,4 +1,4 @@
-/* fuzz_shard.c: any bytes as a token shard; every token that was accepted lies in the vocabulary. */
+/* fuzz_shard.c: any bytes as a token shard; every token that was accepted is in the vocabulary. */
 #include "data/shard.h"
 
 #include <stdlib.h>

@@ -58,7 +58,7 @@ TEST(watch_names_what_is_odd)
         {2.3, (double)INFINITY, GEUL_WATCH_NOT_FINITE, "not finite", "gradient norm inf"},
         {2.7, 0.5, GEUL_WATCH_FINE, "fine", ""}, /* many deviations, but not half a nat */
         {2.3, 0, GEUL_WATCH_FINE, "fine", ""},
-        {2.3, 0.001, GEUL_WATCH_FINE, "fine", ""}, /* a small gradient is no trouble */
+        {2.3, 0.001, GEUL_WATCH_FINE, "fine", ""}, /* a small gradient is not trouble */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (uint64_t seed = 1; seed < 6; seed++) {

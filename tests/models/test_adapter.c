@@ -266,7 +266,7 @@ TEST(adapter_file_round_trip)
     geul_context_free(ctx);
 }
 
-/* A file of one pair, with whatever is to be wrong about it. */
+/* A file of one pair, with the given defect. */
 struct shape {
     const char *a, *b; /* names; NULL: not there */
     int64_t a_shape[2], b_shape[2];
@@ -371,8 +371,8 @@ TEST(adapter_refuses_broken_files)
         struct keys keys;
         const char *message;
     } kinds[] = {
-        {{NULL, "lora", "gptneox", 4, false}, "is no adapter"},
-        {{"model", "lora", "gptneox", 4, false}, "is no adapter"},
+        {{NULL, "lora", "gptneox", 4, false}, "is not an adapter"},
+        {{"model", "lora", "gptneox", 4, false}, "is not an adapter"},
         {{"adapter", "control_vector", "gptneox", 4, false}, "adapter.type"},
         {{"adapter", "lora", "llama", 4, false}, "another architecture"},
         {{"adapter", "lora", "gptneox", -1, false}, "alpha is -1"},

@@ -195,7 +195,7 @@ TEST(sampler_takes_choices_back)
     geul_context_free(ctx);
 }
 
-/* Two distributions that are alike are mostly drawn alike: at least (1 - d) / (1 + d) of the time for a distance d in
+/* Two similar distributions mostly draw the same token: at least (1 - d) / (1 + d) of the time for a distance d in
  * total variation. */
 TEST(sampler_draws_alike_from_alike)
 {

@@ -293,7 +293,7 @@ static void *allocate_marked(void *user, void *ptr, size_t old_size, size_t size
     return raw ? raw + 2 : NULL;
 }
 
-/* A model and two sessions, each on a context with an allocator of its own: memory goes back where it came from. */
+/* A model and two sessions, each on a context with its own allocator: memory returns to where it came from. */
 TEST(generate_returns_memory_to_its_own_allocator)
 {
     struct marking marks[3] = {{.mark = 1}, {.mark = 2}, {.mark = 3}};

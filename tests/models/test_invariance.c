@@ -96,7 +96,7 @@ static void check_texts(const char *path, const char *what, struct rig_options o
 static const enum geul_type caches[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0};
 enum { N_CACHES = sizeof caches / sizeof *caches };
 
-/* Long enough that the softmax begins anew (op_attention.c). */
+/* Long enough that the softmax starts a new span (op_attention.c). */
 TEST(invariance_of_long_texts_with_every_cache)
 {
     static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_Q4_K};

@@ -195,7 +195,7 @@ TEST(session_sequences_do_not_mix)
                               n_vocab) <= 1e-4);
     CHECK_INT(geul_session_length(r.session, 0), n);
     CHECK_INT(geul_session_length(r.session, 1), 0);
-    /* A copy goes on like its origin; so does a sequence that was cut back. */
+    /* A copy continues like its origin; so does a sequence that was truncated. */
     REQUIRE(geul_session_copy(r.session, 0, 1) == GEUL_OK);
     int half = n / 2;
     for (int seq = 0; seq < 2; seq++) {
@@ -240,7 +240,7 @@ TEST(session_cache_types_stay_near)
     golden_close(&g);
 }
 
-/* A copied and a cut sequence hold the same blocks: both go on with the same bits. */
+/* A copied and a truncated sequence hold the same blocks: both continue with the same bits. */
 TEST(session_copies_and_cuts_rows_of_blocks)
 {
     struct golden g;

@@ -1,5 +1,5 @@
-/* Logits of every type of weights: those of float32 arithmetic on the dequantized weights, but for the rounding of the
- * activations; and the same bits for every number of threads and on the poisoned device. */
+/* Logits of every type of weights: those of float32 arithmetic on the dequantized weights, except for the rounding of
+ * the activations; and the same bits for every number of threads and on the poisoned device. */
 #include "tests/models/rig.h"
 #include "tests/models/wide_model.h"
 

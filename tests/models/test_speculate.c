@@ -95,7 +95,7 @@ static int compare_lengths(struct pair *p, const int32_t *ids, int n, struct geu
         struct geul_speculation speculation = geul_speculation_default();
         speculation.draft = p->draft;
         speculation.lookup = lookup;
-        speculation.always = lengths[i] > 0; /* 0: as it sees fit */
+        speculation.always = lengths[i] > 0; /* 0: when speculating pays off */
         speculation.n_max = lengths[i] > 0 ? lengths[i] : 16;
         speculation.p_min = i % 2 ? 0.6f : 0;
         struct geul_speculator *s = geul_speculator_new(p->session, &speculation);
@@ -359,7 +359,7 @@ static struct geul_speculator *own_draft(struct pair *p, int n_max)
     return geul_speculator_new(p->session, &speculation);
 }
 
-/* The model guesses for itself, so that whole runs are accepted; stop strings and the end token lie inside them. */
+/* The model guesses for itself, so that whole runs are accepted; stop strings and the end token occur inside them. */
 TEST(speculate_leaks_nothing_behind_the_end)
 {
     struct pair p;
@@ -399,7 +399,7 @@ TEST(speculate_leaks_nothing_behind_the_end)
     pair_close(&p);
 }
 
-/* Stops after so many pieces of text. */
+/* Stops after a number of pieces of text. */
 struct patience {
     int left;
 };
@@ -593,8 +593,8 @@ TEST(speculate_names_what_does_not_fit)
     golden_close(&g);
 }
 
-/* Everything with an allocator that fails at one call. The draft session has a context of its own, whose failures must
- * be told too. */
+/* Everything with an allocator that fails at one call. The draft session has a separate context, whose failures must
+ * be reported too. */
 static bool whole_use(struct test_allocator *a, const char *path, char *message, size_t size)
 {
     struct geul_context_options o = {.allocate = test_allocate, .allocate_user = a};

@@ -143,7 +143,7 @@ float *wide_weights_find(struct wide_weights *w, const char *name)
     return NULL;
 }
 
-/* n inputs of a product as the kernels see them. */
+/* n inputs of a product as the kernels read them. */
 static void round_inputs(double *x, int n, enum wide_rounding rounding)
 {
     enum { BLOCK = 32 };

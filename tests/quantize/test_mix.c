@@ -1,4 +1,4 @@
-/* test_mix.c: the table of mixes: names, stand-ins for blocks that do not fit, and sizes beside llama.cpp's. */
+/* test_mix.c: the table of mixes: names, stand-ins for blocks that do not fit, and sizes compared with llama.cpp's. */
 #include "tests/harness.h"
 
 #include "core/tensor.h"

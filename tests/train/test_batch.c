@@ -26,7 +26,7 @@ TEST(order_is_a_permutation)
     CHECK(geul_permute(1, (int64_t)1 << 40, 12345) != geul_permute(2, (int64_t)1 << 40, 12345));
 }
 
-/* Samples whose ids tell which one they are: sample i has length ids, all of them 100 + i, after a first one. */
+/* Samples whose ids identify them: sample i has length ids, all of them 100 + i, after a first one. */
 static struct geul_dataset *numbered(struct geul_context *ctx, int n, int length, int32_t end_at)
 {
     struct geul_dataset *d = geul_dataset_new(ctx);
@@ -47,7 +47,7 @@ static struct geul_train_options options(int n_batch, bool packing)
     return o;
 }
 
-/* Two workers see every sample of an epoch once between them, in an order that differs from epoch to epoch. */
+/* Two workers together read every sample of an epoch once, in an order that differs from epoch to epoch. */
 TEST(batches_are_dealt_to_workers)
 {
     enum { N = 10, EPOCHS = 3 };
@@ -82,7 +82,7 @@ TEST(batches_are_dealt_to_workers)
     geul_context_free(ctx);
 }
 
-/* Samples lie one after the other; positions begin anew at each, but not behind an end token inside: the turns of a
+/* Samples follow one another; positions restart at each, but not behind an end token inside: the turns of a
  * conversation see each other. */
 TEST(batches_hold_whole_samples)
 {
@@ -108,7 +108,7 @@ TEST(batches_hold_whole_samples)
             CHECK_INT(batch.targets[i], k + 1 == 4 ? 2 : 100 + i / 10);
             CHECK_INT(batch.rows[i], i);
         }
-        for (int i = 30; i < 64; i++) /* what fills up sees only itself and is no target */
+        for (int i = 30; i < 64; i++) /* padding attends only to itself and is not a target */
             CHECK(batch.seq_pos[2 * i + 1] == 0 && batch.targets[i] == -1);
         geul_batcher_next(&b, &batch, 7);
         CHECK_INT(batch.samples, 3);
@@ -123,7 +123,7 @@ TEST(batches_hold_whole_samples)
     geul_context_free(ctx);
 }
 
-/* In windows of running text what stands behind an end token sees nothing before it, unless that is wanted. */
+/* In windows of running text a token behind an end token attends to nothing before it, unless that is wanted. */
 TEST(batches_part_documents_of_windows)
 {
     struct geul_context *ctx = geul_context_new(NULL);

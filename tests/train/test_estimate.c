@@ -1,4 +1,4 @@
-/* test_forecast.c: the memory that a run takes at its peak is what its plan said. */
+/* test_estimate.c: the memory that a run takes at its peak is what its estimate said. */
 #include "core/os.h"
 #include "tests/train/trainer_bed.h"
 
@@ -11,7 +11,7 @@ static void check_estimate(const char *what, const struct geul_train_options *o)
     double loss;
     char path[600];
     if (test_sanitized() || !geul_os_peak_rss_reset()) {
-        test_skip("peaks of memory are not told here, or mean little");
+        test_skip("peaks of memory are not reported here, or mean little");
         return;
     }
     struct geul_context *ctx = geul_context_new(NULL);
@@ -31,8 +31,8 @@ static void check_estimate(const char *what, const struct geul_train_options *o)
     CHECK(geul_trainer_evaluate(t, data, &loss) == GEUL_OK && geul_trainer_save(t, path, NULL, 0) == GEUL_OK);
     CHECK(geul_trainer_export(t, path, GEUL_TYPE_F16) == GEUL_OK);
     double took = (double)geul_os_peak_rss() / 1e6, said = (double)estimate.total / 1e6;
-    printf("  %s: %.1f MB foretold, %.1f MB taken, %+.1f %%\n", what, said, took, 100 * (said / took - 1));
-    CHECK_MSG(fabs(said - took) < 0.05 * took + 2, "%s: %.1f MB foretold, %.1f MB taken", what, said, took);
+    printf("  %s: %.1f MB estimated, %.1f MB taken, %+.1f %%\n", what, said, took, 100 * (said / took - 1));
+    CHECK_MSG(fabs(said - took) < 0.05 * took + 2, "%s: %.1f MB estimated, %.1f MB taken", what, said, took);
     geul_trainer_free(t);
     geul_dataset_free(data);
     geul_context_free(ctx);

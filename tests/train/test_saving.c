@@ -1,4 +1,4 @@
-/* test_saving.c: a run that is saved and taken up goes on bit for bit; checkpoints of other runs and damaged ones are
+/* test_saving.c: a run that is saved and restored continues bit for bit; checkpoints of other runs and damaged ones are
  * refused; a number that is not finite changes nothing. */
 #include "core/gguf.h"
 #include "tests/train/trainer_bed.h"
@@ -76,7 +76,7 @@ TEST(saving_goes_on_bit_for_bit)
         CHECK_MSG(seen >> i & 1, "%s has no row in runs[]", info->name);
 }
 
-/* Going back to before a mishap: weights and states, but not the place. */
+/* Rewinding: weights and states, but not the position in the data. */
 TEST(saving_keeps_the_place_when_asked)
 {
     char path[600];
@@ -160,10 +160,14 @@ static void check_refused(struct geul_trainer *t, const char *path, const char *
 
 TEST(saving_of_another_run_is_refused)
 {
-    static const char *const parts[] = {
-        "was trained with adamw, not with sgd", "was trained with seed 3, not 4",    "another scale of its adapter",
-        "blk.0.attn_qkv.weight.lora_a",         "holds 48 tensors, not 24",          "another scale of its adapter",
-        "blk.0.attn_qkv.weight.lora_a",         "is no checkpoint of a training run"};
+    static const char *const parts[] = {"was trained with adamw, not with sgd",
+                                        "was trained with seed 3, not 4",
+                                        "another scale of its adapter",
+                                        "blk.0.attn_qkv.weight.lora_a",
+                                        "holds 48 tensors, not 24",
+                                        "another scale of its adapter",
+                                        "blk.0.attn_qkv.weight.lora_a",
+                                        "is not a checkpoint of a training run"};
     char path[600];
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_dataset *data = bed_data(ctx, 50);

@@ -285,7 +285,7 @@ static const char *mini_as(struct geul_context *ctx, const char *from, const cha
     return CHECK_MSG(ok, "%s: %s", mix, geul_error(ctx)) ? path : NULL;
 }
 
-/* An adapter's gradients beside the weights of a file, one after the other; malloc()ed. B is not zero, so that A has a
+/* An adapter's gradients on the weights of a file, one after the other; malloc()ed. B is not zero, so that A has a
  * gradient too. */
 static float *adapter_gradients(struct geul_context *ctx, const char *path, const struct geul_dataset *data, size_t *n)
 {
@@ -380,7 +380,8 @@ static float *three_steps(struct bed *b, const struct geul_train_options *o, con
     return all;
 }
 
-/* The same bits as `want` on devices that nobody may look into: layers from `first` on lie on the second one. */
+/* The same bits as `want` on devices whose memory the host cannot read: layers from `first` on are on the second one.
+ */
 static void check_devices(struct bed *b, const struct geul_train_options *o, const float *want, size_t n, bool both,
                           int first)
 {
@@ -478,7 +479,7 @@ TEST(train_refuses_what_makes_no_sense)
     const char *path = test_scratch("adapter.gguf");
     CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK && geul_trainer_export(b.t, path, GEUL_TYPE_F32) == GEUL_OK);
     CHECK(geul_model_add_adapter(b.ctx, geul_trainer_model(b.t), path, 1) == GEUL_ERROR_ARGUMENT);
-    CHECK_MSG(strstr(geul_error(b.ctx), "under training"), "%s", geul_error(b.ctx));
+    CHECK_MSG(strstr(geul_error(b.ctx), "is being trained"), "%s", geul_error(b.ctx));
     CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK);
     geul_trainer_cancel(b.t);
     CHECK(geul_trainer_step(b.t, NULL) == GEUL_ERROR_CANCELLED && geul_trainer_steps_done(b.t) == 2);

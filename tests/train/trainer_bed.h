@@ -7,7 +7,7 @@
 
 /* Path of the golden in f32, converted in this test's scratch directory, until the test ends; two of them in turn. */
 const char *bed_model(const char *name);
-/* n samples of 5 to 40 ids below 60; some ids are no targets. */
+/* n samples of 5 to 40 ids below 60; some ids are not targets. */
 struct geul_dataset *bed_data(struct geul_context *ctx, int n);
 /* Small packed batches with accumulation on one thread; rank 0: all weights. */
 struct geul_train_options bed_options(const char *model, int rank);
