@@ -47,7 +47,7 @@ enum geul_convert_gelu { GEUL_CONVERT_GELU_CONFIG, GEUL_CONVERT_GELU_ERF, GEUL_C
 
 struct geul_convert_options {
     size_t size;
-    enum geul_type type; /* of the matrices, see geul_convert_type_at(); others: geul_quantize_new() */
+    enum geul_type type; /* of the matrices: any of geul_convert_type_at(); for others see geul_quantize_new() */
     enum geul_convert_gelu gelu;
     const char *name; /* general.name; NULL: the directory's name */
     int n_threads;    /* 0: one per core */
@@ -56,7 +56,7 @@ struct geul_convert_options {
     void *user;
 };
 
-/* The types that matrices can be converted to; GEUL_TYPE_COUNT after the last. */
+/* Number i of the types that geul_convert_hf() can write; GEUL_TYPE_COUNT after the last. Any thread. */
 GEUL_API enum geul_type geul_convert_type_at(size_t i);
 
 /* Converts the Hugging Face directory of a GPT-NeoX model, with its tokenizer, into a GGUF file. options may be NULL.
@@ -92,19 +92,19 @@ GEUL_API enum geul_status geul_export_hf(struct geul_context *ctx, const char *g
 /* -------------------------------------------------------------------------------- new models -- */
 /* Stability: stable. */
 
-/* How the weights of a new model are drawn. SMALL: as EleutherAI's GPT-NeoX, deviation sqrt(2 / (5 d_model)) (Nguyen
- * and Salazar 2019), and 2 / (n_layers sqrt(d_model)) for what is added to the residual stream (Wang and Komatsuzaki
- * 2021). NORMAL: as transformers, deviation 0.02 everywhere. */
+/* How the weights of a new model are drawn. SMALL: as in EleutherAI's GPT-NeoX, with standard deviation
+ * sqrt(2 / (5 d_model)) (Nguyen and Salazar 2019), and 2 / (n_layers sqrt(d_model)) for matrices whose products are
+ * added to the residual stream (Wang and Komatsuzaki 2021). NORMAL: as in transformers, with 0.02 everywhere. */
 enum geul_init { GEUL_INIT_SMALL, GEUL_INIT_NORMAL };
 
-/* The first four have to be set; d_model is a multiple of n_heads. */
+/* tokenizer, n_layers, d_model and n_heads must be set; d_model must be a multiple of n_heads. */
 struct geul_new_model_options {
     size_t size;
-    const char *tokenizer; /* a GGUF file whose tokenizer is taken, a tokenizer.json or a directory that holds one */
+    const char *tokenizer; /* a GGUF file with a tokenizer, a tokenizer.json, or a directory with one */
     int n_layers, d_model, n_heads;
     int d_ff;      /* 0: 4 * d_model */
     int n_rot;     /* rotary dimensions per head, even; 0: half of them; -1: none */
-    int n_context; /* positions it is to be trained for; 0: 2048 */
+    int n_context; /* positions that it will be trained for; 0: 2048 */
     int n_vocab;   /* rows of the embedding; 0: as many as the tokenizer needs, a multiple of 64 */
     enum geul_gelu gelu;
     bool sequential_residual; /* feed-forward after attention instead of parallel to it */
@@ -113,13 +113,13 @@ struct geul_new_model_options {
     const char *name; /* general.name; NULL: "geul" */
 };
 
-/* Writes a GPT-NeoX model that has learned nothing yet, a float32 GGUF file for geul_trainer_new() to begin with.
- * Biases are 0 and norms 1; the same options give the same bytes. */
+/* Writes a GPT-NeoX model with random weights, a float32 GGUF file for geul_trainer_new() to start from. Biases are 0,
+ * and norms scale by 1; the same options give the same bytes. */
 GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
                                                const struct geul_new_model_options *options);
 
-/* The tokenizer of a tokenizer.json file, or of the directory that holds one, with PCRE2 for unusual patterns. NULL on
- * failure; free with geul_tokenizer_free(). */
+/* The tokenizer of a tokenizer.json file, or of a directory with one, with PCRE2 for unusual patterns. NULL on failure;
+ * free with geul_tokenizer_free(). */
 GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const char *path);
 
 /* ---------------------------------------------------------------------------------- adapters -- */
