@@ -2,8 +2,8 @@
  *
  * A backend drives one kind of hardware; a device is one piece of it. Tensor data in a device's buffer is an address in
  * that device's own address space and is NEVER dereferenced outside its backend, except where `host` says so.
- * Work given to run() may still be going on when run() returns; event_record()/event_wait() order it. upload(),
- * download() and buffer_free() wait for the device themselves.
+ * run() may return before its work is done; event_record() and event_wait() order it. upload(), download() and
+ * buffer_free() wait for the device themselves.
  */
 #ifndef GEUL_BACKEND_H
 #define GEUL_BACKEND_H
@@ -13,7 +13,7 @@
 struct geul_device {
     const struct geul_backend *backend;
     char name[64];
-    int n_threads; /* of the processor's, that it computes with; 0: it has cores of its own */
+    int n_threads; /* CPU threads that it computes with; 0: it does not compute on the CPU */
     void *state;   /* the backend's own */
 };
 
@@ -27,12 +27,12 @@ struct geul_buffer {
 
 struct geul_backend {
     const char *name; /* "cpu" */
-    /* How many devices it has on this machine. Finding none, be it for want of a driver, is no failure. */
+    /* How many devices it has on this machine. Finding none, for lack of a driver perhaps, is not a failure. */
     int (*count)(void);
     /* Device i of those; NULL (recorded) when it cannot be opened. n_threads as in geul_device_open(). */
     struct geul_device *(*open)(struct geul_context *ctx, int i, int n_threads);
     void (*close)(struct geul_context *ctx, struct geul_device *device);
-    /* Bytes free and in all on the device; zeros when unknown. */
+    /* Free and total bytes of the device; zeros when unknown. */
     void (*memory)(struct geul_device *device, size_t *free_bytes, size_t *total_bytes);
     /* size bytes, contents undefined, base aligned to 64. */
     enum geul_status (*buffer_new)(struct geul_context *ctx, struct geul_device *device, size_t size,
@@ -44,7 +44,7 @@ struct geul_backend {
     /* Host memory to and from [address, address + size) of buffer; the range was checked by core. */
     void (*upload)(struct geul_buffer *buffer, void *address, const void *src, size_t size);
     void (*download)(const struct geul_buffer *buffer, const void *address, void *dst, size_t size);
-    /* Device to device without the host; false: this pair cannot, core goes through host memory. May be NULL. */
+    /* Device to device without the host; false: not between these two, core copies through host memory. May be NULL. */
     bool (*copy)(struct geul_buffer *dst, void *dst_address, const struct geul_buffer *src, const void *src_address,
                  size_t size);
     /* Whether the dispatch array has an entry for op: some nodes of it can be computed. */
@@ -62,13 +62,13 @@ struct geul_backend {
     void (*event_wait)(struct geul_device *device, uint64_t ticket);
 };
 
-/* The backends of this build (registry.c, out of backends.def); NULL after the last. */
+/* The backends of this build (registry.c, from backends.def); NULL after the last. */
 const struct geul_backend *geul_backend_at(int i);
 /* The devices of this machine: those of the first backend, then those of the next. */
-enum { GEUL_DEVICE_HOST = 0 }; /* the processor's: always there, has every op and defines what it means */
+enum { GEUL_DEVICE_HOST = 0 }; /* the CPU: always there, has every op and defines what it means */
 int geul_device_count(void);
-/* Opens device i. n_threads: of the processor's, where the device computes with them; 0: one per core. NULL (recorded)
- * when there is no such device or it cannot be opened. Close with geul_device_close(). */
+/* Opens device i. n_threads: CPU threads for a device that computes on the CPU; 0: one per core. NULL (recorded) when
+ * there is no such device or it cannot be opened. Close with geul_device_close(). */
 struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_threads);
 /* ctx as when it was opened; device may be NULL. */
 void geul_device_close(struct geul_context *ctx, struct geul_device *device);

@@ -1,5 +1,5 @@
-/* host.h: what the host's processor offers besides its device: ceilings to measure against, the search for quantization
- * scales, and what it is made of. backends/cpu/ implements it. */
+/* host.h: what the CPU offers besides its device: ceilings to measure against, the search for quantization scales, and
+ * lists of its instruction sets and kernels. backends/cpu/ implements it. */
 #ifndef GEUL_HOST_H
 #define GEUL_HOST_H
 
@@ -7,7 +7,7 @@
 
 /* ---------------------------------------------------------------------------------- ceilings -- */
 
-/* What this machine can do at most, measured: with all threads of the device together, in the best instruction set that
+/* The most that this machine can do, measured with all threads of the device together, in the best instruction set that
  * it uses. */
 struct geul_host_ceilings {
     double read_bytes_per_s;
@@ -15,14 +15,14 @@ struct geul_host_ceilings {
     double f32_macs_per_s, bf16_macs_per_s, int8_macs_per_s;
 };
 
-/* Measures the ceilings of the host's device again and again, since those of a shared machine move. Holds
- * geul_host_probe_bytes() of resident memory. Belongs to one thread; device must outlive it. */
+/* Measures the ceilings of the host's device, as often as wanted, since those of a shared machine change. Holds
+ * geul_host_probe_bytes() of resident memory. Used by one thread at a time; device must outlive it. */
 struct geul_host_probe;
-/* NULL when the memory cannot be had. Free with geul_host_probe_free(). */
+/* NULL (recorded) when memory is short. Free with geul_host_probe_free(). */
 struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device);
 void geul_host_probe_free(struct geul_host_probe *probe);
 size_t geul_host_probe_bytes(const struct geul_host_probe *probe);
-/* The ceilings of this moment, in about a quarter of a second. */
+/* The ceilings now; takes about a quarter of a second. */
 struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *probe);
 
 /* ------------------------------------------------------------------------------------ search -- */
@@ -32,7 +32,8 @@ struct geul_search_tile;
 
 /* Finds the integers of 16 quantization groups that leave the least error (backends/search_tile.h). */
 typedef void geul_search_kernel(const struct geul_block_format *format, struct geul_search_tile *tile);
-/* The one of the widest instruction set that this machine has; all give the same bits. Any thread may ask. */
+/* The one for the widest instruction set that this machine has; all give the same bits. May be called from any thread.
+ */
 geul_search_kernel *geul_host_search(void);
 
 /* ---------------------------------------------------------------------------------- listings -- */
@@ -40,7 +41,7 @@ geul_search_kernel *geul_host_search(void);
 /* The i-th instruction set of this build and whether this machine has it; false after the last. */
 bool geul_host_instruction_set(int i, const char **name, bool *supported);
 
-/* One of the small kernels that the device computes with. */
+/* One of the micro-kernels that the device computes with. */
 struct geul_host_kernel {
     const char *slot, *meaning;
     const char *instruction_set; /* whose kernel fills the slot */

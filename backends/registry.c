@@ -1,4 +1,4 @@
-/* registry.c: the backends of backends.def, and the machine's devices behind them. */
+/* registry.c: the backends of backends.def, and the machine's devices, numbered through all of them in that order. */
 #include "backends/backend.h"
 
 #define BACKEND(name) extern const struct geul_backend geul_backend_##name;

@@ -1,4 +1,4 @@
-/* search_tile.h: what the search for quantization scales works on: 16 groups of weights side by side. */
+/* search_tile.h: what the search for quantization scales works on: 16 groups of weights, one in each vector lane. */
 #ifndef GEUL_SEARCH_TILE_H
 #define GEUL_SEARCH_TILE_H
 

@@ -18,7 +18,9 @@ struct settings {
     bool json;
 };
 
-static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", NULL};
+/* Filled by list_types(). */
+static const char *types[GEUL_TYPE_COUNT + 1];
+static char type_help[160];
 static const char *const gelus[] = {"config", "erf", "tanh", NULL}; /* in the order of enum geul_convert_gelu */
 
 #define SETTINGS struct settings
@@ -26,7 +28,7 @@ static const char *const gelus[] = {"config", "erf", "tanh", NULL}; /* in the or
 static const struct geul_option options[] = {
     REQUIRED_PATH("-o, --output, --outfile", output,    "FILE", FILE, "the GGUF file"),
     OPTION_CHOICE("--type, --outtype",       type,      "TYPE", types,
-                  "of the matrices: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 (others: geul quantize)"),
+                  type_help),
     OPTION_CHOICE("--gelu",                  gelu,      "KIND", gelus,
                   "erf or tanh, for checkpoints whose config.json names the wrong one"),
     OPTION_TEXT(  "--name",                  name,      "TEXT", "the model's name; otherwise the directory's"),
@@ -52,6 +54,23 @@ static const struct geul_command_help help = {
     .arg_name = "the directory",
 };
 
+static void list_types(void)
+{
+    size_t n = (size_t)snprintf(type_help, sizeof type_help, "of the matrices: ");
+    enum geul_type type;
+    for (size_t i = 0; (type = geul_convert_type_at(i)) != GEUL_TYPE_COUNT && n < sizeof type_help; i++) {
+        bool last = geul_convert_type_at(i + 1) == GEUL_TYPE_COUNT;
+        types[i] = geul_type_name(type);
+        n += (size_t)snprintf(type_help + n, sizeof type_help - n, "%s%s",
+                              i == 0 ? ""
+                              : last ? " or "
+                                     : ", ",
+                              types[i]);
+    }
+    if (n < sizeof type_help)
+        snprintf(type_help + n, sizeof type_help - n, " (others: geul quantize)");
+}
+
 /* Says what was written. Returns the exit code. */
 static int report(struct geul_context *ctx, const struct settings *s, double seconds)
 {
@@ -76,6 +95,7 @@ int geul_cmd_convert(int argc, char **argv)
     struct settings s = {.type = "f16", .gelu = "config"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
+    list_types();
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     struct geul_context *ctx = geul_report_context(true);

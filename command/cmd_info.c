@@ -6,7 +6,6 @@
 #include "command/progress.h"
 #include "command/report.h"
 
-#include "formats/json_file.h"
 #include "core/gguf.h"
 #include "geul.h"
 

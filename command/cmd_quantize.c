@@ -6,6 +6,7 @@
 #include "command/terminal.h"
 
 #include "core/os.h"
+#include "core/tensor.h"
 #include "models/neox.h"
 #include "geul_tools.h"
 
@@ -49,14 +50,14 @@ static const struct geul_option options[] = {
 };
 /* clang-format on */
 
+/* Filled by list_types(). */
+static char about[512];
+
 static const struct geul_command_help help = {
     .name = "quantize",
     .usage = "IN OUT TYPE [options]",
     .summary = "make a smaller GGUF file from another",
-    .about =
-        "TYPE, from the largest to the smallest: f32 bf16 f16 q8_0 q6_k q5_1 q5_k_m q5_k_s q5_0 q4_1 q4_k_m q4_k_s "
-        "q4_0 iq4_nl iq4_xs q3_k_l q3_k_m q3_k_s q2_k. IN is best f32, f16 or bf16; for a split model give the first "
-        "part.",
+    .about = about,
     .example = "geul quantize in-f16.gguf out-q4_k_m.gguf q4_k_m --imatrix in.imatrix\n"
                "geul quantize in-f16.gguf out-4.5.gguf --target-bpw 4.5\n"
                "geul quantize in-f16.gguf q4_k_m --dry-run --tensor-type ffn_up=q6_k",
@@ -65,6 +66,16 @@ static const struct geul_command_help help = {
     .max_args = 3,
     .arg_name = "IN, OUT and TYPE",
 };
+
+static void list_types(void)
+{
+    size_t n = (size_t)snprintf(about, sizeof about, "TYPE, from the largest to the smallest:");
+    const struct geul_mix *mix;
+    for (size_t i = 0; (mix = geul_mix_at(i)) != NULL && n < sizeof about; i++)
+        n += (size_t)snprintf(about + n, sizeof about - n, " %s", geul_mix_name(mix));
+    if (n < sizeof about)
+        snprintf(about + n, sizeof about - n, ". IN is best f32, f16 or bf16; for a split model give the first part.");
+}
 
 /* What the command line asks for. */
 struct request {
@@ -105,12 +116,14 @@ static bool parse_size(const char *text, const char *option, uint64_t *bytes)
 static enum geul_type parse_type(const char *name, const char *option)
 {
     enum geul_type type = geul_type_from_name(name);
-    if (type < GEUL_TYPE_I32)
+    if (geul_type_is_weight(type))
         return type;
     const char *names[GEUL_TYPE_COUNT];
-    for (int i = 0; i < GEUL_TYPE_I32; i++)
-        names[i] = geul_type_name((enum geul_type)i);
-    const char *nearest = geul_option_nearest(name, names, GEUL_TYPE_I32);
+    int n = 0;
+    for (enum geul_type i = 0; i < GEUL_TYPE_COUNT; i++)
+        if (geul_type_is_weight(i))
+            names[n++] = geul_type_name(i);
+    const char *nearest = geul_option_nearest(name, names, n);
     geul_report_usage("%s: \"%s\" is not a type%s%s%s", option, name, nearest ? "; did you mean " : "",
                       nearest ? nearest : "", nearest ? "?" : "");
     return GEUL_TYPE_COUNT;
@@ -331,6 +344,7 @@ int geul_cmd_quantize(int argc, char **argv)
     struct settings s = {0};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
+    list_types();
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     struct request *r = calloc(1, sizeof *r);

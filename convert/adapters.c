@@ -1,4 +1,4 @@
-/* adapters.c: adapters from one form into the other, and into models; see geul_tools.h. */
+/* adapters.c: adapters from either form into the other, and into models; see geul_tools.h. */
 #include "convert/peft.h"
 #include "geul_tools.h"
 #include "models/model.h"
@@ -27,7 +27,7 @@ enum geul_status geul_convert_peft(struct geul_context *ctx, const char *dir, co
     struct geul_lora *d = status == GEUL_OK ? geul_peft_read(ctx, dir, base) : NULL;
     if (!d)
         return geul_error_status(ctx);
-    d->name = o.name ? o.name : d->name;
+    d->name = o.name ? o.name : d->name; /* borrowed; outlives d */
     status = geul_lora_save(ctx, d, out_path);
     geul_lora_free(d);
     return status;

@@ -1,4 +1,7 @@
-/* gguf_to_hf.c: see geul_tools.h. */
+/* gguf_to_hf.c: see geul_tools.h. Config and tensors are checked before the directory is made. Then the small files are
+ * written, the weights after them and the index of several weight files last: in a new directory transformers finds no
+ * weights until they are complete. Each file appears in one atomic step; the directory as a whole does not.
+ */
 #include "geul_tools.h"
 
 #include "formats/json_file.h"
@@ -22,7 +25,7 @@ struct job {
     json_t *config_json;
     bool config_replaced; /* the kept one described another model */
     enum geul_dtype dtype;
-    struct geul_neox_tensor *tensors; /* of the model; after planning those that are written, in order */
+    struct geul_neox_tensor *tensors; /* of the model; after list_output() those that are written, in order */
     struct geul_source_tensor *out;   /* the same as they are written; names point into tensors */
     const struct geul_gguf_tensor **from;
     int *shard; /* number of the file of each, from 0 */
@@ -48,7 +51,7 @@ static json_t *kept_config(struct job *j)
     struct geul_neox_config c;
     if (!geul_gguf_string(j->gguf, geul_kept_key("config.json"), &text, &length))
         return NULL;
-    struct geul_context *quiet = geul_context_new_like(j->ctx);
+    struct geul_context *quiet = geul_context_new_like(j->ctx); /* a text that does not fit is not an error here */
     json_t *json = quiet ? geul_json_parse(quiet, "geul.hf.config", text, length) : NULL;
     bool fits = json && geul_neox_config_read(quiet, "geul.hf.config", json, &c) == GEUL_OK &&
                 geul_neox_config_equal(&c, &j->config);
@@ -58,6 +61,7 @@ static json_t *kept_config(struct job *j)
         json_decref(json);
         return NULL;
     }
+    /* GGUF has no keys for these; they decide which tensors list_tensor() leaves out */
     j->config.tied_embeddings = c.tied_embeddings;
     j->config.attention_bias = c.attention_bias;
     if (c.gelu != j->config.gelu)
@@ -72,6 +76,7 @@ static enum geul_status prepare_config(struct job *j)
     enum geul_status status = geul_neox_config_from_gguf(j->ctx, j->gguf, &j->config);
     if (status != GEUL_OK)
         return status;
+    /* the list of tensors to come is as long as the layers that the file claims */
     if (j->config.n_layers > geul_gguf_tensor_count(j->gguf))
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: says %lld layers, but holds %lld tensors in all",
                          geul_gguf_path(j->gguf), (long long)j->config.n_layers,
@@ -93,7 +98,8 @@ static enum geul_status prepare_config(struct job *j)
 
 /* ----------------------------------------------------------------------------------- tensors -- */
 
-/* Checks tensor t of the file and adds it to what is written. */
+/* Checks tensor t of the file and adds it to what is written. t is an element of j->tensors, which this compacts: count
+ * is never beyond t, so nothing is overwritten before it was looked at. */
 static enum geul_status list_tensor(struct job *j, const struct geul_neox_tensor *t)
 {
     const struct geul_gguf_tensor *g = geul_gguf_find_tensor(j->gguf, t->gguf);
@@ -110,7 +116,7 @@ static enum geul_status list_tensor(struct job *j, const struct geul_neox_tensor
             j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is %s of shape %s where the keys ask for weights of %s",
             geul_gguf_path(j->gguf), t->gguf, geul_type_name(g->type), geul_dims_text(g->n_dims, g->shape, a, sizeof a),
             geul_dims_text(t->n_dims, t->shape, b, sizeof b));
-    struct geul_neox_tensor *kept = &j->tensors[j->count]; /* t itself or in front of it */
+    struct geul_neox_tensor *kept = &j->tensors[j->count]; /* t itself or before it */
     struct geul_source_tensor *o = &j->out[j->count];
     *kept = *t;
     *o = (struct geul_source_tensor){
@@ -122,7 +128,8 @@ static enum geul_status list_tensor(struct job *j, const struct geul_neox_tensor
     return GEUL_OK;
 }
 
-/* Lists what is written and deals it to files of at most the wanted size. */
+/* Lists what is written and distributes it over files of at most max_shard_bytes each, unless a single tensor is
+ * larger. */
 static enum geul_status list_output(struct job *j)
 {
     size_t n = 0;
@@ -137,7 +144,7 @@ static enum geul_status list_output(struct job *j)
             return geul_error_status(j->ctx);
     uint64_t most = j->options->max_shard_bytes ? j->options->max_shard_bytes : DEFAULT_SHARD, held = 0;
     for (size_t i = 0; i < j->count; i++) {
-        if (held > 0 && held + j->out[i].bytes > most) {
+        if (held > 0 && held + j->out[i].bytes > most) { /* no file is empty */
             j->n_shards++;
             held = 0;
         }
@@ -159,6 +166,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
+/* Streams tensor i into the writer. The rows of QKV go back to their order by head, of its bias value by value. */
 static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_gguf_tensor *g = j->from[i];
@@ -235,8 +243,10 @@ static enum geul_status write_index(struct job *j)
     return status;
 }
 
+/* Writes the weight files and, where there are several, their index. */
 static enum geul_status write_weights(struct job *j)
 {
+    /* readers prefer a single file over an index (formats/checkpoint.c): one left there would hide the shards */
     char *single = geul_path_join(j->ctx, j->dir, "model.safetensors");
     bool stale = single && j->n_shards > 1 && geul_os_exists(single);
     geul_free(j->ctx, single);
@@ -263,7 +273,7 @@ static enum geul_status save(struct job *j, const char *file, const json_t *json
     return status;
 }
 
-/* Files that were not kept but that transformers likes to find. */
+/* Files that were not kept but that transformers looks for. */
 static enum geul_status write_defaults(struct job *j)
 {
     enum geul_status status = GEUL_OK;

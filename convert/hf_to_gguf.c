@@ -1,5 +1,12 @@
-/* hf_to_gguf.c: see geul_tools.h. Everything is checked before the first byte is written; then the tensors stream
- * through a few MB, one after the other. */
+/* hf_to_gguf.c: see geul_tools.h. In this order, so that what is wrong shows before the long part:
+ *
+ *   read_config()    config.json: the shape of the model
+ *   pair_tensors()   each tensor of that shape has one in the checkpoint, of its shape; none is left over
+ *   write_file()     keys; the tokenizer is checked by making one. Then the tensors stream through a
+ *                    few MB, one after the other
+ *   verify()         the written file is opened, and its table compared
+ *
+ * The file appears under its name at the end of write_file(), in one atomic step. */
 #include "geul_tools.h"
 
 #include "formats/checkpoint.h"
@@ -13,11 +20,12 @@
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { QUANTIZATION_VERSION = 2 /* of the block formats */, ALIGNMENT = 32 };
 
-/* One tensor on its way. */
+/* One tensor: from where, and as what. */
 struct move {
     const struct geul_source_tensor *from; /* NULL: zeros */
     enum geul_type type;
@@ -33,7 +41,7 @@ struct job {
     struct move *moves; /* one per tensor */
     size_t count;
     struct geul_gguf_writer *writer;
-    uint64_t done, total; /* bytes of the output */
+    uint64_t done, total; /* bytes of the tensors in the output */
 };
 
 /* -------------------------------------------------------------------------------- inspection -- */
@@ -52,7 +60,8 @@ static enum geul_status read_config(struct job *j)
     return status;
 }
 
-/* The type a tensor gets in the file. */
+/* The type a tensor gets in the file: vectors F32; the output Q8_0 at least, as its errors matter most; F16 where rows
+ * do not fit the blocks. */
 static enum geul_type choose_type(const struct job *j, const struct geul_neox_tensor *t)
 {
     if (t->n_dims == 1)
@@ -135,6 +144,7 @@ static enum geul_status check_extra(const struct job *j, const bool *used)
 static enum geul_status pair_tensors(struct job *j)
 {
     size_t have = geul_checkpoint_count(j->checkpoint);
+    /* the lists to come are as long as the layers that config.json claims */
     if ((uint64_t)j->config.n_layers > have)
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT,
                          "%s: config.json says %lld layers, but there are %zu tensors in all", j->dir,
@@ -147,6 +157,7 @@ static enum geul_status pair_tensors(struct job *j)
         const struct geul_neox_tensor *t = &j->tensors[i];
         j->moves[i].type = choose_type(j, t);
         size_t bytes = 0;
+        /* a model without attention biases gets zeros (from stays NULL): the GGUF form always has them */
         if (t->info->when != GEUL_NEOX_WHEN_BIAS || j->config.attention_bias) {
             const struct geul_source_tensor *s = find_source(j, t);
             status = check_source(j, t, s);
@@ -187,15 +198,34 @@ static void set_text(struct job *j, const char *key, const char *text)
     geul_gguf_set_string(j->writer, key, text, strlen(text));
 }
 
-/* Whether matrices are converted to type: the others are better chosen with an importance matrix or a mix. */
-static bool is_written(enum geul_type type)
+/* The others deserve a mix or an importance matrix: `geul quantize`. */
+enum geul_type geul_convert_type_at(size_t i)
 {
-    static const enum geul_type written[] = {GEUL_TYPE_F32,  GEUL_TYPE_F16,  GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
-                                             GEUL_TYPE_Q5_1, GEUL_TYPE_Q5_0, GEUL_TYPE_Q4_1, GEUL_TYPE_Q4_0};
-    for (size_t i = 0; i < sizeof written / sizeof *written; i++)
-        if (written[i] == type)
-            return true;
-    return false;
+    static const enum geul_type types[] = {GEUL_TYPE_F32,  GEUL_TYPE_F16,  GEUL_TYPE_BF16, GEUL_TYPE_Q8_0,
+                                           GEUL_TYPE_Q5_1, GEUL_TYPE_Q5_0, GEUL_TYPE_Q4_1, GEUL_TYPE_Q4_0};
+    return i < sizeof types / sizeof *types ? types[i] : GEUL_TYPE_COUNT;
+}
+
+/* Fails when matrices are not converted to type. */
+static enum geul_status check_type(struct geul_context *ctx, enum geul_type type)
+{
+    char names[128] = "";
+    size_t n = 0;
+    enum geul_type other;
+    for (size_t i = 0; (other = geul_convert_type_at(i)) != GEUL_TYPE_COUNT; i++) {
+        if (other == type)
+            return GEUL_OK;
+        bool last = geul_convert_type_at(i + 1) == GEUL_TYPE_COUNT;
+        if (n < sizeof names)
+            n += (size_t)snprintf(names + n, sizeof names - n, "%s%s",
+                                  i == 0 ? ""
+                                  : last ? " or "
+                                         : ", ",
+                                  geul_type_name(other));
+    }
+    return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                     "a model cannot be converted to %s; use %s, or quantize the converted file", geul_type_name(type),
+                     names);
 }
 
 static void set_general_keys(struct job *j)
@@ -214,8 +244,8 @@ static void set_general_keys(struct job *j)
 
 static const char end_of_text[] = "<|endoftext|>";
 
-/* The end token is <|endoftext|> whatever config.json says: Polyglot-Ko's published one names an unused token. Returns
- * its id, -1 when there is none and config.json's is taken. */
+/* Sets the end token: <|endoftext|> whatever config.json says, as Polyglot-Ko's published one names an unused token.
+ * Returns its id, -1 when there is none and config.json's is used. */
 static int32_t choose_end_token(const struct job *j, struct geul_tokenizer_spec *spec)
 {
     int32_t id = geul_tokenizer_spec_find(spec, end_of_text, sizeof end_of_text - 1);
@@ -225,8 +255,8 @@ static int32_t choose_end_token(const struct job *j, struct geul_tokenizer_spec 
     return id;
 }
 
-/* Says what became of the end token, where it is not what everybody expects. found: what choose_end_token() returned.
- */
+/* Warns where the end token is not what config.json or the tokenizer leads to expect. found: what choose_end_token()
+ * returned. */
 static void tell_end_token(const struct job *j, int32_t found)
 {
     long long said = (long long)j->config.eos;
@@ -256,7 +286,7 @@ static enum geul_status add_tokenizer(struct job *j, const char *path)
         end = choose_end_token(j, &spec);
         status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     }
-    if (status == GEUL_OK) {
+    if (status == GEUL_OK) { /* what does not work is found now, not when the file is loaded */
         struct geul_tokenizer *tok = geul_tokenizer_new(j->ctx, &spec, geul_regex_pcre2());
         status = tok ? GEUL_OK : geul_error_status(j->ctx);
         geul_tokenizer_free(tok);
@@ -282,8 +312,8 @@ static enum geul_status set_tokenizer_keys(struct job *j)
     return status;
 }
 
-/* tokenizer.chat_template: from chat_template.jinja, else from tokenizer_config.json (a text, or the one named
- * "default" of a list). */
+/* tokenizer.chat_template: from chat_template.jinja, otherwise from tokenizer_config.json (a text, or the one named
+ * "default" in a list). */
 static enum geul_status set_template_key(struct job *j)
 {
     size_t length;
@@ -296,6 +326,7 @@ static enum geul_status set_template_key(struct job *j)
         json_t *json = geul_json_load(j->ctx, path);
         const json_t *t = json_object_get(json, "chat_template"), *entry;
         size_t i;
+        /* of a list t becomes the default's text; a list without one gives no template */
         json_array_foreach((json_t *)(uintptr_t)(json_is_array(t) ? t : NULL), i, entry)
         {
             const char *name = json_string_value(json_object_get(entry, "name"));
@@ -325,11 +356,12 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
+/* Streams tensor i into the writer. The rows of QKV go from their order by head to all of Q, K and V. */
 static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_neox_tensor *t = &j->tensors[i];
     const struct move *m = &j->moves[i];
-    bool rows = t->n_dims == 2 || t->info->by_head; /* a qkv bias is moved value by value */
+    bool rows = t->n_dims == 2 || t->info->by_head; /* a QKV bias: rows of one value, to be reordered */
     struct geul_transcode how = {
         .data = m->from ? m->from->data : NULL,
         .from = m->from ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
@@ -352,6 +384,7 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     return status;
 }
 
+/* Writes the whole file; GGUF has keys, then the table of tensors, then their data in the same order. */
 static enum geul_status write_file(struct job *j, const char *out_path)
 {
     j->writer = geul_gguf_writer_new(j->ctx, out_path);
@@ -363,7 +396,7 @@ static enum geul_status write_file(struct job *j, const char *out_path)
         status = set_template_key(j);
     if (status == GEUL_OK)
         status = geul_kept_to_gguf(j->ctx, j->dir, j->writer);
-    for (size_t i = 0; i < j->count; i++)
+    for (size_t i = 0; i < j->count; i++) /* all before the first byte of data, which fixes the table */
         geul_gguf_declare_tensor(j->writer, j->tensors[i].gguf, j->moves[i].type, j->tensors[i].n_dims,
                                  j->tensors[i].shape);
     for (size_t i = 0; status == GEUL_OK && i < j->count; i++)
@@ -374,7 +407,7 @@ static enum geul_status write_file(struct job *j, const char *out_path)
     return status;
 }
 
-/* Opens what was written and compares it with what was meant. */
+/* Opens the written file and compares its table with what was to be written. */
 static enum geul_status verify(const struct job *j, const char *path)
 {
     struct geul_gguf *g = geul_gguf_open(j->ctx, path);
@@ -404,12 +437,9 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     geul_error_clear(ctx);
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_convert_options") != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
-    if (!is_written(o.type))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "a model cannot be converted to %s; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0, or "
-                         "quantize the converted file",
-                         geul_type_name(o.type));
-    enum geul_status status = read_config(&j);
+    enum geul_status status = check_type(ctx, o.type);
+    if (status == GEUL_OK)
+        status = read_config(&j);
     if (status == GEUL_OK) {
         j.checkpoint = geul_checkpoint_open(ctx, dir);
         status = j.checkpoint ? pair_tensors(&j) : geul_error_status(ctx);

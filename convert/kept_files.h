@@ -1,4 +1,4 @@
-/* kept_files.h: the small files of a Hugging Face directory that travel unchanged in keys of the GGUF file. */
+/* kept_files.h: the small files of a Hugging Face directory that are kept unchanged in keys of the GGUF file. */
 #ifndef GEUL_KEPT_FILES_H
 #define GEUL_KEPT_FILES_H
 

@@ -1,4 +1,7 @@
-/* merge.c: see merge.h. */
+/* merge.c: see merge.h. Opening a merge only checks and lists; the sums are taken when the base is quantized or copied,
+ * as a hook that changes each decoded row: W[row] += scale B[row] A, for one share after the other, in each rank by
+ * rank. A row is one thread's and the order is fixed, so the sums do not depend on the number of threads.
+ */
 #include "convert/merge.h"
 
 #include "convert/peft.h"
@@ -10,7 +13,7 @@
 
 enum { PIECE = 16 };
 
-/* One adapter's share of one matrix. */
+/* One adapter's part in one matrix. */
 struct share {
     const struct geul_lora_pair *pair;
     float scale;
@@ -20,15 +23,15 @@ struct share {
 struct geul_merge {
     struct geul_context *ctx;
     struct share *shares;
-    struct share **matrices; /* the first share of each product of each layer; NULL: it stays */
+    struct share **matrices; /* layer * GEUL_NEOX_TARGETS + target: the first share; NULL: the matrix stays */
     int n_layers, n_shares, n_matrices;
     bool quantized;
     const char *template_text;
-    struct geul_lora **own; /* the adapters, where geul_merge_new() read them; n_own of them */
+    struct geul_lora **own; /* the n_own adapters, if geul_merge_new() read them */
     int n_own;
 };
 
-/* Appends a share to its matrix, behind those of adapters named before, so that the order of sums is theirs. */
+/* Appends a share to its matrix, after those of adapters named before: sums are taken in the order of the adapters. */
 static void add_share(struct geul_merge *m, const struct geul_lora_pair *pair, float scale)
 {
     struct share *s = &m->shares[m->n_shares++];
@@ -67,21 +70,22 @@ static enum geul_status add_input(struct geul_merge *m, const struct geul_gguf *
         if (status == GEUL_OK)
             add_share(m, &d->pairs[i], in->scale * geul_lora_pair_scale(d, d->pairs[i].rank));
     }
-    m->template_text = d->template_text ? d->template_text : m->template_text;
+    m->template_text = d->template_text ? d->template_text : m->template_text; /* the last adapter's that has one */
     return status;
 }
 
+/* Checks every adapter against the base and lists what it changes. shares is allocated once: lists link into it. */
 static enum geul_status fill(struct geul_merge *m, const char *base_path, const struct geul_merge_lora *inputs, int n)
 {
     struct geul_model_shape shape;
-    size_t sources = 0;
+    size_t pairs = 0;
     struct geul_gguf *g = geul_gguf_open(m->ctx, base_path);
     enum geul_status status = g ? geul_neox_read_shape(m->ctx, g, &shape) : geul_error_status(m->ctx);
     for (int i = 0; i < n; i++)
-        sources += (size_t)inputs[i].data->n_pairs;
+        pairs += (size_t)inputs[i].data->n_pairs;
     if (status == GEUL_OK) {
         m->n_layers = shape.n_layers;
-        m->shares = geul_alloc(m->ctx, sources, sizeof *m->shares);
+        m->shares = geul_alloc(m->ctx, pairs, sizeof *m->shares);
         m->matrices = geul_alloc(m->ctx, (size_t)shape.n_layers * GEUL_NEOX_TARGETS, sizeof(struct share *));
         status = m->shares && m->matrices ? GEUL_OK : GEUL_ERROR_MEMORY;
     }
@@ -129,7 +133,7 @@ struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_pat
     if (ok)
         m = geul_merge_data(ctx, base_path, sources, n);
     geul_free(ctx, sources);
-    if (m) {
+    if (m) { /* the shares point into the adapters, which therefore live as long */
         m->own = data;
         m->n_own = n;
     } else if (data) {
@@ -172,7 +176,7 @@ static const void *shares_of(void *user, const char *tensor)
     return NULL;
 }
 
-/* x += factor * a. In pieces of a fixed length, which compilers put into vectors without being asked to. */
+/* x += factor * a. In pieces of a fixed length, which compilers vectorize even at -O2. */
 static void add_scaled(float *restrict x, const float *restrict a, float factor, int64_t n)
 {
     int64_t i = 0;

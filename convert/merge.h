@@ -12,7 +12,7 @@ struct geul_merge_lora {
     const char *path; /* for messages */
 };
 
-/* As geul_merge_new(), from the data of n adapters, which have to outlive the result. */
+/* As geul_merge_new(), from n adapters in memory, which have to outlive the result. */
 struct geul_merge *geul_merge_data(struct geul_context *ctx, const char *base_path,
                                    const struct geul_merge_lora *sources, int n);
 

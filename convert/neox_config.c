@@ -70,11 +70,12 @@ static void read_activation(struct geul_context *ctx, const char *name, const js
               name, geul_printable(act, text, sizeof text));
 }
 
-/* Rotary settings: at the top (transformers 4) or in rope_parameters (5), which has the last word. *share gets the
- * part of a head that turns. */
+/* Rotary settings: at the top (transformers 4) or in rope_parameters (5), which has precedence. *share gets the
+ * part of a head's dimensions that is rotated. */
 static void read_rope(struct geul_context *ctx, const char *name, const json_t *json, struct geul_neox_config *c,
                       double *share)
 {
+    /* A look-up that finds nothing leaves what is there, so the last one that finds something counts. */
     static const char *const types[] = {"rope_type", "type"};
     c->rope_base = 10000;
     *share = 0.25;
@@ -123,7 +124,7 @@ enum geul_status geul_neox_config_read(struct geul_context *ctx, const char *nam
         c.eos = json_integer_value(json_object_get(json, "eos_token_id"));
     read_activation(ctx, name, json, &c);
     read_rope(ctx, name, json, &c, &share);
-    if (geul_error_status(ctx) != GEUL_OK)
+    if (geul_error_status(ctx) != GEUL_OK) /* of all look-ups above: the first failure is the one recorded */
         return geul_error_status(ctx);
     enum geul_status status = finish(ctx, name, &c, share);
     if (status == GEUL_OK)

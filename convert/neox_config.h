@@ -1,4 +1,5 @@
-/* neox_config.h: what the config.json of a GPT-NeoX model says, in the forms of transformers 4 and 5. */
+/* neox_config.h: the config.json of a GPT-NeoX model, in the forms of transformers 4 and 5, and the same as GGUF keys.
+ */
 #ifndef GEUL_NEOX_CONFIG_H
 #define GEUL_NEOX_CONFIG_H
 
@@ -15,11 +16,11 @@ struct geul_neox_config {
     double norm_eps, rope_base;
     bool parallel_residual, tied_embeddings, attention_bias;
     enum geul_gelu gelu;
-    int64_t bos, eos; /* -1: not said */
+    int64_t bos, eos; /* -1: not given */
 };
 
-/* Reads a parsed config.json; name is for messages. Missing members take transformers' defaults where a model can be
- * told by the rest, and are an error where not. */
+/* Reads a parsed config.json; name is for messages. Missing members get transformers' defaults where the others still
+ * determine the model, and are an error elsewhere. */
 enum geul_status geul_neox_config_read(struct geul_context *ctx, const char *name, const json_t *json,
                                        struct geul_neox_config *out);
 /* Reads the gptneox.* keys of a GGUF file. */

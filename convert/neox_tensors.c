@@ -67,6 +67,11 @@ struct geul_neox_tensor *geul_neox_tensor_list(struct geul_context *ctx, const s
     return list;
 }
 
+/* The rows of a QKV tensor, with two heads; q0 stands for the d_head rows of head 0's query:
+ *
+ *   Hugging Face, by head        q0 k0 v0 q1 k1 v1      row = (head * 3 + part) * d_head + i
+ *   GGUF, all Q, all K, all V    q0 q1 k0 k1 v0 v1      row = part * d_model + head * d_head + i
+ */
 int64_t geul_neox_qkv_row(const void *config, int64_t r)
 {
     const struct geul_neox_config *c = config;

@@ -5,7 +5,7 @@
 #include "convert/neox_config.h"
 #include "models/neox.h"
 
-/* What the names of a layer's modules begin with in Hugging Face's models; its number follows. */
+/* The start of the names of a layer's modules in Hugging Face's models; its number follows. */
 #define GEUL_NEOX_HF_LAYERS "gpt_neox.layers."
 enum { GEUL_NEOX_HF_NAME = 96 };
 
@@ -30,7 +30,8 @@ const char *geul_neox_hf_target(enum geul_neox_target target);
  * orders for quantize/transcode.h. */
 int64_t geul_neox_qkv_row(const void *config, int64_t r);
 int64_t geul_neox_qkv_row_back(const void *config, int64_t r);
-/* Whether a checkpoint's tensor is a buffer that holds no weights (attention.bias, .masked_bias, rotary_emb.inv_freq)*/
+/* Whether a checkpoint's tensor is a buffer that holds no weights (attention.bias, .masked_bias,
+ * rotary_emb.inv_freq). */
 bool geul_neox_is_buffer(const char *hf_name);
 
 #endif

@@ -47,7 +47,7 @@ static enum geul_status copy_tokenizer(struct job *j, const struct geul_gguf *g)
     return GEUL_OK;
 }
 
-/* The tokenizer of a tokenizer.json, which is kept for exporting. */
+/* The tokenizer of a tokenizer.json, whose text is kept for exporting. */
 static enum geul_status write_tokenizer(struct job *j, const char *path)
 {
     struct geul_map map;
@@ -74,7 +74,7 @@ static enum geul_status write_tokenizer(struct job *j, const char *path)
     return status;
 }
 
-/* The tokenizer's keys, from whatever m->tokenizer is. */
+/* The tokenizer's keys, from the GGUF file, the tokenizer.json or the directory that o->tokenizer names. */
 static enum geul_status set_tokenizer(struct job *j)
 {
     const char *path = j->o->tokenizer, *dot = strrchr(path, '.');
@@ -107,7 +107,8 @@ static void distribution(const struct job *j, const struct geul_neox_tensor *t, 
     *deviation = deviations[t->info->start];
 }
 
-/* Normal numbers by Box and Muller, a function of seed and index, whichever piece they come in. */
+/* Normal numbers by Box and Muller: elements 2p and 2p + 1 are the cosine and the sine of pair p. Each is a function of
+ * seed and index alone, however the tensor is cut into pieces. */
 static void fill(float *out, size_t n, uint64_t seed, uint64_t from, double mean, double deviation)
 {
     const double pi = 3.14159265358979323846;
@@ -119,6 +120,7 @@ static void fill(float *out, size_t n, uint64_t seed, uint64_t from, double mean
     }
 }
 
+/* Writes all tensors, a piece at a time, each from its own seed: a hash of the model's seed and its number. */
 static enum geul_status write_weights(struct job *j, const struct geul_neox_tensor *tensors, size_t n)
 {
     float *piece = geul_alloc(j->ctx, PIECE, sizeof *piece);

@@ -25,7 +25,7 @@ static void module_name(char out[GEUL_NEOX_HF_NAME], int layer, enum geul_neox_t
     geul_neox_hf_module(out, geul_neox_target_info(target), layer);
 }
 
-/* Whether the rows of a target's lora_B lie by head. */
+/* Whether the rows of a target's lora_B are in order of the heads. */
 static bool is_by_head(enum geul_neox_target target)
 {
     return geul_neox_target_info(target)->by_head;
@@ -39,7 +39,8 @@ static void tensor_name(char out[TENSOR_NAME], int layer, enum geul_neox_target 
     snprintf(out, TENSOR_NAME, PREFIX "%s.lora_%c.weight", module, half);
 }
 
-/* What transposing rows needs: a model of n / 3 columns in so many heads. false when they do not divide it. */
+/* What geul_neox_qkv_row() needs, for n rows in n_heads heads: n = 3 * n_heads * d_head. false when there is no such
+ * d_head. */
 static bool rows_config(int64_t n, int n_heads, struct geul_neox_config *c)
 {
     *c = (struct geul_neox_config){.d_model = n / 3, .n_heads = n_heads};
@@ -99,7 +100,7 @@ struct reader {
     float *to; /* where values go that are being decoded */
 };
 
-/* Splits a tensor's name. false: it is none of ours. */
+/* Splits a tensor's name. false: it is not a name that tensor_name() writes, to the letter ("layers.03" is not). */
 static bool parse_name(const char *name, int *layer, enum geul_neox_target *target, char *half)
 {
     const size_t before = sizeof PREFIX GEUL_NEOX_HF_LAYERS - 1;
@@ -128,7 +129,7 @@ static enum geul_status take_floats(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
-/* Decodes t into out; by_head: its rows go from PEFT's order to GGUF's. */
+/* Decodes t into out; by_head: its rows are put from PEFT's order, by head, into GGUF's. */
 static enum geul_status decode(struct reader *r, const struct geul_source_tensor *t, bool by_head, float *out)
 {
     struct geul_neox_config rows;
@@ -153,12 +154,12 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
         .sink = take_floats,
         .user = r,
     };
-    r->to = out;
+    r->to = out; /* advances with each piece, to the end of the shape[0] * shape[1] values */
     return geul_transcode_rows(r->ctx, &how, &result);
 }
 
-/* Checks the shapes of a pair and what the configuration says of it. factor: what B is multiplied with, so that one
- * alpha serves all. */
+/* Checks the shapes of a pair against the configuration. *factor: what B is multiplied by where the pair has an alpha
+ * of its own (alpha_pattern), since GGUF has one alpha for all pairs. */
 static enum geul_status check_pair(struct reader *r, const struct geul_source_tensor *a,
                                    const struct geul_source_tensor *b, struct geul_lora_pair *shape, float *factor)
 {
@@ -185,6 +186,7 @@ static enum geul_status check_pair(struct reader *r, const struct geul_source_te
     return GEUL_OK;
 }
 
+/* Reads A and its B into a new pair. */
 static enum geul_status read_pair(struct reader *r, const struct geul_source_tensor *a, int layer,
                                   enum geul_neox_target target)
 {
@@ -207,7 +209,7 @@ static enum geul_status read_pair(struct reader *r, const struct geul_source_ten
     return status;
 }
 
-/* Refuses tensors that are no halves of pairs: what they do would be missing without a word. */
+/* Refuses tensors that are not an A or a B: their effect would be missing silently. */
 static enum geul_status check_names(const struct reader *r)
 {
     for (size_t i = 0; i < geul_checkpoint_count(r->checkpoint); i++) {
@@ -224,6 +226,7 @@ static enum geul_status check_names(const struct reader *r)
     return GEUL_OK;
 }
 
+/* Reads all pairs, each when its A comes; a B must have an A. */
 static enum geul_status read_tensors(struct reader *r)
 {
     enum geul_status status = check_names(r);
@@ -243,10 +246,11 @@ static enum geul_status read_tensors(struct reader *r)
     return status;
 }
 
-/* What the configuration says of the whole adapter. */
+/* The adapter's own fields: from the configuration, the base model and the directory's name. */
 static enum geul_status read_general(struct reader *r)
 {
     struct geul_lora *d = r->data;
+    /* its name: the last part of the path */
     const char *end = r->dir + strlen(r->dir);
     while (end > r->dir && end[-1] == '/')
         end--;
@@ -268,12 +272,14 @@ static void find_base(struct reader *r)
 {
     if (r->base.n_heads > 0 || !r->config.base || !has_file(r->config.base, "config.json"))
         return;
+    /* if it cannot be read, decode() says what is missing */
     struct geul_context *quiet = geul_context_new_like(r->ctx);
     if (quiet)
         geul_peft_read_base(quiet, r->config.base, &r->base);
     geul_context_free(quiet);
 }
 
+/* Reads the adapter: config, base model, then tensors. json has to outlive r->config, whose texts are in it. */
 static enum geul_status read_directory(struct reader *r, const json_t *json)
 {
     enum geul_status status = geul_peft_config_read(r->ctx, r->config_path, json, &r->config);
@@ -314,7 +320,7 @@ struct peft_writer {
     const struct geul_lora *data;
     const char *dir;
     int n_layers, n_heads;
-    struct geul_source_tensor *tensors; /* A and B of source i at 2i and 2i + 1 */
+    struct geul_source_tensor *tensors; /* A and B of pair i at 2i and 2i + 1 */
     struct geul_safetensors_writer *file;
 };
 
@@ -333,7 +339,7 @@ static bool adapts_attention(const struct geul_lora *d)
     return false;
 }
 
-/* Lists the tensors to be written. */
+/* Lists the tensors to be written. Their names are one block, which is freed by the first. */
 static enum geul_status list_tensors(struct peft_writer *w)
 {
     size_t n = (size_t)w->data->n_pairs;
@@ -358,6 +364,7 @@ static enum geul_status list_tensors(struct peft_writer *w)
     return GEUL_OK;
 }
 
+/* Writes a tensor; by_head: its rows go from GGUF's order to PEFT's. */
 static enum geul_status write_tensor(struct peft_writer *w, const struct geul_source_tensor *t, bool by_head)
 {
     struct geul_neox_config rows;
@@ -406,6 +413,7 @@ static json_t *target_modules(const struct peft_writer *w)
     json_t *list = json_array();
     for (int i = 0; i < d->n_pairs; i++)
         count[d->pairs[i].target]++;
+    /* names are unique in a file, so a pair is in layer and target, and counting tells whether all layers are there */
     for (int t = 0; t < GEUL_NEOX_TARGETS; t++)
         whole = whole && (count[t] == 0 || count[t] == w->n_layers);
     for (int t = 0; whole && t < GEUL_NEOX_TARGETS; t++)
@@ -419,7 +427,7 @@ static json_t *target_modules(const struct peft_writer *w)
     return list;
 }
 
-/* The ranks that are not the first one's. */
+/* The ranks that differ from the first pair's, which is "r". */
 static json_t *rank_pattern(const struct geul_lora *d)
 {
     json_t *patterns = json_object();
@@ -470,7 +478,7 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lor
         status = geul_os_make_directory(ctx, dir);
     if (status == GEUL_OK)
         status = write_weights(&w);
-    if (status == GEUL_OK)
+    if (status == GEUL_OK) /* last: a directory with it is an adapter (geul_peft_is()), and a complete one */
         status = write_config(&w);
     if (w.tensors)
         geul_free(ctx, w.tensors[0].name);

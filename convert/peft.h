@@ -1,6 +1,6 @@
-/* peft.h: LoRA adapters of Hugging Face's PEFT as data, behind geul_convert_peft() and its like in geul_tools.h. The
- * rows of query_key_value's lora_B lie there by head, as in Hugging Face's models; in memory they are all of Q, then K,
- * then V. */
+/* peft.h: LoRA adapters of Hugging Face's PEFT in memory; geul_convert_peft() and others (geul_tools.h) use it. In
+ * files the rows of query_key_value's lora_B are in the order of Hugging Face's models, by head; in memory they are all
+ * of Q, then K, then V (see geul_neox_qkv_row()). */
 #ifndef GEUL_PEFT_H
 #define GEUL_PEFT_H
 
@@ -13,11 +13,11 @@ struct geul_peft_base {
 
 /* Reads layers and heads of the model at path, a GGUF file or a Hugging Face directory. */
 enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base);
-/* Reads an adapter. Where base says nothing, the model that adapter_config.json names is looked for on this machine;
+/* Reads an adapter. Where base says nothing, the model that adapter_config.json names is looked up on this machine;
  * without heads an adapter of query_key_value cannot be read. NULL on failure; free with geul_lora_free(). */
 struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base);
-/* Writes d in float32 into dir, made when it is missing; the configuration comes last. Where d does not know the heads,
- * base has to. */
+/* Writes d in float32 into dir, made when it is missing; the configuration is written last. Where d does not know the
+ * heads, base has to. */
 enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_peft_base base,
                                  const char *dir);
 

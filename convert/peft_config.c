@@ -11,7 +11,7 @@ enum { MOST_RANK = 1 << 20, MOST_PATTERN = 512 };
 #define LEAST_ALPHA 1e-6
 #define MOST_ALPHA  1e6
 
-/* Settings that change what an adapter computes, and what they ask for. */
+/* Settings that change what an adapter computes, and what they request. */
 static const struct {
     const char *key, *what;
 } unknown[] = {
@@ -30,15 +30,15 @@ static const struct {
     {"monteclora_config", "random ranks (MonteCLoRA)"},
 };
 
-/* Whether a setting says nothing: missing, null, false, [] or {}. */
+/* Whether a setting is off: missing, null, false, [] or {}. */
 static bool is_off(const json_t *v)
 {
     return !v || json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0) ||
            (json_is_object(v) && json_object_size(v) == 0);
 }
 
-/* Initializations begin with A and B of their own but leave the base model as it is; the others subtract their part
- * from it, so that such an adapter belongs to weights that nobody has any more. */
+/* The harmless initializations only choose the first A and B. The others also change the base model to match
+ * them, so that such an adapter belongs to weights that are in no file. */
 static enum geul_status check_start(struct geul_context *ctx, const char *name, const json_t *json)
 {
     static const char *const harmless[] = {"gaussian", "eva", "orthogonal"};
@@ -101,7 +101,7 @@ enum geul_status geul_peft_config_read(struct geul_context *ctx, const char *nam
     return geul_error_status(ctx);
 }
 
-/* Whether the pattern, a regular expression, is all of module or all behind one of its dots. */
+/* Whether the pattern, a regular expression, matches all of module or all that follows one of its dots. */
 static bool matches(struct geul_context *ctx, const char *name, const char *pattern, const char *module)
 {
     const struct geul_regex_engine *engine = geul_regex_pcre2();

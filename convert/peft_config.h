@@ -1,4 +1,4 @@
-/* peft_config.h: what the adapter_config.json of PEFT says about a LoRA adapter. */
+/* peft_config.h: reading the adapter_config.json of a LoRA adapter of PEFT. */
 #ifndef GEUL_PEFT_CONFIG_H
 #define GEUL_PEFT_CONFIG_H
 
@@ -10,7 +10,7 @@ struct geul_peft_config {
     int64_t rank;
     double alpha;
     bool rslora;
-    const char *base;                           /* base_model_name_or_path; NULL: not said */
+    const char *base;                           /* base_model_name_or_path; NULL: not given */
     const json_t *rank_pattern, *alpha_pattern; /* objects, or NULL */
 };
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define MAX_NESTING 8    /* Sequences within Sequences */
-#define SPARE_IDS   1024 /* ids that may be missing between those of a vocabulary, beyond its own size */
+#define SPARE_IDS   1024 /* gaps that are allowed between ids, beyond as many as there are tokens */
 
 static const char file[] = "tokenizer.json";
 
@@ -136,7 +136,7 @@ static bool read_stage(struct reader *r, enum geul_tok_stage stage, const json_t
 
 /* -------------------------------------------------------------------------------- vocabulary -- */
 
-/* The id of a token, checked against the most that the file's size allows. */
+/* The id of a token, below the limit. */
 static bool read_id(struct reader *r, const json_t *v, size_t limit, int32_t *id)
 {
     json_int_t n = json_is_integer(v) ? json_integer_value(v) : -1;
@@ -155,6 +155,7 @@ static bool read_vocabulary(struct reader *r, json_t *vocab, const json_t *added
 {
     const char *key;
     json_t *v;
+    /* ids below twice the number of tokens, about: a small file cannot reserve a large table */
     size_t i, length, n = json_object_size(vocab) + json_array_size(added), limit = 2 * n + SPARE_IDS;
     int32_t id, top = -1;
     json_object_foreach(vocab, key, v)
@@ -179,6 +180,7 @@ static bool read_vocabulary(struct reader *r, json_t *vocab, const json_t *added
     return true;
 }
 
+/* The added tokens, whose ids read_vocabulary() has checked. One may repeat a token of the vocabulary under its id. */
 static bool read_added(struct reader *r, const json_t *list)
 {
     size_t i;
@@ -202,7 +204,7 @@ static bool read_added(struct reader *r, const json_t *list)
     return true;
 }
 
-/* "left right" or ["left", "right"]. */
+/* The merges, "left right" or, in newer files, ["left", "right"]; earlier ones have precedence. */
 static bool read_merges(struct reader *r, const json_t *list)
 {
     size_t i;
@@ -241,6 +243,7 @@ static bool read_model(struct reader *r, const json_t *root)
     for (size_t i = 0; i < 2; i++)
         if (json_string_length(json_object_get(model, affixes[i])) > 0)
             return unsupported(r, "the model's field", affixes[i]);
+    /* tokens first: merges and added tokens refer to them */
     if (!read_vocabulary(r, vocab, added) || !read_added(r, added) || !read_merges(r, merges))
         return false;
     r->spec->ignore_merges = flag_of(model, "ignore_merges", false);

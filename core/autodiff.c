@@ -1,18 +1,24 @@
-/* autodiff.c: gradients as more nodes of a context: where they have arrived, where they have to go, and what of the
- * forward pass is computed again for them. The rules of the operations are in backward.c. */
+/* autodiff.c: reverse-mode differentiation by more nodes of the same context: which gradients have arrived where, what
+ * they flow on to, and what of the forward pass is recomputed for them. The rules of the operations are in backward.c.
+ *
+ * A flow walks the context's tensors from y back to the oldest. Operands are older than their node, so when the walk
+ * comes to t, all users of t have been passed and every share of its gradient has arrived: it is handed to t's rule
+ * once, whole. What the rules build is newer than y, and the walk never meets it. */
 #include "core/autodiff.h"
 
 #include <string.h>
 
-/* What is known of a tensor. */
+/* What is known of a tensor. A leaf's gradient remains in arrived; a node's is moved on by carry(). */
 struct entry {
     const struct geul_tensor *key;
     struct geul_tensor *arrived; /* its gradient so far, not yet carried on */
-    struct geul_tensor *total;   /* of a wanted node: what was carried on */
+    struct geul_tensor *total;   /* of a wanted node: what was carried on, over all flows */
     struct geul_tensor *into;    /* leaf that sums go to */
-    struct geul_tensor *again;   /* computes its value once more */
-    bool wanted, kept, reaches;
-    bool own; /* nobody else reads arrived, which is contiguous: it may grow in place */
+    struct geul_tensor *again;   /* recomputes its value */
+    bool wanted;                 /* named by geul_gradients_want() */
+    bool kept;                   /* named by geul_gradients_keep() */
+    bool reaches;                /* wanted, or computed from something that is */
+    bool own;                    /* nobody else reads arrived, which is contiguous: it may grow in place */
 };
 
 struct geul_gradients {
@@ -25,8 +31,10 @@ struct geul_gradients {
 
 /* --------------------------------------------------------------------------------------- map -- */
 
+/* The entry of key, or the free one where it belongs. At most half of the entries are in use, so the search ends. */
 static struct entry *slot(struct entry *entries, size_t capacity, const struct geul_tensor *key)
 {
+    /* the arena aligns to 16: the low 4 bits of an address tell nothing */
     size_t i = (size_t)(((uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u >> 20) & (capacity - 1);
     while (entries[i].key && entries[i].key != key)
         i = (i + 1) & (capacity - 1);
@@ -40,10 +48,12 @@ static struct entry *find(const struct geul_gradients *g, const struct geul_tens
     return e && e->key ? e : NULL;
 }
 
-/* t's entry, made when there is none. NULL when memory is short. Pointers to entries end here. */
+/* t's entry, made when there is none. NULL when memory is short. Entries may move: pointers to them are invalid after
+ * this. */
 static struct entry *get(struct geul_gradients *g, const struct geul_tensor *t)
 {
     if (2 * (g->n + 1) > g->capacity) {
+        /* the old table stays in the arena, unused, until the context is reset */
         struct entry *grown = geul_arena(g->ctx, 2 * g->capacity, sizeof *grown);
         if (!grown)
             return NULL;
@@ -130,10 +140,12 @@ bool geul_gradients_reach(const struct geul_gradients *g, const struct geul_tens
     return e && e->reaches;
 }
 
-/* -------------------------------------------------------------------------- values once more -- */
+/* ----------------------------------------------------------------------------- recomputation -- */
 
+/* Recursion goes back to the nearest kept tensors, so its depth is that of the graph between two of them. */
 struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_tensor *t)
 {
+    /* What came after the last kept tensor is read first by the backward pass and is not worth computing twice. */
     if (!t || t->op == GEUL_OP_LEAF || !g->last_kept || t->serial > g->last_kept->serial)
         return t;
     const struct entry *e = find(g, t);
@@ -143,6 +155,8 @@ struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_t
         geul_fail(g->ctx, GEUL_ERROR_UNSUPPORTED, "%s writes to memory and cannot be computed again", t->name);
         return NULL;
     }
+    /* The clones are built here, in the middle of the backward pass, and so run and take memory only then. One clone
+     * serves all rules that need the value. */
     struct geul_tensor *src[GEUL_MAX_SRC] = {0};
     for (int i = 0; i < t->n_src; i++)
         if (t->src[i] && !(src[i] = geul_gradients_value(g, t->src[i])))
@@ -156,7 +170,7 @@ struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_t
 
 /* -------------------------------------------------------------------------------------- sums -- */
 
-/* Takes sum as what has arrived at t; own as in struct entry. NULL is a builder's failure. */
+/* Makes sum what has arrived at t; own as in struct entry. sum NULL: a builder failed, and with it the gradients. */
 static void arrive(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *sum, bool own)
 {
     struct entry *e = sum ? get(g, t) : NULL;
@@ -168,7 +182,8 @@ static void arrive(struct geul_gradients *g, struct geul_tensor *t, struct geul_
     e->own = own;
 }
 
-/* What sums of t are added to in place: the leaf it asked for or its sum so far there; NULL when it asked for none. */
+/* What sums of t are added to in place: the leaf named for it, or once something was added, the node that did. Each sum
+ * thus reads the one before, which keeps them in order. NULL when no leaf was named. */
 static struct geul_tensor *target(const struct geul_gradients *g, const struct geul_tensor *t)
 {
     const struct entry *e = find(g, t);
@@ -180,13 +195,15 @@ void geul_gradients_add(struct geul_gradients *g, struct geul_tensor *t, struct 
     if (!geul_gradients_reach(g, t))
         return;
     struct geul_tensor *into = target(g, t), *before = find(g, t)->arrived;
+    /* The first dt is stored as it is: a rule may hand one tensor to several operands, so it is not t's own. A sum of
+     * two is a new tensor, which only this entry knows. */
     if (into)
         arrive(g, t, geul_accumulate(g->ctx, into, dt), true);
     else
         arrive(g, t, before && dt ? geul_add(g->ctx, before, dt) : dt, before != NULL);
 }
 
-/* The 2-dimensional tensor that t is the transpose of; NULL when it is none. */
+/* The 2-dimensional tensor that t is the transpose of; NULL when t is not a transpose. */
 static struct geul_tensor *untransposed(const struct geul_tensor *t)
 {
     if (t->op != GEUL_OP_VIEW || t->n_dims != 2 || t->params.view.offset)
@@ -203,6 +220,8 @@ void geul_gradients_add_product(struct geul_gradients *g, struct geul_tensor *t,
     if (!geul_gradients_reach(g, t))
         return;
     struct geul_tensor *w = find(g, t)->wanted ? NULL : untransposed(t), *into = target(g, t);
+    /* t = w' is usually the weight of a linear layer. dw = (a b)' = b' a' is summed in w's layout, where optimizers and
+     * adapters want it, not in t's. */
     if (w) {
         geul_gradients_add_product(g, w, geul_transpose(g->ctx, b, 0, 1), geul_transpose(g->ctx, a, 0, 1), precision);
         return;
@@ -218,8 +237,8 @@ void geul_gradients_add_product(struct geul_gradients *g, struct geul_tensor *t,
         arrive(g, t, geul_matmul_at(g->ctx, precision, a, b), true);
 }
 
-/* What has arrived at t, as a contiguous sum that may grow in place: the leaf, or zeros to which whatever came before
- * is added. */
+/* What has arrived at t, as a contiguous sum that may grow in place: the leaf named for it, t's own sum, or zeros to
+ * which what arrived before is added. */
 static struct geul_tensor *growing(struct geul_gradients *g, struct geul_tensor *t)
 {
     struct geul_tensor *into = target(g, t);
@@ -248,18 +267,19 @@ void geul_gradients_add_patch(struct geul_gradients *g, struct geul_tensor *t, s
 {
     if (!geul_gradients_reach(g, t))
         return;
-    if (dt && dt->stride[dt->n_dims - 1] != sizeof(float))
+    if (dt && dt->stride[dt->n_dims - 1] != sizeof(float)) /* patch reads packed rows */
         dt = geul_contiguous(g->ctx, dt);
     arrive(g, t, geul_patch(g->ctx, growing(g, t), dt, region), true);
 }
 
 /* ------------------------------------------------------------------------------------- flows -- */
 
-/* Marks what reaches something wanted, among y and all that was made before it. A tensor's operands are older than it,
- * so one pass from the oldest on is enough. */
+/* Marks what reaches something wanted, among y and everything made before it. Operands are older than their node, so
+ * one pass from the oldest on is enough. */
 static bool mark_reaching(struct geul_gradients *g, struct geul_tensor *y)
 {
     size_t n = (size_t)y->serial + 1, i = n;
+    /* The context links tensors only from newer to older. y is the one with number `serial`, so i ends at 0. */
     struct geul_tensor **tape = geul_alloc(g->ctx, n, sizeof(struct geul_tensor *));
     bool ok = tape != NULL;
     for (struct geul_tensor *t = y; ok && t; t = t->previous)
@@ -277,7 +297,8 @@ static bool mark_reaching(struct geul_gradients *g, struct geul_tensor *y)
     return ok;
 }
 
-/* Carries on what has arrived at t. */
+/* Hands what has arrived at t to its rule. The walk has passed all users of t, so nothing more comes in this flow; what
+ * a later flow brings starts a new sum, since the rule and `total` read this one from now on. */
 static void carry(struct geul_gradients *g, struct geul_tensor *t)
 {
     struct entry *e = find(g, t);
@@ -310,7 +331,7 @@ enum geul_status geul_gradients_flow(struct geul_gradients *g, struct geul_tenso
     if (until && !e)
         return GEUL_ERROR_MEMORY;
     if (e)
-        e->reaches = true;
+        e->reaches = true; /* it collects its gradient for a later flow, whatever lies behind it */
     if (!mark_reaching(g, y))
         return geul_error_status(g->ctx);
     if (!geul_gradients_reach(g, y))

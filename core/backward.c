@@ -1,7 +1,7 @@
 /* backward.c: the backward rules of ops.def: how the gradient dy of a node t becomes those of its operands.
  *
- * Shapes as in geul_tensor.h. A rule asks for values through geul_gradients_value(), since what it reads may have to be
- * computed again, and hands gradients on whether or not anybody wants them: geul_gradients_add*() know. */
+ * Shapes as in geul_tensor.h. A rule gets the values it reads from geul_gradients_value(), since they may have to be
+ * recomputed, and adds gradients whether or not they are needed: geul_gradients_add*() ignore those that are not. */
 #include "core/autodiff.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ void geul_backward_nondiff(struct geul_gradients *g, struct geul_tensor *t, stru
     (void)dy;
     geul_fail(geul_gradients_context(g), GEUL_ERROR_UNSUPPORTED, "no gradient flows through %s (operation %s)", t->name,
               geul_op_info(t->op)->name);
-    geul_gradients_add(g, t, NULL);
+    geul_gradients_add(g, t, NULL); /* ends the flow, as a failed builder does */
 }
 
 /* ------------------------------------------------------------------------------------- views -- */
@@ -25,8 +25,8 @@ static struct geul_tensor *base_of(struct geul_tensor *t, size_t *offset)
     return t;
 }
 
-/* When dy is to its memory what t is to base (a transposed product for a transposed weight, say): that memory in base's
- * shape. Otherwise NULL. */
+/* When dy lies in its memory as t lies in base (a transposed product for a transposed weight, say): that memory in
+ * base's shape. Otherwise NULL. */
 static struct geul_tensor *same_view(struct geul_context *ctx, const struct geul_tensor *t, struct geul_tensor *base,
                                      size_t offset, struct geul_tensor *dy)
 {
@@ -38,7 +38,8 @@ static struct geul_tensor *same_view(struct geul_context *ctx, const struct geul
     return geul_reshape(ctx, whole, base->n_dims, base->shape);
 }
 
-/* Views of views are seen at once as parts of the contiguous tensor below them. */
+/* t may be a view of views: its gradient goes straight to base, the contiguous tensor at the bottom. From cheap to
+ * general: dy's own memory reshaped, a packed dy reshaped, dy added to part of a sum of base's shape. */
 void geul_backward_view(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {
     struct geul_context *ctx = geul_gradients_context(g);
@@ -85,7 +86,7 @@ void geul_backward_scale(struct geul_gradients *g, struct geul_tensor *t, struct
     geul_gradients_add(g, t->src[0], geul_scale(geul_gradients_context(g), dy, t->params.scale.factor));
 }
 
-/* The same elements fall out. */
+/* The same seed and salt drop the same elements. */
 void geul_backward_dropout(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {
     struct geul_params_dropout p = t->params.dropout;
@@ -121,6 +122,7 @@ void geul_backward_matmul(struct geul_gradients *g, struct geul_tensor *t, struc
     struct geul_context *ctx = geul_gradients_context(g);
     struct geul_tensor *a = t->src[0], *b = t->src[1];
     enum geul_precision precision = t->params.matmul.precision;
+    /* Here WEIGHTS would round dy to int8, and b's blocks lie across the sum. */
     if (geul_type_block(b->type) > 1 && precision == GEUL_PRECISION_WEIGHTS)
         precision = GEUL_PRECISION_F32;
     if (geul_gradients_reach(g, a))
@@ -148,7 +150,7 @@ void geul_backward_rope(struct geul_gradients *g, struct geul_tensor *t, struct 
 
 void geul_backward_attention(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {
-    if (t->src[1]->n_dims != 3) { /* the keys of a cache have come from anywhere */
+    if (t->src[1]->n_dims != 3) { /* what wrote the keys of a cache is not in this graph */
         geul_backward_nondiff(g, t, dy);
         return;
     }

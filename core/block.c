@@ -4,6 +4,43 @@
  * the lowest bits of its bytes, the next run in the bits above, and so on. Types of 3, 5 and 6 bits have a second plane
  * for the high bits. (Layouts: llama.cpp's block_q*; checked against the PyPI package gguf in
  * tests/core/test_codec_vectors.c.)
+ *
+ * Blocks byte by byte; d and m are float16, little-endian, and scales the packed integers of the groups:
+ *
+ *   Q8_0      0 d     2 q (int8)                                                    34 bytes
+ *   Q4_0      0 d     2 low 4                                                       18       IQ4_NL too
+ *   Q4_1      0 d     2 m       4 low 4                                             20
+ *   Q5_0      0 d     2 high 1  6 low 4                                             22
+ *   Q5_1      0 d     2 m       4 high 1      8 low 4                               24
+ *   Q2_K      0 scales         16 low 2                   80 d         82 m         84
+ *   Q3_K      0 high 1         32 low 2                   96 scales   108 d        110
+ *   Q4_K      0 d     2 m       4 scales     16 low 4                              144
+ *   Q5_K      0 d     2 m       4 scales     16 high 1    48 low 4                 176
+ *   Q6_K      0 low 4         128 high 2    192 scales   208 d                     210
+ *   IQ4_XS    0 d     2 scales  8 low 4                                            136
+ *
+ * A plane of 4 bits. A chunk is 16 bytes for 32 elements (run 16, drawn here) in blocks of 32 and in IQ4_XS, 32 bytes
+ * for 64 in Q4_K and Q5_K, 64 bytes for 128 in Q6_K:
+ *
+ *   byte of the chunk    0      1      2              15
+ *   bits 7..4         | q16  | q17  | q18  |  ...  | q31  |
+ *   bits 3..0         | q0   | q1   | q2   |  ...  | q15  |
+ *
+ * A plane of 2 bits, run 32: the low bits of Q2_K and Q3_K, the high bits of Q6_K. 32 bytes for 128 elements; of Q6_K's
+ * q, bits 5..4 are here and bits 3..0 in the plane above:
+ *
+ *   byte of the chunk    0      1                    31
+ *   bits 7..6         | q96  | q97  |      ...      | q127 |
+ *   bits 5..4         | q64  | q65  |      ...      | q95  |
+ *   bits 3..2         | q32  | q33  |      ...      | q63  |
+ *   bits 1..0         | q0   | q1   |      ...      | q31  |
+ *
+ * A plane of 1 bit, run 32: the high bits of Q3_K and Q5_K. Bit j of byte i belongs to element 32 j + i; 32 bytes are
+ * the whole block. With run 1, in Q5_0 and Q5_1, the 4 bytes are a number of 32 bits whose bit i belongs to element i:
+ *
+ *   bit               7    6    5    4    3    2    1    0
+ *   byte 0         | q7 | q6 | q5 | q4 | q3 | q2 | q1 | q0 |
+ *   byte 1         | q15                    ...          q8 |
  */
 #include "core/block.h"
 
@@ -18,7 +55,7 @@ struct plane {
     int8_t bits, run;
 };
 
-/* How the scales and minima of the groups lie in their bytes. */
+/* How the scales and minima of the groups lie in their bytes; block's are within the limits of the format. */
 struct packing {
     void (*read)(const uint8_t *bytes, struct geul_block *block);
     void (*write)(const struct geul_block *block, uint8_t *bytes);
@@ -61,8 +98,12 @@ static void write_nibble_pairs(const struct geul_block *block, uint8_t *bytes)
         bytes[g] = (uint8_t)(block->scale[g] | block->min[g] << 4);
 }
 
-/* Q3_K, 12 bytes, scale + 32 in 6 bits: low nibbles of groups 0..7 and 8..15 in the first 8 bytes, then the high pairs
- * of groups g, g + 4, g + 8, g + 12 in byte 8 + g. */
+/* Q3_K, 12 bytes. s = scale + 32 has 6 bits, of which the low 4 come first:
+ *
+ *   bits                 7 6       5 4       3 2       1 0
+ *   byte g, g < 8     |    s[8+g] 3..0    |     s[g] 3..0     |
+ *   byte 8+g, g < 4   | s[12+g] | s[8+g]  | s[4+g]  |  s[g]   |   5..4 of each
+ */
 static void read_six_bits(const uint8_t *bytes, struct geul_block *block)
 {
     for (int g = 0; g < 16; g++) {
@@ -81,8 +122,14 @@ static void write_six_bits(const struct geul_block *block, uint8_t *bytes)
     }
 }
 
-/* Q4_K and Q5_K, 12 bytes, 6 bits each: scales 0..3 in bytes 0..3, minima 0..3 in bytes 4..7; of groups 4..7 the low
- * nibbles in bytes 8..11 (scale low, minimum high) and the high pairs on top of the first eight bytes. */
+/* Q4_K and Q5_K, 12 bytes. Scales s and minima m have 6 bits; groups 0..3 have theirs whole in the first 8 bytes, and
+ * groups 4..7 use what is left. g < 4:
+ *
+ *   bits            7   6       5   4     3   2   1   0
+ *   byte g       | s[4+g] 5..4 |        s[g] 5..0        |
+ *   byte 4+g     | m[4+g] 5..4 |        m[g] 5..0        |
+ *   byte 8+g     |     m[4+g] 3..0     |   s[4+g] 3..0   |
+ */
 static void read_six_bit_pairs(const uint8_t *bytes, struct geul_block *block)
 {
     for (int g = 0; g < 4; g++) {
@@ -116,7 +163,12 @@ static void write_bytes(const struct geul_block *block, uint8_t *bytes)
         bytes[g] = (uint8_t)block->scale[g];
 }
 
-/* IQ4_XS, scale + 32 in 6 bits: the high pairs of 8 groups in 2 bytes, then their low nibbles in 4. */
+/* IQ4_XS, 6 bytes. s = scale + 32 has 6 bits, of which the high 2 come first:
+ *
+ *   bits                 7 6       5 4       3 2       1 0
+ *   byte b, b < 2     | s[4b+3] | s[4b+2] | s[4b+1] |  s[4b]  |   5..4 of each
+ *   byte 2+b, b < 4   |   s[2b+1] 3..0    |    s[2b] 3..0     |
+ */
 static void read_split_six_bits(const uint8_t *bytes, struct geul_block *block)
 {
     for (int g = 0; g < 8; g++) {
@@ -146,8 +198,8 @@ static const struct packing nibble_pairs = {read_nibble_pairs, write_nibble_pair
                             int8s = {read_bytes, write_bytes},
                             split_six_bits = {read_split_six_bits, write_split_six_bits};
 
-/* Members in the order of the structs: {block, group, q_low, q_high, scale_low, scale_high, min_high, codebook},
- * d, m, low plane, high plane, flip, scales. */
+/* Members in the order of the structs: {block, group, q_low, q_high, scale_low, scale_high, min_high, codebook}, d, m,
+ * low plane {at, bits, run}, high plane, flip, scales, packed. */
 static const struct layout layouts[GEUL_TYPE_COUNT] = {
     [GEUL_TYPE_Q8_0] = {{32, 32, -128, 127, 1, 1, 0, NULL}, 0, NONE, {2, 8, 32}, {0, 0, 0}, Q8_SIGN, NONE, NULL},
     [GEUL_TYPE_Q4_0] = {{32, 32, -8, 7, 1, 1, 0, NULL}, 0, NONE, {2, 4, 16}, {0, 0, 0}, 0, NONE, NULL},
@@ -169,10 +221,11 @@ const struct geul_block_format *geul_block_format(enum geul_type type)
     return (unsigned)type < GEUL_TYPE_COUNT && layouts[type].format.block ? &layouts[type].format : NULL;
 }
 
-/* Loops of exactly 16 become vector instructions. All runs and groups are multiples of 16, but for the run of 1 that
- * the high bits of Q5_0 and Q5_1 have. */
+/* Loops of exactly 16 become vector instructions: groups are multiples of 16, and so are runs, or they are 1. What a
+ * layout loses or writes twice, tests/core/test_block.c finds (block_packing_gives_back_every_byte). */
 
-/* Bits of 16 bytes from bit `down` on into bit `to` of 16 q and above: the first bits, or added to those below. */
+/* Bits of 16 bytes from bit `down` on into bit `to` of 16 q and above. Bit 0 overwrites what q held; a higher plane is
+ * added to what the lower one left. */
 static void read_16(const uint8_t *src, int down, uint8_t mask, int to, int16_t *q)
 {
     uint8_t code[16];
@@ -192,7 +245,8 @@ static void write_16(const uint8_t *code, int down, int mask, int up, uint8_t *d
         dst[i] = (uint8_t)(dst[i] | (code[i] >> down & mask) << up);
 }
 
-/* The plane's bits, moved to bit `to`, into the n elements of q; the plane for bit 0 comes first. */
+/* The plane's bits, moved to bit `to`, into the n elements of q; the plane for bit 0 has to be read first. A plane of
+ * run 1 is never that one. */
 static void read_plane(struct plane p, const uint8_t *src, int n, int to, int16_t *q)
 {
     uint8_t mask = (uint8_t)((1 << p.bits) - 1);
@@ -201,7 +255,7 @@ static void read_plane(struct plane p, const uint8_t *src, int n, int to, int16_
             for (int i = 0; i + 16 <= p.run; i += 16)
                 read_16(src + i, down, mask, to, q + i);
             if (p.run == 1)
-                *q = (int16_t)(*q | (*src >> down & mask) << to);
+                *q = (int16_t)((to ? *q : 0) | (*src >> down & mask) << to);
         }
 }
 
@@ -225,7 +279,7 @@ void geul_block_unpack(enum geul_type type, const void *bytes, struct geul_block
     const uint8_t *src = bytes;
     block->d = geul_f16_to_f32(load_u16(src + l->d));
     block->m = l->m == NONE ? 0.0f : geul_f16_to_f32(load_u16(src + l->m));
-    if (f->min_high == 1)
+    if (f->min_high == 1) /* the file's m is added, block.h's is subtracted */
         block->m = -block->m;
     for (int g = 0; g < f->block / f->group; g++) {
         block->scale[g] = 1;
@@ -236,6 +290,7 @@ void geul_block_unpack(enum geul_type type, const void *bytes, struct geul_block
     read_plane(l->low, src + l->low.at, f->block, 0, block->q);
     if (l->high.bits)
         read_plane(l->high, src + l->high.at, f->block, l->low.bits, block->q);
+    /* q holds the stored codes, which are unsigned */
     for (int16_t *q = block->q; q < block->q + f->block; q += 16)
         for (int i = 0; i < 16; i++)
             q[i] = (int16_t)((q[i] ^ l->flip) + f->q_low);
@@ -249,7 +304,7 @@ void geul_block_pack(enum geul_type type, const struct geul_block *block, void *
     for (int k = 0; k < f->block; k += 16)
         for (int i = k; i < k + 16; i++)
             code[i] = (uint8_t)((block->q[i] - f->q_low) ^ l->flip);
-    memset(dst, 0, geul_type_bytes(type));
+    memset(dst, 0, geul_type_bytes(type)); /* the planes' bits are or-ed in */
     store_u16(dst + l->d, geul_f32_to_f16(block->d));
     if (l->m != NONE)
         store_u16(dst + l->m, geul_f32_to_f16(f->min_high == 1 ? -block->m : block->m));

@@ -2,9 +2,9 @@
  *
  * Every block type means the same thing: element i, which lies in group g = i / group, has the value
  *     d * scale[g] * v(q[i]) - m * min[g]
- * where v(q) is q itself, or codebook[q] for the types with a codebook. A type fixes what it does not store: scale 1
+ * where v(q) is q itself, or codebook[q] for the types with a codebook. What a type does not store is fixed: scale 1
  * for blocks of one group, min 0 for types without minimum. Decoding is unpacking and this formula; encoding is a
- * choice of these integers and packing. */
+ * choice of these integers and packing. core/block.c has pictures of the bytes. */
 #ifndef GEUL_BLOCK_H
 #define GEUL_BLOCK_H
 
@@ -29,9 +29,10 @@ struct geul_block_format {
     const int8_t *codebook;    /* NULL: v(q) = q */
 };
 
-/* NULL for types that are no integer blocks (f32, f16, bf16, i32). */
+/* NULL for types that are not integer blocks (f32, f16, bf16, i32). */
 const struct geul_block_format *geul_block_format(enum geul_type type);
-/* One block from and to its bytes. d and m are rounded to float16 on the way out; integers must keep the limits. */
+/* One block from and to its bytes. d and m are rounded to float16 when packed; the integers must be within the
+ * format's limits. */
 void geul_block_unpack(enum geul_type type, const void *bytes, struct geul_block *block);
 void geul_block_pack(enum geul_type type, const struct geul_block *block, void *bytes);
 /* The value of every element of the block into x. */

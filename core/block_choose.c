@@ -38,7 +38,7 @@ static float extreme_of(const float *x, int n)
     return most;
 }
 
-/* Scale d, no minimum, every q 0: what a choice starts from, and for d NaN the whole of a damaged block. */
+/* Scale d, no minimum, every q 0: what a choice starts from, and with d NaN all there is of a damaged block. */
 static void start(const struct geul_block_format *f, float d, struct geul_block *block)
 {
     block->d = d;
@@ -76,6 +76,7 @@ static int below(float x, int high)
 void geul_choose_extreme(const struct geul_block_format *f, const float *x, struct geul_block *block)
 {
     float d = extreme_of(x, f->block) / (float)f->q_low;
+    /* x / d >= q_low, so with the offset it is >= 0.5 but for rounding, and cutting off its fraction rounds it. */
     float inverse = d != 0 ? 1.0f / d : 0.0f, offset = 0.5f - (float)f->q_low;
     start(f, d, block);
     for (int i = 0; i < f->block; i++)
@@ -89,6 +90,7 @@ void geul_choose_affine(const struct geul_block_format *f, const float *x, struc
         low = x[i] < low ? x[i] : low;
         high = x[i] > high ? x[i] : high;
     }
+    /* the comparisons above pass over a NaN */
     float d = isnan(largest(x, f->block)) ? NAN : (high - low) / (float)f->q_high;
     float inverse = d != 0 ? 1.0f / d : 0.0f;
     start(f, d, block);
@@ -124,13 +126,16 @@ static double ratio(double numerator, double denominator)
     return denominator != 0 ? numerator / denominator : 0;
 }
 
-/* The integer for a group's step under super-scale d; not 0 for a group that is not 0, which would erase it. */
+/* The integer for a group's step under super-scale d; not 0 unless the step is 0, since that would erase the group. */
 static int scale_of(const struct geul_block_format *f, double step, double d)
 {
     int scale = nearest(ratio(step, d), f->scale_low, f->scale_high);
     return scale != 0 || step == 0 ? scale : step / d < 0 ? -1 : 1;
 }
 
+/* From the outside in: super-scales for the largest step and the deepest minimum, then each group's integers under
+ * them, then q. Each is chosen against the rounded values above it, as they will be decoded, not against the exact
+ * ones, so rounding errors do not add up. */
 void geul_choose_offset(const struct geul_block_format *f, const float *x, struct geul_block *block)
 {
     double step[GEUL_GROUPS_MAX], under[GEUL_GROUPS_MAX], most_step = 0, most_under = 0;
@@ -138,7 +143,7 @@ void geul_choose_offset(const struct geul_block_format *f, const float *x, struc
     if (!start_groups(f, x, block))
         return;
     for (int g = 0; g < n_groups; g++) {
-        double low = 0, high = (double)x[g * f->group];
+        double low = 0, high = (double)x[g * f->group]; /* a minimum is subtracted, never added: low <= 0 */
         for (int i = 0; i < f->group; i++) {
             low = fmin(low, (double)x[g * f->group + i]);
             high = fmax(high, (double)x[g * f->group + i]);
@@ -181,7 +186,9 @@ void geul_choose_centred(const struct geul_block_format *f, const float *x, stru
         if (fabs(step[g]) > fabs(most))
             most = step[g];
     }
-    int end = f->scale_low; /* the integer of the largest step; 1 where no scales are stored */
+    /* The largest step gets the integer farthest from 0, of which there is no positive counterpart; d's sign makes up
+     * for it. 1 where no scales are stored. */
+    int end = f->scale_low;
     float d = super_scale(fabs(most), end < 0 ? -end : end);
     block->d = most / end < 0 ? -d : d;
     for (int g = 0; g < n_groups; g++) {

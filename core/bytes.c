@@ -22,3 +22,11 @@ bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const void *
     b->length += n;
     return true;
 }
+
+uint64_t geul_hash_bytes(uint64_t hash, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ p[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}

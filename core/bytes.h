@@ -1,4 +1,4 @@
-/* bytes.h: bytes with their number: of somebody else, and growing ones, which are put together piece by piece. */
+/* bytes.h: bytes and how many they are: slices of somebody else's memory, and buffers that grow by appending. */
 #ifndef GEUL_BYTES_H
 #define GEUL_BYTES_H
 
@@ -20,5 +20,10 @@ struct geul_bytes {
 bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n);
 /* Appends n bytes; false as above. */
 bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const void *data, size_t n);
+
+/* FNV-1a of 64 bits, which files keep (shard.h, base_logits.h): the hash of what was before, GEUL_HASH_START for
+ * nothing, and of n bytes more. */
+#define GEUL_HASH_START UINT64_C(0xcbf29ce484222325)
+uint64_t geul_hash_bytes(uint64_t hash, const void *data, size_t n);
 
 #endif

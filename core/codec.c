@@ -15,6 +15,7 @@ static void encode_f32(const float *src, uint8_t *dst, int64_t n)
     memcpy(dst, src, (size_t)n * sizeof *src);
 }
 
+/* I32 holds ids and positions, not weights. */
 static void decode_none(const uint8_t *src, float *dst, int64_t n)
 {
     (void)src;
@@ -29,7 +30,7 @@ static void encode_none(const float *src, uint8_t *dst, int64_t n)
     (void)n;
 }
 
-/* A plain format has both functions; a block type has a choice of its integers, and what it means is in block.h. */
+/* A plain format has both functions; a block type only the choice of its integers: block.h packs and decodes them. */
 struct codec {
     void (*decode)(const uint8_t *src, float *dst, int64_t n);
     void (*encode)(const float *src, uint8_t *dst, int64_t n);
@@ -51,6 +52,11 @@ static const struct codec *const codecs[GEUL_TYPE_COUNT] = {
 #include "geul_types.def"
 #undef TYPE
 };
+
+bool geul_type_is_weight(enum geul_type type)
+{
+    return (unsigned)type < GEUL_TYPE_COUNT && codecs[type] != &codec_none;
+}
 
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n)
 {

@@ -1,4 +1,13 @@
-/* context.c: the memory, the arena, the first failure and the log of a geul_context. */
+/* context.c: the memory, the arena, the first failure and the log of a geul_context.
+ *
+ * The arena is a list of chunks, filled from the front. A reset keeps them all and starts over:
+ *
+ *   chunks -> [ used     ] -> [ used    ] -> [ used | free ] -> [      free      ] -> NULL
+ *                                            current            (from before a reset)
+ *
+ * Nothing in it is freed alone, and a pointer into it is valid until the reset. A chunk before the current one may have
+ * room left, which is not used before the next reset; one after it is empty.
+ */
 #include "core/context.h"
 
 #include <stdio.h>
@@ -26,7 +35,10 @@ struct geul_context {
     struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */
 };
 
-/* Sits right before every block that geul_alloc() hands out. */
+/* Sits right before every block that geul_alloc() returns, since the allocator gets back raw and its size:
+ *
+ *   raw ... | struct block | size bytes, from a multiple of 64 on ... | to raw + raw_size
+ */
 struct block {
     void *raw;
     size_t raw_size, size;
@@ -113,7 +125,7 @@ void geul_error_clear(struct geul_context *ctx)
 
 enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, const char *format, ...)
 {
-    if (!ctx || ctx->status != GEUL_OK)
+    if (!ctx || ctx->status != GEUL_OK) /* the first failure is the cause; later ones follow from it */
         return status;
     ctx->status = status;
     va_list args;
@@ -137,6 +149,15 @@ enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_cont
     if (from->status == GEUL_OK)
         return GEUL_OK;
     return geul_fail(ctx, from->status, "%s", from->message);
+}
+
+const char *geul_printable(const char *s, char *out, size_t size)
+{
+    size_t i = 0;
+    for (; s[i] && i + 1 < size; i++)
+        out[i] = (unsigned char)s[i] < 0x20 || s[i] == 0x7f ? '?' : s[i];
+    out[i] = '\0';
+    return out;
 }
 
 void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...)
@@ -164,7 +185,7 @@ void *geul_alloc(struct geul_context *ctx, size_t count, size_t size)
     char *raw = raw_zeroed(&ctx->options, raw_size);
     if (!raw)
         return geul_fail_memory(ctx, bytes);
-    char *ptr = raw + ALIGNMENT;
+    char *ptr = raw + ALIGNMENT; /* room for the header; rounding up takes less than ALIGNMENT more */
     ptr += (ALIGNMENT - (uintptr_t)ptr % ALIGNMENT) % ALIGNMENT;
     *block_of(ptr) = (struct block){raw, raw_size, bytes};
     return ptr;
@@ -172,6 +193,7 @@ void *geul_alloc(struct geul_context *ctx, size_t count, size_t size)
 
 void *geul_realloc(struct geul_context *ctx, void *ptr, size_t count, size_t size)
 {
+    /* The allocator's own reallocation would not keep the alignment. */
     void *grown = geul_alloc(ctx, count, size);
     if (!grown || !ptr)
         return grown;
@@ -217,13 +239,14 @@ char *geul_strndup(struct geul_context *ctx, const char *s, size_t n)
     return copy;
 }
 
-/* A chunk with room for bytes becomes the current one: the next kept one that is large enough, or a new one. */
+/* A chunk with room for bytes becomes the current one: the next empty one that is large enough, or a new one at the end
+ * of the list. Empty ones that are too small are skipped until the next reset. */
 static bool next_chunk(struct geul_context *ctx, size_t bytes)
 {
     struct chunk **link = ctx->current ? &ctx->current->next : &ctx->chunks;
     while (*link && (*link)->size < bytes)
         link = &(*link)->next;
-    if (!*link) {
+    if (!*link) { /* twice the size of the last, up to LARGEST_CHUNK, but never less than the request */
         size_t size = ctx->current ? ctx->current->size * 2 : FIRST_CHUNK;
         size = size > LARGEST_CHUNK ? LARGEST_CHUNK : size;
         size = size < bytes ? bytes : size;
@@ -254,7 +277,7 @@ void *geul_arena(struct geul_context *ctx, size_t count, size_t size)
     }
     char *ptr = (char *)(c + 1) + c->used;
     c->used += bytes;
-    return memset(ptr, 0, bytes);
+    return memset(ptr, 0, bytes); /* after a reset it holds what it held before */
 }
 
 struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
@@ -273,6 +296,7 @@ static size_t size_of_struct(const void *s)
 
 enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t size, const void *given, const char *what)
 {
+    /* Fields are only ever appended: a shorter struct is from an older header, a longer one from a newer. */
     size_t theirs = given ? size_of_struct(given) : size;
     memset(out, 0, size);
     if (theirs < sizeof(size_t))

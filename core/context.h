@@ -1,4 +1,4 @@
-/* context.h: memory, errors and logging; every other module takes a struct geul_context for these three. */
+/* context.h: memory, errors and logging; every other module takes a struct geul_context for them. */
 #ifndef GEUL_CONTEXT_H
 #define GEUL_CONTEXT_H
 
@@ -20,13 +20,17 @@ enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, co
 void *geul_fail_memory(struct geul_context *ctx, size_t size);
 /* Records in ctx the failure that from holds, and returns its status. For work done in a private context. */
 enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_context *from);
+/* The bytes of s up to its end or size - 1, control characters replaced by '?': for messages about hostile files.
+ * Returns out. */
+const char *geul_printable(const char *s, char *out, size_t size);
 /* Sends one line to the log callback, if there is one. */
 void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...) GEUL_PRINTF(3, 4);
 
 /* count * size bytes, zeroed; NULL (recorded) on overflow or when memory is short. Free with geul_free(). count or
  * size 0 gives a valid unique pointer. Aligned to 64 bytes. */
 void *geul_alloc(struct geul_context *ctx, size_t count, size_t size);
-/* Grows or shrinks; on failure returns NULL and ptr stays valid. New bytes are not zeroed. ptr may be NULL. */
+/* Grows or shrinks; on failure returns NULL and ptr stays valid. The value of new bytes is undefined. ptr may be NULL.
+ */
 void *geul_realloc(struct geul_context *ctx, void *ptr, size_t count, size_t size);
 /* Makes room for `need` items of `size` bytes in the array *items, of which *capacity fit now; it grows by half at
  * least, so that appending is cheap. false (recorded) when memory is short; the array is then as it was. */
@@ -39,13 +43,13 @@ char *geul_strndup(struct geul_context *ctx, const char *s, size_t n);
 /* Zeroed memory that lives until geul_context_reset()/_free(); aligned to 16. NULL (recorded) on failure. */
 void *geul_arena(struct geul_context *ctx, size_t count, size_t size);
 
-/* A struct of the public interface that begins with its size, as the caller fills it in, made one of this library's, of
- * `size` bytes at out: fields that the caller's is too old for become 0. given NULL: all zero. Fails, naming what, when
- * given has no size or sets fields that only a newer library knows. */
+/* Copies a struct of the public interface that begins with its size, as the caller compiled it, to this library's, of
+ * `size` bytes at out. Fields that an older caller does not have become 0; given NULL: all are 0. Fails, naming what,
+ * when given has no size or sets fields that only a newer library has. */
 enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t size, const void *given,
                                   const char *what);
-/* The other way: a struct of this library's, whose first field is its size, into the caller's, as far as its size
- * reaches; that stays what it is. */
+/* The other way: copies this library's struct, of `size` bytes, to the caller's as far as the caller's size reaches;
+ * that size remains. */
 void geul_give_struct(void *caller, const void *ours, size_t size);
 
 /* Where tensor.c keeps the newest tensor of ctx; NULL after a reset. */

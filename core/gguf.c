@@ -1,5 +1,6 @@
-/* gguf.c: the GGUF reader. The file is hostile until shown otherwise: a cursor walks it once, and nothing is used or
- * allocated before the bytes that it needs are known to be there.
+/* gguf.c: the GGUF reader. A file is hostile until shown otherwise: a cursor walks it once, and nothing is used or
+ * allocated before the bytes that it needs are known to be there. All checks are made while opening; what reads values
+ * later relies on them.
  *
  *   "GGUF" u32 version  u64 n_tensors  u64 n_keys
  *   keys:    string name, u32 type, value          (string: u64 length, bytes; array: u32 type, u64 count, elements)
@@ -46,7 +47,8 @@ struct geul_gguf {
     int64_t *tensor_order;
 };
 
-/* The part that is being read. */
+/* The part that is being read. pos <= size at all times, so size - pos, the bytes that remain, cannot wrap around:
+ * every claim of the file is compared with that difference, never added to pos first. */
 struct cursor {
     struct geul_context *ctx;
     const char *path;
@@ -56,7 +58,7 @@ struct cursor {
     uint64_t n_keys, n_tensors;
     struct key *keys;
     int64_t keys_read;
-    size_t alignment;
+    size_t alignment; /* a power of two; final once all keys are read */
 };
 
 /* Bytes of a value of each type; 0 where it varies. */
@@ -103,7 +105,7 @@ static bool read_number(struct cursor *c, size_t bytes, uint64_t *out, const cha
     return true;
 }
 
-/* Reads a string's place; its length was checked against the bytes that remain. */
+/* Points *s to a string in the file, without NUL at its end; its length is checked against the bytes that remain. */
 static bool read_string(struct cursor *c, const char **s, size_t *length, const char *what)
 {
     uint64_t n;
@@ -120,7 +122,8 @@ static bool read_string(struct cursor *c, const char **s, size_t *length, const 
     return true;
 }
 
-/* Reads a name of 1..limit bytes without control characters; returns a copy of the caller's, NULL on failure. */
+/* Reads a name of 1..limit bytes without control characters, and so without NUL: names may be compared with strcmp()
+ * and printed. Returns a copy that the caller frees, NULL on failure. */
 static char *read_name(struct cursor *c, size_t limit, const char *what)
 {
     size_t start = c->pos, length;
@@ -140,7 +143,7 @@ static char *read_name(struct cursor *c, size_t limit, const char *what)
 
 /* -------------------------------------------------------------------------------------- keys -- */
 
-/* Steps over an array's elements. */
+/* Steps over an array's elements. Arrays of arrays are refused: geul needs none, and each could hold another. */
 static bool skip_array(struct cursor *c, const struct key *key)
 {
     uint64_t type, count;
@@ -152,6 +155,8 @@ static bool skip_array(struct cursor *c, const struct key *key)
                   (unsigned long long)type);
         return false;
     }
+    /* Divided, since count * each may overflow. A string takes 8 bytes at least, so the loop below ends with the file.
+     */
     size_t each = type == GEUL_GGUF_STRING ? 8 : value_bytes[type];
     if (count > (c->size - c->pos) / each) {
         geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: key %.80s at byte %zu claims %llu elements, %zu bytes remain",
@@ -199,7 +204,7 @@ static bool read_key(struct cursor *c, struct key *key)
     if (!skip_value(c, key))
         return false;
     key->bytes = (size_t)(c->data + c->pos - key->value);
-    if (strcmp(key->name, "general.alignment") == 0) {
+    if (strcmp(key->name, "general.alignment") == 0) { /* the one key that changes how the rest is read */
         uint64_t a = key->type == GEUL_GGUF_U32 ? load_le(key->value, 4) : 0;
         if (a < MIN_ALIGNMENT || a > MAX_ALIGNMENT || (a & (a - 1)) != 0) {
             geul_fail(c->ctx, GEUL_ERROR_FORMAT,
@@ -238,7 +243,7 @@ static void sift_down(int64_t *order, int64_t root, int64_t n, const void *table
 }
 
 /* The indices 0..n-1 in ascending order of their items; NULL when memory is short. Heap sort: n log n whatever a file
- * holds, and no memory behind the context's back. */
+ * holds, and no memory that the context's allocator does not know of. */
 static int64_t *sorted(struct geul_context *ctx, int64_t n, const void *table, compare_items compare)
 {
     int64_t *order = geul_alloc(ctx, (size_t)n, sizeof *order);
@@ -322,6 +327,8 @@ static bool read_tensor_offset(struct cursor *c, struct geul_gguf_tensor *t, uin
     uint64_t number;
     if (!read_number(c, 4, &number, "the type of a tensor") || !read_number(c, 8, offset, "the offset of a tensor"))
         return false;
+    /* What passes these checks has a size that neither overflows nor cuts a block. Whether the file has that many bytes
+     * is checked by point_tensors(), which knows where the data begins. */
     t->type = type_of_number(number);
     if (t->type == GEUL_TYPE_COUNT) {
         const size_t known = sizeof format_types / sizeof *format_types;
@@ -349,8 +356,9 @@ static bool read_tensor_offset(struct cursor *c, struct geul_gguf_tensor *t, uin
 /* Points the tensors at their data, which begins at the next multiple of the alignment. offsets belong to t[]. */
 static bool point_tensors(const struct cursor *c, struct geul_gguf_tensor *t, const uint64_t *offsets, int64_t n)
 {
-    size_t base = c->pos + (c->alignment - c->pos % c->alignment) % c->alignment;
+    size_t base = c->pos + (c->alignment - c->pos % c->alignment) % c->alignment; /* may lie behind the end */
     for (int64_t i = 0; i < n; i++) {
+        /* each difference is taken only after the comparison before it has shown that it is not negative */
         if (base > c->size || offsets[i] > c->size - base || t[i].bytes > c->size - base - (size_t)offsets[i]) {
             geul_fail(c->ctx, GEUL_ERROR_FORMAT,
                       "%s: tensor %s needs %zu bytes at byte %llu, but the file ends at byte %zu; it is incomplete or "
@@ -380,10 +388,10 @@ static bool read_tensors(struct cursor *c, struct geul_gguf *g)
     bool ok = true;
     for (int64_t i = 0; ok && i < n; i++) {
         struct geul_gguf_tensor *t = &tensors[first + i];
-        memset(t, 0, sizeof *t);
+        memset(t, 0, sizeof *t); /* geul_realloc() leaves it undefined */
         t->part = g->n_maps > 0 ? g->n_maps - 1 : 0;
         t->name = read_name(c, GEUL_MAX_NAME - 1, "the name of a tensor");
-        g->n_tensors += t->name != NULL;
+        g->n_tensors += t->name != NULL; /* counted before the rest is read: close frees its name */
         ok = t->name && read_dims(c, t) && read_tensor_offset(c, t, &offsets[i]);
     }
     ok = ok && point_tensors(c, tensors + first, offsets, n);
@@ -414,6 +422,8 @@ static bool read_counts(struct cursor *c)
     c->version = (uint32_t)version;
     if (!read_number(c, 8, &c->n_tensors, "the header") || !read_number(c, 8, &c->n_keys, "the header"))
         return false;
+    /* The tables for keys and tensors are allocated from these counts before any is read. The shortest possible record
+     * bounds them, so that a file cannot make geul allocate more than a few times its own size. */
     size_t rest = c->size - c->pos;
     if (c->n_keys > rest / MIN_KEY_BYTES || c->n_tensors > rest / MIN_TENSOR_BYTES) {
         geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: the header claims %llu keys and %llu tensors, but %zu bytes follow",
@@ -440,7 +450,10 @@ static bool read_part(struct cursor *c, struct geul_gguf *g)
     return read_tensors(c, g);
 }
 
-/* Builds the indices and refuses what no honest writer makes. */
+/* Builds the indices and refuses what no honest writer makes: two keys or tensors of one name, which readers would
+ * resolve differently, and tensors that overlap. Equal names are neighbours in name order. Of tensors in the order of
+ * their addresses it is enough that none reaches into the next; all parts are checked together, since their mappings
+ * are disjoint. */
 static bool finish(struct geul_gguf *g)
 {
     int64_t *places = sorted(g->ctx, g->n_tensors, g->tensors, by_address);
@@ -486,10 +499,10 @@ static bool open_part(struct geul_gguf *g, const char *path, uint64_t *split_cou
     struct key *keys = c.keys;
     for (int64_t i = 0; ok && i < c.keys_read; i++) {
         bool is_count = strcmp(keys[i].name, "split.count") == 0, is_no = strcmp(keys[i].name, "split.no") == 0;
-        if (is_count || is_no)
+        if (is_count || is_no) /* a string or an array reads as 0: not split */
             *(is_count ? split_count : split_no) = load_le(keys[i].value, value_bytes[keys[i].type]);
     }
-    if (g->n_maps == 1) {
+    if (g->n_maps == 1) { /* also after a failure: close frees what was read */
         g->version = c.version;
         g->keys = c.keys;
         g->n_keys = c.keys_read;
@@ -499,7 +512,8 @@ static bool open_part(struct geul_gguf *g, const char *path, uint64_t *split_cou
     return ok;
 }
 
-/* Opens parts 2..count of a split file whose first part is open. */
+/* Opens parts 2..count of a split file whose first part is open. Their paths are made from the first one's by number;
+ * no name in a file is ever opened. */
 static bool open_other_parts(struct geul_gguf *g, uint64_t count, uint64_t number)
 {
     size_t length = strlen(g->path), tail = sizeof "-00001-of-00001.gguf" - 1;
@@ -512,6 +526,8 @@ static bool open_other_parts(struct geul_gguf *g, uint64_t count, uint64_t numbe
                   g->path, (unsigned long long)number + 1, (unsigned long long)count, end);
         return false;
     }
+    /* Numbers have 5 digits, so the names of all parts are equally long and are written over the first one's. Each part
+     * has to say of itself what its name says: a renamed file is refused. */
     char *path = geul_strndup(g->ctx, g->path, length);
     bool ok = path != NULL;
     for (uint64_t i = 1; ok && i < count; i++) {
@@ -640,7 +656,7 @@ static const struct key *find_key(const struct geul_gguf *g, const char *name)
     return NULL;
 }
 
-/* A number of the file as int64 (kept bit by bit for U64); types other than integers give 0. */
+/* A number of the file as int64 (U64 keeps its bits); floats give 0. */
 static int64_t load_integer(enum geul_gguf_type type, const uint8_t *p)
 {
     uint64_t v = load_le(p, value_bytes[type]);

@@ -9,7 +9,7 @@
 
 #include "core/context.h"
 
-enum geul_gguf_type { /* the numbers are the format's */
+enum geul_gguf_type { /* as numbered in the format */
                       GEUL_GGUF_U8,
                       GEUL_GGUF_I8,
                       GEUL_GGUF_U16,
@@ -42,9 +42,9 @@ struct geul_gguf_tensor {
     enum geul_type type;
     int n_dims;
     int64_t shape[4]; /* row-major */
-    const void *data; /* in the mapping, aligned to at least 32 bytes unless the file says less */
+    const void *data; /* in the mapping, aligned to general.alignment of the file, 32 when it has none */
     size_t bytes;
-    int64_t part; /* of a split file that holds it, from 0 */
+    int64_t part; /* the part of a split file that holds it, from 0 */
 };
 
 /* Open a GGUF file for reading; for the first part of a split file (-00001-of-0000N.gguf) all parts are opened.
@@ -63,7 +63,7 @@ uint32_t geul_gguf_version(const struct geul_gguf *g);
 int64_t geul_gguf_key_count(const struct geul_gguf *g);
 const char *geul_gguf_key_name(const struct geul_gguf *g, int64_t i);
 enum geul_gguf_type geul_gguf_key_type(const struct geul_gguf *g, int64_t i);
-/* The value of key i as it stands in the file (strings with their length, arrays with type and count). */
+/* The value of key i as it is in the file (strings with their length, arrays with type and count). */
 const void *geul_gguf_key_value(const struct geul_gguf *g, int64_t i, size_t *bytes);
 /* Values by name. false when the key is missing or its type does not fit; *out is then untouched.
  * u64 takes any integer type with a value >= 0; f64 takes any number; strings are not NUL-terminated. */
@@ -86,8 +86,8 @@ const struct geul_gguf_tensor *geul_gguf_tensor_at(const struct geul_gguf *g, in
 /* By name; NULL when there is none (not an error). */
 const struct geul_gguf_tensor *geul_gguf_find_tensor(const struct geul_gguf *g, const char *name);
 
-/* Writing: set keys, declare all tensors, then hand over their data in declared order, in pieces of any size.
- * Failures are sticky: check geul_gguf_writer_commit() alone. Nothing appears under path before commit. */
+/* Writing: set keys, declare all tensors, then pass their data in declared order, in pieces of any size.
+ * Failures are sticky: it is enough to check geul_gguf_writer_commit(). Nothing appears under path before commit. */
 struct geul_gguf_writer;
 /* path NULL: a writer that only counts; it takes keys and declarations, no data, and is abandoned. */
 struct geul_gguf_writer *geul_gguf_writer_new(struct geul_context *ctx, const char *path);
@@ -109,10 +109,10 @@ void geul_gguf_declare_tensor(struct geul_gguf_writer *w, const char *name, enum
 void geul_gguf_write_data(struct geul_gguf_writer *w, const void *data, size_t bytes);
 /* Bytes of the whole file with the keys and tensors declared so far. */
 uint64_t geul_gguf_writer_bytes(struct geul_gguf_writer *w);
-/* The first failure so far, for long writers that want to stop early. */
+/* The first failure so far, for callers with much left to write that want to stop early. */
 enum geul_status geul_gguf_writer_status(const struct geul_gguf_writer *w);
-/* Checks that all declared data came, and syncs: only the renaming is left for commit. For writers of several files
- * that are to appear together. */
+/* Checks that all declared data came, and syncs: only the renaming is left for commit. For callers who write several
+ * files that are to appear together. */
 enum geul_status geul_gguf_writer_finish(struct geul_gguf_writer *w);
 /* Finishes if need be, renames; frees w whatever happens. */
 enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w);

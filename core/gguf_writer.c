@@ -1,5 +1,9 @@
-/* gguf_writer.c: the GGUF writer. Keys and tensor declarations gather in memory; the header goes out with the first
- * data, and the data streams behind it. */
+/* gguf_writer.c: the GGUF writer. Keys and tensor declarations are collected in memory; the header is written before
+ * the first data, and the data is streamed after it.
+ *
+ * The header has the offsets of tensors that are not written yet. They hold because each tensor is padded to ALIGNMENT
+ * when its last byte has come (geul_gguf_write_data) and counted with that padding (make_header), and because a
+ * tensor's size follows from its declaration. After the first failure nothing more is written. */
 #include "core/gguf.h"
 
 #include "core/bytes.h"
@@ -27,8 +31,8 @@ struct geul_gguf_writer {
     struct declared *tensors;
     size_t n_tensors, tensor_capacity;
     bool header_written;
-    size_t current; /* tensor that data goes to, and how much of it has come */
-    size_t filled;
+    size_t current; /* tensor that data goes to */
+    size_t filled;  /* bytes of it that have come; less than its size */
 };
 
 static const uint32_t type_numbers[GEUL_TYPE_COUNT] = {
@@ -37,7 +41,7 @@ static const uint32_t type_numbers[GEUL_TYPE_COUNT] = {
 #undef TYPE
 };
 
-/* Keeps the first failure; its message is in the context. GEUL_OK changes nothing. */
+/* Records the first failure; its message is in the context. GEUL_OK changes nothing. */
 static void fail(struct geul_gguf_writer *w, enum geul_status status)
 {
     if (w->status == GEUL_OK)
@@ -255,7 +259,7 @@ static uint64_t make_header(struct geul_gguf_writer *w, struct geul_bytes *head)
         const struct declared *t = &w->tensors[i];
         put_string(w, head, t->name, strlen(t->name));
         put_number(w, head, (uint64_t)t->n_dims, 4);
-        for (int d = t->n_dims - 1; d >= 0; d--)
+        for (int d = t->n_dims - 1; d >= 0; d--) /* innermost first */
             put_number(w, head, (uint64_t)t->shape[d], 8);
         put_number(w, head, type_numbers[t->type], 4);
         put_number(w, head, offset, 8);
@@ -289,7 +293,7 @@ void geul_gguf_write_data(struct geul_gguf_writer *w, const void *data, size_t b
     need_file(w);
     if (!w->header_written && w->status == GEUL_OK)
         emit_header(w);
-    while (bytes > 0 && w->status == GEUL_OK) {
+    while (bytes > 0 && w->status == GEUL_OK) { /* a piece may end inside a tensor or span several */
         if (w->current == w->n_tensors) {
             fail(w, geul_fail(w->ctx, GEUL_ERROR_ARGUMENT, "more data than the declared tensors hold"));
             return;

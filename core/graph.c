@@ -3,7 +3,7 @@
 
 enum { UNUSED = 0, NEEDED = 1 };
 
-/* Marks what t reads. Weights of other contexts are left alone: several threads may share them. */
+/* Marks what t reads. Weights of other contexts are not written to: several threads may share them. */
 static bool mark_operands(struct geul_context *ctx, const struct geul_tensor *t)
 {
     for (int i = 0; i < t->n_src; i++) {
@@ -18,7 +18,8 @@ static bool mark_operands(struct geul_context *ctx, const struct geul_tensor *t)
     return true;
 }
 
-/* Collects the marked nodes and inputs of ctx; the list runs from newest to oldest. */
+/* Collects the marked nodes and inputs of ctx. The list runs from newest to oldest, so the arrays are filled from their
+ * ends: operands come before users. */
 static void collect(struct geul_graph *g, struct geul_tensor *newest)
 {
     int node = g->n_nodes, leaf = g->n_leaves;
@@ -53,7 +54,8 @@ struct geul_graph *geul_graph_new(struct geul_context *ctx, struct geul_tensor *
     if (!g)
         return NULL;
     g->ctx = ctx;
-    for (struct geul_tensor *t = newest; t; t = t->previous) { /* users come before what they use */
+    /* Operands are older than their users: when the walk comes to t, all users have been seen, so its mark is final. */
+    for (struct geul_tensor *t = newest; t; t = t->previous) {
         if (t->mark != NEEDED)
             continue;
         if (!mark_operands(ctx, t))

@@ -26,7 +26,7 @@ float geul_f16_to_f32(uint16_t h)
         float f = (float)mantissa * 0x1p-24f; /* zero and subnormals are exact in float32 */
         return sign ? -f : f;
     }
-    return float_of(sign | (exponent + 112) << 23 | mantissa << 13);
+    return float_of(sign | (exponent + 112) << 23 | mantissa << 13); /* 112: the biases are 15 and 127 */
 }
 
 uint16_t geul_f32_to_f16(float f)
@@ -37,10 +37,14 @@ uint16_t geul_f32_to_f16(float f)
         return (uint16_t)(sign | 0x7e00 | ((u >> 13) & 0x3ff)); /* NaN stays NaN */
     if (u >= 0x47800000)
         return (uint16_t)(sign | 0x7c00); /* 65536 and more: infinity */
-    if (u < 0x38800000) {                 /* below 2^-14: adding 2^-1 + ... rounds to a multiple of 2^-24 */
+    /* Below 2^-14 the result is subnormal, a multiple of 2^-24. That is what the last bit of a float32 from 0.5 to 1 is
+     * worth, so adding 0.5 rounds to it. */
+    if (u < 0x38800000) {
         uint32_t rounded = bits_of(float_of(u) + 0.5f) - bits_of(0.5f);
         return (uint16_t)(sign | rounded);
     }
+    /* 13 bits go. The sum carries into the rest when they are more than half, or half and the rest is odd. A carry out
+     * of the mantissa raises the exponent, which is right, up to infinity. 0x38000000: the biases differ by 112. */
     uint32_t rounded = u + 0xfff + ((u >> 13) & 1);
     return (uint16_t)(sign | ((rounded - 0x38000000) >> 13));
 }
@@ -55,6 +59,7 @@ uint16_t geul_f32_to_bf16(float f)
     uint32_t u = bits_of(f);
     if ((u & 0x7fffffff) > 0x7f800000)
         return (uint16_t)(u >> 16 | 0x40); /* NaN stays NaN */
+    /* rounded as above; 16 bits go, and the bias stays */
     return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 

@@ -10,7 +10,7 @@ uint16_t geul_f32_to_f16(float f);
 float geul_bf16_to_f32(uint16_t h);
 uint16_t geul_f32_to_bf16(float f);
 
-/* The same for n values that lie in files and tensors: little-endian, 2 bytes each, aligned or not. */
+/* The same for n values as files and tensors hold them: little-endian, 2 bytes each, aligned or not. */
 void geul_f16_decode(const uint8_t *src, float *dst, int64_t n);
 void geul_f16_encode(const float *src, uint8_t *dst, int64_t n);
 void geul_bf16_decode(const uint8_t *src, float *dst, int64_t n);

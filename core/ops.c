@@ -1,4 +1,4 @@
-/* ops.c: the table of operations, out of ops.def. */
+/* ops.c: the table of operations, generated from ops.def. */
 #include "core/ops.h"
 
 static const struct geul_op_info infos[GEUL_OP_COUNT] = {

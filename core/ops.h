@@ -1,4 +1,5 @@
-/* ops.h: what ops.def makes of itself: the operations, their parameters, and one row of the table. */
+/* ops.h: what is generated from ops.def: the operations, the declarations of their rules, and the table; and the
+ * parameters of operations. */
 #ifndef GEUL_OPS_H
 #define GEUL_OPS_H
 
@@ -37,7 +38,7 @@ struct geul_params_scale {
 };
 struct geul_params_dropout {
     float p;       /* share of elements that become 0; the others are divided by 1 - p */
-    uint32_t salt; /* tells the nodes of one graph apart */
+    uint32_t salt; /* distinguishes the nodes of one graph */
 };
 struct geul_params_matmul {
     enum geul_precision precision;
@@ -56,7 +57,7 @@ struct geul_params_update {
 struct geul_params_rope {
     int n_rot;
     float base;
-    bool back; /* turns the other way */
+    bool back; /* rotates the other way */
 };
 struct geul_params_attention {
     float scale;
@@ -82,8 +83,8 @@ enum geul_layout { GEUL_LAYOUT_ANY, GEUL_LAYOUT_ROWS, GEUL_LAYOUT_DENSE, GEUL_LA
 enum { GEUL_FLAG_INPLACE = 1, GEUL_FLAG_WRITES = 2 };
 
 /* The rules, each of which may serve several rows (declaring it again does no harm). A shape rule checks t->src and
- * fills type, shape and strides; false with the reason in t's context (shape.c). A backward rule carries dy, the
- * gradient of t, on to t's operands (backward.c, by the means of autodiff.h). */
+ * fills type, shape and strides; false with the reason in t's context (shape.c). A backward rule turns dy, the gradient
+ * of t, into those of t's operands (backward.c, with the calls of autodiff.h). */
 #define OP(id, name, src, opt, params, shape, layout, flags, backward)                                                 \
     bool geul_shape_##shape(struct geul_tensor *t);                                                                    \
     void geul_backward_##backward(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy);

@@ -1,4 +1,4 @@
-/* os.h: everything geul asks of the operating system. One file implements it per system (os_posix.c). */
+/* os.h: everything geul needs from the operating system. One file implements it per system (os_posix.c). */
 #ifndef GEUL_OS_H
 #define GEUL_OS_H
 
@@ -28,8 +28,8 @@ enum geul_status geul_os_list(struct geul_context *ctx, const char *dir, void (*
 /* Makes a directory; one that exists already is fine. Its parent must exist. */
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path);
 
-/* An output that appears under its name only when it is whole: written to a temporary file beside path, synced and
- * renamed by commit. abandon (also after a failed write) removes the temporary file. Buffered. */
+/* An output that appears under its name only when it is complete: written to a temporary file in the same directory,
+ * synced and renamed by commit. abandon (also after a failed write) removes the temporary file. Buffered. */
 struct geul_outfile;
 struct geul_outfile *geul_outfile_open(struct geul_context *ctx, const char *path);
 enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, size_t size);
@@ -37,7 +37,7 @@ enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, si
 enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, const void *data, size_t size);
 /* Bytes written so far. */
 uint64_t geul_outfile_tell(const struct geul_outfile *f);
-/* Flush, sync, close; memory for buffering is given back. Nothing can be written afterwards. */
+/* Flushes, syncs, closes; the buffer is freed. Nothing can be written afterwards. */
 enum geul_status geul_outfile_finish(struct geul_outfile *f);
 /* Finishes if need be, renames; frees f whatever happens. */
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
@@ -45,8 +45,8 @@ void geul_outfile_abandon(struct geul_outfile *f);
 /* Removes from a directory the temporary files of processes that were killed before they could. */
 enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir);
 
-/* A file that only grows. What a write was given is in the file when it returns, all of it or (disk full) nothing, so
- * that others can follow the file and nothing half-written stays. anew: what path held is dropped. */
+/* A file that only grows. When a write returns, its data is in the file, all of it or (disk full) nothing, so that
+ * others can follow the file and nothing half-written stays. truncate: existing contents are discarded. */
 struct geul_appendfile;
 struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool truncate);
 enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size);
@@ -61,15 +61,15 @@ void geul_os_prefer_large_pages(void *data, size_t size);
 int geul_os_cores(void);
 /* Seconds from an arbitrary start; never goes back. */
 double geul_os_seconds(void);
-/* Seconds since 1970, by the clock on the wall: for dates, not for durations. */
+/* Seconds since 1970 by the system's clock, which may be set: for dates, not for durations. */
 double geul_os_wall_seconds(void);
 /* Peak resident bytes of this process, 0 when unknown. */
 uint64_t geul_os_peak_rss(void);
 /* Resident bytes of this process now, 0 when unknown. */
 uint64_t geul_os_resident(void);
-/* Lets the peak begin again at what is resident. false where the system cannot. */
+/* Resets the peak to what is resident now. false where the system cannot. */
 bool geul_os_peak_rss_reset(void);
-/* Bytes of the machine's memory that can still be had, and of all of it; 0 where the system does not say. */
+/* Available and total bytes of the machine's memory; 0 where the system does not say. */
 void geul_os_memory(size_t *available, size_t *total);
 /* 64 bits that differ from run to run; for default seeds only. */
 uint64_t geul_os_entropy(void);

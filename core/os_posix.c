@@ -35,7 +35,7 @@ static enum geul_status io_failed(struct geul_context *ctx, const char *doing, c
 enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map)
 {
     *map = (struct geul_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a pipe's writer */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a pipe would block until it has a writer */
     if (fd < 0)
         return io_failed(ctx, "open", path);
     struct stat st;
@@ -52,7 +52,7 @@ enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct 
         else
             *map = (struct geul_map){data, (size_t)st.st_size};
     }
-    close(fd);
+    close(fd); /* the mapping keeps the file open */
     return status;
 }
 
@@ -67,7 +67,7 @@ void geul_os_map_discard(const void *data, size_t size)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = ((uintptr_t)data + page - 1) / page * page, to = ((uintptr_t)data + size) / page * page;
-    if (to > from) /* whole pages: their neighbours' values stay */
+    if (to > from) /* whole pages only: those shared with neighbours stay resident */
         (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
@@ -126,12 +126,22 @@ enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *pa
     return GEUL_OK;
 }
 
+/* How an output comes about, and what a crash leaves behind at each point:
+ *
+ *   open     create path.tmp<pid>-<n>          path as it was, and a file that geul_outfile_tidy() finds
+ *   write    buffer, then write()              the same
+ *   finish   flush, fsync(file), close         the same
+ *   commit   rename() to path                  the old file or the complete new one, nothing between
+ *            fsync(directory)                  the new file
+ *
+ * The data must be on disk before the name points to it: otherwise a power cut could keep the rename and lose the
+ * bytes. rename() is atomic only within one file system, so the temporary file is in path's directory. */
 struct geul_outfile {
     struct geul_context *ctx;
-    int fd;
-    uint64_t written;
-    size_t n_held;
-    enum geul_status status;
+    int fd;                  /* -1 before it is created and after finish */
+    uint64_t written;        /* by the caller: held bytes included */
+    size_t n_held;           /* bytes in held that the file does not have yet */
+    enum geul_status status; /* the first failure, which all later calls return */
     char *path, *temporary;
     unsigned char *held; /* OUT_BUFFER bytes */
 };
@@ -147,7 +157,7 @@ static void outfile_free(struct geul_outfile *f)
     geul_free(ctx, f);
 }
 
-/* Creates the temporary file beside path; keeps the mode of a file that is being replaced. */
+/* Creates the temporary file next to path, with the mode of the file that it will replace. */
 static bool outfile_create(struct geul_outfile *f)
 {
     struct stat st;
@@ -165,6 +175,7 @@ static bool outfile_create(struct geul_outfile *f)
         return false;
     for (int attempt = 0; attempt < 100; attempt++) {
         snprintf(f->temporary, size, "%s.tmp%ld-%d", f->path, (long)getpid(), attempt);
+        /* O_EXCL: never a file or a link that somebody else put there */
         f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (f->fd >= 0)
             return true;
@@ -219,6 +230,7 @@ enum geul_status geul_outfile_write(struct geul_outfile *f, const void *data, si
         return f->status;
     if (size > OUT_BUFFER - f->n_held && outfile_flush(f) != GEUL_OK)
         return f->status;
+    /* Either there is room now, or nothing is held and what comes is written past the buffer: bytes stay in order. */
     if (size >= OUT_BUFFER) {
         write_through(f, data, size);
     } else if (size) {
@@ -235,7 +247,7 @@ enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, c
         f->status =
             geul_fail(f->ctx, GEUL_ERROR_ARGUMENT, "%s: only bytes that were written before can be rewritten", f->path);
     const unsigned char *from = data;
-    outfile_flush(f);
+    outfile_flush(f); /* the bytes to replace may still be in the buffer */
     while (f->status == GEUL_OK && size > 0) {
         ssize_t n = pwrite(f->fd, from, size, (off_t)offset);
         if (n < 0 && errno == EINTR)
@@ -255,13 +267,14 @@ uint64_t geul_outfile_tell(const struct geul_outfile *f)
     return f->written;
 }
 
-/* Makes the rename itself survive a power cut. Some file systems refuse to sync directories; that is not an error. */
+/* Makes the rename itself survive a power cut. Some file systems refuse to sync directories; that is not an error.
+ * scratch has room for path. */
 static void sync_directory_of(const char *path, char *scratch)
 {
     strcpy(scratch, path);
     char *slash = strrchr(scratch, '/');
     if (slash)
-        slash[slash == scratch] = '\0';
+        slash[slash == scratch] = '\0'; /* "/" keeps its slash */
     int fd = open(slash ? scratch : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
@@ -276,7 +289,7 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f)
     outfile_flush(f);
     if (f->status == GEUL_OK && fsync(f->fd) != 0)
         f->status = io_failed(f->ctx, "sync", f->path);
-    if (close(f->fd) != 0 && f->status == GEUL_OK)
+    if (close(f->fd) != 0 && f->status == GEUL_OK) /* network file systems report a failed write here */
         f->status = io_failed(f->ctx, "close", f->path);
     f->fd = -1;
     geul_free(f->ctx, f->held);
@@ -290,7 +303,7 @@ enum geul_status geul_outfile_commit(struct geul_outfile *f)
     if (status == GEUL_OK && rename(f->temporary, f->path) != 0)
         status = io_failed(f->ctx, "rename the finished file to", f->path);
     if (status == GEUL_OK)
-        sync_directory_of(f->path, f->temporary);
+        sync_directory_of(f->path, f->temporary); /* whose name is no longer needed, and is longer than path */
     else
         unlink(f->temporary);
     outfile_free(f);
@@ -305,14 +318,15 @@ void geul_outfile_abandon(struct geul_outfile *f)
     outfile_free(f);
 }
 
-/* What geul_outfile_tidy() is at work on. */
+/* What geul_outfile_tidy() works on. */
 struct tidying {
     struct geul_context *ctx;
     const char *dir;
     enum geul_status status;
 };
 
-/* The process in a name that outfile_create() made, -1: it is none. */
+/* The process in a name that outfile_create() made; -1 when it did not make that name. The last ".tmp" counts, since
+ * path may contain one too. */
 static long process_of(const char *name)
 {
     const char *mark = strstr(name, ".tmp");
@@ -330,6 +344,8 @@ static void tidy_name(void *user, const char *name)
     struct tidying *t = user;
     char path[PATH_MAX];
     long pid = process_of(name);
+    /* Signal 0 only asks. A process of another user (EPERM) is alive, and so is one that got the number since: its file
+     * is left alone, which is the safe mistake. */
     bool gone = pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
     if (t->status == GEUL_OK && gone && snprintf(path, sizeof path, "%s/%s", t->dir, name) < (int)sizeof path)
         t->status = geul_os_remove(t->ctx, path);
@@ -367,7 +383,7 @@ struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const cha
 enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size)
 {
     const unsigned char *rest = data;
-    off_t before = lseek(f->fd, 0, SEEK_END);
+    off_t before = lseek(f->fd, 0, SEEK_END); /* the size to cut back to; O_APPEND ignores the offset */
     while (size > 0) {
         ssize_t n = write(f->fd, rest, size < ((size_t)1 << 30) ? size : (size_t)1 << 30);
         if (n < 0 && errno == EINTR)
@@ -375,7 +391,7 @@ enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *da
         if (n <= 0) {
             enum geul_status status = io_failed(f->ctx, "write", f->path);
             int undone = before >= 0 ? ftruncate(f->fd, before) : 0;
-            (void)undone; /* fails on a device, where there is nothing to take back */
+            (void)undone; /* fails on a device, where nothing can be undone */
             return status;
         }
         rest += n;

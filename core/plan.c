@@ -1,13 +1,22 @@
-/* plan.c: memory by liveness. A value and those that take over its memory are one block. Blocks are placed from the
- * largest to the smallest, each at the lowest place that is free for as long as it lives: large ones leave fewer holes
- * than when they come in order of birth (Pisarchyk, Lee 2020: greedy by size). */
+/* plan.c: memory planning by liveness. A value and those that take over its memory are one block. Blocks are placed
+ * from the largest to the smallest, each at the lowest offset that is free throughout its lifetime: this leaves fewer
+ * holes than placing them in order of birth (Pisarchyk, Lee 2020: greedy by size).
+ *
+ *   offset 5 |          +-----------+            A is the largest. B lives in step 2 as A does, so it lies above A;
+ *          4 |          |     B     |            C lives after A and fits below B.
+ *          3 |  +-------+---+-------+
+ *          2 |  |           |
+ *          1 |  |     A     |   +-------+
+ *          0 +--+-----------+---+---C---+-->
+ *     step        0   1   2   3   4   5
+ */
 #include "core/plan.h"
 
 #include <stdlib.h>
 
 #define ALIGNMENT 64
 
-/* What lives from `first` to `last` at one place. */
+/* What lives from step `first` to `last`, both included, at one offset. */
 struct block {
     size_t bytes, offset;
     int first, last;
@@ -19,7 +28,7 @@ static int by_size(const void *a, const void *b)
     const struct block *x = a, *y = b;
     if (x->bytes != y->bytes)
         return x->bytes < y->bytes ? 1 : -1;
-    return x->order - y->order;
+    return x->order - y->order; /* no two are equal: every machine's qsort() gives the same plan */
 }
 
 /* Makes blocks of values; block_of[i] gets the number of value i's. Returns how many, -1 when sizes are too large. */
@@ -35,7 +44,7 @@ static int make_blocks(struct geul_context *ctx, struct geul_plan_value *values,
             return -1;
         }
         v->bytes = (v->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        if (v->reuses >= 0) {
+        if (v->reuses >= 0) { /* an earlier value, so its block exists */
             struct block *b = &blocks[block_of[i] = block_of[v->reuses]];
             b->last = v->last > b->last ? v->last : b->last;
             continue;
@@ -47,9 +56,11 @@ static int make_blocks(struct geul_context *ctx, struct geul_plan_value *values,
     return count;
 }
 
-/* Places b below, between or above the `placed` blocks, which are sorted by offset, and puts it among them. */
+/* Places b below, between or above the n placed blocks, which are sorted by offset, and puts it among them. */
 static void insert_block(struct block **placed, int n, struct block *b)
 {
+    /* The lowest offset that is free above all blocks seen that share a step with b. The first of those that begins at
+     * least b's size higher ends the search: there is the gap. */
     size_t end = 0;
     int at = 0;
     for (; at < n; at++) {
@@ -61,6 +72,7 @@ static void insert_block(struct block **placed, int n, struct block *b)
         end = p->offset + p->bytes > end ? p->offset + p->bytes : end;
     }
     b->offset = end;
+    /* Blocks of other steps may lie above `end` and before `at`. */
     while (at > 0 && placed[at - 1]->offset > end)
         at--;
     for (int i = n; i > at; i--)
@@ -84,7 +96,7 @@ enum geul_status geul_plan(struct geul_context *ctx, struct geul_plan_value *val
     for (int i = 0; i < count; i++) {
         struct block *b = &blocks[i];
         insert_block(placed, i, b);
-        offsets[b->order] = b->offset;
+        offsets[b->order] = b->offset; /* sorting has moved the blocks; block_of counts them as they were made */
         *total = b->offset + b->bytes > *total ? b->offset + b->bytes : *total;
     }
     for (int i = 0; status == GEUL_OK && i < n; i++)

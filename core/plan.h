@@ -1,4 +1,4 @@
-/* plan.h: offsets in one block of memory for values that live from one step to another. */
+/* plan.h: memory planning: offsets in one block of memory for values with known lifetimes. */
 #ifndef GEUL_PLAN_H
 #define GEUL_PLAN_H
 

@@ -1,15 +1,15 @@
 /* random.h: random numbers as functions of a seed and of what they are for. Nothing here has a hidden state, so work
- * that is split over threads, or goes on in another process, draws the same numbers.
+ * that is split over threads, or continued by another process, draws the same numbers.
  *
- * Every sequence is promised: texts by their seed, training runs, new weights and held-out rows depend on its bits. A
- * new use takes geul_random_bits(); the other functions are the sequences that some use began with. */
+ * The bits of every sequence are a promise: generated texts, training runs, new weights and held-out rows depend on
+ * them. New code uses geul_random_bits(); the other functions are sequences that older uses have to keep. */
 #ifndef GEUL_RANDOM_H
 #define GEUL_RANDOM_H
 
 #include <stdint.h>
 
-/* 64 random bits, and a number in [0, 1), of a seed and an index: another sequence for every seed, also for seeds that
- * are near each other or lie on each other's sequence. */
+/* 64 random bits, and a number in [0, 1), for a seed and an index: a different sequence for every seed, also for seeds
+ * that are close to each other or lie on each other's sequence. */
 uint64_t geul_random_bits(uint64_t seed, uint64_t index);
 double geul_random_unit(uint64_t seed, uint64_t index);
 
@@ -36,14 +36,14 @@ static inline double geul_random_real(uint64_t bits)
     return (double)(bits >> 11) * 0x1p-53;
 }
 
-/* The next state of the linear congruential generator of Knuth's MMIX. Only its upper half is worth using; for the
- * contents of measurements. */
+/* The next state of the linear congruential generator of Knuth's MMIX. Only its upper half is random enough to use;
+ * for filling the buffers of measurements. */
 static inline uint64_t geul_random_congruential(uint64_t *state)
 {
     return *state = *state * 6364136223846793005u + 1442695040888963407u;
 }
 
-/* What operations mean by random (dropout, the rounding of 8-bit states), the same bits on every backend: 64 bits for
+/* The random numbers of operations (dropout, the rounding of 8-bit states), the same bits on every backend: 64 bits for
  * each key and i, the keys of segments ... */
 static inline uint64_t geul_random_key(uint64_t key, uint64_t i)
 {

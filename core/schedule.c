@@ -1,9 +1,34 @@
 /* schedule.c: from a graph to device segments with copies between them, and running those.
  *
  *   assign    every node goes to the device of the weight or cache it reads, else to that of its first operand
- *   values    every result, input and copy becomes a value with a life; one memory plan per device
- *   place     addresses; nodes that read a copy get a twin whose operands point at it
- *   segments  runs of nodes of one device, each preceded by the copies that it needs
+ *   values    every result, input and copy becomes a value with a lifetime; one memory plan per device
+ *   addresses each device's memory is made large enough, and every value gets its offset in it
+ *   segments  runs of nodes of one device, each preceded by the copies that it needs; nodes that read a copy get a twin
+ *             whose operands point to it
+ *
+ * The life of a node, from the call that changes it:
+ *
+ *   geul_node()           built      operation, operands, shape; no device and no memory    (tensor.c, shape.c)
+ *   geul_graph_new()      collected  if an output needs it: its index is its step           (graph.c)
+ *   geul_runtime_plan()   numbered   mark = index, by which all arrays here are addressed
+ *                         assigned   device[index]
+ *                         valued     value[index]: bytes, first step, last step that reads it
+ *                         addressed  buffer and data
+ *                         split      into the list of a segment, itself or as its twin
+ *   geul_runtime_run()    computed   with its segment, after the segment's copies; as often as the graph is run
+ *                         released   after its last step its memory goes to the next value planned there: nothing is
+ *                                    freed
+ *   geul_context_reset()  gone       node, graph and schedule; the runtime keeps its memory for the next plan
+ *
+ * A result b that is read on both of two devices; c = matmul(b, a weight of device 1), e = add(b, d):
+ *
+ *   step            0        1                   2        3                   4
+ *   device 0        a  --->  b  -------------------------------------------->  e
+ *                            | copied                           d copied ^
+ *   device 1                 +-------->  b' -->  c  --->  d  ------------+
+ *   segments       [ 0: a b         ]   [ 1: copy b; c d  ]   [ 2: copy d; e  ]
+ *   memory of b              ==================================================     device 0, steps 1 to 4
+ *   memory of b'                                 =                                  device 1, step 2
  */
 #include "core/schedule.h"
 
@@ -18,7 +43,7 @@ struct copy {
     struct geul_tensor *on;         /* its twin on device */
     int device;
     int value;  /* index in that device's plan */
-    int before; /* node before which it is made */
+    int before; /* step before which it is made; copies are in the order of these */
 };
 
 struct segment {
@@ -29,7 +54,7 @@ struct segment {
 struct geul_schedule {
     int *device; /* per node */
     int *value;  /* per node: index in its device's plan, -1 for views and stores */
-    int *last;   /* per node: last step that reads its memory */
+    int *last;   /* per node: last step that reads its memory; n_nodes: the caller reads it after the run */
     int *leaf_device, *leaf_value;
     struct geul_plan_value *values[GEUL_MAX_DEVICES];
     int n_values[GEUL_MAX_DEVICES];
@@ -43,11 +68,11 @@ struct geul_runtime {
     struct geul_context *ctx;
     struct geul_device *devices[GEUL_MAX_DEVICES];
     int n_devices;
-    struct geul_buffer memory[GEUL_MAX_DEVICES];
-    uint64_t tickets[GEUL_MAX_DEVICES];
-    struct geul_device *own_device; /* opened by geul_runtime_new() */
-    const struct geul_graph *planned;
-    void *staging; /* host memory for copies that no pair of devices can make */
+    struct geul_buffer memory[GEUL_MAX_DEVICES]; /* of the planned graph's values; grows, never shrinks */
+    uint64_t tickets[GEUL_MAX_DEVICES];          /* of each device's latest segment */
+    struct geul_device *own_device;              /* opened by geul_runtime_new() */
+    const struct geul_graph *planned;            /* whose values the memory holds; another plan takes it over */
+    void *staging;                               /* host memory for copies that no pair of devices can make */
     size_t staging_bytes;
 };
 
@@ -143,7 +168,7 @@ static bool is_changed(const struct geul_tensor *t)
     return geul_op_info(t->op)->flags & GEUL_FLAG_WRITES;
 }
 
-/* Whether t is a weight or a cache: it has had its place since before the graph. */
+/* Whether t is a weight or a cache: it had its own memory before the graph was planned. */
 static bool has_own_memory(const struct geul_tensor *t)
 {
     return t->op == GEUL_OP_LEAF && !t->input;
@@ -157,7 +182,7 @@ static int device_index(const struct geul_runtime *rt, const struct geul_device 
     return d;
 }
 
-/* The device that holds t's values; -1 for an input that has no place yet. */
+/* The device that holds t's values; -1 for an input, or zeros, that no node has used yet. */
 static int home_of(const struct geul_runtime *rt, const struct geul_schedule *s, struct geul_tensor *t)
 {
     const struct geul_tensor *root = root_of(t);
@@ -166,11 +191,12 @@ static int home_of(const struct geul_runtime *rt, const struct geul_schedule *s,
     return root->input ? s->leaf_device[root->mark] : s->device[root->mark];
 }
 
-/* A device for node: where a weight or cache among its operands lies, else where the first placed operand lies, else
- * the first device; what is written stays where it is. -1 when none of them can. */
+/* A device for node: where a weight or cache among its operands lies, else where the first operand with a device lies,
+ * else the first device; what is written stays where it is. -1 when none of them can compute it. */
 static int choose_device(const struct geul_runtime *rt, const struct geul_schedule *s, const struct geul_tensor *node)
 {
     int candidates[2 * GEUL_MAX_SRC + 1], n = 0;
+    /* Writing a copy would leave the original as it was: the node follows its operand 0 or does not run. */
     bool writes = geul_op_info(node->op)->flags & GEUL_FLAG_WRITES;
     int written = writes ? home_of(rt, s, node->src[0]) : -1;
     if (written >= 0)
@@ -191,6 +217,8 @@ static int choose_device(const struct geul_runtime *rt, const struct geul_schedu
     return -1;
 }
 
+/* Gives every node and input a device. Operands come before users, so their devices are known, except those of inputs
+ * and zeros, which follow their first user. */
 static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
 {
     for (int i = 0; i < g->n_leaves; i++)
@@ -201,7 +229,7 @@ static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph 
             s->device[i] = home_of(rt, s, t->src[0]);
             continue;
         }
-        s->device[i] = t->op == GEUL_OP_ZERO ? -1 : choose_device(rt, s, t); /* zeros lie where they are first used */
+        s->device[i] = t->op == GEUL_OP_ZERO ? -1 : choose_device(rt, s, t);
         if (t->op == GEUL_OP_ZERO)
             continue;
         if (s->device[i] < 0)
@@ -216,7 +244,7 @@ static enum geul_status assign(const struct geul_runtime *rt, struct geul_graph 
         }
     }
     for (int i = 0; i < g->n_nodes; i++)
-        if (s->device[i] < 0)
+        if (s->device[i] < 0) /* zeros that no node uses, and views of what had no device yet */
             s->device[i] = 0;
     return GEUL_OK;
 }
@@ -239,7 +267,8 @@ static struct copy *find_copy(const struct geul_schedule *s, const struct geul_t
     return NULL;
 }
 
-/* Last step in which each result is read; outputs live on after the last step. */
+/* Last step in which each result is read, through views and writes too: what counts is the memory. Outputs outlive the
+ * last step. */
 static void find_last_uses(const struct geul_graph *g, struct geul_schedule *s)
 {
     for (int i = 0; i < g->n_nodes; i++) {
@@ -258,7 +287,8 @@ static void find_last_uses(const struct geul_graph *g, struct geul_schedule *s)
     }
 }
 
-/* Whether node may write its result over its first operand: nobody reads that later, and nobody else reads it now. */
+/* Whether node may write its result over its first operand: no later step reads that memory (an output's is read after
+ * the run), no other operand lies in it, and the result covers it exactly. */
 static bool may_reuse(const struct geul_schedule *s, const struct geul_tensor *node, int step)
 {
     if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE))
@@ -284,23 +314,26 @@ static enum geul_status add_copies(const struct geul_runtime *rt, struct geul_gr
         if (home_of(rt, s, root) == device)
             continue;
         struct copy *c = find_copy(s, root, device);
-        bool stale = c && (has_own_memory(root) || is_changed(node->src[k])); /* it may have been written since */
+        /* A plain result has one value for the whole run, so one copy serves all its readers on a device. A cache, or
+         * the sum that a writing node returns, may have been written since the copy was made. */
+        bool stale = c && (has_own_memory(root) || is_changed(node->src[k]));
         if (!c || stale) {
             struct geul_tensor *on = geul_arena(g->ctx, 1, sizeof *on);
             if (!on)
                 return GEUL_ERROR_MEMORY;
-            *on = *root;
+            *on = *root; /* the whole root, even if a view of it is read: views then keep their offsets */
             on->op = GEUL_OP_LEAF;
             on->n_src = 0;
             c = &s->copies[s->n_copies++];
             *c = (struct copy){root, on, device, add_value(s, device, geul_tensor_bytes(root), step, step), step};
         }
-        s->values[device][c->value].last = step;
+        s->values[device][c->value].last = step; /* steps only grow */
     }
     return GEUL_OK;
 }
 
-/* Every input, result and copy becomes a value of its device's plan. */
+/* Every input, result and copy becomes a value of its device's plan, ordered by first step as geul_plan() wants it:
+ * inputs, which live during the whole run since the caller writes them before it, then each node after its copies. */
 static enum geul_status make_values(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
 {
     find_last_uses(g, s);
@@ -317,7 +350,7 @@ static enum geul_status make_values(const struct geul_runtime *rt, struct geul_g
         enum geul_status status = add_copies(rt, g, s, i);
         if (status != GEUL_OK)
             return status;
-        if (root_of(t) != t)
+        if (root_of(t) != t) /* writes into what has a value, or its own memory, already */
             continue;
         s->value[i] = add_value(s, s->device[i], geul_tensor_bytes(t), i, s->last[i]);
         if (may_reuse(s, t, i))
@@ -326,7 +359,7 @@ static enum geul_status make_values(const struct geul_runtime *rt, struct geul_g
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------- place -- */
+/* --------------------------------------------------------------------------------- addresses -- */
 
 static void put(struct geul_tensor *t, struct geul_buffer *buffer, const struct geul_plan_value *v)
 {
@@ -334,7 +367,8 @@ static void put(struct geul_tensor *t, struct geul_buffer *buffer, const struct 
     t->data = (char *)buffer->base + v->offset;
 }
 
-/* Plans each device, makes sure it has the memory, and gives every tensor its address. */
+/* Plans each device, makes sure it has the memory, and gives every tensor its address. What an earlier graph left in
+ * the memory is lost. */
 static enum geul_status assign_addresses(struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
 {
     for (int d = 0; d < rt->n_devices; d++) {
@@ -345,7 +379,7 @@ static enum geul_status assign_addresses(struct geul_runtime *rt, struct geul_gr
         struct geul_buffer *m = &rt->memory[d];
         if (m->device && m->size >= total)
             continue;
-        if (m->device)
+        if (m->device) /* before the larger one is allocated: both may not fit */
             rt->devices[d]->backend->buffer_free(rt->ctx, m);
         *m = (struct geul_buffer){0};
         struct geul_buffer fresh = {0};
@@ -364,6 +398,7 @@ static enum geul_status assign_addresses(struct geul_runtime *rt, struct geul_gr
         struct copy *c = &s->copies[i];
         put(c->on, &rt->memory[c->device], &s->values[c->device][c->value]);
     }
+    /* In order: a view or a write has its operand's address, which is set by then. */
     for (int i = 0; i < g->n_nodes; i++) {
         struct geul_tensor *t = g->nodes[i];
         if (s->value[i] >= 0) {
@@ -378,7 +413,8 @@ static enum geul_status assign_addresses(struct geul_runtime *rt, struct geul_gr
 
 /* ---------------------------------------------------------------------------------- segments -- */
 
-/* t as seen on the device of copy c: the same shape and strides over the copy's memory. */
+/* t as seen on the device of copy c: the same shape and strides over the copy's memory, at the same distance from its
+ * start as t from its root's. */
 static struct geul_tensor *twin_operand(struct geul_context *ctx, const struct geul_tensor *t, const struct copy *c)
 {
     struct geul_tensor *twin = geul_arena(ctx, 1, sizeof *twin);
@@ -402,7 +438,8 @@ static const struct copy *copy_for(const struct geul_schedule *s, const struct g
     return found;
 }
 
-/* The node to hand to its device: itself, or a twin that reads copies. NULL when memory is short. */
+/* The node as its device computes it: itself, or a twin that reads copies. The node's own operands stay, since another
+ * plan needs them. NULL when memory is short. */
 static struct geul_tensor *node_for_device(const struct geul_runtime *rt, struct geul_graph *g,
                                            const struct geul_schedule *s, int step)
 {
@@ -424,13 +461,15 @@ static struct geul_tensor *node_for_device(const struct geul_runtime *rt, struct
     return twin ? twin : node;
 }
 
-/* Cuts the nodes into runs of one device. A copy that a node needs also begins a new segment. */
+/* Cuts the nodes into runs of one device. Copies are only made between segments, so a node that needs one starts a new
+ * segment. Views compute nothing and are in none. */
 static enum geul_status make_segments(const struct geul_runtime *rt, struct geul_graph *g, struct geul_schedule *s)
 {
     struct geul_tensor **list = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *));
     s->segments = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof *s->segments);
     if (!list || !s->segments)
         return GEUL_ERROR_MEMORY;
+    /* One list of all nodes, of which each segment has a slice; there are at most as many segments as nodes. */
     struct segment *current = NULL;
     int copies = 0, used = 0;
     for (int i = 0; i < g->n_nodes; i++) {
@@ -452,7 +491,7 @@ static enum geul_status make_segments(const struct geul_runtime *rt, struct geul
     return GEUL_OK;
 }
 
-/* Host memory for the largest copy. */
+/* Host memory for the largest copy: copies are made one at a time. */
 static enum geul_status make_staging(struct geul_runtime *rt, const struct geul_graph *g, const struct geul_schedule *s)
 {
     size_t most = 0;
@@ -475,7 +514,7 @@ static enum geul_status make_staging(struct geul_runtime *rt, const struct geul_
 static struct geul_schedule *new_schedule(const struct geul_runtime *rt, const struct geul_graph *g)
 {
     size_t nodes = (size_t)g->n_nodes, leaves = (size_t)g->n_leaves;
-    size_t copies = rt->n_devices > 1 ? nodes * GEUL_MAX_SRC : 0;
+    size_t copies = rt->n_devices > 1 ? nodes * GEUL_MAX_SRC : 0; /* at most one for each operand */
     struct geul_schedule *s = geul_arena(g->ctx, 1, sizeof *s);
     if (!s)
         return NULL;
@@ -493,8 +532,8 @@ static struct geul_schedule *new_schedule(const struct geul_runtime *rt, const s
     return ok ? s : NULL;
 }
 
-/* Every node and input gets its index as its mark. Another graph of the same context may share them, so this is done
- * for each plan. */
+/* Every node and input gets its index as its mark. Another graph of the same context may have marked the same tensors,
+ * so this is done for each plan, and marks are not used after it. */
 static void number(struct geul_graph *g)
 {
     for (int i = 0; i < g->n_nodes; i++)
@@ -570,7 +609,7 @@ static void make_copy(struct geul_runtime *rt, const struct copy *c)
     size_t bytes = geul_tensor_bytes(from);
     const struct geul_backend *target = to->buffer->device->backend;
     int source = device_index(rt, from->buffer->device);
-    if (source < rt->n_devices)
+    if (source < rt->n_devices) /* the value may still be on its way; upload() itself waits for its device */
         wait_for(rt, source);
     if (target->copy && target->copy(to->buffer, to->data, from->buffer, from->data, bytes))
         return;
@@ -596,6 +635,7 @@ enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
         status = device->backend->run(g->ctx, device, seg->nodes, seg->n_nodes);
         rt->tickets[seg->device] = device->backend->event_record(device);
     }
+    /* Also after a failure: nothing may run on memory that the caller is about to use or free. */
     for (int d = 0; d < rt->n_devices; d++)
         wait_for(rt, d);
     return status;

@@ -1,4 +1,4 @@
-/* schedule.h: which device computes which node, what is copied between them, and the memory for all of it. */
+/* schedule.h: which device computes which node, what is copied between devices, and the memory for all of it. */
 #ifndef GEUL_SCHEDULE_H
 #define GEUL_SCHEDULE_H
 
@@ -7,19 +7,22 @@
 
 #define GEUL_MAX_DEVICES 8
 
-/* The devices behind geul_runtime. Tests build one around their own devices. The first device takes what nobody else
- * claims, and must support every op. Graphs planned on a runtime must come from contexts with ctx's allocator. */
+/* A runtime over devices that the caller opened and closes (models and trainers; tests with devices of their own). The
+ * first device gets what no other claims and must support every op. Graphs planned on a runtime must come from contexts
+ * with ctx's allocator. Free with geul_runtime_free(), before the devices are closed. */
 struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices);
-/* Number of device segments / inserted copies of the planned graph, and bytes of planned memory per device. */
+/* Of the planned graph: segments, and copies between devices. Bytes of a device's memory, which may be left from a
+ * larger graph. */
 int geul_runtime_segment_count(const struct geul_runtime *rt);
 int geul_runtime_copy_count(const struct geul_runtime *rt);
 size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
-/* Whether g is the graph that rt holds the memory of. */
+/* Whether g is the graph that rt is planned for and holds the values of. */
 bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g);
-/* What planning and running g would take, without taking it: bytes of values, and of the backends' working memory. */
+/* The memory that planning and running g would take, without allocating it: bytes of values, and of the backends'
+ * working memory. */
 enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working);
 /* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
- * and shapes. The scheduler asks here, and so do tests that run single nodes. */
+ * and shapes. For the scheduler and for tests that run single nodes. */
 bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
 
 #endif

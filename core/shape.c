@@ -42,7 +42,7 @@ static bool is_seq_pos(const struct geul_tensor *seq_pos, int64_t n_tokens)
            seq_pos->shape[1] == 2;
 }
 
-/* Bytes from the first to the end of the last element. */
+/* Bytes from the first element to the end of the last one, whatever lies between; 0 for a tensor without elements. */
 static bool span(const struct geul_tensor *t, size_t *bytes)
 {
     size_t total = geul_type_bytes(t->type);
@@ -108,7 +108,12 @@ bool geul_shape_norm(struct geul_tensor *t)
     return geul_shape_same(t);
 }
 
-/* Checks a (M, K) and b (K, N) of a product. */
+/* Checks a (M, K) and b (K, N) of a product, and their layouts. b is
+ *   plain    of numbers, with packed rows or columns
+ *   turned   of blocks, the transpose of a weight (N, K): the blocks lie along K and are multiplied as they are
+ *   rows     of blocks, a weight (K, N) itself, as in gradients: the blocks lie along N, across the sum, so it has to
+ *            be decoded, which GEUL_PRECISION_WEIGHTS does not do
+ */
 static bool factors(struct geul_tensor *t, const struct geul_tensor *a, const struct geul_tensor *b)
 {
     if (a->n_dims != 2 || b->n_dims != 2 || a->shape[1] != b->shape[0])
@@ -180,6 +185,7 @@ bool geul_shape_attention(struct geul_tensor *t)
     const struct geul_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
     if (q->n_dims != 3 || !is_f32(q) || !is_seq_pos(t->src[3], q->shape[0]))
         return refuse(t, "q must be f32 (T, H, D) and seq_pos i32 (T, 2)");
+    /* (T, H, D): the tokens' own keys, for training. (S, H, C, D): a cache. */
     bool same = k->type == v->type && k->type != GEUL_TYPE_I32 && same_shape(k, v);
     if (same && k->n_dims == 3)
         same = is_f32(k) && same_shape(k, q);
@@ -264,7 +270,7 @@ bool geul_shape_loss_back(struct geul_tensor *t)
 
 /* ----------------------------------------------------------------------------- sums in place -- */
 
-/* A result that is operand 0. */
+/* A result that is operand 0, for operations with the flag WRITES. */
 static bool grown(struct geul_tensor *t)
 {
     const struct geul_tensor *c = t->src[0];
@@ -297,7 +303,7 @@ bool geul_shape_accumulate(struct geul_tensor *t)
 bool geul_shape_patch(struct geul_tensor *t)
 {
     const struct geul_tensor *c = t->src[0], *x = t->src[1];
-    struct geul_tensor region = *x;
+    struct geul_tensor region = *x; /* x's shape with the strides that it gets in c */
     size_t bytes, end;
     memcpy(region.stride, t->params.region.stride, sizeof region.stride);
     if (!is_f32(x) || !span(&region, &bytes) || !geul_add_size(bytes, t->params.region.offset, &end) ||
@@ -326,7 +332,7 @@ bool geul_shape_norm2(struct geul_tensor *t)
 /* The kinds of states that geul_optimizers.def names. */
 enum state { STATE_NONE, STATE_WEIGHT, STATE_BLOCKS8, STATE_ROWS, STATE_COLUMNS };
 
-/* What the optimizers keep, by their operations. */
+/* The states that the optimizers keep, by their operations. */
 static const enum state states[GEUL_OP_COUNT][GEUL_STATES_MAX] = {
 #define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay)                                \
     [GEUL_OP_##id] = {STATE_##state0, STATE_##state1},
@@ -370,6 +376,7 @@ int geul_update_state(enum geul_op op, const struct geul_tensor *weight, int i, 
 
 bool geul_shape_update(struct geul_tensor *t)
 {
+    /* operands: weight, gradient, states, hyper-parameters */
     const struct geul_tensor *weight = t->src[0], *hyper = t->src[t->n_src - 1];
     if (!is_f32(t->src[1]) || !same_shape(weight, t->src[1]) || weight->n_dims > 2)
         return refuse(t, "weight and gradient must be f32 of the same shape of at most 2 dimensions");

@@ -241,6 +241,7 @@ struct geul_tensor *geul_input(struct geul_context *ctx, enum geul_type type, in
 struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct geul_tensor *const *src, int n_src,
                               const union geul_op_params *params)
 {
+    /* A missing operand is a builder that failed before and left its reason: NULL passes through to the end. */
     const struct geul_op_info *info = geul_op_info(op);
     for (int i = 0; i < info->n_src - info->n_optional; i++)
         if (i >= n_src || !src[i])
@@ -260,6 +261,7 @@ struct geul_tensor *geul_node(struct geul_context *ctx, enum geul_op op, struct 
 struct geul_tensor *geul_node_clone(struct geul_context *ctx, const struct geul_tensor *t,
                                     struct geul_tensor *const *src)
 {
+    /* No shape rule: src have the shapes and strides that t's rule has checked. */
     struct geul_tensor *again = new_tensor(ctx, t->name);
     if (!again)
         return NULL;
@@ -292,7 +294,7 @@ bool geul_layout_fits(const struct geul_tensor *t)
     return true;
 }
 
-/* Elements of dimension dim that cannot be parted. */
+/* Elements of dimension dim that cannot be separated: a block, or 1. */
 static int64_t unit_of(const struct geul_tensor *t, int dim)
 {
     return dim == t->block_dim ? types[t->type].block : 1;
@@ -322,7 +324,7 @@ static struct geul_tensor *view(struct geul_context *ctx, struct geul_tensor *t,
     return geul_op_info(GEUL_OP_VIEW)->shape(v) ? v : NULL;
 }
 
-/* Records that t cannot be seen in the wanted way. */
+/* Records why t cannot be viewed as the caller wants. Always NULL. */
 static struct geul_tensor *refuse_view(struct geul_context *ctx, const struct geul_tensor *t, const char *what)
 {
     char text[96];
@@ -355,6 +357,7 @@ struct geul_tensor *geul_narrow(struct geul_context *ctx, struct geul_tensor *t,
     int64_t shape[GEUL_MAX_DIMS];
     memcpy(shape, t->shape, sizeof shape);
     shape[dim] = length;
+    /* the stride of a blocked dimension is that of its blocks */
     return view(ctx, t, t->n_dims, shape, t->stride, t->block_dim, (size_t)(start / unit) * t->stride[dim]);
 }
 
@@ -370,6 +373,7 @@ struct geul_tensor *geul_split_last(struct geul_context *ctx, struct geul_tensor
     size_t stride[GEUL_MAX_DIMS] = {0};
     memcpy(shape, t->shape, sizeof shape);
     memcpy(stride, t->stride, sizeof stride);
+    /* (…, n * m) as (…, n, m): m keeps the stride, and n steps over m elements, or over m / unit blocks. */
     shape[last] = n;
     shape[last + 1] = t->shape[last] / n;
     stride[last + 1] = t->stride[last];

@@ -27,7 +27,7 @@ struct geul_tensor {
     struct geul_tensor *previous; /* the tensor made before this one in ctx */
     uint32_t serial;              /* how many were made before it */
     uint32_t mark;                /* scratch of graph.c; while planning, its index in the graph */
-    bool input;                   /* a leaf whose place comes from planning and whose values come from the caller */
+    bool input;                   /* a leaf whose memory comes from planning and whose values come from the caller */
     bool output;                  /* values must survive until the run ends */
     char name[GEUL_MAX_NAME];
 };
@@ -46,12 +46,12 @@ enum geul_hyper {
     GEUL_HYPER_GRADIENT_SCALE, /* gradients are multiplied by it first (clipping) */
     GEUL_HYPER_COUNT
 };
-/* A state of 8 bits has, for every block of so many values, so many 32-bit words: 256 codes and a float32 scale. */
+/* An 8-bit state: values per block, and 32-bit words that a block takes (256 codes of a byte and a float32 scale). */
 enum { GEUL_STATE8_BLOCK = 256, GEUL_STATE8_WORDS = 65 };
-/* An optimizer keeps at most so many states of a weight. */
+/* States of a weight that an optimizer keeps at most. */
 enum { GEUL_STATES_MAX = 2 };
-/* Type and shape of state i that the optimizer whose operation is op keeps of a weight of at most 2 dimensions. Returns
- * the number of dimensions, 0 when it keeps fewer states. */
+/* Type and shape of state i of a weight of at most 2 dimensions, for the optimizer whose operation is op. Returns the
+ * number of dimensions, 0 when it keeps fewer states. */
 int geul_update_state(enum geul_op op, const struct geul_tensor *weight, int i, enum geul_type *type, int64_t shape[2]);
 
 /* Builders that only gradients and optimizers need; as those of geul_tensor.h. */
@@ -79,16 +79,16 @@ struct geul_tensor *geul_addmm(struct geul_context *ctx, struct geul_tensor *c, 
                                struct geul_tensor *b, enum geul_precision precision);
 /* c += x, summed over x's leading dimensions where it has more than c (c's shape is a suffix of x's). */
 struct geul_tensor *geul_accumulate(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x);
-/* The part of contiguous c that lies as region says (in x's shape) += x. */
+/* The part of contiguous c that region describes, in x's shape, += x. */
 struct geul_tensor *geul_patch(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x,
                                struct geul_params_region region);
-/* Rows ids (T) of c (V, C) += the rows of x (T, C), in order; ids outside are left out. */
+/* Rows ids (T) of c (V, C) += the rows of x (T, C), in order; ids outside of c are skipped. */
 struct geul_tensor *geul_scatter(struct geul_context *ctx, struct geul_tensor *c, struct geul_tensor *x,
                                  struct geul_tensor *ids);
 /* (2): the Euclidean norm of x over its finite values, and how many are not finite. */
 struct geul_tensor *geul_norm2(struct geul_context *ctx, struct geul_tensor *x);
 /* A step of an optimizer: changes weight and states, which are 0 before the first step, and sets gradient to 0. states
- * are as geul_update_state() says; one that op does not keep is not read. hyper is f32 (GEUL_HYPER_COUNT), read when
+ * are as geul_update_state() says; those that op does not keep are not read. hyper is f32 (GEUL_HYPER_COUNT), read when
  * the graph runs. decay: whether weight decay applies. The arithmetic is that of torch.optim in float32, with every
  * decay decoupled; the bits are the same for every number of threads and instruction set of the CPU. */
 struct geul_tensor *geul_update(struct geul_context *ctx, enum geul_op op, struct geul_tensor *weight,
@@ -126,5 +126,7 @@ const char *geul_shape_text(const struct geul_tensor *t, char *text, size_t size
 /* codec.c, the reference of every block type: n elements, a multiple of the block. */
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n);
 void geul_encode(enum geul_type type, const float *src, void *dst, int64_t n);
+/* Whether weights may be of that type: all but i32. */
+bool geul_type_is_weight(enum geul_type type);
 
 #endif

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A parsed line takes some ten times its text. */
+/* A parsed line takes about ten times its text. */
 #define LONGEST_LINE ((size_t)64 << 20)
 #define LONGEST_TEXT ((size_t)1 << 30)
 #define DROP_BYTES   ((size_t)64 << 20)
@@ -22,14 +22,14 @@ struct geul_rows {
     struct geul_map map; /* data is NULL over a caller's memory */
     const char *data;
     size_t size, pos, dropped;
-    int64_t line; /* the last one that was read, from 1 */
-    bool plain;   /* one text */
-    bool found;   /* a row or a problem */
-    json_t *json; /* of the present row */
+    int64_t line; /* number of the last one that was read, from 1 */
+    bool plain;   /* a .txt: the whole file is one text */
+    bool found;   /* a row or a problem so far: the file is not empty */
+    json_t *json; /* of the current row, whose texts are in it */
     struct geul_turn *turns;
     size_t turn_capacity;
-    struct geul_row_problems *problems, unread; /* unread: where they go when nobody asked for them */
-    struct geul_row row;                        /* the present one */
+    struct geul_row_problems *problems, unread; /* unread: used when the caller wants none */
+    struct geul_row row;                        /* the current one */
 };
 
 /* ---------------------------------------------------------------------------------- problems -- */
@@ -71,7 +71,7 @@ void geul_row_problem(struct geul_row_problems *p, const char *path, int64_t lin
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     size_t cut = strlen(text);
-    if (cut == sizeof text - 1) /* no character is cut in two */
+    if (cut == sizeof text - 1) /* cut off: at the end of a character */
         cut = (size_t)(geul_utf8_valid_end(text, text + cut) - text);
     size_t size = strlen(path) + cut + 32;
     char *whole = geul_alloc(p->ctx, size, 1);
@@ -103,12 +103,12 @@ void geul_row_problems_move(struct geul_row_problems *from, struct geul_row_prob
     geul_row_problems_clear(from);
 }
 
-/* Notes what is wrong with the present line; gives false, as "no row". */
+/* Records what is wrong with the current line; its value is false, for "no row". */
 #define PROBLEM(r, ...) (geul_row_problem((r)->problems, (r)->name, (r)->line, __VA_ARGS__), false)
 
 /* ------------------------------------------------------------------------------------ fields -- */
 
-/* "a number" and so on. */
+/* The kind of a value for messages: "a number". */
 static const char *kind_name(const json_t *v)
 {
     static const char *const names[] = {
@@ -119,7 +119,8 @@ static const char *kind_name(const json_t *v)
     return v ? names[json_typeof(v)] : "missing";
 }
 
-/* The text of a value that where and key name ("output" or "messages[2].content"). */
+/* The text of a value, which where and key together name in messages ("output", "messages[2].content"). Texts are C
+ * strings from here on, so they must not hold NULs. */
 static bool get_text(struct geul_rows *r, const json_t *v, const char *where, const char *key, const char **out)
 {
     if (!json_is_string(v))
@@ -135,7 +136,7 @@ static bool is_blank(const char *s)
     return s[strspn(s, " \t\r\n")] == '\0';
 }
 
-/* The same for a text that has to say something. */
+/* The same for a text that must not be blank. */
 static bool get_filled(struct geul_rows *r, const json_t *v, const char *where, const char *key, const char **out)
 {
     if (!get_text(r, v, where, key, out))
@@ -188,7 +189,8 @@ static bool read_text(struct geul_rows *r, struct geul_row *row)
     return true;
 }
 
-/* Message i of a conversation; waiting: a question has no answer yet. */
+/* Message i of a conversation: perhaps a system text, then user and assistant in turns. *waiting: the last question, in
+ * turns[n_turns], has no answer yet; n_turns counts those that have. */
 static bool read_message(struct geul_rows *r, const json_t *message, size_t i, struct geul_row *row, bool *waiting)
 {
     char where[48];
@@ -226,6 +228,7 @@ static bool read_messages(struct geul_rows *r, struct geul_row *row)
     if (!json_is_array(messages))
         return PROBLEM(r, "messages is %s, not an array", kind_name(messages));
     size_t n = json_array_size(messages);
+    /* a turn takes two messages, and one more may be without its answer */
     if (!geul_reserve(r->ctx, &r->turns, &r->turn_capacity, n / 2 + 1, sizeof *r->turns))
         return false;
     for (size_t i = 0; i < n; i++)
@@ -239,8 +242,9 @@ static bool read_messages(struct geul_rows *r, struct geul_row *row)
     return true;
 }
 
+/* The first whose keys the object has is its shape; other keys are ignored. */
 static const struct {
-    const char *keys[2]; /* that tell the shape; the second may be NULL */
+    const char *keys[2]; /* the second may be NULL */
     bool (*read)(struct geul_rows *r, struct geul_row *row);
 } shapes[] = {
     {{"messages", NULL}, read_messages},
@@ -250,7 +254,7 @@ static const struct {
     {{"text", NULL}, read_text},
 };
 
-/* Notes that the object's keys are none of the known shapes. */
+/* Records that the object's keys are those of no known shape. */
 static bool unknown_shape(struct geul_rows *r)
 {
     char keys[200] = "";
@@ -275,7 +279,8 @@ static size_t first_broken(const char *s, size_t n)
     return (size_t)(geul_utf8_valid_end(s, s + n) - s);
 }
 
-/* Parses a line; NULL with a problem noted. */
+/* Parses a line; NULL with a problem recorded. jansson refuses broken UTF-8 and NUL bytes too, but says less about
+ * them. */
 static json_t *parse(struct geul_rows *r, const char *s, size_t n)
 {
     json_error_t error;
@@ -295,7 +300,7 @@ static json_t *parse(struct geul_rows *r, const char *s, size_t n)
     return json;
 }
 
-/* Fills row from a line; false with a problem noted or a failure recorded. */
+/* Fills row from a line; false with a problem or a failure recorded. The texts of the row before are freed. */
 static bool read_line(struct geul_rows *r, const char *s, size_t n, struct geul_row *row)
 {
     if (n > LONGEST_LINE)
@@ -319,14 +324,15 @@ static size_t count_newlines(const char *s, size_t n)
     return lines;
 }
 
-/* Fills row from a whole text; the newline at its end, which editors put there, is left out. */
+/* Fills row from a whole text; the newline at its end, which editors add, is left out. What is wrong with it is
+ * reported with the number of its line. */
 static bool read_plain(struct geul_rows *r, const char *s, size_t n, struct geul_row *row)
 {
     n -= n && s[n - 1] == '\n';
     n -= n && s[n - 1] == '\r';
     size_t broken = first_broken(s, n);
     const char *nul = memchr(s, 0, broken);
-    if (nul)
+    if (nul) /* looked for in the valid part only: what comes first in the file is reported */
         broken = (size_t)(nul - s);
     r->line = (int64_t)count_newlines(s, broken) + 1;
     if (nul)
@@ -350,7 +356,7 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* The first byte from `at` on that is no white space; the end when there is none. */
+/* The first byte from `at` on that is not white space; n when there is none. */
 static size_t skip_space(const char *s, size_t at, size_t n)
 {
     while (at < n && is_space(s[at]))
@@ -373,7 +379,7 @@ struct geul_rows *geul_rows_open_memory(struct geul_context *ctx, const void *da
         geul_rows_close(r);
         return NULL;
     }
-    if (size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0) /* the mark that Windows' editors put there */
+    if (size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0) /* the byte order mark that editors on Windows write */
         r->pos = 3;
     size_t first = skip_space(r->data, r->pos, size);
     if (!r->plain && first < size && r->data[first] == '[') {
@@ -435,11 +441,11 @@ enum geul_status geul_rows_next(struct geul_rows *r, const struct geul_row **row
     size_t n;
     *row = NULL;
     geul_error_clear(r->ctx);
-    if (r->map.data && r->pos - r->dropped >= DROP_BYTES) {
+    if (r->map.data && r->pos - r->dropped >= DROP_BYTES) { /* what was read need not stay in memory */
         geul_os_map_discard(r->data + r->dropped, r->pos - r->dropped);
         r->dropped = r->pos;
     }
-    while (next_line(r, &s, &n)) {
+    while (next_line(r, &s, &n)) { /* until a row: a line with a problem is skipped, a failure ends the reading */
         r->row = (struct geul_row){.kind = GEUL_ROW_TURNS};
         r->found = true;
         bool ok = r->plain ? read_plain(r, s, n, &r->row) : read_line(r, s, n, &r->row);
@@ -468,7 +474,7 @@ static enum geul_status count_bytes(struct geul_context *ctx, const char *const 
     return GEUL_OK;
 }
 
-/* Hands over a row; what is wrong with it alone becomes a problem. */
+/* Calls on_row. An invalid argument is the row's own fault: it becomes a problem, and the walk continues. */
 static enum geul_status walk_row(struct geul_rows *r, const char *path, const struct geul_row *row,
                                  const struct geul_rows_walk *walk)
 {
@@ -485,7 +491,7 @@ static enum geul_status walk_row(struct geul_rows *r, const char *path, const st
 enum geul_status geul_rows_walk(struct geul_context *ctx, const char *const *paths, int n_paths,
                                 const struct geul_rows_walk *walk)
 {
-    uint64_t before = 0, total;
+    uint64_t before = 0, total; /* bytes of the files that were read before, and of all */
     enum geul_status status = count_bytes(ctx, paths, n_paths, &total);
     for (int i = 0; i < n_paths && status == GEUL_OK; i++) {
         struct geul_rows *r = geul_rows_open(ctx, paths[i], walk->problems);

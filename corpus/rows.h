@@ -1,4 +1,4 @@
-/* rows.h: what reads rows of training data (geul_tools.h): from memory, and over several files. */
+/* rows.h: reading rows of training data (geul_tools.h) from memory, and from several files. */
 #ifndef GEUL_ROWS_H
 #define GEUL_ROWS_H
 
@@ -18,10 +18,11 @@ void geul_row_problem(struct geul_row_problems *p, const char *path, int64_t lin
     GEUL_PRINTF(4, 5);
 /* Frees the texts, for a list that was not made by geul_row_problems_new(). */
 void geul_row_problems_clear(struct geul_row_problems *p);
-/* Adds what from holds to the end of to, which may be NULL and otherwise has the same context, and clears from. */
+/* Moves what from holds to the end of to, which may be NULL and otherwise has the same context; from is then empty. */
 void geul_row_problems_move(struct geul_row_problems *from, struct geul_row_problems *to);
 
-/* geul_rows_open() over bytes, which must stay until close; the name decides whether they are JSON Lines. */
+/* geul_rows_open() over bytes, which must stay until close; by the name they are JSON Lines or, ending in .txt, one
+ * text. */
 struct geul_rows *geul_rows_open_memory(struct geul_context *ctx, const void *data, size_t size, const char *name,
                                         struct geul_row_problems *problems);
 

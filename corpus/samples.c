@@ -40,7 +40,9 @@ enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul
         return geul_sample_of_text(ctx, tok, row->text, row->length, out);
     bool placed = t && geul_template_takes_input(t);
     *joined = !placed && (row->input || row->system);
-    if (placed || !row->system) /* `geul chat` puts the system's text where the input goes, too */
+    /* A template with an input has the system's text there, as in `geul chat`. Without one an input goes into the
+     * question (geul_sample_of_turns()), a system's text before the first one. */
+    if (placed || !row->system)
         return geul_sample_of_turns(ctx, tok, t, row->turns, row->n_turns, row->input ? row->input : row->system, whole,
                                     out);
     struct geul_turn *turns = with_system(ctx, row);
@@ -53,7 +55,7 @@ enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul
 
 /* ------------------------------------------------------------------------------------- files -- */
 
-/* What is being read. */
+/* One call of geul_samples_read(). */
 struct reading {
     struct geul_context *ctx;
     const struct geul_tokenizer *tok;
@@ -65,14 +67,15 @@ struct reading {
     int64_t number; /* of the row, over all files */
 };
 
-/* Whether the row of that number is held out: a hash of seed and number as a number in [0, 1). */
+/* Whether the row of that number is held out: a hash of seed and number, as a number in [0, 1), is below the share. It
+ * does not depend on other rows, so a larger share holds out the same rows and more. */
 static bool is_held_out(const struct geul_samples_options *o, int64_t number)
 {
     uint64_t bits = geul_random_splitmix(o->seed * GEUL_RANDOM_STEP + (uint64_t)number, 0);
     return geul_random_real(geul_random_mix(bits)) < o->held_out;
 }
 
-/* Counts a row that is too long. */
+/* Counts a row that is too long, or fails if that is to end the reading. */
 static enum geul_status note_long(struct reading *r, const struct geul_row *row, size_t n)
 {
     struct geul_samples_report *report = &r->report;
@@ -88,7 +91,8 @@ static enum geul_status note_long(struct reading *r, const struct geul_row *row,
     return GEUL_OK;
 }
 
-/* Number of ids of a conversation that are kept, 0: none. */
+/* *kept: number of ids of a conversation that are kept, 0: the row is skipped. A context of n holds n + 1 ids: inputs
+ * and targets are the same ids, shifted by one. */
 static enum geul_status fit(struct reading *r, const struct geul_row *row, const struct geul_sample *s, size_t *kept)
 {
     size_t room = r->o.n_context ? (size_t)r->o.n_context + 1 : INT_MAX, targets = 0;
@@ -107,7 +111,13 @@ static enum geul_status fit(struct reading *r, const struct geul_row *row, const
     return GEUL_OK;
 }
 
-/* Adds a text as windows that begin with the last token of the one before, as those of a shard do. */
+/* Adds a text as windows that overlap by one token, as those of a shard do. With n_context 4:
+ *
+ *   ids         0 1 2 3 4 5 6 7 8 9
+ *   window 0    0 1 2 3 4                 inputs 0 to 3, targets 1 to 4
+ *   window 1            4 5 6 7 8         so each id but the first is a target once
+ *   window 2                    8 9
+ */
 static enum geul_status add_windows(const struct reading *r, const struct geul_sample *s, struct geul_dataset *to)
 {
     size_t step = r->o.n_context ? (size_t)r->o.n_context : INT_MAX - 1;
@@ -152,7 +162,7 @@ static enum geul_status add_row(void *user, const char *path, const struct geul_
     return status;
 }
 
-/* Fails unless something of these files is left to train on. */
+/* Fails unless a row is left to train on. */
 static enum geul_status check_rest(struct reading *r)
 {
     const char *first = geul_row_problems_text(&r->problems, 0);
@@ -166,7 +176,7 @@ static enum geul_status check_rest(struct reading *r)
                      first ? first : "");
 }
 
-/* Fails where the options or what else was given cannot be. */
+/* Checks the options and the other arguments. */
 static enum geul_status check_given(const struct reading *r)
 {
     const struct geul_samples_options *o = &r->o;
@@ -202,6 +212,7 @@ enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_t
     }
     if (status == GEUL_OK)
         status = check_rest(&r);
+    /* also after a failure: the caller wants to see which rows were broken */
     geul_row_problems_move(&r.problems, r.o.problems);
     if (report)
         geul_give_struct(report, &r.report, sizeof r.report);

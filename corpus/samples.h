@@ -6,7 +6,7 @@
 #include "data/encode_sample.h"
 
 /* The ids of one row; free with geul_sample_free(), also after a failure. *joined is set where an input or the system's
- * text went into the question, because the template has no place for it. */
+ * text went into the question, because the template has no slot for it. */
 enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul_tokenizer *tok,
                                      const struct geul_row *row, const struct geul_template *t, bool whole,
                                      struct geul_sample *out, bool *joined);

@@ -1,4 +1,9 @@
-/* shards.c: see geul_tools.h and shards.h. */
+/* shards.c: see geul_tools.h and shards.h.
+ *
+ * All or nothing: a full file gets its count and is synced under a temporary name, but keeps that name until commit.
+ * Commit renames them when the last is complete and nothing of a longer run would follow it; before that, an error or
+ * abandon leaves no file. Only a rename that fails can leave some of them.
+ */
 #include "corpus/shards.h"
 
 #include "core/os.h"
@@ -15,7 +20,7 @@ struct geul_shards_writer {
     struct geul_shard_kind kind;
     char *prefix;
     uint64_t shard_tokens;
-    uint64_t count; /* tokens of the last file */
+    uint64_t count; /* tokens of the last file so far */
     struct geul_outfile **files;
     size_t n_files, capacity;
     enum geul_status status;
@@ -62,7 +67,7 @@ static enum geul_status end_file(struct geul_shards_writer *w)
     return status == GEUL_OK ? geul_outfile_finish(f) : status;
 }
 
-/* Begins the next file, with a header that names no tokens yet. */
+/* Ends the last file and opens the next, with a header whose count end_file() will replace. */
 static enum geul_status open_file(struct geul_shards_writer *w)
 {
     unsigned char header[GEUL_SHARD_HEADER_BYTES];
@@ -87,7 +92,7 @@ enum geul_status geul_shards_writer_add(struct geul_shards_writer *w, const int3
 {
     unsigned char bytes[4 * PIECE_TOKENS];
     int width = geul_shard_token_bytes(w->kind.n_vocab);
-    while (n > 0 && w->status == GEUL_OK) {
+    while (n > 0 && w->status == GEUL_OK) { /* a file is opened by the first token it gets, so none is empty */
         if (w->n_files == 0 || w->count == w->shard_tokens) {
             w->status = open_file(w);
             continue;
@@ -132,7 +137,7 @@ enum geul_status geul_shards_writer_commit(struct geul_shards_writer *w, int *fi
         w->status = check_next(w);
     for (size_t i = 0; i < w->n_files && w->status == GEUL_OK; i++) {
         w->status = geul_outfile_commit(w->files[i]);
-        w->files[i] = NULL;
+        w->files[i] = NULL; /* freed by commit; abandon below frees the others */
     }
     enum geul_status status = w->status;
     geul_shards_writer_abandon(w);
@@ -152,7 +157,7 @@ void geul_shards_writer_abandon(struct geul_shards_writer *w)
 
 /* ------------------------------------------------------------------------------------- files -- */
 
-/* What is being written. */
+/* One call of geul_shards_write(). */
 struct writing {
     struct geul_context *ctx;
     const struct geul_tokenizer *tok;

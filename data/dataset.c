@@ -9,7 +9,14 @@
 
 enum { MOST_CONTEXT = 1 << 24 };
 
-/* Neighbouring samples of one kind. */
+/* Consecutive samples of one kind: all in memory, or the windows of one shard. Runs are in the order of the samples,
+ * and every sample belongs to one. A shard of count tokens has windows that share their borders, because the last id of
+ * a window is only a target:
+ *
+ *     shard    0 1 2 ... n n+1 ... 2n 2n+1 ...     n = n_context
+ *     window 0 [-- n+1 --]
+ *     window 1           [-- n+1 ---]              begins with the id that window 0 ends with
+ */
 struct run {
     int64_t first;            /* sample */
     struct geul_shard *shard; /* NULL: in memory */
@@ -63,7 +70,7 @@ static void set_target(struct geul_dataset *d, size_t at, bool target)
     d->targets[at / 8] = (unsigned char)((d->targets[at / 8] & ~bit) | (target ? bit : 0));
 }
 
-/* Counts n samples that are about to be added, in all of `tokens` ids and `targets` targets. */
+/* Counts n samples that have been added, with `tokens` ids and `targets` targets in all. */
 static void count(struct geul_dataset *d, int64_t n, int64_t tokens, int64_t targets, int longest, int32_t highest)
 {
     d->samples += n;
@@ -73,7 +80,7 @@ static void count(struct geul_dataset *d, int64_t n, int64_t tokens, int64_t tar
     d->highest = highest > d->highest ? highest : d->highest;
 }
 
-/* Checks a sample; counts its targets, the first id left out. */
+/* Checks a sample; counts its targets. The first id is none: nothing predicts it. */
 static enum geul_status check(struct geul_context *ctx, const int32_t *ids, const bool *target, int n, int *targets,
                               int32_t *highest)
 {
@@ -107,6 +114,7 @@ enum geul_status geul_dataset_add(struct geul_dataset *d, const int32_t *ids, co
         !geul_reserve(d->ctx, &d->ends, &d->end_capacity, d->n_ends + 1, sizeof *d->ends) ||
         !geul_reserve(d->ctx, &d->runs, &d->run_capacity, d->n_runs + 1, sizeof *d->runs))
         return GEUL_ERROR_MEMORY;
+    /* All memory is there: from here on the sample is added whole. */
     if (new_run)
         d->runs[d->n_runs++] = (struct run){.first = d->samples, .start = d->n_ends};
     memcpy(d->ids + d->n_ids, ids, length * sizeof *ids);
@@ -231,7 +239,7 @@ int geul_dataset_longest(const struct geul_dataset *d)
     return d->longest;
 }
 
-/* Where a sample lies. */
+/* Where the ids of a sample are. */
 struct sample_span {
     const struct geul_shard *shard; /* NULL: in d->ids */
     size_t first;

@@ -1,12 +1,12 @@
-/* dataset.h: what the trainer asks of a dataset beyond geul.h. */
+/* dataset.h: a dataset as the trainer reads it, and conversations; the rest is in geul.h. */
 #ifndef GEUL_DATASET_H
 #define GEUL_DATASET_H
 
 #include "core/context.h"
 #include "geul.h"
 
-/* A conversation of n turns in a template: every answer and its end token are targets. See geul_dataset_add_answer().
- */
+/* Adds a conversation of n turns in a template: every answer and its end token are targets, with whole everything. See
+ * geul_dataset_add_answer(). */
 enum geul_status geul_dataset_add_turns(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                         const struct geul_template *t, const struct geul_turn *turns, int n,
                                         const char *input, bool whole);

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-/* What is being encoded: the text since the last flush, and which parts of it are the template's. */
+/* A sample being encoded: the text since the last flush, and which spans of it are the template's. A flush is a border
+ * that no token crosses; out gets the ids up to it. */
 struct encoding {
     struct geul_context *ctx;
     const struct geul_tokenizer *tok;
@@ -29,6 +30,7 @@ static bool put(void *user, const char *s, size_t n, bool own)
         return true;
     memcpy(e->text + begin, s, n);
     e->used = end;
+    /* own spans stay ascending and apart; adjacent ones are one, as a special token may cross their border */
     bool joins = own && e->n_own && e->own[e->n_own - 1].end == begin;
     if (joins)
         e->own[e->n_own - 1].end = end;
@@ -53,7 +55,7 @@ static bool push(struct encoding *e, const int32_t *ids, size_t n, bool target)
     return true;
 }
 
-/* Tokenizes the text that was put and forgets it. sealed: an end token among its ids is a failure. */
+/* Tokenizes the text that was put, appends its ids and empties it. sealed: an end token among its ids is a failure. */
 static bool flush(struct encoding *e, bool target, bool sealed)
 {
     int32_t *ids;
@@ -92,7 +94,7 @@ static enum geul_status finish(struct encoding *e, bool ok)
 }
 
 /* Bytes of the template's end that are learned as a part of the answer: up to its own end token, which is added as an
- * id. White space alone is how files end. */
+ * id. White space alone does not count: it is how template files end. */
 static size_t end_length(const struct encoding *e, const char *end)
 {
     static const char end_of_text[] = "<|endoftext|>";
@@ -104,7 +106,7 @@ static size_t end_length(const struct encoding *e, const char *end)
     return end[strspn(end, " \t\r\n")] ? strlen(end) : 0;
 }
 
-/* Puts the prompt of a question. */
+/* Puts the prompt of a question. An input that the template does not take is appended to the question. */
 static bool put_question(struct encoding *e, const struct geul_template *t, const char *question, const char *input)
 {
     if (!input || !*input || (t && geul_template_takes_input(t)))
@@ -130,6 +132,7 @@ static bool add_turn(struct encoding *e, const struct geul_template *t, const st
         geul_fail(e->ctx, GEUL_ERROR_ARGUMENT, "the answer is empty: there is nothing to learn");
         return false;
     }
+    /* The prompt is tokenized by itself, as it is when a model is asked; then the answer with its end. */
     if (!put_question(e, t, turn->question, input) || !flush(e, whole, false))
         return false;
     const char *gap = t ? geul_template_gap(t) : "", *end = t ? geul_template_end(t) : "";

@@ -1,15 +1,15 @@
-/* encode_sample.h: texts to token ids with their targets: what is learned is what is asked.
+/* encode_sample.h: texts to token ids with their targets, tokenized as they are when the model is used.
  *
  * A prompt is tokenized by itself, as it is when a model is asked, and what follows it by itself: the prompt's ids are
- * a prefix of the sample's. Special tokens count only where the template says them; the text of one that stands in a
- * question or an answer is ordinary text. So every answer ends with exactly one end token. */
+ * a prefix of the sample's. Special tokens count only where the template has them; the text of one in a question or an
+ * answer is ordinary text. So every answer ends with exactly one end token. */
 #ifndef GEUL_ENCODE_SAMPLE_H
 #define GEUL_ENCODE_SAMPLE_H
 
 #include "core/context.h"
 #include "geul.h"
 
-/* n ids; target[i]: id i is to be learned. The first of them counts as a target here, a dataset leaves it out. */
+/* n ids; target[i]: id i is to be learned. The first may be a target here; a dataset ignores that. */
 struct geul_sample {
     int32_t *ids;
     bool *target;
@@ -19,7 +19,7 @@ struct geul_sample {
 
 /* A conversation of n turns with all answers. Targets are every answer, what the template's text has between {output}
  * and its own <|endoftext|> (white space alone does not count), and one end token per answer; with whole everything. An
- * input for which the template has no place follows the first question after a blank line. t may be NULL: questions and
+ * input that the template does not take follows the first question after a blank line. t may be NULL: questions and
  * answers are joined as they are. Fails when an answer is empty or the tokenizer has no end token. Free with
  * geul_sample_free(), also after a failure. */
 enum geul_status geul_sample_of_turns(struct geul_context *ctx, const struct geul_tokenizer *tok,

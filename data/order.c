@@ -3,8 +3,9 @@
 
 #include "core/random.h"
 
-/* A Feistel network of four rounds over the next even number of bits permutes 0..4^k-1; what falls outside is sent
- * through it again until it lies inside, which keeps it a permutation (Black, Rogaway 2002: cycle walking). */
+/* A Feistel network of four rounds over 2 * half bits permutes 0 .. 4^half - 1, the smallest such range that holds n.
+ * What falls outside 0 .. n - 1 is sent through it again until it falls inside, which keeps it a permutation (Black,
+ * Rogaway 2002: cycle walking); since 4^half <= 4 n, that takes four passes on average at most. */
 int64_t geul_permute(uint64_t seed, int64_t n, int64_t i)
 {
     int half = 1;

@@ -1,6 +1,11 @@
-/* shard.c: see shard.h. */
+/* shard.c: see shard.h.
+ *
+ * Files are not trusted. Opening checks the header, its count against the bytes that are there, and every token;
+ * reading checks tokens again, because another process may write to a mapped file. So an id that leaves this file is
+ * always in [0, n_vocab), and indexes an embedding safely. */
 #include "data/shard.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -21,23 +26,14 @@ struct geul_shard {
 
 /* -------------------------------------------------------------------------------------- kind -- */
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t size)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < size; i++)
-        h = (h ^ p[i]) * 0x100000001b3;
-    return h;
-}
-
 struct geul_shard_kind geul_shard_kind_of(const struct geul_tokenizer *tok)
 {
-    struct geul_shard_kind kind = {geul_tokenizer_size(tok), geul_token_end(tok), 0xcbf29ce484222325};
+    struct geul_shard_kind kind = {geul_tokenizer_size(tok), geul_token_end(tok), GEUL_HASH_START};
     for (int32_t id = 0; id < kind.n_vocab; id++) {
         size_t n;
         const char *text = geul_token_text(tok, id, &n);
-        kind.hash = hash_bytes(kind.hash, text, n);
-        kind.hash = hash_bytes(kind.hash, "\xff", 1); /* "a", "bc" is not "ab", "c" */
+        kind.hash = geul_hash_bytes(kind.hash, text, n);
+        kind.hash = geul_hash_bytes(kind.hash, "\xff", 1); /* "a", "bc" is not "ab", "c" */
     }
     return kind;
 }
@@ -86,7 +82,7 @@ void geul_shard_write_tokens(const int32_t *ids, size_t n, int bytes, unsigned c
         put_number(out + i * (size_t)bytes, (uint32_t)ids[i], bytes);
 }
 
-/* The n tokens at p; a number above INT32_MAX becomes negative. */
+/* Decodes the n tokens at p. A number above INT32_MAX becomes negative, which the callers' range check finds. */
 static void get_tokens(const unsigned char *p, size_t n, int bytes, int32_t *ids)
 {
     if (bytes == 2)
@@ -99,7 +95,7 @@ static void get_tokens(const unsigned char *p, size_t n, int bytes, int32_t *ids
 
 /* ----------------------------------------------------------------------------------- reading -- */
 
-/* Looks at every token. */
+/* Checks every token: the one slow step of opening, at memory speed. */
 static enum geul_status check_tokens(const struct geul_shard *s)
 {
     int32_t ids[CHECK_TOKENS];
@@ -137,6 +133,7 @@ static enum geul_status parse(struct geul_shard *s, const unsigned char *data, s
                          "%s is damaged: a vocabulary of %llu, end token %llu and %llu bytes per token do not go "
                          "together",
                          s->name, (unsigned long long)n_vocab, (unsigned long long)end, (unsigned long long)bytes);
+    /* bytes is 2 or 4 from here on; count is compared by division, as count * bytes could overflow */
     s->bytes = (int)bytes;
     s->count = get_number(data + 24, 8);
     s->kind = (struct geul_shard_kind){(int32_t)n_vocab, (int32_t)end, get_number(data + 32, 8)};

@@ -1,13 +1,14 @@
 /* base_logits.c: see base_logits.h. */
 #include "eval/base_logits.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <string.h>
 
 static const char magic[8] = {'g', 'e', 'u', 'l', 'b', 'a', 's', 'e'};
 
-/* The header as it lies in the file. */
+/* The header as in the file (little-endian, as all machines that geul runs on). */
 struct header {
     char magic[8];
     uint32_t version, n_vocab, method, n_context, stride, zero;
@@ -19,12 +20,13 @@ enum { VERSION = 1, MOST_VOCAB = 1 << 24, MOST_CONTEXT = 1 << 24, DROP_BYTES = 6
 
 /* ------------------------------------------------------------------------------------- sizes -- */
 
+/* Numbers of 4 bytes are padded to an even count, so that rows begin at multiples of 8 and are read where they are. */
 static size_t even(size_t n)
 {
     return n + n % 2;
 }
 
-/* Bytes of a row: nats and logits. */
+/* Bytes of a row: nats and logits, a multiple of 8. */
 static size_t row_bytes(int n_vocab)
 {
     return sizeof(double) + even((size_t)n_vocab) * sizeof(float);
@@ -45,19 +47,10 @@ uint64_t geul_base_logits_bytes(const struct geul_windows *w, int n_vocab)
     return file_bytes(w->n_tokens, w->n_scored, n_vocab, &bytes) ? bytes : UINT64_MAX;
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t size)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < size; i++)
-        h = (h ^ p[i]) * 0x100000001b3;
-    return h;
-}
-
 static uint64_t hash_of(const struct header *h, const int32_t *ids)
 {
-    uint64_t hash = hash_bytes(0xcbf29ce484222325, h, offsetof(struct header, hash));
-    return hash_bytes(hash, ids, (size_t)h->n_tokens * sizeof *ids);
+    uint64_t hash = geul_hash_bytes(GEUL_HASH_START, h, offsetof(struct header, hash));
+    return geul_hash_bytes(hash, ids, (size_t)h->n_tokens * sizeof *ids);
 }
 
 /* ----------------------------------------------------------------------------------- writing -- */
@@ -129,10 +122,11 @@ void geul_base_writer_abandon(struct geul_base_writer *w)
 
 struct geul_base_map {
     struct geul_map map; /* data is NULL over a caller's memory */
-    size_t dropped;      /* rows that were handed back to the system */
+    size_t dropped;      /* rows whose pages were discarded */
 };
 
-/* Checks everything but the values of the logits, and fills b. */
+/* Checks everything but the logits, and fills b. The header determines all sizes, so the file has exactly one possible
+ * length. The hash covers header and ids; a logit that is not finite fails where it is compared. */
 static enum geul_status parse(struct geul_context *ctx, const unsigned char *data, size_t size, const char *name,
                               struct geul_base_logits *b)
 {
@@ -148,6 +142,7 @@ static enum geul_status parse(struct geul_context *ctx, const unsigned char *dat
         h.n_context > MOST_CONTEXT || h.stride > MOST_CONTEXT || h.n_windows < 1 ||
         h.n_tokens > (size - sizeof h) / sizeof(int32_t))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: a number of the header is out of range", name);
+    /* without a context: what it would say is about a user's options */
     if (geul_windows_make(NULL, (enum geul_windows_method)(h.method + GEUL_WINDOWS_STRIDE), (size_t)h.n_tokens,
                           (int)h.n_context, (int)h.stride, (size_t)h.n_windows, &b->windows) != GEUL_OK)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the windows of the header do not fit its text", name);

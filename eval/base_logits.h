@@ -1,4 +1,4 @@
-/* base_logits.h: a file with everything a base model said about a text, to compare other models with.
+/* base_logits.h: a file with all logits of a base model over a text, to compare other models with.
  *
  * Little-endian, in this order:
  *   bytes[8]  "geulbase"
@@ -11,8 +11,8 @@
  *   i32[]     ids of the text, one more (0) when their number is odd
  *   rows, one per scored token: f64 nats of the token, f32[] logits of the ids, one more (0) when their number is odd
  *
- * Logits are kept as the model gave them, so that a model differs from itself by exactly 0: Q8_0 is often as near as
- * 1e-5 nats, which 16-bit logarithms would already blur. */
+ * Logits are stored as float32, as the model computes them, so that a model differs from itself by exactly 0: Q8_0 is
+ * often as close as 1e-5 nats, which 16-bit logarithms could not resolve. */
 #ifndef GEUL_BASE_LOGITS_H
 #define GEUL_BASE_LOGITS_H
 
@@ -27,7 +27,7 @@ struct geul_base_writer *geul_base_writer_new(struct geul_context *ctx, const ch
                                               const int32_t *ids, int n_vocab);
 /* nats of the scored token; at least n_vocab logits. */
 enum geul_status geul_base_writer_add(struct geul_base_writer *w, double nats, const float *logits);
-/* Checks that all rows came, syncs, renames; frees w whatever happens. */
+/* Checks that all rows were added, syncs, renames; frees w whatever happens. */
 enum geul_status geul_base_writer_commit(struct geul_base_writer *w);
 void geul_base_writer_abandon(struct geul_base_writer *w);
 
@@ -45,7 +45,7 @@ struct geul_base_logits *geul_base_logits_open(struct geul_context *ctx, const c
 struct geul_base_logits *geul_base_logits_open_memory(struct geul_context *ctx, const void *data, size_t size,
                                                       const char *name);
 void geul_base_logits_close(struct geul_context *ctx, struct geul_base_logits *b);
-/* Row i < windows.n_scored: its logits, and the nats of its token. Rows before it may be dropped from memory. */
+/* Row i < windows.n_scored: its logits, and the nats of its token. Rows before it may be discarded from memory. */
 const float *geul_base_logits_row(const struct geul_base_logits *b, size_t i, double *nats);
 
 #endif

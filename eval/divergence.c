@@ -29,7 +29,8 @@ static struct softmax softmax_of(const float *logits, int n)
     return s;
 }
 
-/* Sum of p log(p / q) in double precision; exactly 0 when both rows are equal. */
+/* KL(p || q) in double precision, with log p = p[i] - log_sum and shift = log_sum of p minus that of q: log p - log q
+ * is p[i] - q[i] - shift. Exactly 0 when both rows are equal. */
 static double divergence(const float *p, const float *q, int n, double shift, double log_sum)
 {
     double kl = 0;
@@ -58,6 +59,7 @@ static bool append_value(struct geul_context *ctx, struct geul_divergence *d, do
 enum geul_status geul_divergence_add(struct geul_context *ctx, struct geul_divergence *d,
                                      const struct geul_divergence_pair *pair)
 {
+    /* moved: change of the target's probability */
     struct softmax base = softmax_of(pair->base, pair->n), own = softmax_of(pair->logits, pair->n);
     double kl = divergence(pair->base, pair->logits, pair->n, base.log_sum - own.log_sum, base.log_sum);
     double moved =
@@ -87,7 +89,7 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The root of the mean square, its error by the delta method. */
+/* The root of the mean square (of y, which holds squares); its error by the delta method. */
 static struct geul_estimate root_mean_square(const struct geul_moments *m)
 {
     struct geul_moments squares = {.n = m->n, .mean_x = m->mean_y, .xx = m->yy};

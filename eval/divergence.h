@@ -1,5 +1,5 @@
-/* divergence.h: how far a model's predictions are from those of a base model: Kullback-Leibler divergence and its
- * companions, token by token over the same text. */
+/* divergence.h: how far a model's predictions are from those of a base model: Kullback-Leibler divergence and related
+ * figures, token by token over the same text. */
 #ifndef GEUL_DIVERGENCE_H
 #define GEUL_DIVERGENCE_H
 

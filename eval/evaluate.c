@@ -21,6 +21,7 @@ static enum geul_status compare(struct pass *p, size_t target, const float *logi
     return geul_divergence_add(p->ctx, &e->divergence, &pair);
 }
 
+/* A scored token: rows come in the order of the base file's, so p->row counts both. */
 static bool take_row(void *user, size_t target, const float *logits, int n_vocab)
 {
     struct pass *p = user;

@@ -11,10 +11,10 @@ struct geul_evaluation {
     const struct geul_text_length *lengths; /* of the ids */
     struct geul_base_writer *save;          /* gets every row; NULL: nothing is written */
     const struct geul_base_logits *base;    /* of the same windows and ids; NULL: nothing is compared */
-    /* After every batch: tokens computed, and in all; the figures below can be asked. false stops. May be NULL. */
+    /* After every batch: tokens computed, and in all; the figures below are valid. false stops. May be NULL. */
     bool (*on_batch)(void *user, uint64_t done, uint64_t total);
     void *user;
-    /* What comes out; zeros at the start. */
+    /* Results; zeros at the start. */
     struct geul_perplexity perplexity;
     struct geul_divergence divergence; /* free with geul_divergence_free() */
 };

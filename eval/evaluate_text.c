@@ -1,4 +1,4 @@
-/* evaluate_text.c: geul_evaluate_text(), see geul_tools.h: everything from a text to its report round one pass. */
+/* evaluate_text.c: geul_evaluate_text(), see geul_tools.h: from a text to its report, around the pass of evaluate.c. */
 #include "eval/evaluate.h"
 #include "eval/text_ids.h"
 
@@ -44,7 +44,7 @@ static enum geul_status read_text(struct job *j, const char *text, size_t length
     return text ? geul_text_ids(j->ctx, j->tok, text, length, o->start, &j->ids, &j->n_ids) : GEUL_OK;
 }
 
-/* The windows that the options ask for. */
+/* The windows that the options request. */
 static enum geul_status choose_windows(struct job *j)
 {
     const struct geul_evaluation_options *o = &j->options;
@@ -53,14 +53,14 @@ static enum geul_status choose_windows(struct job *j)
                              o->n_windows, &j->report.windows);
 }
 
-/* Whether the options ask for the windows that a base file holds, as far as they ask for any. */
+/* Fails when the options request other windows than those of the base file; what they leave at 0 is the base file's. */
 static enum geul_status check_windows(struct job *j, const struct geul_windows *held)
 {
     const struct geul_evaluation_options *o = &j->options;
     struct geul_windows asked;
     enum geul_windows_method method = o->method ? o->method : held->method;
     int n_context = o->n_context ? o->n_context : held->n_context;
-    /* The stride that is held is the default of no other method or context. */
+    /* The base file's stride is a default only together with its method and context. */
     bool alike = method == held->method && n_context == held->n_context;
     if (geul_windows_make(j->ctx, method, held->n_tokens, n_context, o->stride || !alike ? o->stride : held->stride,
                           o->n_windows ? o->n_windows : held->n_windows, &asked) != GEUL_OK)
@@ -73,7 +73,7 @@ static enum geul_status check_windows(struct job *j, const struct geul_windows *
                      held->n_windows, held->n_context, geul_windows_method_name(held->method), held->stride);
 }
 
-/* Opens the base file and takes its windows; a text and options that are given have to be the same. */
+/* Opens the base file and uses its windows; a text and options, if given, have to be the same. */
 static enum geul_status adopt_base(struct job *j)
 {
     const char *path = j->options.compare_base;
@@ -94,7 +94,7 @@ static enum geul_status adopt_base(struct job *j)
 
 /* ---------------------------------------------------------------------------------- the pass -- */
 
-/* A session that holds as many windows as fill a batch. */
+/* A session with as many sequences as windows fill a batch. */
 static enum geul_status fit_session(struct job *j)
 {
     const struct geul_windows *windows = &j->report.windows;
@@ -109,7 +109,7 @@ static enum geul_status fit_session(struct job *j)
     return j->session ? GEUL_OK : geul_error_status(j->ctx);
 }
 
-/* Brings the caller's report up to date and lets the caller decide whether to go on. */
+/* Updates the caller's report and calls progress, which decides whether to continue. */
 static bool show(void *user, uint64_t done, uint64_t total)
 {
     struct job *j = user;
@@ -120,7 +120,7 @@ static bool show(void *user, uint64_t done, uint64_t total)
     return !j->options.progress || j->options.progress(j->options.user, done, total);
 }
 
-/* Everything that the pass needs, the file to be written among it. */
+/* Everything that the pass needs, including the file to be written. */
 static enum geul_status prepare(struct job *j)
 {
     const struct geul_windows *windows = &j->report.windows;
@@ -139,7 +139,7 @@ static enum geul_status prepare(struct job *j)
     return j->e.save ? GEUL_OK : geul_error_status(j->ctx);
 }
 
-/* Runs the windows; the file that is written appears at the end. */
+/* Runs the windows; the file that is written appears only if all of them went well. */
 static enum geul_status run(struct job *j)
 {
     j->start = geul_os_seconds();

@@ -21,7 +21,7 @@ struct geul_importance {
     struct geul_context *ctx;
     struct matrix *matrices;
     int64_t n, capacity;
-    int64_t next; /* where the following matrix of a batch is likely to be */
+    int64_t next; /* where the next matrix to be observed probably is */
     char *dataset;
     uint64_t chunks, chunk_size;
     uint64_t n_tokens, n_scored; /* of the text collected last */
@@ -103,10 +103,10 @@ static struct matrix *append(struct geul_importance *m, const char *name, int64_
     return &m->matrices[m->n++];
 }
 
-/* The sums of a matrix, made when it is seen for the first time. NULL when memory is short or it has another width. */
+/* The sums of a matrix, made when it is first observed. NULL when memory is short or it has another width. */
 static struct matrix *find(struct geul_importance *m, const char *name, int64_t columns)
 {
-    for (int64_t k = 0; k < m->n; k++) { /* batches come in the same order each time */
+    for (int64_t k = 0; k < m->n; k++) { /* every batch has the matrices in the same order */
         int64_t i = (m->next + k) % m->n;
         if (strcmp(m->matrices[i].name, name) != 0)
             continue;
@@ -122,6 +122,8 @@ static struct matrix *find(struct geul_importance *m, const char *name, int64_t 
 
 /* -------------------------------------------------------------------------------- collecting -- */
 
+/* Observer of a session: adds the squares of a matrix's inputs, column by column. In double precision, as sums over
+ * many tokens outgrow what float adds exactly. */
 static bool see(void *user, const char *weight, const float *rows, int n_rows, int n_cols)
 {
     struct geul_importance *m = user;
@@ -137,13 +139,14 @@ static bool see(void *user, const char *weight, const float *rows, int n_rows, i
     return true;
 }
 
-/* The chunk in work. */
+/* The chunk being computed. */
 struct chunk {
     struct geul_importance *m;
     const struct geul_importance_run *run;
-    size_t begin, n, offset; /* in tokens; offset: in the chunk, of the batch that is being computed */
+    size_t begin, n, offset; /* in tokens; offset: of the current batch in the chunk */
 };
 
+/* Logits of an item: adds the nats of the token that follows it in the chunk, if one does. */
 static bool score(void *user, int item, const float *logits, int n_vocab)
 {
     struct chunk *c = user;
@@ -155,7 +158,7 @@ static bool score(void *user, int item, const float *logits, int n_vocab)
     return true;
 }
 
-/* Tells the caller what is done; fails when the caller wants no more. */
+/* Reports progress; fails when the caller stops. */
 static enum geul_status show(struct geul_importance *m, const struct geul_importance_run *run, uint64_t done)
 {
     if (!run->on_batch || run->on_batch(run->user, done, run->n))
@@ -164,7 +167,8 @@ static enum geul_status show(struct geul_importance *m, const struct geul_import
     return geul_error_status(m->ctx); /* the callback's own reason comes first */
 }
 
-/* Computes the chunk with logits for every token: the output matrix is to be seen as the others are. */
+/* Computes the chunk, batch by batch, from an empty cache. With logits for every token, so that the output matrix is
+ * observed over all of them, as the others are. */
 static enum geul_status run_chunk(struct geul_session *s, struct geul_batch_item *items, struct chunk *c)
 {
     const struct geul_importance_run *run = c->run;
@@ -184,7 +188,7 @@ static enum geul_status run_chunk(struct geul_session *s, struct geul_batch_item
     return GEUL_OK;
 }
 
-/* Whether the sums can still be trusted: a model that computes NaN gives no importance. */
+/* Fails when a sum is not finite: a model that computes NaN has no importance. */
 static enum geul_status check_sums(const struct geul_importance *m)
 {
     for (int64_t i = 0; i < m->n; i++)
@@ -212,7 +216,7 @@ enum geul_status geul_importance_collect(struct geul_importance *m, struct geul_
     m->n_scored = 0;
     m->nats = 0;
     enum geul_status status = show(m, run, 0);
-    geul_session_observe(s, see, m);
+    geul_session_observe(s, see, m); /* the session is the caller's: observed during this call only */
     for (; c.begin < run->n && status == GEUL_OK; c.begin += c.n) {
         c.n = run->n - c.begin < (size_t)run->chunk ? run->n - c.begin : (size_t)run->chunk;
         status = run_chunk(s, items, &c);
@@ -267,7 +271,7 @@ enum geul_status geul_importance_collect_text(struct geul_importance *m, const s
     status = geul_text_ids(m->ctx, tok, text, length, false, &ids, &run.n);
     if (status == GEUL_OK) {
         run.ids = ids;
-        if (o.n_chunks && o.n_chunks <= run.n / (size_t)run.chunk)
+        if (o.n_chunks && o.n_chunks <= run.n / (size_t)run.chunk) /* divided, as the product could overflow */
             run.n = o.n_chunks * (size_t)run.chunk;
         status = collect_in_session(m, model, &o, &run);
     }

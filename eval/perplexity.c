@@ -19,7 +19,8 @@ static size_t char_bytes(const unsigned char *s, size_t n)
     return length;
 }
 
-/* Shares every character of text among the tokens that hold its bytes. */
+/* Shares every character of text among the tokens that hold its bytes: a byte of a character of k bytes is 12 / k
+ * twelfths. token is the one that byte `at` is in; tokens without bytes are passed. */
 static void share_chars(const unsigned char *text, size_t size, struct geul_text_length *lengths)
 {
     size_t token = 0, end = lengths[0].bytes; /* end: of the token's bytes */
@@ -43,6 +44,7 @@ struct geul_text_length *geul_text_lengths(struct geul_context *ctx, const struc
         lengths[i].bytes = (uint32_t)length;
         size += length;
     }
+    /* the text of the ids, not of the file: characters are those that the model was given */
     unsigned char *text = lengths ? geul_alloc(ctx, size, 1) : NULL;
     if (!text) {
         geul_free(ctx, lengths);

@@ -4,12 +4,12 @@
 
 #include "eval/statistics.h"
 
-/* What a token stands for in its text. A character whose bytes lie in several tokens is shared by them according to its
- * bytes, so lengths are counted in twelfths of a character: whole numbers for 1 to 4 bytes. */
+/* What a token stands for in its text. A character whose bytes lie in several tokens is shared among them in
+ * proportion to its bytes, so lengths are counted in twelfths of a character: whole numbers for 1 to 4 bytes. */
 struct geul_text_length {
     uint32_t bytes, twelfths;
 };
-/* The lengths of n ids that follow each other; bytes that are no UTF-8 count as a character each. Allocated; free with
+/* The lengths of n ids that follow each other; bytes that are not UTF-8 count as a character each. Allocated; free with
  * geul_free(). NULL on failure. */
 struct geul_text_length *geul_text_lengths(struct geul_context *ctx, const struct geul_tokenizer *tok,
                                            const int32_t *ids, size_t n);

@@ -28,7 +28,7 @@ struct geul_estimate geul_moments_mean(const struct geul_moments *m)
 struct geul_estimate geul_moments_ratio(const struct geul_moments *m)
 {
     double r = m->mean_x / m->mean_y;
-    /* x - r y has mean 0 by the choice of r. */
+    /* the sum of squares of x - r y, whose mean is 0 by the choice of r */
     double squares = m->xx - 2 * r * m->xy + r * r * m->yy;
     return (struct geul_estimate){r, mean_error(squares, m->n) / m->mean_y};
 }

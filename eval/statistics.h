@@ -4,7 +4,7 @@
 
 #include "geul_tools.h"
 
-/* Pairs (x, y) seen one by one (Welford's sums, which lose nothing to cancellation). Zero it to start. */
+/* Pairs (x, y) added one by one (Welford's sums, which lose nothing to cancellation). Zero it to start. */
 struct geul_moments {
     double n, mean_x, mean_y;
     double xx, yy, xy; /* sums of products of distances from the means */

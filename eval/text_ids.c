@@ -14,6 +14,7 @@ enum geul_status geul_text_ids(struct geul_context *ctx, const struct geul_token
     enum geul_status status = geul_tokenize(ctx, tok, text, length, true, &found, &n_found);
     if (status != GEUL_OK)
         return status;
+    /* one before the text if start, and one in the place of an empty text */
     const size_t n_ends = end < 0 ? 0 : (size_t)start + (n_found == 0);
     int32_t *all = geul_alloc(ctx, n_ends + n_found, sizeof *all);
     if (all) {

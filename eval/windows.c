@@ -14,6 +14,15 @@ const char *geul_windows_method_name(enum geul_windows_method method)
     return names[method];
 }
 
+/* A text of 14 tokens, n_context 8; s: scored, -: context only.
+ *
+ *   token             0  1  2  3  4  5  6  7  8  9 10 11 12 13
+ *   stride 4    0     -  s  s  s  s  s  s  s                      what no earlier window has scored, so first is the
+ *               1                 -  -  -  -  s  s  s  s          end of the window before: begin - step + context
+ *               2                             -  -  -  -  s  s
+ *   llama       0     -  -  -  -  -  s  s  s                      the second half less one; 8 to 13 fill no window
+ *
+ * Token t is scored by the logits of t - 1 in the same window, so the last token of a window is never computed. */
 struct geul_window geul_windows_at(const struct geul_windows *w, size_t i)
 {
     size_t context = (size_t)w->n_context, step = w->method == GEUL_WINDOWS_LLAMA ? context : (size_t)w->stride;
@@ -52,6 +61,7 @@ enum geul_status geul_windows_make(struct geul_context *ctx, enum geul_windows_m
         w.n_windows = n_tokens <= context ? 1 : 1 + (n_tokens - context - 1) / (size_t)w.stride + 1;
     if (most)
         w.n_windows = smaller(w.n_windows, most);
+    /* by stride every token but the first, up to the end of the last window */
     w.n_scored = llama ? w.n_windows * (context - context / 2 - 1) : geul_windows_at(&w, w.n_windows - 1).end - 1;
     *out = w;
     return GEUL_OK;
@@ -74,13 +84,13 @@ int geul_windows_sequences(const struct geul_windows *w, int n_batch)
     return (int)smaller(fit ? fit : 1, w->n_windows);
 }
 
-/* The windows that are in work: their tokens, and what each predicts. */
+/* The windows that are computed together, one per sequence of the session: their tokens, and what each predicts. */
 struct round {
     const struct geul_windows_callbacks *callbacks;
     struct geul_batch_item *items;
     size_t *targets; /* per item */
     size_t n_items;
-    size_t offset; /* of the batch that is being computed */
+    size_t offset; /* of the current batch */
 };
 
 static bool pass_row(void *user, int item, const float *logits, int n_vocab)
@@ -89,7 +99,7 @@ static bool pass_row(void *user, int item, const float *logits, int n_vocab)
     return r->callbacks->on_row(r->callbacks->user, r->targets[r->offset + (size_t)item], logits, n_vocab);
 }
 
-/* Appends a window for sequence seq. Its last token predicts nothing that is scored, so it is not computed. */
+/* Appends a window for sequence seq: all of its tokens but the last, with logits where they predict a scored one. */
 static void add_window(struct round *r, const struct geul_window *w, const int32_t *ids, int seq)
 {
     for (size_t t = w->begin; t + 1 < w->end; t++) {
@@ -98,7 +108,8 @@ static void add_window(struct round *r, const struct geul_window *w, const int32
     }
 }
 
-/* Computes what the round holds, batch by batch. */
+/* Computes the round batch by batch, from empty sequences. Batches may end within a window: the cache has what came
+ * before. */
 static enum geul_status compute_round(struct geul_session *s, struct round *r, uint64_t *done, uint64_t total)
 {
     size_t batch = (size_t)geul_session_batch(s);
@@ -130,6 +141,7 @@ enum geul_status geul_windows_run(struct geul_session *s, const struct geul_wind
     r.items = geul_alloc(ctx, at_once * longest, sizeof *r.items);
     r.targets = geul_alloc(ctx, at_once * longest, sizeof *r.targets);
     enum geul_status status = r.items && r.targets ? GEUL_OK : GEUL_ERROR_MEMORY;
+    /* rounds of at_once windows: in the order of the windows, so targets ascend */
     for (size_t i = 0; i < w->n_windows && status == GEUL_OK; i += at_once) {
         r.n_items = 0;
         for (size_t k = 0; k < at_once && i + k < w->n_windows; k++) {

@@ -24,7 +24,7 @@ const char *geul_windows_method_name(enum geul_windows_method method);
 /* Tokens that are computed for them: a window's last one predicts nothing that is scored. */
 uint64_t geul_windows_work(const struct geul_windows *w);
 
-/* What happens while windows are computed; false stops. */
+/* Called while windows are computed; false stops. */
 struct geul_windows_callbacks {
     /* The logits that predict token `target` of the text, targets in ascending order; valid during the call. */
     bool (*on_row)(void *user, size_t target, const float *logits, int n_vocab);
@@ -33,10 +33,10 @@ struct geul_windows_callbacks {
     void *user;
 };
 
-/* Sequences of a session that fill a batch of n_batch tokens with windows. */
+/* How many windows fill a batch of n_batch tokens: the number of sequences for a session, at least 1. */
 int geul_windows_sequences(const struct geul_windows *w, int n_batch);
 /* Computes all windows over ids with as many sequences at once as the session has; its context must hold a window.
- * What the session held is forgotten. A callback that stops may leave its reason in the session's context. */
+ * What the session held is discarded. A callback that stops may leave its reason in the session's context. */
 enum geul_status geul_windows_run(struct geul_session *s, const struct geul_windows *w, const int32_t *ids,
                                   const struct geul_windows_callbacks *callbacks);
 

@@ -11,7 +11,7 @@
 typedef enum geul_status (*read_tensors)(struct geul_context *ctx, const char *name, const uint8_t *data, size_t size,
                                          struct geul_source_list *list);
 
-/* The forms a directory may have, best first. */
+/* The forms a directory may have, in the order in which transformers looks for them. */
 static const struct form {
     const char *file;
     bool index; /* names the shards */
@@ -35,7 +35,7 @@ struct geul_checkpoint {
     struct geul_source_list list; /* sorted by name */
 };
 
-/* Maps one file and appends its tensors. */
+/* Maps one file and appends its tensors. The mapping stays until close: tensors point into it. */
 static enum geul_status add_file(struct geul_checkpoint *c, const char *path, read_tensors read)
 {
     struct geul_map *maps = geul_realloc(c->ctx, c->maps, c->n_maps + 1, sizeof *maps);
@@ -45,11 +45,11 @@ static enum geul_status add_file(struct geul_checkpoint *c, const char *path, re
     enum geul_status status = geul_os_map(c->ctx, path, &maps[c->n_maps]);
     if (status != GEUL_OK)
         return status;
-    struct geul_map *map = &maps[c->n_maps++];
+    struct geul_map *map = &maps[c->n_maps++]; /* counted before it is read, so that close unmaps it either way */
     return read(c->ctx, path, map->data, map->size, &c->list);
 }
 
-/* Whether a shard's name stays in its directory. */
+/* Whether a shard's name stays in its directory: an index from elsewhere names no files outside of it. */
 static bool is_plain_name(const char *file)
 {
     bool plain = file && *file && *file != '.' && strlen(file) <= 255;
@@ -87,6 +87,7 @@ static enum geul_status add_shards(struct geul_checkpoint *c, const char *dir, c
     return GEUL_OK;
 }
 
+/* Adds all shards of an index. Every tensor that it names must be in one of them, whichever. */
 static enum geul_status add_index(struct geul_checkpoint *c, const char *dir, const char *path, read_tensors read)
 {
     json_t *index = geul_json_load(c->ctx, path);
@@ -96,7 +97,7 @@ static enum geul_status add_index(struct geul_checkpoint *c, const char *dir, co
     json_t *seen = json_object();
     enum geul_status status = add_shards(c, dir, path, map, seen, read);
     json_decref(seen);
-    if (status == GEUL_OK)
+    if (status == GEUL_OK) /* look-ups need the order; a name that two shards hold fails here */
         status = geul_source_sort(c->ctx, &c->list, path);
     const char *key;
     json_t *value;

@@ -5,17 +5,8 @@
 
 #include <string.h>
 
-/* Far above any config or tokenizer; keeps a parsed document (some ten times its text) within ordinary memory. */
+/* Far above any config or tokenizer; keeps a parsed document (about ten times its text) within ordinary memory. */
 #define LARGEST_JSON ((size_t)256 << 20)
-
-const char *geul_printable(const char *s, char *out, size_t size)
-{
-    size_t i = 0;
-    for (; s[i] && i + 1 < size; i++)
-        out[i] = (unsigned char)s[i] < 0x20 || s[i] == 0x7f ? '?' : s[i];
-    out[i] = '\0';
-    return out;
-}
 
 char *geul_path_join(struct geul_context *ctx, const char *dir, const char *file)
 {
@@ -59,7 +50,7 @@ json_t *geul_json_load(struct geul_context *ctx, const char *path)
     return json;
 }
 
-/* jansson hands over the text in pieces. */
+/* jansson's callback: it gives the text in pieces. */
 static int write_piece(const char *data, size_t size, void *file)
 {
     return geul_outfile_write(file, data, size) == GEUL_OK ? 0 : -1;
@@ -73,6 +64,7 @@ enum geul_status geul_json_save(struct geul_context *ctx, const char *path, cons
     size_t flags = JSON_INDENT(2) | (sorted ? JSON_SORT_KEYS : 0);
     if (json_dump_callback(json, write_piece, file, flags) != 0 || geul_outfile_write(file, "\n", 1) != GEUL_OK) {
         geul_outfile_abandon(file);
+        /* a failed write has recorded its own reason, which comes first: what remains is jansson's lack of memory */
         return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s: the JSON could not be written", path);
     }
     return geul_outfile_commit(file);

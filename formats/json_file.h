@@ -27,8 +27,5 @@ bool geul_json_string(struct geul_context *ctx, const char *name, const json_t *
 
 /* "dir/file"; NULL when memory is short. Free with geul_free(). */
 char *geul_path_join(struct geul_context *ctx, const char *dir, const char *file);
-/* The bytes of s up to its end or size - 1, control characters replaced by '?': for messages about hostile files.
- * Returns out. */
-const char *geul_printable(const char *s, char *out, size_t size);
 
 #endif

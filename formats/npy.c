@@ -15,7 +15,7 @@ struct geul_npy_writer {
     size_t expected, written; /* values */
 };
 
-/* The header into out; returns its length, a multiple of 64. */
+/* The header into out; returns its length, a multiple of 64. MOST_DIMS sizes of 19 digits fit into HEADER_BYTES. */
 static size_t make_header(char out[HEADER_BYTES], int n_dims, const int64_t *shape)
 {
     enum { FIXED = 10 };
@@ -24,6 +24,7 @@ static size_t make_header(char out[HEADER_BYTES], int n_dims, const int64_t *sha
     for (int i = 0; i < n_dims; i++)
         n += (size_t)snprintf(out + n, HEADER_BYTES - n, "%lld,%s", (long long)shape[i], i + 1 < n_dims ? " " : "");
     n += (size_t)snprintf(out + n, HEADER_BYTES - n, "), }");
+    /* spaces, then a newline as the last byte; the length that is written counts what follows it */
     size_t total = (n + 1 + 63) / 64 * 64;
     memset(out + n, ' ', total - n);
     out[total - 1] = '\n';

@@ -10,7 +10,7 @@ struct geul_npy_writer;
 struct geul_npy_writer *geul_npy_writer_new(struct geul_context *ctx, const char *path, int n_dims,
                                             const int64_t *shape);
 void geul_npy_write_rows(struct geul_npy_writer *w, const float *data, size_t count);
-/* Checks that all values came, syncs, renames; frees w whatever happens. */
+/* Checks that all values were written, syncs, renames; frees w whatever happens. */
 enum geul_status geul_npy_commit(struct geul_npy_writer *w);
 void geul_npy_abandon(struct geul_npy_writer *w);
 

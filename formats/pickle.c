@@ -1,15 +1,27 @@
-/* pickle.c: see pickle.h. A stack machine over plain values; instructions and allowed names are tables. */
+/* pickle.c: see pickle.h. A stack machine over plain values; instructions and allowed names are tables.
+ *
+ * Why nothing of a hostile file runs:
+ *   - An instruction that is not in the table `instructions` ends the reading. None of them jumps: each takes at least
+ *     one byte of the program, so the machine halts after at most LARGEST_PROGRAM of them.
+ *   - A name pushes a number out of enum global, never a function; REDUCE knows three of these numbers, and all that
+ *     they make is an empty dictionary, a tensor's description, or their own argument again.
+ *   - A persistent id names a member of this archive. Nothing opens a file, and data of tensors is only pointed to.
+ *   - Lists and dictionaries are shared by reference and may hold themselves, as in Python. That is harmless:
+ *     nothing descends into them. Readers look at two levels at most, and at the kind of each value first.
+ *
+ * Values live in an arena that goes away with the machine; strings stay where they are in the file. */
 #include "formats/pickle.h"
 
-#include "formats/json_file.h"
 #include "formats/zip.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* The program of a 12.8B model takes 60 KB; values are at most some 100 bytes for each of its bytes. */
+/* The program of a 12.8B model takes 60 KB; values take at most about 100 bytes for each byte of the program. */
 #define LARGEST_PROGRAM ((size_t)16 << 20)
 
+/* A mark is a value on the same stack as the others. pop() and push_sequence() refuse it; where APPEND or SETITEM put
+ * one into a list or a dictionary, it is an item that no reader of these accepts. */
 enum kind { K_NONE, K_MARK, K_BOOL, K_INT, K_FLOAT, K_STRING, K_TUPLE, K_LIST, K_DICT, K_GLOBAL, K_STORAGE, K_TENSOR };
 
 static const char *const kind_names[] = {"None",    "a mark", "a bool",       "an int", "a float",   "a string",
@@ -19,7 +31,8 @@ enum global { G_ORDERED_DICT, G_REBUILD_TENSOR, G_REBUILD_PARAMETER, G_STORAGE /
 
 struct value;
 
-/* Items of a tuple or list; of a dictionary keys and values in turn. */
+/* Items of a tuple or list; of a dictionary keys and values in turn, in the order in which they were set (a key that
+ * comes twice is there twice). */
 struct sequence {
     struct value *items;
     size_t count, capacity;
@@ -59,7 +72,7 @@ struct machine {
     size_t pc;
     struct value *stack;
     size_t depth, capacity;
-    struct value *memo;
+    struct value *memo; /* values by number, for GET; filled from 0 on without gaps */
     size_t memo_count, memo_capacity;
     bool stopped;
 };
@@ -100,7 +113,7 @@ static bool take_number(struct machine *m, size_t n, uint64_t *out)
     return p != NULL;
 }
 
-/* Grows an array of the arena to hold one more. Old arrays stay behind, together no larger than the new one. */
+/* Grows an array of the arena to hold one more. Old arrays stay in the arena, together no larger than the new one. */
 static bool grow(struct machine *m, struct value **items, size_t count, size_t *capacity)
 {
     if (count < *capacity)
@@ -124,7 +137,7 @@ static bool push(struct machine *m, struct value v)
     return true;
 }
 
-/* Takes the top value, which must not be a mark. */
+/* Pops the top value, which must not be a mark. */
 static bool pop(struct machine *m, struct value *v)
 {
     if (m->depth == 0 || m->stack[m->depth - 1].kind == K_MARK)
@@ -185,7 +198,8 @@ static bool is_int(const struct value *v)
     return v->kind == K_INT;
 }
 
-/* persistent id ("storage", class, key, device, elements): finds the archive member data/<key>. */
+/* persistent id ("storage", class, key, device, elements): finds the archive member data/<key>. The device is
+ * ignored. */
 static bool make_storage(struct machine *m, const struct sequence *id)
 {
     const struct value *v = id->items;
@@ -193,6 +207,7 @@ static bool make_storage(struct machine *m, const struct sequence *id)
         v[1].kind != K_GLOBAL || v[1].as.global < G_STORAGE || v[2].kind != K_STRING || !is_int(&v[4]) ||
         v[2].length > 64)
         return broken(m, "a storage is not described as torch.save() does");
+    /* the key is part of a member's name and nothing else: "../x" finds no member */
     char member[256];
     size_t n = m->prefix;
     if (n > sizeof member - 80)
@@ -209,6 +224,7 @@ static bool make_storage(struct machine *m, const struct sequence *id)
     s->dtype = (enum geul_dtype)(v[1].as.global - G_STORAGE);
     size_t bytes = geul_dtype_info(s->dtype)->bytes;
     int64_t elements = v[4].as.integer;
+    /* the elements that are claimed lie within the member: from here on a storage's size can be trusted */
     if (!e || elements < 0 || (uint64_t)elements > e->size / bytes) {
         char text[100];
         geul_fail(m->ctx, GEUL_ERROR_FORMAT, "%s: storage %s %s", m->file, geul_printable(member, text, sizeof text),
@@ -233,14 +249,15 @@ static bool read_layout(struct machine *m, const struct sequence *sizes, const s
         if (!is_int(&sizes->items[i]) || !is_int(&strides->items[i]) || size < 0)
             return broken(m, "a tensor has a size that is not a number");
         t->t.shape[i] = size;
-        t->strided |= size > 1 && strides->items[i].as.integer != expected;
+        t->strided |= size > 1 && strides->items[i].as.integer != expected; /* a dimension of 1 may have any stride */
         if (__builtin_mul_overflow(expected, size > 0 ? size : 1, &expected))
             return broken(m, "a tensor is impossibly large");
     }
     return true;
 }
 
-/* torch._utils._rebuild_tensor_v2(storage, offset, sizes, strides, requires_grad, hooks) */
+/* torch._utils._rebuild_tensor_v2(storage, offset, sizes, strides, requires_grad, hooks). Several tensors may lie in
+ * one storage, over each other too: that is how tied weights are saved. */
 static bool rebuild_tensor(struct machine *m, const struct sequence *args)
 {
     const struct value *v = args->items;
@@ -255,6 +272,7 @@ static bool rebuild_tensor(struct machine *m, const struct sequence *args)
     t->t.dtype = s->dtype;
     if (!read_layout(m, v[2].as.sequence, v[3].as.sequence, t))
         return false;
+    /* bytes count a contiguous tensor; those of a strided one may lie elsewhere, but it is never read (list_tensors) */
     if (!geul_source_bytes(s->dtype, t->t.n_dims, t->t.shape, &t->t.bytes) || offset < 0 ||
         (uint64_t)offset > s->elements || t->t.bytes / each > s->elements - (size_t)offset)
         return broken(m, "a tensor lies outside its storage");
@@ -290,6 +308,8 @@ static bool same(const char *s, size_t length, const char *word)
     return strlen(word) == length && memcmp(s, word, length) == 0;
 }
 
+/* Pushes what the name module.name stands for, if it is one of the few that are allowed: globals and, of torch and
+ * torch.cuda, the storage classes. */
 static bool op_global(struct machine *m)
 {
     size_t module_length, name_length;
@@ -315,6 +335,7 @@ static bool op_global(struct machine *m)
     return false;
 }
 
+/* callee(*args), where callee is one of globals. */
 static bool op_reduce(struct machine *m)
 {
     struct value args, callee;
@@ -327,6 +348,7 @@ static bool op_reduce(struct machine *m)
     case G_REBUILD_TENSOR:
         return rebuild_tensor(m, a);
     case G_REBUILD_PARAMETER:
+        /* its argument is the tensor; whether it has a gradient does not matter here */
         return a->count >= 1 && a->items[0].kind == K_TENSOR ? push(m, a->items[0])
                                                              : broken(m, "a parameter is not a tensor");
     default:
@@ -335,6 +357,7 @@ static bool op_reduce(struct machine *m)
     }
 }
 
+/* Pushes the storage that the tuple on top describes. */
 static bool op_persistent(struct machine *m)
 {
     struct value id;
@@ -377,6 +400,7 @@ static bool op_false(struct machine *m)
     return push(m, (struct value){.kind = K_BOOL});
 }
 
+/* Pushes the whole number in the next 0 to 8 bytes; 0 bytes are 0. */
 static bool push_int(struct machine *m, size_t bytes, bool is_signed)
 {
     uint64_t v;
@@ -454,17 +478,22 @@ static bool op_dict(struct machine *m)
     return push_sequence(m, K_DICT, 0);
 }
 
+/* Replaces the topmost mark and what lies above it by a tuple. */
 static bool op_tuple(struct machine *m)
 {
     size_t mark;
     if (!find_mark(m, &mark) || !push_sequence(m, K_TUPLE, m->depth - mark - 1))
         return false;
-    m->stack[mark] = m->stack[m->depth - 1]; /* the tuple takes the mark's place */
+    m->stack[mark] = m->stack[m->depth - 1]; /* the tuple, which was pushed above the mark */
     m->depth = mark + 1;
     return true;
 }
 
-/* Moves the values above depth `from` into the sequence of that kind at from - 1 - above_mark. */
+/* Moves the values from depth `from` on into the sequence of that kind below them, and below mark_cells marks:
+ *
+ *   MARK'ed:  ... list mark a b c      mark_cells 1, from at a
+ *   single:   ... list a               mark_cells 0
+ */
 static bool move_into(struct machine *m, enum kind kind, size_t from, size_t mark_cells)
 {
     if (kind == K_DICT && (m->depth - from) % 2 != 0)
@@ -473,7 +502,7 @@ static bool move_into(struct machine *m, enum kind kind, size_t from, size_t mar
     m->depth = from - mark_cells;
     struct sequence *s = top_sequence(m, kind);
     bool ok = s != NULL;
-    for (size_t i = first; ok && i < last; i++)
+    for (size_t i = first; ok && i < last; i++) /* above the depth, but untouched: appending pushes nothing */
         ok = append(m, s, m->stack[i]);
     return ok;
 }
@@ -509,14 +538,15 @@ static bool op_set_items(struct machine *m)
     return fill_marked(m, K_DICT);
 }
 
-/* Attributes of a dictionary (a state_dict's _metadata): of no use here. */
+/* Sets attributes of a dictionary (a state_dict's _metadata), which are ignored; the dictionary stays on top. */
 static bool op_build(struct machine *m)
 {
     struct value state;
     return pop(m, &state) && top_sequence(m, K_DICT) != NULL;
 }
 
-/* Stores the top value at the next place, or at an earlier one again: places count up, as the pickler numbers them. */
+/* Stores the top value under the next number, or again under an earlier one: the pickler numbers from 0 upwards. A
+ * number beyond the next is refused, so a file of a few bytes cannot ask for a large memo. */
 static bool memo_put(struct machine *m, size_t bytes)
 {
     uint64_t i;
@@ -591,7 +621,8 @@ static bool run(struct machine *m)
 
 /* -------------------------------------------------------------------------------- checkpoint -- */
 
-/* Appends the tensors of the dictionary to list; other entries are passed over. */
+/* Appends the tensors of the dictionary to list; other entries are skipped. A name that comes twice is refused when the
+ * list is sorted. */
 static bool list_tensors(struct machine *m, const struct sequence *dict, struct geul_source_list *list)
 {
     size_t found = 0;
@@ -603,6 +634,7 @@ static bool list_tensors(struct machine *m, const struct sequence *dict, struct 
                      kind_names[v->kind]);
             continue;
         }
+        /* out of the arena: the list outlives the machine, of which only pointers into the file are left */
         char *name = geul_strndup(m->ctx, key->as.string, key->length);
         if (!name)
             return false;
@@ -665,6 +697,7 @@ static enum geul_status read_archive(struct geul_context *ctx, const char *name,
                          LARGEST_PROGRAM);
     if (is_big_endian(zip))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: was written on a big-endian machine", name);
+    /* values have their own context, so that one call frees them all, whatever the program did */
     m.arena = geul_context_new_like(ctx);
     if (!m.arena)
         return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s: out of memory", name);

@@ -13,7 +13,7 @@
 #define DEPTH_LIMIT 10000   /* nested backtracking points, without JIT */
 #define HEAP_LIMIT  20000   /* KiB for them */
 
-/* PCRE2 allocates what this holds by itself. */
+/* Not a context's memory: PCRE2 allocates what this holds. */
 struct regex {
     pcre2_code *code;
     pcre2_match_context *limits;
@@ -31,8 +31,8 @@ static void regex_free(void *compiled)
     free(r);
 }
 
-/* What \s and \w mean to Oniguruma, by which Hugging Face matches; PCRE2 adds U+180E to the one and lacks marks in
- * the other. A property stands last, so that a hyphen after it means itself. */
+/* What \s and \w mean to Oniguruma, which Hugging Face's tokenizers use; PCRE2 adds U+180E to the first and lacks marks
+ * in the second. A property comes last, so that a hyphen after it in a class means itself. */
 static const struct {
     char lower, upper;
     const char *members;
@@ -43,7 +43,7 @@ static const struct {
      "\\p{Pc}\\p{N}\\p{M}\\p{L}"},
 };
 
-/* Writes what stands for the escape \letter into out (room for 128); returns its length. */
+/* Writes the translation of the escape \letter into out (room for 128); returns its length. */
 static size_t translate_escape(char letter, bool in_class, char *out)
 {
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
@@ -57,7 +57,7 @@ static size_t translate_escape(char letter, bool in_class, char *out)
     return 2;
 }
 
-/* Whether p (behind a backslash) begins the property of a script by its name, such as p{Hangul}. Names of categories
+/* Whether p (after a backslash) begins the property of a script by its name, such as p{Hangul}. Names of categories
  * have at most two letters; PCRE2's own begin with X. */
 static bool is_script(const char *p, const char *end)
 {
@@ -69,12 +69,13 @@ static bool is_script(const char *p, const char *end)
     return q < end && *q == '}' && q - name > 2 && memcmp(name, "Any", 3) != 0;
 }
 
-/* The pattern as PCRE2 is to see it: \s and \w spelled out and, if scripts, \p{Hangul} as \p{sc:Hangul}. (PCRE2 would
+/* The pattern in PCRE2's terms: \s and \w spelled out and, if scripts, \p{Hangul} as \p{sc:Hangul}. (PCRE2 would
  * otherwise count characters that several scripts share, such as brackets, as Hangul.) malloc()ed, *n gets its length.
  * NULL when memory is short. */
 static char *translate(const char *p, size_t length, bool scripts, size_t *n)
 {
     const char *end = p + length;
+    /* the longest translation turns the 2 bytes of an escape into 128; \p{ becomes \p{sc: */
     char *out = length < SIZE_MAX / 128 ? malloc(length * 72 + 128) : NULL;
     bool in_class = false;
     *n = 0;
@@ -99,7 +100,7 @@ static char *translate(const char *p, size_t length, bool scripts, size_t *n)
     return out;
 }
 
-/* The compiled pattern, or NULL with PCRE2's error number (0: no memory) and its place. */
+/* The compiled pattern, or NULL with PCRE2's error number (0: no memory) and the offset of the error. */
 static pcre2_code *compile_translated(const char *pattern, size_t length, bool scripts, int *error, PCRE2_SIZE *at)
 {
     /* invalid UTF-8 in a text then matches nothing, instead of being undefined */
@@ -121,7 +122,7 @@ static void *regex_compile(const char *pattern, size_t length, char *error, size
         return NULL;
     }
     atomic_init(&r->spare, NULL);
-    /* without the names of scripts where PCRE2 is older than 10.40 or the name is another property's */
+    /* \p{sc:...} fails where PCRE2 is older than 10.40 or the name is not a script: then as it was written */
     r->code = compile_translated(pattern, length, true, &code, &at);
     if (!r->code)
         r->code = compile_translated(pattern, length, false, &code, &at);
@@ -146,12 +147,14 @@ static bool regex_match(void *compiled, const char *text, size_t length, size_t 
     struct regex *r = compiled;
     if (start > length)
         return false;
+    /* A block is one thread's while it matches: who takes the spare one leaves NULL, and who finds NULL makes another.
+     * One comes back as the spare; what is there by then, another thread's, is freed. */
     pcre2_match_data *data = atomic_exchange(&r->spare, NULL);
     if (!data)
         data = pcre2_match_data_create(1, NULL);
     if (!data)
         return false;
-    /* 0: more groups than places; the whole match is in the first place all the same */
+    /* 0: more groups than the one pair of offsets, which is that of the whole match */
     bool found = pcre2_match(r->code, (PCRE2_SPTR)text, length, start, 0, data, r->limits) >= 0;
     if (found) {
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(data);

@@ -38,6 +38,7 @@ static enum geul_status read_entry(struct geul_context *ctx, const char *file, c
         ok = ok && json_is_integer(d) && json_integer_value(d) >= 0;
         t->shape[i] = json_integer_value(d);
     }
+    /* shape times element size has to be the length of the range, and the range has to lie in the data */
     const json_t *b = json_array_get(offsets, 0), *e = json_array_get(offsets, 1);
     int64_t begin = json_integer_value(b), end = json_integer_value(e);
     ok = ok && json_is_integer(b) && json_is_integer(e) && geul_source_bytes(t->dtype, t->n_dims, t->shape, &t->bytes);
@@ -52,6 +53,7 @@ static enum geul_status read_entry(struct geul_context *ctx, const char *file, c
     return GEUL_OK;
 }
 
+/* At the same offset the shorter first, so that empty tensors come before one that begins there. */
 static int by_data_offset(const void *a, const void *b)
 {
     const struct geul_source_tensor *const *x = a, *const *y = b;
@@ -59,7 +61,8 @@ static int by_data_offset(const void *a, const void *b)
     return order ? order : ((*x)->bytes > (*y)->bytes) - ((*x)->bytes < (*y)->bytes);
 }
 
-/* Fails when two of the n tensors share a byte. */
+/* Fails when two of the n tensors share a byte. In order of their offsets it is enough that each ends before the next
+ * begins. Gaps are allowed. */
 static enum geul_status check_overlap(struct geul_context *ctx, const char *file, const struct geul_source_tensor *t,
                                       size_t n)
 {
@@ -89,6 +92,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     if (size < 8)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are too few for a safetensors file%s", name, size,
                          size == 0 ? ": it is empty" : "");
+    /* in this order nothing overflows: the header ends within the file, and its tensors within what follows it */
     if (length > size - 8 || length > LARGEST_HEADER)
         return geul_fail(ctx, GEUL_ERROR_FORMAT,
                          "%s: claims a header of %llu bytes, %zu follow; the file is incomplete or not safetensors",
@@ -99,7 +103,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     enum geul_status status = GEUL_OK;
     if (!json_is_object(header))
         status = geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: the header is not a JSON object", name);
-    size_t first = list->count;
+    size_t first = list->count; /* other shards have added theirs: only this file's can overlap */
     const uint8_t *payload = data + 8 + length;
     for (void *it = json_object_iter(header); it && status == GEUL_OK; it = json_object_iter_next(header, it)) {
         struct geul_source_tensor t;
@@ -122,7 +126,7 @@ struct geul_safetensors_writer {
     struct geul_context *ctx;
     struct geul_outfile *file;
     enum geul_status status;
-    uint64_t expected; /* size of the file when all data came */
+    uint64_t expected; /* size of the file once all data is there */
 };
 
 /* The header as JSON, and through *bytes the size of the data. NULL when memory is short. */

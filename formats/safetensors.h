@@ -15,7 +15,7 @@ struct geul_safetensors_writer;
 struct geul_safetensors_writer *geul_safetensors_writer_new(struct geul_context *ctx, const char *path,
                                                             const struct geul_source_tensor *tensors, size_t count);
 void geul_safetensors_write(struct geul_safetensors_writer *w, const void *data, size_t bytes);
-/* Checks that all data came, syncs, renames; frees w whatever happens. */
+/* Checks that all data was written, syncs, renames; frees w whatever happens. */
 enum geul_status geul_safetensors_commit(struct geul_safetensors_writer *w);
 void geul_safetensors_abandon(struct geul_safetensors_writer *w);
 

@@ -1,4 +1,4 @@
-/* source_tensor.h: tensors as checkpoints hold them, and a list of such. */
+/* source_tensor.h: tensors as checkpoints hold them, and lists of them. */
 #ifndef GEUL_SOURCE_TENSOR_H
 #define GEUL_SOURCE_TENSOR_H
 

@@ -3,7 +3,9 @@
  *   members: "PK\3\4" ... name, extra, data
  *   directory: "PK\1\2" ... name, extra (zip64 sizes), comment; one per member
  *   [zip64 end "PK\6\6", its locator "PK\6\7"], end "PK\5\6" ... comment
- */
+ *
+ * It is read from the end: the end record leads to the directory, each entry of it to a member. Every offset is held
+ * against what must follow it (member < directory < end record) before it is used. */
 #include "formats/zip.h"
 
 #include <stdlib.h>
@@ -50,12 +52,13 @@ static enum geul_status find_directory(struct geul_context *ctx, const char *nam
     size_t end = size < END_BYTES ? 0 : size - END_BYTES + 1;
     bool found = false;
     while (!found && end > lowest) {
-        end--;
+        end--; /* a comment that holds "PK\5\6" is told apart by its length: the right one ends with the file */
         found = has_mark(data + end, 5, 6) && load(data + end + 20, 2) == size - end - END_BYTES;
     }
     if (!found)
         return damaged(ctx, name, "the ZIP archive has no directory");
     *d = (struct directory){load(data + end + 16, 4), load(data + end + 12, 4), load(data + end + 10, 2)};
+    /* the locator lies right before the end record and has the offset of the zip64 end, whose fields have 64 bits */
     if (end >= LOCATOR_BYTES && has_mark(data + end - LOCATOR_BYTES, 6, 7)) {
         uint64_t at = load(data + end - LOCATOR_BYTES + 8, 8);
         end -= LOCATOR_BYTES;
@@ -69,7 +72,8 @@ static enum geul_status find_directory(struct geul_context *ctx, const char *nam
     return GEUL_OK;
 }
 
-/* Replaces the sizes and the offset that are 0xffffffff by their zip64 values. false when those are missing. */
+/* Replaces the sizes and the offset that are 0xffffffff by their zip64 values, which come in the order of fields and
+ * only for those. false when the extra field (id 1) is too short for them. */
 static bool read_zip64(const uint8_t *extra, size_t size, uint64_t *const fields[3])
 {
     while (size >= 4) {
@@ -101,6 +105,7 @@ static enum geul_status read_entry(struct geul_context *ctx, const char *name, c
     if (rest - ENTRY_BYTES < n + extra + comment)
         return damaged(ctx, name, "the directory of the ZIP archive is broken");
     uint64_t packed = load(e + 20, 4), size = load(e + 24, 4), local = load(e + 42, 4);
+    /* APPNOTE 4.5.3: the unpacked size comes first */
     if (!read_zip64(e + ENTRY_BYTES + n, extra, (uint64_t *const[3]){&size, &packed, &local}))
         return damaged(ctx, name, "the zip64 fields of a member are broken");
     *entry = (struct geul_zip_entry){.name = (const char *)e + ENTRY_BYTES, .name_length = n, .size = (size_t)size};
@@ -111,6 +116,8 @@ static enum geul_status read_entry(struct geul_context *ctx, const char *name, c
             "%s: a member of the ZIP archive is compressed or encrypted; torch.save() writes neither, save "
             "the checkpoint again with it",
             name);
+    /* The local header repeats the name, and its own extra field decides where the data begins: torch.save() pads with
+     * it to align storages. */
     if (local > d->offset || d->offset - local < LOCAL_BYTES || !has_mark(data + local, 3, 4))
         return damaged(ctx, name, "a member of the ZIP archive is not where the directory says");
     uint64_t at = local + LOCAL_BYTES + load(data + local + 26, 2) + load(data + local + 28, 2);
@@ -140,6 +147,7 @@ enum geul_status geul_zip_open(struct geul_context *ctx, const char *name, const
     *zip = (struct geul_zip){0};
     if (find_directory(ctx, name, data, size, &d) != GEUL_OK)
         return geul_error_status(ctx);
+    /* find_directory() has held count against the bytes of the directory: a small file cannot ask for much */
     zip->entries = geul_alloc(ctx, (size_t)d.count, sizeof *zip->entries);
     if (!zip->entries)
         return GEUL_ERROR_MEMORY;
@@ -147,7 +155,7 @@ enum geul_status geul_zip_open(struct geul_context *ctx, const char *name, const
     for (; zip->count < d.count; zip->count++)
         if (read_entry(ctx, name, data, &d, &pos, &zip->entries[zip->count]) != GEUL_OK)
             return geul_error_status(ctx);
-    if (zip->count > 1)
+    if (zip->count > 1) /* for geul_zip_find() */
         qsort(zip->entries, zip->count, sizeof *zip->entries, compare_entries);
     for (size_t i = 1; i < zip->count; i++)
         if (compare_entries(&zip->entries[i - 1], &zip->entries[i]) == 0)

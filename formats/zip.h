@@ -1,5 +1,5 @@
 /* zip.h: finding the members of a ZIP archive (zip64 included) in memory. Only stored members: nothing is unpacked, so
- * nothing can blow up. */
+ * a small file cannot become a large one. */
 #ifndef GEUL_ZIP_H
 #define GEUL_ZIP_H
 

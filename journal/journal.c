@@ -17,7 +17,8 @@ struct geul_journal {
     size_t n_outputs;
 };
 
-/* Makes log->options a copy whose texts are the journal's own. */
+/* Makes log->options a copy with its own copies of the texts. n_settings counts those that close has to free, also
+ * after a failure in between. */
 static bool copy_options(struct geul_journal *log, const struct geul_journal_options *o)
 {
     if (geul_take_struct(log->ctx, &log->options, sizeof log->options, o, "geul_journal_options") != GEUL_OK)
@@ -43,7 +44,7 @@ static bool copy_options(struct geul_journal *log, const struct geul_journal_opt
     return true;
 }
 
-/* Opens the files that are wanted. */
+/* Opens the requested files. On a resume each format cuts off or marks what is after the resume step. */
 static enum geul_status open_outputs(struct geul_journal *log, int64_t resume_step)
 {
     for (size_t i = 0; i < FORMATS; i++) {
@@ -82,7 +83,8 @@ static enum geul_status read_lines(struct geul_journal *log, const struct geul_l
     return status;
 }
 
-/* Takes up the past of a run that is resumed, from the output that knows most and was there already. */
+/* Restores the history of a resumed run, which only the report needs: from log.jsonl, which has everything, or, if that
+ * holds no steps, from log.csv. Called after open_outputs(): the logs are cut to the resume step by then. */
 static enum geul_status read_history(struct geul_journal *log)
 {
     enum geul_status status = GEUL_OK;
@@ -109,7 +111,7 @@ struct geul_journal *geul_journal_open(struct geul_context *ctx, const char *dir
     return NULL;
 }
 
-/* Gives the entry to every output; the first failure is returned. */
+/* Gives the entry to every output, also after one has failed; returns the first failure. */
 static enum geul_status log_entry(struct geul_journal *log, const struct geul_log_entry *e)
 {
     enum geul_status first = log->options.report ? geul_log_history_add(&log->history, e) : GEUL_OK;

@@ -9,8 +9,8 @@
 #define RIGHT   14
 #define TOP     14
 #define BOTTOM  44
-#define BUCKETS 500 /* of the lines: two points each, the lowest and the highest */
-#define BANDS   240 /* places that say what is there */
+#define BUCKETS 500 /* of a line through many points: the lowest and the highest of each are drawn */
+#define BANDS   240 /* areas with a title that gives their values */
 #define MARKS   200 /* events drawn, the newest */
 
 /* A chart being drawn. */
@@ -38,8 +38,10 @@ void geul_log_smooth(const struct geul_log_history *h, size_t offset, double win
 {
     size_t n = h->n_points;
     double sum = 0, weight = 0, fade = 1 - 1 / window;
+    /* Two passes of an exponential mean: out and weights get the sum and the weight of each step and those before it;
+     * then those after it are added from the other end. A step that does not enter only fades the others. */
     float *weights = out + n;
-    for (size_t i = 0; i < n; i++) { /* what lies behind each step, itself included */
+    for (size_t i = 0; i < n; i++) {
         float v = geul_log_value(&h->points[i], offset);
         bool enters = isfinite(v) && !h->points[i].skipped;
         sum = sum * fade + (enters ? (double)v : 0);
@@ -48,7 +50,7 @@ void geul_log_smooth(const struct geul_log_history *h, size_t offset, double win
         weights[i] = (float)weight;
     }
     sum = weight = 0;
-    for (size_t i = n; i-- > 0;) { /* and before it */
+    for (size_t i = n; i-- > 0;) {
         float v = geul_log_value(&h->points[i], offset);
         bool enters = isfinite(v) && !h->points[i].skipped;
         double all = (double)weights[i] + weight;
@@ -70,6 +72,8 @@ size_t geul_log_best(const struct geul_log_history *h)
 
 /* ------------------------------------------------------------------------------------- ticks -- */
 
+/* Ticks of a logarithmic axis; low and high are logarithms. Below 1.7 decades 1, 2 and 5 times powers of ten, above it
+ * powers alone, at most about six. */
 static int log_ticks(double low, double high, double ticks[12])
 {
     static const double parts[] = {1, 2, 5};
@@ -98,6 +102,7 @@ int geul_log_ticks(double low, double high, bool logarithmic, int wanted, double
     double rough = (high - low) / wanted, power = pow(10, floor(log10(rough)));
     if (!(power > 0) || !isfinite(power))
         return 0;
+    /* the next of 1, 2, 5, 10 times a power of ten; 1e-9 keeps a tick that rounding puts just outside */
     double part = rough / power, step = power * (part <= 1 ? 1 : part <= 2 ? 2 : part <= 5 ? 5 : 10);
     int n = 0;
     for (double k = ceil(low / step - 1e-9); n < 12 && k * step <= high + step * 1e-9; k++)
@@ -148,8 +153,8 @@ static size_t collect(const struct drawing *d, float *values, size_t capacity)
     return n;
 }
 
-/* The range of the vertical axis: what 1 % of the values lie beyond is cut off, so that a spike does not press the
- * rest flat. */
+/* The range of the vertical axis. The highest 1 % and the lowest 0.25 % of the values may lie outside, so that a spike
+ * does not flatten the rest; the best held-out loss lies inside. */
 static bool find_range(struct drawing *d)
 {
     size_t capacity = 16384;
@@ -171,6 +176,7 @@ static bool find_range(struct drawing *d)
     }
     if (d->c->from_zero && low > 0)
         low = 0;
+    /* a flat line gets a range too: y_of() divides by it */
     double margin = high > low ? (high - low) * 0.06 : fmax(fabs(high) * 0.1, d->c->logarithmic ? 0.3 : 1e-6);
     d->high = high + margin;
     d->low = d->c->from_zero && low == 0 ? 0 : low - margin;
@@ -200,7 +206,7 @@ static double x_of(const struct drawing *d, double step)
     return LEFT + (step - d->x_low) / (d->x_high - d->x_low) * (d->c->width - LEFT - RIGHT);
 }
 
-/* Values far outside stay near the edge, where the clip hides them. */
+/* Values far outside are moved close to the edge, where the clip still hides them. */
 static double y_of(const struct drawing *d, double v)
 {
     double at = d->c->logarithmic ? log10(fmax(v, 1e-300)) : v;
@@ -236,6 +242,7 @@ static void begin_label(struct geul_log_text *t, const char *style, double x, do
     geul_log_text_add(t, ">");
 }
 
+/* Grid, numbers and names of both axes. */
 static void add_axes(struct drawing *d)
 {
     const struct geul_log_chart *c = d->c;
@@ -255,7 +262,7 @@ static void add_axes(struct drawing *d)
     for (int i = 0; i < n; i++) {
         double x = x_of(d, ticks[i]);
         if (decimals)
-            continue; /* there are no halves of steps */
+            continue; /* steps are whole numbers */
         add_line(t, "grid", x, TOP, x, bottom);
         begin_label(t, x > right - 24 ? "tick y" : "tick x", x > right - 24 ? right + 4 : x, bottom + 18);
         geul_log_text_add_grouped(t, fabs(ticks[i]) < 9e18 ? (int64_t)ticks[i] : 0);
@@ -268,7 +275,7 @@ static void add_axes(struct drawing *d)
                              (TOP + c->height - BOTTOM) / 2, c->unit);
 }
 
-/* Adds a point to a path; a new piece begins after what cannot be shown. */
+/* Adds a point to a path. One that cannot be shown lifts the pen: the next begins a new piece. */
 static void add_point(struct drawing *d, size_t i, float v, bool *pen)
 {
     if (!isfinite(v) || (d->c->logarithmic && v <= 0)) {
@@ -288,8 +295,8 @@ static float line_value(const struct drawing *d, const float *values, size_t i)
     return values ? values[i] : geul_log_value(&d->h->points[i], d->c->offset);
 }
 
-/* A line through all points; of long runs through the lowest and the highest of each bucket, in their order. values:
- * NULL for those of the points. */
+/* A line through all points; in long runs through the lowest and the highest of each bucket, in the order of their
+ * steps, so that no spike is lost. values: NULL for those of the points. */
 static void add_path(struct drawing *d, const char *style, const float *values)
 {
     size_t n = d->h->n_points, per = n > 2 * BUCKETS ? (n + BUCKETS - 1) / BUCKETS : 1;
@@ -362,7 +369,8 @@ static void add_evaluations(struct drawing *d)
     }
 }
 
-/* The newest evaluation at or before the step; NULL when there is none. *from moves along. */
+/* The newest evaluation at or before the step; NULL when there is none. *from, 0 at first, advances with
+ * the steps, which must ascend. */
 static const struct geul_log_evaluation *evaluation_at(const struct geul_log_history *h, int64_t step, size_t *from)
 {
     while (*from < h->n_evaluations && h->evaluations[*from].step <= step)
@@ -370,7 +378,7 @@ static const struct geul_log_evaluation *evaluation_at(const struct geul_log_his
     return *from ? &h->evaluations[*from - 1] : NULL;
 }
 
-/* What a band says when the pointer is on it. */
+/* The title of a band, which shows when the pointer is on it. */
 static void add_band_title(struct drawing *d, size_t i, const struct geul_log_evaluation *evaluation)
 {
     const struct geul_log_point *p = &d->h->points[i];
@@ -390,7 +398,8 @@ static void add_band_title(struct drawing *d, size_t i, const struct geul_log_ev
     geul_log_text_add(t, p->skipped ? "\nskipped</title>" : "</title>");
 }
 
-/* Upright bands that light up under the pointer and say what is there. */
+/* Vertical bands that light up under the pointer and show the values of the last step in them. Each reaches to the next
+ * one's first step, so that there is no gap between them. */
 static void add_bands(struct drawing *d)
 {
     size_t n = d->h->n_points, per = (n + BANDS - 1) / BANDS, seen = 0;
@@ -410,7 +419,7 @@ static void add_bands(struct drawing *d)
     }
 }
 
-/* Short strokes along the bottom where steps were skipped. */
+/* Short strokes along the bottom where steps were skipped, at most one per unit of the drawing. */
 static void add_skipped(struct drawing *d)
 {
     double last = -1e9, bottom = d->c->height - BOTTOM;

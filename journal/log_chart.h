@@ -16,9 +16,9 @@ struct geul_log_chart {
     int width, height;
 };
 
-/* Smoothed values of a series: the mean of the steps around, with weights that fall off exponentially on both sides
- * over about window steps, so that the curve does not lag behind. What is not finite, and what skipped steps had, does
- * not enter. out has room for 2 n floats; the first n are the result. */
+/* Smoothed values of a series: the mean of the steps around each, with weights that fall off exponentially on both
+ * sides over about window steps, so that the curve does not lag. Values that are not finite and those of skipped steps
+ * do not enter. out has room for 2 n floats; the first n are the result. */
 void geul_log_smooth(const struct geul_log_history *h, size_t offset, double window, float *out);
 /* The window for a run of n steps. */
 double geul_log_smooth_window(size_t n);
@@ -30,7 +30,7 @@ float geul_log_value(const struct geul_log_point *p, size_t offset);
 /* Adds a <figure> with title, legend and drawing. History may be empty. */
 void geul_log_chart_add(struct geul_log_text *t, const struct geul_log_chart *c, const struct geul_log_history *h);
 
-/* At most 12 round numbers within [low, high] and the digits behind the point that they need; returns how many.
+/* At most 12 round numbers within [low, high] and the digits after the point that they need; returns how many.
  * logarithmic: powers of ten, or 1, 2, 5 times those when the range is short. */
 int geul_log_ticks(double low, double high, bool logarithmic, int wanted, double ticks[12], int *decimals);
 

@@ -39,6 +39,7 @@ static void write_step(struct geul_log_output *o, const struct geul_log_entry *e
 
 static void write_evaluation(struct geul_log_output *o, const struct geul_log_entry *e)
 {
+    /* the empty columns between step and eval_loss */
     geul_log_text_add_format(&o->text, "%lld,,,,,,,,,,", (long long)e->record.step);
     geul_log_text_add_double(&o->text, e->record.loss, 9);
     geul_log_text_add(&o->text, "\n");
@@ -75,11 +76,12 @@ static bool parse_field(struct geul_slice s, const struct geul_log_column *c, st
         return false;
     if (c->value == GEUL_LOG_INT)
         memcpy(at, &whole, sizeof whole);
-    else
+    else /* a flag is written as 0 or 1 */
         memcpy(at, &(bool){whole != 0}, sizeof(bool));
     return true;
 }
 
+/* An evaluation is told by an empty second and a filled last field. The header does not parse: its step is a word. */
 static enum geul_status parse(struct geul_log_text *scratch, const char *line, size_t n, struct geul_log_entry *e)
 {
     struct geul_slice fields[FIELDS];

@@ -1,4 +1,4 @@
-/* log_entry.h: what the outputs of a training log share: the entry, its columns, the history, the table of formats. */
+/* log_entry.h: what the outputs of a journal share: the entry, its columns, the history, the table of formats. */
 #ifndef GEUL_LOG_ENTRY_H
 #define GEUL_LOG_ENTRY_H
 
@@ -25,7 +25,7 @@ struct geul_log_column {
 };
 #define GEUL_LOG_COLUMNS 10
 extern const struct geul_log_column geul_log_columns[GEUL_LOG_COLUMNS];
-/* The real of that column; only for GEUL_LOG_DOUBLE. */
+/* The double of that column; only for GEUL_LOG_DOUBLE. */
 double geul_log_column_double(const struct geul_journal_record *r, const struct geul_log_column *c);
 
 /* ----------------------------------------------------------------------------------- history -- */
@@ -48,7 +48,7 @@ struct geul_log_notes {
     struct geul_log_note *items;
     size_t n, capacity;
 };
-/* All of a run so far. Steps of points and evaluations rise: going back drops what it undoes. Zero all but ctx. */
+/* All of a run so far. Steps of points and evaluations ascend: a rewind drops what it undoes. Zero all but ctx. */
 struct geul_log_history {
     struct geul_context *ctx;
     struct geul_log_point *points;
@@ -56,10 +56,10 @@ struct geul_log_history {
     struct geul_log_evaluation *evaluations;
     size_t n_evaluations, evaluations_capacity;
     struct geul_log_notes samples, events;
-    int64_t tokens; /* of all steps that were computed, undone ones too */
+    int64_t tokens; /* of all steps that were computed, including undone ones */
     double seconds, epoch;
 };
-/* Copies what it keeps of the entry. */
+/* Adds an entry; texts are copied. */
 enum geul_status geul_log_history_add(struct geul_log_history *h, const struct geul_log_entry *e);
 void geul_log_history_free(struct geul_log_history *h);
 
@@ -79,7 +79,7 @@ struct geul_log_output {
     const char *dir;
     int64_t resume_step, last_step;
     struct geul_appendfile *file; /* NULL: this format has none that grows */
-    struct geul_log_text text;    /* for putting together what is written; memory is kept */
+    struct geul_log_text text;    /* what is about to be written; its memory is reused */
 };
 
 struct geul_log_format {
@@ -88,7 +88,7 @@ struct geul_log_format {
     const char *header;   /* first line of a new file, or NULL */
     geul_log_parse parse; /* NULL: cannot be read back */
     enum geul_status (*open)(struct geul_log_output *o);
-    /* Per kind; NULL: this format has no place for it. What ends up in o->text is appended to o->file. */
+    /* Per kind; NULL: not in this format. What write puts into o->text is appended to o->file. */
     void (*write[GEUL_LOG_KINDS])(struct geul_log_output *o, const struct geul_log_entry *e);
     enum geul_status (*flush)(struct geul_log_output *o);
 };
@@ -102,11 +102,11 @@ enum geul_status geul_log_append(struct geul_log_output *o);
 /* open and flush of formats that are lines: the file is cut to what belongs to steps up to the resume step. */
 enum geul_status geul_log_lines_open(struct geul_log_output *o);
 enum geul_status geul_log_file_flush(struct geul_log_output *o);
-/* How many of the bytes of a log lead to the state after resume_step: up to the last row of such a step, and what
- * follows it before a later step begins. */
+/* How many of the bytes of a log lead to the state after resume_step: up to the last entry of a step that is not later
+ * (log_lines.c has a picture). */
 enum geul_status geul_log_lines_resume_size(struct geul_context *ctx, geul_log_parse parse, const char *data,
                                             size_t size, int64_t resume_step, size_t *resume_size);
-/* Adds the lines of a log to h; others are passed over. */
+/* Adds the lines of a log to h; lines that do not parse are skipped. */
 enum geul_status geul_log_lines_read(struct geul_log_history *h, geul_log_parse parse, const char *data, size_t size);
 
 /* report.html of a history, into t. */

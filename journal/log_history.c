@@ -37,6 +37,8 @@ static float narrow(double v)
     return v > most ? INFINITY : v < -most ? -INFINITY : (float)v;
 }
 
+/* A step at or before the last one means that the run was rewound: points from it on are undone. So are evaluations
+ * from its step on: a step is logged before its evaluation. Tokens stay counted, as they were computed. */
 static bool add_point(struct geul_log_history *h, const struct geul_journal_record *r)
 {
     while (h->n_points && h->points[h->n_points - 1].step >= r->step)
@@ -55,6 +57,7 @@ static bool add_point(struct geul_log_history *h, const struct geul_journal_reco
     return true;
 }
 
+/* An evaluation replaces one of the same step, and those of later steps. */
 static bool add_evaluation(struct geul_log_history *h, int64_t step, double loss)
 {
     while (h->n_evaluations && h->evaluations[h->n_evaluations - 1].step >= step)

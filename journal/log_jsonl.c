@@ -15,6 +15,7 @@ static const char *const text_names[GEUL_LOG_KINDS][2] = {
 
 /* ----------------------------------------------------------------------------------- writing -- */
 
+/* The start of every object, which the other members follow. */
 static void add_head(struct geul_log_text *t, const struct geul_log_entry *e)
 {
     geul_log_text_add_format(t, "{\"type\":\"%s\",\"step\":%lld", kinds[e->kind], (long long)e->record.step);
@@ -29,7 +30,7 @@ static void add_double(struct geul_log_text *t, const char *name, double v)
         geul_log_text_add(t, "null");
 }
 
-/* ,"nonfinite":"loss nan, grad_norm inf" when some of the reals are. */
+/* ,"nonfinite":"loss nan, grad_norm inf" when a double is not finite. */
 static void add_nonfinite(struct geul_log_text *t, const struct geul_journal_record *r)
 {
     bool any = false;
@@ -90,7 +91,8 @@ static void write_note(struct geul_log_output *o, const struct geul_log_entry *e
 
 /* ----------------------------------------------------------------------------------- reading -- */
 
-/* What is left of a line; texts are decoded into scratch. */
+/* What is left of a line. Texts are decoded into scratch, which may move as it grows: until the line is read they are
+ * known by their offsets in it. */
 struct reader {
     const char *p, *end;
     struct geul_log_text *scratch;
@@ -119,7 +121,7 @@ static bool take(struct reader *r, const char *word)
     return true;
 }
 
-/* The four hexadecimal digits behind \u; -1 when they are none. */
+/* The four hexadecimal digits after \u; -1 when they are not. */
 static int32_t parse_hex(struct reader *r)
 {
     int32_t v = 0;
@@ -135,7 +137,7 @@ static int32_t parse_hex(struct reader *r)
     return v;
 }
 
-/* A \u escape with its second half, if it has one. Halves alone and U+0000 become U+FFFD. */
+/* A \u escape, with the second one of a surrogate pair. Single surrogates and U+0000 become U+FFFD. */
 static bool add_escaped_point(struct reader *r)
 {
     int32_t c = parse_hex(r);
@@ -184,6 +186,7 @@ static bool parse_string(struct reader *r)
     return true;
 }
 
+/* A value; not an object or an array, which no line has. */
 static bool parse_value(struct reader *r, struct value *v)
 {
     *v = (struct value){.type = 'n', .text = r->scratch->bytes.length};
@@ -206,7 +209,7 @@ static bool parse_value(struct reader *r, struct value *v)
     return v->number.n > 0;
 }
 
-/* What a line says so far; offsets of texts in scratch, SIZE_MAX: not there. */
+/* What was read of a line; offsets of texts in scratch, SIZE_MAX: not there. */
 struct line {
     struct geul_log_entry *e;
     bool has_step;
@@ -235,7 +238,7 @@ static bool store(struct geul_journal_record *record, const struct geul_log_colu
     return true;
 }
 
-/* Takes up one pair of name and value; names that are not known are passed over. */
+/* Stores one pair of name and value; unknown names are ignored. */
 static bool take_pair(struct line *l, const char *name, const struct value *v)
 {
     for (int i = 0; i < GEUL_LOG_COLUMNS; i++)
@@ -290,6 +293,7 @@ static enum geul_status parse(struct geul_log_text *scratch, const char *line, s
             e->kind = (enum geul_log_kind)k;
     if (e->kind == GEUL_LOG_KINDS)
         return GEUL_ERROR_FORMAT;
+    /* scratch is complete and moves no more: offsets become pointers */
     const size_t *texts = l.texts[e->kind];
     if (text_names[e->kind][0] && (texts[0] == SIZE_MAX || texts[1] == SIZE_MAX))
         return GEUL_ERROR_FORMAT;

@@ -23,8 +23,15 @@ static bool next_line(struct lines *l)
     return true;
 }
 
-/* In a run without rewinds this drops what has a later step. Where the run went back, step numbers come twice; then
- * the last time the resumed step was reached is where it goes on, and what led there stays. */
+/* In a run without rewinds this drops what has a later step than the resumed one. After a rewind step numbers come
+ * twice; the run continues from the last time the step was reached, and what led there stays. Resuming at step 4:
+ *
+ *   step            1  2  3  4  eval 4  5  6  |rewound to 3|  4  eval 4  5
+ *   open            y  y  y  y  y       n  n                  y  y       n
+ *   resume_size                                                       ^ the last time that open was true
+ *
+ * A later step closes; only a step, not an evaluation or an event, opens again. Lines that do not parse, and the end of
+ * a line that a crash cut short, change nothing. */
 enum geul_status geul_log_lines_resume_size(struct geul_context *ctx, geul_log_parse parse, const char *data,
                                             size_t size, int64_t resume_step, size_t *resume_size)
 {
@@ -68,7 +75,7 @@ enum geul_status geul_log_lines_read(struct geul_log_history *h, geul_log_parse 
     return status;
 }
 
-/* Writes the lines of data that parse to a new file in the place of path. */
+/* Replaces path, atomically, by a file with the header and the lines of data that parse. data ends with a line end. */
 static enum geul_status rewrite(struct geul_log_output *o, const char *path, const char *data, size_t size)
 {
     struct geul_outfile *f = geul_outfile_open(o->ctx, path);
@@ -93,7 +100,7 @@ static enum geul_status rewrite(struct geul_log_output *o, const char *path, con
     return status;
 }
 
-/* Leaves in path what belongs to steps up to the resume step. */
+/* Leaves in path what leads to the resume step. The mapping is of the old file, whatever path names afterwards. */
 static enum geul_status cut(struct geul_log_output *o, const char *path)
 {
     struct geul_map map;

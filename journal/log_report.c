@@ -1,4 +1,4 @@
-/* log_report.c: report.html, one page that needs nothing but itself. */
+/* log_report.c: report.html, one self-contained page. */
 #include "journal/log_chart.h"
 #include "journal/log_entry.h"
 #include "journal/watch.h"
@@ -10,7 +10,7 @@
 
 #define LISTED_EVENTS  300 /* the newest */
 #define LISTED_SAMPLES 100 /* the newest */
-#define RECENT         20  /* steps that the speed is measured over */
+#define RECENT         20  /* steps that the speed is averaged over */
 
 static const char style[] =
     ":root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1c2430;--soft:#667085;--grid:#e8ebf0;"
@@ -62,7 +62,7 @@ static const char style[] =
     "background:var(--ink);color:var(--page);padding:6px 10px;border-radius:6px;font-size:13px;white-space:pre;"
     "z-index:9;font-variant-numeric:tabular-nums}\n";
 
-/* Shows titles of the drawings at once, where the browser would wait. Without scripts the browser's own show. */
+/* Shows titles of the drawings at once, where the browser would wait. Without scripts the browser shows them. */
 static const char script[] =
     "const tip=document.createElement('div');tip.id='tip';document.body.append(tip);\n"
     "for(const e of document.querySelectorAll('svg title')){const p=e.parentNode;p.dataset.tip=e.textContent;"
@@ -270,7 +270,8 @@ static void add_skipped(struct geul_log_text *t, const struct geul_log_point *p)
     geul_log_text_add(t, "</td></tr>\n");
 }
 
-/* Events and the skipped steps that no event tells of, newest first. */
+/* Events and skipped steps, newest first: i events and k points are still to be merged. A skipped step whose event was
+ * just listed is left out. */
 static void add_events(struct geul_log_text *t, const struct geul_log_history *h)
 {
     int listed = 0;
@@ -295,7 +296,7 @@ static void add_events(struct geul_log_text *t, const struct geul_log_history *h
         geul_log_text_add(t, "</table></div>\n");
 }
 
-/* Newest first; what looks broken is called so. */
+/* Samples, newest first; what looks broken gets a badge that says how. */
 static void add_samples(struct geul_log_text *t, const struct geul_log_history *h)
 {
     if (!h->samples.n)
@@ -360,6 +361,7 @@ void geul_log_report_page(struct geul_log_text *t, const struct geul_log_history
     geul_log_text_add(t, "</script></body></html>\n");
 }
 
+/* Writes the page as a whole, from the history, in one atomic step. */
 static enum geul_status flush(struct geul_log_output *o)
 {
     geul_log_text_clear(&o->text);

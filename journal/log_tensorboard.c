@@ -3,8 +3,8 @@
  * Records (tfrecord.h) of the protocol buffer Event {1 double wall_time, 2 int64 step, 3 string file_version,
  * 5 Summary summary, 7 SessionLog session_log}; Summary {1 repeated Value {1 string tag, 2 float simple_value,
  * 8 TensorProto tensor, 9 SummaryMetadata metadata}}; SessionLog {1 status, START = 1}. TensorBoard reads the files of
- * a folder in the order of their names as one, and a START drops everything earlier from its step on: that is how
- * resuming, beginning anew and going back are told.
+ * a folder in the order of their names as one, and a START discards everything earlier from its step on. So a
+ * resume, a fresh start in an old folder and a rewind need no change of what is written: each adds a START.
  */
 #include "journal/log_entry.h"
 #include "journal/tfrecord.h"
@@ -23,7 +23,7 @@ uint32_t geul_crc32c(const void *data, size_t n)
     for (size_t i = 0; i < n; i++) {
         crc ^= p[i];
         for (int bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0); /* the polynomial, its bits turned round */
+            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0); /* the polynomial, bit-reversed */
     }
     return ~crc;
 }
@@ -85,7 +85,7 @@ static void add_string(struct geul_log_text *t, unsigned field, const char *s)
     add_bytes(t, field, s, strlen(s));
 }
 
-/* Adds message as a field of t and frees it. */
+/* Adds message as a field of t and frees it: messages are built from the inside out, since their length comes first. */
 static void add_message(struct geul_log_text *t, unsigned field, struct geul_log_text *message)
 {
     t->failed |= message->failed;
@@ -120,7 +120,7 @@ static void write_event(struct geul_log_output *o, struct geul_log_text *event)
     geul_log_text_free(event);
 }
 
-/* Tells TensorBoard to forget what it has from this step on. */
+/* Tells TensorBoard to discard what it has from this step on. */
 static void add_start(struct geul_log_output *o, int64_t step)
 {
     struct geul_log_text event = new_event(o, step), session = {.ctx = o->ctx};
@@ -180,7 +180,7 @@ static void add_literal(struct geul_log_text *markdown, const char *s)
     }
 }
 
-/* A text is a tensor of one string with the name of the text plugin beside it; TensorBoard shows it as Markdown. */
+/* A text is a tensor of one string whose metadata names the text plugin; TensorBoard shows it as Markdown. */
 static void add_text(struct geul_log_text *summary, const char *tag, const struct geul_log_text *markdown)
 {
     struct geul_context *ctx = summary->ctx;
@@ -198,6 +198,7 @@ static void add_text(struct geul_log_text *summary, const char *tag, const struc
     add_message(summary, 1, &value);
 }
 
+/* A sample or an event as text. Broken UTF-8 is replaced at the end, in the whole text. */
 static void write_note(struct geul_log_output *o, const struct geul_log_entry *e)
 {
     struct geul_log_text event = new_event(o, e->record.step), summary = {.ctx = o->ctx};
@@ -222,7 +223,7 @@ static void write_note(struct geul_log_output *o, const struct geul_log_entry *e
     geul_log_text_free(&markdown);
 }
 
-/* A name that no file has and that sorts behind those of earlier runs. */
+/* A name that no file has and that sorts after those of earlier runs: by the time, and by a number within a second. */
 static char *choose_path(struct geul_log_output *o)
 {
     char name[96];

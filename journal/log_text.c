@@ -48,7 +48,7 @@ void geul_log_text_add_format(struct geul_log_text *t, const char *format, ...)
 
 /* ----------------------------------------------------------------------------------- numbers -- */
 
-/* Puts a point where the locale has its decimal sign, which may be several bytes. */
+/* Replaces the decimal sign of the locale, which may be several bytes, by a point. */
 static void mend_point(char *s)
 {
     char *to = s;
@@ -109,7 +109,8 @@ bool geul_log_parse_int(const char *s, size_t n, int64_t *out)
         return false;
     for (size_t i = negative; i < n; i++) {
         if (s[i] < '0' || s[i] > '9' || __builtin_mul_overflow(v, 10, &v) ||
-            __builtin_sub_overflow(v, (int64_t)(s[i] - '0'), &v)) /* negative numbers reach further */
+            __builtin_sub_overflow(v, (int64_t)(s[i] - '0'),
+                                   &v)) /* summed as a negative number, whose range is larger by one */
             return false;
     }
     if (!negative && v == INT64_MIN)
@@ -118,7 +119,7 @@ bool geul_log_parse_int(const char *s, size_t n, int64_t *out)
     return true;
 }
 
-/* The digits and the point at the start of s; *exponent is what the point makes. Returns how many bytes. */
+/* The digits and the point at the start of s, as *v times ten to the *exponent. Returns how many bytes. */
 static size_t parse_digits(const char *s, size_t n, double *v, int64_t *exponent, bool *any)
 {
     bool point = false;
@@ -131,7 +132,7 @@ static size_t parse_digits(const char *s, size_t n, double *v, int64_t *exponent
         if (s[i] < '0' || s[i] > '9')
             break;
         *any = true;
-        if (*v < 1e18) /* further digits change nothing */
+        if (*v < 1e18) /* further digits are below the precision of a double */
             *v = *v * 10 + (s[i] - '0');
         else
             ++*exponent;
@@ -174,10 +175,10 @@ bool geul_log_parse_double(const char *s, size_t n, double *out)
 
 /* ------------------------------------------------------------------------------------- texts -- */
 
-/* What stands for one ASCII character; NULL: the character itself. */
+/* The escape of an ASCII character, perhaps in room; NULL: the character itself. */
 typedef const char *(*escape)(char c, char room[8]);
 
-/* Adds s with every broken byte as U+FFFD and every ASCII character as the escape says. */
+/* Adds s with every broken byte as U+FFFD and every ASCII character escaped by how (NULL: as it is). */
 static void add_escaped(struct geul_log_text *t, const char *s, escape how)
 {
     const char *end = s + strlen(s), *p = s;
@@ -207,7 +208,7 @@ static const char *json_escape(char c, char room[8])
     return room;
 }
 
-/* Control characters other than tab and line end are no part of HTML. */
+/* Control characters other than tab and line end are not allowed in HTML. */
 static const char *html_escape(char c, char room[8])
 {
     static const char *const names[] = {

@@ -1,4 +1,9 @@
-/* watch.c: the trouble watch of geul_tools.h. */
+/* watch.c: the trouble watch of geul_tools.h.
+ *
+ * A number is judged against its level, the mean and the width of those before it, and only then enters the level,
+ * unless it is odd: a spike must not make the next one look normal. If LASTING odd numbers follow each other, the level
+ * is wrong, not the numbers: it starts again from nothing, with its warm-up.
+ */
 #include "journal/watch.h"
 
 #include "tokenizer/text_table.h"
@@ -9,11 +14,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WARM_UP    20   /* steps before anything is judged */
+#define WARM_UP    20   /* numbers in a level before any is judged by it */
 #define MEAN_RATE  0.05 /* weight of a new number in the mean: a window of about 20 steps */
 #define WIDTH_RATE 0.02 /* and in the variance: about 50 */
 #define FAR        8.0  /* deviations; noise with heavy tails stays below */
-#define HELD       4.0  /* deviations beyond which a number moves the level as if it lay there */
+#define HELD       4.0  /* deviations at which the influence of a number on the level is clipped */
 #define LASTING    10   /* odd steps in a row that are a new level */
 #define LOSS_PART  0.3  /* a spike or drop is at least this part of the level, */
 #define LOSS_NATS  0.5  /* and at least this much */
@@ -51,8 +56,8 @@ void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_W
 
 /* ------------------------------------------------------------------------------------ levels -- */
 
-/* A trend widens the variance, as deviations are from a mean that lags behind; so a loss that falls fast at the start
- * is no drop. */
+/* Adds a number to its level. The first ones count equally (rate 1 / n), later ones by the fixed rates. A trend widens
+ * the variance, as deviations are from a mean that lags; so a loss that falls fast at the start is not a drop. */
 static void enter(struct geul_watch_level *l, double v)
 {
     double deviation = v - l->mean, most = HELD * sqrt(l->variance), first = 1.0 / (double)(l->seen + 1);
@@ -69,7 +74,8 @@ static void enter(struct geul_watch_level *l, double v)
     l->odd = 0;
 }
 
-/* How far v lies from the level: 1 far above, -1 far below, 0 neither. least: what it has to differ by as well. */
+/* Where v lies: 1 far above the level, -1 far below, 0 neither. least: what it has to differ by too, beyond
+ * FAR deviations. */
 static int judge(struct geul_watch_level *l, double v, double least)
 {
     double deviation = v - l->mean;
@@ -94,7 +100,8 @@ static void explain(char *why, size_t size, const char *what, double v, double l
     snprintf(why, size, "%s %s; it was about %s before%s", what, a, b, more);
 }
 
-/* The gradient's part of a step whose loss is fine. */
+/* Judges the gradient of a step whose loss is fine, by its logarithm: norms vary by factors. Small ones are always
+ * fine. */
 static enum geul_watch_verdict step_gradient(struct geul_watch_level *l, double grad_norm, char *why, size_t size)
 {
     if (grad_norm <= 0) /* has no logarithm; nothing was computed */
@@ -121,6 +128,7 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
             snprintf(why, size, "loss %s, gradient norm %s", a, b);
         return GEUL_WATCH_NOT_FINITE;
     }
+    /* the gradient is judged, and enters its level, only where the loss is fine */
     double mean = w->levels.loss.mean;
     int where = judge(&w->levels.loss, loss, fmax(LOSS_NATS, LOSS_PART * fabs(mean)));
     if (where == 0) {
@@ -134,9 +142,9 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
 
 /* ------------------------------------------------------------------------------------- texts -- */
 
-#define LOOKED_AT ((size_t)4096) /* bytes; finding loops takes the square of it */
+#define LOOKED_AT ((size_t)4096) /* bytes at the end of a text; finding loops takes time in the square of it */
 
-/* Whether an unfinished character begins at p and the text ends in it. */
+/* Whether the text ends within a character that begins at p: samples are cut at tokens, which may be parts of one. */
 static bool cut_off(const char *p, const char *end)
 {
     unsigned char lead = (unsigned char)*p;
@@ -149,11 +157,11 @@ static bool cut_off(const char *p, const char *end)
     return true;
 }
 
-/* Broken UTF-8, or the character that stands for it. */
+/* Broken UTF-8, or U+FFFD, which replaces it, anywhere but at the end. */
 static bool is_broken(const char *text, const char *end)
 {
     for (int i = 0; i < 3 && end - text > 3 && memcmp(end - 3, "\xEF\xBF\xBD", 3) == 0; i++)
-        end -= 3; /* each byte of a character that was cut off */
+        end -= 3; /* one per byte of a character that was cut off */
     for (const char *p = text; p < end;) {
         int32_t c;
         int n = geul_utf8_decode(p, end, &c);
@@ -166,7 +174,7 @@ static bool is_broken(const char *text, const char *end)
     return false;
 }
 
-/* The next character that is no space, and p behind it; -1 at the end. */
+/* The next character that is not a space, and *p after it; -1 at the end. */
 static int32_t next_visible(const char **p, const char *end)
 {
     while (*p < end) {
@@ -197,8 +205,8 @@ static bool is_mostly_one(const char *text, const char *end)
     return all >= 16 && count * 10 > all * 6;
 }
 
-/* Whether a third of the text or more is a piece of it, about 4 times in a row (a long piece: 3 times); of the last
- * time a quarter may be missing. */
+/* Whether a third of the text or more is one piece repeated, about 4 times in a row (a long piece: 3 times); a quarter
+ * of the last repetition may be missing. run + period is the length of what repeats with this period up to i. */
 static bool has_loop(const char *text, size_t n)
 {
     for (size_t period = 1; period <= n / 3; period++) {
@@ -222,9 +230,10 @@ static const char *word_end(const char *p, const char *end)
     return p;
 }
 
-/* Whether most groups of four words were there before: loops that change a number or a name each time. */
+/* Whether most groups of four words occurred before: loops that change a number or a name each time. */
 static bool has_old_words(const char *text, const char *end)
 {
+    /* a word and what separates it from the next take two bytes at least, so these hold all words */
     uint32_t hashes[LOOKED_AT / 2 + 1], groups[LOOKED_AT / 2 + 1];
     size_t n = 0, old = 0, n_groups;
     for (const char *p = text; p < end;) {

@@ -1,4 +1,4 @@
-/* watch.h: what the trouble watch (geul_tools.h) remembers of the steps before. */
+/* watch.h: the state of the trouble watch (geul_tools.h). */
 #ifndef GEUL_WATCH_H
 #define GEUL_WATCH_H
 

@@ -36,7 +36,7 @@ void geul_adapter_free(struct geul_adapter *adapter)
     geul_context_free(adapter->own);
 }
 
-/* A leaf (rows, cols) with these values on device; NULL with the reason in adapter's own context. */
+/* A leaf (rows, cols) with these values on device; NULL with the reason in adapter->own. */
 static struct geul_tensor *upload(struct geul_adapter *adapter, struct geul_device *device,
                                   const struct geul_lora_pair *s, char half, const float *values, int64_t rows,
                                   int64_t cols)
@@ -60,7 +60,8 @@ enum geul_status geul_adapter_add_pair(struct geul_context *ctx, struct geul_ada
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s of layer %d is adapted twice", geul_neox_target_name(s->target),
                          s->layer);
     int64_t n = s->n * s->rank;
-    float *b = geul_alloc(ctx, (size_t)n, sizeof *b); /* pairs have scales of their own, the view has only one */
+    /* Pairs may differ in scale (alpha / rank), the view has one for all, which is 1: the scale goes into B. */
+    float *b = geul_alloc(ctx, (size_t)n, sizeof *b);
     if (!b)
         return GEUL_ERROR_MEMORY;
     for (int64_t i = 0; i < n; i++)
@@ -70,7 +71,7 @@ enum geul_status geul_adapter_add_pair(struct geul_context *ctx, struct geul_ada
     geul_free(ctx, b);
     if (!bt)
         return geul_fail_from(ctx, adapter->own);
-    pair->a = at;
+    pair->a = at; /* both or none: the graph looks at a alone */
     pair->b = bt;
     return GEUL_OK;
 }

@@ -12,7 +12,7 @@ struct geul_device;
 struct geul_adapter *geul_adapter_new(struct geul_context *ctx, int n_layers);
 void geul_adapter_free(struct geul_adapter *adapter);
 /* Copies a pair to device, where its layer's weights are: scale * B A x is added to that product. Each product once.
- * The source has to fit the model (geul_lora_check_shape()). */
+ * The pair has to fit the model (geul_lora_check_shape()). */
 enum geul_status geul_adapter_add_pair(struct geul_context *ctx, struct geul_adapter *adapter,
                                        struct geul_device *device, const struct geul_lora_pair *pair, float scale);
 /* What the graph is built with. Lives as long as adapter. */

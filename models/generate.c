@@ -1,6 +1,13 @@
-/* generate.c: from a prompt to text: reuses what the session holds, samples, streams whole code points and keeps stop
- * strings from ever being printed. A step evaluates the last token and those that a speculator guesses after it;
- * without one, the last token alone. */
+/* generate.c: from a prompt to text: reuses what the session holds, samples, streams whole code points, and never
+ * prints a stop string, not even a part of one. A step evaluates the last token and those that a speculator guesses
+ * after it; without one, the last token alone.
+ *
+ * Between steps the session holds the prompt and all generated tokens but the last, which was chosen and not yet
+ * evaluated:
+ *
+ *     prompt .............. | generated ........... | last | draft ...
+ *     <--------------- in the session --------------> <-- items of a step -->
+ */
 #include "models/speculate.h"
 
 #include "core/os.h"
@@ -9,7 +16,8 @@
 
 /* ------------------------------------------------------------------------------------ output -- */
 
-/* The text generated so far; [0, shown) was handed out. */
+/* The text generated so far, always valid UTF-8: bytes of a code point that is not complete wait in stream. [0, shown)
+ * was handed out and cannot be taken back, so show() stops where a stop string may have begun. */
 struct output {
     struct geul_context *ctx;
     const struct geul_generation *how;
@@ -41,6 +49,7 @@ static size_t find_stop(const struct output *o, size_t from)
     size_t first = o->length;
     for (int i = 0; i < o->how->n_stop; i++) {
         size_t n = strlen(o->how->stop[i]);
+        /* A match needs at least one new byte; of several the earliest ends the text, whichever string it is. */
         for (size_t at = from > n ? from - n : 0; n > 0 && at + n <= o->length && at < first; at++)
             if (memcmp(o->text + at, o->how->stop[i], n) == 0)
                 first = at;
@@ -48,7 +57,8 @@ static size_t find_stop(const struct output *o, size_t from)
     return first;
 }
 
-/* The end of what can be shown already: nothing behind it may be the beginning of a stop string. */
+/* The end of what can be shown already. What is held back is the longest end of the text that some stop string begins
+ * with; so no stop string that is completed later begins before what this returns. */
 static size_t certain_end(const struct output *o)
 {
     size_t end = o->length;
@@ -63,7 +73,8 @@ static size_t certain_end(const struct output *o)
     return end;
 }
 
-/* Takes n new bytes at the end of the text; true when a stop string is complete (the text then ends before it). */
+/* Adds the n bytes that were written behind the text to it; true when a stop string is complete: the text then ends
+ * before it. */
 static bool take(struct output *o, size_t n)
 {
     size_t from = o->length;
@@ -85,13 +96,14 @@ static bool output_token(struct output *o, const struct geul_tokenizer *tok, int
         return true;
     size_t n;
     const char *bytes = geul_token_text(tok, id, &n);
-    if (!reserve(o, 3 * (n + 4)))
+    if (!reserve(o, 3 * (n + 4))) /* geul_utf8_push(): every byte may become U+FFFD, 3 bytes */
         return false;
     *stop = take(o, geul_utf8_push(&o->stream, bytes, n, o->text + o->length));
     return true;
 }
 
-/* The end of generation: what was held back goes out, unless it is the beginning of a stopped text. */
+/* The end of generation: nothing can follow that would complete a stop string, so what was held back goes out. stopped:
+ * a stop string has ended the text, and an incomplete code point behind it is not a part of it. */
 static bool output_finish(struct output *o, bool stopped)
 {
     if (!reserve(o, 16))
@@ -115,10 +127,11 @@ struct job {
     size_t tokens_size; /* of r.tokens */
     int32_t end;        /* the token that ends the text, -1: none */
     int32_t draft[GEUL_DRAFT_MAX], chosen[GEUL_DRAFT_MAX + 1];
-    int n_draft, n_chosen; /* chosen: by the sampler, behind what the session holds; -1 where no logit was finite */
+    int n_draft, n_chosen; /* chosen: by the sampler, in the text's order; -1 where no logit was finite */
 };
 
-/* How many of ids the sequence already holds; at least one is left to compute, since its logits are needed. */
+/* How many of ids the sequence already holds. At least one is left to compute, since the last one's logits are needed
+ * and the session keeps none. */
 static int common_prefix(const struct geul_session *s, int seq, const int32_t *ids, int n)
 {
     const int32_t *held = geul_session_tokens(s, seq);
@@ -141,7 +154,8 @@ static bool on_draft_piece(void *user)
     return tell_prompt(j, j->r.n_prompt);
 }
 
-/* Computes what is new of the prompt and chooses the first token. */
+/* Computes what is new of the prompt and chooses the first token. When it fails or is stopped, the session keeps the
+ * pieces that were evaluated, and the next call with this prompt continues behind them. */
 static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
 {
     struct geul_context *ctx = geul_session_context(j->s);
@@ -163,7 +177,7 @@ static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
         if (!tell_prompt(j, done))
             return geul_fail(ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
     }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) /* also what was reused: penalties count the whole prompt */
         geul_sampler_accept(j->sampler, ids[i]);
     j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
     enum geul_status status = GEUL_OK;
@@ -188,7 +202,7 @@ static bool remember_token(struct job *j, int32_t token)
     return true;
 }
 
-/* Takes a chosen token into the text. *ended: it was the last one, and r.reason says why. */
+/* Adds a chosen token to the text. *ended: it was the last one, and r.reason says why. */
 static enum geul_status emit(struct job *j, int32_t token, bool *ended)
 {
     bool stop;
@@ -208,7 +222,7 @@ static enum geul_status emit(struct job *j, int32_t token, bool *ended)
         j->r.reason = GEUL_STOP_STRING;
     else if (j->out.stopped_by_caller)
         j->r.reason = GEUL_STOP_CALLER;
-    else if (j->r.n_prompt + j->r.n_generated > geul_session_capacity(j->s))
+    else if (j->r.n_prompt + j->r.n_generated > geul_session_capacity(j->s)) /* token has no position any more */
         j->r.reason = GEUL_STOP_CONTEXT;
     else if (j->how->max_tokens > 0 && j->r.n_generated == j->how->max_tokens)
         j->r.reason = GEUL_STOP_LENGTH;
@@ -217,7 +231,8 @@ static enum geul_status emit(struct job *j, int32_t token, bool *ended)
     return GEUL_OK;
 }
 
-/* The choice at item number item of a step. Behind the first guess that was not the choice, logits mean nothing. */
+/* The choice at item number item of a step, whose logits follow draft[item - 1]. They are the model's own only while
+ * every guess before has been chosen; behind the first that was not, logits continue a text that does not exist. */
 static bool choose(void *user, int item, const float *logits, int n_vocab)
 {
     struct job *j = user;
@@ -227,7 +242,8 @@ static bool choose(void *user, int item, const float *logits, int n_vocab)
     return true;
 }
 
-/* How many tokens a step may guess: all of them may come into the text, and one more. */
+/* How many tokens a step may guess. A step adds up to one token more than it guesses to the text, and evaluates one
+ * more than it guesses: the batch, the session's free positions and max_tokens limit it. */
 static int most_guesses(const struct job *j)
 {
     const int limits[] = {GEUL_DRAFT_MAX, geul_session_batch(j->s) - 1,
@@ -240,7 +256,7 @@ static int most_guesses(const struct job *j)
 }
 
 /* Evaluates the last token and guesses after it; the session keeps those that were right, and chosen holds them and the
- * token that comes next. */
+ * token that comes next. When it fails, the session is as before. */
 static enum geul_status step(struct job *j)
 {
     struct geul_speculator *p = j->how->speculator;
@@ -259,6 +275,7 @@ static enum geul_status step(struct job *j)
     enum geul_status status = geul_session_eval(j->s, items, j->n_draft + 1, choose, j);
     if (status != GEUL_OK)
         return status;
+    /* Stays: last and the guesses that were chosen, n_chosen - 1 of them. The final choice is not evaluated yet. */
     geul_session_truncate(j->s, seq, length + j->n_chosen);
     if (p)
         geul_speculator_learn(p, j->n_draft, j->n_chosen - 1, geul_os_seconds() - start);
@@ -267,7 +284,7 @@ static enum geul_status step(struct job *j)
     return GEUL_OK;
 }
 
-/* Goes on from the first chosen token until something ends the text. */
+/* Continues from the first chosen token until something ends the text. */
 static enum geul_status run_generation(struct job *j)
 {
     double start = geul_os_seconds();
@@ -278,7 +295,8 @@ static enum geul_status run_generation(struct job *j)
         if (!ended && status == GEUL_OK)
             status = step(j);
     }
-    /* What was accepted behind the end leaves again. */
+    /* Guesses that were accepted behind the end leave again: the session then holds the text but for its last token, as
+     * between steps. */
     geul_session_truncate(j->s, j->how->seq, j->r.n_prompt + j->r.n_generated - 1);
     if (status != GEUL_OK)
         return status;

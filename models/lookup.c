@@ -1,8 +1,13 @@
 /* lookup.c: see lookup.h. Positions whose last two tokens hash alike form a chain, from the latest to the first, as in
- * LZ77 compressors. */
+ * LZ77 compressors:
+ *
+ *     latest[hash of (a, b)] -> 9 -> 5 -> 1 -> -1      position    0 1 2 3 4 5 6 7 8 9
+ *     before[9] = 5, before[5] = 1, before[1] = -1     token       a b c d a b e f a b
+ *
+ * Every position but 0 is in exactly one chain, and the last one is the head of its own. */
 #include "models/lookup.h"
 
-/* Places of a chain that are looked at. Longer chains belong to pairs so common that their older places tell little. */
+/* Positions of a chain that are looked at. Longer chains belong to pairs so common that older positions say little. */
 enum { MOST_PLACES = 32 };
 
 struct geul_lookup {
@@ -10,7 +15,7 @@ struct geul_lookup {
     int n, size;
     int32_t *tokens;
     int32_t *before;  /* per position the one before it in its chain, -1: none */
-    int32_t *latest;  /* per hash the end of the chain, -1: empty */
+    int32_t *latest;  /* per hash the head of its chain, -1: empty */
     uint32_t buckets; /* of latest; a power of two */
 };
 
@@ -46,7 +51,7 @@ void geul_lookup_free(struct geul_lookup *l)
     geul_free(l->ctx, l);
 }
 
-/* The chain that position i > 0 belongs to. */
+/* The head of the chain that position i > 0 belongs to. */
 static int32_t *chain_of(const struct geul_lookup *l, int i)
 {
     uint32_t h = (uint32_t)l->tokens[i - 1] * 0x9e3779b1u ^ (uint32_t)l->tokens[i] * 0x85ebca6bu;
@@ -67,7 +72,7 @@ void geul_lookup_push(struct geul_lookup *l, int32_t token)
     *chain = i;
 }
 
-/* Takes the last token back: it is the end of its chain. */
+/* Removes the last token. Its position is the head of its chain, so the one before becomes the head. */
 static void pop(struct geul_lookup *l)
 {
     if (l->n > 1)
@@ -95,7 +100,7 @@ int geul_lookup_find(const struct geul_lookup *l, int *next)
 {
     int last = l->n - 1, longest = 0, at = last > 0 ? l->before[last] : -1;
     for (int places = 0; at > 0 && places < MOST_PLACES && longest < GEUL_LOOKUP_LONGEST; places++) {
-        int same = 0;
+        int same = 0; /* counted on the tokens: a hash may collide */
         while (same < GEUL_LOOKUP_LONGEST && same <= at && l->tokens[at - same] == l->tokens[last - same])
             same++;
         if (same >= GEUL_LOOKUP_SHORTEST && same > longest) {

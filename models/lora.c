@@ -1,4 +1,4 @@
-/* adapter_file.c: see adapter_file.h. */
+/* lora.c: see lora.h. */
 #include "models/lora.h"
 
 #include <math.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Limits far above any adapter, so that products of sizes stay small numbers. */
+/* Limits far above any adapter, so that products of sizes cannot overflow. */
 enum { MOST_RANK = 1 << 20, MOST_LAYERS = 4096, MOST_HEADS = 1 << 20, CHUNK = 1024 };
 
 /* -------------------------------------------------------------------------------------- data -- */
@@ -34,7 +34,7 @@ void geul_lora_free(struct geul_lora *d)
 enum geul_status geul_lora_add_pair(struct geul_context *ctx, struct geul_lora *d, const struct geul_lora_pair *shape,
                                     float **a, float **b)
 {
-    size_t rank = (size_t)shape->rank, of_a, of_b;
+    size_t rank = (size_t)shape->rank, of_a, of_b; /* elements */
     *a = *b = NULL;
     if (geul_mul_size(rank, (size_t)shape->k, &of_a) && geul_mul_size((size_t)shape->n, rank, &of_b)) {
         *a = geul_arena(d->own, of_a, sizeof(float));
@@ -139,7 +139,7 @@ static bool key_is(const struct geul_gguf *g, const char *key, const char *value
     return geul_gguf_string(g, key, &s, &n) && n == strlen(value) && memcmp(s, value, n) == 0;
 }
 
-/* Whether g is an adapter of the only kind there is here. */
+/* Fails unless g is an adapter of the only kind that is supported, LoRA of GPT-NeoX. */
 static enum geul_status check_kind(struct geul_context *ctx, const struct geul_gguf *g)
 {
     const char *path = geul_gguf_path(g);
@@ -195,7 +195,8 @@ static const struct geul_gguf_tensor *other_half(const struct geul_gguf *g, cons
     return geul_gguf_find_tensor(g, name);
 }
 
-/* Decodes a matrix, which may lie at any address, into x. */
+/* Decodes a matrix into x. Rows are copied first: in the file they may lie at any address, and geul_decode() needs
+ * aligned ones. */
 static enum geul_status decode(struct geul_context *ctx, const struct geul_gguf_tensor *t, float *x)
 {
     size_t row = t->bytes / (size_t)t->shape[0];
@@ -235,6 +236,7 @@ static enum geul_status read_pair(struct geul_context *ctx, struct geul_lora *d,
     return status == GEUL_OK ? decode(ctx, b, to_b) : status;
 }
 
+/* Reads every pair once, at its A; a B only has to have one. */
 static enum geul_status read_tensors(struct geul_context *ctx, struct geul_lora *d, const struct geul_gguf *g)
 {
     enum geul_status status = GEUL_OK;
@@ -281,7 +283,7 @@ static bool same_ranks(const struct geul_lora *d)
     return true;
 }
 
-/* Multiplies a source's B, which d owns. */
+/* Multiplies the B of a pair whose matrices a geul_lora owns. */
 static void scale_b(const struct geul_lora_pair *s, float factor)
 {
     float *b = (float *)(uintptr_t)s->b;
@@ -289,7 +291,8 @@ static void scale_b(const struct geul_lora_pair *s, float factor)
         b[i] *= factor;
 }
 
-/* alpha, and what geul remembers of rsLoRA where the two agree. */
+/* Reads alpha. geul's own keys give back the alpha and rsLoRA that the trainer was given, but only while they agree
+ * with the standard key: another program may have changed that one. */
 static void read_alpha(struct geul_lora *d, const struct geul_gguf *g)
 {
     double alpha = 0, told = 0;
@@ -299,7 +302,7 @@ static void read_alpha(struct geul_lora *d, const struct geul_gguf *g)
     if (d->n_pairs < 1)
         return;
     int rank = d->pairs[0].rank;
-    if (alpha == 0) { /* llama.cpp: no alpha, no division by the rank */
+    if (alpha == 0) { /* llama.cpp: no alpha, no division by the rank. alpha / rank has to be 1 for every pair */
         d->alpha = (float)rank;
         for (int i = 1; i < d->n_pairs; i++)
             scale_b(&d->pairs[i], (float)d->pairs[i].rank / (float)rank);
@@ -369,6 +372,7 @@ static void set_keys(struct geul_gguf_writer *w, const struct geul_lora *d)
         set_text(w, "general.base_model.0.name", d->base);
     }
     set_text(w, "adapter.type", "lora");
+    /* Readers compute alpha / rank; rsLoRA's alpha / sqrt(rank) is (alpha sqrt(rank)) / rank. */
     geul_gguf_set_f32(w, "adapter.lora.alpha", d->rslora ? d->alpha * sqrtf(rank) : d->alpha);
     if (d->rslora && same_ranks(d)) {
         geul_gguf_set_bool(w, "geul.lora.rslora", true);
@@ -408,6 +412,7 @@ enum geul_status geul_lora_save(struct geul_context *ctx, const struct geul_lora
     if (!w)
         return geul_error_status(ctx);
     set_keys(w, d);
+    /* Data has to follow in the order of the declarations: A and B of each pair. The writer's failures are sticky. */
     for (int i = 0; i < d->n_pairs; i++) {
         declare(w, &d->pairs[i], 'a');
         declare(w, &d->pairs[i], 'b');

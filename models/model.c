@@ -17,7 +17,7 @@ struct geul_device *geul_model_layer_device(const struct geul_model *m, int laye
     return layer < m->first_device_layers ? m->devices[0] : m->devices[m->n_devices - 1];
 }
 
-/* b becomes t's values as float32 in the device's own memory. */
+/* Allocates b on device and fills it with t's values as float32. */
 static enum geul_status decode_weight(struct geul_model *m, struct geul_device *device,
                                       const struct geul_gguf_tensor *t, struct geul_buffer *b)
 {
@@ -40,11 +40,12 @@ static enum geul_status decode_weight(struct geul_model *m, struct geul_device *
         device->backend->upload(b, (uint8_t *)b->base + r * row_bytes, row, row_bytes);
     }
     geul_free(m->own, row);
-    geul_os_map_discard(t->data, t->bytes);
+    geul_os_map_discard(t->data, t->bytes); /* not read again: memory need not hold the weight twice */
     return GEUL_OK;
 }
 
-/* b becomes t's values as the model holds weights: mapped ones in place where the device can read them. */
+/* Makes b the buffer of t's values as m->weights says. Mapped weights are used in place where the device can read host
+ * memory, otherwise copied to it in the file's type. */
 static enum geul_status hold_weight(struct geul_model *m, struct geul_device *device, const struct geul_gguf_tensor *t,
                                     struct geul_buffer *b)
 {
@@ -71,12 +72,12 @@ static struct geul_tensor *make_weight(void *user, const struct geul_gguf_tensor
     struct geul_buffer *b = &m->buffers[m->n_buffers];
     if (hold_weight(m, geul_model_layer_device(m, layer), t, b) != GEUL_OK)
         return NULL;
-    m->n_buffers++;
+    m->n_buffers++; /* from here on geul_model_free() frees it */
     enum geul_type type = m->weights == GEUL_WEIGHTS_MAPPED ? t->type : GEUL_TYPE_F32;
     return geul_leaf(m->own, type, t->n_dims, t->shape, t->name, b, b->base);
 }
 
-/* Chat templates in files are Jinja programs; the three families are told by the words that only they use. */
+/* Chat templates in files are Jinja programs; the three families are recognized by words that only they use. */
 static const char *known_template(const char *text, size_t n)
 {
     static const struct {
@@ -125,6 +126,7 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
     m->file = geul_gguf_open(ctx, path);
     if (!m->file)
         return geul_error_status(ctx);
+    /* Every tensor of the file is bound at most once. Tensors keep pointers into this array: it never moves. */
     m->buffers = geul_alloc(ctx, (size_t)geul_gguf_tensor_count(m->file), sizeof *m->buffers);
     m->own = geul_context_new_like(ctx);
     if (!m->buffers || !m->own) {
@@ -190,6 +192,7 @@ void geul_model_free(struct geul_model *m)
     if (!m)
         return;
     struct geul_context *ctx = m->ctx;
+    /* Buffers before the device that they are on, and before the file that they may be mapped from. */
     for (int i = 0; i < m->neox.n_adapters; i++)
         geul_adapter_free(m->adapters[i]);
     geul_free(ctx, m->adapters);

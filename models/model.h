@@ -6,8 +6,8 @@
 
 #include "core/schedule.h"
 
-/* How weights are held: as they lie in the mapped file, as float32 of the model's own that training may change, or as
- * tensors of that shape without memory, for planning. */
+/* How weights are held: in place in the mapped file, as float32 copies that training may change, or as tensors of that
+ * shape without memory, for estimates. */
 enum geul_weights { GEUL_WEIGHTS_MAPPED, GEUL_WEIGHTS_OWN, GEUL_WEIGHTS_NONE };
 
 struct geul_adapter;
@@ -33,7 +33,7 @@ struct geul_model {
 };
 
 /* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the
- * other layers on the last device. n_devices 0: a device of its own, the host's. */
+ * other layers on the last device. n_devices 0: the model opens the host's device for itself. */
 struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers);
@@ -43,7 +43,7 @@ struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path
                                       int n_devices, int first_layers, enum geul_weights weights);
 /* The device of a layer's weights and cache. */
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
-/* geul_model_add_adapter() with data that was read or made elsewhere; it is copied. where is for messages. */
+/* geul_model_add_adapter() with a LoRA that was read or made elsewhere; it is copied. where is for messages. */
 enum geul_status geul_model_add_lora(struct geul_context *ctx, struct geul_model *model, const struct geul_lora *d,
                                      float scale, const char *where);
 /* Ids from here on are padding rows and never sampled. */

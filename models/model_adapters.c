@@ -1,11 +1,11 @@
-/* model_adapters.c: hanging adapters into a loaded model; see geul_model_add_adapter() in geul.h. */
+/* model_adapters.c: adding adapters to a loaded model; see geul_model_add_adapter() in geul.h. */
 #include "models/adapter.h"
 #include "models/model.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Makes room for one adapter more in the lists of model. */
+/* Makes room for one more adapter in both lists of m. When the second fails, the first is merely larger than needed. */
 static bool make_room(struct geul_model *m)
 {
     size_t n = (size_t)m->neox.n_adapters + 1;
@@ -21,7 +21,7 @@ static bool make_room(struct geul_model *m)
     return true;
 }
 
-/* The template that an adapter was trained with goes before that of the model. */
+/* The template that an adapter was trained with (text, NULL: none) replaces that of the model. */
 static enum geul_status take_template(struct geul_model *m, const char *text)
 {
     char *copy = text ? geul_strndup(m->ctx, text, strlen(text)) : NULL;
@@ -34,7 +34,7 @@ static enum geul_status take_template(struct geul_model *m, const char *text)
     return GEUL_OK;
 }
 
-/* Whether somebody trains the model's adapter, whose list is then not the model's own. */
+/* Whether a trainer owns the model's adapter list. */
 static bool is_trained(const struct geul_model *model)
 {
     return model->neox.n_adapters > 0 && model->neox.adapters != model->neox_adapters;
@@ -62,6 +62,7 @@ enum geul_status geul_model_add_lora(struct geul_context *ctx, struct geul_model
         geul_adapter_free(adapter);
         return status;
     }
+    /* The template changes last, when nothing else can fail: a failure leaves the model as it was. */
     m->adapters[m->neox.n_adapters] = adapter;
     m->neox_adapters[m->neox.n_adapters++] = geul_adapter_view(adapter);
     return GEUL_OK;

@@ -8,7 +8,7 @@
 
 /* -------------------------------------------------------------------------- hyper-parameters -- */
 
-/* Limits far above any model, so that products of sizes stay small numbers. */
+/* Limits far above any model, so that products of sizes cannot overflow. */
 enum { MOST_LAYERS = 4096, MOST_WIDTH = 1 << 20, MOST_POSITIONS = 1 << 24, MOST_VOCAB = 1 << 24 };
 
 /* A required integer key within 1..most. */
@@ -40,7 +40,7 @@ static enum geul_status check_architecture(struct geul_context *ctx, const struc
     return GEUL_OK;
 }
 
-/* Rotary scaling other than none changes every angle; saying so beats wrong answers. */
+/* Rotary scaling other than none changes every angle: refusing is better than wrong answers. */
 static enum geul_status check_rope_scaling(struct geul_context *ctx, const struct geul_gguf *g)
 {
     const char *s;
@@ -86,7 +86,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %d heads do not divide the width %d", geul_gguf_path(g),
                          s.n_heads, s.d_model);
     s.d_head = s.d_model / s.n_heads;
-    uint64_t n_rot = (uint64_t)s.d_head;
+    uint64_t n_rot = (uint64_t)s.d_head; /* where the key is missing all dimensions rotate */
     geul_gguf_u64(g, "gptneox.rope.dimension_count", &n_rot);
     if (n_rot > (uint64_t)s.d_head || n_rot % 2)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %llu rotary dimensions; an even number up to %d is possible",
@@ -100,7 +100,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
                          geul_gguf_path(g), eps, base);
     s.norm_eps = (float)eps;
     s.rope_base = (float)base;
-    s.parallel_residual = true;
+    s.parallel_residual = true; /* GPT-NeoX's default, where the key is missing */
     geul_gguf_bool(g, "gptneox.use_parallel_residual", &s.parallel_residual);
     char name[GEUL_MAX_NAME];
     geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), -1);
@@ -162,7 +162,7 @@ int geul_neox_tensor_dims(const struct geul_neox_tensor_info *t, const struct ge
     return dims[1] ? 2 : 1;
 }
 
-/* Where m keeps t. */
+/* The field of m that holds t. */
 static struct geul_tensor **weight_field(struct geul_neox *m, const struct geul_neox_tensor_info *t, int layer)
 {
     struct geul_neox_layer *l = &m->layers[t->in_layer ? layer : 0];
@@ -226,7 +226,8 @@ void geul_neox_tensor_name(char out[GEUL_MAX_NAME], const struct geul_neox_tenso
         snprintf(out, GEUL_MAX_NAME, "%s.%s", t->gguf, t->part);
 }
 
-/* Splits "blk.N." from name: N, and *rest is what follows; -1 and all of it where that is not how it begins. */
+/* Splits "blk.N." from name: returns N, and *rest is what follows; -1, and *rest the whole name, when it does not begin
+ * like that. */
 static int split_layer(const char *name, const char **rest)
 {
     *rest = name;
@@ -307,7 +308,8 @@ static enum geul_status check_weight(const struct binder *b, const struct geul_g
     return GEUL_OK;
 }
 
-/* Finds, checks and places one weight. */
+/* Finds and checks one weight and makes its leaf. One that may be absent becomes NULL, or the embedding where the
+ * output is tied to it. */
 static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_info *info, int layer)
 {
     char name[GEUL_MAX_NAME];
@@ -337,6 +339,7 @@ enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf
     enum geul_status status = geul_neox_read_shape(ctx, g, &m->shape);
     if (status != GEUL_OK)
         return status;
+    /* A layer has 10 tensors at least. A number of layers that the file cannot hold must not size an allocation. */
     if (m->shape.n_layers > geul_gguf_tensor_count(g) / 8)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s claims %d layers but holds only %lld tensors", geul_gguf_path(g),
                          m->shape.n_layers, (long long)geul_gguf_tensor_count(g));
@@ -378,7 +381,7 @@ static struct geul_tensor *heads(struct geul_context *ctx, const struct geul_mod
     return geul_split_last(ctx, geul_narrow(ctx, qkv, 1, (int64_t)which * s->d_model, s->d_model), s->n_heads);
 }
 
-/* Everything that a layer's products need. */
+/* What building a layer needs everywhere. */
 struct build {
     struct geul_context *ctx;
     const struct geul_neox *m;
@@ -386,7 +389,7 @@ struct build {
     int layer;
 };
 
-/* What the adapters add to y = x times a target's weight. */
+/* y (T, N) = x (T, K) times a target's weight, plus what every adapter adds: scale * B (A x). */
 static struct geul_tensor *adapt(const struct build *b, struct geul_tensor *y, struct geul_tensor *x,
                                  enum geul_neox_target target)
 {
@@ -399,10 +402,11 @@ static struct geul_tensor *adapt(const struct build *b, struct geul_tensor *y, s
         if (!pair->a)
             continue;
         bool drop = p->dropout > 0;
+        /* its own for every product of every adapter, so that their dropout masks differ */
         uint32_t salt = (uint32_t)(i * b->m->shape.n_layers * GEUL_NEOX_TARGETS + at);
         struct geul_tensor *in = drop ? geul_dropout(ctx, x, p->seed, p->dropout, salt) : x;   /* (T, K) */
         struct geul_tensor *low = geul_linear_at(ctx, p->precision, in, pair->a, NULL, false); /* (T, r) */
-        low = geul_scale(ctx, low, adapter->scale);
+        low = geul_scale(ctx, low, adapter->scale); /* here, where the rows are short: r, not N */
         y = geul_add(ctx, y, geul_linear_at(ctx, p->precision, low, pair->b, NULL, false)); /* (T, N) */
     }
     return y;
@@ -415,7 +419,7 @@ static struct geul_tensor *linear(const struct build *b, struct geul_tensor *x, 
     return adapt(b, geul_linear_at(b->ctx, b->pass->precision, x, w, bias, bias != NULL), x, target);
 }
 
-/* Hands t out as number i of what is costly in its layer; returns t. */
+/* Records t as number i of its layer's tensors that are costly to recompute; returns t. */
 static struct geul_tensor *costly(const struct build *b, int i, struct geul_tensor *t)
 {
     if (b->pass->costly)
@@ -432,15 +436,17 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
     struct geul_tensor *seq_pos = b->pass->in.seq_pos;
     struct geul_tensor *qkv = costly(b, 0, linear(b, x, l->qkv_w, l->qkv_b, GEUL_NEOX_QKV));        /* (T, 3HD) */
     struct geul_tensor *q = geul_rope(ctx, heads(ctx, s, qkv, 0), seq_pos, s->n_rot, s->rope_base); /* (T, H, D) */
-    struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), seq_pos, s->n_rot, s->rope_base);
-    struct geul_tensor *v = heads(ctx, s, qkv, 2);
+    struct geul_tensor *k = geul_rope(ctx, heads(ctx, s, qkv, 1), seq_pos, s->n_rot, s->rope_base); /* (T, H, D) */
+    struct geul_tensor *v = heads(ctx, s, qkv, 2);                                                  /* (T, H, D) */
+    /* Keys enter the cache rotated. Attention reads the cache through the store's result, which orders it behind the
+     * write: tokens of one batch attend to each other. */
     if (b->pass->k) {
         k = geul_store(ctx, b->pass->k[b->layer], k, seq_pos); /* (S, H, P, D) */
         v = geul_store(ctx, b->pass->v[b->layer], v, seq_pos);
     }
     struct geul_tensor *a = geul_attention(ctx, q, k, v, seq_pos, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
     a = costly(b, 1, a);
-    a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model});
+    a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model}); /* (T, C); NULL stays NULL */
     return linear(b, a, l->out_w, l->out_b, GEUL_NEOX_OUT);
 }
 
@@ -460,6 +466,8 @@ struct geul_tensor *geul_neox_hidden(struct geul_context *ctx, const struct geul
     for (int i = 0; i < s->n_layers; i++) {
         const struct geul_neox_layer *l = &m->layers[i];
         const struct build b = {ctx, m, pass, i};
+        /* Parallel: x + mlp(norm2(x)) + attention(norm1(x)). Otherwise h = x + attention(norm1(x)), h + mlp(norm2(h)).
+         * Additions are in transformers' order. All are (T, C). */
         struct geul_tensor *a = geul_layernorm(ctx, x, l->norm1_w, l->norm1_b, s->norm_eps);
         a = geul_named(attention(&b, a), "blk.%d.attention", i);
         struct geul_tensor *h = s->parallel_residual ? x : geul_add(ctx, x, a);
@@ -471,7 +479,7 @@ struct geul_tensor *geul_neox_hidden(struct geul_context *ctx, const struct geul
             pass->layer_out[i] = x;
     }
     if (pass->in.rows)
-        x = geul_embed(ctx, x, pass->in.rows); /* (R, C): only rows whose logits are wanted */
+        x = geul_embed(ctx, x, pass->in.rows); /* (R, C): gathers the rows whose logits are wanted */
     return geul_layernorm(ctx, x, m->norm_w, m->norm_b, s->norm_eps);
 }
 

@@ -65,7 +65,7 @@ struct geul_neox_tensor_info {
     const char *word;             /* of the target: "qkv"; NULL: none */
 };
 
-/* A low-rank change of one product (Hu et al. 2021): y = W x + scale * B A x. Both NULL: none. */
+/* The low-rank change of one product (Hu et al. 2021): y = W x + scale * B A x. Both NULL: none. */
 struct geul_neox_pair {
     struct geul_tensor *a; /* (r, K) */
     struct geul_tensor *b; /* (N, r) */
@@ -85,13 +85,13 @@ struct geul_neox {
     int n_adapters;
 };
 
-/* What a weight of the file becomes: given layer (-1 outside the layers), returns a leaf that holds it. */
+/* Makes the leaf that holds a weight of the file; layer is -1 outside the layers. NULL on failure. */
 typedef struct geul_tensor *(*geul_neox_make_weight)(void *user, const struct geul_gguf_tensor *t, int layer);
 
 /* Reads and checks the hyper-parameters of a "gptneox" file. */
 enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geul_gguf *g,
                                       struct geul_model_shape *shape);
-/* Finds every weight, checks its shape and places it; fills all of m, whose arrays live in ctx's arena. */
+/* Finds every weight, checks its shape and makes its leaf; fills all of m, whose arrays live in ctx's arena. */
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
                                 geul_neox_make_weight make_weight, void *user);
 /* Every weight once, in the order of neox.def; returns their number. out may be NULL. */
@@ -114,13 +114,13 @@ struct geul_tensor *geul_neox_weight(const struct geul_neox *m, const struct geu
 void geul_neox_tensor_name(char out[GEUL_MAX_NAME], const struct geul_neox_tensor_info *t, int layer);
 /* N of a name that begins with "blk.N."; -1: outside of the layers. */
 int geul_neox_layer_of(const char *name);
-/* What the tensor of that name and so many dimensions does. */
+/* The role of the tensor of that name with n_dims dimensions. */
 enum geul_neox_role geul_neox_role_of(const char *name, int n_dims);
 
-/* The GGUF module of a target, "attn_qkv", and the word that users have for it, "qkv". */
+/* The GGUF module of a target, "attn_qkv", and the word for it in options, "qkv". */
 const char *geul_neox_target_name(enum geul_neox_target target);
 const char *geul_neox_target_word(enum geul_neox_target target);
-/* Writes what name says of every target, with `between` and before the last one `last`: "a, b and c". Returns out. */
+/* Writes name() of every target, joined by `between`, the last one by `last`: "a, b and c". Returns out. */
 const char *geul_neox_list_targets(char *out, size_t size, const char *(*name)(enum geul_neox_target),
                                    const char *between, const char *last);
 
@@ -135,21 +135,22 @@ enum { GEUL_NEOX_COSTLY = 3 };
 /* How a forward pass is made. */
 struct geul_neox_pass {
     struct geul_neox_inputs in;
-    /* Per layer a cache (S, H, P, D). NULL: tokens see those of their own sequence in the batch, which lie one after
-     * the other; this form has gradients. */
+    /* Per layer a cache (S, H, P, D). NULL: tokens attend within their own sequence of the batch, where sequences are
+     * contiguous; this form has gradients. */
     struct geul_tensor *const *k, *const *v;
     enum geul_precision precision;
-    float dropout;                  /* of what enters adapters, in training */
+    float dropout;                  /* on the input of adapters, in training */
     struct geul_tensor *seed;       /* i32 (2), for dropout; may be NULL where that is 0 */
     struct geul_tensor **layer_out; /* gets the output (T, C) of each layer; may be NULL */
-    /* Gets what is expensive of each layer and read by its gradient: qkv, attention, up. May be NULL. */
+    /* Gets each layer's activations that are costly to recompute and needed by its gradient: qkv, attention, up. May be
+     * NULL. */
     struct geul_tensor **costly; /* GEUL_NEOX_COSTLY per layer */
 };
 
 /* Builds the forward pass in ctx up to the last norm: (R, C). NULL as every builder. */
 struct geul_tensor *geul_neox_hidden(struct geul_context *ctx, const struct geul_neox *m,
                                      const struct geul_neox_pass *pass);
-/* Logits (R, V) of such rows (R, C). */
+/* Logits (R, V) of rows (R, C) that geul_neox_hidden() gave. */
 struct geul_tensor *geul_neox_logits(struct geul_context *ctx, const struct geul_neox *m, struct geul_tensor *hidden,
                                      enum geul_precision precision);
 

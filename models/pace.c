@@ -11,20 +11,20 @@ enum {
     PROBE = 4,          /* tokens of such a trial */
 };
 
-/* Lengths that are considered, apart from the longest possible: close ones are not worth telling apart, and each length
- * has a graph and a time of its own. */
+/* Lengths that are considered, apart from the longest possible. Close ones differ too little, and each length costs a
+ * graph to build and a time to measure. */
 static const int lengths[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
 enum { N_LENGTHS = sizeof lengths / sizeof *lengths };
 
 static const double fade = 0.9; /* what a draft's counts weigh after the next */
 
-/* The longest such wait. Trying a draft model again means that it reads all text since the last time. */
+/* The longest such wait. Before a draft model can be tried again it has to read all text since the last time. */
 static const int longest_wait[GEUL_DRAFT_SOURCES] = {128, 128, 128, 1024};
 
 /* Acceptance rates before anything is known, as if seen on two tokens. */
 static const double first_rates[GEUL_DRAFT_SOURCES] = {0.4, 0.6, 0.8, 0.7};
 
-/* Forgets what was accepted from a source. */
+/* Resets the acceptance rate of a source to what is assumed of it. */
 static void forget(struct geul_pace_source *s, enum geul_draft_source source)
 {
     s->tried = 2;
@@ -40,11 +40,12 @@ void geul_pace_init(struct geul_pace *p)
     }
 }
 
-/* Seconds of an evaluation of n tokens: measured, or from the nearest measured sizes on a line. Where nothing larger
- * than one token was measured the best is hoped for, so that it will be. */
+/* Seconds of an evaluation of n tokens: measured, or interpolated between the nearest measured sizes. Above the largest
+ * measured one it is extrapolated; where only one token was measured, optimistically (5 % for each further token), so
+ * that larger ones are tried and measured. */
 static double batch_seconds(const struct geul_pace *p, int n)
 {
-    int low = n, high = n;
+    int low = n, high = n; /* nearest measured sizes; low may be an unmeasured 1, high the end */
     while (low > 1 && p->seconds[low] <= 0)
         low--;
     while (high < GEUL_DRAFT_MAX + 1 && p->seconds[high] <= 0)
@@ -58,7 +59,7 @@ static double batch_seconds(const struct geul_pace *p, int n)
     return more > 0 ? at_low + (n - low) * more : at_low;
 }
 
-/* Tokens per second that drafts of k bring. */
+/* Tokens per second with drafts of k tokens: 1 + a + ... + a^k of them, see pace.h. */
 static double speed(const struct geul_pace *p, const struct geul_pace_source *s, int k)
 {
     double rate = s->right / s->tried, power = 1, tokens = 1;
@@ -69,7 +70,7 @@ static double speed(const struct geul_pace *p, const struct geul_pace_source *s,
     return seconds > 0 ? tokens / seconds : 0;
 }
 
-/* The length of highest speed; a draft has to be worth its trouble by 2 %. */
+/* The length of highest speed; 0 unless drafts gain 2 % at least. */
 static int best_length(const struct geul_pace *p, const struct geul_pace_source *s, int most)
 {
     int best = 0;
@@ -96,6 +97,8 @@ int geul_pace_choose(struct geul_pace *p, enum geul_draft_source source, int mos
     if (most < 1 || p->n_single < SINGLES_FIRST || p->since_single >= SINGLES_EVERY)
         return 0;
     int k = best_length(p, s, most);
+    /* A source that does not pay is tried again after s->wait steps, and each such trial doubles the wait, up to
+     * longest_wait: trials cost a small share. One that pays has the short wait again. */
     s->trial = k == 0 && ++s->waited >= s->wait;
     if (s->trial) {
         k = most < PROBE ? most : PROBE;
@@ -117,7 +120,7 @@ void geul_pace_drafted(struct geul_pace *p, enum geul_draft_source source, int n
 
 void geul_pace_evaluated(struct geul_pace *p, enum geul_draft_source source, int n, int right, double seconds)
 {
-    /* What disturbs a measurement makes it longer, so short ones count for more. */
+    /* Whatever disturbs a measurement makes it longer: shorter ones pull the average faster. */
     double *v = &p->seconds[1 + n];
     *v = *v <= 0 ? seconds : *v + (seconds - *v) * (seconds < *v ? 0.5 : 0.125);
     if (seconds < p->seconds[1]) /* one token takes no longer than several */
@@ -131,6 +134,7 @@ void geul_pace_evaluated(struct geul_pace *p, enum geul_draft_source source, int
     struct geul_pace_source *s = &p->sources[source];
     if (s->trial && right == n) /* the text may have come to a passage where guesses are right */
         forget(s, source);
+    /* Guesses behind the first wrong one were not tried: they continued another text. */
     s->tried = fade * s->tried + (right < n ? right + 1 : n);
     s->right = fade * s->right + right;
 }

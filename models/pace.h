@@ -1,8 +1,8 @@
-/* pace.h: how long drafts should be, from what they brought and what they cost so far.
+/* pace.h: how long drafts should be, from what they have gained and cost so far.
  *
- * A draft of k tokens, each right with probability a, brings 1 + a + ... + a^k tokens (Leviathan et al. 2023) for the
- * seconds of an evaluation of k + 1 tokens and of drafting. The length that brings the most tokens per second is
- * chosen, and that may be none. Lengths decide about speed only, never about the text. */
+ * A draft of k tokens, each right with probability a, yields 1 + a + ... + a^k tokens (Leviathan et al. 2023) for the
+ * seconds of an evaluation of k + 1 tokens and of drafting. The length that yields the most tokens per second is
+ * chosen, and that may be 0. Lengths affect speed only, never the text. */
 #ifndef GEUL_PACE_H
 #define GEUL_PACE_H
 
@@ -10,7 +10,7 @@
 
 enum { GEUL_DRAFT_MAX = 64 };
 
-/* Where drafts come from, with an acceptance rate of their own each. */
+/* Where drafts come from. Each has its own acceptance rate. */
 enum geul_draft_source {
     GEUL_DRAFT_LOOKUP_SHORT, /* a match of 2 tokens */
     GEUL_DRAFT_LOOKUP_LONG,  /* of 3 to 7 */
@@ -32,15 +32,15 @@ struct geul_pace {
 };
 
 void geul_pace_init(struct geul_pace *p);
-/* Whether drafts from source, up to most tokens long, are going to be made, as far as is known. */
+/* Whether drafts from source, up to most tokens long, are likely to be made: they pay, or too little is known yet. */
 bool geul_pace_pays(const struct geul_pace *p, enum geul_draft_source source, int most);
 /* The length of the next draft from source, 0 to most: 0 when it does not pay. From time to time a source that does not
- * pay gets another chance. Call once per step and source that has something to offer. */
+ * pay is tried again. Call once per step and source that has a draft to offer. */
 int geul_pace_choose(struct geul_pace *p, enum geul_draft_source source, int most);
-/* Tells of a draft that was made: n tokens (perhaps none) in so many seconds. */
+/* Records a draft that was made: n tokens (perhaps none) in so many seconds. */
 void geul_pace_drafted(struct geul_pace *p, enum geul_draft_source source, int n, double seconds);
-/* Tells of an evaluation of 1 + n tokens in so many seconds, of which right were accepted. source means nothing when n
- * is 0. */
+/* Records an evaluation of 1 + n tokens in so many seconds, of whose n guesses `right` were accepted. source has no
+ * meaning when n is 0. */
 void geul_pace_evaluated(struct geul_pace *p, enum geul_draft_source source, int n, int right, double seconds);
 
 #endif

@@ -1,5 +1,9 @@
-/* sampler.c: from logits to a token. Uses only IEEE additions, multiplications and divisions, so that the same seed
- * gives the same text on every machine. */
+/* sampler.c: from logits to a token, the same one on every machine for the same seed and logits.
+ *
+ * Therefore only operations occur that IEEE 754 defines to the last bit: sums, products, quotients, comparisons,
+ * scaling by powers of two. exp and log are made of them below, since those of C libraries differ. Sums go in the order
+ * of the sorted candidates, and that order is total (by_p), so that it does not matter how qsort() works. Random
+ * numbers are a function of the seed, the number of the choice and the token's id, not of a state. */
 #include "models/sampler.h"
 
 #include "core/context.h"
@@ -12,21 +16,21 @@
 struct candidate {
     int32_t id;
     float logit;
-    double p; /* probability, or whatever the filter in work sorts by */
+    double p; /* probability, or whatever the present filter sorts by */
 };
 
 struct geul_sampler {
     struct geul_context *ctx;
     struct geul_sampling how;
     int n_vocab, n_allowed;
-    uint64_t seed, n_chosen; /* the random numbers of a choice hang on these two and on the ids */
+    uint64_t seed, n_chosen; /* the random numbers of a choice follow from these two and the ids */
     double confidence;       /* of the last choice */
     struct candidate *candidates;
     /* The tokens that count as seen are the last n_window of n_history. The ring holds GEUL_SAMPLER_UNDO_MAX more, so
      * that what left the window can come back. */
     int32_t *history;
     uint64_t n_history, n_window, n_ring;
-    int *counts; /* per id, how often it stands in the window */
+    int *counts; /* per id, how often it occurs in the window */
 };
 
 struct geul_sampling geul_sampling_default(void)
@@ -45,8 +49,9 @@ struct geul_sampling geul_sampling_default(void)
 /* e^x for x <= 0, to about 1e-15; the C library's may differ by a bit from machine to machine. */
 static double portable_exp(double x)
 {
-    if (!(x > -700))
+    if (!(x > -700)) /* stays clear of denormals, which some machines flush */
         return 0;
+    /* x = k ln 2 + r. ln 2 in two parts: k * ln2_high is exact, as its low bits are zero. */
     const double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
     int k = (int)(x * 1.4426950408889634 - 0.5);
     double r = (x - k * ln2_high) - k * ln2_low, term = 1, sum = 1; /* |r| <= 0.35 */
@@ -67,7 +72,7 @@ static double portable_log(double x)
     return y;
 }
 
-/* Number n of the sequence that seed begins as a number inside (0, 1). */
+/* Number n of the sequence that seed begins, as a number in the open interval (0, 1): its log is finite. */
 static double uniform(uint64_t seed, uint64_t n)
 {
     return ((double)(geul_random_splitmix(seed, n) >> 12) + 0.5) * 0x1p-52;
@@ -142,6 +147,8 @@ void geul_sampler_accept(struct geul_sampler *s, int32_t token)
 
 void geul_sampler_undo(struct geul_sampler *s, int n)
 {
+    /* accept() backwards, newest first: a token leaves the window at its end, and one comes back at its beginning,
+     * which the ring still holds. */
     s->n_chosen -= (uint64_t)n;
     for (; n > 0 && s->n_window > 0; n--) {
         s->counts[s->history[--s->n_history % s->n_ring]]--;
@@ -170,7 +177,7 @@ static void sort_by_p(struct candidate *c, int n)
     qsort(c, (size_t)n, sizeof *c, by_p);
 }
 
-/* Moves root of a heap whose root is the worst candidate down to its place. */
+/* Restores a heap, in which every parent is worse than its children, after its root changed. */
 static void sift_down(struct candidate *heap, int n, int root)
 {
     for (int child; (child = 2 * root + 1) < n; root = child) {
@@ -189,7 +196,7 @@ static int keep_top_k(struct candidate *c, int n, int k)
 {
     for (int i = 0; i < n; i++)
         c[i].p = c[i].logit;
-    if (k > 0 && k < n) {
+    if (k > 0 && k < n) { /* c[0..k) is a heap of the k best so far, the worst of them at its root */
         for (int i = k / 2 - 1; i >= 0; i--)
             sift_down(c, k, i);
         for (int i = k; i < n; i++)
@@ -253,7 +260,7 @@ static int keep_min_p(struct candidate *c, int n, double min_p)
     return kept;
 }
 
-/* The allowed ids with finite logits after penalties; returns their number. */
+/* Makes the allowed ids with finite logits after penalties the candidates; returns their number. */
 static int gather(struct geul_sampler *s, const float *logits)
 {
     const struct geul_sampling *how = &s->how;
@@ -271,10 +278,10 @@ static int gather(struct geul_sampler *s, const float *logits)
     return n;
 }
 
-/* Draws one of n sorted candidates: each runs for an exponentially distributed time of rate p, the first to arrive
- * wins, which happens with probability p (the Gumbel-max trick in another dress). The times hang on seed, number of the
- * choice and id alone: where two distributions are alike, the same runner wins in both, and so a draft model's choices
- * are mostly the large model's (Daliri, Musco, Suresh 2024). */
+/* Draws one of n sorted candidates: each gets an exponentially distributed time of rate p, -ln(u) / p, and the earliest
+ * wins, which happens with probability p (the Gumbel-max trick in another form). u depends on the seed, the number of
+ * the choice and the id alone: where two distributions are alike, the same candidate wins in both, and so a draft
+ * model's choices are mostly the large model's (Daliri, Musco, Suresh 2024). */
 static int32_t draw(struct geul_sampler *s, int n)
 {
     struct candidate *c = s->candidates;
@@ -284,7 +291,7 @@ static int32_t draw(struct geul_sampler *s, int n)
     int32_t winner = c[0].id;
     for (int i = 0; i < n && c[i].p > 0; i++) {
         double u = uniform(seed, (uint64_t)c[i].id);
-        if ((1 - u) / c[i].p >= second) /* -ln u is at least 1 - u: too late in any case */
+        if ((1 - u) / c[i].p >= second) /* -ln u >= 1 - u: too late without computing the log */
             continue;
         double time = portable_log(1 / u) / c[i].p;
         if (time < first) {
@@ -315,6 +322,7 @@ int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
     int n = gather(s, logits);
     if (n == 0)
         return -1;
+    /* Every filter gets the candidates sorted by logit, best first, and leaves them so. */
     int32_t token;
     if (!(how->temperature > 0)) {
         token = choose_best(s, n);

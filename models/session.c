@@ -1,4 +1,13 @@
-/* session.c: the KV cache with several sequences, and running the model's graph over batches of tokens. */
+/* session.c: the KV cache with several sequences, and running the model's graph over batches of tokens.
+ *
+ * What holds between calls: of sequence s, positions [0, length[s]) are valid, in the keys and values of every layer
+ * and in tokens; what is behind them is garbage that nothing reads. An evaluation writes behind length only, and a
+ * token attends to positions up to its own, which are valid or written by the same evaluation. length grows after the
+ * last batch has succeeded, so a failure, or a callback that stops, needs no undoing.
+ *
+ *     position   0 ............... length - 1 | length ............ n_context - 1
+ *                valid                        | written by the evaluation in progress, otherwise garbage
+ */
 #include "models/session.h"
 
 #include "core/os.h"
@@ -19,7 +28,7 @@ struct geul_session {
     size_t cache_bytes;
     int *length;      /* per sequence */
     int32_t *tokens;  /* (S, P) */
-    int *next_length; /* per sequence: length after the batch in work */
+    int *next_length; /* per sequence: length once the evaluation in progress has succeeded */
     struct geul_neox_inputs in;
     struct geul_tensor *out; /* logits (R, V) of the current graph */
     struct geul_graph *graph;
@@ -27,7 +36,7 @@ struct geul_session {
     int32_t *ids, *seq_pos, *rows;  /* host copies of the inputs, n_batch each (seq_pos 2 n_batch) */
     struct geul_batch_item *items;  /* n_batch, for geul_session_append() */
     float *logits;                  /* one row */
-    geul_session_observer observer; /* NULL: nobody looks */
+    geul_session_observer observer; /* NULL: none */
     void *observer_user;
     float *observed; /* host copy of what is shown, observed_bytes */
     size_t observed_bytes;
@@ -35,7 +44,7 @@ struct geul_session {
 
 /* ---------------------------------------------------------------------------------- lifetime -- */
 
-/* The cache tensor number i (k and v alternate) on the device of its layer. */
+/* Cache tensor number i (k and v alternate) on the device of its layer. NULL on failure. */
 static struct geul_tensor *new_cache(struct geul_session *s, int i)
 {
     const struct geul_model_shape *shape = &s->model->neox.shape;
@@ -50,7 +59,7 @@ static struct geul_tensor *new_cache(struct geul_session *s, int i)
     struct geul_buffer *b = &s->buffers[i];
     if (device->backend->buffer_new(s->ctx, device, bytes, b) != GEUL_OK)
         return NULL;
-    s->n_buffers = i + 1;
+    s->n_buffers = i + 1; /* from here on geul_session_free() frees it */
     s->cache_bytes += bytes;
     struct geul_tensor *t = geul_leaf(s->leaves, s->cache_type, 4, dims, i % 2 ? "v_cache" : "k_cache", b, b->base);
     if (!t)
@@ -70,7 +79,7 @@ static bool make_caches(struct geul_session *s)
     return true;
 }
 
-/* Allocates everything that hangs on s. */
+/* Allocates everything that s owns; on failure geul_session_free() frees the part that was. */
 static bool make_parts(struct geul_session *s)
 {
     struct geul_context *ctx = s->ctx;
@@ -230,7 +239,7 @@ size_t geul_session_observed_floats(const struct geul_model_shape *shape)
     return (size_t)shape->n_layers * (3 * (size_t)shape->d_model + (size_t)shape->d_ff);
 }
 
-/* Keeps the inputs of all products of graph, which is not planned yet, until its run ends. */
+/* Makes the inputs of all products of graph, which is not planned yet, outlive its run. */
 static void mark_observed(const struct geul_session *s, const struct geul_graph *graph)
 {
     for (int i = 0; i < graph->n_nodes; i++)
@@ -238,7 +247,8 @@ static void mark_observed(const struct geul_session *s, const struct geul_graph 
             graph->nodes[i]->src[0]->output = true;
 }
 
-/* Shows the inputs of all products of the last run; those of the output matrix only if some logits were wanted. */
+/* Shows the inputs of all products of the last run; those of the output matrix only if some logits were wanted, since
+ * otherwise its one row is there for the graph's sake alone. */
 static enum geul_status show_observed(struct geul_session *s, bool wanted)
 {
     for (int i = 0; i < s->graph->n_nodes; i++) {
@@ -249,7 +259,7 @@ static enum geul_status show_observed(struct geul_session *s, bool wanted)
         size_t bytes = geul_tensor_bytes(x);
         if (x->type != GEUL_TYPE_F32 || !geul_is_contiguous(x))
             return geul_fail(s->ctx, GEUL_ERROR_UNSUPPORTED, "the input of %s cannot be observed", weight->name);
-        if (bytes > s->observed_bytes) {
+        if (bytes > s->observed_bytes) { /* kept for the next product: it grows to the largest once */
             float *grown = geul_realloc(s->ctx, s->observed, bytes, 1);
             if (!grown)
                 return GEUL_ERROR_MEMORY;
@@ -263,22 +273,23 @@ static enum geul_status show_observed(struct geul_session *s, bool wanted)
     return GEUL_OK;
 }
 
-/* Makes the planned graph one of n_tokens tokens and n_rows rows of logits. */
+/* Makes the planned graph one of n_tokens tokens and n_rows rows of logits. Which tokens, sequences and
+ * positions it computes are inputs, so generating one token at a time builds it once. */
 static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int n_rows)
 {
     if (s->graph && s->graph_tokens == n_tokens && s->graph_rows == n_rows)
         return GEUL_OK;
     struct geul_context *g = s->graphs;
-    s->graph = NULL;
+    s->graph = NULL; /* until the new one is planned there is none, also after a failure */
     geul_context_reset(g);
-    s->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");
-    s->in.seq_pos = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "seq_pos");
-    s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");
+    s->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");            /* (T) */
+    s->in.seq_pos = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "seq_pos"); /* (T, 2) */
+    s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");            /* (R) */
     struct geul_neox_pass pass = {.in = s->in, .k = s->k, .v = s->v};
-    struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass);
-    s->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision);
+    struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass); /* (R, C) */
+    s->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision);    /* (R, V) */
     struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
-    if (graph && s->observer)
+    if (graph && s->observer) /* before planning, which would reuse the memory of these inputs */
         mark_observed(s, graph);
     if (!graph || geul_runtime_plan(s->runtime, graph) != GEUL_OK)
         return geul_fail_from(s->ctx, g);
@@ -288,7 +299,7 @@ static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int 
     return GEUL_OK;
 }
 
-/* Checks items and finds where each goes; s->next_length gets the lengths after them. */
+/* Checks all items before anything is computed. Uses s->next_length to count. */
 static enum geul_status check_items(struct geul_session *s, const struct geul_batch_item *items, int n)
 {
     int n_vocab = s->model->neox.shape.n_vocab;
@@ -307,8 +318,8 @@ static enum geul_status check_items(struct geul_session *s, const struct geul_ba
     return GEUL_OK;
 }
 
-/* Computes up to n_batch items whose places follow s->next_length; hands out their logits. Items are numbered from
- * first_item on. */
+/* Computes up to n_batch items at the positions that follow s->next_length, which advances past them; hands out their
+ * logits. Items are numbered from first_item on. */
 static enum geul_status eval_piece(struct geul_session *s, const struct geul_batch_item *items, int n, int first_item,
                                    geul_logits_callback callback, void *user)
 {
@@ -318,6 +329,7 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
         s->ids[i] = items[i].token;
         s->seq_pos[2 * i] = seq;
         s->seq_pos[2 * i + 1] = position;
+        /* behind length, like the keys and values: it counts once length has passed it */
         s->tokens[(size_t)seq * (size_t)s->n_context + (size_t)position] = items[i].token;
         if (items[i].want_logits)
             s->rows[n_rows++] = i;
@@ -333,7 +345,7 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
         geul_tensor_write(s->in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
         geul_runtime_run(s->runtime, s->graph) != GEUL_OK) {
         geul_fail_from(s->ctx, s->graphs);
-        s->graph = NULL;
+        s->graph = NULL; /* its context holds the failure; the next evaluation starts from an empty one */
         return geul_error_status(s->ctx);
     }
     if (s->observer && (status = show_observed(s, wanted)) != GEUL_OK)
@@ -353,6 +365,7 @@ enum geul_status geul_session_eval(struct geul_session *s, const struct geul_bat
 {
     geul_error_clear(s->ctx);
     enum geul_status status = check_items(s, items, n);
+    /* From here on next_length says where the next item goes; length stays until every batch has succeeded. */
     memcpy(s->next_length, s->length, (size_t)s->n_sequences * sizeof *s->next_length);
     for (int done = 0; done < n && status == GEUL_OK; done += s->n_batch) {
         int piece = n - done < s->n_batch ? n - done : s->n_batch;
@@ -375,6 +388,7 @@ enum geul_status geul_session_append(struct geul_session *s, int seq, const int3
         int m = n - done < s->n_batch ? n - done : s->n_batch;
         for (int i = 0; i < m; i++)
             s->items[i] = (struct geul_batch_item){tokens[done + i], seq, logits && done + i == n - 1};
+        /* Batches are evaluations of their own here, and those that succeeded have advanced length: all or nothing. */
         enum geul_status status = geul_session_eval(s, s->items, m, NULL, NULL);
         if (status != GEUL_OK) {
             geul_session_truncate(s, seq, before);
@@ -403,7 +417,7 @@ enum geul_status geul_session_copy(struct geul_session *s, int from, int to)
     size_t length = (size_t)s->length[from];
     size_t blocks = (size_t)s->model->neox.shape.d_head / (size_t)geul_type_block(s->cache_type);
     size_t bytes = length * blocks * geul_type_bytes(s->cache_type);
-    void *rows = geul_alloc(s->ctx, bytes, 1); /* the held positions of one head */
+    void *rows = geul_alloc(s->ctx, bytes, 1); /* the valid positions of one head: contiguous, (length, D) */
     if (!rows)
         return GEUL_ERROR_MEMORY;
     for (int i = 0; i < s->n_buffers; i++) {

@@ -9,10 +9,10 @@ const int32_t *geul_session_tokens(const struct geul_session *s, int seq);
 int geul_session_batch(const struct geul_session *s);
 int geul_session_sequences(const struct geul_session *s);
 
-/* Sees what enters a product with a weight: n_rows rows of n_cols floats, valid during the call. The rows are tokens of
- * the batch; for the output matrix only those whose logits are wanted. false stops the evaluation. */
+/* Receives the input of a product with a weight: n_rows rows of n_cols floats, valid during the call. The rows are
+ * tokens of the batch; for the output matrix only those whose logits are wanted. false stops the evaluation. */
 typedef bool (*geul_session_observer)(void *user, const char *weight, const float *rows, int n_rows, int n_cols);
-/* From here on every evaluation shows the inputs of all products to observer; NULL ends that. They take memory for all
+/* From now on every evaluation shows the inputs of all products to observer; NULL ends that. They take memory for all
  * layers at once, geul_session_observed_floats() per token of a batch, instead of for one layer. */
 void geul_session_observe(struct geul_session *s, geul_session_observer observer, void *user);
 /* Floats per token that an observed batch keeps. */

@@ -1,5 +1,9 @@
-/* speculate.c: guesses tokens ahead, from the text itself or with a smaller model. Whatever is guessed, generate.c
- * takes only what the sampler chooses from the large model's own logits, so a guess decides about speed alone. */
+/* speculate.c: drafts tokens, from the text itself or with a smaller model. Whatever is guessed, generate.c accepts
+ * only what the sampler chooses from the large model's own logits: a guess affects speed alone.
+ *
+ * The sources are not told what was accepted. For each draft they go by what the session holds: the lookup's text is
+ * that or its beginning, as guesses never enter it; the draft session, which has evaluated its own guesses, is
+ * truncated to the common prefix. */
 #include "models/speculate.h"
 
 #include "models/lookup.h"
@@ -12,10 +16,10 @@
 struct geul_speculator {
     struct geul_session *s; /* it drafts for this one */
     struct geul_speculation how;
-    struct geul_lookup *lookup; /* NULL: not wanted */
+    struct geul_lookup *lookup; /* NULL: off */
     int32_t end;                /* end token; nothing is drafted behind it. -1: none */
     bool unknown;               /* the text holds ids that the draft model does not have */
-    int32_t *piece;             /* a batch of the draft session */
+    int32_t *piece;             /* tokens for the draft session, room for one batch */
     struct geul_pace pace;
     enum geul_draft_source source; /* of the last draft */
 };
@@ -123,7 +127,7 @@ static enum geul_status append(struct geul_speculator *p, int seq, const int32_t
     return status == GEUL_OK || from == ctx ? status : geul_fail_from(ctx, from);
 }
 
-/* Makes the draft session forget what differs from tokens (n); returns how many of them it holds. */
+/* Truncates the draft session to what it has in common with tokens (n); returns how many that are. */
 static int truncate_to_common_prefix(struct geul_speculator *p, int seq, const int32_t *tokens, int n)
 {
     const int32_t *held = geul_session_tokens(p->how.draft, seq);
@@ -134,7 +138,7 @@ static int truncate_to_common_prefix(struct geul_speculator *p, int seq, const i
     return same;
 }
 
-/* The draft session, which holds the first of tokens (n), reads on until at most rest are left. */
+/* The draft session, which holds the first of tokens (n), evaluates more of them until at most rest are left. */
 static enum geul_status read_on(struct geul_speculator *p, int seq, const int32_t *tokens, int n, int rest,
                                 bool (*on_piece)(void *user), void *user)
 {
@@ -151,7 +155,7 @@ static enum geul_status read_on(struct geul_speculator *p, int seq, const int32_
     return GEUL_OK;
 }
 
-/* The draft session reads what it lacks of the text, *behind tokens; *logits are those after token last. */
+/* The draft session evaluates what it lacks of the text, *behind tokens; *logits are those after token last. */
 static enum geul_status read_text(struct geul_speculator *p, int seq, int32_t last, int *behind, const float **logits)
 {
     const int32_t *text = geul_session_tokens(p->s, seq);
@@ -160,6 +164,8 @@ static enum geul_status read_text(struct geul_speculator *p, int seq, int32_t la
     enum geul_status status = read_on(p, seq, text, n, geul_session_batch(p->how.draft) - 1, NULL, NULL);
     if (status != GEUL_OK)
         return status;
+    /* The rest of the text and last go together, in one batch: one or two tokens when the last draft was this model's
+     * too. */
     int held = geul_session_length(p->how.draft, seq), rest = n - held;
     memcpy(p->piece, text + held, (size_t)rest * sizeof *p->piece);
     p->piece[rest] = last;
@@ -167,7 +173,7 @@ static enum geul_status read_text(struct geul_speculator *p, int seq, int32_t la
 }
 
 /* Lets the draft model guess up to k tokens with the random numbers that the sampler will use for them, and stops where
- * the choice is not clear. */
+ * the choice is not clear. The sampler is left as it was, so that it draws the same numbers when it chooses. */
 static enum geul_status guess(struct geul_speculator *p, int seq, const float *logits, struct geul_sampler *sampler,
                               int k, int32_t *draft, int *n)
 {
@@ -183,7 +189,7 @@ static enum geul_status guess(struct geul_speculator *p, int seq, const float *l
         draft[(*n)++] = token;
         if (token == p->end)
             break;
-        if (*n < k)
+        if (*n < k) /* the last guess is not evaluated: its logits would not be used */
             status = append(p, seq, &token, 1, &logits);
     }
     geul_sampler_undo(sampler, chosen);
@@ -191,7 +197,7 @@ static enum geul_status guess(struct geul_speculator *p, int seq, const float *l
 }
 
 /* A draft of up to k tokens by the draft model. Reading much text at once, as after a time without drafts, is not
- * counted to the draft, nor is the first token, whose logits come with it. */
+ * counted as time of the draft; nor is then the first token, whose logits came with the text. */
 static enum geul_status draft_by_model(struct geul_speculator *p, int seq, int32_t last, struct geul_sampler *sampler,
                                        int k, int32_t *draft, int *n)
 {
@@ -231,6 +237,7 @@ static int draft_by_lookup(struct geul_speculator *p, int seq, int32_t last, int
 {
     const int32_t *text = geul_session_tokens(p->s, seq);
     int length = geul_session_length(p->s, seq), next = 0;
+    /* The lookup holds the text as of the last draft; what was accepted since is appended, nothing is ever removed. */
     for (int i = geul_lookup_length(p->lookup); i < length; i++)
         geul_lookup_push(p->lookup, text[i]);
     geul_lookup_push(p->lookup, last);
@@ -252,7 +259,7 @@ enum geul_status geul_speculator_start(struct geul_speculator *p, int seq, const
         return GEUL_OK;
     int known = geul_model_get_shape(geul_session_model(p->how.draft))->n_vocab;
     p->unknown = false;
-    for (int i = 0; i < n; i++) /* the model may have more padding rows; the sampler chooses none of them */
+    for (int i = 0; i < n; i++) /* a prompt may hold padding ids that only the model has; the sampler chooses none */
         p->unknown = p->unknown || ids[i] >= known;
     if (p->unknown || !(p->how.always || geul_pace_pays(&p->pace, GEUL_DRAFT_MODEL, p->how.n_max)))
         return GEUL_OK;

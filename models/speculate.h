@@ -1,4 +1,4 @@
-/* speculate.h: what generate.c asks of a speculator. */
+/* speculate.h: the speculator as generate.c uses it. */
 #ifndef GEUL_SPECULATE_H
 #define GEUL_SPECULATE_H
 
@@ -7,16 +7,16 @@
 
 /* The session it drafts for. */
 const struct geul_session *geul_speculator_session(const struct geul_speculator *p);
-/* A generation begins that continues ids (n of them) in sequence seq. Lets a draft model read them when it is going to
- * draft; after each piece calls on_piece, false from which stops with GEUL_ERROR_CANCELLED. */
+/* Starts a generation that continues ids (n of them) in sequence seq. Lets a draft model read them when it is likely to
+ * draft; calls on_piece after each piece, and stops with GEUL_ERROR_CANCELLED when that returns false. */
 enum geul_status geul_speculator_start(struct geul_speculator *p, int seq, const int32_t *ids, int n,
                                        bool (*on_piece)(void *user), void *user);
-/* Guesses how the text goes on after what sequence seq holds and token last: *n tokens into draft, at most most <=
+/* Guesses how the text continues after what sequence seq holds and token last: *n tokens into draft, at most `most` <=
  * GEUL_DRAFT_MAX, or none. sampler is the one that will choose; it is left as it was. Failures are in the context of
  * the session it drafts for. */
 enum geul_status geul_speculator_draft(struct geul_speculator *p, int seq, int32_t last, struct geul_sampler *sampler,
                                        int most, int32_t *draft, int *n);
-/* Tells of the evaluation of last and n drafted tokens, of which right were accepted. */
+/* Records the evaluation of last and n drafted tokens, of which `right` were accepted. */
 void geul_speculator_learn(struct geul_speculator *p, int n, int right, double seconds);
 
 #endif

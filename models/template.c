@@ -7,8 +7,7 @@
 
 #define END_OF_TEXT "<|endoftext|>"
 
-/* A template in parts: plain or with_input up to where the answer goes, then `gap` + answer + `end` in finished
- * turns.*/
+/* A template in parts: plain or with_input up to where the answer goes, then gap + answer + end in finished turns. */
 struct geul_template {
     struct geul_context *ctx; /* of user templates, NULL for built-in ones */
     const char *name;
@@ -40,8 +39,8 @@ static const struct geul_template built_in[] = {
     {.name = "kgoat", .plain = "{instruction}\n\n정답:", .gap = " ", .end = END_OF_TEXT},
 };
 
-/* Splits a user's text at {output}: what stands before it is the prompt (its trailing spaces become the gap), what
- * stands behind it ends a finished answer and, when it is more than white space, stops an answer. */
+/* Splits a user's text at {output}: what precedes it is the prompt (its trailing spaces become the gap), what follows
+ * ends a finished answer and, when it is more than white space and not the end token's text, stops an answer. */
 static struct geul_template *from_text(struct geul_context *ctx, const char *text)
 {
     static const char mark[] = "{output}";
@@ -129,7 +128,7 @@ const char *geul_template_end(const struct geul_template *t)
     return t->end;
 }
 
-/* Hands over form with its {instruction} and {input} filled in. What is filled in is not searched again. */
+/* Passes form with its {instruction} and {input} filled in to put. What is filled in is not searched for fields. */
 static bool put_filled(const char *form, const char *instruction, const char *input, geul_template_sink put, void *user)
 {
     const struct {
@@ -141,7 +140,7 @@ static bool put_filled(const char *form, const char *instruction, const char *in
         while (form[plain] && i < 2 && strncmp(form + plain, fields[i].mark, strlen(fields[i].mark)) != 0)
             i++;
         if (form[plain] && i == 2)
-            plain++; /* a brace of no field */
+            plain++; /* a brace that begins no field */
         ok = plain == 0 || put(user, form, plain, true);
         form += plain;
         if (ok && *form && i < 2) {
@@ -177,7 +176,7 @@ char *geul_template_apply(struct geul_context *ctx, const struct geul_template *
 {
     struct text text = {.ctx = ctx};
     bool ok = true;
-    for (int i = 0; ok && i < n; i++) { /* context stands at the beginning and stays cached */
+    for (int i = 0; ok && i < n; i++) { /* the input goes into the first turn, which stays in the cache */
         const char *answer = turns[i].answer;
         ok = geul_template_put_prompt(t, turns[i].question, i == 0 ? input : NULL, append, &text);
         if (ok && answer)

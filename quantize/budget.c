@@ -1,6 +1,18 @@
-/* budget.c: see budget.h. Every matrix has a curve: the error over the bytes of its possible types. On the lower hull
- * of these curves each step to a better type has a price (error saved per byte); taking the steps in the order of their
- * price solves the problem of Lagrange, so what is left is at most one step away from the best choice. */
+/* budget.c: see budget.h. Every matrix has a curve: the error over the bytes of its possible types. Only types on the
+ * lower hull of the curve are worth having:
+ *
+ *   error
+ *     | a                 a, b, d and e are on the hull. c is above the line from b to d: its bytes save more when
+ *     |  \                they give d to some matrices and leave b to the others.
+ *     |   \    c
+ *     |    b.             A step to the next type has a price, the error it saves per byte. Along a hull the prices
+ *     |       ' .         fall (the curve is convex).
+ *     |           d - . e
+ *     +-------------------- bytes
+ *
+ * Taking the steps of all matrices in the order of their prices is, until one no longer fits, the best choice for its
+ * size (Lagrange). Then smaller steps fill what is left, so the error exceeds the least possible by at most what the
+ * first step that did not fit would have saved. */
 #include "quantize/budget.h"
 
 #include "core/gguf.h"
@@ -36,13 +48,13 @@ struct geul_budget {
 
 /* ---------------------------------------------------------------------------- what errors do -- */
 
-/* How much a relative error of a matrix counts: the divergence of the model per unit of it, as measured with noise in
+/* The weight of a matrix's relative error: the divergence of the model per unit of it, as measured with noise in
  * one matrix after the other of a model of six layers. The matrices of all layers together count the same for every
  * depth. docs/quantization.md has the measurements behind the figures. */
 static double sensitivity(enum geul_neox_role role, int layer, int n_layers)
 {
     static const struct {
-        double first, middle, last; /* layer; outside of the layers all the same */
+        double first, middle, last; /* layer; of matrices outside of the layers all are the same */
     } by_role[GEUL_NEOX_ROLES] = {
         [GEUL_NEOX_ROLE_EMBEDDING] = {0.18, 0.18, 0.18}, [GEUL_NEOX_ROLE_OUTPUT] = {0.85, 0.85, 0.85},
         [GEUL_NEOX_ROLE_QKV] = {0.020, 0.011, 0.012},    [GEUL_NEOX_ROLE_ATTN_OUTPUT] = {0.009, 0.0046, 0.0046},
@@ -52,7 +64,8 @@ static double sensitivity(enum geul_neox_role role, int layer, int n_layers)
     const double depth = 6;
     if (layer < 0 || n_layers < 1)
         return by_role[role].middle;
-    double reach = n_layers > 8 ? n_layers / 8.0 : 1; /* layers over which an edge fades into the middle */
+    /* The first and the last layer count as measured; over `reach` layers the weight goes linearly to the middle's. */
+    double reach = n_layers > 8 ? n_layers / 8.0 : 1;
     double start = 1 - layer / reach, end = 1 - (n_layers - 1 - layer) / reach, middle = by_role[role].middle;
     double weight = middle;
     if (start > 0)
@@ -97,7 +110,7 @@ static bool take_sample(struct geul_context *ctx, const struct geul_quantize_cho
     s->errors = s->out ? geul_alloc(ctx, (size_t)s->rows, sizeof *s->errors) : NULL;
     if (!s->errors)
         return false;
-    for (int64_t i = 0; i < s->rows; i++) {
+    for (int64_t i = 0; i < s->rows; i++) { /* through raw, which is aligned as geul_decode() needs it */
         int64_t row = (int64_t)((double)i * (double)rows / (double)s->rows);
         memcpy(s->raw, (const uint8_t *)t->source->data + (size_t)row * row_bytes, row_bytes);
         geul_decode(t->from, s->raw, s->x + i * cols, cols);
@@ -125,12 +138,12 @@ static double sample_error(const struct sample *s, enum geul_type type, const fl
 #endif
     for (int64_t i = 0; i < s->rows; i++)
         s->errors[i] = geul_search_rows(type, s->x + i * s->cols, s->out + (size_t)i * bytes, 1, s->cols, importance);
-    for (int64_t i = 0; i < s->rows; i++) /* in one order, so that the sum is the same for every number of threads */
+    for (int64_t i = 0; i < s->rows; i++) /* in row order: the sum does not depend on threads */
         sum += s->errors[i];
     return sum / (double)s->rows;
 }
 
-/* Inserts a step so that bytes ascend and costs descend along a convex curve. */
+/* Inserts a step where bytes ascend; of two with the same bytes the one with less error stays. */
 static void add_step(struct item *item, struct step step)
 {
     int n = item->n_steps, at = 0;
@@ -146,13 +159,14 @@ static void add_step(struct item *item, struct step step)
     item->n_steps++;
 }
 
-/* Error saved per byte by going from a to b, which is larger. */
+/* Error saved per byte by going from a to b, which has more bytes. */
 static double price(const struct step *a, const struct step *b)
 {
     return (a->cost - b->cost) / (double)(b->bytes - a->bytes);
 }
 
-/* Leaves only the steps on the lower hull. */
+/* Leaves only the steps on the lower hull: costs fall, and each price is below the one before. s[0..n) is the hull of
+ * the steps seen so far; the next one removes from its end what it puts above the line. */
 static void keep_hull(struct item *item)
 {
     int n = 0;
@@ -168,7 +182,8 @@ static void keep_hull(struct item *item)
     item->n_steps = n;
 }
 
-/* Fills item with what every type costs matrix t. */
+/* Fills item with the bytes and the error of every type that matrix t may get: those that its rows fit and that are not
+ * larger than what it has. The one it has costs nothing, so there is always a step. */
 static bool measure_item(struct geul_quantize *q, const struct geul_quantize_choice *t, struct item *item)
 {
     struct sample s = {0};
@@ -179,7 +194,7 @@ static bool measure_item(struct geul_quantize *q, const struct geul_quantize_cho
     for (int i = 0; ok && i < GEUL_TYPE_COUNT; i++) {
         enum geul_type type = (enum geul_type)i;
         size_t bytes;
-        if (type == GEUL_TYPE_I32 || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
+        if (!geul_type_is_weight(type) || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
             continue;
         double error = type == t->from ? 0 : sample_error(&s, type, t->sums);
         add_step(item, (struct step){type, bytes, power > 0 ? weight * error / power : 0});
@@ -202,7 +217,7 @@ struct geul_budget *geul_budget_measure(struct geul_quantize *q, const bool *fix
             b->fixed_bytes += q->tensors[i].to_bytes;
             continue;
         }
-        struct item *item = &b->items[b->n_items++];
+        struct item *item = &b->items[b->n_items++]; /* room for all tensors was allocated */
         item->tensor = i;
         ok = measure_item(q, &q->tensors[i], item);
         if (ok && q->options.measuring &&
@@ -261,7 +276,7 @@ enum geul_status geul_budget_solve(const struct geul_budget *b, struct geul_quan
     int *at = geul_alloc(b->ctx, (size_t)b->n_items, sizeof *at);
     if (!at)
         return GEUL_ERROR_MEMORY;
-    while ((next = best_item(b, at, limit - bytes)) >= 0) {
+    while ((next = best_item(b, at, limit - bytes)) >= 0) { /* bytes <= limit throughout */
         const struct step *s = &b->items[next].steps[at[next]++];
         bytes += s[1].bytes - s[0].bytes;
     }

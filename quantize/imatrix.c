@@ -1,6 +1,6 @@
 /* imatrix.c: see imatrix.h. The .dat form, all numbers little-endian: int32 count of entries; per entry int32 length
- * and bytes of the name, int32 rows, int32 columns, float32 sums; then, if the file goes on, int32 chunks, int32 length
- * and bytes of the data set's name. */
+ * and bytes of the name, int32 rows, int32 columns, float32 sums; then, unless the file ends there, int32 chunks, int32
+ * length and bytes of the data set's name. */
 #include "quantize/imatrix.h"
 
 #include "core/gguf.h"
@@ -14,9 +14,9 @@
 
 static const char sums_end[] = ".in_sum2", counts_end[] = ".counts";
 
-enum { DAT_ENTRY_BYTES = 13 }; /* the least that an entry of a .dat file takes */
+enum { DAT_ENTRY_BYTES = 13 }; /* of an entry of a .dat file with a name of one byte, sums aside */
 
-/* What is being read. */
+/* The file being read. */
 struct cursor {
     struct geul_context *ctx;
     const char *path;
@@ -66,8 +66,8 @@ static char *read_text(struct cursor *c, size_t length, const char *what)
     return text;
 }
 
-/* Fills *e with copies: name, and `columns` little-endian floats at sums. false after a failure; *e then owns what it
- * holds all the same. */
+/* Fills *e with copies: name, and `columns` little-endian floats at sums. false after a failure; *e owns what it
+ * holds either way. */
 static bool fill_entry(struct cursor *c, struct geul_imatrix_entry *e, size_t columns, double rows, const void *sums)
 {
     if (!(rows >= 0) || !isfinite(rows)) {
@@ -113,7 +113,7 @@ static bool read_dat(struct cursor *c, struct geul_imatrix *m)
     size_t n, length, chunks;
     if (!read_i32(c, 1, "the number of entries", &n))
         return false;
-    if ((c->size - c->pos) / DAT_ENTRY_BYTES < n) {
+    if ((c->size - c->pos) / DAT_ENTRY_BYTES < n) { /* before memory is taken for so many */
         geul_fail(
             c->ctx, GEUL_ERROR_FORMAT,
             "%s: claims %zu entries, but %zu bytes follow; an importance matrix begins with GGUF or is llama.cpp's "
@@ -124,7 +124,7 @@ static bool read_dat(struct cursor *c, struct geul_imatrix *m)
     m->entries = geul_alloc(c->ctx, n, sizeof *m->entries);
     if (!m->entries)
         return false;
-    while (m->n_entries < (int64_t)n)
+    while (m->n_entries < (int64_t)n) /* counted before it is read: what it owns is freed with m after a failure */
         if (!read_dat_entry(c, &m->entries[m->n_entries++]))
             return false;
     if (c->pos == c->size) /* the oldest files end here */
@@ -149,6 +149,7 @@ static bool has_end(const char *name, const char *end)
 static bool read_gguf_entry(struct cursor *c, const struct geul_gguf *g, const struct geul_gguf_tensor *t,
                             struct geul_imatrix_entry *e)
 {
+    /* the data is copied by memcpy: a GGUF in memory may lie at any address */
     char other[GEUL_MAX_NAME + sizeof counts_end];
     size_t length = strlen(t->name) - strlen(sums_end);
     int64_t columns = t->shape[t->n_dims - 1];
@@ -193,6 +194,7 @@ static bool read_gguf(struct cursor *c, struct geul_imatrix *m)
     geul_gguf_u64(g, "imatrix.chunk_size", &m->chunk_size);
     if (ok)
         m->dataset = read_dataset(c, g);
+    /* each entry is a pair of tensors: at most as many entries as tensors */
     int64_t n = geul_gguf_tensor_count(g);
     m->entries = ok && m->dataset ? geul_alloc(c->ctx, (size_t)n, sizeof *m->entries) : NULL;
     ok = m->entries != NULL;

@@ -13,7 +13,7 @@ struct geul_imatrix_entry {
     const char *name;  /* of the tensor: "blk.0.attn_qkv.weight" */
     int64_t columns;   /* inputs of the matrix */
     const float *sums; /* per column the sum of squares over all rows of input that were seen */
-    double rows;       /* how many were */
+    double rows;       /* number of those rows */
 };
 
 struct geul_imatrix {
@@ -28,7 +28,7 @@ struct geul_imatrix {
 struct geul_imatrix *geul_imatrix_parse(struct geul_context *ctx, const void *data, size_t size, const char *name);
 /* The entry of a tensor, NULL when there is none. */
 const struct geul_imatrix_entry *geul_imatrix_find(const struct geul_imatrix *m, const char *tensor);
-/* Writes m to path in the GGUF form, which llama.cpp reads too; the file appears when it is whole. */
+/* Writes m to path in the GGUF form, which llama.cpp reads too, in one atomic step. */
 enum geul_status geul_imatrix_save(struct geul_context *ctx, const struct geul_imatrix *m, const char *path);
 
 #endif

@@ -1,4 +1,4 @@
-/* mix.c: see mix.h. docs/quantization.md has what the rows were chosen by. */
+/* mix.c: see mix.h. docs/quantization.md has the measurements behind the rows. */
 #include "quantize/mix.h"
 
 #include "core/tensor.h"
@@ -41,9 +41,9 @@ struct geul_mix {
         SOME(a, b, layers))
 #define PLAIN(name, file_type, a, output) MIX(name, file_type, ALL(a), ALL(output), ALL(a), ALL(a), ALL(a), ALL(a))
 
-/* Sizes stay below those of llama.cpp's mixes of the same names, which know a fused QKV as one matrix that deserves the
- * best type. Per weight the matrices of a layer matter alike, the first and the last layers more, the embedding about
- * as much as those, the output most. */
+/* Sizes stay below those of llama.cpp's mixes of the same names, which give a fused QKV a better type in every layer.
+ * Per weight all matrices of a layer matter alike, the first and the last layers more, the embedding about as much as
+ * those, the output most. */
 static const struct geul_mix mixes[] = {
     /*     file_type  embedding  output     qkv                      attn_output              ffn_up  ffn_down */
     PLAIN("f32",     0, F32, F32),
@@ -103,7 +103,7 @@ const struct geul_mix *geul_mix_find(const char *name)
 const struct geul_mix *geul_mix_of_type(enum geul_type type)
 {
     const struct geul_mix *found = &mixes[0];
-    for (size_t i = 0; i < N_MIXES; i++) /* the last: of those that begin alike the one that adds least */
+    for (size_t i = 0; i < N_MIXES; i++) /* the last: of mixes of one type the table has the smallest last */
         if (mixes[i].choices[GEUL_NEOX_ROLE_FFN_UP].type == type)
             found = &mixes[i];
     return found;
@@ -130,7 +130,7 @@ static bool is_better(enum where where, int i, int n)
     int eighth = n / 8, sixteenth = n < 32 ? 1 : n / 16;
     if (where == NOWHERE || i < 0)
         return false;
-    if (where == FIRST || n < 8)
+    if (where == FIRST || n < 8) /* fewer than 8 layers: sixteenth is 1 */
         return i < sixteenth;
     return i < eighth || i >= n - eighth || (where == SPREAD && (i - eighth) % 3 == 2);
 }

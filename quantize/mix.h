@@ -11,7 +11,7 @@ const struct geul_mix *geul_mix_of_type(enum geul_type type);
 uint32_t geul_mix_file_type(const struct geul_mix *mix);
 
 /* The type of a tensor of the given shape (row-major) in a model of n_layers. *fell_back: its rows do not fit the type
- * that the mix means for it, and it got the next better one that fits. */
+ * that the mix has for it, and it got the next better one that fits. */
 enum geul_type geul_mix_type(const struct geul_mix *mix, const char *tensor, int n_layers, int n_dims,
                              const int64_t *shape, bool *fell_back);
 /* type itself when rows of `columns` fit its blocks, otherwise the nearest type that they fit. */

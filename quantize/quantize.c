@@ -1,4 +1,16 @@
-/* quantize.c: see quantize_tensors.h. */
+/* quantize.c: see quantize_tensors.h.
+ *
+ * Everything is decided before the first byte is written, each from what stands above it:
+ *
+ *   list_tensors()   what the input has; vectors become F32
+ *   choose_types()   types: first the rules, the first that matches a name; the rest by the mix or by the bound
+ *   set_bytes()      bytes of each tensor
+ *   assign_parts()   the part of the output that each tensor is in
+ *   count_bytes()    bytes of the files, exactly: by writers that write nothing
+ *
+ * geul_quantize_write() then streams the tensors in the order of the input. Parts appear under their names only when
+ * all of them are written.
+ */
 #include "quantize/quantize_tensors.h"
 
 #include "geul_tools.h"
@@ -27,7 +39,8 @@ static bool is_matrix(const struct geul_quantize_choice *t)
 
 /* ------------------------------------------------------------------------------------- types -- */
 
-/* Applies a rule to every matrix that it matches and that is not ruled yet. ruled: a flag per tensor. */
+/* Applies a rule to every matrix that it matches, unless an earlier rule did. ruled: a flag per tensor. A rule may
+ * match only what earlier ones have settled; one that matches nothing is an error. */
 static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_quantize_rule *rule, bool *ruled)
 {
     const struct geul_regex_engine *engine = geul_regex_pcre2();
@@ -57,7 +70,7 @@ static enum geul_status apply_rule(struct geul_quantize *q, const struct geul_qu
     return GEUL_OK;
 }
 
-/* Bytes of all tensors as planned. */
+/* Bytes of all tensors in the output. */
 static uint64_t tensor_bytes(const struct geul_quantize *q)
 {
     uint64_t bytes = 0;
@@ -82,7 +95,7 @@ static enum geul_status set_bytes(struct geul_quantize *q)
     return GEUL_OK;
 }
 
-/* The number for general.file_type under a bound: that of the type which most weights have. */
+/* The number for general.file_type where no mix gives it: that of the type which most weights have. */
 static uint32_t common_file_type(const struct geul_quantize *q)
 {
     int64_t weights[GEUL_TYPE_COUNT] = {0};
@@ -96,7 +109,7 @@ static uint32_t common_file_type(const struct geul_quantize *q)
     return geul_mix_file_type(geul_mix_of_type(most));
 }
 
-/* Says what somebody should know before the work begins. */
+/* Warnings before the work begins. */
 static void warn(const struct geul_quantize *q)
 {
     int64_t again = 0, without = 0, matrices = 0;
@@ -144,7 +157,7 @@ static enum geul_status find_importance(const struct geul_quantize *q, struct ge
     return GEUL_OK;
 }
 
-/* Lists the tensors of the input, each with the type that it has. */
+/* Lists the tensors of the input, each with the type that it has; vectors are to be F32. Counts layers and weights. */
 static enum geul_status list_tensors(struct geul_quantize *q)
 {
     q->n_tensors = geul_gguf_tensor_count(q->gguf);
@@ -213,7 +226,7 @@ static bool is_own_key(const struct geul_quantize *q, const char *name)
            starts_with(name, "quantize.imatrix.") || starts_with(name, "split.");
 }
 
-/* Where the importance came from, in the keys that llama.cpp's users know. */
+/* The source of the importance, in llama.cpp's keys. */
 static void set_imatrix_keys(const struct geul_quantize *q, struct geul_gguf_writer *w)
 {
     const struct geul_imatrix *m = q->options.imatrix;
@@ -225,6 +238,7 @@ static void set_imatrix_keys(const struct geul_quantize *q, struct geul_gguf_wri
         geul_gguf_set_u32(w, "quantize.imatrix.chunks_count", (uint32_t)m->chunks);
 }
 
+/* Sets the keys of a part: the model's are in the first only, as llama.cpp splits files. */
 static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, int64_t part)
 {
     for (int64_t i = 0; part == 0 && i < geul_gguf_key_count(q->gguf); i++)
@@ -264,7 +278,8 @@ static struct geul_gguf_writer *open_part(const struct geul_quantize *q, const c
     return NULL;
 }
 
-/* At most the bytes of a part without tensors, whose table will need other padding; 0 after a failure. */
+/* An upper bound for the bytes of a part without its tensors: the table of tensors will need other padding, at most 31.
+ * 0 after a failure. */
 static uint64_t empty_part_bytes(const struct geul_quantize *q, int64_t part)
 {
     struct geul_gguf_writer *w = geul_gguf_writer_new(q->ctx, NULL);
@@ -278,17 +293,18 @@ static uint64_t empty_part_bytes(const struct geul_quantize *q, int64_t part)
     return bytes;
 }
 
-/* At most what a tensor adds to a file: its data with padding, and its row in the table. */
+/* An upper bound for what a tensor adds to a file: its data with padding, and its row in the table. */
 static uint64_t part_growth(const struct geul_quantize_choice *t)
 {
     return t->to_bytes + strlen(t->name) + 24 + 8 * (uint64_t)t->n_dims + 31;
 }
 
-/* Gives every tensor its part of the output. */
+/* Gives every tensor its part of the output, in order. By the upper bounds above no part exceeds split_bytes, except
+ * one of a single tensor. */
 static enum geul_status assign_parts(struct geul_quantize *q)
 {
     const struct geul_quantize_options *o = &q->options;
-    q->n_parts = o->split_bytes ? PARTS_MAX : 1; /* so that the keys of a split file are counted */
+    q->n_parts = o->split_bytes ? PARTS_MAX : 1; /* more than 1, so that the keys of a split file are counted */
     uint64_t first = o->split_bytes ? empty_part_bytes(q, 0) : 1, other = o->split_bytes ? empty_part_bytes(q, 1) : 1;
     if (!first || !other)
         return geul_error_status(q->ctx);
@@ -333,9 +349,9 @@ static enum geul_status count_bytes(struct geul_quantize *q)
     return GEUL_OK;
 }
 
-/* ---------------------------------------------------------------------------------- the plan -- */
+/* ---------------------------------------------------------------------------------- deciding -- */
 
-/* What follows from the types: parts and sizes. */
+/* Parts and sizes, which follow from the types. */
 static enum geul_status lay_out(struct geul_quantize *q)
 {
     enum geul_status status = set_bytes(q);
@@ -356,7 +372,10 @@ static enum geul_status choose_by_budget(struct geul_quantize *q, const bool *ru
     bool fits = false;
     if (!b)
         return geul_error_status(q->ctx);
-    while (status == GEUL_OK && !fits) { /* what the file holds beside tensors is known when they have types */
+    /* The bound is for the file, the solver's limit for its tensors alone. How much the file adds to them (keys, table,
+     * padding) is known when they have types, so the limit is lowered by what the file exceeds the bound, until it does
+     * not. */
+    while (status == GEUL_OK && !fits) {
         status = geul_budget_solve(b, q, limit);
         q->file_type = common_file_type(q);
         if (status == GEUL_OK)
@@ -369,7 +388,8 @@ static enum geul_status choose_by_budget(struct geul_quantize *q, const bool *ru
     return status;
 }
 
-/* Decides the type of every tensor, and what follows. */
+/* Decides the type of every tensor, and lays the output out. settled: rules come before the mix and the bound, and what
+ * is not a matrix has no choice. */
 static enum geul_status choose_types(struct geul_quantize *q)
 {
     const struct geul_mix *mix = q->options.mix;
@@ -385,7 +405,7 @@ static enum geul_status choose_types(struct geul_quantize *q)
     }
     if (mix)
         q->file_type = geul_mix_file_type(mix);
-    uint64_t kept;
+    uint64_t kept; /* with keep_types all types stay as list_tensors() and the rules set them */
     if (q->options.keep_types)
         q->file_type = geul_gguf_u64(q->gguf, "general.file_type", &kept) ? (uint32_t)kept : common_file_type(q);
     if (status == GEUL_OK)
@@ -400,7 +420,7 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
     if ((o->mix != NULL) + bound + o->keep_types != 1)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a size limit");
     for (int i = 0; i < o->n_rules; i++)
-        if (o->rules[i].type >= GEUL_TYPE_I32)
+        if (!geul_type_is_weight(o->rules[i].type))
             return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "matrices cannot be %s", geul_type_name(o->rules[i].type));
     return GEUL_OK;
 }
@@ -474,7 +494,7 @@ void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct g
 struct job {
     struct geul_quantize *q;
     const char *path;
-    struct geul_gguf_writer **writers; /* one per part; NULL before it is begun and when it has been committed */
+    struct geul_gguf_writer **writers; /* one per part; NULL before it is opened and after its commit */
     int64_t part;                      /* that is being written */
     uint64_t done, total;              /* bytes of tensors */
 };
@@ -497,6 +517,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice *t)
 {
     const struct geul_quantize_options *o = &j->q->options;
+    /* any number of dimensions as rows of the last one: blocks and importance run along it */
     int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
     struct geul_transcode how = {
         .data = t->source->data,
@@ -528,6 +549,7 @@ static enum geul_status check_name(const struct geul_quantize *q, const char *na
     const char *in = geul_gguf_path(q->gguf);
     size_t length = strlen(in), tail = sizeof "-00001-of-00001.gguf" - 1;
     int64_t n_in = q->n_tensors ? q->tensors[q->n_tensors - 1].source->part + 1 : 1;
+    /* the input may be split: the other parts' names differ from the first one's in their number only */
     char *part = geul_strndup(q->ctx, in, length);
     bool same = part && geul_os_same_file(part, name);
     for (int64_t i = 1; part && !same && i < n_in && length > tail; i++) {
@@ -557,7 +579,8 @@ static enum geul_status check_all_names(const struct job *j)
     return status;
 }
 
-/* Finishes the part that is being written, if there is one, and begins the next. */
+/* Finishes the part that is being written, if there is one, and opens the next. Finished parts are synced temporary
+ * files: an error in a later part removes them. */
 static enum geul_status next_part(struct job *j, int64_t part)
 {
     if (j->writers[j->part] && geul_gguf_writer_finish(j->writers[j->part]) != GEUL_OK)
@@ -569,7 +592,7 @@ static enum geul_status next_part(struct job *j, int64_t part)
     return j->writers[part] ? GEUL_OK : geul_error_status(j->q->ctx);
 }
 
-/* Lets all parts appear, the first one last: it is the one that is opened. */
+/* Renames all parts, the first one last: it is the one that readers open, and then it finds the others. */
 static enum geul_status commit_parts(struct job *j)
 {
     enum geul_status status = geul_gguf_writer_finish(j->writers[j->part]);
@@ -596,7 +619,7 @@ enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path)
     }
     if (status == GEUL_OK)
         status = commit_parts(&j);
-    for (int64_t p = 0; j.writers && p < q->n_parts; p++)
+    for (int64_t p = 0; j.writers && p < q->n_parts; p++) /* after a failure; committed ones are NULL */
         geul_gguf_writer_abandon(j.writers[p]);
     geul_free(q->ctx, j.writers);
     return status;

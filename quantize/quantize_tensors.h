@@ -1,11 +1,11 @@
-/* quantize_tensors.h: the plan of a quantization: what becomes of every tensor. */
+/* quantize_tensors.h: a quantization as it is decided: the type, the size and the part of every tensor. */
 #ifndef GEUL_QUANTIZE_TENSORS_H
 #define GEUL_QUANTIZE_TENSORS_H
 
 #include "quantize/imatrix.h"
 #include "quantize/mix.h"
 
-/* What becomes of a tensor, and what that follows from. */
+/* What is decided about a tensor, and from what. */
 struct geul_quantize_choice {
     const char *name;
     int n_dims;
@@ -22,7 +22,7 @@ struct geul_quantize_choice {
     int64_t part; /* of the output */
 };
 
-/* A plan, as geul_tools.h hands it out. */
+/* A quantization (geul_tools.h). */
 struct geul_quantize {
     struct geul_context *ctx;
     struct geul_quantize_options options;

@@ -1,5 +1,12 @@
-/* search.c: see search.h. Blocks are laid out 16 groups side by side, searched by a kernel of the host's processor, and
- * packed. */
+/* search.c: see search.h. A tile holds 16 groups side by side, one per lane, those of a block next to each other. A
+ * kernel of the host's processor searches all lanes at once; then the blocks are packed.
+ *
+ *   lane       0    1    2    3    4    5    6    7   ... 15      Q4_K: 8 groups of 32 to a block, 2 blocks to a tile
+ *   group      0    1    2    3    4    5    6    7   ...  7
+ *   block     |--------------- b -----------------|- b + 1 -|
+ *   x[0]      x0  x32  x64  x96 ...                               row i of the tile has element i of every group
+ *   x[1]      x1  x33  x65  x97 ...
+ */
 #include "quantize/search.h"
 
 #include "backends/host.h"
@@ -18,14 +25,15 @@ struct search_block {
     bool plain;                  /* left to geul_encode(): NaN, infinity, or beyond what float16 scales can reach */
 };
 
-/* What a weight of the importance matrix, at most 1, counts for. The power 3/4 allows for texts other than those that
- * it was collected from; the rest is for columns that were never used there. */
+/* The weight in the search for a weight of the importance matrix, at most 1. The power 3/4 allows for texts other than
+ * those it was collected from; the small constant is for columns that were never used there. */
 static float soften(float weight)
 {
     return weight > 0 ? sqrtf(weight) * sqrtf(sqrtf(weight)) + 1e-6f : 1e-6f;
 }
 
-/* Finds the size of a block's elements, and of their importance where it can be used. */
+/* Fills factor, weight_factor and plain from the largest element and the largest weight. Factors of elements are powers
+ * of two, so that scaling loses nothing. */
 static void measure_block(struct search_block *p, int n)
 {
     float largest = 0, heaviest = 0;
@@ -44,7 +52,7 @@ static void measure_block(struct search_block *p, int n)
     p->weight_factor = heaviest >= 1e-30f && heaviest <= 1e30f ? 1 / heaviest : 0;
 }
 
-/* Lays a block's groups into lanes from first on. */
+/* Writes a block's groups into lanes from first on. */
 static void fill_lanes(struct geul_search_tile *tile, const struct geul_block_format *f, const struct search_block *p,
                        int first)
 {
@@ -128,7 +136,7 @@ double geul_search_rows(enum geul_type type, const float *x, void *out, int64_t 
             if (!in_tile[i].plain)
                 fill_lanes(&tile, f, &in_tile[i], i * groups);
         }
-        for (int l = 0; l < LANES; l++)
+        for (int l = 0; l < LANES; l++) /* lanes without a group: zeros with weight 0, whose results nobody reads */
             tile.unit[l] = tile.unit[l] > 0 ? tile.unit[l] : 1;
         kernel(f, &tile);
         for (int i = 0; i < n; i++) {

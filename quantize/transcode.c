@@ -1,4 +1,7 @@
-/* transcode.c: see transcode.h. */
+/* transcode.c: see transcode.h. A block of output rows at a time: threads encode the rows of a block, each into its
+ * place in the buffer; then the calling thread adds up their results in row order and passes the block on. Rows do not
+ * depend on each other and sums are taken in one order, so neither bytes nor figures depend on the number of threads.
+ */
 #include "quantize/transcode.h"
 
 #include "core/os.h"
@@ -12,11 +15,11 @@
 #include <omp.h>
 #endif
 
-#define BLOCK_BYTES ((size_t)4 << 20)
-#define LARGEST_F16 65520.0f /* from here on float16 rounds to infinity */
+#define BLOCK_BYTES ((size_t)4 << 20) /* of a block's rows as floats */
+#define LARGEST_F16 65520.0f          /* from here on float16 rounds to infinity */
 
 struct scratch {
-    uint8_t *out, *rows;                   /* a block of output rows; a source row and its floats for each thread */
+    uint8_t *out, *rows; /* a block of output rows; per thread a source row and, at raw_bytes, its floats */
     struct geul_transcode_result *results; /* one per row of the block */
     size_t per_thread, raw_bytes;
     size_t from_bytes, to_bytes; /* of a row */
@@ -68,12 +71,12 @@ static struct geul_transcode_result convert_row(const struct geul_transcode *t, 
     if (!t->data) {
         memset(x, 0, (size_t)t->cols * sizeof *x);
     } else {
-        memcpy(raw, source_row(t, s, r), s->from_bytes); /* the file may have it at an odd address */
+        memcpy(raw, source_row(t, s, r), s->from_bytes); /* in a file it may be at any address */
         geul_decode(t->from, raw, x, t->cols);
     }
     if (t->change)
         t->change(t->change_how, r, x, t->cols);
-    if (t->data && t->from == t->to && !t->change)
+    if (t->data && t->from == t->to && !t->change) /* NaN payloads and blocks stay as they are */
         memcpy(out, raw, s->to_bytes);
     else
         result.error = geul_search_rows(t->to, x, out, 1, t->cols, t->importance);
@@ -96,7 +99,7 @@ static bool make_scratch(struct geul_context *ctx, const struct geul_transcode *
     s->block = s->block < 1 ? 1 : s->block > t->rows ? t->rows : s->block;
     if (s->n_threads > s->block)
         s->n_threads = (int)s->block;
-    s->raw_bytes = (s->from_bytes + 63) / 64 * 64;
+    s->raw_bytes = (s->from_bytes + 63) / 64 * 64; /* floats stay aligned, and threads hardly share cache lines */
     s->per_thread = s->raw_bytes + ((size_t)t->cols * sizeof(float) + 63) / 64 * 64;
     s->out = geul_alloc(ctx, (size_t)s->block, s->to_bytes);
     s->rows = s->out ? geul_alloc(ctx, (size_t)s->n_threads, s->per_thread) : NULL;
@@ -104,7 +107,7 @@ static bool make_scratch(struct geul_context *ctx, const struct geul_transcode *
     return s->results != NULL;
 }
 
-/* Adds the results of n rows, in one order, so that the sums are the same for every number of threads. */
+/* Adds the results of n rows, in row order. */
 static void add_results(const struct scratch *s, int64_t n, struct geul_transcode_result *sum)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -128,7 +131,7 @@ enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul
         for (int64_t i = 0; i < n; i++)
             s.results[i] = convert_row(t, &s, from + i, s.out + (size_t)i * s.to_bytes);
         add_results(&s, n, result);
-        if (t->data && !t->row_of)
+        if (t->data && !t->row_of) /* in another order the rows of a block lie anywhere: callers discard the tensor */
             geul_os_map_discard(t->data + (size_t)from * s.from_bytes, (size_t)n * s.from_bytes);
         status = t->sink(t->user, s.out, (size_t)n * s.to_bytes);
     }

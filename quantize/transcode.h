@@ -16,7 +16,7 @@ struct geul_transcode {
     const void *change_how;
     const float *importance; /* of the columns, for the search for scales (quantize/search.h); NULL: none */
     int n_threads;
-    /* Receives the output in order, some MB at a time; another status than GEUL_OK stops. */
+    /* Receives the output in order, a few MB at a time, in the calling thread; a status other than GEUL_OK stops. */
     enum geul_status (*sink)(void *user, const void *data, size_t bytes);
     void *user;
 };
@@ -27,8 +27,8 @@ struct geul_transcode_result {
     double norm;  /* sum of importance * x^2 */
 };
 
-/* Runs t; needs some MB and a few rows of memory. Equal types are copied bit by bit, unless
- * rows are changed. *result is set in any case. */
+/* Runs t; needs a few MB of memory and a few rows. Equal types are copied bit by bit, unless rows are changed. *result
+ * is set in any case. The output is the same for every number of threads. */
 enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t,
                                      struct geul_transcode_result *result);
 

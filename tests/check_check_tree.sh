@@ -71,6 +71,18 @@ expect models/a.c '' < <(printf 'int long_one(int a)\n{\n'; yes 'a++;' | head -n
 expect models/tensor.h 'has the same file name as' <<<''
 expect models/a.c 'finish it' <<<"/* TO""DO: later */"
 
+# A table whose rows a page for users does not name.
+clean_tree
+expect_too docs/training.md '' <<<'one or another'
+expect_too include/geul_optimizers.def 'docs/training.md:1: says nothing of other,' \
+    < <(printf 'OPTIMIZER(ONE, "one")\nOPTIMIZER(OTHER, "other")\n')
+clean_tree
+expect_too docs/compatibility.md '' <<<'f32, q4_0'
+expect_too docs/quantization.md '' <<<'f32, q4_0'
+expect_too README.md '' <<<'f32, q4_0'
+expect_too include/geul_types.def '' < <(printf 'TYPE(F32, "f32", 0, 1, 4, f32)\nTYPE(I32, "i32", 26, 1, 4, none)\n')
+expect_too include/geul_types.def 'README.md:1: says nothing of q3_0,' <<<'TYPE(Q3_0, "q3_0", 200, 32, 14, extreme)'
+
 # A circle of folders: core/ may use train/, which is above it.
 clean_tree
 sed 's#^core .*#core libgeul train#' tools/floors >"$scratch/floors"

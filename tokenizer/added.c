@@ -27,7 +27,7 @@ void geul_added_insert(struct geul_added_set *set, int32_t index, const char *s,
         }
         node = next;
     }
-    if (n) {
+    if (n) { /* the first to claim a text keeps it: build_added() inserts special tokens first */
         set->first[(unsigned char)s[0]] = true;
         if (set->item[node] < 0)
             set->item[node] = index;
@@ -60,7 +60,7 @@ static int32_t longest(const struct geul_added_set *set, const char *p, const ch
     return found;
 }
 
-/* Whether a word character lies directly before / after p. */
+/* Whether a word character is directly before / after p. */
 static bool word_before(const char *text, const char *p)
 {
     int32_t c;
@@ -77,6 +77,8 @@ int32_t geul_added_next(const struct geul_added_set *set, struct geul_added_curs
                         bool special, size_t *from, size_t *to)
 {
     const char *end = text + n, *stop = text;
+    /* Two positions: search, the end of the last token's own bytes, and covered, which also counts the white space that
+     * it took along. A token may begin inside of that white space. */
     for (const char *p = text + cursor->search; p < end;) {
         int32_t index = set->first[(unsigned char)*p] ? longest(set, p, end, &stop) : -1;
         if (index < 0) {
@@ -87,7 +89,7 @@ int32_t geul_added_next(const struct geul_added_set *set, struct geul_added_curs
         p = stop;
         const struct geul_tok_added *a = &set->added[index];
         if ((a->special && !special) || (a->single_word && (word_before(text, start) || word_after(stop, end))))
-            continue;
+            continue; /* behind it, as in Hugging Face: shorter tokens at the same position are not tried */
         int32_t c;
         int step;
         while (a->lstrip && start > text && (step = geul_utf8_decode_back(text, start, &c)) > 0 && geul_is_space(c))

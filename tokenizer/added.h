@@ -21,12 +21,13 @@ bool geul_added_init(struct geul_context *ctx, struct geul_added_set *set, const
 void geul_added_insert(struct geul_added_set *set, int32_t index, const char *s, size_t n);
 void geul_added_free(struct geul_context *ctx, struct geul_added_set *set);
 
-/* Where a search stands: zero it to start. */
+/* The state of a search through a text: zero it to start. */
 struct geul_added_cursor {
-    size_t search, covered;
+    size_t search;  /* end of the last token's own bytes: where to look for the next one */
+    size_t covered; /* end of the last token with the white space it took: where plain text begins */
 };
 /* The next token in [text, text+n): the piece of plain text before it is [from, to). -1 at the end, with the last piece
- * in from and to. special: find special tokens too. Longest match at the leftmost place. */
+ * in from and to. special: find special tokens too. The leftmost match, of several the longest. */
 int32_t geul_added_next(const struct geul_added_set *set, struct geul_added_cursor *cursor, const char *text, size_t n,
                         bool special, size_t *from, size_t *to);
 

@@ -14,7 +14,8 @@ static inline uint32_t rank_of(const struct geul_pair_table *merges, uint32_t a,
     return p->rank;
 }
 
-/* Few symbols: look for the best pair anew after each merge. */
+/* Few symbols: looks for the best pair again after each merge. rank[i] and made[i] belong to the pair (i, i + 1): its
+ * rank, NONE when it cannot be merged, and the id it becomes. A merge changes the two pairs that it touches alone. */
 static size_t merge_short(const struct geul_pair_table *merges, uint32_t *ids, size_t n)
 {
     uint32_t rank[GEUL_BPE_SHORT], made[GEUL_BPE_SHORT];
@@ -42,8 +43,9 @@ static size_t merge_short(const struct geul_pair_table *merges, uint32_t *ids, s
     return n;
 }
 
-/* A long word: symbols in a linked list, pairs in a heap ordered by (rank, position). A heap entry whose rank is no
- * longer that of its position is stale and skipped. */
+/* A long word: symbols in a linked list, pairs in a heap ordered by (rank, position). Symbols keep the position they
+ * began at; a merge gives the left one the new id and unlinks the right one. Pairs are not removed from the heap: an
+ * entry whose rank is no longer rank[position] is stale and skipped when it comes up. */
 struct long_word {
     const struct geul_pair_table *merges;
     uint32_t *ids, *rank, *next, *previous; /* by position; NONE ends the list */
@@ -90,12 +92,12 @@ static void merge_long(struct long_word *w)
     while (w->n_heap) {
         uint64_t top = heap_pop(w);
         uint32_t i = (uint32_t)top, after, id = 0;
-        if (w->rank[i] != (uint32_t)(top >> 32))
+        if (w->rank[i] != (uint32_t)(top >> 32)) /* stale. Equal: rank[i] decides, whichever push this was */
             continue;
         after = w->next[i];
         rank_of(w->merges, w->ids[i], w->ids[after], &id);
         w->ids[i] = id;
-        w->rank[after] = NONE;
+        w->rank[after] = NONE; /* not a symbol any more: its pairs on the heap are stale */
         w->next[i] = w->next[after];
         if (w->next[i] != NONE)
             w->previous[w->next[i]] = i;
@@ -114,7 +116,7 @@ ptrdiff_t geul_bpe_merge(struct geul_context *ctx, const struct geul_pair_table 
         geul_fail(ctx, GEUL_ERROR_ARGUMENT, "tokenizer: a word of %zu symbols is too long; split the text", n);
         return -1;
     }
-    /* every merge pushes at most two pairs, so 3n entries are enough */
+    /* n - 1 pairs at first, and at most n - 1 merges push two each: 3n entries are enough */
     uint32_t *lists = geul_alloc(ctx, n, 3 * sizeof *lists);
     uint64_t *heap = lists ? geul_alloc(ctx, n, 3 * sizeof *heap) : NULL;
     if (!heap) {

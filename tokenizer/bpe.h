@@ -1,4 +1,4 @@
-/* bpe.h: byte-pair encoding of one word: merges the best neighbouring pair until none is left. */
+/* bpe.h: byte-pair encoding of one word: merges the adjacent pair of lowest rank until none is left. */
 #ifndef GEUL_BPE_H
 #define GEUL_BPE_H
 

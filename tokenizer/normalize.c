@@ -7,7 +7,7 @@
 
 enum { NFC = 1, NFKC = 2, NFD = 4, NFKD = 8, ALL = 15 };
 
-/* Ranges of characters that are inert under the forms named: what nearly all text consists of. */
+/* Ranges of characters that are inert under the forms named, in ascending order: what nearly all text consists of. */
 static const struct {
     int32_t first, last;
     unsigned forms;
@@ -52,7 +52,7 @@ bool geul_normal_inert(enum geul_tok_step_kind form, int32_t c)
     return inert_under(form_bit(form), c);
 }
 
-/* Code points that grow. */
+/* A growing array of code points. */
 struct points {
     int32_t *c;
     size_t n, capacity;
@@ -76,7 +76,8 @@ static int combining_class(int32_t c)
     return utf8proc_get_property(c)->combining_class;
 }
 
-/* Sorts n marks by combining class, equal ones in their order. Linear for long runs, which only hostile texts have. */
+/* Sorts n marks by combining class, stably. Short runs by insertion; long ones, which only hostile texts have, by
+ * counting, in linear time. */
 static bool sort_marks(struct geul_context *ctx, int32_t *c, size_t n)
 {
     if (n <= 32) {
@@ -118,7 +119,7 @@ static bool order_marks(struct geul_context *ctx, struct points *p)
     return true;
 }
 
-/* Appends the normalized form of valid UTF-8. */
+/* Appends the normalized form of valid UTF-8: decomposes every character, puts marks into canonical order, composes. */
 static bool normalize_valid(struct geul_context *ctx, unsigned form, const char *s, const char *end,
                             struct geul_bytes *out)
 {
@@ -132,7 +133,7 @@ static bool normalize_valid(struct geul_context *ctx, unsigned form, const char 
         if (!ok)
             break;
         utf8proc_ssize_t n = utf8proc_decompose_char(c, p.c + p.n, 32, (utf8proc_option_t)options, NULL);
-        if (n <= 0 || n > 32 || is_young(c)) {
+        if (n <= 0 || n > 32 || is_young(c)) { /* stays as it is */
             p.c[p.n] = c;
             n = 1;
         }
@@ -144,14 +145,14 @@ static bool normalize_valid(struct geul_context *ctx, unsigned form, const char 
                                                       (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
         p.n = n > 0 ? (size_t)n : p.n;
     }
-    ok = ok && geul_bytes_room(ctx, out, 4 * p.n);
+    ok = ok && geul_bytes_room(ctx, out, 4 * p.n); /* 4 bytes of UTF-8 per code point at most */
     for (size_t i = 0; ok && i < p.n; i++)
         out->length += (size_t)geul_utf8_encode(p.c[i], out->data + out->length);
     geul_free(ctx, p.c);
     return ok;
 }
 
-/* Length of an inert character at p; 0 when it is not inert; -1 for a broken byte, which is a border. */
+/* Length of an inert character at p; 0 when it is not inert; -1 for a broken byte, across which nothing joins. */
 static int inert_at(unsigned form, const char *p, const char *end)
 {
     if ((unsigned char)*p < 0x80)
@@ -161,8 +162,9 @@ static int inert_at(unsigned form, const char *p, const char *end)
     return n == 0 ? -1 : inert_under(form, c) ? n : 0;
 }
 
-/* NFC and its relatives. Inert characters are copied; what lies between them is normalized together with the one
- * before, which it may join. */
+/* NFC and its relatives. Inert characters are copied. A run of others is normalized together with the inert character
+ * before it, which it may compose with; the one behind it joins nothing, by definition, and ends the run. [done, p) has
+ * been looked at and not been appended yet. */
 static bool normalize_form(struct geul_context *ctx, unsigned form, const char *s, size_t size, struct geul_bytes *out)
 {
     const char *p = s, *end = s + size, *done = s, *previous = NULL;
@@ -240,7 +242,7 @@ size_t geul_find_text(const char *text, size_t text_n, size_t start, struct geul
     return text_n;
 }
 
-/* The next match of a Replace in s at or after start. A regular expression sees the valid stretch [start, valid). */
+/* The next match of a Replace in [s, s + n) at or after start. What an engine answers is not trusted. */
 static bool next_match(const struct geul_normal_step *step, const char *s, size_t n, size_t start, size_t *from,
                        size_t *to)
 {
@@ -251,7 +253,7 @@ static bool next_match(const struct geul_normal_step *step, const char *s, size_
     return *from < n;
 }
 
-/* Replaces in text that the engine may see. */
+/* Replaces in a text that the engine may be given: valid UTF-8 where there is one. */
 static bool replace_valid(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
                           struct geul_bytes *out)
 {
@@ -261,7 +263,7 @@ static bool replace_valid(struct geul_context *ctx, const struct geul_normal_ste
             !geul_bytes_add(ctx, out, step->content.s, step->content.n))
             return false;
         done = start = to;
-        if (to == from) { /* an empty match: go on after the next character */
+        if (to == from) { /* an empty match: continue after the next character */
             int32_t c;
             start += to < n ? (size_t)geul_utf8_decode(s + to, s + n, &c) : 1;
         }
@@ -275,7 +277,7 @@ bool geul_replace(struct geul_context *ctx, const struct geul_normal_step *step,
     if (!step->compiled)
         return replace_valid(ctx, step, s, n, out);
     const char *end = s + n;
-    while (s < end) {
+    while (s < end) { /* an engine gets the stretches of valid UTF-8; broken bytes between them are copied */
         const char *valid = geul_utf8_valid_end(s, end);
         if (valid > s && !replace_valid(ctx, step, s, (size_t)(valid - s), out))
             return false;

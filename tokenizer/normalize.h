@@ -11,8 +11,8 @@
 struct geul_normal_step {
     enum geul_tok_step_kind kind;
     bool left, right;          /* Strip */
-    struct geul_slice text;    /* Prepend; Replace: what is looked for */
-    struct geul_slice content; /* Replace: what comes instead */
+    struct geul_slice text;    /* Prepend: what is put before; Replace: what is searched for */
+    struct geul_slice content; /* Replace: the replacement */
     void *compiled;            /* Replace with a regular expression */
     const struct geul_regex_engine *engine;
 };
@@ -21,12 +21,14 @@ struct geul_normal_step {
  * UTF-8 are kept. */
 bool geul_normalize(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
                     struct geul_bytes *out);
-/* Whether the character never changes under the form and joins with nothing before it: the fast path's question. */
+/* Whether the character never changes under the form and joins with nothing before it, so that the fast path may copy
+ * it. */
 bool geul_normal_inert(enum geul_tok_step_kind form, int32_t c);
-/* Replaces what a text or pattern matches. find tells the next match at or after start. */
+/* Appends [s, s+n) to out with every match of the step's text or pattern replaced; false (recorded) when memory is
+ * short. Bytes that are not valid UTF-8 are kept. */
 bool geul_replace(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
                   struct geul_bytes *out);
-/* The next place of needle (not empty) in text at or after start; text_n when there is none. */
+/* The next position of needle (not empty) in text at or after start; text_n when there is none. */
 size_t geul_find_text(const char *text, size_t text_n, size_t start, struct geul_slice needle);
 
 #endif

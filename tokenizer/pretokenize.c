@@ -1,4 +1,13 @@
-/* pretokenize.c: see pretokenize.h. The rules of the five behaviors are those of Hugging Face's tokenizers. */
+/* pretokenize.c: see pretokenize.h. The rules of the five behaviors are those of Hugging Face's tokenizers.
+ *
+ * Steps are nested calls, not passes: a piece goes to the next step as soon as it is complete, and words come out in
+ * the order of the text. Nothing is stored but one pending piece per step (and prefix()'s copy). With the text "a-b"
+ * and the match "-":
+ *
+ *     REMOVED                a | b         MERGED_WITH_PREVIOUS   a- | b
+ *     ISOLATED               a | - | b     MERGED_WITH_NEXT       a | -b
+ *     CONTIGUOUS             as ISOLATED, but neighbouring matches are one piece
+ */
 #include "tokenizer/pretokenize.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/unicode.h"
@@ -15,7 +24,7 @@ struct splitter {
 
 static bool run(const struct splitter *sp, size_t step, const char *s, const char *end);
 
-/* A piece that may still grow, on its way to the next step. */
+/* The last piece of a step, which the next stretch may still extend. */
 struct pending {
     const char *from, *to; /* from NULL: nothing */
     bool match;
@@ -28,7 +37,8 @@ static bool flush(const struct splitter *sp, size_t step, struct pending *p)
     return ok;
 }
 
-/* Takes the next stretch of a text, in order: a match or what lies between two. */
+/* Takes the next stretch of a text, in order: a match or what is between two. Stretches are adjacent, so joining two
+ * means moving the end. */
 static bool feed(const struct splitter *sp, size_t step, struct pending *p, const char *from, const char *to,
                  bool match)
 {
@@ -72,7 +82,7 @@ static bool next_of_class(enum geul_matcher matcher, const char *p, const char *
     return false;
 }
 
-/* The next match of the engine at or after p. The engine sees stretches of valid UTF-8 only. */
+/* The next match of the engine at or after p in [s, end), which is valid UTF-8. What it answers is not trusted. */
 static bool next_of_engine(const struct geul_split_step *st, const char *s, const char *p, const char *end,
                            const char **from, const char **to)
 {
@@ -104,8 +114,8 @@ static bool next_match(const struct geul_split_step *st, const char *s, const ch
     }
 }
 
-/* Feeds the stretches of [s, end), in which a regular expression may look around. covered is where the last match
- * ended; it comes back for the next stretch. */
+/* Feeds the stretches of [s, end), in which a regular expression may look around. *covered is the end of what was fed,
+ * which may lie before s: a caller that splits a text in several calls carries it on. */
 static bool split_stretch(const struct splitter *sp, size_t step, struct pending *held, const char *s, const char *end,
                           const char **covered)
 {
@@ -134,7 +144,7 @@ static bool split(const struct splitter *sp, size_t step, const char *s, const c
     if (st->matcher != GEUL_MATCHER_REGEX) {
         if (!split_stretch(sp, step, &held, s, end, &covered))
             return false;
-    } else {
+    } else { /* broken bytes belong to no match: they become part of the stretch between two */
         for (const char *p = s; p < end;) {
             const char *valid = geul_utf8_valid_end(p, end);
             if (valid > p && !split_stretch(sp, step, &held, p, valid, &covered))
@@ -174,7 +184,8 @@ static bool run(const struct splitter *sp, size_t step, const char *s, const cha
     if (st->matcher != GEUL_MATCHER_SCANNER || st->scanner != GEUL_SCANNER_GPT2 || step + 1 < sp->n_steps ||
         st->behavior == GEUL_TOK_BEHAVIOR_CONTIGUOUS || (st->behavior == GEUL_TOK_BEHAVIOR_REMOVED) != st->invert)
         return split(sp, step, s, end);
-    /* The usual case. This pattern leaves nothing between its matches. */
+    /* The usual case, without the machinery: GPT-2's pattern as the last step. It leaves nothing between its matches,
+     * so the behaviors that are left here give the same words. */
     while (s < end) {
         const char *to = geul_scan_gpt2(s, end);
         if (!sp->word(sp->user, s, (size_t)(to - s)))

@@ -11,11 +11,11 @@
 enum geul_matcher {
     GEUL_MATCHER_SCANNER, /* a known pattern */
     GEUL_MATCHER_REGEX,   /* a pattern for the engine */
-    GEUL_MATCHER_TEXT,    /* a text that means itself */
+    GEUL_MATCHER_TEXT,    /* a literal text */
     GEUL_MATCHER_DIGIT,   /* the next three: one character of a class */
     GEUL_MATCHER_PUNCTUATION,
     GEUL_MATCHER_SPACE,
-    GEUL_MATCHER_PREFIX /* no split: puts a space before a piece that does not begin with one */
+    GEUL_MATCHER_PREFIX /* not a split: puts a space before a piece that does not begin with one */
 };
 
 /* One step of the splitting; a piece goes through all steps in order. */

@@ -1,4 +1,4 @@
-/* scan.c: see scan.h. The regular expressions stand above their scanners; alternatives are tried in their order. */
+/* scan.c: see scan.h. The regular expression is above its scanner, which tries the alternatives in its order. */
 #include "tokenizer/scan.h"
 #include "tokenizer/unicode.h"
 
@@ -74,6 +74,7 @@ const char *geul_scan_gpt2(const char *p, const char *end)
     int n;
     if (*p == '\'' && (n = contraction(p, end, false)) > 0)
         return p + n;
+    /* The three alternatives with " ?" differ in the class of what follows; a lone space at the end is \s+. */
     const char *q = *p == ' ' && end - p > 1 ? p + 1 : p;
     enum geul_class class = class_at(q, end, &n);
     if (class != GEUL_CLASS_SPACE)

@@ -4,7 +4,7 @@
 
 #include "core/context.h"
 
-/* One match of a scanner: [from, to) of a text. Every scanner moves on: to > the position it started at. */
+/* A match of a scanner is [from, to) of a text. Every scanner advances: to > the position it started at. */
 enum geul_scanner {
     GEUL_SCANNER_GPT2,  /* GPT-2, GPT-NeoX, Polyglot-Ko */
     GEUL_SCANNER_GPT4,  /* cl100k and Llama 3: up to three digits together */
@@ -15,7 +15,7 @@ enum geul_scanner {
 
 /* The scanner that matches exactly what the regular expression does, GEUL_SCANNER_COUNT when there is none. */
 enum geul_scanner geul_scanner_find(const char *pattern, size_t length);
-/* The pattern of a scanner as tokenizer.json files write it; "" for WORDS, which is a step and no pattern there. */
+/* The pattern of a scanner as tokenizer.json files write it; "" for WORDS, which is a step there, not a pattern. */
 const char *geul_scanner_pattern(enum geul_scanner scanner);
 /* The first match in [p, end), p < end: true, *from and *to. Any bytes are allowed: a byte that is not part of valid
  * UTF-8 counts as a symbol. */

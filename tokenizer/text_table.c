@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* Smallest power of two that leaves a table of count entries at most half full, as an exponent; -1: too many. */
+/* The exponent of the smallest power of two that leaves a table of count entries at most half full; -1: too many. With
+ * empty slots left, every search ends. */
 static int table_bits(size_t count)
 {
     for (int bits = 2; bits < 31; bits++)

@@ -4,7 +4,8 @@
 
 #include "core/bytes.h"
 
-/* Texts to their index in an array of slices that the table does not own. Open addressing, at most half full. */
+/* Texts to their index in an array of slices that the table does not own. Open addressing, linear probing, at most half
+ * full. */
 struct geul_text_slot {
     uint32_t hash;
     int32_t id; /* -1: empty */

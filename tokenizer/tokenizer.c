@@ -1,7 +1,10 @@
-/* tokenizer.c: texts to ids and back (geul.h). A tokenizer is read-only; what a call needs is in a struct of the call.
+/* tokenizer.c: texts to ids and back (geul.h). A tokenizer is read-only and can serve several threads; what a call
+ * needs is in its struct encoder.
  *
- * The way of a text: added tokens are cut out; what is between them is normalized, cut again by the added tokens that
- * are looked for in normalized text, split into words, and every word is merged. */
+ *     text -> added tokens cut out -> normalize -> added tokens of normalized text cut out -> split -> words -> merge
+ *             (added_raw)                          (added_normal)
+ *
+ * Each stage calls the next for every piece, in order, so ids are appended in the order of the text. */
 #include "tokenizer/bpe.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_parts.h"
@@ -102,7 +105,7 @@ static bool merge_word(struct encoder *e, const char *s, size_t n)
 {
     const struct geul_tokenizer *tok = e->tok;
     size_t first = e->count;
-    if (tok->byte_level && tok->all_bytes) {
+    if (tok->byte_level && tok->all_bytes) { /* nothing can be unknown: one symbol per byte */
         if (!room(e, n))
             return false;
         for (size_t i = 0; i < n; i++)
@@ -120,12 +123,12 @@ static bool merge_word(struct encoder *e, const char *s, size_t n)
     return true;
 }
 
-/* The same through the memory of recent words. */
+/* The same through the cache of recent words: one slot per hash, the latest word wins. */
 static bool cached_word(struct encoder *e, const char *s, size_t n)
 {
     struct cached *slot = &e->cache[geul_text_hash(s, n) % CACHE_SLOTS];
     if (slot->length == n && memcmp(slot->word, s, n) == 0) {
-        if (!room(e, CACHE_IDS))
+        if (!room(e, CACHE_IDS)) /* all of the slot is copied: a fixed size is faster */
             return false;
         memcpy(e->ids + e->count, slot->ids, sizeof slot->ids);
         e->count += slot->count;
@@ -144,7 +147,7 @@ static bool cached_word(struct encoder *e, const char *s, size_t n)
     return true;
 }
 
-/* Appends the ids of one word (n > 0); a geul_word_callback. */
+/* Appends the ids of one word (n > 0); a geul_word_callback. Most words are one token, found here without merging. */
 static bool encode_word(void *user, const char *s, size_t n)
 {
     struct encoder *e = user;
@@ -205,7 +208,7 @@ static bool cut_added(struct encoder *e, const struct geul_added_set *set, const
     }
 }
 
-/* A text without raw added tokens. */
+/* Encodes a text from which added_raw's tokens have been cut. */
 static bool encode_piece(struct encoder *e, const char *s, size_t n)
 {
     if (!geul_tok_normalize(e->ctx, e->tok, &s, &n, e->buffers))
@@ -215,7 +218,7 @@ static bool encode_piece(struct encoder *e, const char *s, size_t n)
     return cut_added(e, &e->tok->added_normal, s, n, encode_plain);
 }
 
-/* A text without special tokens. */
+/* Encodes a text; e->special says whether special tokens count in it. */
 static bool encode_text(struct encoder *e, const char *s, size_t n)
 {
     return e->tok->has_added_raw ? cut_added(e, &e->tok->added_raw, s, n, encode_piece) : encode_piece(e, s, n);
@@ -253,7 +256,7 @@ enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_token
     return finish(&e, ok, ids, count);
 }
 
-/* Whether [from, to) lies in one of the spans from *at on; *at moves past those that end before. */
+/* Whether one of the spans from *at on contains [from, to); *at moves past those that end before it. */
 static bool in_span(const struct geul_tok_span *spans, size_t n, size_t *at, size_t from, size_t to)
 {
     while (*at < n && spans[*at].end < to)
@@ -261,7 +264,7 @@ static bool in_span(const struct geul_tok_span *spans, size_t n, size_t *at, siz
     return *at < n && spans[*at].begin <= from;
 }
 
-/* Cuts the special tokens in own spans out of the text; the rest is encoded without any. */
+/* Cuts the special tokens in own spans out of the text; between them e->special is false, and their text ordinary. */
 static bool encode_spans(struct encoder *e, const char *text, size_t length, const struct geul_tok_span *own,
                          size_t n_own)
 {
@@ -329,7 +332,7 @@ const struct geul_tokenizer_spec *geul_tokenizer_get_spec(const struct geul_toke
     return &tok->spec;
 }
 
-/* Strip steps after a Fuse work on the whole text: cuts [*s, +*n). */
+/* Strip steps after a Fuse work on the whole text s: they narrow [*from, *to). */
 static void strip_whole(const struct geul_tokenizer *tok, size_t *from, const char *s, size_t *to)
 {
     const struct geul_tok_steps *steps = &tok->spec.stages[GEUL_TOK_STAGE_DECODE];

@@ -14,8 +14,8 @@
 #include "geul.h"
 
 /* The tokenizer of a spec. Empties the spec, also on failure. NULL when the spec contradicts itself (the message says
- * where), needs a regular expression and engine is NULL, or memory is short. engine itself must outlive the tokenizer
- * and its match must be safe to call from several threads. It is given valid UTF-8 only. */
+ * where), when it needs a regular expression and engine is NULL, or when memory is short. engine itself must outlive
+ * the tokenizer and its match must be safe to call from several threads. It is given valid UTF-8 only. */
 struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_tokenizer_spec *spec,
                                           const struct geul_regex_engine *engine);
 /* What tok was made from; lives as long as tok. */
@@ -25,8 +25,8 @@ const struct geul_tokenizer_spec *geul_tokenizer_get_spec(const struct geul_toke
 struct geul_tok_span {
     size_t begin, end;
 };
-/* geul_tokenize() for a text of which users wrote a part: special tokens count only where they lie whole in one of the
- * n_own spans, which are in ascending order and lie in the text; anywhere else their text is ordinary text. */
+/* geul_tokenize() for a text of which users wrote a part: special tokens count only where one of the n_own spans
+ * contains them whole; anywhere else their text is ordinary text. Spans are ascending and within the text. */
 enum geul_status geul_tokenize_spans(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
                                      size_t length, const struct geul_tok_span *own, size_t n_own, int32_t **ids,
                                      size_t *count);

@@ -1,4 +1,8 @@
-/* tokenizer_build.c: geul_tokenizer_new(): from a spec to tables, checking that the spec makes sense. */
+/* tokenizer_build.c: geul_tokenizer_new(): from a spec to tables, checking that the spec makes sense.
+ *
+ * The parts are built in the order in which they need each other: vocabulary (raw), steps (byte_level), texts (what the
+ * decoder makes of raw), symbols (ids of bytes), merges (by raw), whole words (by merging), added tokens (by text).
+ * Specs come from files: ids, merges, steps and lengths are checked here, and encoding relies on it. */
 #include "tokenizer/bpe.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_parts.h"
@@ -10,7 +14,7 @@
 #define MAX_STEPS   64 /* of one stage */
 #define MAX_CONTENT 64 /* bytes that one match may turn into: bounds what a hostile file can make of a text */
 
-/* For messages: at most 60 bytes of a text. */
+/* For messages: bytes to show of a text, 60 at most. */
 static int shown(size_t n)
 {
     return (int)(n < 60 ? n : 60);
@@ -23,7 +27,7 @@ static struct geul_slice slice_of(const struct geul_tokenizer_spec *spec, struct
 
 /* ------------------------------------------------------------------------------------- texts -- */
 
-/* Fills raw, flags, n_ids and raw_table. */
+/* Fills raw, flags, n_ids and raw_table. Every text belongs to one id alone. */
 static bool build_vocabulary(struct geul_tokenizer *tok)
 {
     const struct geul_tokenizer_spec *spec = &tok->spec;
@@ -34,7 +38,7 @@ static bool build_vocabulary(struct geul_tokenizer *tok)
         return false;
     for (int32_t id = 0; id < spec->n_tokens; id++) {
         if (spec->tokens[id].at == GEUL_TOK_ABSENT)
-            continue;
+            continue; /* a hole: raw stays NULL, and holes at the end are not ids */
         tok->n_ids = id + 1;
         tok->raw[id] = slice_of(spec, spec->tokens[id]);
         int32_t other = geul_text_table_add(&tok->raw_table, tok->raw, id);
@@ -72,8 +76,8 @@ static void byte_alphabet(int32_t point_of[256])
     }
 }
 
-/* Appends the bytes that a token of the byte-level alphabet stands for. false when a character is not of it, or memory
- * is short; the caller then finds nothing appended. byte_of has 512 entries, -1 where there is no byte. */
+/* Appends the bytes that a token of the byte-level alphabet stands for. false, with nothing appended, when a character
+ * is not of that alphabet, or memory is short. byte_of has 512 entries, -1 where there is no byte. */
 static bool from_byte_level(struct geul_context *ctx, const int16_t *byte_of, struct geul_slice raw,
                             struct geul_bytes *out)
 {
@@ -121,12 +125,13 @@ static void strip_back(const struct geul_tok_step *step, struct geul_slice what,
         *n -= what.n;
 }
 
-/* Appends to out what the decoder makes of one token, up to a Fuse step. work holds intermediate texts. */
+/* Appends to out what the decoder makes of one token, up to a Fuse step: the steps behind it work on whole texts
+ * (strip_whole() in tokenizer.c). work holds intermediate texts. */
 static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, struct geul_slice raw,
                          struct geul_bytes work[2], struct geul_bytes *out)
 {
     const struct geul_tok_steps *steps = &tok->spec.stages[GEUL_TOK_STAGE_DECODE];
-    struct geul_slice now = raw;
+    struct geul_slice now = raw; /* in the spec's pool, in one of work but not work[which], or byte */
     char byte;
     int which = 0;
     if (steps->count == 0 && tok->byte_level && from_byte_level(tok->ctx, byte_of, now, out))
@@ -145,9 +150,10 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
             bool changed = step->kind == GEUL_TOK_STEP_FROM_BYTE_LEVEL
                                ? from_byte_level(tok->ctx, byte_of, now, to)
                                : geul_replace(tok->ctx, &tok->decode[i], now.s, now.n, to);
-            if (changed)
+            if (changed) { /* the next step reads this buffer and writes to the other */
                 now = (struct geul_slice){to->data ? to->data : "", to->length};
-            which ^= 1;
+                which ^= 1;
+            }
         }
         if (geul_error_status(tok->ctx) != GEUL_OK || !geul_tok_growth_fits(tok->ctx, raw.n, now.n))
             return false;
@@ -155,8 +161,8 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
     return geul_error_status(tok->ctx) == GEUL_OK && geul_bytes_add(tok->ctx, out, now.s, now.n);
 }
 
-/* Appends what an added token stands for: itself, or what normalization makes of it where it is looked for in
- * normalized text (as in Hugging Face's decoding). */
+/* Appends what an added token stands for: itself, or its normalized form where it is searched for in normalized text
+ * (as in Hugging Face's decoding). */
 static bool decode_added(struct geul_tokenizer *tok, int32_t id, struct geul_bytes work[2])
 {
     struct geul_slice s = tok->raw[id];
@@ -185,6 +191,7 @@ static bool build_texts(struct geul_tokenizer *tok)
             ok = decode_added(tok, (int32_t)id, work);
         start[id + 1] = tok->decoded.length;
     }
+    /* slices only now: decoded moves while it grows */
     for (size_t id = 0; ok && id < n; id++) {
         tok->text[id] =
             (struct geul_slice){tok->decoded.data ? tok->decoded.data + start[id] : "", start[id + 1] - start[id]};
@@ -209,7 +216,7 @@ static bool build_symbols(struct geul_tokenizer *tok)
     int32_t point_of[256];
     int missing = 0, example = 0;
     byte_alphabet(point_of);
-    for (int b = 0; b < 256; b++) {
+    for (int b = 0; b < 256; b++) { /* its character of the byte-level alphabet, otherwise its fallback token */
         char name[8];
         int n = tok->byte_level ? geul_utf8_encode(point_of[b], name)
                                 : snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
@@ -246,7 +253,7 @@ static bool build_symbols(struct geul_tokenizer *tok)
     return true;
 }
 
-/* The id of one side of a merge or of its result, -1 (recorded) when it is no token. */
+/* The id of one side of a merge or of its result, -1 (recorded) when it is not a token. */
 static int32_t merge_token(struct geul_tokenizer *tok, size_t number, const char *part, struct geul_slice s)
 {
     int32_t id = geul_text_table_find(&tok->raw_table, tok->raw, s.s, s.n);
@@ -257,10 +264,11 @@ static int32_t merge_token(struct geul_tokenizer *tok, size_t number, const char
     return id;
 }
 
+/* Fills merges: (left, right) -> (rank, id of both together). A rank is the merge's number, lower is better. */
 static bool build_merges(struct geul_tokenizer *tok)
 {
     const struct geul_tokenizer_spec *spec = &tok->spec;
-    if (spec->n_merges >= GEUL_TOK_NO_ID) {
+    if (spec->n_merges >= GEUL_TOK_NO_ID) { /* bpe.c keeps that value for "no merge" */
         geul_fail(tok->ctx, GEUL_ERROR_FORMAT, "tokenizer: %zu merges are too many", spec->n_merges);
         return false;
     }
@@ -286,7 +294,8 @@ static bool build_merges(struct geul_tokenizer *tok)
     return ok;
 }
 
-/* Marks the tokens that merging finds for their own text: most words of a text are such. */
+/* Marks the tokens that merging finds for their own text, by merging it: most words of a text are such tokens, and
+ * encode_word() then needs no merging. Tokens that the merges cannot reach stay unmarked. */
 static bool build_whole(struct geul_tokenizer *tok)
 {
     uint32_t *ids = geul_alloc(tok->ctx, tok->longest, sizeof *ids);
@@ -312,7 +321,7 @@ static bool build_whole(struct geul_tokenizer *tok)
 
 /* ------------------------------------------------------------------------------------- steps -- */
 
-/* Compiles a pattern. NULL (recorded) when that cannot be. */
+/* Compiles a pattern. NULL (recorded) when there is no engine or it refuses. */
 static void *compile(struct geul_tokenizer *tok, const struct geul_regex_engine *engine, struct geul_slice pattern)
 {
     char why[200] = "";
@@ -330,7 +339,7 @@ static void *compile(struct geul_tokenizer *tok, const struct geul_regex_engine 
     return compiled;
 }
 
-/* One Replace, Prepend or normalization form out of the spec's step. */
+/* Makes *to of a step of the spec's normalizer or decoder. */
 static bool build_normal_step(struct geul_tokenizer *tok, const struct geul_regex_engine *engine,
                               const struct geul_tok_step *from, struct geul_normal_step *to)
 {
@@ -356,7 +365,7 @@ static bool build_normal_step(struct geul_tokenizer *tok, const struct geul_rege
     return !replace || !from->regex || to->compiled;
 }
 
-/* The steps of normalizer or decoder; *n counts what must be freed. */
+/* Makes the steps of normalizer or decoder, as many as the spec has; those not reached are zero. */
 static bool build_normal(struct geul_tokenizer *tok, const struct geul_regex_engine *engine, enum geul_tok_stage stage,
                          struct geul_normal_step **out)
 {
@@ -378,7 +387,7 @@ static bool build_split_step(struct geul_tokenizer *tok, const struct geul_regex
     switch (from->kind) {
     case GEUL_TOK_STEP_BYTE_LEVEL:
         tok->byte_level = true;
-        if (from->left)
+        if (from->left) /* two steps of one: build_steps() made room */
             tok->split[tok->n_split++].matcher = GEUL_MATCHER_PREFIX;
         if (from->right)
             tok->split[tok->n_split++] = (struct geul_split_step){
@@ -433,7 +442,7 @@ static bool build_steps(struct geul_tokenizer *tok, const struct geul_regex_engi
         !build_normal(tok, engine, GEUL_TOK_STAGE_DECODE, &tok->decode))
         return false;
     for (size_t i = 0; i < steps->count; i++) {
-        if (tok->byte_level) {
+        if (tok->byte_level) { /* a step behind it would have to work on its alphabet, not on the text */
             geul_fail(tok->ctx, GEUL_ERROR_UNSUPPORTED,
                       "tokenizer: pre-tokenizer step %s comes after ByteLevel; geul needs ByteLevel to be the last",
                       geul_tok_step_info(steps->items[i].kind)->name);
@@ -447,7 +456,7 @@ static bool build_steps(struct geul_tokenizer *tok, const struct geul_regex_engi
 
 /* ------------------------------------------------------------------------------ added tokens -- */
 
-/* Two sets: tokens looked for in the text as it is, and tokens looked for after normalization (in normalized form).
+/* Two sets: tokens searched for in the text as it is, and tokens searched for after normalization (in normalized form).
  * Special tokens go first, as they win over others with the same text. */
 static bool build_added(struct geul_tokenizer *tok)
 {
@@ -471,7 +480,8 @@ static bool build_added(struct geul_tokenizer *tok)
     return true;
 }
 
-/* The token that ends a text: <|endoftext|>, which Polyglot-Ko's own files name wrongly, before what the file says. */
+/* The token that ends a text: <|endoftext|> where there is one, before what the file says, which is wrong in
+ * Polyglot-Ko's own files. */
 static void choose_end(struct geul_tokenizer *tok)
 {
     static const char name[] = "<|endoftext|>";
@@ -492,7 +502,7 @@ struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_
         return NULL;
     }
     tok->ctx = own;
-    tok->spec = *spec;
+    tok->spec = *spec; /* moved: the caller's is empty, whatever happens */
     geul_tokenizer_spec_init(spec);
     if (build_vocabulary(tok) && build_steps(tok, engine) && build_texts(tok) && build_symbols(tok) &&
         build_merges(tok) && build_whole(tok) && build_added(tok)) {

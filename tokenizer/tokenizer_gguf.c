@@ -26,8 +26,8 @@ enum { FLAG_IGNORE_MERGES = 1, FLAG_BYTE_FALLBACK = 2, FLAG_FUSE_UNK = 4 };
 static const char *const stage_keys[GEUL_TOK_STAGE_COUNT] = {"geul.tokenizer.normalizer",
                                                              "geul.tokenizer.pre_tokenizer", "geul.tokenizer.decoder"};
 
-/* Names that llama.cpp gives to ways of splitting, and what they are. digits: every digit is a word of its own first.
- * The first name of a way is the one that is written. */
+/* llama.cpp's names for ways of splitting, and what they are. digits: every digit is first split off as a word. Of
+ * several names for one way the first is written. */
 static const struct {
     const char *name;
     enum geul_scanner scanner;
@@ -77,7 +77,7 @@ static bool is_padding(int64_t type, int32_t id, const char *s, size_t n)
     return type == TYPE_UNUSED && n == (size_t)length && memcmp(s, name, n) == 0;
 }
 
-/* Fills spec->tokens; without keys of geul's own also the added tokens, from the token types. */
+/* Fills spec->tokens; without geul's own keys also the added tokens, from the token types. */
 static bool read_tokens(struct geul_context *ctx, const struct geul_gguf *g, bool own, struct geul_tokenizer_spec *spec)
 {
     struct geul_gguf_array tokens, types;
@@ -97,7 +97,7 @@ static bool read_tokens(struct geul_context *ctx, const struct geul_gguf *g, boo
             return bad(ctx, g, "the list of tokens ends early");
         int64_t type = typed ? geul_gguf_array_i64(&types, (uint64_t)id) : TYPE_NORMAL;
         if (is_padding(type, id, s, n))
-            continue;
+            continue; /* a hole, as in the spec that was written */
         if (!geul_tokenizer_spec_token(ctx, spec, id, s, n))
             return false;
         struct geul_tok_added added = {.id = id, .special = type == TYPE_CONTROL};
@@ -134,7 +134,7 @@ static bool to_number(const char *s, size_t n, int32_t *out)
     return n > 0 && n < 10;
 }
 
-/* Reads one field of a step from its text. */
+/* Reads one field of a step from its text. false: not a value of that field, or memory is short. */
 static bool read_field(struct geul_context *ctx, struct geul_tokenizer_spec *spec, unsigned field, const char *s,
                        size_t n, struct geul_tok_step *step)
 {
@@ -178,6 +178,7 @@ static bool read_stage(struct geul_context *ctx, const struct geul_gguf *g, enum
                       stage_keys[stage], (int)(n < 40 ? n : 40), s);
             return false;
         }
+        /* a string for every field of the kind, in the order of the bits: an array cannot be read out of step */
         for (unsigned field = 1; field <= GEUL_TOK_HAS_RIGHT; field *= 2)
             if ((geul_tok_step_info(step.kind)->fields & field) &&
                 (!geul_gguf_array_next(&array, &s, &n) || !read_field(ctx, spec, field, s, n, &step)))
@@ -188,7 +189,7 @@ static bool read_stage(struct geul_context *ctx, const struct geul_gguf *g, enum
     return true;
 }
 
-/* What geul wrote beside the standard keys. */
+/* Reads what geul writes next to the standard keys. */
 static bool read_own(struct geul_context *ctx, const struct geul_gguf *g, struct geul_tokenizer_spec *spec)
 {
     for (int stage = 0; stage < GEUL_TOK_STAGE_COUNT; stage++)
@@ -225,7 +226,7 @@ static bool read_own(struct geul_context *ctx, const struct geul_gguf *g, struct
 /* The steps that tokenizer.ggml.pre stands for. */
 static bool read_pre(struct geul_context *ctx, const struct geul_gguf *g, struct geul_tokenizer_spec *spec)
 {
-    const char *name = "gpt-2";
+    const char *name = "gpt-2"; /* where the key is missing */
     size_t n = 5, i = 0;
     geul_gguf_string(g, "tokenizer.ggml.pre", &name, &n);
     while (i < N_PRE && (strlen(pre_names[i].name) != n || memcmp(pre_names[i].name, name, n) != 0))
@@ -281,6 +282,7 @@ enum geul_status geul_tokenizer_spec_from_gguf(struct geul_context *ctx, const s
     if (n != 4 || memcmp(model, "gpt2", 4) != 0)
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: tokenizer.ggml.model is \"%.*s\"; geul reads \"gpt2\" only",
                          geul_gguf_path(g), (int)(n < 40 ? n : 40), model);
+    /* Geul's own keys say everything; without them, tokenizer.ggml.pre and the token types have to do. */
     bool own = geul_gguf_has(g, stage_keys[GEUL_TOK_STAGE_SPLIT]);
     if (!read_tokens(ctx, g, own, spec) || !read_merges(ctx, g, spec) ||
         !(own ? read_own(ctx, g, spec) : read_pre(ctx, g, spec)))
@@ -314,7 +316,7 @@ struct geul_tokenizer *geul_tokenizer_load(struct geul_context *ctx, const char 
 
 /* ----------------------------------------------------------------------------------- writing -- */
 
-/* Pieces of text on their way into an array of strings. Offsets until all are there, as the bytes move. */
+/* Strings being collected for an array, as offsets until all are there, because bytes moves as it grows. */
 struct list {
     struct geul_bytes bytes;
     size_t *end;

@@ -14,19 +14,19 @@
 enum { /* what is known of an id */
        GEUL_TOK_IS_ADDED = 1,
        GEUL_TOK_IS_SPECIAL = 2,
-       GEUL_TOK_IS_NORMALIZED = 8, /* an added token that is looked for in normalized text */
+       GEUL_TOK_IS_NORMALIZED = 8, /* an added token that is searched for in normalized text */
        GEUL_TOK_IS_WHOLE = 4,      /* a word of this text becomes this one id: no merging needed */
 };
 
 /* Everything here is read-only once built. Slices point into spec.pool or decoded. */
 struct geul_tokenizer {
-    struct geul_context *ctx; /* memory and errors of the building; independent of the caller's */
+    struct geul_context *ctx; /* its own, for memory and for errors while it is built */
     struct geul_tokenizer_spec spec;
     int32_t n_ids;                    /* highest id with a text, plus one */
     unsigned char *flags;             /* by id */
     struct geul_slice *raw;           /* by id: as the file writes it */
     struct geul_slice *text;          /* by id: the bytes it stands for */
-    struct geul_bytes decoded;        /* where text points to, unless it equals raw */
+    struct geul_bytes decoded;        /* all texts, which text points into */
     struct geul_text_table raw_table; /* raw -> id */
     struct geul_text_table table;     /* text -> id */
     size_t longest;                   /* bytes of the longest text */
@@ -45,8 +45,8 @@ struct geul_tokenizer {
     bool has_added_raw, has_added_normal;
 };
 
-/* Whether a text of n bytes may have become one of `now` by a tokenizer's steps; records that it may not. Honest steps
- * make a few bytes of one; in a row, those of a hostile file could fill any memory. */
+/* Whether a tokenizer's steps may turn a text of n bytes into one of `now`; false is recorded. Honest steps make a few
+ * bytes of one; those of a hostile file, one after the other, could fill any memory. */
 bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now);
 
 /* Runs all normalizer steps over [*s, *s + *n); *s then points to the text itself or into one of the two buffers. */

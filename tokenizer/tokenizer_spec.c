@@ -95,7 +95,7 @@ bool geul_tokenizer_spec_intern(struct geul_context *ctx, struct geul_tokenizer_
         geul_fail_memory(ctx, SIZE_MAX);
         return false;
     }
-    if (need > spec->pool_capacity || !spec->pool) {
+    if (need > spec->pool_capacity || !spec->pool) { /* also for an empty text: texts that exist have a pool */
         size_t wanted = need < 256 ? 256 : need + need / 2;
         char *pool = geul_realloc(ctx, spec->pool, wanted, 1);
         if (!pool)

@@ -1,6 +1,6 @@
 /* tokenizer_spec.h: what a tokenizer is made of, as plain data that a reader fills: convert/tokenizer_json.c from
  * Hugging Face's tokenizer.json, tokenizer_gguf.c from a GGUF file. All texts live in one pool; they are kept as
- * (offset, length) because the pool moves while it grows. tokenizer.h makes a tokenizer of it. */
+ * (offset, length) because the pool moves while it grows. geul_tokenizer_new() makes a tokenizer of it. */
 #ifndef GEUL_TOKENIZER_SPEC_H
 #define GEUL_TOKENIZER_SPEC_H
 
@@ -59,8 +59,8 @@ enum geul_tok_behavior geul_tok_behavior_find(const char *name, size_t length);
 
 struct geul_tok_step {
     enum geul_tok_step_kind kind;
-    bool regex;  /* text is a regular expression, otherwise it means itself */
-    bool invert; /* Split: what lies between the matches counts as the match */
+    bool regex;  /* text is a regular expression, otherwise a literal */
+    bool invert; /* Split: what is between the matches counts as the match */
     enum geul_tok_behavior behavior;
     int32_t left, right; /* see steps.def */
     struct geul_tok_text text, content;
@@ -81,7 +81,7 @@ struct geul_tok_added {
     bool special;        /* left out by skip_special */
     bool lstrip, rstrip; /* takes the white space before / after it along */
     bool single_word;    /* not inside a word */
-    bool normalized;     /* looked for after normalization */
+    bool normalized;     /* searched for after normalization */
 };
 
 struct geul_tokenizer_spec {
@@ -98,7 +98,7 @@ struct geul_tokenizer_spec {
     bool ignore_merges;       /* a word that is a token is taken whole */
     bool byte_fallback;       /* unknown characters become <0xXX> tokens */
     bool fuse_unk;            /* neighbouring unknown characters become one unk token */
-    int32_t bos, eos;         /* -1: not said */
+    int32_t bos, eos;         /* -1: not given */
 };
 
 /* An empty spec, and back to it. spec_free() may be called on any spec that was initialised. */
@@ -111,7 +111,7 @@ bool geul_tokenizer_spec_intern(struct geul_context *ctx, struct geul_tokenizer_
                                 struct geul_tok_text *out);
 /* Makes room for ids 0..n-1, all holes. Call once, before the tokens. */
 bool geul_tokenizer_spec_reserve(struct geul_context *ctx, struct geul_tokenizer_spec *spec, int32_t n);
-/* Each appends or sets one item; false (recorded) when memory is short or the item cannot be. */
+/* Each appends or sets one item; false (recorded) when memory is short or the item is not possible. */
 bool geul_tokenizer_spec_token(struct geul_context *ctx, struct geul_tokenizer_spec *spec, int32_t id, const char *s,
                                size_t n);
 bool geul_tokenizer_spec_merge(struct geul_context *ctx, struct geul_tokenizer_spec *spec, const char *left,
@@ -123,7 +123,7 @@ bool geul_tokenizer_spec_step(struct geul_context *ctx, struct geul_tokenizer_sp
 /* A merge in the form "left right": exactly one space. number is for the message. */
 bool geul_tokenizer_spec_merge_line(struct geul_context *ctx, struct geul_tokenizer_spec *spec, const char *s, size_t n,
                                     size_t number);
-/* The id of that text (as the file writes it), -1 when there is none. Looks at every token: for single questions. */
+/* The id of that text (as the file writes it), -1 when there is none. Looks at every token: for a few look-ups only. */
 int32_t geul_tokenizer_spec_find(const struct geul_tokenizer_spec *spec, const char *s, size_t n);
 
 #endif

@@ -142,9 +142,10 @@ size_t geul_utf8_push(struct geul_utf8_stream *s, const char *bytes, size_t leng
 {
     size_t n = 0;
     for (size_t i = 0; i < length; i++) {
+        /* held is empty or the beginning of a valid character, never a whole one; so one more byte always fits */
         s->held[s->n_held++] = (unsigned char)bytes[i];
         int promise = utf8_promise(s->held, s->n_held);
-        if (promise == 0 && s->n_held > 1) { /* what was held is broken; the new byte begins afresh */
+        if (promise == 0 && s->n_held > 1) { /* what was held is broken; the new byte may begin a character */
             memcpy(out + n, replacement, 3);
             n += 3;
             s->held[0] = (unsigned char)bytes[i];

@@ -1,4 +1,14 @@
-/* batch.c: see batch.h. */
+/* batch.c: see batch.h.
+ *
+ * A batch of two samples, x of 5 ids (x0 and x1 are its prompt) and y of 3, before padding:
+ *
+ *     token      x0 x1 x2 x3 | y0 y1           the last id of a sample is only a target
+ *     sequence    0  0  0  0 |  1  1
+ *     position    0  1  2  3 |  0  1           0 again behind the end of a document
+ *     predicts   -- x2 x3 x4 | y1 y2           x1 is no target: row 0 has no loss
+ *     rows           1  2  3    4  5           targets: x2 x3 x4 y1 y2
+ *
+ * The order of samples is a function of seed and position alone: position is all that a checkpoint has to hold. */
 #include "train/batch.h"
 
 #include "core/context.h"
@@ -6,7 +16,7 @@
 #include "data/dataset.h"
 #include "data/order.h"
 
-enum { STEP = 64 }; /* tokens and rows come in multiples of it */
+enum { STEP = 64 }; /* tokens and rows are padded to multiples of it, so that few shapes of graphs occur */
 
 static int rounded(int n)
 {
@@ -76,8 +86,8 @@ void geul_batch_free(struct geul_batch *batch, struct geul_context *ctx)
     *batch = (struct geul_batch){0};
 }
 
-/* The sample at a position of the run: every pass over the data has an order of its own, dealt to the workers in turn.
- */
+/* The sample at a position of the run: every pass over the data has its own order, dealt to the workers in turn. What
+ * does not divide among them, fewer samples than workers, is left out of that pass. */
 static int64_t sample_at(const struct geul_batcher *b, int64_t position)
 {
     int64_t epoch = geul_batcher_epoch(b), i = position % epoch * b->n_workers + b->worker;
@@ -93,8 +103,8 @@ static int positions_of(const struct geul_batcher *b, int64_t i)
     return n < b->n_context ? n : b->n_context;
 }
 
-/* Appends the first n + 1 ids of sample i to the batch. Where a window holds several documents, the end of one ends
- * what later tokens see; the turns of a conversation, each with its end, see each other. */
+/* Appends the first n + 1 ids of sample i to the batch. In a window, attention stops at the end of each document; the
+ * turns of a conversation attend to each other in spite of their end tokens. */
 static void append(struct geul_batcher *b, struct geul_batch *batch, int64_t i, int n)
 {
     const bool cut = !b->attend_across_documents && geul_dataset_is_window(b->data, i);
@@ -102,7 +112,7 @@ static void append(struct geul_batcher *b, struct geul_batch *batch, int64_t i, 
     geul_dataset_read(b->data, i, n + 1, b->ids, b->target);
     for (int k = 0; k < n; k++, at++) {
         if (k > 0 && cut && b->ids[k - 1] == b->end_token)
-            start = k;
+            start = k; /* position 0 again: a token attends to as many tokens before it as its position says */
         batch->ids[at] = b->ids[k];
         batch->seq_pos[2 * at] = sequence;
         batch->seq_pos[2 * at + 1] = k - start;
@@ -115,7 +125,8 @@ static void append(struct geul_batcher *b, struct geul_batch *batch, int64_t i, 
     batch->samples++;
 }
 
-/* Fills up to the next multiples. */
+/* Fills up to the next multiples. Padding tokens have position 0 and so attend to themselves alone; padding rows have
+ * weight 0 in the loss, and target -1. */
 static void pad(struct geul_batch *batch)
 {
     batch->tokens = batch->n_tokens;
@@ -126,6 +137,7 @@ static void pad(struct geul_batch *batch)
         batch->seq_pos[2 * batch->n_tokens + 1] = 0;
     }
     for (int end = rounded(batch->n_rows); batch->n_rows < end; batch->n_rows++) {
+        /* row r is token r, so that where every token has a target all_rows holds, and nothing is gathered */
         batch->rows[batch->n_rows] = batch->n_rows < batch->n_tokens ? batch->n_rows : 0;
         batch->targets[batch->n_rows] = -1;
     }
@@ -134,7 +146,8 @@ static void pad(struct geul_batch *batch)
         batch->all_rows = batch->rows[r] == r;
 }
 
-/* Whether a batch that holds so much takes a sample of n positions too. */
+/* Whether a batch that holds so many samples and tokens takes a sample of n positions too. An empty one always does:
+ * n <= n_context <= capacity. Without packing, n_batch samples of at most n_context positions fit as well. */
 static bool takes(const struct geul_batcher *b, int64_t samples, int64_t tokens, int n)
 {
     return b->packing ? tokens + n <= b->capacity : samples < b->n_batch;

@@ -1,8 +1,16 @@
 /* batch_graph.c: forward and backward pass of one batch.
  *
- * T tokens, R of them with a target, C d_model, V vocabulary. The logits (R, V) are never there as a whole: CHUNK rows
- * at a time become losses, and with a gradient at once what these give to the last norm's output and the output matrix,
- * so that the chunk's memory is free for the next. */
+ * T tokens, R of them with a target, C d_model, V vocabulary. The logits (R, V) never exist as a whole: CHUNK rows at a
+ * time become losses and at once gradients, of hidden (the last norm's output) and, where it is trained, of the output
+ * matrix, so that the next chunk reuses their memory. After the last chunk the gradient continues from hidden:
+ *
+ *     ids -> embed -> layer 0 -> ... -> layer n - 1 -> norm -> hidden (R, C)
+ *                                                               |  rows [0, CHUNK): logits -> losses -> d hidden, dW
+ *                                                               |  rows [CHUNK, 2 CHUNK): ...
+ *     d embed <- ................................. <- d norm <- d hidden (R, C), complete
+ *
+ * Recomputation: FULL keeps the layers' outputs, LIGHT also each layer's costly tensors, NONE everything. What else a
+ * layer's gradient reads is computed again when it is the layer's turn. */
 #include "train/trainer.h"
 
 #include <string.h>
@@ -34,7 +42,7 @@ static void make_inputs(struct geul_batch_graph *bg, const struct geul_batch *ba
     bg->seed = geul_input(bg->ctx, GEUL_TYPE_I32, 1, (int64_t[]){2}, "seed");
 }
 
-/* Losses of the rows of hidden (R, C), chunk by chunk; with g their gradients, as far as hidden. */
+/* Losses of the rows of hidden (R, C), chunk by chunk; with g also their gradients, back to hidden. */
 static bool make_losses(struct geul_trainer *t, struct geul_batch_graph *bg, struct geul_tensor *hidden,
                         struct geul_gradients *g)
 {
@@ -47,10 +55,12 @@ static bool make_losses(struct geul_trainer *t, struct geul_batch_graph *bg, str
         return false;
     for (int64_t r = 0; r < R; r += CHUNK) {
         int64_t n = R - r < CHUNK ? R - r : CHUNK;
+        /* Padding rows are computed like others; their weight of 0 takes them out of the gradient, sum_losses() out of
+         * the loss. What is reported is the plain loss, also where smoothing or z are trained with. */
         struct geul_tensor *rows = geul_reshape(ctx, geul_narrow(ctx, hidden, 0, r, n), 2, (int64_t[]){n, C});
         struct geul_tensor *logits = geul_neox_logits(ctx, &t->model->neox, rows, o->precision); /* (n, V) */
-        struct geul_tensor *targets = geul_narrow(ctx, bg->targets, 0, r, n);
-        struct geul_tensor *plain = geul_cross_entropy(ctx, logits, targets, 0, 0); /* (n) */
+        struct geul_tensor *targets = geul_narrow(ctx, bg->targets, 0, r, n);                    /* (n) */
+        struct geul_tensor *plain = geul_cross_entropy(ctx, logits, targets, 0, 0);              /* (n) */
         struct geul_tensor *loss = g && (o->smoothing > 0 || o->z_loss > 0)
                                        ? geul_cross_entropy(ctx, logits, targets, o->smoothing, o->z_loss)
                                        : plain;
@@ -62,7 +72,8 @@ static bool make_losses(struct geul_trainer *t, struct geul_batch_graph *bg, str
     return true;
 }
 
-/* Forward pass, losses, and with g the gradients of all parameters. */
+/* Forward pass, losses, and with g the gradients of all parameters. The order matters: wanted tensors and those to keep
+ * are named before the first flow. */
 static bool make_passes(struct geul_trainer *t, struct geul_batch_graph *bg, struct geul_gradients *g)
 {
     const struct geul_train_options *o = &t->options;
@@ -89,7 +100,8 @@ static bool make_passes(struct geul_trainer *t, struct geul_batch_graph *bg, str
     return !g || geul_gradients_flow(g, hidden, NULL, NULL) == GEUL_OK;
 }
 
-/* The graph whose outputs are the losses and, with g, all sums of gradients. */
+/* The graph whose outputs are the losses and, with g, all parameters' gradients: those the graph adds to leaves, or its
+ * own. A parameter that nothing reaches has none. */
 static struct geul_graph *close_graph(struct geul_trainer *t, struct geul_batch_graph *bg, struct geul_gradients *g)
 {
     int most = bg->n_losses + t->params.n, n = bg->n_losses;
@@ -105,8 +117,8 @@ static struct geul_graph *close_graph(struct geul_trainer *t, struct geul_batch_
     return geul_graph_new(bg->ctx, outputs, n);
 }
 
-/* Plans a fresh graph. Gradients that batches do not add to lie in its memory: the updates are made for where they are
- * now. */
+/* Plans a fresh graph. Where a step has one batch, the gradients are values of this graph, in memory that moves with
+ * every planning: leaves over them, and the graphs of norms and update that read these, are made again. */
 static bool plan_memory(struct geul_trainer *t, struct geul_batch_graph *bg)
 {
     if (geul_runtime_plan(t->runtime, bg->graph) != GEUL_OK) {
@@ -134,8 +146,8 @@ static bool plan_memory(struct geul_trainer *t, struct geul_batch_graph *bg)
 bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, const struct geul_batch *batch,
                            bool backward, bool *fresh)
 {
-    /* A runtime holds the memory of one graph at a time; one whose memory is gone is built anew, since planning it
-     * again would leave the old plan in the arena. */
+    /* A runtime holds the memory of one graph at a time: an evaluation takes it from training and back. A graph that
+     * has lost its memory is built from scratch, since planning it again would leave the old plan in the arena. */
     *fresh = !geul_runtime_planned(t->runtime, bg->graph) || bg->n_tokens != batch->n_tokens ||
              bg->n_rows != batch->n_rows || bg->all_rows != batch->all_rows || bg->backward != backward;
     if (!*fresh)
@@ -150,14 +162,14 @@ bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, 
     struct geul_gradients *g = backward ? geul_gradients_new(bg->ctx) : NULL;
     if ((!backward || g) && make_passes(t, bg, g))
         bg->graph = close_graph(t, bg, g);
-    if (geul_error_status(bg->ctx) != GEUL_OK) /* a builder failed whose result nobody asked for */
+    if (geul_error_status(bg->ctx) != GEUL_OK) /* also where a builder failed whose result no output depends on */
         bg->graph = NULL;
     if (!bg->graph)
         geul_fail_from(t->ctx, bg->ctx);
     return bg->graph != NULL;
 }
 
-/* Whether the graph reads that input at all, and so has a place for it. */
+/* Whether the graph reads that input at all, and so has memory for it: seed, for instance, only with dropout. */
 static bool is_read(const struct geul_batch_graph *bg, const struct geul_tensor *input)
 {
     for (int i = 0; input && i < bg->graph->n_leaves; i++)
@@ -189,7 +201,8 @@ static bool write_inputs(struct geul_trainer *t, const struct geul_batch_graph *
     return true;
 }
 
-/* Adds up in double, in order. */
+/* Adds up the losses of the batch's targets, padding left out, in double and in order: the same sum for any number of
+ * threads. */
 static bool sum_losses(struct geul_trainer *t, const struct geul_batch_graph *bg, const struct geul_batch *batch,
                        double *sum)
 {
@@ -218,6 +231,6 @@ enum geul_status geul_batch_graph_run(struct geul_trainer *t, struct geul_batch_
     if (ok)
         return GEUL_OK;
     geul_fail_from(t->ctx, bg->ctx);
-    bg->graph = NULL;
+    bg->graph = NULL; /* not to be trusted any more: the next run builds it from scratch */
     return geul_error_status(t->ctx);
 }

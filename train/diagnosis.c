@@ -1,4 +1,5 @@
-/* diagnosis.c: where a loss or gradient that is not finite comes from. Slow, and only run when it has happened. */
+/* diagnosis.c: where a loss or gradient that is not finite comes from. Slow, and only run after that has happened (or
+ * before saving: geul_diagnose_trained()). Named is the first of: a weight, a layer's output, a gradient, the loss. */
 #include "train/trainer.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ static enum geul_status is_finite(struct geul_trainer *t, struct geul_context *c
     return GEUL_OK;
 }
 
-/* Goes on with one weight, unless one that holds such a value is in where already. */
+/* Checks one weight, unless `where` names one already. */
 static enum geul_status check_weight(struct geul_trainer *t, struct geul_context *ctx, struct geul_runtime *rt,
                                      struct geul_tensor *weight, char *where, size_t size)
 {
@@ -68,7 +69,7 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
         .in = {.ids = ids, .seq_pos = seq_pos}, .precision = t->options.precision, .layer_out = out};
     if (!out || !geul_neox_hidden(ctx, &t->model->neox, &pass))
         return geul_fail_from(t->ctx, ctx);
-    for (int i = 0; i < layers; i++)
+    for (int i = 0; i < layers; i++) /* (2): the norm, and how many values are not finite */
         out[i] = geul_norm2(ctx, out[i]);
     struct geul_graph *g = geul_graph_new(ctx, out, layers);
     if (!g || geul_runtime_plan(rt, g) != GEUL_OK ||
@@ -88,7 +89,8 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
     return GEUL_OK;
 }
 
-/* A context for the small graphs of a diagnosis, and a runtime for them; both to be freed. */
+/* A context for the graphs of a diagnosis, and in *rt a runtime for them, not the trainer's, whose graphs keep their
+ * memory. Either may be NULL on failure; both are to be freed. where becomes "". */
 static struct geul_context *open_scratch(struct geul_trainer *t, struct geul_runtime **rt, char *where)
 {
     struct geul_context *ctx = geul_context_new_like(t->ctx);

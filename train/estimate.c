@@ -1,4 +1,4 @@
-/* estimate.c: what a run will need, from its graphs without their memory and from the speed of a few products. */
+/* estimate.c: what a run will need, from its graphs, planned without memory, and from the speed of a few products. */
 #include "train/trainer.h"
 
 #include "core/os.h"
@@ -12,7 +12,8 @@ enum {
     WRITING = 2 << 20  /* bytes for pieces and buffers while a checkpoint is written */
 };
 
-/* The largest batch of the first steps: most tokens, and most rows, which may come from another one. */
+/* Finds the largest batch of the first steps: most tokens, and most rows, which may be another batch's. Only its sizes
+ * are set: graphs are made from sizes. */
 static bool largest_batch(struct geul_trainer *t, struct geul_batch *most, int64_t *tokens_per_step)
 {
     struct geul_batch b;
@@ -33,7 +34,7 @@ static bool largest_batch(struct geul_trainer *t, struct geul_batch *most, int64
     return ok;
 }
 
-/* Marks the windows that the rows of these ids lie in; counts the new ones. */
+/* Marks the windows that the rows of these ids are in; returns how many were not marked before. */
 static size_t mark_windows(const struct geul_tensor *table, const int32_t *ids, int n, bool *seen)
 {
     size_t row = geul_tensor_bytes(table) / (size_t)table->shape[0], fresh = 0;
@@ -48,8 +49,8 @@ static size_t mark_windows(const struct geul_tensor *table, const int32_t *ids, 
     return fresh;
 }
 
-/* Bytes of the table of embeddings that become resident: of data with few different ids a part. All of it when it also
- * makes the output. */
+/* Bytes of the table of embeddings that become resident: with few different ids in the data only a part, all of it when
+ * it also is the output matrix. */
 static bool embedding_bytes(struct geul_trainer *t, size_t *bytes)
 {
     const struct geul_tensor *table = t->model->neox.embed;
@@ -68,7 +69,7 @@ static bool embedding_bytes(struct geul_trainer *t, size_t *bytes)
     return seen != NULL;
 }
 
-/* Bytes of the model's file that a step reads where it lies. */
+/* Bytes of the model's file that a step reads from the mapping: none when weights are trained, which are copies. */
 static bool mapped_bytes(struct geul_trainer *t, size_t *bytes)
 {
     size_t embedding = 0;
@@ -119,7 +120,7 @@ static struct geul_graph *sample_graph(const struct geul_trainer *t, struct geul
     return geul_graph_new(ctx, out, n);
 }
 
-/* Multiply-adds per second of such products; 0 when they cannot be run. */
+/* Multiply-adds per second of such products, the best of at least two runs and 0.7 s; 0 when they cannot be run. */
 static double measure_rate(struct geul_trainer *t, int64_t T)
 {
     struct geul_context *ctx = geul_context_new_like(t->ctx);
@@ -141,7 +142,8 @@ static double measure_rate(struct geul_trainer *t, int64_t T)
 
 /* ------------------------------------------------------------------------------------- whole -- */
 
-/* Makes a graph for a batch and grows the plan's sizes to what it takes; one graph at a time has the memory. */
+/* Makes a graph for a batch and raises the estimate's sizes to what it takes: the maximum, since a runtime holds the
+ * memory of one graph at a time. */
 static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_graph *bg,
                                       const struct geul_batch *batch, bool backward,
                                       struct geul_train_estimate *estimate)
@@ -173,7 +175,7 @@ enum geul_status geul_train_estimate(struct geul_context *ctx, const struct geul
                                      const struct geul_dataset *data, bool measure,
                                      struct geul_train_estimate *estimate)
 {
-    /* What a step does besides products (attention, norms, the optimizer) takes about so much of their time. */
+    /* A step takes about so many times its products' time: attention, norms and the optimizer come on top. */
     const double besides = 1.2;
     struct geul_train_estimate p = {0};
     struct geul_batch most;
@@ -184,6 +186,7 @@ enum geul_status geul_train_estimate(struct geul_context *ctx, const struct geul
         return geul_error_status(ctx);
     bool ok = largest_batch(t, &most, &p.tokens_per_step) && measure_graphs(t, &most, &p, &macs) == GEUL_OK &&
               geul_update_init(t) && mapped_bytes(t, &p.mapped);
+    /* Nothing of what is counted below is resident yet: a dry trainer's weights are mapped or without memory. */
     p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
     if (options->lora.rank)
         p.other += t->params.weight_bytes; /* an adapter is copied while it is written */

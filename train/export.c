@@ -53,6 +53,7 @@ static enum geul_status export_model(struct geul_trainer *t, const char *path, e
     if (!w)
         return geul_error_status(t->ctx);
     geul_trainer_copy_keys(t, w, type);
+    /* All weights are trained here, so the parameters are the model, in neox.def's order. Vectors stay float32. */
     for (int i = 0; i < t->params.n; i++) {
         const struct geul_tensor *x = t->params.items[i].weight;
         geul_gguf_declare_tensor(w, x->name, x->n_dims == 1 ? GEUL_TYPE_F32 : type, x->n_dims, x->shape);
@@ -97,6 +98,7 @@ struct geul_lora *geul_trainer_lora(struct geul_trainer *t)
         ok = (d->base = geul_lora_copy_text(t->ctx, d, name, strlen(name))) != NULL;
     if (ok && text)
         ok = (d->template_text = geul_lora_copy_text(t->ctx, d, text, strlen(text))) != NULL;
+    /* Rows of B are in GGUF's order already (all of Q, then K, then V), as the model's are. */
     for (int i = 0; ok && i < shape->n_layers * GEUL_NEOX_TARGETS; i++) {
         const struct geul_neox_pair *pair = &t->params.adapter.pairs[i];
         if (!pair->a)

@@ -35,7 +35,7 @@ void geul_train_options_set_optimizer(struct geul_train_options *o, enum geul_op
 
 /* ------------------------------------------------------------------------------------- rates -- */
 
-/* From 1 down to 0 over done in [0, 1]. */
+/* The schedule's factor, from 1 down to 0 (CONSTANT: 1), at done in [0, 1] of the steps after the warm-up. */
 static double fall(const struct geul_train_options *o, double done)
 {
     const double pi = 3.14159265358979323846;

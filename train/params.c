@@ -11,7 +11,7 @@
 
 /* ----------------------------------------------------------------------------------- tensors -- */
 
-/* Sets t to zeros, of whatever type. */
+/* Sets t to zeros, which are zero bytes in every type. */
 static void clear(struct geul_tensor *t)
 {
     static const char zeros[1 << 16];
@@ -21,7 +21,7 @@ static void clear(struct geul_tensor *t)
                                            bytes - at < sizeof zeros ? bytes - at : sizeof zeros);
 }
 
-/* A tensor of zeros of p on device, its bytes added to *sum. NULL on failure. */
+/* A tensor of zeros on device, owned by p, its bytes added to *sum; dry: without memory. NULL on failure. */
 static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *device, enum geul_type type, int n_dims,
                                     const int64_t *shape, const char *name, bool dry, size_t *sum)
 {
@@ -47,7 +47,7 @@ static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *d
     return t;
 }
 
-/* Makes weight, which exists, the next thing that is trained: gives it a gradient and states. */
+/* Makes weight, which exists, the next parameter: gives it states and, where batches add up, a gradient. */
 static bool add_param(struct geul_params *p, struct geul_tensor *weight, const struct geul_train_options *o, bool dry)
 {
     struct geul_param *item = &p->items[p->n];
@@ -71,7 +71,7 @@ static bool add_param(struct geul_params *p, struct geul_tensor *weight, const s
 
 /* ----------------------------------------------------------------------------------- adapter -- */
 
-/* Fills a (r, K) with what PEFT begins with: uniform within 1 / sqrt(K), its kaiming_uniform(sqrt 5). */
+/* Fills t (r, K) as PEFT initializes A: uniform within 1 / sqrt(K), its kaiming_uniform(sqrt 5). */
 static bool fill_random(struct geul_params *p, struct geul_tensor *t, uint64_t seed)
 {
     size_t cols = (size_t)geul_cols(t), row_bytes = cols * sizeof(float);
@@ -104,6 +104,7 @@ static bool add_pair(struct geul_params *p, struct geul_model *model, const stru
     const struct geul_tensor *w = geul_neox_weight(&model->neox, geul_neox_target_info(target), layer);
     int at = layer * GEUL_NEOX_TARGETS + (int)target;
     struct geul_neox_pair *pair = &p->adapter.pairs[at];
+    /* B stays zero, so the adapter changes nothing until the first update. */
     pair->a = new_half(p, device, w, 'a', o->lora.rank, w->shape[1], o, dry);
     pair->b = pair->a ? new_half(p, device, w, 'b', w->shape[0], o->lora.rank, o, dry) : NULL;
     return pair->b && (dry || fill_random(p, pair->a, geul_random_bits(o->seed ^ 0x6c6f7261, (uint64_t)at)));
@@ -159,7 +160,7 @@ bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct ge
 
 void geul_params_free(struct geul_params *p)
 {
-    if (p->adapters[0]) { /* the model must not look at it any more */
+    if (p->adapters[0]) { /* the model's graphs must not be built with it any more */
         p->model->neox.adapters = NULL;
         p->model->neox.n_adapters = 0;
     }

@@ -7,10 +7,11 @@
 
 struct geul_param {
     struct geul_tensor *weight, *states[GEUL_STATES_MAX];
-    /* A leaf that batches add to; where a step has only one batch NULL, and bound to the graph's own sum while there is
-     * one (train/batch_graph.c): it then takes memory only from when it comes about. */
+    /* Where a step has several batches, a leaf that they add to. Where it has one, a leaf over the gradient in the
+     * training graph, made again whenever that is planned (train/batch_graph.c), NULL before: it then has memory only
+     * from the moment it is computed. NULL also where nothing reaches the weight. */
     struct geul_tensor *gradient;
-    bool decay; /* matrices; biases and norms are spared, as in GPT-NeoX */
+    bool decay; /* weight decay: of matrices, not of biases and norms, as in GPT-NeoX */
 };
 
 struct geul_params {
@@ -21,7 +22,7 @@ struct geul_params {
     int n;
     int64_t elements;
     bool adds;                                        /* batches add to gradients */
-    size_t weight_bytes, gradient_bytes, state_bytes; /* of what lies in buffers below */
+    size_t weight_bytes, gradient_bytes, state_bytes; /* weights: also those in the model's own buffers */
     struct geul_buffer *buffers;
     int n_buffers;
     /* The adapter under training, when there is one, as the model sees it. */
@@ -29,16 +30,16 @@ struct geul_params {
     const struct geul_neox_adapter *adapters[1];
 };
 
-/* All weights of a model that holds them as its own (lora.rank 0), or a fresh adapter beside the model's weights, which
- * is hung into model: A random, B zero. dry: tensors without memory, for planning. false with the reason in ctx; free
- * in any case. */
+/* All weights of a model that holds them as its own (lora.rank 0), or a fresh adapter next to the model's weights,
+ * which is attached to the model: A random, B zero. dry: tensors without memory, for estimates. false with the reason
+ * in ctx; free in any case. */
 bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct geul_model *model,
                       const struct geul_train_options *o, bool dry);
 void geul_params_free(struct geul_params *p);
 /* Sets gradients that batches add to back to zero. */
 void geul_params_clear(struct geul_params *p);
-/* Every tensor that a saved state consists of, in order: weight, states of each; name (GEUL_MAX_NAME bytes) gets what
- * it is called there. NULL behind the last. */
+/* Tensor number i of a saved state, whose order is: of each parameter the weight, then its states. name (GEUL_MAX_NAME
+ * bytes) gets its name there. NULL behind the last. */
 struct geul_tensor *geul_params_saved(const struct geul_params *p, int i, char *name);
 
 #endif

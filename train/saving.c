@@ -1,5 +1,9 @@
-/* saving.c: saving and taking up a run. A checkpoint is a GGUF file: geul.train.* keys and a tensor for every
- * weight and state; of a whole model it carries the model's own keys too, so that it can be loaded and run like one. */
+/* saving.c: saving and restoring a run. A checkpoint is a GGUF file: geul.train.* keys and a tensor for every weight
+ * and state, in the order of geul_params_saved(); of a whole model it has the model's own keys too, so that it can be
+ * loaded and run like one.
+ *
+ * Saving is atomic: the writer renames a finished and synced file over path, so an interrupted one leaves the older
+ * checkpoint whole. Loading checks everything before it changes the first value. */
 #include "train/trainer.h"
 
 #include "core/gguf.h"
@@ -41,7 +45,7 @@ static enum geul_status write_tensor(struct geul_gguf_writer *w, const struct ge
     return geul_gguf_writer_status(w);
 }
 
-/* A state that nothing good can come of must not take the place of an older one. */
+/* Trained weights that are not finite must not replace an older checkpoint. */
 static enum geul_status check_finite(struct geul_trainer *t, const char *path)
 {
     char where[96];
@@ -68,6 +72,7 @@ enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, con
         return geul_error_status(t->ctx);
     }
     set_keys(t, w, note, note_bytes);
+    /* Data follows in the order of the declarations. The writer's failures are sticky: commit reports the first. */
     for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++)
         geul_gguf_declare_tensor(w, name, x->type, x->n_dims, x->shape);
     for (int i = 0; (x = geul_params_saved(&t->params, i, name)) && write_tensor(w, x, piece) == GEUL_OK; i++)
@@ -78,7 +83,7 @@ enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, con
 
 /* ----------------------------------------------------------------------------------- loading -- */
 
-/* The tensor of the file that x is saved as; NULL when it is missing or another one. */
+/* The tensor of the file that x is saved as; NULL (recorded) when it is missing or has another type or shape. */
 static const struct geul_gguf_tensor *find(struct geul_trainer *t, const struct geul_gguf *g,
                                            const struct geul_tensor *x, const char *name)
 {
@@ -94,7 +99,8 @@ static const struct geul_gguf_tensor *find(struct geul_trainer *t, const struct 
     return same ? f : NULL;
 }
 
-/* Checks that the checkpoint is one of a run like this. */
+/* Checks that the checkpoint is of a run with this optimizer, seed and scale. Its numbers are bounded, so that adding
+ * to them cannot overflow. */
 static enum geul_status check(struct geul_trainer *t, const struct geul_gguf *g, uint64_t *step, uint64_t *position)
 {
     uint64_t version, seed;
@@ -136,7 +142,7 @@ static enum geul_status read_note(struct geul_trainer *t, const struct geul_gguf
     return GEUL_OK;
 }
 
-/* Everything is looked at before the first value changes. */
+/* Copies the checkpoint's tensors into the parameters. All are checked before the first value changes. */
 static enum geul_status take_over(struct geul_trainer *t, const struct geul_gguf *g)
 {
     char name[GEUL_MAX_NAME];
@@ -152,7 +158,7 @@ static enum geul_status take_over(struct geul_trainer *t, const struct geul_gguf
     for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++)
         x->buffer->device->backend->upload(x->buffer, x->data, geul_gguf_find_tensor(g, name)->data,
                                            geul_tensor_bytes(x));
-    geul_params_clear(&t->params);
+    geul_params_clear(&t->params); /* nothing of a step that was begun before remains */
     return GEUL_OK;
 }
 
@@ -169,7 +175,7 @@ enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, boo
         status = read_note(t, g, note, note_bytes);
     if (status == GEUL_OK)
         status = take_over(t, g);
-    if (status == GEUL_OK && !keep_position) {
+    if (status == GEUL_OK && !keep_position) { /* otherwise the data continues from here */
         t->step = (int64_t)step;
         t->batcher.position = (int64_t)position;
     }

@@ -1,4 +1,14 @@
-/* trainer.c: a training run from its options to its steps. */
+/* trainer.c: a training run from its options to its steps.
+ *
+ * What holds between steps: gradients that batches add to are zero; weights, states, step and the batcher's position
+ * belong together, and are what a checkpoint holds. A step either
+ *
+ *     updates                weights and states change, step and position advance;
+ *     skips (not finite,     only step and position advance, and the samples are passed over;
+ *       or judge refused)
+ *     fails, is cancelled    position goes back: the same step can be tried again.
+ *
+ * Only a device that fails within the update itself leaves weights of which some are updated. */
 #include "train/trainer.h"
 
 #include "core/os.h"
@@ -111,7 +121,7 @@ static enum geul_status check_options(struct geul_context *ctx, const struct geu
     return check_ranges(ctx, o);
 }
 
-/* Checks that every id of the data is one of the model's, and shards of its tokenizer's. */
+/* Checks that every id of the data is a row of the model's embedding, and that shards were made with its tokenizer. */
 static enum geul_status check_data(struct geul_trainer *t, const struct geul_dataset *data)
 {
     if (!data || geul_dataset_sample_count(data) == 0)
@@ -128,11 +138,12 @@ static enum geul_status check_data(struct geul_trainer *t, const struct geul_dat
 
 /* ---------------------------------------------------------------------------------- lifetime -- */
 
-/* Steps that the epochs take. With packing batches hold as many samples as fit: counted by dealing them out. */
+/* Steps that the epochs take. With packing, a batch holds as many samples as fit, so they are counted by forming the
+ * batches of all samples, or of the first `counted`, from which the rest is extrapolated. */
 static int64_t count_steps(struct geul_trainer *t)
 {
     const struct geul_train_options *o = &t->options;
-    const double counted = 1e7; /* samples that are dealt out for it at most */
+    const double counted = 1e7; /* samples */
     int64_t epoch = geul_batcher_epoch(&t->batcher), steps = 0;
     if (o->steps)
         return o->steps;
@@ -142,7 +153,7 @@ static int64_t count_steps(struct geul_trainer *t)
         double per_step = (double)o->n_batch * o->n_accumulate;
         return (int64_t)ceil(all / per_step);
     }
-    struct geul_batcher b = t->batcher;
+    struct geul_batcher b = t->batcher; /* a copy: the run's own stays at its beginning */
     for (int64_t before = -1; b.position < end && b.position > before; steps++) {
         before = b.position;
         for (int i = 0; i < o->n_accumulate; i++)
@@ -151,7 +162,7 @@ static int64_t count_steps(struct geul_trainer *t)
     return (int64_t)ceil((double)steps / share);
 }
 
-/* Warns of what can be done but hardly is what was meant. */
+/* Warns of options that are possible but hardly what was meant. */
 static void warn(const struct geul_trainer *t)
 {
     const struct geul_model_shape *s = &t->model->neox.shape;
@@ -203,7 +214,8 @@ struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct ge
     return t;
 }
 
-/* Memory for batches, and the graphs. */
+/* Allocates memory for batches, the runtimes and the contexts of graphs; on failure geul_trainer_free() frees the part
+ * that was. */
 static bool make_parts(struct geul_trainer *t)
 {
     size_t n = (size_t)t->options.n_accumulate;
@@ -260,7 +272,7 @@ void geul_trainer_free(struct geul_trainer *t)
         geul_batcher_free(&t->batcher);
     if (t->params.ctx)
         geul_params_free(&t->params);
-    geul_model_free(t->model);
+    geul_model_free(t->model); /* after the parameters: these detach their adapter from it */
     geul_free(ctx, t->model_path);
     geul_free(ctx, t);
 }
@@ -292,7 +304,8 @@ void geul_trainer_cancel(struct geul_trainer *t)
 
 /* ------------------------------------------------------------------------------------- steps -- */
 
-/* Lays out the batches of the next step; the report gets what they hold. */
+/* Forms all batches of the next step first, because the weight of each target, 1 / r->targets, needs their total; the
+ * report gets what they hold. */
 static void take_batches(struct geul_trainer *t, struct geul_train_report *r)
 {
     for (int i = 0; i < t->options.n_accumulate; i++) {
@@ -304,8 +317,8 @@ static void take_batches(struct geul_trainer *t, struct geul_train_report *r)
     r->epoch = (double)t->batcher.position / (double)geul_batcher_epoch(&t->batcher);
 }
 
-/* Gradients of all batches into the parameters', and the mean loss. *at: the batch after which the loss was not finite.
- */
+/* Adds the gradients of all batches to the parameters', and computes the mean loss. *at: the batch at which the loss
+ * ceased to be finite, 0 when it is. Cancelling is noticed before each batch. */
 static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_report *r, int *at)
 {
     double total = 0;
@@ -316,6 +329,7 @@ static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_rep
             return geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
         if (t->batches[i].n_targets == 0)
             continue;
+        /* for dropout: a function of step and batch, so that a resumed run drops the same */
         uint64_t seed =
             geul_random_bits(t->options.seed + 1, (uint64_t)t->step * (uint64_t)t->options.n_accumulate + (uint64_t)i);
         enum geul_status status =
@@ -330,7 +344,8 @@ static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_rep
     return GEUL_OK;
 }
 
-/* The update, unless loss or gradients are not finite; then the report says where that began. */
+/* The update, unless loss or gradients are not finite, where the report says what caused it, or judge refuses. The
+ * update also clears the gradients; who returns without it has to (after a failure geul_trainer_step() does). */
 static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *r, int at)
 {
     int bad;
@@ -372,7 +387,7 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
         status = accumulate(t, &r, &at);
     if (status == GEUL_OK)
         status = apply(t, &r, at);
-    if (status != GEUL_OK) { /* as if the step had not begun */
+    if (status != GEUL_OK) { /* as if the step had not started */
         t->batcher.position = position;
         geul_params_clear(&t->params);
         return status;
@@ -387,12 +402,12 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
 enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul_dataset *data, double *loss)
 {
     struct geul_batcher b = {.ctx = t->ctx};
-    struct geul_batch *batch = &t->batches[0]; /* between steps nobody needs it */
+    struct geul_batch *batch = &t->batches[0]; /* only used within a step */
     double total = 0;
     int64_t targets = 0;
     geul_error_clear(t->ctx);
     enum geul_status status = check_data(t, data);
-    struct geul_train_options alone = t->options;
+    struct geul_train_options alone = t->options; /* every worker evaluates all of data, in order */
     alone.worker = alone.n_workers = 0;
     if (status == GEUL_OK && !geul_batcher_init(&b, t->ctx, data, &alone, t->n_context, t->end_token, false))
         status = geul_error_status(t->ctx);

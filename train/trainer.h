@@ -8,7 +8,8 @@
 
 #include <stdatomic.h>
 
-/* A graph for batches of one shape (train/batch_graph.c). */
+/* The graph for batches of one shape (train/batch_graph.c): built when a batch of another shape comes, or when another
+ * graph has had the runtime's memory. */
 struct geul_batch_graph {
     struct geul_context *ctx; /* holds the graph; reset for another shape */
     struct geul_graph *graph;
@@ -41,14 +42,14 @@ struct geul_trainer {
     atomic_bool cancelled;
 };
 
-/* Makes bg the graph for a batch of that shape, unless it is already; with backward also the gradients, into the
- * parameters'. Not planned on a runtime yet where *fresh is set. */
+/* Makes bg the graph for a batch of that shape, unless it is already; with backward also the gradients. *fresh: it was
+ * built and is not planned yet. false with the reason in t's context. */
 bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, const struct geul_batch *batch,
                            bool backward, bool *fresh);
 bool geul_batch_graph_init(struct geul_batch_graph *bg, struct geul_context *ctx);
 void geul_batch_graph_free(struct geul_batch_graph *bg);
-/* Runs a batch: *sum gets the sum of the losses of its targets, in nats without smoothing and z. weight: what each
- * target's loss counts in the gradient. */
+/* Runs a batch: *sum gets the sum of the losses of its targets, in nats, without smoothing and z. weight: the factor of
+ * each target's loss in the gradient. */
 enum geul_status geul_batch_graph_run(struct geul_trainer *t, struct geul_batch_graph *bg,
                                       const struct geul_batch *batch, float weight, uint64_t seed, double *sum);
 
@@ -60,18 +61,19 @@ enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad
 /* Applies the gradients times scale and clears them. */
 enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double scale);
 
-/* Writes into where what is not finite: the weight, or the first layer whose output is (train/diagnosis.c). */
+/* Writes into where what is not finite: a weight, the first layer's output that is not, the gradient number
+ * bad_gradient (-1: none), or the loss (train/diagnosis.c). */
 enum geul_status geul_diagnose(struct geul_trainer *t, const struct geul_batch *batch, int bad_gradient, char *where,
                                size_t size);
-/* Writes into where which weight that is trained is not finite; "" when all are. */
+/* Writes into where the first trained weight that is not finite; "" when all are. */
 enum geul_status geul_diagnose_trained(struct geul_trainer *t, char *where, size_t size);
-/* Sets the keys of the model's file for one with matrices of type, but for those of its training and of how it was
- * quantized (train/export.c). */
+/* Copies the keys of the model's file to w, for a file with matrices of type, without those of its training, splitting
+ * and quantization (train/export.c). */
 void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_writer *w, enum geul_type type);
 struct geul_lora;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_lora_free(). */
 struct geul_lora *geul_trainer_lora(struct geul_trainer *t);
-/* Where a model is trained; NULL or none: on a device of its own, the host's. As geul_model_load_on() has it. */
+/* The devices that a model is trained on, as for geul_model_load_on(). n 0: the trainer's model opens the host's. */
 struct geul_trainer_devices {
     struct geul_device *const *devices;
     int n, first_layers;

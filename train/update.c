@@ -1,11 +1,11 @@
-/* update.c: the norms of all gradients, and the optimizer's step. Two small graphs over tensors that have their places
- * already. */
+/* update.c: the norms of all gradients, and the optimizer's step: two small graphs over tensors that have memory
+ * already. They have a runtime each, since both stay planned while the training graph runs. */
 #include "train/trainer.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Makes and plans both graphs. */
+/* Builds both graphs in t->updates, one node per parameter with a gradient. geul_update_make() plans them. */
 static bool build(struct geul_trainer *t)
 {
     struct geul_context *ctx = t->updates;
@@ -78,6 +78,7 @@ enum geul_status geul_update_norm(struct geul_trainer *t, double *norm, int *bad
 enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double scale)
 {
     const struct geul_train_options *o = &t->options;
+    /* The hyper-parameters are an input: a rate that changes with every step does not change the graph. */
     const float hyper[GEUL_HYPER_COUNT] = {
         [GEUL_HYPER_RATE] = (float)rate,
         [GEUL_HYPER_BETA1] = o->beta1,

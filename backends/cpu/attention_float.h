@@ -1,7 +1,7 @@
 /* attention_float.h: the attention kernels over the vector type of kernels_float.h, which includes this.
  *
  * A query alone and many queries at once go through different kernels, but every one of their sums is made of the same
- * operations in the same order, so a token's result does not depend on what is computed beside it:
+ * operations in the same order, so a token's result does not depend on what is computed with it:
  *   score   lane l of a vector sums up the products of elements l, l + VF_WIDTH, ... in order; vf_sums() then adds the
  *           lanes as the same tree for every row. Cached values of every type become float32 exactly.
  *   mix     an element of the result takes the rows one after the other, each by one multiply-add.
@@ -58,7 +58,7 @@ INLINE vf rest_bf16(const uint8_t *row, size_t i, size_t n)
     return vf_load_bf16_n(row + 2 * i, n);
 }
 
-/* The elements behind the last whole chunk, VF_WIDTH at a time. */
+/* The elements after the last whole chunk, VF_WIDTH at a time. */
 #define EACH_REST(i, n, depth)                                                                                         \
     for (size_t i = (depth) / CHUNK * CHUNK, n; n = (depth)-i < VF_WIDTH ? (depth)-i : VF_WIDTH, i < (depth);          \
          i += VF_WIDTH)
@@ -67,7 +67,7 @@ INLINE vf rest_bf16(const uint8_t *row, size_t i, size_t n)
 INLINE void score_rows(vf *sum, const uint8_t *k, size_t stride, const float *q, size_t depth, const int R,
                        size_t chunk_bytes, chunk_loader *load, rest_loader *load_rest)
 {
-    enum { AHEAD = 2048 }; /* bytes: further than the hardware looks when rows are short */
+    enum { AHEAD = 2048 }; /* prefetch distance in bytes: further than the hardware prefetches when rows are short */
     UNROLL for (int r = 0; r < R; r++) sum[r] = vf_zero();
     for (size_t i = 0; i + CHUNK <= depth; i += CHUNK) {
         vf x[PARTS];
@@ -281,6 +281,7 @@ static void blend(float *out, float a, const float *x, float b, size_t n)
     }
 }
 
+/* The maximum skips NaN, which then reaches the sum. The order of the sum follows from n alone. */
 static float softmax(float *s, size_t n, float factor, float *max, float *sum)
 {
     float old = *max, new = old, total = 0;

@@ -1,5 +1,5 @@
 /* attention_scalar.h: attention in plain C; included once by kernels_scalar.c, whose load_f32(), load_f16() and
- * load_bf16() it uses. What the order of sums has to be is said in attention_float.h; here it is one by one. */
+ * load_bf16() it uses. attention_float.h says why the order of sums matters; here it is element by element. */
 
 static float load_q8_0(const void *p, size_t i)
 {

@@ -284,8 +284,8 @@ INLINE struct factors factors_iq4_xs(const uint8_t *p)
     return (struct factors){load_u16(p), 0, less(six, 32), vdupq_n_s8(0)};
 }
 
-/* Four rows' d times the n integers of each, one every `apart` bytes, in pairs where there are two groups. Every second
- * of a pair follows MR floats later. */
+/* Four rows' d times the n integers of each: those of one block of 32 every `apart` bytes, and where it has two groups
+ * the second one's MR floats after the first one's. */
 INLINE void store_factors(uint8_t *out, size_t apart, const uint16_t d[4], const int8x16_t integer[4], int n,
                           int groups)
 {
@@ -315,7 +315,7 @@ INLINE void store_factors(uint8_t *out, size_t apart, const uint16_t d[4], const
 typedef values values_of(const uint8_t *block, int i);
 typedef struct factors factors_of(const uint8_t *block);
 
-/* Puts 32 values each of rows 4v..4v+3 where the unit wants them. */
+/* Stores 32 values each of rows 4v..4v+3 in the order of the unit's instructions. */
 typedef void group_store(uint8_t *out, int v, const values row[4]);
 
 /* A block or super-block of n values each of rows 4v..4v+3. */
@@ -346,7 +346,7 @@ INLINE void pack_four(uint8_t *out, int v, const uint8_t *const p[4], int n, str
     }
 }
 
-/* A whole panel. Missing rows at the edge are blocks of zero bytes, d included. */
+/* A whole panel. Missing rows at the edge read one block of zero bytes, d included, again and again: scales are 0. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, int n, size_t bytes,
                       struct kind kind, values_of *unpack, factors_of *factors, group_store *store_group,
                       struct geul_cpu_prefetch *prefetch)
@@ -370,7 +370,7 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
     }
 }
 
-/* For BLOCK_TYPES: the panel of a type, out of the unit's place, struct tokens, pack_tokens, NR and tile_<kind>. */
+/* For BLOCK_TYPES: the panel of a type, of the unit's store_group, struct tokens, pack_tokens, NR and tile_<kind>. */
 #define BLOCK_PANEL(id, type, n, bytes, factors, kind)                                                                 \
     static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
                             struct geul_cpu_prefetch *prefetch)                                                        \
@@ -420,7 +420,7 @@ INLINE float quantize32(const float *x, values *q)
     return amax / 127.0f;
 }
 
-/* scale times the sum of all 32, of the first 16, of the last 16: what minima are multiplied with. */
+/* scale times the sum of all 32, of the first 16, of the last 16: what minima are multiplied by. */
 INLINE void scaled_sums(const values *q, float scale, float sum[3])
 {
     int first = vaddlvq_s8(q->val[0]), second = vaddlvq_s8(q->val[1]);

@@ -1,4 +1,5 @@
-/* ceilings.c: loops that do nothing but one thing, on all threads at once; the best of several short rounds. */
+/* ceilings.c: the machine's peak rates: loops that only multiply or only read, on all threads at once; the best of
+ * several short passes. */
 #include "backends/cpu/cpu.h"
 #include "backends/host.h"
 #include "core/os.h"

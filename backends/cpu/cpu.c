@@ -10,7 +10,7 @@
 
 enum {
     MAX_THREADS = 1024,
-    SPINS = 4000, /* 50 to 200 microseconds; then the core may be needed by a thread of ours */
+    SPINS = 4000, /* 50 to 200 microseconds; after that the thread waited for may need the core */
 };
 
 static void cpu_memory(struct geul_device *device, size_t *free_bytes, size_t *total_bytes)
@@ -80,7 +80,8 @@ static bool cpu_supports(const struct geul_device *device, const struct geul_ten
     return !op->supports || op->supports(&state->choice.kernels, node);
 }
 
-/* The most scratch and kept memory that any of the nodes wants, each rounded up to whole cache lines. */
+/* The most scratch and the most kept memory that any of the nodes needs, each rounded up to whole cache lines. false on
+ * overflow. */
 static bool scratch_needed(const struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes,
                            size_t *scratch, size_t *kept)
 {
@@ -123,6 +124,7 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_devic
                          "use smaller batches");
     if (all <= state->scratch_bytes)
         return GEUL_OK;
+    /* Nothing in the scratch outlives a run, so the old one is freed before: no peak of both. */
     geul_free(state->own, state->scratch);
     state->scratch_bytes = 0;
     geul_error_clear(state->own);
@@ -133,7 +135,8 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_devic
     return GEUL_OK;
 }
 
-/* One thread's walk over all nodes. A node starts when every thread has finished the one before. */
+/* One thread's walk over all nodes. A node starts when every thread has finished the one before. Two work counters take
+ * turns: while the nodes of one are computed, the other is set to 0 for the next; the barrier publishes that. */
 static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int n_nodes)
 {
     int step = 0, following = 0;
@@ -159,7 +162,7 @@ static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *de
 {
     struct geul_cpu_state *state = device->state;
     size_t kept;
-    /* Sessions of several threads may share a model and so its device; they take turns, since they want the same cores.
+    /* Sessions of several threads may share a model and so its device. They take turns: scratch and cores are the same.
      */
     omp_set_lock(&state->turn);
     enum geul_status status = grow_scratch(ctx, device, nodes, n_nodes, &kept);
@@ -173,7 +176,7 @@ static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *de
         struct geul_cpu_run run = {
             .thread = omp_get_thread_num(),
             .spins = state->spins,
-            .n_threads = omp_get_num_threads(), /* fewer than asked for when a limit is set; results are the same */
+            .n_threads = omp_get_num_threads(), /* fewer than requested when a limit is set; results are the same */
             .kernels = &state->choice.kernels,
             .shared = &shared,
             .kept = state->scratch,

@@ -1,4 +1,4 @@
-/* cpu.h: what lies behind the CPU's device. */
+/* cpu.h: the state of the CPU's device. */
 #ifndef GEUL_CPU_H
 #define GEUL_CPU_H
 
@@ -7,7 +7,7 @@
 
 #include <omp.h>
 
-/* What lies behind geul_device.state. */
+/* geul_device.state of the CPU. */
 struct geul_cpu_state {
     int spins; /* see struct geul_cpu_run */
     struct geul_cpu_choice choice;

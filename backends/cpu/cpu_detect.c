@@ -1,4 +1,9 @@
-/* cpu_detect.c: CPUID with XGETBV on x86-64, the kernel's hwcaps on aarch64. */
+/* cpu_detect.c: which instruction sets can be used, and the table of kernels they make together.
+ *
+ * On x86-64 two must agree. CPUID says what the processor can execute. XGETBV reads XCR0, the register state that the
+ * operating system saves and restores when it switches threads: where that leaves out the upper halves of the YMM or
+ * ZMM registers, as in some virtual machines and old kernels, their instructions fault, whatever CPUID says. On aarch64
+ * the kernel reports in its hwcaps what may be used. */
 #include "backends/cpu/cpu_detect.h"
 
 #include <stdio.h>
@@ -28,7 +33,8 @@ static bool has_scalar(void)
 #if defined(__x86_64__)
 enum { LEAF7_EBX, LEAF7_ECX, LEAF7_EAX1 };
 
-/* The register state that the operating system saves; 0 without OSXSAVE. */
+/* XCR0: the register state that the operating system saves. 0 without OSXSAVE (leaf 1, ECX bit 27), where XGETBV itself
+ * would be an illegal instruction. */
 static uint64_t saved_state(void)
 {
     unsigned a, b, c, d;
@@ -39,7 +45,8 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* EBX or ECX of leaf 7.0, or EAX of leaf 7.1; 0 where there is no such leaf. */
+/* EBX or ECX of leaf 7.0, or EAX of leaf 7.1; 0 where there is no such leaf (processors return zeros for a subleaf that
+ * they lack). */
 static unsigned leaf7(int which)
 {
     unsigned a, b, c, d;
@@ -51,7 +58,7 @@ static unsigned leaf7(int which)
 static bool has_avx2(void)
 {
     const unsigned fma = 1u << 12, f16c = 1u << 29, avx = 1u << 28, avx2 = 1u << 5;
-    const uint64_t sse_and_avx_state = 0x6;
+    const uint64_t sse_and_avx_state = 0x6; /* bit 1: XMM, bit 2: upper halves of YMM */
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & fma) && (c & f16c) && (c & avx) && (leaf7(LEAF7_EBX) & avx2) &&
            (saved_state() & sse_and_avx_state) == sse_and_avx_state;
@@ -60,7 +67,7 @@ static bool has_avx2(void)
 static bool has_avx512(void)
 {
     const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, all = f | dq | bw | vl;
-    const uint64_t zmm_state = 0xe6;
+    const uint64_t zmm_state = 0xe6; /* also bit 5: mask registers, 6: upper halves of ZMM0..15, 7: ZMM16..31 */
     return has_avx2() && (leaf7(LEAF7_EBX) & all) == all && (saved_state() & zmm_state) == zmm_state;
 }
 
@@ -138,8 +145,8 @@ const char *geul_cpu_slot_meaning(enum geul_cpu_slot slot)
     return meanings[slot];
 }
 
-/* Takes over every slot that from fills. A dot gives the bits of its own panel only: it goes when another panel comes.
- */
+/* Takes over every slot that `from` fills. A dot gives the bits of the panel of its own table only, and one token must
+ * have the bits of many: so a new panel removes the dot, before the table adds its own, if it has one. */
 static void overlay(struct geul_cpu_choice *choice, const struct geul_cpu_kernels *from, const char *name)
 {
     for (int type = 0; type < GEUL_TYPE_COUNT; type++)
@@ -160,7 +167,7 @@ static void overlay(struct geul_cpu_choice *choice, const struct geul_cpu_kernel
 
 enum geul_status geul_cpu_choose(struct geul_context *ctx, const char *cap, struct geul_cpu_choice *choice)
 {
-    int last = cap ? -1 : N_VARIANTS - 1;
+    int last = cap ? -1 : N_VARIANTS - 1; /* -1: cap is not found yet */
     char known[256] = "";
     for (int i = 0; i < N_VARIANTS; i++) {
         if (cap && strcmp(cap, variants[i].name) == 0)
@@ -175,6 +182,7 @@ enum geul_status geul_cpu_choose(struct geul_context *ctx, const char *cap, stru
     memset(choice, 0, sizeof *choice);
     for (int i = 0; i < GEUL_CPU_SLOT_COUNT; i++)
         choice->variant[i] = "none";
+    /* A capped name that this machine lacks is no error: the cap only limits what is used. */
     for (int i = 0; i <= last; i++)
         if (variants[i].supported())
             overlay(choice, variants[i].kernels, variants[i].name);

@@ -10,8 +10,8 @@ struct geul_cpu_choice {
     const char *variant[GEUL_CPU_SLOT_COUNT];
 };
 
-/* Overlays the scalar table with every supported one, up to and including the one named cap (NULL: all). Fails when cap
- * names none of this build. */
+/* Fills choice: the scalar table, overlaid with every supported one up to and including the one named cap (NULL: all).
+ * Fails when cap names none of this build. */
 enum geul_status geul_cpu_choose(struct geul_context *ctx, const char *cap, struct geul_cpu_choice *choice);
 /* Name and meaning of a slot. */
 const char *geul_cpu_slot_name(enum geul_cpu_slot slot);

@@ -43,6 +43,8 @@ void geul_cpu_barrier(struct geul_cpu_run *run)
         return;
     int generation = atomic_load_explicit(&s->generation, memory_order_acquire);
     if (atomic_fetch_add_explicit(&s->arrived, 1, memory_order_acq_rel) + 1 == run->n_threads) {
+        /* The last one. Others see the new generation only after this reset, so none of them can arrive at the next
+         * barrier too early; and with it they see what all threads wrote before they arrived. */
         atomic_store_explicit(&s->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&s->generation, generation + 1, memory_order_release);
         return;

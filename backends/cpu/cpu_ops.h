@@ -6,7 +6,8 @@
 
 #include <stdatomic.h>
 
-/* Shared by the threads of one run. The parts lie on cache lines of their own. */
+/* Shared by the threads of one run. Each member has its own cache line, so that waiting on one does not slow the
+ * others. */
 struct geul_cpu_shared {
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int generation;
@@ -20,7 +21,7 @@ struct geul_cpu_run {
     const struct geul_cpu_kernels *kernels;
     struct geul_cpu_shared *shared;
     uint8_t *scratch;                    /* of this node; all threads see the same, aligned to 64 */
-    uint8_t *kept;                       /* the same, but it keeps its contents from node to node of one run */
+    uint8_t *kept;                       /* the same, but its contents stay from node to node of one run */
     atomic_size_t *next;                 /* this node's work counter, 0 at its start */
     const struct geul_tensor *following; /* the product that comes after this node, or NULL */
     /* What the rotary table in kept was made for. Every thread walks the same nodes, so all hold the same. */

@@ -1,9 +1,9 @@
-/* dot_avx512vnni.h: one token times weight rows read where they lie, in the order of memory. Static: see
- * kernels_float.h.
+/* dot_avx512vnni.h: one token times weight rows read directly from the file's blocks, in the order of memory. Static:
+ * see kernels_float.h.
  *
  * A row is taken in stretches of 16 groups (512 values, or 256 of types whose scales change every 16): a stretch gives
- * 16 whole-number products, and 16 factors beside them. Those of 16 rows are turned, so that every row adds up its
- * groups in the order, and with the operations, of the panels: the same bits, at a third of the instructions. */
+ * 16 whole-number products and 16 factors. Those of 16 rows are transposed, so that every row adds up its groups in the
+ * order, and with the operations, of the panels: the same bits, at a third of the instructions. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -215,7 +215,7 @@ INLINE struct terms row_q6_k(const uint8_t *row, const struct stretch *x, const 
     return (struct terms){.product = sum_quarters(v), .scale = _mm512_mul_ps(_mm512_set1_ps(f16_at(row + 208)), scale)};
 }
 
-/* rows <= 16 rows; beyond them the last one is computed again. stretch_bytes: of a row. */
+/* rows <= 16 rows; beyond them the last one is computed again. stretch_bytes: bytes of a stretch of one row. */
 INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const struct stretch *x, size_t stretches,
                         int rows, const float *start, size_t stretch_bytes, const bool has_min, row_terms *terms,
                         struct geul_cpu_prefetch *prefetch)
@@ -241,6 +241,7 @@ INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const struc
         turn(factor, factor);
         if (has_min)
             turn(min, min);
+        /* Lane r is row r: from here on what add_block() of the panels does, group by group. */
         UNROLL for (int g = 0; g < GROUPS; g++)
         {
             sum = _mm512_fmadd_ps(product[g], factor[g], sum);

@@ -7,7 +7,7 @@
 
 geul_search_kernel *geul_host_search(void)
 {
-    static _Atomic(geul_search_kernel *) known;
+    static _Atomic(geul_search_kernel *) known; /* threads that look at the same time find the same one */
     geul_search_kernel *kernel = atomic_load(&known);
     if (kernel)
         return kernel;

@@ -7,13 +7,13 @@
 struct geul_block_format;
 struct geul_search_tile;
 
-/* Memory that will be read soon: [at, end). */
+/* Memory to prefetch: [at, end). */
 struct geul_cpu_prefetch {
     const uint8_t *at, *end;
 };
 
-/* Asks for the next bytes of it. In small steps, so that asking does not wait. Lines are asked for whole: at may come
- * to lie behind end. */
+/* Prefetches the next bytes of it, in small steps, so that the core does not stall on full line buffers. Whole cache
+ * lines: at may pass end. */
 static inline void geul_cpu_prefetch_bytes(struct geul_cpu_prefetch *prefetch, size_t bytes)
 {
     size_t left = prefetch->at < prefetch->end ? (size_t)(prefetch->end - prefetch->at) : 0;
@@ -23,26 +23,27 @@ static inline void geul_cpu_prefetch_bytes(struct geul_cpu_prefetch *prefetch, s
 }
 
 /* Weights times one token, read in the order of memory: a faster way to the same bits as the panel's. NULL where the
- * panel is as good; the product then goes there, and so it does when k is no multiple of k_step. */
+ * panel is as good; the panel then computes the product, as it does when k is not a multiple of k_step. */
 struct geul_cpu_dot {
     size_t k_step, x_step; /* the packed token takes x_step bytes per k_step values */
     void (*pack_x)(void *packed, const float *x, size_t k);
-    /* out[r] = start[r] (0 when start is NULL) + sum over k of w[r][k] * x[k]. ahead is asked for as w is read. */
+    /* out[r] = start[r] (0 when start is NULL) + sum over k of w[r][k] * x[k]. prefetch advances as w is read. */
     void (*rows)(float *out, const void *w, size_t stride, const void *packed, size_t k, int rows, const float *start,
                  struct geul_cpu_prefetch *prefetch);
 };
 
 /* Weights times tokens. mr weight rows are unpacked into a panel, once per k_block values, and the tokens stream past
- * it, nr at a time. What must agree (sizes, layout of both sides, the kernel) is here together.
+ * it, nr at a time (picture: op_matmul.c). What must agree (sizes, layout of both sides, the kernel) is here together.
  *
- * A result is summed up in the order of k, and how depends neither on the other rows nor on the other tokens nor on
- * where blocks of k begin: one token alone has the same bits as in a prompt of thousands. */
+ * A result is summed up in the order of k, by operations that depend neither on the other rows nor on the other tokens
+ * nor on where blocks of k begin: one token alone has the same bits as in a prompt of thousands. */
 struct geul_cpu_panel {
     int mr, nr;
-    size_t k_block; /* a multiple of 256, or for plain types of k_step; mr rows of it fit the first-level cache */
+    size_t k_block; /* a multiple of 256; mr rows of it are about as large as the first-level cache */
     size_t k_step;  /* the panel takes w_step, and nr tokens x_step, bytes per k_step values, the last step whole */
     size_t w_step, x_step;
-    /* rows <= mr rows of k values; what is missing becomes zero. As much of ahead as is read is asked for. */
+    /* rows <= mr rows of k values; missing rows become zero. Prefetches as many bytes as it reads; prefetch may be
+     * NULL. */
     void (*pack_w)(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch);
     /* The same from memory where k is the outer dimension: row k at w + k * stride holds the values of all weight rows.
      * NULL for block types. */
@@ -74,7 +75,7 @@ struct geul_cpu_step {
     float decay[2], mix[2]; /* of the first and second moment: moment * decay + mix * (g or its square) */
     float root;             /* square root of the second moment's bias correction */
     float epsilon;          /* added to the denominator, or the least second moment */
-    float factor;           /* the row's, of a second moment that is kept by rows and columns */
+    float factor;           /* Adafactor: the row's factor of the second moments, which are this times the column's */
 };
 
 struct geul_cpu_kernels {

@@ -136,6 +136,7 @@ INLINE void add_block(float *out, size_t out_stride, const uint8_t *w, const str
         multiply_signed(product, w, x, T);
     else
         multiply_group(product, w, x, T, how, 0);
+    /* Two groups: their whole-number scales are multiplied in int32, exactly, and the common factor comes in once. */
     if (how.groups == 2) {
         UNROLL for (int v = 0; v < ROWS; v++) UNROLL for (int t = 0; t < T; t++) first_half[t][v] =
             _mm256_madd_epi16(product[t][v], word(w, PAIRS, v));

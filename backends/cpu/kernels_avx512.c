@@ -19,7 +19,8 @@ static void copy_token(void *packed, const float *x, size_t k)
     memcpy(packed, x, k * sizeof *x);
 }
 
-/* 16 rows, 16 values of each turned so that a vector holds one of every row: the sums of the panel, in its order. */
+/* rows <= 16 rows, 16 values of each transposed, so that a vector holds one of every row: the sums of the panel, in its
+ * order. Beyond rows the last one is read again. */
 INLINE void dot_sixteen(float *out, const uint8_t *w, size_t stride, const float *x, size_t k, int rows,
                         const float *start, size_t bytes, loader *load, struct geul_cpu_prefetch *prefetch)
 {

@@ -1,5 +1,5 @@
 /* kernels_avx512bf16.c: bfloat16 products by vdpbf16ps (two at a time into float32). The activations are rounded to
- * bfloat16 too, so this serves bfloat16 weights, and training that asks for such products of float32. */
+ * bfloat16 too, so this serves bfloat16 weights, and training with products of float32 rounded to bfloat16. */
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +28,7 @@ static uint32_t pair_at(const uint8_t *row, size_t i, size_t k)
     return v;
 }
 
+/* Whole vectors of 16 rows are transposed 4 pairs at a time; the end of k, and missing rows, pair by pair. */
 static void pack_w(void *panel, const void *w, size_t stride, int rows, size_t k, struct geul_cpu_prefetch *prefetch)
 {
     struct weights *out = panel;
@@ -65,7 +66,7 @@ static void pack_x(void *packed, const float *x, size_t stride, int tokens, size
     }
 }
 
-/* Two vectors as pairs: the first in the low halves, the second in the high ones. */
+/* Two vectors, rounded, as pairs: the first in the low halves, the second in the high ones. */
 INLINE __m512i pairs_of(__m512 low, __m512 high)
 {
     __m256i l, h;
@@ -104,7 +105,7 @@ static void pack_w_outer_f32(void *panel, const void *w, size_t stride, int rows
         }
 }
 
-/* 16 rows at a time, 16 values of each rounded, then turned as pairs. */
+/* 16 rows at a time, 16 values of each rounded, then transposed as pairs. */
 static void pack_w_f32(void *panel, const void *w, size_t stride, int rows, size_t k,
                        struct geul_cpu_prefetch *prefetch)
 {
@@ -181,8 +182,8 @@ static void pack_token(void *packed, const float *x, size_t k)
     }
 }
 
-/* rows <= 16 rows, 32 values of each turned so that a vector holds a pair of every row: the sums of the panel, in its
- * order. Beyond rows the last one is read again. */
+/* rows <= 16 rows, 32 values of each transposed, so that a vector holds a pair of every row: the sums of the panel, in
+ * its order. Beyond rows the last one is read again. */
 static void dot_sixteen(float *out, const uint8_t *w, size_t stride, const uint32_t *x, size_t k, int rows,
                         const float *start, struct geul_cpu_prefetch *prefetch)
 {

@@ -22,6 +22,7 @@ struct tokens {
     float scale[NR];
 };
 
+/* Each token's blocks as int8, with what tiles need of their sums: as integers to start from, and scaled for minima. */
 static void pack_tokens(void *packed, const float *x, size_t stride, int tokens, size_t k)
 {
     struct tokens *out = packed;

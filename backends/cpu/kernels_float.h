@@ -130,7 +130,8 @@ static void rotate(float *out, const float *x, const float *cosine, const float 
     }
 }
 
-/* The mean of a row, and 1 / its deviation. Two passes: the mean first, then the squares of what differs from it. */
+/* The mean of a row, and 1 / its standard deviation. Two passes, the mean first and then the squared differences from
+ * it: sums of x and x x would cancel. */
 INLINE float row_mean(const float *x, float eps, size_t n, float *inverse)
 {
     size_t whole = n / VF_WIDTH * VF_WIDTH, rest = n - whole;
@@ -190,9 +191,9 @@ INLINE vf load_any_f32_n(const void *p, size_t n)
 #include "backends/cpu/loss_float.h"
 #include "backends/cpu/kernels_train.h"
 
-/* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first made float32 in a
- * buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) turns VF_WIDTH rows of 4 words into 4
- * vectors. */
+/* VF_WIDTH rows of k values become k vectors, VF_MR floats apart: pieces of the rows are first converted to float32 in
+ * a buffer, from which vf_transpose4(src, src_stride, dst, dst_stride) (bytes) transposes VF_WIDTH rows of 4 words into
+ * 4 vectors. */
 INLINE void pack_plain(float *panel, const void *w, size_t stride, int rows, size_t k, size_t bytes, loader *load,
                        loader_n *load_n, struct geul_cpu_prefetch *prefetch)
 {
@@ -288,7 +289,8 @@ static void pack_x_outer(void *packed, const float *x, size_t stride, int tokens
     }
 }
 
-/* T of the tile's tokens, the first of them at x. */
+/* T of the tile's tokens, the first of them at x. A lane's sums are the same for every T: one multiply-add per k, in
+ * order. */
 INLINE void tile_part(float *out, size_t out_stride, const float *w, const float *x, size_t k, const float *start,
                       const size_t T)
 {

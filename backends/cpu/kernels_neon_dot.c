@@ -1,7 +1,7 @@
 /* kernels_neon_dot.c: int8 products by sdot (four at a time into int32). */
 #include "backends/cpu/tile_neon.h"
 
-/* Four rows of words become four words of rows. */
+/* Transposes 4 x 4 words: row r, word c goes to word r of vector c, `apart` bytes after the one before. */
 INLINE void turn(int8_t *out, size_t apart, int8x16_t a, int8x16_t b, int8x16_t c, int8x16_t d)
 {
     int32x4_t ab = vtrn1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b));

@@ -1,4 +1,5 @@
-/* kernels_scalar.c: every slot in plain C. This is what a kernel means; the other units are only faster. */
+/* kernels_scalar.c: every slot in plain C but dot and rounded, which are ways to be faster. This is what a kernel
+ * means. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/search_lanes.h"
 #include "backends/cpu/train_lanes.h"
@@ -222,6 +223,7 @@ static void quantize(struct activations *b, const float *x)
 {
     const uint32_t infinity = 0x7f800000;
     uint32_t largest = 0;
+    /* As integers, magnitudes have the order of floats, with NaN above infinity: it cannot be missed. */
     for (int i = 0; i < BLOCK; i++) {
         uint32_t u;
         memcpy(&u, &x[i], sizeof u);
@@ -240,7 +242,7 @@ static void quantize(struct activations *b, const float *x)
     float inverse = 127.0f / amax;
     b->scale = amax / 127.0f;
     for (int i = 0; i < BLOCK; i++) {
-        b->q[i] = (int8_t)lrintf(x[i] * inverse);
+        b->q[i] = (int8_t)lrintf(x[i] * inverse); /* halves to even; at most 127 */
         b->sum[i / HALF] += b->q[i];
     }
 }
@@ -396,7 +398,6 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
         .pack_w = pack_##type, .pack_w_outer = pack_outer_##type, .pack_x = pack_x_plain,                              \
         .pack_x_outer = pack_x_outer_plain, .tile = tile_plain                                                         \
     }
-/* groups: how many scales and minima 32 values have. */
 #define BLOCK_PANEL(type, groups)                                                                                      \
     static void pack_##type(void *panel, const void *w, size_t stride, int rows, size_t k,                             \
                             struct geul_cpu_prefetch *prefetch)                                                        \
@@ -413,18 +414,21 @@ static uint64_t read_sum(const void *data, size_t bytes, size_t streams, size_t 
                                                        .pack_w = pack_##type,                                          \
                                                        .pack_x = pack_x_blocks,                                        \
                                                        .tile = tile_groups_##groups};
-BLOCK_PANEL(Q8_0, 1)
-BLOCK_PANEL(Q4_0, 1)
-BLOCK_PANEL(Q4_1, 1)
-BLOCK_PANEL(Q5_0, 1)
-BLOCK_PANEL(Q5_1, 1)
-BLOCK_PANEL(Q2_K, 2)
-BLOCK_PANEL(Q3_K, 2)
-BLOCK_PANEL(Q4_K, 1)
-BLOCK_PANEL(Q5_K, 1)
-BLOCK_PANEL(Q6_K, 2)
-BLOCK_PANEL(IQ4_NL, 1)
-BLOCK_PANEL(IQ4_XS, 1)
+/* The block types, and how many scales and minima 32 values have. */
+#define EACH_BLOCK_TYPE(ROW)                                                                                           \
+    ROW(Q8_0, 1)                                                                                                       \
+    ROW(Q4_0, 1)                                                                                                       \
+    ROW(Q4_1, 1)                                                                                                       \
+    ROW(Q5_0, 1)                                                                                                       \
+    ROW(Q5_1, 1)                                                                                                       \
+    ROW(Q2_K, 2)                                                                                                       \
+    ROW(Q3_K, 2)                                                                                                       \
+    ROW(Q4_K, 1)                                                                                                       \
+    ROW(Q5_K, 1)                                                                                                       \
+    ROW(Q6_K, 2)                                                                                                       \
+    ROW(IQ4_NL, 1)                                                                                                     \
+    ROW(IQ4_XS, 1)
+EACH_BLOCK_TYPE(BLOCK_PANEL)
 static const struct geul_cpu_panel f32_panel = PLAIN_PANEL(f32), f16_panel = PLAIN_PANEL(f16);
 static const struct geul_cpu_panel bf16_panel = PLAIN_PANEL(bf16);
 
@@ -446,21 +450,11 @@ const struct geul_cpu_kernels geul_cpu_kernels_scalar = {
     .layernorm_back = layernorm_back,
     .layernorm_sums = layernorm_sums,
     TRAIN_LANES,
+#define BLOCK_SLOT(type, groups) [GEUL_TYPE_##type] = &panel_##type,
     .panel = {[GEUL_TYPE_F32] = &f32_panel,
               [GEUL_TYPE_F16] = &f16_panel,
               [GEUL_TYPE_BF16] = &bf16_panel,
-              [GEUL_TYPE_Q8_0] = &panel_Q8_0,
-              [GEUL_TYPE_Q4_0] = &panel_Q4_0,
-              [GEUL_TYPE_Q4_1] = &panel_Q4_1,
-              [GEUL_TYPE_Q5_0] = &panel_Q5_0,
-              [GEUL_TYPE_Q5_1] = &panel_Q5_1,
-              [GEUL_TYPE_Q2_K] = &panel_Q2_K,
-              [GEUL_TYPE_Q3_K] = &panel_Q3_K,
-              [GEUL_TYPE_Q4_K] = &panel_Q4_K,
-              [GEUL_TYPE_Q5_K] = &panel_Q5_K,
-              [GEUL_TYPE_Q6_K] = &panel_Q6_K,
-              [GEUL_TYPE_IQ4_NL] = &panel_IQ4_NL,
-              [GEUL_TYPE_IQ4_XS] = &panel_IQ4_XS},
+              EACH_BLOCK_TYPE(BLOCK_SLOT)},
     .cache = {[GEUL_TYPE_F32] = &f32_panel, [GEUL_TYPE_F16] = &f16_panel, [GEUL_TYPE_BF16] = &bf16_panel},
     .score = {[GEUL_TYPE_F32] = score_f32,
               [GEUL_TYPE_F16] = score_f16,

@@ -1,11 +1,20 @@
 /* op_attention.c: STORE into the KV cache and ATTENTION over it or over the tokens' own keys, without a T x T buffer.
  *
- * T tokens, H heads, D values of a head, C positions of a sequence. Softmax runs online: the scores of a tile of KEYS
- * positions are turned into weights under the largest score so far, and what was summed before is scaled down when a
- * larger one comes. It begins anew every SPAN positions, and the spans of a query are folded together in order.
+ * T tokens, H heads, D values of a head, C positions of a sequence. Token t is the query at position p = seq_pos[t][1]
+ * of its sequence and attends to positions 0..p of it. Softmax is streamed: the scores of a tile of KEYS positions are
+ * turned into weights under the largest score so far, and what was summed before is scaled down when a larger one
+ * comes. It restarts every SPAN positions, and the spans of a query are folded together in order:
+ *
+ *   position  0       64      128     192     256                             512        p
+ *             | tile  | tile  | tile  | tile  | tile  | tile  | tile  | tile  | tile  | t |
+ *             | span 0: max, sum, y           | span 1: max, sum, y           | span 2    |
+ *
+ *   tile: s = factor * (q . k) for each key, factor = scale * log2(e), so that weights are powers of 2;
+ *         new = the largest of s and max; sum, y *= 2^(max - new); sum += 2^(s - new); y += 2^(s - new) * v
+ *   fold: (span 0 + span 1) + span 2, both sides scaled to the larger max before each sum; at the end y /= sum
  *
  * Tiles and spans are counted from position 0, and a query's sums are the same operations in the same order whether it
- * is computed alone or beside others (kernels.def). So its result depends on its sequence up to its position and on
+ * is computed alone or with others (kernels.def). So its result depends on its sequence up to its position and on
  * nothing else: not on the batch it came in, and not on the threads, which may share the spans of one head.
  *
  * The tokens' own keys (T, H, D) are read as a cache in which sequences overlap: sequence s begins at token s. */
@@ -15,14 +24,14 @@
 #include <string.h>
 
 enum {
-    QUERIES = 128, /* most tokens of a unit of work: how often keys and values made float32 are used */
-    FEWEST = 32,   /* and what there are at least, when there is little work for many threads */
-    GROUP = 16,    /* of them, whose scores and sums stay in the first-level cache */
-    QUAD = 4,      /* of them, that the tile kernels take together */
+    QUERIES = 128, /* most tokens of a unit of work: how often keys and values widened to float32 are used */
+    FEWEST = 32,   /* tokens of a unit when there is little work for many threads */
+    GROUP = 16,    /* queries whose scores and sums stay in the first-level cache */
+    QUAD = 4,      /* queries that the tile kernels take together */
     KEYS = 64,     /* positions of a tile */
-    SPAN = 256,    /* positions after which the softmax begins anew: the least that threads share */
-    FEW = 4,       /* fewer queries than this read the cache as it lies */
-    UNITS = 8,     /* units of work per thread that are wished for */
+    SPAN = 256,    /* positions after which the softmax restarts: the smallest unit of work split over threads */
+    FEW = 4,       /* fewer queries than this read the cache directly, without widening it first */
+    UNITS = 8,     /* units of work per thread that are aimed at */
     HEAD = 16,     /* floats before the sums of a part: its max and sum */
     PART_BYTES = 1 << 24,
 };
@@ -32,7 +41,7 @@ static const int32_t *seq_pos_of(const struct geul_tensor *seq_pos, size_t token
     return geul_cpu_row(seq_pos, token);
 }
 
-/* Where a token belongs: its sequence and its position there. */
+/* A token's sequence and its position there. */
 struct seat {
     int64_t seq, position;
 };
@@ -48,7 +57,7 @@ static uint8_t *cache_row(const struct geul_tensor *cache, int64_t seq, size_t h
            position * cache->stride[2];
 }
 
-/* Threads share the heads, not the tokens, so that of two tokens for one place the later always wins. */
+/* Threads share the heads, not the tokens, so that of two tokens for one position the later always wins. */
 static void run_store(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     const struct geul_tensor *cache = t->src[0], *x = t->src[1], *seq_pos = t->src[2];
@@ -75,8 +84,8 @@ struct job {
     const struct geul_tensor *t, *seq_pos;
     struct geul_tensor k, v;    /* (S, H, C, D), or as_cache() */
     bool own;                   /* they are the tokens' own */
-    size_t heads, depth, spans; /* spans: of the token that sees most */
-    float factor;               /* scores times this are exponents of 2 */
+    size_t heads, depth, spans; /* spans: of the token with the longest context */
+    float factor;               /* q . k times this is an exponent of 2 */
     float *queries, *sums;      /* (QUERIES, D) */
     float *keys, *values;       /* (KEYS, D) */
     float *scores;              /* (GROUP, KEYS) */
@@ -86,11 +95,11 @@ struct job {
 
 /* Tokens of one sequence, one head. */
 struct queries {
-    size_t first, n, head, deepest; /* deepest: positions that the one that sees most sees */
+    size_t first, n, head, deepest; /* deepest: the most of seen */
     int64_t seq;
-    size_t seen[QUERIES];                         /* positions that each sees */
+    size_t seen[QUERIES];                         /* positions that each attends to: 0..seen-1 */
     float max[QUERIES], sum[QUERIES];             /* of this span */
-    float total_max[QUERIES], total_sum[QUERIES]; /* of the spans before */
+    float total_max[QUERIES], total_sum[QUERIES]; /* of the spans before, folded */
 };
 
 /* Keys or values as a cache. Own ones (T, H, D) as (T, H, T, D), where position p of sequence s is token s + p. */
@@ -118,14 +127,14 @@ static size_t spans_of(size_t positions)
     return (positions + SPAN - 1) / SPAN;
 }
 
-/* How many of the n positions from `from` on a query sees. */
+/* How many of the n positions from `from` on query i attends to: always the first ones, as its context has no gaps. */
 static size_t visible(const struct queries *q, size_t i, size_t from, size_t n)
 {
     size_t seen = q->seen[i] > from ? q->seen[i] - from : 0;
     return seen < n ? seen : n;
 }
 
-/* Turns the scores of a query into weights, and scales down its sums. */
+/* Turns the scores of query i for n keys into weights, and scales its sums of values so far down to the new maximum. */
 static void weigh(const struct job *j, struct queries *q, size_t i, float *scores, size_t n)
 {
     float before = j->kernels->softmax(scores, n, j->factor, &q->max[i], &q->sum[i]);
@@ -133,7 +142,7 @@ static void weigh(const struct job *j, struct queries *q, size_t i, float *score
         j->kernels->scale(j->sums + i * j->depth, before, j->depth);
 }
 
-/* One tile for each query by itself, from the cache as it lies. */
+/* One tile for each query by itself, read directly from the cache. */
 static void attend_few(const struct job *j, struct queries *q, size_t from, size_t n_keys)
 {
     const uint8_t *k = cache_row(&j->k, q->seq, q->head, from), *v = cache_row(&j->v, q->seq, q->head, from);
@@ -147,8 +156,9 @@ static void attend_few(const struct job *j, struct queries *q, size_t from, size
     }
 }
 
-/* Adds the weighted values of one tile to queries [at, at + n) of a group that starts at `group`. What all of them see
- * is added for all; what only some see, one query at a time. */
+/* Adds the weighted values of one tile to queries [at, at + n) of a group that starts at `group`. Positions that all of
+ * them attend to are added for all together; the rest, one query at a time. Each element of a sum takes the positions
+ * in order either way. */
 static void mix_values(const struct job *j, struct queries *q, size_t group, size_t at, size_t n, size_t from,
                        size_t n_keys)
 {
@@ -169,8 +179,7 @@ static void mix_values(const struct job *j, struct queries *q, size_t group, siz
     }
 }
 
-/* Asks for the rows of the next tile that group number `group` of n groups is to ask for, so that they come while the
- * groups are computed. */
+/* Prefetches the share of group `group` of n of the next tile's rows, so that they arrive while groups are computed. */
 static void fetch_next(const struct job *j, const struct queries *q, size_t from, size_t group, size_t n)
 {
     const struct geul_tensor *const caches[] = {&j->k, &j->v};
@@ -182,8 +191,8 @@ static void fetch_next(const struct job *j, const struct queries *q, size_t from
         }
 }
 
-/* One tile for many queries: keys and values become float32 once. Of a group all rows of the tile that any query sees
- * are scored, whole quads of both; what a query does not see is not looked at again. */
+/* One tile for many queries: keys and values become float32 once. A group is scored with all rows of the tile that any
+ * of its queries attends to. */
 static void attend_many(const struct job *j, struct queries *q, size_t from, size_t n_keys)
 {
     const struct geul_cpu_kernels *kernels = j->kernels;
@@ -199,6 +208,8 @@ static void attend_many(const struct job *j, struct queries *q, size_t from, siz
         fetch_next(j, q, from + KEYS, group / GROUP, (q->n + GROUP - 1) / GROUP);
         if (most == 0)
             continue;
+        /* Whole quads of both: up to three rows of each are stale or of no use. The causal mask is that each query
+         * below reads only its first `seen` scores, so these never count. */
         kernels->score_tile(j->scores, KEYS, j->queries + group * j->depth, geul_cpu_round_up(n, QUAD), j->keys,
                             geul_cpu_round_up(most, QUAD), j->depth);
         for (size_t i = 0; i < n; i++) {
@@ -206,6 +217,7 @@ static void attend_many(const struct job *j, struct queries *q, size_t from, siz
             if (seen > 0)
                 weigh(j, q, group + i, j->scores + i * KEYS, seen);
         }
+        /* Away from the diagonal all attend to the same positions, and one call serves the group. */
         size_t step = least == most && n % QUAD == 0 ? n : QUAD;
         for (size_t i = 0; i < n; i += step)
             mix_values(j, q, group, group + i, n - i < step ? n - i : step, from, n_keys);
@@ -214,7 +226,7 @@ static void attend_many(const struct job *j, struct queries *q, size_t from, siz
 
 /* ------------------------------------------------------------------------------------- spans -- */
 
-/* Folds the next span of a query into out and its total. */
+/* Folds the next span of a query (sums of values, maximum, sum of weights) into out and its totals, in order. */
 static void fold(const struct geul_cpu_kernels *kernels, float *out, float *total_max, float *total_sum, bool first,
                  const float *part, float max, float sum, size_t depth)
 {
@@ -240,7 +252,7 @@ static float *part_row(const struct job *j, size_t token, size_t head, size_t sp
     return j->parts + ((token * j->heads + head) * j->spans + span) * j->part;
 }
 
-/* What query i got from the span goes to its part, or straight into the result. */
+/* Writes what query i got from the span to its part, or folds it into the result at once. */
 static void deliver(const struct job *j, struct queries *q, size_t i, size_t span)
 {
     const float *sums = j->sums + i * j->depth;
@@ -255,6 +267,7 @@ static void deliver(const struct job *j, struct queries *q, size_t i, size_t spa
     memcpy(part + HEAD, sums, j->depth * sizeof *part);
 }
 
+/* One span of all queries. The state of the softmax starts from nothing, whoever computed the spans before. */
 static void attend_span(const struct job *j, struct queries *q, size_t span)
 {
     size_t start = span * SPAN, end = start + SPAN < q->deepest ? start + SPAN : q->deepest;
@@ -275,7 +288,7 @@ static void attend_span(const struct job *j, struct queries *q, size_t span)
             deliver(j, q, i, span);
 }
 
-/* Tokens from first on, before end, that belong to one sequence and lie inside the cache. */
+/* How many tokens from first on, before end, are of one sequence and inside the cache. */
 static size_t run_of_sequence(const struct job *j, size_t first, size_t end)
 {
     int64_t seq = seat_of(j, first).seq;
@@ -301,8 +314,8 @@ static void attend_run(const struct job *j, size_t first, size_t n, size_t head,
         j->kernels->scale(result_row(j, first + i, head), 1 / q.total_sum[i], j->depth);
 }
 
-/* Spans [from, to) of one head of tokens [first, end). Tokens outside the cache get NaN: there is nothing they could
- * see. */
+/* Spans [from, to) of one head of tokens [first, end), a run of one sequence at a time. Tokens outside the cache get
+ * NaN: there is nothing they could attend to. */
 static void attend_unit(const struct job *j, size_t first, size_t end, size_t head, size_t from, size_t to)
 {
     while (first < end) {
@@ -318,7 +331,7 @@ static void attend_unit(const struct job *j, size_t first, size_t end, size_t he
     }
 }
 
-/* Folds the parts of this thread's share of heads of tokens. */
+/* Folds the parts of this thread's share of tokens times heads: the operations of deliver(), in the same order. */
 static void fold_parts(const struct job *j, struct geul_cpu_run *run)
 {
     size_t from, to;
@@ -340,7 +353,7 @@ static void fold_parts(const struct job *j, struct geul_cpu_run *run)
 
 /* ------------------------------------------------------------------------------------ the op -- */
 
-/* Heads times blocks of tokens. */
+/* Units of work: heads times blocks of tokens. */
 static size_t units_of(const struct geul_tensor *t, size_t block)
 {
     return ((size_t)t->shape[0] + block - 1) / block * (size_t)t->shape[1];
@@ -387,6 +400,8 @@ static bool attention_scratch(const struct geul_cpu_kernels *kernels, const stru
            geul_add_size(*bytes, part_bytes(t, n_threads), bytes);
 }
 
+/* Lays out the scratch: queries, sums, keys, values and scores of each thread, then the parts of all. Whether there are
+ * parts follows from t and the number of threads, so threads agree; the bits are the same with and without. */
 static struct job job_of(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     size_t tokens = (size_t)t->shape[0], depth = (size_t)t->shape[2], row = geul_cpu_round_up(depth, HEAD);
@@ -421,8 +436,8 @@ static void run_attention(struct geul_cpu_run *run, const struct geul_tensor *t)
     struct job j = job_of(run, t);
     size_t tokens = (size_t)t->shape[0], block = block_of(t, run->n_threads), blocks = (tokens + block - 1) / block;
     size_t pieces = j.parts ? j.spans : 1;
-    /* Head by head, so that keys and values are still near when the next block of tokens wants them. The last tokens
-     * see most and so take longest: they go first. */
+    /* Head by head, so that keys and values are still in cache for the next block of tokens. The last tokens have the
+     * longest contexts: they go first, so that no thread is left with a long unit at the end. */
     for (size_t i; (i = geul_cpu_take(run)) < blocks * j.heads * pieces;) {
         size_t piece = i % pieces, first = (blocks - 1 - i / pieces % blocks) * block, head = i / pieces / blocks;
         size_t end = tokens - first < block ? tokens : first + block;

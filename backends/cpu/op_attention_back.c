@@ -1,16 +1,24 @@
 /* op_attention_back.c: ATTENTION_BACK, the gradients of q, k and v, without a T x T buffer.
  *
- * T tokens, H heads, D values of a head. Token i sees the keys j from i - seq_pos[i][1] to i; with scores s_ij =
+ * T tokens, H heads, D values of a head. Token i attends to the keys j from i - seq_pos[i][1] to i; with scores s_ij =
  * scale * q_i . k_j and weights p_ij, their softmax over j, y_i is the sum of p_ij v_j. So
  *   dp_ij = dy_i . v_j     ds_ij = scale * p_ij (dp_ij - dy_i . y_i)
  *   dv_j  = sum over i of p_ij dy_i     dk_j = sum over i of ds_ij q_i     dq_i = sum over j of ds_ij k_j
  *
- * A stretch is a run of tokens that nobody sees into from outside: a document. Stretches are cut into blocks, counted
+ * A stretch is a run of tokens that no token outside attends to: a document. Stretches are cut into blocks, counted
  * from their first token. In a first pass the threads share blocks of queries and find the maxima and sums of their
- * softmax; in a second, blocks of keys, each of which goes through the blocks of queries that can see it and makes the
- * weights again. dk and dv are then its own, but dq of a block of queries is added up over blocks of keys: in their
- * order, each waiting until the one before has added its part. They are also begun in that order, so a thread waits
- * only for one that is at work. A sum thus depends on nothing but its stretch, and not on the number of threads. */
+ * softmax; in a second, blocks of keys, each of which goes through the blocks of queries that can attend to it and
+ * recomputes the weights:
+ *
+ *            keys 0   1   2   3           second pass: a unit of work is one column of one head, from the bottom up.
+ *   queries 0     0                       dk and dv of the column are its own. dq of a row is added up from left to
+ *           1     0   1                   right: the number in a cell is its turn, for which it waits (add_dq).
+ *           2     0   1   2
+ *           3     0   1   2   3
+ *
+ * Units are taken in the order of columns. So a thread waits only for a column to the left that has been started, and
+ * the leftmost of those never waits: there is no deadlock. Since all go up, the column before is usually ahead.
+ * A sum thus depends on nothing but its stretch, and not on the number of threads. */
 #include "backends/cpu/attention.h"
 
 #include <math.h>
@@ -19,9 +27,9 @@
 enum {
     BLOCK = 64,    /* tokens: queries and keys of a tile of scores */
     GROUP = 32,    /* queries whose scores stay in the first-level cache */
-    DIAGONAL = 16, /* of them where not all see all keys */
+    DIAGONAL = 16, /* the same in blocks on the diagonal: smaller groups score fewer keys in vain */
     QUAD = 4,      /* rows that the tile kernels take together */
-    LINE = 64,     /* bytes that parts of the scratch are apart */
+    LINE = 64,     /* bytes of a cache line, on which parts of the scratch begin */
 };
 
 /* Tokens [first, first + n) of the stretch [start, end). */
@@ -42,15 +50,15 @@ struct job {
     const struct geul_cpu_kernels *kernels;
     const struct geul_tensor *t, *dy, *y, *q, *k, *v, *seq_pos;
     size_t tokens, heads, depth;
-    float scale, factor; /* scores times factor are exponents of 2 */
+    float scale, factor; /* q . k times factor is an exponent of 2 */
     struct common all;
     float *rows_q, *rows_dy, *rows_k, *rows_v, *dq, *dk, *dv; /* (BLOCK, D) */
     float *p, *ds;                                            /* (GROUP, BLOCK) */
 };
 
-/* ---------------------------------------------------------------------------------- who sees -- */
+/* -------------------------------------------------------------------------------------- mask -- */
 
-/* The first token that token i sees; i + 1 when it sees none. */
+/* The first token that token i attends to, all up to i; i + 1 when it attends to none. */
 static size_t first_seen(const struct job *j, size_t i)
 {
     const uint8_t *entry = (const uint8_t *)j->seq_pos->data + i * j->seq_pos->stride[0];
@@ -58,7 +66,7 @@ static size_t first_seen(const struct job *j, size_t i)
     return position >= 0 && position <= (int64_t)i ? i - (size_t)position : i + 1;
 }
 
-/* Which of the keys of a block token i sees: [*from, *to), counted from the block's first. */
+/* The keys of a block that token i attends to: [*from, *to), counted from the block's first. */
 static void visible(const struct job *j, const struct block *keys, size_t i, size_t *from, size_t *to)
 {
     size_t seen = first_seen(j, i), end = i + 1 > keys->first ? i + 1 - keys->first : 0;
@@ -68,8 +76,8 @@ static void visible(const struct job *j, const struct block *keys, size_t i, siz
         *from = *to;
 }
 
-/* How many keys of a block the n tokens from `first` on have to be scored with: up to the last that any of them sees.
- */
+/* How many keys of a block the n tokens from `first` on have to be scored with: up to the last that any of them attends
+ * to. */
 static size_t deepest(const struct job *j, const struct block *keys, size_t first, size_t n)
 {
     size_t most = 0;
@@ -81,8 +89,8 @@ static size_t deepest(const struct job *j, const struct block *keys, size_t firs
     return most;
 }
 
-/* Lists the blocks in order. A stretch begins where no token from there on sees further back, so they are found from
- * the last token on, and the list is turned round at the end. */
+/* Lists the blocks in order. A stretch begins where no token from there on attends further back, so stretches are found
+ * from the last token on, and the list is reversed at the end. One thread does it, for all. */
 static void list_blocks(const struct job *j)
 {
     struct block *blocks = j->all.blocks;
@@ -92,6 +100,7 @@ static void list_blocks(const struct job *j)
         seen = first < seen ? first : seen;
         if (seen < i)
             continue;
+        /* No token of [i, end) attends before i, nor does any after it: [i, end) is a stretch. */
         for (size_t b = (end - i - 1) / BLOCK + 1; b-- > 0;) {
             size_t from = i + b * BLOCK;
             blocks[n++] = (struct block){from, end - from < BLOCK ? end - from : BLOCK, i, end};
@@ -114,7 +123,7 @@ static void pack(const struct job *j, float *out, const struct geul_tensor *x, c
 
 /* --------------------------------------------------------------------- sums of the softmaxes -- */
 
-/* Takes the scores of block `keys` into the maxima and sums of a block of queries. */
+/* Adds the scores with block `keys` to the streamed softmax (max, sum) of each of a block of queries. */
 static void measure_tile(const struct job *j, const struct block *queries, const struct block *keys, float *max,
                          float *sum)
 {
@@ -134,7 +143,8 @@ static void measure_tile(const struct job *j, const struct block *queries, const
     }
 }
 
-/* One head of a block of queries. */
+/* First pass: one head of a block of queries against all blocks of its stretch up to its own. Leaves max, inverse and
+ * delta of its tokens, and its count of turns at 0. */
 static void measure(const struct job *j, size_t block, size_t head)
 {
     const struct block *queries = &j->all.blocks[block], *keys = queries - (queries->first - queries->start) / BLOCK;
@@ -159,8 +169,8 @@ static void measure(const struct job *j, size_t block, size_t head)
 
 /* --------------------------------------------------------------------------------- gradients -- */
 
-/* Makes weights and their scores' gradients of n queries of `block`, from number `group` on, and the first `most` keys.
- */
+/* Recomputes the weights p, and computes the scores' gradients ds, of n queries of a block, from number `group` on,
+ * with the first `most` keys. Where a query does not attend both are 0, so that whole tiles can be summed. */
 static void weigh(const struct job *j, const struct block *queries, const struct block *keys, size_t head, size_t group,
                   size_t n, size_t most)
 {
@@ -181,7 +191,7 @@ static void weigh(const struct job *j, const struct block *queries, const struct
     }
 }
 
-/* Adds what a block of queries and one of keys are to each other to dk and dv, and makes dq of it. */
+/* One cell: adds what a block of queries gives to dk and dv of a block of keys, and sets dq to what it gets from it. */
 static void pair(const struct job *j, const struct block *queries, const struct block *keys, size_t head)
 {
     size_t depth = j->depth, step = queries == keys ? DIAGONAL : GROUP;
@@ -194,6 +204,7 @@ static void pair(const struct job *j, const struct block *queries, const struct 
         if (most == 0)
             continue;
         weigh(j, queries, keys, head, group, n, most);
+        /* p and ds read by columns: the keys are the rows of the result. Rows of dq beyond n are never read. */
         j->kernels->mix_tile(j->dv, j->rows_dy + group * depth, j->p, 1, BLOCK, columns, n, depth);
         j->kernels->mix_tile(j->dk, j->rows_q + group * depth, j->ds, 1, BLOCK, columns, n, depth);
         j->kernels->mix_tile(j->dq + group * depth, j->rows_k, j->ds, BLOCK, 1, geul_cpu_round_up(n, QUAD), most,
@@ -201,18 +212,19 @@ static void pair(const struct job *j, const struct block *queries, const struct 
     }
 }
 
-/* Row of gradient number `which` of q, k and v. */
+/* Row of one head of a token in gradient number `which`: of q, k or v. t is (3, T, H, D). */
 static float *result_row(const struct job *j, size_t which, size_t token, size_t head)
 {
     return (float *)j->t->data + ((which * j->tokens + token) * j->heads + head) * j->depth;
 }
 
-/* Adds dq of a block of queries for block of keys number `turn` of the stretch, when it is its turn. A token that sees
- * nothing has no gradient: NaN. */
+/* Adds dq of a block of queries from block of keys number `turn` of the stretch, when it is its turn: float sums depend
+ * on their order, so it is fixed. A token that attends to nothing has no gradient: NaN. */
 static void add_dq(const struct job *j, struct geul_cpu_run *run, size_t block, size_t head, int turn)
 {
     const struct block *b = &j->all.blocks[block];
     atomic_int *added = &j->all.added[head * *j->all.n_blocks + block];
+    /* Acquire: the sums of the turns before, by other threads, are visible now. The release below passes them on. */
     geul_cpu_await(run, added, turn);
     for (size_t i = 0; i < b->n; i++) {
         float *out = result_row(j, 0, b->first + i, head), *part = j->dq + i * j->depth;
@@ -227,8 +239,8 @@ static void add_dq(const struct job *j, struct geul_cpu_run *run, size_t block, 
     atomic_store_explicit(added, turn + 1, memory_order_release);
 }
 
-/* One head of a block of keys. The last queries come first: the blocks before this one, which add to dq before it,
- * began with them too. */
+/* Second pass: one head of a block of keys. The last queries come first: the blocks of keys before this one, which add
+ * to dq before it, started with them too, and are usually ahead. */
 static void go_back(const struct job *j, struct geul_cpu_run *run, size_t block, size_t head)
 {
     const struct block *keys = &j->all.blocks[block];
@@ -249,7 +261,7 @@ static void go_back(const struct job *j, struct geul_cpu_run *run, size_t block,
 
 /* ------------------------------------------------------------------------------------ the op -- */
 
-/* Bytes that a thread needs, and those that all share; false on overflow. */
+/* Bytes that a thread needs; and below, those that all share. false on overflow. */
 static bool thread_bytes(const struct geul_tensor *t, size_t *bytes)
 {
     size_t row;
@@ -285,6 +297,7 @@ static struct common lay_out(uint8_t *memory, size_t tokens, size_t heads)
     return all;
 }
 
+/* Lays out the scratch: what all share, then each thread's tiles and rows. */
 static struct job job_of(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     size_t mine = 0, common = 0, rows = BLOCK * (size_t)t->shape[3];
@@ -324,10 +337,10 @@ static void run_back(struct geul_cpu_run *run, const struct geul_tensor *t)
         list_blocks(&j);
     geul_cpu_barrier(run);
     size_t blocks = *j.all.n_blocks, units = blocks * j.heads, i;
-    while ((i = geul_cpu_take(run)) < units) /* the last queries see most and so take longest */
+    while ((i = geul_cpu_take(run)) < units) /* the last queries have the longest contexts: they go first */
         measure(&j, blocks - 1 - i % blocks, i / blocks);
     geul_cpu_barrier(run);
-    size_t taken = units + (size_t)run->n_threads; /* each thread found once that nothing was left */
+    size_t taken = units + (size_t)run->n_threads; /* the counter: each thread took once when nothing was left */
     while ((i = geul_cpu_take(run) - taken) < units)
         go_back(&j, run, i % blocks, i / blocks);
 }

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { SEGMENT = 1024 }; /* elements that one thread takes at a time, so that one long row has work for all */
+enum { SEGMENT = 1024 }; /* elements that one thread takes at a time, so that threads can share one long row */
 
 static void add_segment(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t row, size_t start,
                         size_t n)
@@ -70,8 +70,8 @@ static void run_scale(struct geul_cpu_run *run, const struct geul_tensor *t)
     geul_cpu_each_segment(run, t, SEGMENT, scale_segment);
 }
 
-/* What happens to element i of the row-major order depends on seed, salt and i alone: the number of the SEGMENT that i
- * lies in gives a key, its place there the rest. */
+/* Whether element i of the row-major order is dropped depends on seed, salt and i alone: the number of the SEGMENT that
+ * i is in gives a key, its index there the rest. So pieces end where such segments do, whatever the rows are. */
 static void dropout_segment(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, size_t row,
                             size_t start, size_t n)
 {
@@ -103,7 +103,7 @@ static void run_zero(struct geul_cpu_run *run, const struct geul_tensor *t)
         memset((float *)t->data + from, 0, (to - from) * sizeof(float));
 }
 
-/* Row by row when rows are packed, otherwise element by element (plain types only: the shape rule sees to it). */
+/* Row by row when rows are packed, otherwise element by element (plain types only: the shape rule makes sure of it). */
 static void run_cont(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     const struct geul_tensor *x = t->src[0];

@@ -22,7 +22,8 @@ static void run_embed(struct geul_cpu_run *run, const struct geul_tensor *t)
 
 const struct geul_cpu_op geul_cpu_op_EMBED = {.run = run_embed};
 
-/* Threads share columns, so every row of c takes its sums in the order of the tokens. */
+/* Threads share columns, not tokens: a row that several tokens name takes their gradients in the order of the tokens,
+ * and no two threads write it. */
 static void run_scatter(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     enum { STRIP = 64 }; /* columns */

@@ -3,19 +3,20 @@
  * With lse = log sum exp of the V logits x of a row, e the smoothing and t the target:
  *   loss  = (1 - e) (lse - x_t) + e (lse - mean x) + z lse^2
  *   dx_i  = dy ((1 + 2 z lse) softmax_i - (1 - e) [i = t] - e / V)
- * Everything is measured from the largest logit, so that nothing large cancels. */
+ * All logits are taken relative to the largest one, so that nothing large cancels. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <math.h>
 #include <string.h>
 
-/* The target of a row, -1 when it lies outside. */
+/* The target of a row; negative when it is outside 0..n-1. */
 static int64_t target_of(const struct geul_tensor *targets, size_t row, int64_t n)
 {
     int32_t target = ((const int32_t *)targets->data)[row];
     return target < n ? target : -1;
 }
 
+/* One row at a time, in double after the sums. Rows without a target have loss 0, whatever their logits. */
 static void run_cross_entropy(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     const struct geul_tensor *x = t->src[0];

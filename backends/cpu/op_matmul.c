@@ -1,11 +1,36 @@
 /* op_matmul.c: MATMUL: activations a (M, K) times weights b (K, N) plus bias (N); ADDMM: the same, added to a sum.
  *
  * M: tokens, N: weight rows, K: values of a row. A thread takes mr weight rows, unpacks k_block values of each into a
- * panel, and all tokens, packed before, stream past it; in the meantime the rows that come next are asked for. One
- * thread computes a result from beginning to end, in an order that knows nothing of other tokens and threads.
+ * panel, and all tokens, packed before, stream past it; meanwhile the weight rows that come next are prefetched:
  *
- * In training either side may be a transpose, so that its k lie in the outer dimension of memory, and weights of any
- * type may be wanted as float32 or bfloat16: those are first decoded, a tile at a time, and packed from there. */
+ *        weights, as the file has them               panel, one per thread
+ *        k block 0   k block 1   ...                 step 0   | row 0 .. mr-1 |   w_step bytes
+ *       +-----------+-----------+----+    pack_w     step 1   | row 0 .. mr-1 |
+ *    mr | unpacked  | then this |    | ----------->  ...
+ *       +-----------+-----------+----+                               |
+ *    mr | prefetched meanwhile       |                               |
+ *       +----------------------------+                               |      tile: nr tokens x mr rows
+ *     N |                            |                               |      of float32 sums
+ *                                                                    +--->  +-------------------+
+ *        activations, float32                        packed, shared by      | sum = start, then |
+ *        k block 0   k block 1   ...                 all threads            | += w * x for each |
+ *       +-----------+-----------+----+    pack_x     block 0: nr | nr | ..  | k of the block    |
+ *    nr |           |           |    | ----------->  block 1: nr | nr | ..  +-------------------+
+ *       +-----------+-----------+----+               ...             |      ^             |
+ *     M |                            |                               +------+             v
+ *                                                                         out, and start of the next k block
+ *
+ * A panel takes 6 to 48 KiB, depending on type and instruction set: every tile reads it from the first-level cache, or
+ * in part from the second. So weights are unpacked once for up to m_block tokens.
+ *
+ * The bits of a result do not depend on batching. It is one lane of one accumulator: it starts from its bias (ADDMM:
+ * from what it is added to), takes its products in the order of k, with the same operations in every tile, and waits in
+ * out between k blocks as the float32 that it was in the register. Only rows and tokens are split over threads, never
+ * k; lanes of missing rows are computed from zeros and discarded. And the activations of a token are rounded (int8,
+ * bfloat16) from its own values alone. A dot kernel does the same operations in the same order.
+ *
+ * In training either side may be a transpose, so that k is the outer dimension of its memory, and weights of any type
+ * may be wanted as float32 or bfloat16: those are first decoded, a tile at a time, and packed from there. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <string.h>
@@ -20,20 +45,20 @@ struct product {
     size_t m, n, k;
     bool few; /* tokens */
     size_t k_block;
-    bool outer;      /* b is packed along N, not along K */
-    bool x_outer;    /* a is packed along M, not along K */
+    bool outer;      /* b is contiguous along N, not along K */
+    bool x_outer;    /* a is contiguous along M, not along K */
     bool decoded;    /* b becomes float32 before it is packed */
     size_t w_stride; /* bytes from one weight row (outer: one k) to the next */
-    size_t m_block;  /* tokens that stream past a panel before the next comes */
+    size_t m_block;  /* tokens that stream past a panel before the next one is unpacked */
 };
 
 enum {
     FEW_TOKENS = 16,       /* up to here reading the weights takes longer than multiplying */
-    DOT_ROWS = 16,         /* weight rows that are read together; twice as many are asked for too early */
-    FEW_K = 256,           /* values unpacked at once when few tokens come by: the panel is soon needed and soon gone */
-    PIECE_BYTES = 1 << 17, /* weights that a thread takes in one go when few tokens come by: long streams are faster */
+    DOT_ROWS = 16,         /* weight rows that are read together; with twice as many, prefetches come too early */
+    FEW_K = 256,           /* k_block for few tokens: the panel is used right after it is made, by a few tiles only */
+    PIECE_BYTES = 1 << 17, /* weights that a thread takes at a time for few tokens: long streams are faster */
     DECODED = 256,         /* columns of a tile that is decoded at once: a multiple of every block */
-    STREAM_BYTES = 1 << 20 /* packed tokens of a k block that stay near while panels come and go */
+    STREAM_BYTES = 1 << 20 /* packed tokens of one k block and m_block tokens, which every panel reads again */
 };
 
 static bool transposed(const struct geul_tensor *b)
@@ -41,6 +66,8 @@ static bool transposed(const struct geul_tensor *b)
     return b->stride[0] == geul_type_bytes(b->type) && (geul_type_block(b->type) == 1 || b->block_dim == 0);
 }
 
+/* Chooses how t is computed. It follows from t and the kernels alone, so that planning (supports, scratch) and every
+ * thread of the run agree. panel is NULL when there is no kernel. */
 static struct product look(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t)
 {
     const bool grows = t->op == GEUL_OP_ADDMM;
@@ -57,6 +84,7 @@ static struct product look(const struct geul_cpu_kernels *kernels, const struct 
     p.w_stride = b->stride[p.outer ? 0 : 1];
     if (precision == GEUL_PRECISION_WEIGHTS) {
         p.panel = p.outer ? kernels->cache[b->type] : kernels->panel[b->type];
+        /* dot and panel of a type give the same bits (cpu_detect.c), so one token alone may go either way. */
         if (!p.outer && !grows && p.m == 1 && kernels->dot[b->type] && p.k % kernels->dot[b->type]->k_step == 0)
             p.dot = kernels->dot[b->type];
     } else {
@@ -67,9 +95,11 @@ static struct product look(const struct geul_cpu_kernels *kernels, const struct 
     }
     if (!p.panel)
         return p;
+    /* Where the k blocks begin changes no bits, so they may be as long as suits the number of tokens. */
     p.few = p.m <= FEW_TOKENS && !p.decoded;
     p.k_block = p.few && p.panel->k_block > FEW_K ? FEW_K : p.panel->k_block;
     size_t tile = geul_cpu_packed_bytes(p.k_block, p.panel->k_step, p.panel->x_step);
+    /* Decoding is slow: all tokens pass before the next weights are decoded. */
     p.m_block = p.decoded ? p.m : STREAM_BYTES / tile * (size_t)p.panel->nr;
     return p;
 }
@@ -92,7 +122,7 @@ static size_t ceil_div(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
-/* At least one, so that a sum of no products is computed too. */
+/* At least one, so that with K = 0 the results still become their start. */
 static size_t k_blocks(const struct product *p)
 {
     return p->k ? ceil_div(p->k, p->k_block) : 1;
@@ -138,7 +168,7 @@ static bool matmul_scratch(const struct geul_cpu_kernels *kernels, const struct 
            geul_mul_size((size_t)n_threads, thread_bytes(&p), &threads) && geul_add_size(*bytes, threads, bytes);
 }
 
-/* Packs all tokens: k block by k block, and in it nr tokens after nr tokens. */
+/* Packs all tokens into the scratch that all threads read: k block by k block, and in it nr tokens after nr tokens. */
 static void pack_tokens(struct geul_cpu_run *run, const struct product *p)
 {
     const struct geul_cpu_panel *g = p->panel;
@@ -162,10 +192,10 @@ static void pack_tokens(struct geul_cpu_run *run, const struct product *p)
 struct work {
     uint8_t *panel;
     float *start;   /* mr: what the sums begin with */
-    float *spare;   /* nr * mr: a tile at the edge of the weight rows is computed whole here and copied in part */
+    float *spare;   /* (nr, mr): a tile at the edge of the weight rows is computed whole here and copied in part */
     float *decoded; /* a tile of weights as float32: (k_block, DECODED) where k is outer, else (mr, k_block) */
     struct geul_cpu_prefetch prefetch; /* the weight rows that come next */
-    size_t prefetch_step;              /* bytes of it per tile; 0: while packing */
+    size_t prefetch_step;              /* bytes of it per tile; 0: none here, pack_w prefetches while it reads */
 };
 
 /* Where weights n0.. of k0.. begin. */
@@ -185,7 +215,7 @@ struct stretch {
     size_t block, k; /* number of the k block and its values */
 };
 
-/* Tokens past one panel. */
+/* Multiplies the panel of w by the tokens of s and adds to out, or sets it in the first k block. */
 static void stream_tokens(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
                           struct work *w, const struct stretch *s)
 {
@@ -203,6 +233,7 @@ static void stream_tokens(const struct geul_cpu_run *run, const struct geul_tens
             g->tile(out, out_stride, w->panel, packed, s->k, start, (int)tokens);
             continue;
         }
+        /* A tile always writes mr rows, which here would reach into rows of other threads. */
         for (size_t i = 0; adds && i < tokens; i++)
             memcpy(w->spare + i * mr, out + i * out_stride, s->rows * sizeof(float));
         g->tile(w->spare, mr, w->panel, packed, s->k, start, (int)tokens);
@@ -211,7 +242,7 @@ static void stream_tokens(const struct geul_cpu_run *run, const struct geul_tens
     }
 }
 
-/* Where n weight rows from `from` on lie, for asking. */
+/* The memory of n weight rows from `from` on, to prefetch; empty after the last. */
 static struct geul_cpu_prefetch rows_to_prefetch(const struct product *p, size_t from, size_t n)
 {
     const uint8_t *base = p->b->data;
@@ -227,7 +258,7 @@ static size_t values_of(const struct product *p, size_t block)
     return left < p->k_block ? left : p->k_block;
 }
 
-/* Sums of weight rows [n0, n0 + rows) begin with their biases. */
+/* Sums of weight rows [n0, n0 + rows) start from their biases, or from 0. */
 static void set_start(const struct product *p, struct work *w, size_t n0, size_t rows)
 {
     memset(w->start, 0, (size_t)p->panel->mr * sizeof(float));
@@ -235,14 +266,16 @@ static void set_start(const struct product *p, struct work *w, size_t n0, size_t
         memcpy(w->start, p->bias + n0, rows * sizeof(float));
 }
 
-/* rows weight rows from n0 on, times tokens [t0, t1); next: the first of the rows that this thread takes after these.
- */
+/* s.rows weight rows from s.n0 on, times tokens [s.t0, s.t1), over all of K. next: the first of the rows that this
+ * thread takes after these. */
 static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
                           struct work *w, struct stretch s, size_t next)
 {
     const struct geul_cpu_panel *g = p->panel;
     size_t mr = (size_t)g->mr, tiles = ceil_div(s.t1 - s.t0, (size_t)g->nr), blocks = k_blocks(p);
     set_start(p, w, s.n0, s.rows);
+    /* The next mr rows arrive while these are multiplied: an equal share with every tile. With few tokens there are too
+     * few tiles to hide it behind, and packing takes most of the time: then it is spread over the packing. */
     w->prefetch = rows_to_prefetch(p, p->outer ? p->n : next, mr);
     w->prefetch_step = p->few ? 0 : line(ceil_div((size_t)(w->prefetch.end - w->prefetch.at), tiles * blocks));
     for (s.block = 0; s.block < blocks; s.block++) {
@@ -261,7 +294,8 @@ static void multiply_rows(const struct geul_cpu_run *run, const struct geul_tens
     }
 }
 
-/* The same where blocks of weights lie across k: tiles of DECODED of them are decoded once for all panels in them. */
+/* The same where blocks of weights lie across k (along N): a tile of DECODED weight rows, which whole blocks fill, is
+ * decoded once per k block for all panels in it. */
 static void multiply_decoded(const struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p,
                              struct work *w, struct stretch whole)
 {
@@ -285,16 +319,17 @@ static void multiply_decoded(const struct geul_cpu_run *run, const struct geul_t
     }
 }
 
-/* Weight rows that a thread takes in one go when few tokens come by, a multiple of step. */
+/* Weight rows that a thread takes at a time when there are few tokens, a multiple of step. */
 static size_t rows_in_piece(const struct product *p, size_t step)
 {
+    /* No more than about a sixteenth of the rows, so that small matrices too have work for all threads. */
     size_t piece = step;
     while (piece * p->w_stride < PIECE_BYTES && piece * 16 < p->n)
         piece += step;
     return piece;
 }
 
-/* The weight rows that the product after this one begins with on this thread. */
+/* The weight rows that this thread will take first in the product after this one, if that has one token too. */
 static struct geul_cpu_prefetch next_op_rows(const struct geul_cpu_run *run)
 {
     struct product p = look(run->kernels, run->following);
@@ -303,7 +338,8 @@ static struct geul_cpu_prefetch next_op_rows(const struct geul_cpu_run *run)
     return rows_to_prefetch(&p, (size_t)run->thread * rows_in_piece(&p, DOT_ROWS), DOT_ROWS);
 }
 
-/* One token: every thread packs its part of it, then takes pieces of the weight rows, the first one by its number. */
+/* One token: every thread packs its part of it, then takes pieces of the weight rows. The first piece is that of its
+ * number, so that the node before could prefetch it (next_op_rows); the counter hands out the others. */
 static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
 {
     const struct geul_cpu_dot *dot = p->dot;
@@ -314,6 +350,7 @@ static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const
     dot->pack_x(run->scratch + from * dot->x_step, x + from * dot->k_step, (to - from) * dot->k_step);
     geul_cpu_barrier(run);
     for (size_t n0 = (size_t)run->thread * piece, next; n0 < p->n; n0 = next) {
+        /* Taken before this piece is done, because its last rows prefetch the first ones of the next. */
         next = ((size_t)run->n_threads + geul_cpu_take(run)) * piece;
         size_t end = p->n - n0 < piece ? p->n : n0 + piece;
         for (size_t n = n0; n < end; n += DOT_ROWS) {
@@ -326,7 +363,7 @@ static void run_dot(struct geul_cpu_run *run, const struct geul_tensor *t, const
     }
 }
 
-/* Weight rows that a thread takes in one go. */
+/* Weight rows of a unit of work. */
 static size_t piece_of(const struct product *p)
 {
     if (p->decoded && p->outer)
@@ -334,8 +371,8 @@ static size_t piece_of(const struct product *p)
     return p->few && !p->outer ? rows_in_piece(p, (size_t)p->panel->mr) : (size_t)p->panel->mr;
 }
 
-/* Units of work are a block of tokens times a piece of the weight rows; the pieces of one block of tokens come first.
- */
+/* Units of work are a block of m_block tokens times a piece of the weight rows, all pieces of one block of tokens
+ * before the next block: so the packed tokens that threads share stay in cache. */
 static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, const struct product *p)
 {
     size_t mr = (size_t)p->panel->mr, tiles = ceil_div(p->m, (size_t)p->panel->nr);
@@ -347,6 +384,7 @@ static void run_panel(struct geul_cpu_run *run, const struct geul_tensor *t, con
     memset(w.spare, 0, mr * (size_t)p->panel->nr * sizeof(float));
     pack_tokens(run, p);
     size_t piece = piece_of(p), pieces = ceil_div(p->n, piece), units = pieces * ceil_div(p->m, p->m_block);
+    /* Every thread has its next unit in hand while it computes one, so that it knows what to prefetch. */
     for (size_t i = geul_cpu_take(run), next; i < units; i = next) {
         next = geul_cpu_take(run);
         struct stretch s = {.t0 = i / pieces * p->m_block};

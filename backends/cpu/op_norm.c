@@ -23,14 +23,15 @@ static void run_norm_back(struct geul_cpu_run *run, const struct geul_tensor *t)
                                      t->src[2]->data, t->params.norm.eps, (size_t)geul_cols(t));
 }
 
-/* Rows are summed up in so many chunks, whatever the number of threads, and these in order. */
+/* Rows are summed in so many chunks, whatever the number of threads, and then the chunks in order: the bits of the sums
+ * do not depend on the threads. */
 static size_t chunks_of(const struct geul_tensor *t)
 {
     int64_t rows = geul_rows(t->src[0]);
     return rows < CHUNKS ? (size_t)rows : CHUNKS;
 }
 
-/* A (2, C) for each chunk. */
+/* A (2, C) for each chunk: sums for the gradients of weight and bias. */
 static bool sums_scratch(const struct geul_cpu_kernels *kernels, const struct geul_tensor *t, int n_threads,
                          size_t *bytes)
 {
@@ -52,6 +53,7 @@ static void run_norm_sums(struct geul_cpu_run *run, const struct geul_tensor *t)
                                          t->params.norm.eps, cols);
     }
     geul_cpu_barrier(run);
+    /* Now threads share the columns, each adding the chunks in order. */
     geul_cpu_share(run, 2 * cols, &from, &to);
     float *out = (float *)t->data + from;
     memset(out, 0, (to - from) * sizeof *out);

@@ -1,5 +1,6 @@
 /* op_optimizer.c: NORM2, SGD, ADAMW, ADAMW8 and ADAFACTOR. Weights do not depend on the number of threads: every
- * element is changed by itself, and what is summed up over elements goes by pieces that follow from the shape alone. */
+ * element is changed by itself, and sums over elements are made of pieces that follow from the shape alone, added up in
+ * order. The kernels (train_lanes.h) give the same bits in every instruction set, and set the gradient to 0. */
 #include "backends/cpu/cpu_ops.h"
 #include "core/random.h"
 
@@ -11,7 +12,7 @@ enum { SEGMENT = 4096, PIECES = 256, BLOCK = GEUL_STATE8_BLOCK };
 
 /* ------------------------------------------------------------------------------------- NORM2 -- */
 
-/* What one piece gives. */
+/* One piece's contribution. */
 struct square_sum {
     double sum;
     uint64_t others; /* values that are not finite */
@@ -25,7 +26,8 @@ static bool norm2_scratch(const struct geul_cpu_kernels *kernels, const struct g
     return true;
 }
 
-/* Segments of rows, the whole of a contiguous tensor being one, are put together to at most PIECES pieces. */
+/* The root of the sum of squares of x, and how many of its values are not finite: t is (2). Segments of rows, the whole
+ * of a contiguous tensor being one row, are grouped into at most PIECES pieces. */
 static void run_norm2(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     const struct geul_tensor *x = t->src[0];
@@ -48,6 +50,7 @@ static void run_norm2(struct geul_cpu_run *run, const struct geul_tensor *t)
     geul_cpu_barrier(run);
     if (run->thread != 0)
         return;
+    /* By one thread and in order: doubles too depend on the order they are added in. */
     struct square_sum all = {0};
     for (size_t i = 0; i < pieces; i++) {
         all.sum += sums[i].sum;
@@ -59,8 +62,8 @@ static void run_norm2(struct geul_cpu_run *run, const struct geul_tensor *t)
 
 /* ----------------------------------------------------------------------------- SGD and AdamW -- */
 
-/* A hyperparameter as it was written: the decimal of seven places that the float stands for, or the float. 1 - 0.999f
- * would be 1e-5 away from 0.001. */
+/* A hyper-parameter as it was written: the decimal of up to seven places that rounds to this float, if there is one;
+ * otherwise the float. 1 - 0.999f would differ from 0.001 by 1e-5 of it. */
 static double written(float f)
 {
     double d = nearbyint((double)f * 1e7) / 1e7;
@@ -72,6 +75,7 @@ static const float *hyper_of(const struct geul_tensor *t)
     return t->src[t->n_src - 1]->data;
 }
 
+/* What all optimizers take from the hyper-parameters. */
 static struct geul_cpu_step step_of(const struct geul_tensor *t)
 {
     const float *hyper = hyper_of(t);
@@ -90,7 +94,7 @@ static struct geul_cpu_step step_of(const struct geul_tensor *t)
     return step;
 }
 
-/* The same, with the corrections for moments that began at 0. */
+/* The same, with AdamW's bias corrections for moments that started at 0. */
 static struct geul_cpu_step adamw_step_of(const struct geul_tensor *t)
 {
     const float *hyper = hyper_of(t);
@@ -121,6 +125,10 @@ static void run_adamw(struct geul_cpu_run *run, const struct geul_tensor *t)
         run->kernels->adamw(w + from, g + from, m + from, v + from, &step, to - from);
 }
 
+/* AdamW over 8-bit states (train_lanes.h has their format): a block at a time, the moments are decoded to float32,
+ * stepped by the same kernel and encoded again. Blocks are counted over the whole weight and belong to one thread each.
+ * The key of the stochastic rounding is made of the step number, the block and the state, so that a run that is
+ * repeated or resumed, with any number of threads, rounds the same. */
 static void run_adamw8(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     const struct geul_cpu_kernels *kernels = run->kernels;
@@ -133,7 +141,8 @@ static void run_adamw8(struct geul_cpu_run *run, const struct geul_tensor *t)
         void *blocks[2] = {geul_cpu_row(t->src[2], i), geul_cpu_row(t->src[3], i)};
         float moments[2][BLOCK];
         for (int j = 0; j < 2; j++)
-            kernels->state8_read(moments[j], blocks[j], j == 0, part);
+            kernels->state8_read(moments[j], blocks[j], j == 0, part); /* the first moment has a sign */
+        /* The step takes the moments before they are rounded: the noise of this rounding acts from the next step on. */
         kernels->adamw((float *)t->data + at, (float *)t->src[1]->data + at, moments[0], moments[1], &step, part);
         for (int j = 0; j < 2; j++)
             kernels->state8_write(blocks[j], moments[j], j == 0, geul_random_key(key, 2 * i + (size_t)j), part);
@@ -144,7 +153,8 @@ static void run_adamw8(struct geul_cpu_run *run, const struct geul_tensor *t)
 
 enum { CHUNKS = 64 };
 
-/* What one chunk of rows gives, and behind these the sums of its columns' squares, float (chunks, C). */
+/* One chunk of rows' contributions. The scratch holds CHUNKS of these, then the columns' sums of squared gradients of
+ * each chunk, float (chunks, C). */
 struct chunk {
     double weights, rows, changes; /* squares of the weights; row states; squares of the changes */
 };
@@ -169,10 +179,10 @@ struct adafactor {
     struct geul_cpu_step step;
     size_t rows, cols, chunks;
     bool matrix;
-    double mix;      /* what a new second moment weighs in the average */
+    double mix;      /* weight of the new second moment in the running average */
     double row_mean; /* of the row states */
     struct chunk *chunk;
-    float *sums;
+    float *sums; /* (chunks, C) */
 };
 
 static float *row_at(const struct geul_tensor *t, size_t row)
@@ -185,7 +195,7 @@ static float averaged(float state, double value, double mix)
     return (float)(state + mix * (value - state));
 }
 
-/* The squares of a chunk's rows, into the row states and the chunk's sums. */
+/* First pass over a chunk of rows: the squared gradients into the row states and the chunk's sums. */
 static void adafactor_gather(const struct geul_cpu_kernels *kernels, const struct adafactor *a, size_t i)
 {
     struct chunk sum = {0};
@@ -205,7 +215,7 @@ static void adafactor_gather(const struct geul_cpu_kernels *kernels, const struc
     a->chunk[i] = sum;
 }
 
-/* Columns [from, to) of the column states. */
+/* Updates columns [from, to) of the column states, from the sums of all chunks. */
 static void adafactor_columns(const struct adafactor *a, size_t from, size_t to)
 {
     float *state = a->t->src[3]->data;
@@ -217,7 +227,7 @@ static void adafactor_columns(const struct adafactor *a, size_t from, size_t to)
     }
 }
 
-/* The step of row r: its second moments are the columns' times its own over the rows' mean. */
+/* The step of row r. The second moments are of rank one: the column's state times the row's over the rows' mean. */
 static struct geul_cpu_step adafactor_row(const struct adafactor *a, size_t r)
 {
     struct geul_cpu_step step = a->step;
@@ -226,7 +236,8 @@ static struct geul_cpu_step adafactor_row(const struct adafactor *a, size_t r)
     return step;
 }
 
-/* The size of the step: relative to the weight's own, smaller when the changes are larger than 1. */
+/* The size of the step: relative to the root mean square of the weight, and divided by that of the changes where it is
+ * above 1. */
 static float adafactor_rate(const struct adafactor *a)
 {
     const float *hyper = hyper_of(a->t);
@@ -240,7 +251,8 @@ static float adafactor_rate(const struct adafactor *a)
     return (float)(alpha / fmax(1, sqrt(changes / n)));
 }
 
-/* As in PyTorch: without momentum, with the changes' root mean square held at 1. Three passes over the gradient. */
+/* As in PyTorch: without momentum, with the changes' root mean square clipped to 1. Three passes over the gradient,
+ * because each needs sums over the whole of it: states, then the size of the changes under them, then the step. */
 static void run_adafactor(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     struct adafactor a = {.t = t, .step = step_of(t), .rows = (size_t)geul_rows(t), .cols = (size_t)geul_cols(t)};
@@ -261,6 +273,8 @@ static void run_adafactor(struct geul_cpu_run *run, const struct geul_tensor *t)
     geul_cpu_share(run, a.cols, &first, &end);
     adafactor_columns(&a, first, end);
     geul_cpu_barrier(run);
+    /* The row states are complete since the first barrier, the column states since the second. Every thread adds up the
+     * same chunks in the same order and so has the same mean. */
     for (size_t i = 0; i < a.chunks; i++)
         a.row_mean += a.chunk[i].rows / (double)a.rows;
     const float *columns = t->src[3]->data;
@@ -272,6 +286,7 @@ static void run_adafactor(struct geul_cpu_run *run, const struct geul_tensor *t)
         }
     }
     geul_cpu_barrier(run);
+    /* Weights and gradients change only from here on: no pass needs the old ones any more. */
     a.step.rate = adafactor_rate(&a);
     geul_cpu_share(run, a.rows, &first, &end);
     for (size_t r = first; r < end; r++) {

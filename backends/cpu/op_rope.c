@@ -1,10 +1,10 @@
-/* op_rope.c: ROPE. The cosines and sines of a run are computed once: all layers turn by the same angles. */
+/* op_rope.c: ROPE. The cosines and sines of a run are computed once: all layers rotate by the same angles. */
 #include "backends/cpu/cpu_ops.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Floats per token in the table: n_rot/2 cosines, as many sines, and the sines of turning back. */
+/* Floats per token in the table: n_rot/2 cosines, as many sines, and the sines of rotating back (gradients). */
 static size_t row_floats(const struct geul_tensor *t)
 {
     return (size_t)t->params.rope.n_rot / 2 * 3;
@@ -28,7 +28,8 @@ static void fill_angles(float *row, int32_t position, struct geul_params_rope p)
     }
 }
 
-/* Fills the table for place, unless it still holds it from a node before. */
+/* Fills the table for seq_pos, unless it still holds it from an earlier node. All threads decide the same, since they
+ * walk the same nodes, so all reach the barrier or none. */
 static void prepare_table(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     const struct geul_tensor *seq_pos = t->src[1];

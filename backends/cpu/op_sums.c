@@ -1,4 +1,4 @@
-/* op_sums.c: ACCUMULATE and PATCH: sums that grow in place. No two threads write the same element, and every element
+/* op_sums.c: ACCUMULATE and PATCH: sums accumulated in place. No two threads write the same element, and every element
  * takes its terms in the order of memory. */
 #include "backends/cpu/cpu_ops.h"
 
@@ -16,7 +16,8 @@ static void accumulate_segment(const struct geul_cpu_kernels *kernels, const str
         kernels->add(c, c, (const float *)geul_cpu_row(x, r) + start, n);
 }
 
-/* Many sums over few columns are shared more finely. */
+/* Where several rows go into one, there are few elements and much work for each: smaller pieces, so that all threads
+ * have some. */
 static void run_accumulate(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     bool same = geul_rows(t) == geul_rows(t->src[1]);

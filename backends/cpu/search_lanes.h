@@ -1,10 +1,20 @@
 /* search_lanes.h: the search for scales over 16 lanes, for one instruction set per inclusion: plain loops that the
- * compiler turns into that set's vectors. No FMA and no sum across lanes but in order, so every set finds the same.
+ * compiler turns into that set's vectors. No FMA, and sums across lanes only in order, so every set finds the same.
  *
- * A group is first given the scale s and minimum m that suit it best: of many ways to place the grid of integers over
- * its range, each with the s and m that are best for the integers it gives (weighted least squares), the one with the
- * smallest error. Then a block's d and m are chosen so that the groups' scales, themselves integers now, stay near; and
- * then each in turn is improved with the others fixed, as long as the error falls. */
+ * A group's elements x with weights w become s v(q) - m: v(q) is the integer q, or the codebook's value at q. Of every
+ * choice of integers, made by rounding x * inverse + shift, only five sums over the group are needed:
+ *   w, wx, wv, wvv, wxv: the sums of w, w x, w v, w v v, w x v
+ * For given integers the error, the sum of w (x - s v + m)^2, is least where
+ *   s = wxv / wvv                                                        without a minimum
+ *   s = (w wxv - wx wv) / (w wvv - wv^2)     m = (s wv - wx) / w         with one
+ *
+ *   1 each group alone: many ways to lay the grid of integers over its range (search_spans, search_reaches), each with
+ *     its best s and m; the one with the smallest error, improved by rounding under them again (search_groups)
+ *   2 each block: d and m such that d * integer and m * integer come near the groups' s and m (search_start)
+ *   3 SEARCH_REFITS times: the groups' integer scales and minima with d and m fixed (search_neighbours), then d and m
+ *     with all integers fixed (search_refit)
+ * In 2 and 3 errors are computed with d and m rounded to float16, as they are stored, and a change is taken only where
+ * the error falls. Blocks of one group need no integer scales: search_single takes the place of 2 and 3. */
 #include "backends/cpu/unroll.h"
 #include "backends/search_tile.h"
 #include "core/half.h"
@@ -23,10 +33,10 @@ struct search {
     int groups;      /* lanes per block */
     float low, high; /* ends of v(q) */
     bool has_min;
-    float step[CODES], middle[CODES]; /* the way from code j - 1 to code j, and what lies half-way */
-    lanes w, wx;                      /* sums down the lanes: of weight, of weight times x */
-    lanes least, largest, extreme;
-    lanes scale, min; /* the best for each group alone */
+    float step[CODES], middle[CODES]; /* codebooks: from code j - 1 to code j, and the point half-way */
+    lanes w, wx;                      /* of all elements */
+    lanes least, largest, extreme;    /* of x, 0 included unless the minimum is free; the larger one in magnitude */
+    lanes scale, min;                 /* s and m that are best for each group alone */
 };
 
 /* Sums of one choice of integers v(q). */
@@ -34,7 +44,8 @@ struct search_sums {
     lanes wv, wvv, wxv;
 };
 
-/* A choice for every block of the tile, and the errors it leaves. */
+/* A choice for every block of the tile: d and m of the block, repeated in its lanes, the lanes' integer scales and
+ * minima, and the errors it leaves. */
 struct search_choice {
     lanes d, m, scale, min, error;
 };
@@ -45,7 +56,7 @@ INLINE float search_limit(float v, float low, float high)
     return v < high ? v : high;
 }
 
-/* To the nearest whole number, |v| < 2^22. */
+/* The nearest whole number, |v| < 2^22: in the sum a unit in the last place is 1. */
 INLINE float search_whole(float v)
 {
     return (v + 0x1.8p23f) - 0x1.8p23f;
@@ -70,6 +81,7 @@ INLINE float search_value(float t, float low, float high, const float *step, con
     return v;
 }
 
+/* codes is a constant in each caller, so that either loop is compiled without the rounding of the other. */
 INLINE void search_sum_kind(const struct search *s, struct search_sums *sums, const lanes inverse, const lanes shift,
                             const bool codes)
 {
@@ -90,7 +102,7 @@ INLINE void search_sum_kind(const struct search *s, struct search_sums *sums, co
     memcpy(sums->wxv, wxv, sizeof wxv);
 }
 
-/* The sums for x divided into integers by inverse and shift. */
+/* The sums when the integers are those nearest to x * inverse + shift. */
 static void search_sum(const struct search *s, struct search_sums *sums, const lanes inverse, const lanes shift)
 {
     if (s->format->codebook)
@@ -131,8 +143,9 @@ static void search_error(const struct search *s, lanes error, const lanes scale,
 
 /* ----------------------------------------------------------------------- one group by itself -- */
 
-/* Takes what least squares makes of the sums where it beats gain, the part of the error that the best so far removes.
- */
+/* Takes the s and m of least squares in lanes where their gain, by which they reduce the error below that of zeros (the
+ * sum of w x x), is above that of the best so far. A minimum of one per group may have any sign; those of super-blocks
+ * are not negative, nor are their scales: where the best m is below 0 it is 0, and s is the best for that. */
 static void search_take(struct search *s, const struct search_sums *sums, lanes gain)
 {
     const bool free_min = s->format->min_high == 1;
@@ -160,10 +173,11 @@ static void search_take(struct search *s, const struct search_sums *sums, lanes 
     }
 }
 
-/* How to place the grid on a group with a minimum: the range is that many steps longer than the integers reach, and
- * begins that many steps before them. Both lists were picked one by one, each time the candidate that lowers the error
- * most beside those before it, from fine grids of candidates, over weights of a trained model and normal ones, even
- * importance and log-normal, and all types that use the list; all candidates of the grids together gain 0.3 % more. */
+/* How to lay the grid over a group with a minimum: the range is that many steps longer than the integers reach, and
+ * starts that many steps before them. Both lists were picked one by one, each time the candidate that lowers the error
+ * most in addition to those before it, from fine grids of candidates, over weights of a trained model and normal ones,
+ * even importance and log-normal, and all types that use the list; all candidates of the grids together gain 0.3 %
+ * more. */
 static const struct search_span {
     float more, late;
 } search_spans[] = {{0.4f, 0.2f}, {0, 0.4f},      {0.2f, -0.2f}, {-1.0f, 0},   {-1.2f, -0.6f}, {1.8f, 1.2f},
@@ -207,7 +221,8 @@ static void search_reaches_all(struct search *s, lanes gain)
     }
 }
 
-/* The best scale and minimum of every lane as if they were stored exactly. */
+/* The best scale and minimum of every lane, as if they were stored exactly. Every descent rounds under the best so far
+ * and solves again, which cannot raise the error. */
 static void search_groups(struct search *s)
 {
     lanes gain = {0}, inverse, shift;
@@ -228,13 +243,13 @@ static void search_groups(struct search *s)
 
 /* ------------------------------------------------------------------------- a block's d and m -- */
 
-/* The nearest value that float16 can hold, in x's scale. */
+/* v rounded to what float16 can hold of v * unit, and back in x's scale. */
 static float search_half(float v, float unit)
 {
     return geul_f16_to_f32(geul_f32_to_f16(search_limit(v * unit, -65504, 65504))) / unit;
 }
 
-/* Rounds d and m, and computes the errors of a choice. */
+/* Rounds d and m of a choice as they are stored, and computes its errors. */
 static void search_judge(const struct search *s, struct search_choice *c)
 {
     lanes scale, min;
@@ -260,7 +275,7 @@ static float search_total(const struct search *s, const lanes v, int from)
     return sum;
 }
 
-/* Takes into best the blocks of other that leave less error. */
+/* Copies to best the blocks of other that leave less error, all groups of a block together: they share d and m. */
 static void search_take_better(const struct search *s, struct search_choice *best, const struct search_choice *other)
 {
     for (int l = 0; l < LANES; l += s->groups) {
@@ -288,7 +303,7 @@ static void search_spread_extreme(const struct search *s, lanes out, const lanes
     }
 }
 
-/* The integer scale nearest to what each group wants under d. */
+/* The integer scales for which d * scale is nearest to want. */
 static void search_set_scales(const struct search *s, struct search_choice *c, const lanes want)
 {
     const float low = (float)s->format->scale_low, high = (float)s->format->scale_high;
@@ -296,6 +311,7 @@ static void search_set_scales(const struct search *s, struct search_choice *c, c
         c->scale[l] = search_whole(search_limit(want[l] * search_inverse(c->d[l]), low, high));
 }
 
+/* The same of minima, which are not negative. */
 static void search_set_mins(const struct search *s, struct search_choice *c, const lanes want)
 {
     const float high = (float)s->format->min_high;
@@ -303,7 +319,8 @@ static void search_set_mins(const struct search *s, struct search_choice *c, con
         c->min[l] = search_whole(search_limit(want[l] * search_inverse(c->m[l]), 0, high));
 }
 
-/* The minimum that suits each lane's integers best, when they are chosen under scale d * scale and the minimum min. */
+/* The minimum that is best for each lane's integers, when they are chosen under the scale d * scale and the minimum
+ * min. */
 static void search_fit_mins(const struct search *s, const struct search_choice *c, const lanes min, lanes fit)
 {
     struct search_sums sums;
@@ -317,7 +334,8 @@ static void search_fit_mins(const struct search *s, const struct search_choice *
         fit[l] = (c->d[l] * c->scale[l] * sums.wv[l] - s->wx[l]) * search_inverse(s->w[l]);
 }
 
-/* Starts a block from d and m that make the largest scale and minimum nearly the largest integers. */
+/* Starts a block from the best of several d and m, under which the largest scale of the groups becomes the largest
+ * integer or a share of it, and so does the largest minimum. Signed scales are tried both ways round. */
 static void search_start(const struct search *s, struct search_choice *best)
 {
     static const float shares[] = {1, 0.97f, 0.94f, 0.91f, 0.88f, 0.85f, 0.8f};
@@ -343,6 +361,7 @@ static void search_start(const struct search *s, struct search_choice *best)
         }
     if (!s->has_min)
         return;
+    /* Under the integer scales other minima are best: m once more, with the best d. */
     c = *best;
     search_fit_mins(s, &c, s->min, fit);
     search_spread_extreme(s, deepest, fit);
@@ -358,7 +377,7 @@ static void search_start(const struct search *s, struct search_choice *best)
     }
 }
 
-/* Takes into best the lanes of other that leave less error. Both have the same d and m. */
+/* Copies to best the lanes of other that leave less error. Both have the same d and m, so groups are independent. */
 static void search_take_better_lanes(const struct search *s, struct search_choice *best, struct search_choice *other)
 {
     lanes scale, min;
@@ -375,8 +394,8 @@ static void search_take_better_lanes(const struct search *s, struct search_choic
     }
 }
 
-/* Tries for every group the neighbouring integer scales, each with the integer minimum that suits it and those beside
- * that. */
+/* Tries for every group the neighbouring integer scales (with minima the present one too), each with the integer
+ * minimum that suits it best and the two next to that. */
 static void search_neighbours(const struct search *s, struct search_choice *best)
 {
     static const float moves[] = {1, -1, 0};
@@ -405,7 +424,8 @@ static void search_neighbours(const struct search *s, struct search_choice *best
     }
 }
 
-/* The d and m of every block that are best for all its integers together. */
+/* The d and m of every block that are best for all its integers together: least squares in two unknowns, where an
+ * element's value is d * (scale v) - m * min. Without minima, or where the two are nearly proportional, d alone. */
 static void search_refit(const struct search *s, struct search_choice *best)
 {
     struct search_choice c = *best;
@@ -440,6 +460,7 @@ static void search_refit(const struct search *s, struct search_choice *best)
 
 /* --------------------------------------------------------------------------------- the whole -- */
 
+/* What all steps need of the tile. A range without 0 would be of use only where the minimum may have any sign. */
 static void search_prepare(struct search *s)
 {
     const int8_t *codes = s->format->codebook;
@@ -490,8 +511,8 @@ static void search_finish(const struct search *s, const struct search_choice *c)
     memcpy(tile->error, c->error, sizeof c->error);
 }
 
-/* Blocks of one group: what suits the group best, or the span from the smallest element to the largest where rounding
- * to float16 leaves that better. */
+/* Blocks of one group: what is best for the group, or, where after rounding to float16 that is better, the range from
+ * the smallest element to the largest. */
 static void search_single(const struct search *s, struct search_choice *best)
 {
     struct search_choice c = *best;
@@ -512,6 +533,7 @@ static void search_single(const struct search *s, struct search_choice *best)
     }
 }
 
+/* The kernel. Errors start from infinity, so that the first choice is always taken. */
 static void search(const struct geul_block_format *format, struct geul_search_tile *tile)
 {
     const int8_t *codes = format->codebook;

@@ -1,7 +1,8 @@
 /* train_lanes.h: kernels whose bits must not depend on the machine, in plain C for the compiler to vectorise: dropout,
  * whose gradient may be computed elsewhere, and the optimizers, so that a step from the same gradients gives the same
- * weights everywhere. Every unit includes it once and compiles it with its own flags; products and sums stay two
- * roundings (-ffp-contract=off), and sums go by lanes. */
+ * weights everywhere. Every unit includes it once and compiles it with its own flags. A product and the sum it goes
+ * into are rounded separately (-ffp-contract=off), and sums over elements are SUM_LANES partial sums, added up in
+ * order, whatever the width of the vectors. */
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/unroll.h"
 #include "core/random.h"
@@ -11,7 +12,7 @@
 
 enum { SUM_LANES = 16, DROPOUT_PIECE = 256 };
 
-/* Selections are made of bits: compilers do not vectorise branches. */
+/* Selections are made by masking bits: compilers do not vectorise branches. */
 INLINE uint32_t bits_of(float f)
 {
     uint32_t u;
@@ -26,7 +27,7 @@ INLINE float float_of(uint32_t u)
     return f;
 }
 
-/* By way of a piece of its own, since out may be x. */
+/* Through a local copy of constant length, which the compiler can vectorise although out may be x. */
 static void dropout(float *out, const float *x, uint64_t key, uint32_t first, uint32_t limit, float factor, size_t n)
 {
     for (size_t from = 0; from < n; from += DROPOUT_PIECE) {
@@ -43,7 +44,7 @@ static void dropout(float *out, const float *x, uint64_t key, uint32_t first, ui
 
 /* -------------------------------------------------------------------------------------- sums -- */
 
-/* One sum for each of SUM_LANES neighbours. */
+/* Adds up the SUM_LANES partial sums; element i went into number i % SUM_LANES. */
 INLINE double sum_partial(const double *partial)
 {
     double sum = 0;
@@ -69,7 +70,7 @@ static double squares(const float *x, size_t n, uint64_t *others)
             partial[l] += v * v;
             finite_count += is_finite;
         }
-        finite_count -= SUM_LANES - (uint32_t)part;
+        finite_count -= SUM_LANES - (uint32_t)part; /* the zeros behind the last element were counted too */
     }
     *others += n - finite_count;
     return sum_partial(partial);
@@ -104,21 +105,27 @@ static void adamw(float *restrict w, float *restrict g, float *restrict m, float
 
 /* ------------------------------------------------------------------------------ 8-bit states -- */
 
-/* A block is GEUL_STATE8_BLOCK codes and a float32 scale, its largest magnitude. A code is the top of a float: three
- * bits of mantissa under an exponent whose highest value, all ones in the code, is 1 and means the scale. Steps are so
- * 1/8 of an octave or less wherever a value lies, down to a floor below which there is only 0:
- *   the second moment, never negative, has 5 bits of exponent: 255 steps over 31.75 octaves, a span of 6e4 in
- *   gradients. Below the floor it is rounded up: a second moment of 0 under a first one that is not would make the
- *   step huge, one too large makes it small.
- *   the first moment has a sign and 4 bits: 127 steps over 15.75 octaves. What is smaller beside the block's largest
- *   moves the weight by chance, see below, and on average right.
+/* A block is GEUL_STATE8_BLOCK codes, a byte each, and a float32 scale, its largest magnitude. A code is the top of the
+ * float32 |value / scale|, shifted so that the highest code is 1.0, the scale itself; code 0 is 0:
+ *
+ *   |value / scale|    0 eeeeeeee mmm mmmmmmmmmmmmmmmmmmmm
+ *                        \____11____/ \___ CODE_SHIFT ___/   rounded away
+ *   second moment      cccccccc     the 11 bits - offset: 1..255, or 0
+ *   first moment       sccccccc     the sign; the 11 bits - offset: 1..127, or 0
+ *
+ * Three bits of mantissa make steps of 1/8 of an octave's start, wherever a value lies, down to the least code:
+ *   the second moment, never negative, has 5 bits of exponent: 255 codes over 31.75 octaves, a range of 6e4 in
+ *   gradients. Below the least code it is rounded up: a second moment of 0 with a first moment that is not 0 would make
+ *   the step huge, one too large makes it small.
+ *   the first moment has a sign and 4 bits: 127 codes over 15.75 octaves. What is smaller becomes 0 or the least code
+ *   at random, right on average.
  *
  * Rounding to the nearest code would stop the averages: with a decay of 0.999 the second moment changes by 0.1 % per
- * step, and codes that are 6 to 12 % apart would swallow that for ever. (In the test of that, second moments that
- * should come to 0.96 ended at 6.7.) Values are therefore rounded up or down by a hash of their place and of the
- * step, with the odds that keep the mean. Within an octave codes are evenly spaced, so adding random bits below the
- * three and cutting off does it. What remains is noise of a few per cent in AdamW's denominator. Nothing here depends
- * on anything but values, place and step. */
+ * step, and codes that are 6 to 12 % apart would swallow that forever. (In the test of this, second moments that should
+ * approach 0.96 ended at 6.7.) Values are therefore rounded stochastically: up or down by a hash of their position and
+ * of the step, with the odds that keep the mean. Within an octave codes are evenly spaced, so it suffices to add random
+ * bits below the three and to truncate. What remains is noise of a few per cent in AdamW's denominator. The result is a
+ * function of values, position and step alone. */
 
 enum {
     CODE_SHIFT = 20, /* bits of a float's mantissa below the three */
@@ -128,6 +135,7 @@ enum {
 };
 _Static_assert(STATE8_BYTES == GEUL_STATE8_WORDS * 4, "codes and a scale");
 
+/* n values of a block. offset turns a code back into the top of a float; code 0 is left out of that. */
 static void state8_read(float *x, const void *block, bool negative, size_t n)
 {
     const uint8_t *bytes = block;
@@ -143,8 +151,8 @@ static void state8_read(float *x, const void *block, bool negative, size_t n)
     memcpy(x, values, n * sizeof *x);
 }
 
-/* Magnitudes of values; of NaN 0, which leaves the mark in the weight alone; infinity becomes the largest float.
- * Returns the largest as its bits. */
+/* Bits of values to those of their magnitudes. NaN becomes 0, since the weight is NaN by then and shows it; infinity
+ * becomes the largest float. Returns the bits of the largest. */
 INLINE uint32_t magnitudes(uint32_t *bits)
 {
     const uint32_t infinity = 0x7f800000;
@@ -158,6 +166,8 @@ INLINE uint32_t magnitudes(uint32_t *bits)
     return largest;
 }
 
+/* Encodes a whole block of n values; the rest of it are zeros. Divides by the scale, so what comes to 1.0, the largest,
+ * has no bits to round and keeps the highest code: rounding up never leaves the codes. */
 static void state8_write(void *block, const float *x, bool negative, uint64_t key, size_t n)
 {
     uint8_t codes[GEUL_STATE8_BLOCK];
@@ -171,6 +181,7 @@ static void state8_write(void *block, const float *x, bool negative, uint64_t ke
     for (uint32_t i = 0; i < GEUL_STATE8_BLOCK; i++) {
         float relative = float_of(bits[i]) / divisor;
         uint32_t u = bits_of(relative), chance = geul_random_element(key, i) & below;
+        /* Below the least code: it or 0, with odds in proportion (first moment), or always it (second). */
         uint32_t low = negative ? relative * to_chance > (float)(int32_t)chance : bits[i] != 0;
         uint32_t code = u < least ? low : ((u + chance) >> CODE_SHIFT) - offset;
         codes[i] = (uint8_t)(code | (signs[i] >> 24 & ~top));
@@ -199,7 +210,7 @@ static double adafactor_sums(float *restrict columns, const float *restrict g, f
     return sum_partial(partial);
 }
 
-/* The gradient over the root of its second moment, which is at least s->epsilon. */
+/* The gradient divided by the root of its second moment, which is at least s->epsilon. */
 INLINE float adafactor_change(float g, float column, const struct geul_cpu_step *s)
 {
     float moment = s->factor * column;

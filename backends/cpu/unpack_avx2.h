@@ -3,8 +3,8 @@
  * A panel holds, for every 32 values of MR weight rows, words of all rows, which lie MR * 4 bytes apart: 0..7 the
  * values as bytes (4s..4s+3 of row 0, of row 1, ...; unsigned, or signed for types of 8 bits), 8 the scale, 9 the
  * minimum; or, for types that change scales every 16 values, 8 the common factor, 9 and 10 the whole scales of the
- * halves as pairs of equal int16, 11 and 12 the minima. Bytes are taken 16 per row and turned (rows8), so that 8 rows
- * are unpacked by the same operations. */
+ * halves as pairs of equal int16, 11 and 12 the minima. Bytes are read 16 per row and transposed (rows8), so that 8
+ * rows are unpacked by the same operations. */
 #include "backends/cpu/unroll.h"
 
 #include <immintrin.h>
@@ -28,12 +28,12 @@ enum {
     LARGEST_BLOCK = 210
 };
 
-/* 8 rows of one or more blocks where they lie, and where their successors do: memory is asked for in order, a line with
- * every line that is used, so that asking never has to wait. */
+/* 8 rows of one or more blocks in memory, and what to prefetch: in the order of memory, a line with about every line
+ * that is read, so that prefetches never stall. */
 struct source {
     const uint8_t *p;
     size_t stride;
-    const uint8_t *next;
+    const uint8_t *next; /* to prefetch */
 };
 
 /* Bytes at..at+15 of rows 0..7: words[c] gets bytes at+4c..at+4c+3 of every row. */
@@ -206,7 +206,8 @@ INLINE void eight_q5_0(uint8_t *out, struct source *from)
     store_nibbles5(out, from, 6, words8(from, 2));
 }
 
-/* The value is scale * (q - offset) - minimum, and offset is what the tile takes away. */
+/* A value is scale * q - min. The tile computes with q - offset (kernels_avx2.c), so the panel's minimum is smaller by
+ * scale * offset. */
 INLINE void store_affine(uint8_t *out, __m256 scale, __m256 min, int offset)
 {
     store_float(out, SCALE, scale);
@@ -387,7 +388,8 @@ INLINE void eight_iq4_xs(uint8_t *out, struct source *from)
 
 typedef void eight(uint8_t *out, struct source *from);
 
-/* Whole panels: k values of rows <= MR rows. Missing rows at the edge are blocks of zero bytes, d included. */
+/* Whole panels: k values of rows <= MR rows. Missing rows at the edge become blocks of zero bytes, d included, so that
+ * their values are 0. An incomplete set of 8 rows is copied first: nothing is read beyond the rows of the matrix. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t block, size_t bytes_of,
                       size_t step, eight *unpack, struct geul_cpu_prefetch *prefetch)
 {
@@ -406,6 +408,7 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
                     memcpy(copy + (size_t)r * bytes_of, w + (size_t)r * stride + i * bytes_of, bytes_of);
                 unpack(to, &(struct source){copy, bytes_of, fetched});
             }
+            /* As many bytes as were read: what unpack, which prefetches whole lines, has left of them. */
             end += VF_WIDTH * bytes_of;
             for (; prefetch && from.next < end; from.next += 64)
                 __builtin_prefetch(from.next);

@@ -2,7 +2,7 @@
  *
  * A panel holds, for every 32 values of MR weight rows: words s = 0..7 (values 4s..4s+3 of row 0, of row 1, ...), then
  * the rows' scales and, for types with a minimum, their minima: one each, or two for types that change them every 16
- * values. Bytes are taken 16 per row and turned (rows16), so that 16 rows are unpacked by the same operations. */
+ * values. Bytes are read 16 per row and transposed (rows16), so that 16 rows are unpacked by the same operations. */
 #include "backends/cpu/unroll.h"
 
 #include <immintrin.h>
@@ -18,12 +18,12 @@ enum {
     LARGEST_BLOCK = 210
 };
 
-/* 16 rows of one or more blocks where they lie, and where their successors do: memory is asked for in order, a line
- * with every line that is used, so that asking never has to wait. */
+/* 16 rows of one or more blocks in memory, and what to prefetch: in the order of memory, a line with about every line
+ * that is read, so that prefetches never stall. */
 struct source {
     const uint8_t *p;
     size_t stride;
-    const uint8_t *next;
+    const uint8_t *next; /* to prefetch */
 };
 
 /* Bytes at..at+15 of rows 0..15: words[c] gets bytes at+4c..at+4c+3 of every row. */
@@ -122,7 +122,7 @@ INLINE void store_word(uint8_t *out, int s, __m512i v)
     _mm512_storeu_si512(out + s * MR * 4, v);
 }
 
-/* i: which of the block's scales, or of its minima behind them. */
+/* i: which of the block's scales, or of its minima, which follow them. */
 INLINE void store_scale(uint8_t *out, int i, __m512 v)
 {
     _mm512_storeu_ps((float *)(out + WEIGHT_BYTES) + i * MR, v);
@@ -143,7 +143,7 @@ INLINE __m512i nibble_value(__m512i v, struct nibbles how)
     return how.offset ? _mm512_add_epi8(v, bytes(how.offset)) : v;
 }
 
-/* 16 bytes of nibbles: the low ones are values 0..15, the high ones 16..31. high: word s of the rows' fifth bits. */
+/* 16 bytes of nibbles: the low ones are values 0..15, the high ones 16..31. */
 INLINE void store_nibbles(uint8_t *out, struct source *from, size_t at, struct nibbles how)
 {
     __m512i words[4];
@@ -158,7 +158,7 @@ INLINE void store_nibbles(uint8_t *out, struct source *from, size_t at, struct n
 /* The same with a fifth bit: bit i of high belongs to value i. */
 INLINE void store_nibbles5(uint8_t *out, struct source *from, size_t at, __m512i high, int offset)
 {
-    /* Four bits, one per byte, at bit 4. */
+    /* Entry i: the four bits of i, one per byte, at bit 4. */
     const __m512i spread =
         _mm512_setr_epi32(0, 0x10, 0x1000, 0x1010, 0x100000, 0x100010, 0x101000, 0x101010, 0x10000000, 0x10000010,
                           0x10001000, 0x10001010, 0x10100000, 0x10100010, 0x10101000, 0x10101010);
@@ -369,7 +369,8 @@ INLINE void sixteen_iq4_xs(uint8_t *out, struct source *from)
 
 typedef void sixteen(uint8_t *out, struct source *from);
 
-/* Whole panels: k values of rows <= MR rows. Missing rows at the edge are blocks of zero bytes, d included. */
+/* Whole panels: k values of rows <= MR rows. Missing rows at the edge become blocks of zero bytes, d included, so that
+ * their scales are 0. An incomplete set of 16 rows is copied first: nothing is read beyond the rows of the matrix. */
 INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, size_t k, size_t block, size_t bytes_of,
                       size_t step, sixteen *unpack, struct geul_cpu_prefetch *prefetch)
 {
@@ -388,6 +389,7 @@ INLINE void pack_rows(uint8_t *out, const uint8_t *w, size_t stride, int rows, s
             unpack(out + 64 * v, &from);
             if (!prefetch)
                 continue;
+            /* As many bytes as were read: what unpack, which prefetches whole lines, has left of them. */
             const uint8_t *end = prefetch->at + 16 * bytes_of;
             for (; from.next < end; from.next += 64)
                 __builtin_prefetch(from.next);

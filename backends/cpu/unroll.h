@@ -1,4 +1,4 @@
-/* unroll.h: what the kernels ask of the compiler: loops over registers laid out flat, and calls that are none. */
+/* unroll.h: what the kernels need of the compiler: loops over registers unrolled in full, functions always inlined. */
 #ifndef GEUL_UNROLL_H
 #define GEUL_UNROLL_H
 

@@ -157,7 +157,7 @@ static inline void vf_transpose4(const void *src, size_t src_stride, void *dst, 
         _mm512_storeu_si512((uint8_t *)dst + c * dst_stride, t[c]);
 }
 
-/* Row r, column c of 16 x 16 to row c, column r. */
+/* Transposes 16 x 16: row r, column c goes to row c, column r. out may be in. */
 INLINE void turn(__m512 out[16], const __m512 in[16])
 {
     __m512 a[16], b[16];

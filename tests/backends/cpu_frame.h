@@ -69,24 +69,9 @@ static inline struct geul_tensor *strided(struct run *r, int64_t rows, int64_t n
     return cpu_view(geul_narrow(r->ctx, LEAF(F32, 2, rows, n + 3), 1, 1, n));
 }
 
-/* Cases in other files. */
-#define CASES(OP)                                                                                                      \
-    OP(ZERO, case_zero)                                                                                                \
-    OP(SCALE, case_scale)                                                                                              \
-    OP(DROPOUT, case_dropout)                                                                                          \
-    OP(GELU_BACK, case_gelu_back)                                                                                      \
-    OP(NORM_BACK, case_norm_back)                                                                                      \
-    OP(NORM_SUMS, case_norm_sums)                                                                                      \
-    OP(ACCUMULATE, case_accumulate)                                                                                    \
-    OP(PATCH, case_patch)                                                                                              \
-    OP(SCATTER, case_scatter)                                                                                          \
-    OP(NORM2, case_norm2)                                                                                              \
-    OP(SGD, case_sgd)                                                                                                  \
-    OP(ADAMW, case_adamw)                                                                                              \
-    OP(ADAMW8, case_adamw8)                                                                                            \
-    OP(ADAFACTOR, case_adafactor)
-#define DECLARE(op, function) void function(struct run *r);
-CASES(DECLARE)
-#undef DECLARE
+/* Each operation of core/ops.def has its case; one without does not link. */
+#define OP(id, ...) void case_##id(struct run *r);
+#include "core/ops.def"
+#undef OP
 
 #endif

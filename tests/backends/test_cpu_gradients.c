@@ -29,14 +29,14 @@ static void compute_in_place(struct run *r, struct geul_tensor *y, const double 
         verify(r, y, want, absolute, relative);
 }
 
-void case_zero(struct run *r)
+void case_ZERO(struct run *r)
 {
     for (int s = 0; s < N_SIZES; s++)
         compute(r, geul_zero(r->ctx, 2, (int64_t[]){3, sizes[s]}), doubles(r, 3 * sizes[s]), 0, 0);
     compute(r, geul_zero(r->ctx, 2, (int64_t[]){3, 0}), doubles(r, 1), 0, 0);
 }
 
-void case_scale(struct run *r)
+void case_SCALE(struct run *r)
 {
     for (int s = 0; s < N_SIZES; s++) {
         int64_t n = sizes[s];
@@ -62,7 +62,7 @@ static struct geul_tensor *seed_leaf(struct geul_context *ctx, int32_t a, int32_
 
 /* Elements are kept, times 1 / (1 - p), or 0; another tensor of the shape, whatever its strides, loses the same ones.
  */
-void case_dropout(struct run *r)
+void case_DROPOUT(struct run *r)
 {
     const float p = 0.3f;
     for (int s = 0; s < N_SIZES; s++) {
@@ -96,7 +96,7 @@ static double slope_of(double x, bool tanh_form)
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * 0.7978845608028654 * (1 + 3 * 0.044715 * x * x);
 }
 
-void case_gelu_back(struct run *r)
+void case_GELU_BACK(struct run *r)
 {
     for (int s = 0; s < 2 * N_SIZES; s++) {
         int64_t n = sizes[s / 2];
@@ -145,7 +145,7 @@ static void norm_back_of(const struct geul_tensor *dy, const struct geul_tensor 
     free(h);
 }
 
-void case_norm_back(struct run *r)
+void case_NORM_BACK(struct run *r)
 {
     for (int s = 1; s < N_SIZES; s++) { /* of one column the result is rounding, times 1 / sqrt(eps) */
         int64_t n = sizes[s];
@@ -159,7 +159,7 @@ void case_norm_back(struct run *r)
     }
 }
 
-void case_norm_sums(struct run *r)
+void case_NORM_SUMS(struct run *r)
 {
     static const int64_t rows[] = {1, 5, 127, 300};
     for (int s = 0; s < N_SIZES; s++) {
@@ -179,7 +179,7 @@ void case_norm_sums(struct run *r)
     compute(r, geul_norm_sums(r->ctx, none, none, 1e-5f), doubles(r, 18), 0, 0);
 }
 
-void case_accumulate(struct run *r)
+void case_ACCUMULATE(struct run *r)
 {
     for (int s = 0; s < N_SIZES; s++) {
         int64_t n = sizes[s], m = s % 3 ? 40 : 5;
@@ -233,7 +233,7 @@ static void one_patch(struct run *r, struct geul_tensor *c, struct geul_tensor *
         verify(r, y, want, 0, 0);
 }
 
-void case_patch(struct run *r)
+void case_PATCH(struct run *r)
 {
     for (int s = 0; s < N_SIZES; s++) {
         int64_t n = sizes[s];
@@ -248,7 +248,7 @@ void case_patch(struct run *r)
     one_patch(r, c, cpu_view(heads), LEAF(F32, 1, 6, 4, 20));
 }
 
-void case_scatter(struct run *r)
+void case_SCATTER(struct run *r)
 {
     enum { ROWS = 9, TOKENS = 12 };
     for (int s = 0; s < N_SIZES; s++) {
@@ -268,7 +268,7 @@ void case_scatter(struct run *r)
     }
 }
 
-void case_norm2(struct run *r)
+void case_NORM2(struct run *r)
 {
     for (int s = 0; s < N_SIZES + 2; s++) {
         int64_t n = s < N_SIZES ? sizes[s] : 9000;
@@ -313,9 +313,19 @@ static double value_of(struct geul_device *device, builder *build, struct geul_t
     return value;
 }
 
-/* The gradient of every leaf, as core/autodiff.c builds it, against central differences of the float32 result. */
-static void check_differences(const char *what, builder *build, struct geul_tensor *const *leaf, int n_leaves,
-                              struct geul_tensor *dy)
+/* Notes which operations y is made of. */
+static void note_operations(const struct geul_tensor *y, bool *seen)
+{
+    seen[y->op] = true;
+    for (int i = 0; i < y->n_src; i++)
+        if (y->src[i])
+            note_operations(y->src[i], seen);
+}
+
+/* The gradient of every leaf, as core/autodiff.c builds it, against central differences of the float32 result. seen:
+ * see note_operations(). */
+static void check_differences(bool *seen, const char *what, builder *build, struct geul_tensor *const *leaf,
+                              int n_leaves, struct geul_tensor *dy)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, NULL, 2);
@@ -323,6 +333,7 @@ static void check_differences(const char *what, builder *build, struct geul_tens
     for (int j = 0; j < n_leaves; j++)
         geul_gradients_want(g, leaf[j], NULL);
     struct geul_tensor *y = build(ctx, leaf);
+    note_operations(y, seen);
     CHECK_MSG(geul_gradients_flow(g, y, dy, NULL) == GEUL_OK, "%s: %s", what, geul_error(ctx));
     for (int j = 0; j < n_leaves; j++) {
         struct geul_tensor *gradient = geul_gradients_of(g, leaf[j]);
@@ -395,6 +406,33 @@ static struct geul_tensor *build_rope(struct geul_context *ctx, struct geul_tens
     return geul_rope(ctx, leaf[0], seq_pos_leaf(ctx, 3), 8, 10000);
 }
 
+static struct geul_tensor *build_contiguous(struct geul_context *ctx, struct geul_tensor *const *leaf)
+{
+    return geul_contiguous(ctx, geul_transpose(ctx, leaf[0], 0, 1));
+}
+
+static struct geul_tensor *build_linear(struct geul_context *ctx, struct geul_tensor *const *leaf)
+{
+    return geul_linear(ctx, leaf[0], leaf[1], leaf[2], true);
+}
+
+/* A sequence of two tokens and one of three. */
+static struct geul_tensor *build_attention(struct geul_context *ctx, struct geul_tensor *const *leaf)
+{
+    struct geul_tensor *seq_pos = seq_pos_leaf(ctx, 5);
+    for (int t = 0; t < 5; t++)
+        set_seq_pos(seq_pos, t, t / 2 > 0, t < 2 ? t : t - 2);
+    return geul_attention(ctx, leaf[0], leaf[1], leaf[2], seq_pos, 0.4f);
+}
+
+static struct geul_tensor *build_loss(struct geul_context *ctx, struct geul_tensor *const *leaf)
+{
+    uint64_t none = 0;
+    struct geul_tensor *targets = cpu_leaf(ctx, &none, GEUL_TYPE_I32, 1, (int64_t[]){4}, 0);
+    memcpy(targets->data, (int32_t[]){2, 0, -1, 18}, 16);
+    return geul_cross_entropy(ctx, leaf[0], targets, 0.1f, 0.01f);
+}
+
 TEST(cpu_gradients_agree_with_finite_differences)
 {
     struct geul_context *ctx = geul_context_new(NULL);
@@ -404,13 +442,23 @@ TEST(cpu_gradients_agree_with_finite_differences)
              (int64_t[]){__VA_ARGS__}, 1)
     struct geul_tensor *x = RANDOM(4, 19), *norm[] = {x, RANDOM(19), RANDOM(19)}, *dy = RANDOM(4, 19);
     struct geul_tensor *heads = RANDOM(3, 2, 11), *table = RANDOM(4, 5), *part = RANDOM(4, 12);
-    check_differences("gelu", build_gelu_erf, &x, 1, dy);
-    check_differences("gelu, tanh form", build_gelu_tanh, &x, 1, dy);
-    check_differences("layernorm", build_layernorm, norm, 3, dy);
-    check_differences("scale and dropout", build_scale_and_drop, &x, 1, dy);
-    check_differences("parts of a leaf", build_parts, &part, 1, RANDOM(4, 9));
-    check_differences("embed", build_embed, &table, 1, RANDOM(6, 5));
-    check_differences("rope", build_rope, &heads, 1, RANDOM(3, 2, 11));
+    struct geul_tensor *product[] = {x, RANDOM(6, 19), RANDOM(6)},
+                       *qkv[] = {RANDOM(5, 2, 8), RANDOM(5, 2, 8), RANDOM(5, 2, 8)};
+    bool seen[GEUL_OP_COUNT] = {false};
+    check_differences(seen, "gelu", build_gelu_erf, &x, 1, dy);
+    check_differences(seen, "gelu, tanh form", build_gelu_tanh, &x, 1, dy);
+    check_differences(seen, "layernorm", build_layernorm, norm, 3, dy);
+    check_differences(seen, "scale and dropout", build_scale_and_drop, &x, 1, dy);
+    check_differences(seen, "parts of a leaf", build_parts, &part, 1, RANDOM(4, 9));
+    check_differences(seen, "embed", build_embed, &table, 1, RANDOM(6, 5));
+    check_differences(seen, "rope", build_rope, &heads, 1, RANDOM(3, 2, 11));
+    check_differences(seen, "contiguous", build_contiguous, &x, 1, RANDOM(19, 4));
+    check_differences(seen, "linear", build_linear, product, 3, RANDOM(4, 6));
+    check_differences(seen, "attention", build_attention, qkv, 3, RANDOM(5, 2, 8));
+    check_differences(seen, "cross entropy", build_loss, &x, 1, RANDOM(4));
+    for (int op = GEUL_OP_LEAF + 1; op < GEUL_OP_COUNT; op++)
+        CHECK_MSG(seen[op] || geul_op_info((enum geul_op)op)->backward == geul_backward_nondiff,
+                  "%s has a gradient that no case here checks", geul_op_info((enum geul_op)op)->name);
     geul_context_free(ctx);
 }
 

@@ -80,7 +80,7 @@ static double hyper_value(const struct update *u, enum geul_hyper i)
 static const int64_t lengths[] = {1, 15, 17, 255, 256, 257, 1000, 5003};
 enum { N_LENGTHS = sizeof lengths / sizeof lengths[0], STEPS = 3 };
 
-void case_sgd(struct run *r)
+void case_SGD(struct run *r)
 {
     for (int s = 0; s < N_LENGTHS; s++) {
         int64_t n = lengths[s];
@@ -113,7 +113,7 @@ static void adamw_of(double *w, double *m, double *v, double g, int step, bool d
     *w = *w * (decay ? 1 - 0.05 * 0.1 : 1) - 0.05 * *m / (1 - pow(0.9, step)) / root;
 }
 
-void case_adamw(struct run *r)
+void case_ADAMW(struct run *r)
 {
     for (int s = 0; s < N_LENGTHS; s++) {
         int64_t n = lengths[s];
@@ -162,7 +162,7 @@ static void verify_words(struct run *r, const struct geul_tensor *state)
 }
 
 /* The codes' values go through AdamW exactly, and are stored with an error of less than one step of the code. */
-void case_adamw8(struct run *r)
+void case_ADAMW8(struct run *r)
 {
     for (int s = 0; s < N_LENGTHS; s++) {
         int64_t n = lengths[s];
@@ -234,7 +234,7 @@ static void adafactor_of(const struct update *u, double *w, double *rows, double
     free(change);
 }
 
-void case_adafactor(struct run *r)
+void case_ADAFACTOR(struct run *r)
 {
     static const int64_t shapes[][2] = {{1, 1},    {1, 5}, {3, 7},  {70, 33}, {200, 65},
                                         {64, 256}, {0, 1}, {0, 17}, {0, 300}};

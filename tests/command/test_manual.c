@@ -83,12 +83,9 @@ TEST(command_manual_says_what_a_value_is)
 {
     struct test_run page = GEUL("finetune", "--help=man");
     static const char *const want[] = {
-        "\n.br\nOne of adamw, adamw8, adafactor, sgd.\n",
-        "\n.br\nA whole number from 1 to 4096.\n",
-        "\n.br\nA number from 0 to 0.9.\n",
-        "\n.br\nA whole number from 0 to 2\\(ha63 \\- 1.\n",
-        "\n.br\nA directory. Required.\n",
-        "\n.br\nA name or a file.\n",
+        "\n.br\nOne of bf16, f32.\n",       "\n.br\nA whole number from 1 to 4096.\n",
+        "\n.br\nA number from 0 to 0.9.\n", "\n.br\nA whole number from 0 to 2\\(ha63 \\- 1.\n",
+        "\n.br\nA directory. Required.\n",  "\n.br\nA name or a file.\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
         CHECK_MSG(strstr(page.out, want[i]), "missing: %s", want[i]);

@@ -1,8 +1,11 @@
 /* test_usage.c: help, wrong usage and missing or broken files, the same for every subcommand. */
 #include "tests/command/command_fixture.h"
 
-static const char *const commands[] = {"complete", "chat",  "tokenize", "logits",     "info",    "convert",
-                                       "export",   "synth", "bench",    "perplexity", "imatrix", "quantize"};
+static const char *const commands[] = {
+#define COMMAND(id, summary) #id,
+#include "command/commands.def"
+#undef COMMAND
+};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 /* Columns that a line takes on a terminal; Hangul takes two. */
@@ -32,6 +35,19 @@ TEST(command_help)
     test_run_free(&r);
 }
 
+/* Whether no program reads what the command says: it talks, or its files say everything (journal/). */
+static bool is_for_people(const char *command)
+{
+    return strcmp(command, "chat") == 0 || strcmp(command, "train") == 0 || strcmp(command, "finetune") == 0;
+}
+
+/* Two commands have examples that do not fit a line. */
+static bool is_long_example(const char *command, const char *line)
+{
+    bool one = strcmp(command, "finetune") == 0 || strcmp(command, "merge") == 0;
+    return one && strncmp(line, "  geul ", 7) == 0;
+}
+
 TEST(command_help_of_subcommands)
 {
     for (int i = 0; i < N_COMMANDS; i++) {
@@ -40,10 +56,10 @@ TEST(command_help_of_subcommands)
         CHECK_INT(r.err_length, 0);
         CHECK_MSG(strstr(r.out, "Example:\n  "), "%s --help has no example", commands[i]);
         CHECK_MSG(strstr(r.out, "--help"), "%s --help does not name itself", commands[i]);
-        CHECK_MSG(strcmp(commands[i], "chat") == 0 || strstr(r.out, "--json"), "%s has no --json", commands[i]);
+        CHECK_MSG(is_for_people(commands[i]) || strstr(r.out, "--json"), "%s has no --json", commands[i]);
         for (const char *line = r.out, *end; (end = strchr(line, '\n')); line = end + 1)
-            CHECK_MSG(columns(line, end) < 80, "%s --help: too wide for a terminal: %.*s", commands[i],
-                      (int)(end - line), line);
+            CHECK_MSG(columns(line, end) < 80 || is_long_example(commands[i], line),
+                      "%s --help: too wide for a terminal: %.*s", commands[i], (int)(end - line), line);
         struct test_run other = GEUL("help", commands[i]);
         CHECK_STR(other.out, r.out);
         test_run_free(&other);
@@ -88,6 +104,41 @@ TEST(command_wrong_usage)
     fixture_fails(GEUL("info", "x", "--cpu"), 2, "geul info: ", "exactly one");
 }
 
+/* How each command opens a file; FILE stands for one that is missing or broken. */
+static const struct {
+    const char *command, *args[8];
+} opening[] = {
+    {"complete", {"-m", "FILE", "-p", "x"}},
+    {"chat", {"-m", "FILE"}},
+    {"tokenize", {"-m", "FILE", "-p", "x"}},
+    {"logits", {"-m", "FILE", "--ids", "1", "-o", "OUTPUT"}},
+    {"perplexity", {"-m", "FILE", "-p", "x"}},
+    {"imatrix", {"-m", "FILE", "-p", "x", "-o", "OUTPUT"}},
+    {"info", {"FILE"}},
+    {"convert", {"FILE", "-o", "OUTPUT"}},
+    {"export", {"FILE", "OUTPUT"}},
+    {"quantize", {"FILE", "OUTPUT", "q8_0"}},
+    {"merge", {"-m", "FILE", "--lora", "x", "-o", "OUTPUT"}},
+    {"train", {"--model", "FILE", "--train-file", "x", "-o", "OUTPUT"}},
+    {"finetune", {"-m", "FILE", "--train-file", "x", "-o", "OUTPUT"}},
+    {"synth", {"FILE.json:f16", "-o", "OUTPUT"}},
+    {"bench", {"-m", "FILE"}},
+};
+
+static void check_opening(size_t row, const char *file, const char *output)
+{
+    const char *words[10] = {opening[row].command}, *word;
+    char path[1100], begins[64];
+    for (int i = 0; (word = opening[row].args[i]) != NULL; i++) {
+        bool opened = strncmp(word, "FILE", 4) == 0;
+        if (opened)
+            snprintf(path, sizeof path, "%s%s", file, word + 4);
+        words[i + 1] = opened ? path : strcmp(word, "OUTPUT") == 0 ? output : word;
+    }
+    snprintf(begins, sizeof begins, "geul %s: ", opening[row].command);
+    fixture_fails(test_geul(words, NULL, 0), 1, begins, file);
+}
+
 TEST(command_missing_and_broken_files)
 {
     char wrong[1024], empty[1024], output[1024];
@@ -97,16 +148,14 @@ TEST(command_missing_and_broken_files)
     test_spill(wrong, "this is no model, only a text", 29);
     test_spill(empty, "", 0);
     const char *const files[] = {"/no/such/file.gguf", wrong, empty, test_path("golden")};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        const char *f = files[i];
-        fixture_fails(GEUL("complete", "-m", f, "-p", "x"), 1, "geul complete: ", f);
-        fixture_fails(GEUL("chat", "-m", f), 1, "geul chat: ", f);
-        fixture_fails(GEUL("tokenize", "-m", f, "-p", "x"), 1, "geul tokenize: ", f);
-        fixture_fails(GEUL("logits", "-m", f, "--ids", "1", "-o", output), 1, "geul logits: ", f);
-        fixture_fails(GEUL("info", f), 1, "geul info: ", f);
-        fixture_fails(GEUL("bench", "-m", f), 1, "geul bench: ", f);
-        fixture_fails(GEUL("export", f, output), 1, "geul export: ", f);
-        fixture_fails(GEUL("convert", f, "-o", output), 1, "geul convert: ", f);
+    for (int i = 0; i < N_COMMANDS; i++) {
+        size_t row = 0;
+        while (row < sizeof opening / sizeof *opening && strcmp(opening[row].command, commands[i]) != 0)
+            row++;
+        if (!CHECK_MSG(row < sizeof opening / sizeof *opening, "%s has no row in opening[]", commands[i]))
+            continue;
+        for (size_t k = 0; k < sizeof files / sizeof *files; k++)
+            check_opening(row, files[k], output);
     }
     fixture_fails(GEUL("complete", "-m", "x", "-f", "/no/such/prompt"), 1, "geul complete: ", "/no/such/prompt");
     fixture_fails(GEUL("synth", "/no/config.json:f16", "-o", output), 1, "geul synth: ", "/no/config.json");

@@ -1,5 +1,6 @@
 /* test_random.c: the promised sequences, against the same arithmetic written in Python; splitmix64's also against the
  * numbers that its authors' program prints. */
+#include "core/bytes.h"
 #include "core/random.h"
 
 #include "tests/harness.h"
@@ -18,6 +19,14 @@ TEST(random_splitmix_is_the_published_sequence)
         SAME(geul_random_splitmix(1234567, i), published[i]);
     SAME(geul_random_splitmix(0, 0), 0xe220a8397b1dcdafu);
     SAME(geul_random_splitmix(UINT64_MAX, UINT64_MAX), 0xb4d055fcf2cbbd7bu);
+}
+
+/* The numbers are those of the authors' test program. */
+TEST(random_hash_is_the_published_one)
+{
+    SAME(geul_hash_bytes(GEUL_HASH_START, "", 0), 0xcbf29ce484222325u);
+    SAME(geul_hash_bytes(GEUL_HASH_START, "a", 1), 0xaf63dc4c8601ec8cu);
+    SAME(geul_hash_bytes(geul_hash_bytes(GEUL_HASH_START, "foo", 3), "bar", 3), 0x85944171f73967e8u);
 }
 
 TEST(random_sequences_keep_their_bits)

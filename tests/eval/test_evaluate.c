@@ -1,4 +1,5 @@
 /* Perplexity, divergence and the base model's file against independent computations. */
+#include "core/bytes.h"
 #include "eval/evaluate.h"
 #include "tests/hostile.h"
 #include "tests/models/golden.h"
@@ -283,13 +284,8 @@ TEST(base_logits_refuses_broken_files)
         bytes_number(&b, numbers[i], 4);
     bytes_number(&b, 3, 8);
     bytes_number(&b, 1, 8);
-    uint64_t hash = 0xcbf29ce484222325;
     const unsigned char ids[12] = {1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0};
-    for (size_t i = 0; i < 48; i++)
-        hash = (hash ^ b.data[i]) * 0x100000001b3;
-    for (size_t i = 0; i < 12; i++)
-        hash = (hash ^ ids[i]) * 0x100000001b3;
-    bytes_number(&b, hash, 8);
+    bytes_number(&b, geul_hash_bytes(geul_hash_bytes(GEUL_HASH_START, b.data, 48), ids, 12), 8);
     bytes_put(&b, ids, 12);
     bytes_zeros(&b, 4 + 2 * 16);
     struct meter m;

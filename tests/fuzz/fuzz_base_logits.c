@@ -1,5 +1,6 @@
 /* fuzz_base_logits.c: any bytes as a base model's logits; everything that opening promises is then touched. The hash of
  * the header is put right first, or nothing would get past it. */
+#include "core/bytes.h"
 #include "eval/base_logits.h"
 
 #include <stdlib.h>
@@ -12,13 +13,13 @@ enum { HASH_AT = 48, IDS_AT = 56, TOKENS_AT = 32 };
 /* Makes the hash that of the header and the ids, as far as there are any. */
 static void mend_hash(uint8_t *file, size_t size)
 {
-    uint64_t n_tokens, hash = 0xcbf29ce484222325;
+    uint64_t n_tokens;
     if (size < IDS_AT)
         return;
     memcpy(&n_tokens, file + TOKENS_AT, sizeof n_tokens);
     size_t most = (size - IDS_AT) / sizeof(int32_t), ids = n_tokens < most ? (size_t)n_tokens : most;
-    for (size_t i = 0; i < IDS_AT + ids * sizeof(int32_t); i += i == HASH_AT - 1 ? IDS_AT - HASH_AT + 1 : 1)
-        hash = (hash ^ file[i]) * 0x100000001b3;
+    uint64_t hash = geul_hash_bytes(GEUL_HASH_START, file, HASH_AT);
+    hash = geul_hash_bytes(hash, file + IDS_AT, ids * sizeof(int32_t));
     memcpy(file + HASH_AT, &hash, sizeof hash);
 }
 

@@ -20,6 +20,20 @@ TEST(mix_names)
     CHECK_STR(geul_mix_name(geul_mix_of_type(GEUL_TYPE_F32)), "f32");
 }
 
+/* Without a mix of its name `geul quantize IN OUT TYPE` does not know a type. */
+TEST(mix_of_every_type)
+{
+    for (enum geul_type t = 0; t < GEUL_TYPE_COUNT; t++) {
+        if (!geul_type_is_weight(t))
+            continue;
+        bool fell_back;
+        CHECK_MSG(geul_mix_find(geul_type_name(t)) != NULL, "%s has no mix", geul_type_name(t));
+        CHECK_MSG(
+            geul_mix_type(geul_mix_of_type(t), "blk.12.ffn_up.weight", 24, 2, (int64_t[]){256, 256}, &fell_back) == t,
+            "%s has no mix that begins with it", geul_type_name(t));
+    }
+}
+
 TEST(mix_parts_of_a_model)
 {
     static const struct {

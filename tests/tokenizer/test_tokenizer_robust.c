@@ -304,6 +304,27 @@ TEST(tokenizer_steps_cannot_blow_a_text_up)
     }
 }
 
+/* A decoding step that leaves a token as it is: the next one must not write over what it reads. */
+TEST(tokenizer_decoder_step_that_does_nothing)
+{
+    static const char json[] = "{\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
+                               "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"bb\"},"
+                               "{\"type\":\"ByteLevel\"}," /* U+AC00 is not of its alphabet */
+                               "{\"type\":\"Replace\",\"pattern\":{\"String\":\"b\"},\"content\":\"cc\"}]},"
+                               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\\uac00\":0},\"merges\":[]}}";
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_tokenizer_spec spec;
+    geul_tokenizer_spec_init(&spec);
+    REQUIRE(geul_tokenizer_spec_from_json(ctx, json, sizeof json - 1, &spec) == GEUL_OK);
+    struct geul_tokenizer *tok = geul_tokenizer_new(ctx, &spec, NULL);
+    REQUIRE(tok != NULL);
+    size_t n;
+    const char *text = geul_token_text(tok, 0, &n);
+    CHECK_MSG(n == 7 && memcmp(text, "cccc가", 7) == 0, "\"%.*s\"", (int)n, text);
+    geul_tokenizer_free(tok);
+    geul_context_free(ctx);
+}
+
 TEST(tokenizer_json_truncated)
 {
     struct geul_context *ctx = geul_context_new(NULL);

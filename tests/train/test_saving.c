@@ -60,6 +60,7 @@ TEST(saving_goes_on_bit_for_bit)
         {"all weights, sgd", GEUL_OPTIMIZER_SGD, 0, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_F32, 2},
     };
     const char *model = bed_model("sequential");
+    unsigned seen = 0;
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
         struct geul_train_options o = bed_options(model, runs[i].rank);
         geul_train_options_set_optimizer(&o, runs[i].optimizer);
@@ -68,7 +69,11 @@ TEST(saving_goes_on_bit_for_bit)
         o.precision = runs[i].precision;
         o.n_accumulate = runs[i].n_accumulate;
         check_going_on(runs[i].name, o);
+        seen |= 1u << runs[i].optimizer;
     }
+    const struct geul_optimizer_info *info;
+    for (unsigned i = 0; (info = geul_optimizer_info((enum geul_optimizer)i)); i++)
+        CHECK_MSG(seen >> i & 1, "%s has no row in runs[]", info->name);
 }
 
 /* Rewinding: weights and states, but not the position in the data. */
