@@ -335,7 +335,7 @@ void case_VIEW(struct run *r)
         verify(r, y, want, 0, 1e-7);
 }
 
-/* Their tests have separate frames: test_cpu_attention_back.c, test_cpu_loss.c, test_cpu_products.c. */
+/* Their cases are in separate files: test_cpu_attention_back.c, test_cpu_loss.c, test_cpu_products.c. */
 #define TESTED_ELSEWHERE(id)                                                                                           \
     void case_##id(struct run *r)                                                                                      \
     {                                                                                                                  \
