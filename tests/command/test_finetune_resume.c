@@ -153,7 +153,7 @@ TEST(finetune_leaves_spikes_out_and_rewinds)
     check_event(log, "\"kind\":\"loss spike\"", "\"event\"", 6);
     check_event(log, "\"skipped\":true", "\"step\"", 6);
     /* Step 64's checkpoint was written while steps were left out; it is not the one to rewind to. */
-    check_event(log, "\"kind\":\"rewind\"", "back to the weights of step 60", 1);
+    check_event(log, "\"kind\":\"rewind\"", "rewound to the weights of step 60", 1);
     check_event(log, "\"kind\":\"rewind\"", "\"step\":65", 1);
     free(log);
     struct words more = other;

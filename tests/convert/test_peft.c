@@ -127,7 +127,7 @@ TEST(peft_finds_or_asks_for_the_heads)
     CHECK(geul_peft_read_base(ctx, gguf.text, &base) != GEUL_OK);
     geul_error_clear(ctx);
     CHECK(!geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 5}));
-    CHECK_MSG(strstr(geul_error(ctx), "not those of 5 heads"), "%s", geul_error(ctx));
+    CHECK_MSG(strstr(geul_error(ctx), "do not fit 5 heads"), "%s", geul_error(ctx));
     geul_error_clear(ctx);
     struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
     REQUIRE(d);
@@ -227,7 +227,7 @@ TEST(peft_refuses_other_tensors)
         {DENSE "A.weight", NULL, "B.weight is missing", 2, 0},
         {DENSE "B.weight", NULL, "A.weight is missing", 2, 0},
         {DENSE "A.weight", DENSE "B.weight", "ranks 2 and 3", 2, 3},
-        {DENSE "A.weight", DENSE "B.weight", "no matrix", 0, 0},
+        {DENSE "A.weight", DENSE "B.weight", "not a matrix", 0, 0},
         {DENSE "A.weight", DENSE "magnitude_vector", "lora_magnitude_vector", 2, 2},
         {"base_model.model.embed_out.lora_A.weight", "base_model.model.embed_out.lora_B.weight", "adapts base_model", 2,
          2},

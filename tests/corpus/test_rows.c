@@ -194,7 +194,7 @@ TEST(rows_of_plain_texts)
         {BYTES("\xef\xbb\xbf첫 줄\n둘째\r\n"), "1:첫 줄\n둘째;", NULL},
         {BYTES("{\"text\":1}\n\n"), "1:{\"text\":1}\n;", NULL},
         {BYTES("가\n나\n\xb0\xa1"), "", "p.txt:3: byte 9 of the file is not UTF-8"},
-        {BYTES("가\nb\0"), "", "p.txt:2: a NUL byte"},
+        {BYTES("가\nb\0"), "", "p.txt:2: the text holds a NUL byte"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct geul_context *ctx = geul_context_new(NULL);

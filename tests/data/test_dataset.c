@@ -303,10 +303,10 @@ TEST(dataset_refuses_broken_shards)
         uint64_t value;
         const char *message;
     } cases[] = {
-        {0, 0, 0, "no token shard"},
-        {7, 0, 0, "no token shard"},
+        {0, 0, 0, "not a token shard"},
+        {7, 0, 0, "not a token shard"},
         {39, 0, 0, "ends within its header"},
-        {0, 1, 'x', "no token shard"},
+        {0, 1, 'x', "not a token shard"},
         {8, 4, 2, "version 2"},
         {12, 4, 0, "vocabulary of 0"},
         {12, 4, 0xffffffff, "vocabulary"},

@@ -369,7 +369,7 @@ static const struct {
     {"tuple underflow", "not there", p_underflow_tuple},
     {"no mark", "no mark", p_no_mark},
     {"call of a mark", "not there", p_reduce_mark},
-    {"call of a number", "calls what is no function", p_call_int},
+    {"call of a number", "calls what is not a function", p_call_int},
     {"items without a dictionary", "dictionary that is not there", p_set_nothing},
     {"key without value", "key without a value", p_odd_items},
     {"memo out of range", "out of range", p_memo_far},
@@ -410,11 +410,11 @@ static const struct {
     {"encrypted member", "compressed or encrypted", ENCRYPTED},
     {"packed and real size differ", "compressed or encrypted", PACKED_SIZE},
     {"offset of a member", "not where the directory says", LOCAL_OFFSET},
-    {"size of a member", "does not fit", MEMBER_SIZE},
-    {"name of a member", "does not fit", OTHER_NAME},
+    {"size of a member", "does not match its entry", MEMBER_SIZE},
+    {"name of a member", "does not match its entry", OTHER_NAME},
     {"number of members", "more than the file holds", ENTRY_COUNT},
     {"offset of the directory", "more than the file holds", DIRECTORY_OFFSET},
-    {"one name twice", "one name", NAME_TWICE},
+    {"one name twice", "the same name", NAME_TWICE},
     {"zip64 field too long", "zip64 fields", ZIP64_LIE},
 };
 

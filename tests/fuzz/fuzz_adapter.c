@@ -1,4 +1,4 @@
-/* fuzz_adapter.c: any bytes as a GGUF adapter; what was accepted has to be what adapter_file.h promises. */
+/* fuzz_adapter.c: any bytes as a GGUF adapter; what was accepted has to be what models/lora.h promises. */
 #include "core/gguf.h"
 #include "models/lora.h"
 

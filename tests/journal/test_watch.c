@@ -50,8 +50,8 @@ TEST(watch_names_what_is_odd)
         enum geul_watch_verdict verdict;
         const char *name, *why;
     } cases[] = {
-        {5.1, 0.5, GEUL_WATCH_LOSS_SPIKE, "loss spike", "loss 5.1, where"},
-        {5.1, 80, GEUL_WATCH_LOSS_SPIKE, "loss spike", "loss 5.1, where"},
+        {5.1, 0.5, GEUL_WATCH_LOSS_SPIKE, "loss spike", "loss 5.1; it was about"},
+        {5.1, 80, GEUL_WATCH_LOSS_SPIKE, "loss spike", "loss 5.1; it was about"},
         {0.9, 0.5, GEUL_WATCH_LOSS_DROP, "loss drop", "does the data repeat"},
         {2.3, 40, GEUL_WATCH_GRADIENT_SPIKE, "gradient spike", "gradient norm 40"},
         {(double)NAN, 1, GEUL_WATCH_NOT_FINITE, "not finite", "loss nan"},

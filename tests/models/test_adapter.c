@@ -401,7 +401,7 @@ TEST(adapter_refuses_broken_files)
          "adapts blk.01.ffn_up"},
         {{"blk.99999999999999999999.ffn_up.weight.lora_a", UP "b", {2, 32}, {64, 2}, GEUL_TYPE_F32, 1},
          "adapts blk.999"},
-        {{"blk.1.ffn_up.weight", UP "b", {2, 32}, {64, 2}, GEUL_TYPE_F32, 1}, "no part of a low-rank adapter"},
+        {{"blk.1.ffn_up.weight", UP "b", {2, 32}, {64, 2}, GEUL_TYPE_F32, 1}, "not part of a low-rank adapter"},
         {{UP "m", UP "b", {2, 32}, {64, 2}, GEUL_TYPE_F32, 1}, "adapts blk.1.ffn_up.weight"},
 #undef UP
     };

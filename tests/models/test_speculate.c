@@ -553,14 +553,14 @@ TEST(speculate_names_what_does_not_fit)
     struct geul_speculation how = geul_speculation_default();
     refused(&p, how, "needs lookup");
     how.draft = p.draft;
-    refused(&p, how, "token 5 of the draft model");
+    refused(&p, how, "token 5 stands for another text in the draft model");
     how.draft = p.session;
     refused(&p, how, "cannot draft for itself");
     struct geul_session_options small[] = {{.n_context = 63, .n_sequences = 2}, {.n_context = 64, .n_sequences = 1}};
     for (int i = 0; i < 2; i++) {
         how.draft = geul_session_new(p.ctx, p.model, &small[i]);
         REQUIRE(how.draft);
-        refused(&p, how, "make it as large");
+        refused(&p, how, "make it at least as large");
         geul_session_free(how.draft);
     }
     struct geul_model *other = geul_model_load(p.ctx, test_mini_model(), &(struct geul_model_options){.n_threads = 1});

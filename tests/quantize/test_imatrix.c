@@ -160,7 +160,7 @@ static void save_odd(struct geul_context *ctx, const char *path, int what)
 TEST(imatrix_refuses_odd_gguf_files)
 {
     static const char *const messages[] = {
-        "no importance matrix", "n.counts", "float32", "experts", "is -3", "nan", "-1 rows", "no importance"};
+        "not an importance matrix", "n.counts", "float32", "experts", "is -3", "nan", "-1 rows", "no importance"};
     struct geul_context *ctx = geul_context_new(NULL);
     for (int what = 0; what < (int)(sizeof messages / sizeof *messages); what++) {
         const char *path = test_scratch("odd.gguf");
