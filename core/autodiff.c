@@ -134,6 +134,12 @@ void geul_gradients_keep(struct geul_gradients *g, struct geul_tensor *t)
         g->last_kept = t;
 }
 
+bool geul_gradients_wanted(const struct geul_gradients *g, const struct geul_tensor *t)
+{
+    const struct entry *e = find(g, t);
+    return e && e->wanted;
+}
+
 bool geul_gradients_reach(const struct geul_gradients *g, const struct geul_tensor *t)
 {
     const struct entry *e = find(g, t);

@@ -10,6 +10,8 @@
 struct geul_context *geul_gradients_context(const struct geul_gradients *g);
 /* Whether t is wanted or computed from something wanted: if not, its gradient need not be computed. NULL: no. */
 bool geul_gradients_reach(const struct geul_gradients *g, const struct geul_tensor *t);
+/* Whether t itself is wanted. */
+bool geul_gradients_wanted(const struct geul_gradients *g, const struct geul_tensor *t);
 /* t's value for use in a gradient: t itself, or a node that recomputes it. */
 struct geul_tensor *geul_gradients_value(struct geul_gradients *g, struct geul_tensor *t);
 /* The gradient of t += dt, a tensor of its shape. */

@@ -38,13 +38,37 @@ static struct geul_tensor *same_view(struct geul_context *ctx, const struct geul
     return geul_reshape(ctx, whole, base->n_dims, base->shape);
 }
 
-/* t may be a view of views: its gradient goes straight to base, the contiguous tensor at the bottom. From cheap to
- * general: dy's own memory reshaped, a packed dy reshaped, dy added to part of a sum of base's shape. */
+/* Where the gradient of view t goes: to the contiguous tensor at the bottom of its chain of views, or to a view on the
+ * way there that is wanted itself. NULL with a failure recorded when such a view is not contiguous, because the part of
+ * its gradient that t is cannot be named by strides then. */
+static struct geul_tensor *target_of(const struct geul_gradients *g, struct geul_tensor *t, size_t *offset)
+{
+    struct geul_tensor *bottom = base_of(t, offset);
+    size_t above = 0; /* bytes from v's first element to t's */
+    for (struct geul_tensor *v = t; v != bottom; v = v->src[0]) {
+        if (v != t && geul_gradients_wanted(g, v)) {
+            *offset = above;
+            if (geul_is_contiguous(v))
+                return v;
+            geul_fail(geul_gradients_context(g), GEUL_ERROR_UNSUPPORTED,
+                      "%s is a view that is not contiguous, and %s is a view of it: ask for the gradient of %s instead",
+                      v->name, t->name, bottom->name);
+            return NULL;
+        }
+        above += v->params.view.offset;
+    }
+    return bottom;
+}
+
+/* t may be a view of views: its gradient goes straight to base (target_of()). From cheap to general: dy's own memory
+ * reshaped, a packed dy reshaped, dy added to part of a sum of base's shape. */
 void geul_backward_view(struct geul_gradients *g, struct geul_tensor *t, struct geul_tensor *dy)
 {
     struct geul_context *ctx = geul_gradients_context(g);
     size_t offset;
-    struct geul_tensor *base = base_of(t, &offset);
+    struct geul_tensor *base = target_of(g, t, &offset);
+    if (!base)
+        geul_gradients_add(g, t, NULL); /* ends the flow, as a failed builder does */
     if (!geul_gradients_reach(g, base))
         return;
     bool whole = geul_tensor_bytes(t) == geul_tensor_bytes(base);

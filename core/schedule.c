@@ -59,7 +59,7 @@ struct geul_schedule {
     struct geul_plan_value *values[GEUL_MAX_DEVICES];
     int n_values[GEUL_MAX_DEVICES];
     struct copy *copies;
-    int n_copies, max_copies;
+    int n_copies;
     struct segment *segments;
     int n_segments;
 };

@@ -381,6 +381,9 @@ static enum geul_status choose_by_budget(struct geul_quantize *q, const bool *ru
         if (status == GEUL_OK)
             status = lay_out(q);
         fits = !o->max_bytes || q->to_bytes <= o->max_bytes;
+        if (status == GEUL_OK && !fits && limit == 0) /* tensors of no bytes fit even into nothing; the keys do not */
+            status = geul_fail(q->ctx, GEUL_ERROR_ARGUMENT, "%s needs at least %llu bytes, whatever its types",
+                               geul_gguf_path(q->gguf), (unsigned long long)q->to_bytes);
         if (!fits)
             limit = limit > q->to_bytes - o->max_bytes ? limit - (q->to_bytes - o->max_bytes) : 0;
     }

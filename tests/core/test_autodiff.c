@@ -338,6 +338,45 @@ TEST(autodiff_of_views_of_leaves)
     geul_context_free(ctx);
 }
 
+/* A view of a wanted view: dy goes to the wanted one, where it lies in it; through it to a leaf that is wanted too. */
+TEST(autodiff_of_views_of_wanted_views)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_runtime *rt = geul_runtime_new(ctx, NULL);
+    struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){4, 2}, "x");
+    struct geul_tensor *dy = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){2}, "dy");
+    struct geul_tensor *rows = geul_narrow(ctx, x, 0, 1, 3); /* rows 1 to 3 of x */
+    struct geul_tensor *row = geul_reshape(ctx, geul_narrow(ctx, rows, 0, 1, 1), 1, (int64_t[]){2}); /* row 2 of x */
+    for (int both = 0; both < 2; both++) {
+        struct geul_gradients *g = geul_gradients_new(ctx);
+        geul_gradients_want(g, rows, NULL);
+        if (both)
+            geul_gradients_want(g, x, NULL);
+        REQUIRE(geul_gradients_flow(g, geul_contiguous(ctx, row), dy, NULL) == GEUL_OK);
+        struct geul_tensor *out[2] = {geul_gradients_of(g, rows), both ? geul_gradients_of(g, x) : NULL};
+        REQUIRE(CHECK_MSG(out[0] && (!both || out[1]), "a wanted view has no gradient"));
+        const float d[2] = {5, 7};
+        float drows[6], dx[8];
+        struct geul_graph *graph = geul_graph_new(ctx, out, 1 + both);
+        REQUIRE(graph && geul_runtime_plan(rt, graph) == GEUL_OK && geul_tensor_write(dy, d, sizeof d) == GEUL_OK);
+        REQUIRE(geul_runtime_run(rt, graph) == GEUL_OK && geul_tensor_read(out[0], drows, sizeof drows) == GEUL_OK);
+        for (int i = 0; i < 6; i++)
+            CHECK_MSG(drows[i] == (i / 2 == 1 ? d[i % 2] : 0), "element %d: %g", i, (double)drows[i]);
+        REQUIRE(!both || geul_tensor_read(out[1], dx, sizeof dx) == GEUL_OK);
+        for (int i = 0; both && i < 8; i++)
+            CHECK_MSG(dx[i] == (i / 2 == 2 ? d[i % 2] : 0), "element %d of x: %g", i, (double)dx[i]);
+    }
+    /* Where strides cannot say which part it is, that is an error and not silence. */
+    struct geul_tensor *columns = geul_transpose(ctx, x, 0, 1);
+    struct geul_gradients *g = geul_gradients_new(ctx);
+    geul_gradients_want(g, columns, NULL);
+    CHECK(geul_gradients_flow(g, geul_contiguous(ctx, geul_narrow(ctx, columns, 0, 1, 1)),
+                              geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){1, 4}, "dy"),
+                              NULL) == GEUL_ERROR_UNSUPPORTED);
+    geul_runtime_free(rt);
+    geul_context_free(ctx);
+}
+
 /* A wish that memory was too short for is not forgotten. */
 TEST(autodiff_loses_no_wish)
 {
