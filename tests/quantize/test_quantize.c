@@ -434,6 +434,21 @@ TEST(quantize_says_what_does_not_fit)
     geul_context_free(ctx);
 }
 
+/* A file without tensors has nothing to make smaller: a bound below its keys is an error, and is found. */
+TEST(quantize_bounds_a_file_without_tensors)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *in = test_scratch("empty.gguf");
+    struct geul_gguf_writer *w = geul_gguf_writer_new(ctx, in);
+    REQUIRE(w);
+    geul_gguf_set_string(w, "general.architecture", "gptneox", 7);
+    REQUIRE(geul_gguf_writer_commit(w) == GEUL_OK);
+    struct geul_quantize_options o = {.size = sizeof o, .max_bytes = 1};
+    CHECK(!geul_quantize_new(ctx, in, &o) && geul_error_status(ctx) == GEUL_ERROR_ARGUMENT);
+    CHECK_MSG(strstr(geul_error(ctx), "needs at least"), "%s", geul_error(ctx));
+    geul_context_free(ctx);
+}
+
 TEST(quantize_survives_every_failing_allocation)
 {
     struct geul_context *ctx = geul_context_new(NULL);
