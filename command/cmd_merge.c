@@ -41,8 +41,8 @@ static const struct geul_command_help help = {
     .about =
         "Several adapters add up. Start from the weights that they were trained on, in the most precise form you have. "
         "`geul export` makes a Hugging Face directory of the result.",
-    .example = "geul merge -m polyglot-f16.gguf --lora adapter.gguf -o merged-f16.gguf\n"
-               "geul merge -m polyglot-f16.gguf --lora-scaled peft-directory:0.5 -o merged.gguf --type q4_k_m",
+    .example = "geul merge -m f16.gguf --lora adapter.gguf -o merged-f16.gguf\n"
+               "geul merge -m f16.gguf --lora-scaled peft:0.5 -o merged.gguf --type q4_k_m",
     .options = options,
 };
 

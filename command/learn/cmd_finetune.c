@@ -51,9 +51,9 @@ static const struct geul_command_help help = {
         "DIR gets checkpoints, log.csv, log.jsonl, TensorBoard's events, report.html, the best state and the result: "
         "adapter.gguf for --lora and adapter/ for PEFT, or model.gguf. The run can be stopped at any time; --resume "
         "continues it, bit for bit as if it had not been stopped.",
-    .example = "geul finetune -m polyglot-ko-1.3b-q4_k_m.gguf --train-file koalpaca.jsonl --template koalpaca -o run\n"
-               "geul finetune -m polyglot-ko-1.3b-q4_k_m.gguf --train-file koalpaca.jsonl -c 512 -o run --plan\n"
-               "geul chat -m polyglot-ko-1.3b-q4_k_m.gguf --lora run/adapter.gguf",
+    .example = "geul finetune -m f16.gguf --train-file pairs.jsonl -o run --template koalpaca\n"
+               "geul finetune -m f16.gguf --train-file pairs.jsonl -o run -c 512 --plan\n"
+               "geul chat -m f16.gguf --lora run/adapter.gguf",
     .options = options,
 };
 
