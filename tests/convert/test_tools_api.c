@@ -1,58 +1,11 @@
-/* test_tools_api.c: what every struct of geul_tools.h promises: it begins with its size, and an older program's, which
- * is shorter, means zero for what it does not know. */
+/* test_tools_api.c: converting, merging and making models as an application does. */
 #include "tests/harness.h"
 
-#include "core/context.h"
 #include "geul_tools.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-struct example {
-    size_t size;
-    int a, b;
-    double c;
-};
-
-TEST(tools_structs_of_older_programs_are_taken)
-{
-    struct geul_context *ctx = geul_context_new(NULL);
-    struct example in = {offsetof(struct example, c), 1, 2, 3}, out;
-    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_OK);
-    CHECK(out.size == sizeof out && out.a == 1 && out.b == 2 && out.c == 0);
-    CHECK(geul_take_struct(ctx, &out, sizeof out, NULL, "example") == GEUL_OK);
-    CHECK(out.size == sizeof out && out.a == 0);
-    in.size = 0;
-    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
-    CHECK(strstr(geul_error(ctx), "struct example"));
-    geul_context_free(ctx);
-}
-
-TEST(tools_structs_of_newer_programs_are_taken_where_they_ask_for_nothing_new)
-{
-    struct geul_context *ctx = geul_context_new(NULL);
-    struct {
-        struct example known;
-        int64_t unknown;
-    } newer = {{sizeof newer, 1, 2, 3}, 0};
-    struct example out;
-    CHECK(geul_take_struct(ctx, &out, sizeof out, &newer, "example") == GEUL_OK);
-    CHECK(out.size == sizeof out && out.c == 3);
-    newer.unknown = 1;
-    CHECK(geul_take_struct(ctx, &out, sizeof out, &newer, "example") == GEUL_ERROR_ARGUMENT);
-    geul_context_free(ctx);
-}
-
-TEST(tools_results_reach_as_far_as_their_size)
-{
-    struct example ours = {sizeof ours, 1, 2, 3}, theirs = {offsetof(struct example, b), -1, -1, -1};
-    geul_give_struct(&theirs, &ours, sizeof ours);
-    CHECK(theirs.size == offsetof(struct example, b) && theirs.a == 1 && theirs.b == -1 && theirs.c == -1);
-    theirs.size = sizeof theirs;
-    geul_give_struct(&theirs, &ours, sizeof ours);
-    CHECK(theirs.b == 2 && theirs.c == 3);
-}
 
 TEST(tools_refuse_options_without_a_size)
 {

@@ -1,4 +1,4 @@
-/* Contexts: memory that may fail, the arena, the first error. */
+/* Contexts: memory that may fail, the arena, the first error; and structs that begin with their size. */
 #include "core/context.h"
 #include "tests/harness.h"
 
@@ -82,4 +82,50 @@ TEST(context_logs_through_the_callback_only)
     geul_log(ctx, GEUL_LOG_WARN, "the end token is %d", 2);
     CHECK_STR(line, "2 the end token is 2");
     geul_context_free(ctx);
+}
+
+/* A struct of the public interface: a program's may be shorter (older) or longer (newer) than the library's. */
+struct example {
+    size_t size;
+    int a, b;
+    double c;
+};
+
+TEST(context_takes_structs_of_older_programs)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct example in = {offsetof(struct example, c), 1, 2, 3}, out;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_OK);
+    CHECK(out.size == sizeof out && out.a == 1 && out.b == 2 && out.c == 0);
+    CHECK(geul_take_struct(ctx, &out, sizeof out, NULL, "example") == GEUL_OK);
+    CHECK(out.size == sizeof out && out.a == 0);
+    in.size = 0;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
+    CHECK(strstr(geul_error(ctx), "struct example"));
+    geul_context_free(ctx);
+}
+
+TEST(context_takes_structs_of_newer_programs_where_they_ask_for_nothing_new)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct {
+        struct example known;
+        int64_t unknown;
+    } newer = {{sizeof newer, 1, 2, 3}, 0};
+    struct example out;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &newer, "example") == GEUL_OK);
+    CHECK(out.size == sizeof out && out.c == 3);
+    newer.unknown = 1;
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &newer, "example") == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
+}
+
+TEST(context_gives_structs_as_far_as_their_size)
+{
+    struct example ours = {sizeof ours, 1, 2, 3}, theirs = {offsetof(struct example, b), -1, -1, -1};
+    geul_give_struct(&theirs, &ours, sizeof ours);
+    CHECK(theirs.size == offsetof(struct example, b) && theirs.a == 1 && theirs.b == -1 && theirs.c == -1);
+    theirs.size = sizeof theirs;
+    geul_give_struct(&theirs, &ours, sizeof ours);
+    CHECK(theirs.b == 2 && theirs.c == 3);
 }
