@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { QUANTIZATION_VERSION = 2 /* of the block formats */, ALIGNMENT = 32 };
+enum { ALIGNMENT = 32 };
 
 /* One tensor: from where, and as what. */
 struct move {
@@ -237,7 +237,7 @@ static void set_general_keys(struct job *j)
     geul_gguf_set_string(j->writer, "general.name", j->options->name ? j->options->name : name,
                          j->options->name ? strlen(j->options->name) : length);
     geul_gguf_set_u32(j->writer, "general.file_type", geul_mix_file_type(geul_mix_of_type(j->options->type)));
-    geul_gguf_set_u32(j->writer, "general.quantization_version", QUANTIZATION_VERSION);
+    geul_gguf_set_u32(j->writer, "general.quantization_version", GEUL_GGUF_QUANTIZATION_VERSION);
     geul_gguf_set_u32(j->writer, "general.alignment", ALIGNMENT);
     geul_neox_config_to_gguf(&j->config, j->writer);
 }

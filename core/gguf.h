@@ -26,6 +26,8 @@ enum geul_gguf_type { /* as numbered in the format */
                       GEUL_GGUF_TYPE_COUNT
 };
 
+enum { GEUL_GGUF_QUANTIZATION_VERSION = 2 }; /* general.quantization_version: of the block formats that we write */
+
 struct geul_gguf;
 
 /* A key's array value; strings are walked with geul_gguf_array_next(). */

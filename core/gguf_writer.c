@@ -200,15 +200,9 @@ void geul_gguf_declare_tensor(struct geul_gguf_writer *w, const char *name, enum
                           name, GEUL_MAX_NAME - 1, geul_type_name(type)));
         return;
     }
-    if (w->n_tensors == w->tensor_capacity) {
-        size_t capacity = w->tensor_capacity ? 2 * w->tensor_capacity : 64;
-        struct declared *grown = geul_realloc(w->ctx, w->tensors, capacity, sizeof *grown);
-        if (!grown) {
-            fail(w, GEUL_ERROR_MEMORY);
-            return;
-        }
-        w->tensors = grown;
-        w->tensor_capacity = capacity;
+    if (!geul_reserve(w->ctx, &w->tensors, &w->tensor_capacity, w->n_tensors + 1, sizeof *w->tensors)) {
+        fail(w, GEUL_ERROR_MEMORY);
+        return;
     }
     struct declared *t = &w->tensors[w->n_tensors++];
     memset(t, 0, sizeof *t);

@@ -44,14 +44,8 @@ static double divergence(const float *p, const float *q, int n, double shift, do
 /* Appends to d->values. */
 static bool append_value(struct geul_context *ctx, struct geul_divergence *d, double kl)
 {
-    if (d->n == d->capacity) {
-        size_t capacity = d->capacity ? 2 * d->capacity : 1024;
-        double *grown = geul_realloc(ctx, d->values, capacity, sizeof *grown);
-        if (!grown)
-            return false;
-        d->values = grown;
-        d->capacity = capacity;
-    }
+    if (!geul_reserve(ctx, &d->values, &d->capacity, d->n + 1, sizeof *d->values))
+        return false;
     d->values[d->n++] = kl;
     return true;
 }

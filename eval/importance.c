@@ -20,7 +20,8 @@ struct matrix {
 struct geul_importance {
     struct geul_context *ctx;
     struct matrix *matrices;
-    int64_t n, capacity;
+    int64_t n;
+    size_t capacity;
     int64_t next; /* where the next matrix to be observed probably is */
     char *dataset;
     uint64_t chunks, chunk_size;
@@ -84,14 +85,8 @@ double geul_importance_nats(const struct geul_importance *m)
 /* A matrix with zero sums at the end of the list; NULL on failure. */
 static struct matrix *append(struct geul_importance *m, const char *name, int64_t columns)
 {
-    if (m->n == m->capacity) {
-        int64_t capacity = m->capacity ? 2 * m->capacity : 64;
-        struct matrix *grown = geul_realloc(m->ctx, m->matrices, (size_t)capacity, sizeof *grown);
-        if (!grown)
-            return NULL;
-        m->matrices = grown;
-        m->capacity = capacity;
-    }
+    if (!geul_reserve(m->ctx, &m->matrices, &m->capacity, (size_t)m->n + 1, sizeof *m->matrices))
+        return NULL;
     struct matrix fresh = {.name = geul_strndup(m->ctx, name, strlen(name)), .columns = columns};
     fresh.sums = geul_alloc(m->ctx, (size_t)columns, sizeof *fresh.sums);
     if (!fresh.name || !fresh.sums) {

@@ -39,14 +39,8 @@ enum geul_status geul_source_append(struct geul_context *ctx, struct geul_source
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             return geul_fail(ctx, GEUL_ERROR_FORMAT, "tensor name number %zu holds the control character %d",
                              list->count + 1, *c);
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? 2 * list->capacity : 16;
-        struct geul_source_tensor *grown = geul_realloc(ctx, list->items, capacity, sizeof *grown);
-        if (!grown)
-            return GEUL_ERROR_MEMORY;
-        list->items = grown;
-        list->capacity = capacity;
-    }
+    if (!geul_reserve(ctx, &list->items, &list->capacity, list->count + 1, sizeof *list->items))
+        return GEUL_ERROR_MEMORY;
     struct geul_source_tensor *to = &list->items[list->count];
     *to = *t;
     to->name = geul_strndup(ctx, t->name, strlen(t->name));

@@ -24,7 +24,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { QUANTIZATION_VERSION = 2, PARTS_MAX = 65535 };
+enum { PARTS_MAX = 65535 };
 
 static bool is_block_type(enum geul_type type)
 {
@@ -246,7 +246,7 @@ static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, 
             geul_gguf_copy_key(w, q->gguf, i);
     if (part == 0) {
         geul_gguf_set_u32(w, "general.file_type", q->file_type);
-        geul_gguf_set_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
+        geul_gguf_set_u32(w, "general.quantization_version", GEUL_GGUF_QUANTIZATION_VERSION);
         if (q->options.hooks.template_text)
             geul_gguf_set_string(w, "geul.template", q->options.hooks.template_text,
                                  strlen(q->options.hooks.template_text));
