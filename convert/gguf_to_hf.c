@@ -9,6 +9,7 @@
 #include "formats/safetensors.h"
 #include "convert/neox_tensors.h"
 #include "quantize/transcode.h"
+#include "core/check.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -332,7 +333,8 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     struct geul_export_options o;
     struct job j = {.ctx = ctx, .options = &o, .dir = dir};
     geul_error_clear(ctx);
-    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_export_options") != GEUL_OK)
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_export_options") != GEUL_OK ||
+        geul_check_threads(ctx, o.n_threads) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
     j.gguf = geul_gguf_open(ctx, gguf_path);
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);

@@ -16,6 +16,7 @@
 #include "convert/neox_tensors.h"
 #include "quantize/mix.h"
 #include "quantize/transcode.h"
+#include "core/check.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
@@ -435,7 +436,8 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     struct geul_convert_options o;
     struct job j = {.ctx = ctx, .dir = dir, .options = &o};
     geul_error_clear(ctx);
-    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_convert_options") != GEUL_OK)
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_convert_options") != GEUL_OK ||
+        geul_check_threads(ctx, o.n_threads) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
     enum geul_status status = check_type(ctx, o.type);
     if (status == GEUL_OK)

@@ -5,6 +5,7 @@
 #include "convert/merge.h"
 
 #include "convert/peft.h"
+#include "core/check.h"
 #include "core/gguf.h"
 
 #include <math.h>
@@ -115,6 +116,15 @@ static void free_adapters(struct geul_context *ctx, struct geul_lora **data, int
     geul_free(ctx, data);
 }
 
+/* Checks what geul_merge_new() gets. */
+static enum geul_status check_inputs(struct geul_context *ctx, const struct geul_merge_input *inputs, int n)
+{
+    enum geul_status status = geul_check_array(ctx, "inputs", inputs, "n", n, 0);
+    for (int i = 0; status == GEUL_OK && i < n; i++)
+        status = geul_check_element(ctx, "inputs", i, ".path", inputs[i].path);
+    return status;
+}
+
 struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
                                   const struct geul_merge_input *inputs, int n)
 {
@@ -122,6 +132,8 @@ struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_pat
     struct geul_merge *m = NULL;
     int read = 0;
     geul_error_clear(ctx);
+    if (check_inputs(ctx, inputs, n) != GEUL_OK)
+        return NULL;
     struct geul_lora **data = geul_alloc(ctx, (size_t)n, sizeof(struct geul_lora *));
     struct geul_merge_lora *sources = data ? geul_alloc(ctx, (size_t)n, sizeof *sources) : NULL;
     bool ok = sources && geul_peft_read_base(ctx, base_path, &base) == GEUL_OK;

@@ -5,6 +5,7 @@
 #include "convert/neox_tensors.h"
 #include "formats/json_file.h"
 #include "convert/tokenizer_json.h"
+#include "core/check.h"
 #include "core/os.h"
 #include "core/random.h"
 
@@ -178,9 +179,8 @@ static enum geul_status choose_shape(struct job *j)
     if (!o->tokenizer)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "a new model needs a tokenizer");
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most)
-            return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s of a new model is %d, not %d to %d", ranges[i].name,
-                             ranges[i].value, ranges[i].least, ranges[i].most);
+        if (geul_check_range(j->ctx, ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most) != GEUL_OK)
+            return GEUL_ERROR_ARGUMENT;
     const int head = o->d_model / o->n_heads, n_rot = o->n_rot < 0 ? 0 : o->n_rot ? o->n_rot : head / 4 * 2;
     if (o->d_model % o->n_heads != 0 || n_rot > head || n_rot % 2 != 0)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,

@@ -1,6 +1,7 @@
 /* rows.c: see geul_tools.h and rows.h. */
 #include "corpus/rows.h"
 
+#include "core/check.h"
 #include "core/os.h"
 #include "tokenizer/unicode.h"
 
@@ -460,6 +461,14 @@ enum geul_status geul_rows_next(struct geul_rows *r, const struct geul_row **row
 
 /* -------------------------------------------------------------------------------- many files -- */
 
+static enum geul_status check_paths(struct geul_context *ctx, const char *const *paths, int n_paths)
+{
+    enum geul_status status = geul_check_array(ctx, "paths", paths, "n_paths", n_paths, 1);
+    for (int i = 0; status == GEUL_OK && i < n_paths; i++)
+        status = geul_check_element(ctx, "paths", i, "", paths[i]);
+    return status;
+}
+
 /* Bytes of all files together. */
 static enum geul_status count_bytes(struct geul_context *ctx, const char *const *paths, int n_paths, uint64_t *bytes)
 {
@@ -491,8 +500,10 @@ static enum geul_status walk_row(struct geul_rows *r, const char *path, const st
 enum geul_status geul_rows_walk(struct geul_context *ctx, const char *const *paths, int n_paths,
                                 const struct geul_rows_walk *walk)
 {
-    uint64_t before = 0, total; /* bytes of the files that were read before, and of all */
-    enum geul_status status = count_bytes(ctx, paths, n_paths, &total);
+    uint64_t before = 0, total = 0; /* bytes of the files that were read before, and of all */
+    enum geul_status status = check_paths(ctx, paths, n_paths);
+    if (status == GEUL_OK)
+        status = count_bytes(ctx, paths, n_paths, &total);
     for (int i = 0; i < n_paths && status == GEUL_OK; i++) {
         struct geul_rows *r = geul_rows_open(ctx, paths[i], walk->problems);
         const struct geul_row *row;

@@ -3,9 +3,11 @@
 
 #include "eval/perplexity.h"
 #include "eval/text_ids.h"
+#include "core/check.h"
 #include "models/session.h"
 #include "quantize/imatrix.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -258,8 +260,10 @@ enum geul_status geul_importance_collect_text(struct geul_importance *m, const s
         return status;
     if (!tok)
         return geul_fail(m->ctx, GEUL_ERROR_UNSUPPORTED, "the model has no tokenizer: it takes no text");
-    if (o.chunk_size < 0)
-        return geul_fail(m->ctx, GEUL_ERROR_ARGUMENT, "chunks of %d tokens: at least 1 is needed", o.chunk_size);
+    if (geul_check_range(m->ctx, "chunk_size", o.chunk_size, 0, INT_MAX) != GEUL_OK ||
+        geul_check_range(m->ctx, "n_batch", o.n_batch, 0, INT_MAX) != GEUL_OK ||
+        (length && geul_check_given(m->ctx, "text", text) != GEUL_OK))
+        return GEUL_ERROR_ARGUMENT;
     int32_t *ids = NULL;
     struct geul_importance_run run = {
         .chunk = o.chunk_size ? o.chunk_size : 512, .on_batch = o.progress, .user = o.user};

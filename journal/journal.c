@@ -1,6 +1,8 @@
 /* journal.c: see geul_tools.h. */
 #include "journal/log_entry.h"
 
+#include "core/check.h"
+
 #include <string.h>
 
 static const struct geul_log_format *const formats[] = {&geul_log_csv, &geul_log_jsonl, &geul_log_tensorboard,
@@ -27,14 +29,19 @@ static bool copy_options(struct geul_journal *log, const struct geul_journal_opt
     const struct geul_journal_setting *settings = log->options.settings;
     const char *title = log->options.title ? log->options.title : "";
     log->options.n_settings = 0;
+    if (geul_check_array(log->ctx, "settings", settings, "n_settings", n_settings, 0) != GEUL_OK)
+        return false;
     log->title = geul_strndup(log->ctx, title, strlen(title));
-    log->settings = geul_alloc(log->ctx, (size_t)(n_settings > 0 ? n_settings : 0), sizeof *log->settings);
+    log->settings = geul_alloc(log->ctx, (size_t)n_settings, sizeof *log->settings);
     if (!log->title || !log->settings)
         return false;
     log->options.title = log->title;
     log->options.settings = log->settings;
     for (int i = 0; i < n_settings; i++) {
         const struct geul_journal_setting *from = &settings[i];
+        if (geul_check_element(log->ctx, "settings", i, ".name", from->name) != GEUL_OK ||
+            geul_check_element(log->ctx, "settings", i, ".value", from->value) != GEUL_OK)
+            return false;
         char *name = geul_strndup(log->ctx, from->name, strlen(from->name));
         char *value = geul_strndup(log->ctx, from->value, strlen(from->value));
         log->settings[log->options.n_settings++] = (struct geul_journal_setting){name, value};
@@ -144,12 +151,16 @@ enum geul_status geul_journal_evaluation(struct geul_journal *log, int64_t step,
 
 enum geul_status geul_journal_sample(struct geul_journal *log, int64_t step, const char *prompt, const char *text)
 {
+    if (geul_check_given(log->ctx, "prompt", prompt) != GEUL_OK || geul_check_given(log->ctx, "text", text) != GEUL_OK)
+        return GEUL_ERROR_ARGUMENT;
     return log_entry(
         log, &(struct geul_log_entry){.kind = GEUL_LOG_SAMPLE, .record.step = step, .label = prompt, .text = text});
 }
 
 enum geul_status geul_journal_event(struct geul_journal *log, int64_t step, const char *kind, const char *text)
 {
+    if (geul_check_given(log->ctx, "kind", kind) != GEUL_OK || geul_check_given(log->ctx, "text", text) != GEUL_OK)
+        return GEUL_ERROR_ARGUMENT;
     return log_entry(
         log, &(struct geul_log_entry){.kind = GEUL_LOG_EVENT, .record.step = step, .label = kind, .text = text});
 }

@@ -91,6 +91,8 @@ const struct geul_mix *geul_mix_find(const char *name)
     static const struct {
         const char *alias, *name;
     } aliases[] = {{"q3_k", "q3_k_m"}, {"q4_k", "q4_k_m"}, {"q5_k", "q5_k_m"}};
+    if (!name)
+        return NULL;
     for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
         if (same_name(aliases[i].alias, name))
             name = aliases[i].name;

@@ -15,6 +15,7 @@
 
 #include "geul_tools.h"
 #include "quantize/transcode.h"
+#include "core/check.h"
 #include "core/gguf.h"
 #include "core/os.h"
 #include "core/tensor.h"
@@ -24,7 +25,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PARTS_MAX = 65535 };
+enum { PARTS_MAX = 65535, BITS_MAX = 32 };
 
 static bool is_block_type(enum geul_type type)
 {
@@ -419,13 +420,23 @@ static enum geul_status choose_types(struct geul_quantize *q)
 
 static enum geul_status check_options(struct geul_context *ctx, const struct geul_quantize_options *o)
 {
+    if (!(o->target_bpw >= 0 && o->target_bpw <= BITS_MAX)) /* nor may it be NaN */
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "target_bpw is %g, not 0 to %d", o->target_bpw, BITS_MAX);
     bool bound = o->target_bpw > 0 || o->max_bytes > 0;
     if ((o->mix != NULL) + bound + o->keep_types != 1)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "give either a type or a size limit");
-    for (int i = 0; i < o->n_rules; i++)
-        if (!geul_type_is_weight(o->rules[i].type))
-            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "matrices cannot be %s", geul_type_name(o->rules[i].type));
-    return GEUL_OK;
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                         "set one of mix, keep_types and a size limit (target_bpw, max_bytes)");
+    enum geul_status status = geul_check_threads(ctx, o->n_threads);
+    if (status == GEUL_OK)
+        status = geul_check_range(ctx, "split_tensors", o->split_tensors, 0, INT64_MAX);
+    if (status == GEUL_OK)
+        status = geul_check_array(ctx, "rules", o->rules, "n_rules", o->n_rules, 0);
+    for (int i = 0; status == GEUL_OK && i < o->n_rules; i++) {
+        status = geul_check_element(ctx, "rules", i, ".pattern", o->rules[i].pattern);
+        if (status == GEUL_OK && !geul_type_is_weight(o->rules[i].type))
+            status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "matrices cannot be %s", geul_type_name(o->rules[i].type));
+    }
+    return status;
 }
 
 struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *path,
@@ -477,7 +488,7 @@ void geul_quantize_get_summary(const struct geul_quantize *q, struct geul_quanti
 
 void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct geul_quantize_tensor *out)
 {
-    const struct geul_quantize_choice *t = &q->tensors[i];
+    const struct geul_quantize_choice none = {0}, *t = i >= 0 && i < q->n_tensors ? &q->tensors[i] : &none;
     struct geul_quantize_tensor s = {.name = t->name,
                                      .n_dims = t->n_dims,
                                      .shape = {t->shape[0], t->shape[1], t->shape[2], t->shape[3]},
