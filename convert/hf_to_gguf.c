@@ -6,7 +6,7 @@
  *                    few MB, one after the other
  *   verify()         the written file is opened, and its table compared
  *
- * The file appears under its name at the end of write_file(), in one atomic step. */
+ * Then the file appears under its name, in one atomic step. */
 #include "geul_tools.h"
 
 #include "formats/checkpoint.h"
@@ -385,6 +385,29 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     return status;
 }
 
+/* Opens the finished file, which still has its temporary name, and compares its table with what was to be written. An
+ * older file at path stays if it does not read back. */
+static enum geul_status verify(const struct job *j, const char *path)
+{
+    struct geul_gguf *g = geul_gguf_open(j->ctx, geul_gguf_writer_temporary(j->writer));
+    if (!g)
+        return geul_error_status(j->ctx);
+    enum geul_status status = GEUL_OK;
+    bool same = geul_gguf_tensor_count(g) == (int64_t)j->count;
+    for (size_t i = 0; same && i < j->count; i++) {
+        const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, j->tensors[i].gguf);
+        same = t && t->type == j->moves[i].type && t->n_dims == j->tensors[i].n_dims &&
+               t->shape[0] == j->tensors[i].shape[0] && t->shape[1] == j->tensors[i].shape[1];
+    }
+    if (!same)
+        status = geul_fail(j->ctx, GEUL_ERROR_IO,
+                           "%s: the written file does not read back as it should; check the "
+                           "disk and convert again",
+                           path);
+    geul_gguf_close(g);
+    return status;
+}
+
 /* Writes the whole file; GGUF has keys, then the table of tensors, then their data in the same order. */
 static enum geul_status write_file(struct job *j, const char *out_path)
 {
@@ -403,30 +426,12 @@ static enum geul_status write_file(struct job *j, const char *out_path)
     for (size_t i = 0; status == GEUL_OK && i < j->count; i++)
         status = move_tensor(j, i);
     if (status == GEUL_OK)
+        status = geul_gguf_writer_finish(j->writer);
+    if (status == GEUL_OK)
+        status = verify(j, out_path);
+    if (status == GEUL_OK)
         return geul_gguf_writer_commit(j->writer);
     geul_gguf_writer_abandon(j->writer);
-    return status;
-}
-
-/* Opens the written file and compares its table with what was to be written. */
-static enum geul_status verify(const struct job *j, const char *path)
-{
-    struct geul_gguf *g = geul_gguf_open(j->ctx, path);
-    if (!g)
-        return geul_error_status(j->ctx);
-    enum geul_status status = GEUL_OK;
-    bool same = geul_gguf_tensor_count(g) == (int64_t)j->count;
-    for (size_t i = 0; same && i < j->count; i++) {
-        const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, j->tensors[i].gguf);
-        same = t && t->type == j->moves[i].type && t->n_dims == j->tensors[i].n_dims &&
-               t->shape[0] == j->tensors[i].shape[0] && t->shape[1] == j->tensors[i].shape[1];
-    }
-    if (!same)
-        status = geul_fail(j->ctx, GEUL_ERROR_IO,
-                           "%s: the written file does not read back as it should; check the "
-                           "disk and convert again",
-                           path);
-    geul_gguf_close(g);
     return status;
 }
 
@@ -448,8 +453,6 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     }
     if (status == GEUL_OK)
         status = write_file(&j, out_path);
-    if (status == GEUL_OK)
-        status = verify(&j, out_path);
     geul_free(ctx, j.moves);
     geul_free(ctx, j.tensors);
     geul_checkpoint_close(j.checkpoint);

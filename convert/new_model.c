@@ -213,6 +213,8 @@ enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
         choose_shape(&j) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
+    if (geul_os_same_file(o.tokenizer, path))
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is the tokenizer's own file; name another file", path);
     j.w = geul_gguf_writer_new(ctx, path);
     if (!j.w)
         return geul_error_status(ctx);

@@ -116,6 +116,9 @@ enum geul_status geul_gguf_writer_status(const struct geul_gguf_writer *w);
 /* Checks that all declared data came, and syncs: only the renaming is left for commit. For callers who write several
  * files that are to appear together. */
 enum geul_status geul_gguf_writer_finish(struct geul_gguf_writer *w);
+/* The name of the finished file until commit, so that it can be read back before it replaces another; valid as long as
+ * w. */
+const char *geul_gguf_writer_temporary(const struct geul_gguf_writer *w);
 /* Finishes if need be, renames; frees w whatever happens. */
 enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w);
 void geul_gguf_writer_abandon(struct geul_gguf_writer *w);

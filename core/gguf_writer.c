@@ -331,6 +331,11 @@ enum geul_status geul_gguf_writer_finish(struct geul_gguf_writer *w)
     return w->status;
 }
 
+const char *geul_gguf_writer_temporary(const struct geul_gguf_writer *w)
+{
+    return geul_outfile_temporary(w->file);
+}
+
 enum geul_status geul_gguf_writer_commit(struct geul_gguf_writer *w)
 {
     enum geul_status status = geul_gguf_writer_finish(w);

@@ -39,6 +39,8 @@ enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, c
 uint64_t geul_outfile_tell(const struct geul_outfile *f);
 /* Flushes, syncs, closes; the buffer is freed. Nothing can be written afterwards. */
 enum geul_status geul_outfile_finish(struct geul_outfile *f);
+/* The name of the file until commit, for readers of a finished one; valid as long as f. */
+const char *geul_outfile_temporary(const struct geul_outfile *f);
 /* Finishes if need be, renames; frees f whatever happens. */
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);

@@ -297,6 +297,11 @@ enum geul_status geul_outfile_finish(struct geul_outfile *f)
     return f->status;
 }
 
+const char *geul_outfile_temporary(const struct geul_outfile *f)
+{
+    return f->temporary;
+}
+
 enum geul_status geul_outfile_commit(struct geul_outfile *f)
 {
     enum geul_status status = geul_outfile_finish(f);

@@ -3,6 +3,7 @@
 
 #include "geul_tools.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -59,6 +60,41 @@ TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
     geul_context_free(ctx);
 }
 
+/* Called while a file is written: replaces the temporary files of user, the path of the output, by broken ones. */
+static bool spoil_temporary(void *user, uint64_t done, uint64_t total)
+{
+    const char *path = user, *slash = strrchr(path, '/');
+    char dir[1024], name[2048];
+    if (done < total)
+        return true;
+    snprintf(dir, sizeof dir, "%.*s", (int)(slash - path), path);
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strncmp(e->d_name, slash + 1, strlen(slash + 1)) == 0 && strstr(e->d_name, ".tmp")) {
+            snprintf(name, sizeof name, "%s/%s", dir, e->d_name);
+            CHECK(unlink(name) == 0 && test_spill(name, "broken", 6));
+        }
+    if (d)
+        closedir(d);
+    return true;
+}
+
+/* As on a disk that loses what is written. */
+TEST(tools_keep_the_older_file_when_a_converted_one_does_not_read_back)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    char out[1024];
+    snprintf(out, sizeof out, "%s", test_scratch("older.gguf"));
+    REQUIRE(test_spill(out, "older", 5));
+    struct geul_convert_options o = {.size = sizeof o, .progress = spoil_temporary, .user = out};
+    CHECK(geul_convert_hf(ctx, test_path("golden/full"), out, &o) != GEUL_OK);
+    size_t n;
+    char *held = test_slurp(out, &n);
+    CHECK(held && n == 5 && memcmp(held, "older", 5) == 0);
+    free(held);
+    geul_context_free(ctx);
+}
+
 /* The new model that a small set of options makes; false after a failure, which has to be of the argument. */
 static bool new_model(struct geul_context *ctx, const char *path, struct geul_new_model_options o)
 {
@@ -99,5 +135,25 @@ TEST(tools_make_new_models)
     o = least;
     o.n_rot = 10; /* a head has 8 */
     CHECK(!new_model(ctx, bad, o));
+    geul_context_free(ctx);
+}
+
+TEST(tools_new_models_do_not_replace_their_tokenizer)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    char path[1024];
+    snprintf(path, sizeof path, "%s", test_scratch("own.gguf"));
+    struct geul_new_model_options o = {
+        .size = sizeof o, .tokenizer = test_mini_model(), .n_layers = 1, .d_model = 24, .n_heads = 3};
+    REQUIRE(CHECK_MSG(geul_new_model_write(ctx, path, &o) == GEUL_OK, "%s", geul_error(ctx)));
+    size_t n[2];
+    char *before = test_slurp(path, &n[0]);
+    o.tokenizer = path;
+    o.seed = 1;
+    CHECK(geul_new_model_write(ctx, path, &o) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "tokenizer"));
+    char *after = test_slurp(path, &n[1]);
+    CHECK(before && after && n[0] == n[1] && memcmp(before, after, n[0]) == 0);
+    free(before);
+    free(after);
     geul_context_free(ctx);
 }
