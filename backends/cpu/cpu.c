@@ -2,6 +2,7 @@
 #include "backends/cpu/cpu.h"
 
 #include "backends/cpu/cpu_ops.h"
+#include "core/check.h"
 #include "core/os.h"
 
 #include <omp.h>
@@ -209,6 +210,8 @@ static int cpu_count(void)
 static struct geul_device *cpu_open(struct geul_context *ctx, int i, int n_threads)
 {
     (void)i;
+    if (geul_check_threads(ctx, n_threads) != GEUL_OK)
+        return NULL;
     struct geul_device *device = geul_alloc(ctx, 1, sizeof *device);
     struct geul_cpu_state *state = geul_alloc(ctx, 1, sizeof *state);
     const char *cap = geul_os_env("GEUL_CPU");
@@ -223,7 +226,7 @@ static struct geul_device *cpu_open(struct geul_context *ctx, int i, int n_threa
     }
     omp_init_lock(&state->turn);
     state->own = own;
-    device->n_threads = n_threads > 0 ? n_threads : geul_os_cores();
+    device->n_threads = n_threads ? n_threads : geul_os_cores();
     if (device->n_threads > MAX_THREADS)
         device->n_threads = MAX_THREADS;
     /* With more threads than cores the one that is waited for needs the core of one that waits. */

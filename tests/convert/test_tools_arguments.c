@@ -87,6 +87,17 @@ TEST(tools_arguments_of_converting)
     geul_context_free(ctx);
 }
 
+TEST(tools_arguments_of_models)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    static const int odd[] = {-1, 1025};
+    for (int i = 0; i < 2; i++) {
+        CHECK(!geul_model_load(ctx, test_mini_model(), &(struct geul_model_options){.n_threads = odd[i]}));
+        check_refused(ctx, "n_threads");
+    }
+    geul_context_free(ctx);
+}
+
 TEST(tools_arguments_of_merging)
 {
     struct geul_context *ctx = geul_context_new(NULL);
