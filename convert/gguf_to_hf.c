@@ -334,7 +334,8 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     struct job j = {.ctx = ctx, .options = &o, .dir = dir};
     geul_error_clear(ctx);
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_export_options") != GEUL_OK ||
-        geul_check_threads(ctx, o.n_threads) != GEUL_OK)
+        geul_check_threads(ctx, o.n_threads) != GEUL_OK ||
+        geul_check_range(ctx, "dtype", o.dtype, GEUL_EXPORT_KEEP, GEUL_EXPORT_BF16) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
     j.gguf = geul_gguf_open(ctx, gguf_path);
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);

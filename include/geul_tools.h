@@ -17,6 +17,10 @@
  *              Zero is the default of every field unless it says otherwise. Fields can be added at the end without
  *              breaking programs: what an older program does not know is zero, and what an older library does not know
  *              must be zero, or the call fails. Structs without a size do not change, unless they say so.
+ * Pointers     A context, model, tokenizer, dataset, path or directory must not be NULL, nor an object that a function
+ *              works on or a struct that it fills; the functions that free and close accept NULL. An array or text may
+ *              be NULL if its length is 0. Where NULL means something else, it says so. An array, an element of it, or
+ * a text that is missing is a GEUL_ERROR_ARGUMENT that names it, as is a number out of range. n_threads is 0 to 1024.
  * Progress     A callback gets what is done and the total; false stops the work, which then fails with
  *              GEUL_ERROR_CANCELLED. It is called on the thread that called the function. May be NULL.
  * Files        Other than logs are written atomically: until one is complete, an older file of that name stays.
@@ -114,7 +118,7 @@ struct geul_new_model_options {
 };
 
 /* Writes a GPT-NeoX model with random weights, a float32 GGUF file for geul_trainer_new() to start from. Biases are 0,
- * and norms scale by 1; the same options give the same bytes. */
+ * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. */
 GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
                                                const struct geul_new_model_options *options);
 
@@ -219,7 +223,7 @@ GEUL_API double geul_importance_nats(const struct geul_importance *m);
 /* A named mix of types: which type each tensor of a model gets. Every type of weights is a mix too. Mixes are constants
  * of the library, for every thread. */
 struct geul_mix;
-/* The mix of that name ("q4_k_m"; case does not matter; "q4_k" is "q4_k_m"), NULL when there is none. */
+/* The mix of that name ("q4_k_m"; case does not matter; "q4_k" is "q4_k_m"), NULL when there is none, or no name. */
 GEUL_API const struct geul_mix *geul_mix_find(const char *name);
 /* Number i, from the largest files to the smallest; NULL after the last. */
 GEUL_API const struct geul_mix *geul_mix_at(size_t i);
@@ -248,8 +252,8 @@ struct geul_quantize_options {
     size_t size;
     const struct geul_mix *mix;
     bool keep_types; /* instead of a mix: every matrix keeps its type */
-    /* Bounds: bits per weight over all tensors, and bytes of the file (of all its parts together). Types are then
-     * chosen by measured error instead of by a mix. */
+    /* Bounds: bits per weight over all tensors (up to 32), and bytes of the file (of all its parts together). Types are
+     * then chosen by measured error instead of by a mix. */
     double target_bpw;
     uint64_t max_bytes;
     const struct geul_quantize_rule *rules; /* take precedence over mix and bounds; the first that matches counts */
@@ -302,8 +306,8 @@ struct geul_quantize;
 GEUL_API struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *path,
                                                  const struct geul_quantize_options *options);
 GEUL_API void geul_quantize_free(struct geul_quantize *q);
-/* Fill *out, whose size must be set, for the whole file and for tensor 0 <= i < n_tensors, in the order of the input.
- */
+/* Fill *out, whose size must be set, for the whole file and for tensor i, in the order of the input; if it is not
+ * 0 <= i < n_tensors, all but the size is zero. */
 GEUL_API void geul_quantize_get_summary(const struct geul_quantize *q, struct geul_quantize_summary *out);
 GEUL_API void geul_quantize_get_tensor(const struct geul_quantize *q, int64_t i, struct geul_quantize_tensor *out);
 /* Writes the file. All keys of the input are kept; tensors that keep their type and are not changed are copied byte by

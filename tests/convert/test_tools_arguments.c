@@ -83,6 +83,9 @@ TEST(tools_arguments_of_converting)
         check_refused(ctx, "n_threads");
         CHECK(geul_export_hf(ctx, test_mini_model(), out, &export) == GEUL_ERROR_ARGUMENT);
         check_refused(ctx, "n_threads");
+        export = (struct geul_export_options){.size = sizeof export, .dtype = (enum geul_export_dtype)(odd[i])};
+        CHECK(geul_export_hf(ctx, test_mini_model(), out, &export) == GEUL_ERROR_ARGUMENT);
+        check_refused(ctx, "dtype");
     }
     geul_context_free(ctx);
 }
