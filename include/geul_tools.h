@@ -19,8 +19,8 @@
  *              must be zero, or the call fails. Structs without a size do not change, unless they say so.
  * Pointers     A context, model, tokenizer, dataset, path or directory must not be NULL, nor an object that a function
  *              works on or a struct that it fills; the functions that free and close accept NULL. An array or text may
- *              be NULL if its length is 0. Where NULL means something else, it says so. An array, an element of it, or
- * a text that is missing is a GEUL_ERROR_ARGUMENT that names it, as is a number out of range. n_threads is 0 to 1024.
+ *              be NULL if its length is 0. Where NULL means something else, it says so. A missing array, element or
+ *              text is a GEUL_ERROR_ARGUMENT that names it, as is a number out of range (n_threads: 0 to 1024).
  * Progress     A callback gets what is done and the total; false stops the work, which then fails with
  *              GEUL_ERROR_CANCELLED. It is called on the thread that called the function. May be NULL.
  * Files        Other than logs are written atomically: until one is complete, an older file of that name stays.
