@@ -43,7 +43,7 @@ TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
         struct geul_merge *m = geul_merge_new(ctx, model, &in, 1);
         REQUIRE(CHECK_MSG(m != NULL, "%s", geul_error(ctx)));
         CHECK(geul_merge_matrix_count(m) > 0 && !geul_merge_is_quantized(m));
-        geul_merge_apply(m, &how);
+        how.hooks = geul_merge_hooks(m);
         struct geul_quantize *q = geul_quantize_new(ctx, model, &how);
         snprintf(out[i], sizeof out[i], "%s%d", test_scratch("merged"), i);
         REQUIRE(q && geul_quantize_write(q, out[i]) == GEUL_OK);

@@ -99,6 +99,9 @@ TEST(context_takes_structs_of_older_programs)
     CHECK(out.size == sizeof out && out.a == 1 && out.b == 2 && out.c == 0);
     CHECK(geul_take_struct(ctx, &out, sizeof out, NULL, "example") == GEUL_OK);
     CHECK(out.size == sizeof out && out.a == 0);
+    in.size = (size_t)1 << 40; /* never set: whatever lay there */
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
+    geul_error_clear(ctx);
     in.size = 0;
     CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
     CHECK(strstr(geul_error(ctx), "struct example"));
@@ -128,4 +131,20 @@ TEST(context_gives_structs_as_far_as_their_size)
     theirs.size = sizeof theirs;
     geul_give_struct(&theirs, &ours, sizeof ours);
     CHECK(theirs.b == 2 && theirs.c == 3);
+}
+
+/* Of a result only the size is read: what a newer program's struct has behind is left as it was. */
+TEST(context_gives_structs_that_have_nothing_but_a_size)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct example theirs[2];
+    memset(theirs, 0xa5, sizeof theirs);
+    theirs[0].size = sizeof theirs;
+    CHECK(geul_check_struct(ctx, theirs, "example") == GEUL_OK && geul_check_struct(ctx, NULL, "example") == GEUL_OK);
+    struct example ours = {sizeof ours, 1, 2, 3};
+    geul_give_struct(theirs, &ours, sizeof ours);
+    CHECK(theirs[0].size == sizeof theirs && theirs[0].a == 1 && theirs[0].c == 3);
+    CHECK(theirs[1].size == 0xa5a5a5a5a5a5a5a5u);
+    CHECK(geul_check_struct(ctx, &theirs[1], "example") == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
 }
