@@ -70,7 +70,7 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     enum geul_type type = t->info->role == GEUL_NEOX_ROLE_OUTPUT && block ? GEUL_TYPE_Q8_0 : j->options->type;
     if (t->shape[1] % geul_type_block(type) == 0)
         return type;
-    geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are not a multiple of %s's block of %lld", t->gguf,
+    geul_log(j->ctx, GEUL_LOG_INFO, "%s becomes f16: its rows of %lld are not a multiple of %s's block of %lld", t->gguf,
              (long long)t->shape[1], geul_type_name(type), (long long)geul_type_block(type));
     return GEUL_TYPE_F16;
 }

@@ -410,7 +410,7 @@ static char *tensorboard(const char *dir)
         size_t size;
         snprintf(out, sizeof out, "%s/read.txt", dir);
         snprintf(command, sizeof command, "%s '%s' '%s' >'%s' 2>'%s.err'", pythons[i],
-                 test_path("train/read_events.py"), dir, out, out);
+                 test_path("journal/read_events.py"), dir, out, out);
         char *text = system(command) == 0 ? test_slurp(out, &size) : NULL;
         if (!CHECK_MSG(text != NULL, "%s failed, see its message:", command)) {
             snprintf(command, sizeof command, "cat '%s.err'", out);
