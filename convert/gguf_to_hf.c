@@ -208,7 +208,7 @@ static enum geul_status write_shard(struct job *j, int number, size_t first, siz
 {
     char name[64];
     shard_name(j, number, name);
-    char *path = geul_path_join(j->ctx, j->dir, name);
+    char *path = geul_os_join_path(j->ctx, j->dir, name);
     j->writer = path ? geul_safetensors_writer_new(j->ctx, path, j->out + first, last - first) : NULL;
     geul_free(j->ctx, path);
     if (!j->writer)
@@ -232,7 +232,7 @@ static enum geul_status write_index(struct job *j)
         ok = json_object_set_new(map, j->out[i].name, json_string(name)) == 0;
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->total, "weight_map", map);
-    char *path = geul_path_join(j->ctx, j->dir, "model.safetensors.index.json");
+    char *path = geul_os_join_path(j->ctx, j->dir, "model.safetensors.index.json");
     enum geul_status status = GEUL_ERROR_MEMORY;
     if (ok && index && path)
         status = geul_json_save(j->ctx, path, index, true);
@@ -247,7 +247,7 @@ static enum geul_status write_index(struct job *j)
 static enum geul_status write_weights(struct job *j)
 {
     /* readers prefer a single file over an index (formats/checkpoint.c): one left there would hide the shards */
-    char *single = geul_path_join(j->ctx, j->dir, "model.safetensors");
+    char *single = geul_os_join_path(j->ctx, j->dir, "model.safetensors");
     bool stale = single && j->n_shards > 1 && geul_os_exists(single);
     geul_free(j->ctx, single);
     if (stale)
@@ -267,7 +267,7 @@ static enum geul_status write_weights(struct job *j)
 /* Writes json as dir/file. */
 static enum geul_status save(struct job *j, const char *file, const json_t *json)
 {
-    char *path = geul_path_join(j->ctx, j->dir, file);
+    char *path = geul_os_join_path(j->ctx, j->dir, file);
     enum geul_status status = path ? geul_json_save(j->ctx, path, json, true) : GEUL_ERROR_MEMORY;
     geul_free(j->ctx, path);
     return status;

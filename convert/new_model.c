@@ -3,7 +3,6 @@
 
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
-#include "formats/json_file.h"
 #include "convert/tokenizer_json.h"
 #include "core/os.h"
 #include "core/random.h"
@@ -86,7 +85,7 @@ static enum geul_status set_tokenizer(struct job *j)
     }
     if (dot && strcmp(dot, ".json") == 0)
         return write_tokenizer(j, path);
-    char *inside = geul_path_join(j->ctx, path, "tokenizer.json");
+    char *inside = geul_os_join_path(j->ctx, path, "tokenizer.json");
     enum geul_status status = inside ? write_tokenizer(j, inside) : GEUL_ERROR_MEMORY;
     geul_free(j->ctx, inside);
     return status;

@@ -72,7 +72,7 @@ static enum geul_status open_outputs(struct geul_journal *log, int64_t resume_st
 static enum geul_status read_lines(struct geul_journal *log, const struct geul_log_format *source)
 {
     struct geul_map map;
-    char *path = geul_log_path(log->ctx, log->dir, source->name);
+    char *path = geul_os_join_path(log->ctx, log->dir, source->name);
     enum geul_status status = path ? geul_os_map(log->ctx, path, &map) : GEUL_ERROR_MEMORY;
     geul_free(log->ctx, path);
     if (status != GEUL_OK)
