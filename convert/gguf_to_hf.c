@@ -73,6 +73,9 @@ static json_t *kept_config(struct job *j)
 static enum geul_status prepare_config(struct job *j)
 {
     static const enum geul_dtype asked[] = {GEUL_DTYPE_COUNT, GEUL_DTYPE_F32, GEUL_DTYPE_F16, GEUL_DTYPE_BF16};
+    if ((size_t)j->options->dtype >= sizeof asked / sizeof *asked)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "there is no dtype %d of exported tensors",
+                         (int)j->options->dtype);
     enum geul_status status = geul_neox_config_from_gguf(j->ctx, j->gguf, &j->config);
     if (status != GEUL_OK)
         return status;

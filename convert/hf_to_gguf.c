@@ -438,6 +438,8 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_convert_options") != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
     enum geul_status status = check_type(ctx, o.type);
+    if (status == GEUL_OK && (unsigned)o.gelu > GEUL_CONVERT_GELU_TANH)
+        status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no form %d of GELU", (int)o.gelu);
     if (status == GEUL_OK)
         status = read_config(&j);
     if (status == GEUL_OK) {

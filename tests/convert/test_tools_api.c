@@ -5,6 +5,7 @@
 #include "core/context.h"
 #include "geul_tools.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -67,6 +68,30 @@ TEST(tools_refuse_options_without_a_size)
     CHECK(!geul_quantize_new(ctx, test_path("../share/geul-mini.gguf"), &quantize) &&
           strstr(geul_error(ctx), "geul_quantize_options"));
     CHECK(geul_convert_peft(ctx, test_path("golden/peft_plain"), out, &peft) == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
+}
+
+/* Numbers outside an enum, which a program may pass on from somebody else. */
+TEST(tools_refuse_choices_that_are_none)
+{
+    static const int none[] = {-1, 4, INT_MAX, INT_MIN};
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *dir = test_path("golden/quantizable"), *out = test_scratch("out"), *mini = test_mini_model();
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        struct geul_convert_options gelu = {
+            .size = sizeof gelu, .type = GEUL_TYPE_F16, .gelu = (enum geul_convert_gelu)none[i]};
+        struct geul_export_options dtype = {.size = sizeof dtype, .dtype = (enum geul_export_dtype)none[i]};
+        CHECK(geul_convert_hf(ctx, dir, out, &gelu) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "GELU"));
+        CHECK(geul_export_hf(ctx, mini, out, &dtype) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "dtype"));
+        struct geul_new_model_options o = {
+            .size = sizeof o, .tokenizer = mini, .n_layers = 1, .d_model = 8, .n_heads = 1};
+        o.gelu = (enum geul_gelu)none[i];
+        CHECK(geul_new_model_write(ctx, out, &o) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "gelu"));
+        o.gelu = GEUL_GELU_ERF;
+        o.init = (enum geul_init)none[i];
+        CHECK(geul_new_model_write(ctx, out, &o) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "init"));
+    }
+    CHECK(access(out, F_OK) != 0);
     geul_context_free(ctx);
 }
 
