@@ -1,11 +1,15 @@
 /* journal.c: see geul_tools.h. */
 #include "journal/log_entry.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct geul_log_format *const formats[] = {&geul_log_csv, &geul_log_jsonl, &geul_log_tensorboard,
                                                         &geul_log_report};
-#define FORMATS (sizeof formats / sizeof formats[0])
+#define FORMATS    (sizeof formats / sizeof formats[0])
+#define MOST_STEPS ((int64_t)1 << 48) /* more than any run has */
+
+enum { FAILURE_BYTES = 1024 }; /* that hold any message of a context */
 
 struct geul_journal {
     struct geul_context *ctx;
@@ -98,6 +102,11 @@ static enum geul_status read_history(struct geul_journal *log)
 struct geul_journal *geul_journal_open(struct geul_context *ctx, const char *dir, const struct geul_journal_options *o,
                                        int64_t resume_step)
 {
+    geul_error_clear(ctx);
+    if (resume_step < 0 || resume_step > MOST_STEPS) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a journal cannot be resumed at step %lld", (long long)resume_step);
+        return NULL;
+    }
     struct geul_journal *log = geul_alloc(ctx, 1, sizeof *log);
     if (!log)
         return NULL;
@@ -114,6 +123,7 @@ struct geul_journal *geul_journal_open(struct geul_context *ctx, const char *dir
 /* Gives the entry to every output, also after one has failed; returns the first failure. */
 static enum geul_status log_entry(struct geul_journal *log, const struct geul_log_entry *e)
 {
+    geul_error_clear(log->ctx);
     enum geul_status first = log->options.report ? geul_log_history_add(&log->history, e) : GEUL_OK;
     for (size_t i = 0; i < log->n_outputs; i++) {
         struct geul_log_output *out = &log->outputs[i];
@@ -129,6 +139,7 @@ static enum geul_status log_entry(struct geul_journal *log, const struct geul_lo
 enum geul_status geul_journal_step(struct geul_journal *log, const struct geul_journal_record *record)
 {
     struct geul_log_entry e = {.kind = GEUL_LOG_STEP, .label = "", .text = ""};
+    geul_error_clear(log->ctx);
     enum geul_status status = geul_take_struct(log->ctx, &e.record, sizeof e.record, record, "geul_journal_record");
     return status == GEUL_OK ? log_entry(log, &e) : status;
 }
@@ -150,6 +161,11 @@ enum geul_status geul_journal_sample(struct geul_journal *log, int64_t step, con
 
 enum geul_status geul_journal_event(struct geul_journal *log, int64_t step, const char *kind, const char *text)
 {
+    char failure[FAILURE_BYTES]; /* the context's own, which log_entry() clears: programs log why a run stopped */
+    if (text == geul_error(log->ctx)) {
+        snprintf(failure, sizeof failure, "%s", text);
+        text = failure;
+    }
     return log_entry(
         log, &(struct geul_log_entry){.kind = GEUL_LOG_EVENT, .record.step = step, .label = kind, .text = text});
 }
@@ -162,6 +178,7 @@ double geul_journal_seconds(const struct geul_journal *log)
 enum geul_status geul_journal_flush(struct geul_journal *log)
 {
     enum geul_status first = GEUL_OK;
+    geul_error_clear(log->ctx);
     for (size_t i = 0; i < log->n_outputs; i++) {
         enum geul_status status = log->outputs[i].format->flush(&log->outputs[i]);
         first = first == GEUL_OK ? status : first;

@@ -95,6 +95,21 @@ TEST(tools_refuse_choices_that_are_none)
     geul_context_free(ctx);
 }
 
+/* Every call begins without the failure of the one before it. */
+TEST(tools_report_each_failure_alone)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_importance *m = geul_importance_new(ctx);
+    REQUIRE(m);
+    CHECK(!geul_imatrix_load(ctx, "/absent/first") && strstr(geul_error(ctx), "/absent/first"));
+    CHECK(!geul_imatrix_load(ctx, "/absent/second") && strstr(geul_error(ctx), "/absent/second"));
+    CHECK(geul_importance_add_file(m, "/absent/third") == GEUL_ERROR_IO && strstr(geul_error(ctx), "/absent/third"));
+    CHECK(geul_importance_save(m, "/absent/fourth") == GEUL_ERROR_IO && strstr(geul_error(ctx), "/absent/fourth"));
+    CHECK(geul_importance_save(m, test_scratch("empty")) == GEUL_OK && geul_error_status(ctx) == GEUL_OK);
+    geul_importance_free(m);
+    geul_context_free(ctx);
+}
+
 /* A merge by the public calls gives the bytes that the internal way through data gives (tests/models/test_adapter.c).
  */
 TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
