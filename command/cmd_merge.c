@@ -96,7 +96,7 @@ static enum geul_status merge(struct work *w)
         return geul_error_status(w->ctx);
     choose_types(w);
     /* A merge is a quantization whose weights pass through w->merge on their way, so that must outlive w->quantize. */
-    geul_merge_apply(w->merge, &w->how);
+    w->how.hooks = geul_merge_hooks(w->merge);
     w->quantize = geul_quantize_new(w->ctx, w->s->model, &w->how);
     if (!w->quantize)
         return geul_error_status(w->ctx);

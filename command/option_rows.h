@@ -53,7 +53,7 @@ struct geul_option {
 };
 
 /* The rows of tables. Before a table, `#define SETTINGS struct ...` names the struct of its fields; a row whose field
- * has the wrong type does not compile. */
+ * has the wrong type does not compile. (Of a group's field only the place is taken.) */
 /* clang-format off */
 #define OPTION_FIELD(type, field) _Generic(((SETTINGS *)0)->field, type: offsetof(SETTINGS, field))
 #define OPTION_FLAG(words, field, text) \

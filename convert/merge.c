@@ -29,6 +29,7 @@ struct geul_merge {
     const char *template_text;
     struct geul_lora **own; /* the n_own adapters, if geul_merge_new() read them */
     int n_own;
+    struct geul_quantize_hooks hooks;
 };
 
 /* Appends a share to its matrix, after those of adapters named before: sums are taken in the order of the adapters. */
@@ -95,6 +96,42 @@ static enum geul_status fill(struct geul_merge *m, const char *base_path, const 
     return status;
 }
 
+/* The first share of the tensor's matrix. Only the exact name will do: the shapes of others were not checked. */
+static const void *shares_of(void *user, const char *tensor)
+{
+    const struct geul_merge *m = user;
+    int layer = geul_neox_layer_of(tensor);
+    for (int t = 0; layer >= 0 && layer < m->n_layers && t < GEUL_NEOX_TARGETS; t++) {
+        char name[GEUL_MAX_NAME];
+        geul_neox_tensor_name(name, geul_neox_target_info((enum geul_neox_target)t), layer);
+        if (strcmp(name, tensor) == 0)
+            return m->matrices[layer * GEUL_NEOX_TARGETS + t];
+    }
+    return NULL;
+}
+
+/* x += factor * a. In pieces of a fixed length, which compilers vectorize even at -O2. */
+static void add_scaled(float *restrict x, const float *restrict a, float factor, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + PIECE <= n; i += PIECE)
+        for (int k = 0; k < PIECE; k++)
+            x[i + k] += factor * a[i + k];
+    for (; i < n; i++)
+        x[i] += factor * a[i];
+}
+
+/* x (cols) += scale * row of B times A, for every share. */
+static void add_shares(const void *first, int64_t row, float *x, int64_t cols)
+{
+    for (const struct share *s = first; s; s = s->next) {
+        int rank = s->pair->rank;
+        const float *a = s->pair->a, *b = s->pair->b + row * rank;
+        for (int i = 0; i < rank; i++, a += cols)
+            add_scaled(x, a, s->scale * b[i], cols);
+    }
+}
+
 struct geul_merge *geul_merge_data(struct geul_context *ctx, const char *base_path,
                                    const struct geul_merge_lora *sources, int n)
 {
@@ -102,8 +139,14 @@ struct geul_merge *geul_merge_data(struct geul_context *ctx, const char *base_pa
     if (!m)
         return NULL;
     m->ctx = ctx;
-    if (fill(m, base_path, sources, n) == GEUL_OK)
+    if (fill(m, base_path, sources, n) == GEUL_OK) {
+        m->hooks = (struct geul_quantize_hooks){.size = sizeof m->hooks,
+                                                .changing = shares_of,
+                                                .change = add_shares,
+                                                .user = m,
+                                                .template_text = m->template_text};
         return m;
+    }
     geul_merge_free(m);
     return NULL;
 }
@@ -162,48 +205,7 @@ bool geul_merge_is_quantized(const struct geul_merge *m)
     return m->quantized;
 }
 
-/* The first share of the tensor's matrix. Only the exact name will do: the shapes of others were not checked. */
-static const void *shares_of(void *user, const char *tensor)
+const struct geul_quantize_hooks *geul_merge_hooks(const struct geul_merge *m)
 {
-    const struct geul_merge *m = user;
-    int layer = geul_neox_layer_of(tensor);
-    for (int t = 0; layer >= 0 && layer < m->n_layers && t < GEUL_NEOX_TARGETS; t++) {
-        char name[GEUL_MAX_NAME];
-        geul_neox_tensor_name(name, geul_neox_target_info((enum geul_neox_target)t), layer);
-        if (strcmp(name, tensor) == 0)
-            return m->matrices[layer * GEUL_NEOX_TARGETS + t];
-    }
-    return NULL;
-}
-
-/* x += factor * a. In pieces of a fixed length, which compilers vectorize even at -O2. */
-static void add_scaled(float *restrict x, const float *restrict a, float factor, int64_t n)
-{
-    int64_t i = 0;
-    for (; i + PIECE <= n; i += PIECE)
-        for (int k = 0; k < PIECE; k++)
-            x[i + k] += factor * a[i + k];
-    for (; i < n; i++)
-        x[i] += factor * a[i];
-}
-
-/* x (cols) += scale * row of B times A, for every share. */
-static void add_shares(const void *first, int64_t row, float *x, int64_t cols)
-{
-    for (const struct share *s = first; s; s = s->next) {
-        int rank = s->pair->rank;
-        const float *a = s->pair->a, *b = s->pair->b + row * rank;
-        for (int i = 0; i < rank; i++, a += cols)
-            add_scaled(x, a, s->scale * b[i], cols);
-    }
-}
-
-void geul_merge_apply(const struct geul_merge *m, struct geul_quantize_options *o)
-{
-    o->hooks = (struct geul_quantize_hooks){
-        .changing = shares_of,
-        .change = add_shares,
-        .user = (void *)(uintptr_t)m,
-        .template_text = m->template_text,
-    };
+    return m ? &m->hooks : NULL;
 }

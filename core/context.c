@@ -294,14 +294,22 @@ static size_t size_of_struct(const void *s)
     return size;
 }
 
+enum geul_status geul_check_struct(struct geul_context *ctx, const void *caller, const char *what)
+{
+    enum { MOST = 1 << 16 }; /* more than any struct will ever have: what lies there is not a size */
+    size_t theirs = caller ? size_of_struct(caller) : sizeof(size_t);
+    if (theirs >= sizeof(size_t) && theirs <= MOST)
+        return GEUL_OK;
+    return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "struct %s: its size is not set; begin with {.size = sizeof ...}", what);
+}
+
 enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t size, const void *given, const char *what)
 {
-    /* Fields are only ever appended: a shorter struct is from an older header, a longer one from a newer. */
-    size_t theirs = given ? size_of_struct(given) : size;
     memset(out, 0, size);
-    if (theirs < sizeof(size_t))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "struct %s: its size is not set; begin with {.size = sizeof ...}",
-                         what);
+    if (geul_check_struct(ctx, given, what) != GEUL_OK)
+        return GEUL_ERROR_ARGUMENT;
+    /* Fields are only ever appended: a shorter struct is from an older header, a longer one from a newer. */
+    size_t theirs = given ? size_of_struct(given) : 0;
     for (size_t i = size; i < theirs; i++)
         if (((const unsigned char *)given)[i])
             return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "struct %s sets fields that this version of geul does not have",

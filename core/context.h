@@ -48,8 +48,12 @@ void *geul_arena(struct geul_context *ctx, size_t count, size_t size);
  * when given has no size or sets fields that only a newer library has. */
 enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t size, const void *given,
                                   const char *what);
-/* The other way: copies this library's struct, of `size` bytes, to the caller's as far as the caller's size reaches;
- * that size remains. */
+/* The other way, for results: whether the caller has set a size; NULL is fine. Then a copy of this library's struct, of
+ * `size` bytes, as far as the caller's size reaches; that size remains.
+ *
+ * A struct grows at its end, by fields that begin at or after what its sizeof was: in older programs, what lies in the
+ * padding before that is not zero. */
+enum geul_status geul_check_struct(struct geul_context *ctx, const void *caller, const char *what);
 void geul_give_struct(void *caller, const void *ours, size_t size);
 
 /* Where tensor.c keeps the newest tensor of ctx; NULL after a reset. */

@@ -204,7 +204,7 @@ enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_t
     geul_error_clear(ctx);
     enum geul_status status = geul_take_struct(ctx, &r.o, sizeof r.o, options, "geul_samples_options");
     if (status == GEUL_OK)
-        status = geul_take_struct(ctx, &r.report, sizeof r.report, report, "geul_samples_report");
+        status = geul_check_struct(ctx, report, "geul_samples_report");
     r.report = (struct geul_samples_report){.size = sizeof r.report};
     if (status == GEUL_OK)
         status = check_given(&r);
@@ -217,7 +217,7 @@ enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_t
         status = check_rest(&r);
     /* also after a failure: the caller wants to see which rows were broken */
     geul_row_problems_move(&r.problems, r.o.problems);
-    if (report)
+    if (report && geul_check_struct(NULL, report, "") == GEUL_OK)
         geul_give_struct(report, &r.report, sizeof r.report);
     return status;
 }

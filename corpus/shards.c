@@ -214,14 +214,14 @@ enum geul_status geul_shards_write(struct geul_context *ctx, const struct geul_t
     geul_error_clear(ctx);
     enum geul_status status = geul_take_struct(ctx, &c.o, sizeof c.o, options, "geul_shards_options");
     if (status == GEUL_OK)
-        status = geul_take_struct(ctx, &c.report, sizeof c.report, report, "geul_shards_report");
+        status = geul_check_struct(ctx, report, "geul_shards_report");
     c.report = (struct geul_shards_report){.size = sizeof c.report};
     if (status == GEUL_OK) {
         c.problems.ctx = c.o.problems ? c.o.problems->ctx : ctx;
         status = write_rows(&c, paths, n_paths, prefix);
     }
     geul_row_problems_move(&c.problems, c.o.problems);
-    if (report)
+    if (report && geul_check_struct(NULL, report, "") == GEUL_OK)
         geul_give_struct(report, &c.report, sizeof c.report);
     return status;
 }

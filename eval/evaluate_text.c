@@ -174,7 +174,7 @@ static void job_free(struct job *j)
 /* Copies and checks what the caller gave. */
 static enum geul_status take(struct job *j, const struct geul_evaluation_options *options)
 {
-    enum geul_status status = geul_take_struct(j->ctx, &j->report, sizeof j->report, j->out, "geul_evaluation_report");
+    enum geul_status status = geul_check_struct(j->ctx, j->out, "geul_evaluation_report");
     if (status != GEUL_OK) {
         j->out = NULL;
         return status;

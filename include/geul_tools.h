@@ -212,7 +212,7 @@ GEUL_API uint64_t geul_importance_tokens(const struct geul_importance *m);
 GEUL_API double geul_importance_nats(const struct geul_importance *m);
 
 /* -------------------------------------------------------------------------------- quantizing -- */
-/* Stability: stable but for geul_quantize_hooks, which may still change (what a hook can change). */
+/* Stability: stable. */
 
 /* A GGUF file is rewritten with quantized matrices, usually a smaller one; the example at the top shows how. */
 
@@ -233,9 +233,9 @@ struct geul_quantize_rule {
 };
 
 /* Changes matrices while they are written: changing() returns what change() needs for a tensor, NULL to leave it as it
- * is; change() modifies a decoded row (cols floats) before it is encoded, called by several threads. All zero: nothing
- * is changed. */
+ * is; change() modifies a decoded row (cols floats) before it is encoded, called by several threads. */
 struct geul_quantize_hooks {
+    size_t size;
     const void *(*changing)(void *user, const char *tensor);
     void (*change)(const void *how, int64_t row, float *x, int64_t cols);
     void *user;
@@ -261,8 +261,8 @@ struct geul_quantize_options {
     uint64_t split_bytes;
     int64_t split_tensors;
     bool keep_split;
-    struct geul_quantize_hooks hooks; /* see geul_merge_apply() */
-    int n_threads;                    /* 0: one per core */
+    const struct geul_quantize_hooks *hooks; /* geul_merge_hooks() has some; NULL: nothing is changed */
+    int n_threads;                           /* 0: one per core */
     /* Bytes of the output, in geul_quantize_write(). */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     /* Tensors measured for a bound, in geul_quantize_new(); as progress. */
@@ -320,9 +320,7 @@ GEUL_API char *geul_quantize_part_name(const struct geul_quantize *q, const char
 /* Adds adapters to the weights they belong to: W' = W + sum of scale * B A. geul_quantize_write() writes the result:
  *
  *     struct geul_merge *m = geul_merge_new(ctx, "f16.gguf", &(struct geul_merge_input){"adapter.gguf", 1}, 1);
- *     struct geul_quantize_options how = {.size = sizeof how, .keep_types = true};
- *     if (m)
- *         geul_merge_apply(m, &how);
+ *     struct geul_quantize_options how = {.size = sizeof how, .keep_types = true, .hooks = geul_merge_hooks(m)};
  *     struct geul_quantize *q = m ? geul_quantize_new(ctx, "f16.gguf", &how) : NULL;
  *     if (!q || geul_quantize_write(q, "merged.gguf") != GEUL_OK)
  *         fprintf(stderr, "%s\n", geul_error(ctx));
@@ -346,9 +344,9 @@ GEUL_API void geul_merge_free(struct geul_merge *m);
 /* How many matrices change, and whether any of them is quantized in the base. */
 GEUL_API int geul_merge_matrix_count(const struct geul_merge *m);
 GEUL_API bool geul_merge_is_quantized(const struct geul_merge *m);
-/* Sets the hooks of o so that the merged model is written, with the prompt template of the last adapter that has one. m
- * must live until geul_quantize_free(). */
-GEUL_API void geul_merge_apply(const struct geul_merge *m, struct geul_quantize_options *o);
+/* The hooks by which geul_quantize_write() writes the merged model, with the prompt template of the last adapter that
+ * has one. They belong to m, which must live until geul_quantize_free(). NULL for NULL. */
+GEUL_API const struct geul_quantize_hooks *geul_merge_hooks(const struct geul_merge *m);
 
 /* --------------------------------------------------------------------------------- measuring -- */
 /* Stability: stable. */

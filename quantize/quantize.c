@@ -220,7 +220,7 @@ static bool starts_with(const char *s, const char *begin)
 /* Whether the output has its own value for a key. */
 static bool is_own_key(const struct geul_quantize *q, const char *name)
 {
-    if (q->options.hooks.template_text && strcmp(name, "geul.template") == 0)
+    if (q->hooks.template_text && strcmp(name, "geul.template") == 0)
         return true;
     return strcmp(name, "general.file_type") == 0 || strcmp(name, "general.quantization_version") == 0 ||
            starts_with(name, "quantize.imatrix.") || starts_with(name, "split.");
@@ -247,9 +247,8 @@ static void set_keys(const struct geul_quantize *q, struct geul_gguf_writer *w, 
     if (part == 0) {
         geul_gguf_set_u32(w, "general.file_type", q->file_type);
         geul_gguf_set_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
-        if (q->options.hooks.template_text)
-            geul_gguf_set_string(w, "geul.template", q->options.hooks.template_text,
-                                 strlen(q->options.hooks.template_text));
+        if (q->hooks.template_text)
+            geul_gguf_set_string(w, "geul.template", q->hooks.template_text, strlen(q->hooks.template_text));
         if (q->options.imatrix)
             set_imatrix_keys(q, w);
     }
@@ -433,7 +432,9 @@ struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *pa
 {
     struct geul_quantize_options o;
     geul_error_clear(ctx);
+    struct geul_quantize_hooks hooks;
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_quantize_options") != GEUL_OK ||
+        geul_take_struct(ctx, &hooks, sizeof hooks, o.hooks, "geul_quantize_hooks") != GEUL_OK ||
         check_options(ctx, &o) != GEUL_OK)
         return NULL;
     struct geul_quantize *q = geul_alloc(ctx, 1, sizeof *q);
@@ -441,6 +442,7 @@ struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *pa
         return NULL;
     q->ctx = ctx;
     q->options = o;
+    q->hooks = hooks;
     q->gguf = geul_gguf_open(ctx, path);
     enum geul_status status = q->gguf ? list_tensors(q) : geul_error_status(ctx);
     if (status == GEUL_OK)
@@ -520,6 +522,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice *t)
 {
     const struct geul_quantize_options *o = &j->q->options;
+    const struct geul_quantize_hooks *hooks = &j->q->hooks;
     /* any number of dimensions as rows of the last one: blocks and importance run along it */
     int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
     struct geul_transcode how = {
@@ -528,13 +531,13 @@ static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice 
         .to = t->to,
         .rows = cols ? t->elements / cols : 0,
         .cols = cols,
-        .change_how = o->hooks.changing ? o->hooks.changing(o->hooks.user, t->name) : NULL,
+        .change_how = hooks->changing ? hooks->changing(hooks->user, t->name) : NULL,
         .importance = t->sums,
         .n_threads = o->n_threads,
         .sink = take_piece,
         .user = j,
     };
-    how.change = how.change_how ? o->hooks.change : NULL;
+    how.change = how.change_how ? hooks->change : NULL;
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->q->ctx, &how, &result);
     t->error = result.norm > 0 ? result.error / result.norm : 0;

@@ -26,6 +26,7 @@ struct geul_quantize_choice {
 struct geul_quantize {
     struct geul_context *ctx;
     struct geul_quantize_options options;
+    struct geul_quantize_hooks hooks; /* all zero: nothing is changed */
     struct geul_gguf *gguf;
     struct geul_quantize_choice *tensors; /* in the order of the input */
     int64_t n_tensors, n_parts;

@@ -12,8 +12,8 @@ trap 'rm -rf "$scratch"' EXIT
 DESTDIR=$scratch/root cmake --install "$build" --prefix /opt/geul >"$scratch/log" || { cat "$scratch/log"; exit 1; }
 prefix=$scratch/root/opt/geul
 lib=$(dirname "$(find "$prefix" -name libgeul.a)")
-for file in bin/geul include/geul.h include/geul_tensor.h include/geul_tools.h include/geul_types.def \
-    include/geul_optimizers.def; do
+# shellcheck disable=SC2013
+for file in bin/geul $(awk '$1 ~ /^include\// { print $1 }' tools/floors); do
     [ -f "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
 

@@ -24,6 +24,9 @@ TEST(tools_structs_of_older_programs_are_taken)
     CHECK(out.size == sizeof out && out.a == 1 && out.b == 2 && out.c == 0);
     CHECK(geul_take_struct(ctx, &out, sizeof out, NULL, "example") == GEUL_OK);
     CHECK(out.size == sizeof out && out.a == 0);
+    in.size = (size_t)1 << 40; /* never set: whatever lay there */
+    CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
+    geul_error_clear(ctx);
     in.size = 0;
     CHECK(geul_take_struct(ctx, &out, sizeof out, &in, "example") == GEUL_ERROR_ARGUMENT);
     CHECK(strstr(geul_error(ctx), "struct example"));
@@ -53,6 +56,22 @@ TEST(tools_results_reach_as_far_as_their_size)
     theirs.size = sizeof theirs;
     geul_give_struct(&theirs, &ours, sizeof ours);
     CHECK(theirs.b == 2 && theirs.c == 3);
+}
+
+/* Of a result only the size is read: what a newer program's struct has behind is left as it was. */
+TEST(tools_results_need_nothing_but_a_size)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct example theirs[2];
+    memset(theirs, 0xa5, sizeof theirs);
+    theirs[0].size = sizeof theirs;
+    CHECK(geul_check_struct(ctx, theirs, "example") == GEUL_OK && geul_check_struct(ctx, NULL, "example") == GEUL_OK);
+    struct example ours = {sizeof ours, 1, 2, 3};
+    geul_give_struct(theirs, &ours, sizeof ours);
+    CHECK(theirs[0].size == sizeof theirs && theirs[0].a == 1 && theirs[0].c == 3);
+    CHECK(theirs[1].size == 0xa5a5a5a5a5a5a5a5u);
+    CHECK(geul_check_struct(ctx, &theirs[1], "example") == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
 }
 
 TEST(tools_refuse_options_without_a_size)
@@ -129,7 +148,7 @@ TEST(tools_merge_a_peft_directory_and_its_gguf_alike)
         struct geul_merge *m = geul_merge_new(ctx, model, &in, 1);
         REQUIRE(CHECK_MSG(m != NULL, "%s", geul_error(ctx)));
         CHECK(geul_merge_matrix_count(m) > 0 && !geul_merge_is_quantized(m));
-        geul_merge_apply(m, &how);
+        how.hooks = geul_merge_hooks(m);
         struct geul_quantize *q = geul_quantize_new(ctx, model, &how);
         snprintf(out[i], sizeof out[i], "%s%d", test_scratch("merged"), i);
         REQUIRE(q && geul_quantize_write(q, out[i]) == GEUL_OK);

@@ -141,8 +141,7 @@ static struct test_kept merged(struct geul_context *ctx, const char *base, const
     struct test_kept out = test_keep(test_scratch("merged.gguf"));
     struct geul_merge *m = geul_merge_data(ctx, base, inputs, n);
     struct geul_quantize_options o = {.size = sizeof o, .mix = mix, .keep_types = !mix, .n_threads = n_threads};
-    if (m)
-        geul_merge_apply(m, &o);
+    o.hooks = geul_merge_hooks(m);
     struct geul_quantize *q = m ? geul_quantize_new(ctx, base, &o) : NULL;
     CHECK_MSG(q && geul_quantize_write(q, out.text) == GEUL_OK, "%s", geul_error(ctx));
     geul_quantize_free(q);
