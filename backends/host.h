@@ -18,7 +18,7 @@ struct geul_host_ceilings {
 /* Measures the ceilings of the host's device, as often as wanted, since those of a shared machine change. Holds
  * geul_host_probe_bytes() of resident memory. Used by one thread at a time; device must outlive it. */
 struct geul_host_probe;
-/* NULL (recorded) when memory is short. Free with geul_host_probe_free(). */
+/* NULL (recorded) when memory is short or device is of another backend. Free with geul_host_probe_free(). */
 struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device);
 void geul_host_probe_free(struct geul_host_probe *probe);
 size_t geul_host_probe_bytes(const struct geul_host_probe *probe);
@@ -46,7 +46,7 @@ struct geul_host_kernel {
     const char *slot, *meaning;
     const char *instruction_set; /* whose kernel fills the slot */
 };
-/* The i-th of them; false after the last. */
+/* The i-th of them; false after the last, and for a device of another backend, which has none. */
 bool geul_host_kernel_at(const struct geul_device *device, int i, struct geul_host_kernel *out);
 
 #endif

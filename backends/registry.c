@@ -34,7 +34,7 @@ struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_thre
             return backends[b]->open(ctx, i - n, n_threads);
         n += more;
     }
-    geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no device %d, only 0 to %d (`geul info --devices`)", i, n - 1);
+    geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no device %d, only 0 to %d", i, n - 1);
     return NULL;
 }
 

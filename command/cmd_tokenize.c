@@ -5,7 +5,6 @@
 #include "command/shard_files.h"
 #include "command/text_input.h"
 
-#include "formats/json_file.h"
 #include "geul_tools.h"
 #include "core/os.h"
 
@@ -61,7 +60,7 @@ static const struct geul_command_help help = {
 /* The tokenizer of a directory, a .json or a GGUF file. NULL on failure. */
 static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
 {
-    char *inside = geul_path_join(ctx, path, "tokenizer.json");
+    char *inside = geul_os_join_path(ctx, path, "tokenizer.json");
     size_t n = strlen(path);
     bool json = (inside && geul_os_exists(inside)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
     geul_free(ctx, inside);

@@ -74,6 +74,9 @@ static json_t *kept_config(struct job *j)
 static enum geul_status prepare_config(struct job *j)
 {
     static const enum geul_dtype asked[] = {GEUL_DTYPE_COUNT, GEUL_DTYPE_F32, GEUL_DTYPE_F16, GEUL_DTYPE_BF16};
+    if ((size_t)j->options->dtype >= sizeof asked / sizeof *asked)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "there is no dtype %d of exported tensors",
+                         (int)j->options->dtype);
     enum geul_status status = geul_neox_config_from_gguf(j->ctx, j->gguf, &j->config);
     if (status != GEUL_OK)
         return status;
@@ -209,7 +212,7 @@ static enum geul_status write_shard(struct job *j, int number, size_t first, siz
 {
     char name[64];
     shard_name(j, number, name);
-    char *path = geul_path_join(j->ctx, j->dir, name);
+    char *path = geul_os_join_path(j->ctx, j->dir, name);
     j->writer = path ? geul_safetensors_writer_new(j->ctx, path, j->out + first, last - first) : NULL;
     geul_free(j->ctx, path);
     if (!j->writer)
@@ -233,7 +236,7 @@ static enum geul_status write_index(struct job *j)
         ok = json_object_set_new(map, j->out[i].name, json_string(name)) == 0;
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->total, "weight_map", map);
-    char *path = geul_path_join(j->ctx, j->dir, "model.safetensors.index.json");
+    char *path = geul_os_join_path(j->ctx, j->dir, "model.safetensors.index.json");
     enum geul_status status = GEUL_ERROR_MEMORY;
     if (ok && index && path)
         status = geul_json_save(j->ctx, path, index, true);
@@ -248,7 +251,7 @@ static enum geul_status write_index(struct job *j)
 static enum geul_status write_weights(struct job *j)
 {
     /* readers prefer a single file over an index (formats/checkpoint.c): one left there would hide the shards */
-    char *single = geul_path_join(j->ctx, j->dir, "model.safetensors");
+    char *single = geul_os_join_path(j->ctx, j->dir, "model.safetensors");
     bool stale = single && j->n_shards > 1 && geul_os_exists(single);
     geul_free(j->ctx, single);
     if (stale)
@@ -268,7 +271,7 @@ static enum geul_status write_weights(struct job *j)
 /* Writes json as dir/file. */
 static enum geul_status save(struct job *j, const char *file, const json_t *json)
 {
-    char *path = geul_path_join(j->ctx, j->dir, file);
+    char *path = geul_os_join_path(j->ctx, j->dir, file);
     enum geul_status status = path ? geul_json_save(j->ctx, path, json, true) : GEUL_ERROR_MEMORY;
     geul_free(j->ctx, path);
     return status;

@@ -49,7 +49,7 @@ struct job {
 
 static enum geul_status read_config(struct job *j)
 {
-    char *path = geul_path_join(j->ctx, j->dir, "config.json");
+    char *path = geul_os_join_path(j->ctx, j->dir, "config.json");
     if (!path)
         return GEUL_ERROR_MEMORY;
     json_t *json = geul_json_load(j->ctx, path);
@@ -71,8 +71,8 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     enum geul_type type = t->info->role == GEUL_NEOX_ROLE_OUTPUT && block ? GEUL_TYPE_Q8_0 : j->options->type;
     if (t->shape[1] % geul_type_block(type) == 0)
         return type;
-    geul_log(j->ctx, GEUL_LOG_INFO, "%s stays f16: its rows of %lld are not a multiple of %s's block of %lld", t->gguf,
-             (long long)t->shape[1], geul_type_name(type), (long long)geul_type_block(type));
+    geul_log(j->ctx, GEUL_LOG_INFO, "%s becomes f16: its rows of %lld are not a multiple of %s's block of %lld",
+             t->gguf, (long long)t->shape[1], geul_type_name(type), (long long)geul_type_block(type));
     return GEUL_TYPE_F16;
 }
 
@@ -301,7 +301,7 @@ static enum geul_status add_tokenizer(struct job *j, const char *path)
 
 static enum geul_status set_tokenizer_keys(struct job *j)
 {
-    char *path = geul_path_join(j->ctx, j->dir, "tokenizer.json");
+    char *path = geul_os_join_path(j->ctx, j->dir, "tokenizer.json");
     if (!path)
         return GEUL_ERROR_MEMORY;
     enum geul_status status = GEUL_OK;
@@ -322,7 +322,7 @@ static enum geul_status set_template_key(struct job *j)
     if (text)
         geul_gguf_set_string(j->writer, "tokenizer.chat_template", text, length);
     geul_free(j->ctx, text);
-    char *path = text ? NULL : geul_path_join(j->ctx, j->dir, "tokenizer_config.json");
+    char *path = text ? NULL : geul_os_join_path(j->ctx, j->dir, "tokenizer_config.json");
     if (path && geul_os_exists(path)) {
         json_t *json = geul_json_load(j->ctx, path);
         const json_t *t = json_object_get(json, "chat_template"), *entry;
@@ -445,6 +445,8 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
         geul_check_threads(ctx, o.n_threads) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
     enum geul_status status = check_type(ctx, o.type);
+    if (status == GEUL_OK && (unsigned)o.gelu > GEUL_CONVERT_GELU_TANH)
+        status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no form %d of GELU", (int)o.gelu);
     if (status == GEUL_OK)
         status = read_config(&j);
     if (status == GEUL_OK) {

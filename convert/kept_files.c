@@ -1,7 +1,6 @@
 /* kept_files.c: see kept_files.h. */
 #include "convert/kept_files.h"
 
-#include "formats/json_file.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -21,7 +20,7 @@ static const struct {
 
 char *geul_kept_read(struct geul_context *ctx, const char *dir, const char *file, size_t *length)
 {
-    char *path = geul_path_join(ctx, dir, file), *text = NULL;
+    char *path = geul_os_join_path(ctx, dir, file), *text = NULL;
     struct geul_map map = {0};
     if (path && geul_os_exists(path) && geul_os_map(ctx, path, &map) == GEUL_OK) {
         if (map.size > LARGEST)
@@ -39,7 +38,7 @@ char *geul_kept_read(struct geul_context *ctx, const char *dir, const char *file
 enum geul_status geul_kept_write(struct geul_context *ctx, const char *dir, const char *file, const char *text,
                                  size_t length)
 {
-    char *path = geul_path_join(ctx, dir, file);
+    char *path = geul_os_join_path(ctx, dir, file);
     struct geul_outfile *out = path ? geul_outfile_open(ctx, path) : NULL;
     geul_free(ctx, path);
     if (!out)

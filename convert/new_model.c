@@ -3,7 +3,6 @@
 
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
-#include "formats/json_file.h"
 #include "convert/tokenizer_json.h"
 #include "core/check.h"
 #include "core/os.h"
@@ -87,7 +86,7 @@ static enum geul_status set_tokenizer(struct job *j)
     }
     if (dot && strcmp(dot, ".json") == 0)
         return write_tokenizer(j, path);
-    char *inside = geul_path_join(j->ctx, path, "tokenizer.json");
+    char *inside = geul_os_join_path(j->ctx, path, "tokenizer.json");
     enum geul_status status = inside ? write_tokenizer(j, inside) : GEUL_ERROR_MEMORY;
     geul_free(j->ctx, inside);
     return status;
@@ -172,9 +171,10 @@ static enum geul_status choose_shape(struct job *j)
         const char *name;
         int value, least, most;
     } ranges[] = {
-        {"n_layers", o->n_layers, 1, LAYERS_MAX}, {"d_model", o->d_model, 1, WIDTH_MAX},
-        {"n_heads", o->n_heads, 1, HEADS_MAX},    {"d_ff", o->d_ff, 0, WIDTH_MAX},
-        {"n_context", o->n_context, 0, ROWS_MAX}, {"n_vocab", o->n_vocab, 0, ROWS_MAX},
+        {"n_layers", o->n_layers, 1, LAYERS_MAX},  {"d_model", o->d_model, 1, WIDTH_MAX},
+        {"n_heads", o->n_heads, 1, HEADS_MAX},     {"d_ff", o->d_ff, 0, WIDTH_MAX},
+        {"n_context", o->n_context, 0, ROWS_MAX},  {"n_vocab", o->n_vocab, 0, ROWS_MAX},
+        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH}, {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
     };
     if (!o->tokenizer)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "a new model needs a tokenizer");

@@ -54,7 +54,7 @@ static bool rows_config(int64_t n, int n_heads, struct geul_neox_config *c)
 static bool has_file(const char *dir, const char *file)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    char *path = ctx ? geul_path_join(ctx, dir, file) : NULL;
+    char *path = ctx ? geul_os_join_path(ctx, dir, file) : NULL;
     bool here = path && geul_os_exists(path);
     if (ctx)
         geul_free(ctx, path);
@@ -72,7 +72,7 @@ enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path,
     struct geul_neox_config c = {0};
     enum geul_status status;
     if (has_file(path, "config.json")) {
-        char *file = geul_path_join(ctx, path, "config.json");
+        char *file = geul_os_join_path(ctx, path, "config.json");
         json_t *json = file ? geul_json_load(ctx, file) : NULL;
         status = json ? geul_neox_config_read(ctx, file, json, &c) : geul_error_status(ctx);
         json_decref(json);
@@ -137,7 +137,7 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "%s: the rows of %s are ordered by head, and how many heads the model has is not known: "
-                         "name the model (--base), a GGUF file or a Hugging Face directory",
+                         "name the model (base of geul_peft_options), a GGUF file or a Hugging Face directory",
                          r->dir, geul_neox_hf_target(GEUL_NEOX_QKV));
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which do not fit %d heads", r->dir, t->name,
@@ -301,7 +301,7 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
 
 struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base)
 {
-    struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_path_join(ctx, dir, CONFIG_FILE)};
+    struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_os_join_path(ctx, dir, CONFIG_FILE)};
     json_t *json = r.config_path ? geul_json_load(ctx, r.config_path) : NULL;
     bool ok = json && read_directory(&r, json) == GEUL_OK;
     json_decref(json);
@@ -389,7 +389,7 @@ static enum geul_status write_tensor(struct peft_writer *w, const struct geul_so
 
 static enum geul_status write_weights(struct peft_writer *w)
 {
-    char *path = geul_path_join(w->ctx, w->dir, "adapter_model.safetensors");
+    char *path = geul_os_join_path(w->ctx, w->dir, "adapter_model.safetensors");
     size_t n = 2 * (size_t)w->data->n_pairs;
     w->file = path ? geul_safetensors_writer_new(w->ctx, path, w->tensors, n) : NULL;
     geul_free(w->ctx, path);
@@ -451,7 +451,7 @@ static enum geul_status write_config(struct peft_writer *w)
                   d->pairs[0].rank, "lora_alpha", number, "lora_dropout", 0.0, "fan_in_fan_out", 0, "bias", "none",
                   "use_rslora", d->rslora, "init_lora_weights", 1, "target_modules", target_modules(w), "rank_pattern",
                   rank_pattern(d), "alpha_pattern", "modules_to_save");
-    char *path = json ? geul_path_join(w->ctx, w->dir, CONFIG_FILE) : geul_fail_memory(w->ctx, 1024);
+    char *path = json ? geul_os_join_path(w->ctx, w->dir, CONFIG_FILE) : geul_fail_memory(w->ctx, 1024);
     enum geul_status status = path ? geul_json_save(w->ctx, path, json, true) : geul_error_status(w->ctx);
     geul_free(w->ctx, path);
     json_decref(json);
@@ -470,7 +470,7 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lor
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                            "PEFT orders the rows of %s by head, and how many heads the model has is not "
-                           "known: name the model (--base), a GGUF file or a Hugging Face directory",
+                           "known: name the model (base of geul_peft_options), a GGUF file or a Hugging Face directory",
                            geul_neox_hf_target(GEUL_NEOX_QKV));
     if (status == GEUL_OK)
         status = list_tensors(&w);

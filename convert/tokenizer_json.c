@@ -278,7 +278,7 @@ struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const 
     size_t n = strlen(path);
     geul_error_clear(ctx);
     bool directory = n < sizeof ending || strcmp(path + n - (sizeof ending - 1), ending) != 0;
-    char *inside = directory ? geul_path_join(ctx, path, file) : geul_strndup(ctx, path, n);
+    char *inside = directory ? geul_os_join_path(ctx, path, file) : geul_strndup(ctx, path, n);
     if (!inside || geul_os_map(ctx, inside, &map) != GEUL_OK) {
         geul_free(ctx, inside);
         return NULL;

@@ -187,7 +187,7 @@ void geul_choose_centred(const struct geul_block_format *f, const float *x, stru
             most = step[g];
     }
     /* The largest step gets the integer farthest from 0, of which there is no positive counterpart; d's sign makes up
-     * for it. 1 where no scales are stored. */
+     * for it. scale_low is 1 for formats that store no scales: d is then the step itself. */
     int end = f->scale_low;
     float d = super_scale(fabs(most), end < 0 ? -end : end);
     block->d = most / end < 0 ? -d : d;

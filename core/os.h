@@ -16,6 +16,8 @@ void geul_os_unmap(struct geul_map *map);
 /* Hints that [data, data+size) of a mapping will not be needed again. */
 void geul_os_map_discard(const void *data, size_t size);
 
+/* "dir/name"; NULL when memory is short. Free with geul_free(). */
+char *geul_os_join_path(struct geul_context *ctx, const char *dir, const char *name);
 /* Whether path names something that exists (of any kind). */
 bool geul_os_exists(const char *path);
 /* Whether both paths name the same existing file. */

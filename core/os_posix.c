@@ -84,6 +84,18 @@ void geul_os_prefer_large_pages(void *data, size_t size)
 #endif
 }
 
+char *geul_os_join_path(struct geul_context *ctx, const char *dir, const char *name)
+{
+    size_t n = strlen(dir), m = strlen(name);
+    char *path = geul_alloc(ctx, n + m + 2, 1);
+    if (!path)
+        return NULL;
+    memcpy(path, dir, n);
+    path[n] = '/';
+    memcpy(path + n + 1, name, m);
+    return path;
+}
+
 bool geul_os_exists(const char *path)
 {
     struct stat st;

@@ -187,6 +187,9 @@ static enum geul_status check_given(const struct reading *r)
                          o->held_out);
     if (o->n_context < 0 || o->n_context > INT_MAX - 2)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "a context of %d tokens is out of range", o->n_context);
+    if ((unsigned)o->too_long > GEUL_SAMPLES_REFUSE)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "there is no way %d to treat samples that are too long",
+                         (int)o->too_long);
     if (geul_token_end(r->tok) < 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "the tokenizer has no <|endoftext|>, which every sample has to end with");

@@ -207,7 +207,7 @@ enum geul_status geul_dataset_check_tokenizer(struct geul_context *ctx, const st
         return GEUL_OK;
     return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                      "%s was made with another tokenizer (%d tokens, hash %016llx) than the model's (%d tokens, hash "
-                     "%016llx): make it again with `geul tokenize --shards`",
+                     "%016llx): write it again with the model's",
                      geul_shard_name(first), held->n_vocab, (unsigned long long)held->hash, kind.n_vocab,
                      (unsigned long long)kind.hash);
 }

@@ -132,8 +132,8 @@ static enum geul_status parse(struct geul_context *ctx, const unsigned char *dat
 {
     struct header h;
     if (size < sizeof h || memcmp(data, magic, sizeof magic) != 0)
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s holds no logits of a base model; `geul perplexity` writes them",
-                         name);
+        return geul_fail(ctx, GEUL_ERROR_FORMAT,
+                         "%s holds no logits of a base model; an evaluation of that model can write them", name);
     memcpy(&h, data, sizeof h);
     if (h.version != VERSION)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s has version %u of the format; %d is known", name, h.version,

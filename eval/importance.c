@@ -325,6 +325,7 @@ enum geul_status geul_importance_add_file(struct geul_importance *m, const char 
 enum geul_status geul_importance_save(struct geul_importance *m, const char *path)
 {
     size_t columns = 0;
+    geul_error_clear(m->ctx);
     for (int64_t i = 0; i < m->n; i++)
         columns += (size_t)m->matrices[i].columns;
     struct geul_imatrix_entry *entries = geul_alloc(m->ctx, (size_t)m->n, sizeof *entries);

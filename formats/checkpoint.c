@@ -76,7 +76,7 @@ static enum geul_status add_shards(struct geul_checkpoint *c, const char *dir, c
                              geul_printable(key, text, 60), file ? geul_printable(file, text + 60, 40) : "?");
         if (json_object_get(seen, file))
             continue;
-        char *path = geul_path_join(c->ctx, dir, file);
+        char *path = geul_os_join_path(c->ctx, dir, file);
         enum geul_status status = path ? add_file(c, path, read) : GEUL_ERROR_MEMORY;
         geul_free(c->ctx, path);
         if (status != GEUL_OK)
@@ -117,7 +117,7 @@ static enum geul_status add_directory(struct geul_checkpoint *c, const char *dir
                                       bool *found)
 {
     for (int i = 0; i < n; i++, form++) {
-        char *path = geul_path_join(c->ctx, dir, form->file);
+        char *path = geul_os_join_path(c->ctx, dir, form->file);
         if (!path)
             return GEUL_ERROR_MEMORY;
         *found = geul_os_exists(path);

@@ -8,18 +8,6 @@
 /* Far above any config or tokenizer; keeps a parsed document (about ten times its text) within ordinary memory. */
 #define LARGEST_JSON ((size_t)256 << 20)
 
-char *geul_path_join(struct geul_context *ctx, const char *dir, const char *file)
-{
-    size_t a = strlen(dir), b = strlen(file);
-    char *path = geul_alloc(ctx, a + b + 2, 1);
-    if (!path)
-        return NULL;
-    memcpy(path, dir, a);
-    path[a] = '/';
-    memcpy(path + a + 1, file, b);
-    return path;
-}
-
 json_t *geul_json_parse(struct geul_context *ctx, const char *name, const void *data, size_t size)
 {
     json_error_t error;

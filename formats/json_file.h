@@ -25,7 +25,4 @@ bool geul_json_bool(struct geul_context *ctx, const char *name, const json_t *ob
 bool geul_json_string(struct geul_context *ctx, const char *name, const json_t *object, const char *key,
                       const char **out);
 
-/* "dir/file"; NULL when memory is short. Free with geul_free(). */
-char *geul_path_join(struct geul_context *ctx, const char *dir, const char *file);
-
 #endif

@@ -649,8 +649,8 @@ struct geul_journal_options {
 
 /* Opens the outputs in the existing folder dir. resume_step 0 starts new logs and discards those of earlier runs (for
  * TensorBoard: hides them). Otherwise rows and events of later steps, left by an interrupted run, are discarded, so
- * that a resumed run leaves the same logs as an uninterrupted one, except for times. NULL on failure. Free with
- * geul_journal_close(). */
+ * that a resumed run leaves the same logs as an uninterrupted one, except for times. NULL on failure, also
+ * for a resume_step below 0 or above 2^48. Free with geul_journal_close(). */
 GEUL_API struct geul_journal *geul_journal_open(struct geul_context *ctx, const char *dir,
                                                 const struct geul_journal_options *o, int64_t resume_step);
 /* Appends a step. */
@@ -660,7 +660,8 @@ GEUL_API enum geul_status geul_journal_evaluation(struct geul_journal *log, int6
 /* Appends a text that the model generated after a step. Broken UTF-8 is written as U+FFFD. */
 GEUL_API enum geul_status geul_journal_sample(struct geul_journal *log, int64_t step, const char *prompt,
                                               const char *text);
-/* Appends an event: kind is short ("loss spike", "rewind"), text says more. */
+/* Appends an event: kind is short ("loss spike", "rewind"), text says more; it may be geul_error() of the journal's
+ * context. */
 GEUL_API enum geul_status geul_journal_event(struct geul_journal *log, int64_t step, const char *kind,
                                              const char *text);
 /* The seconds of the newest step, including what came before a resume. Known only with a report; otherwise 0. */
@@ -707,7 +708,8 @@ GEUL_API enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double lo
 /* "loss spike"; never NULL. */
 GEUL_API const char *geul_watch_name(enum geul_watch_verdict v);
 /* Get and set everything that later verdicts depend on, to be kept in checkpoints. The bytes are in this machine's byte
- * order; those of a watch that has seen no step are zero. */
+ * order; those of a watch that has seen no step are zero. A level that no watch can have, from a damaged file, becomes
+ * a fresh one. */
 GEUL_API void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_WATCH_STATE_BYTES]);
 GEUL_API void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE_BYTES]);
 

@@ -3,11 +3,15 @@
 
 #include "core/check.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct geul_log_format *const formats[] = {&geul_log_csv, &geul_log_jsonl, &geul_log_tensorboard,
                                                         &geul_log_report};
-#define FORMATS (sizeof formats / sizeof formats[0])
+#define FORMATS    (sizeof formats / sizeof formats[0])
+#define MOST_STEPS ((int64_t)1 << 48) /* more than any run has */
+
+enum { FAILURE_BYTES = 1024 }; /* that hold any message of a context */
 
 struct geul_journal {
     struct geul_context *ctx;
@@ -79,7 +83,7 @@ static enum geul_status open_outputs(struct geul_journal *log, int64_t resume_st
 static enum geul_status read_lines(struct geul_journal *log, const struct geul_log_format *source)
 {
     struct geul_map map;
-    char *path = geul_log_path(log->ctx, log->dir, source->name);
+    char *path = geul_os_join_path(log->ctx, log->dir, source->name);
     enum geul_status status = path ? geul_os_map(log->ctx, path, &map) : GEUL_ERROR_MEMORY;
     geul_free(log->ctx, path);
     if (status != GEUL_OK)
@@ -105,6 +109,11 @@ static enum geul_status read_history(struct geul_journal *log)
 struct geul_journal *geul_journal_open(struct geul_context *ctx, const char *dir, const struct geul_journal_options *o,
                                        int64_t resume_step)
 {
+    geul_error_clear(ctx);
+    if (resume_step < 0 || resume_step > MOST_STEPS) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a journal cannot be resumed at step %lld", (long long)resume_step);
+        return NULL;
+    }
     struct geul_journal *log = geul_alloc(ctx, 1, sizeof *log);
     if (!log)
         return NULL;
@@ -121,6 +130,7 @@ struct geul_journal *geul_journal_open(struct geul_context *ctx, const char *dir
 /* Gives the entry to every output, also after one has failed; returns the first failure. */
 static enum geul_status log_entry(struct geul_journal *log, const struct geul_log_entry *e)
 {
+    geul_error_clear(log->ctx);
     enum geul_status first = log->options.report ? geul_log_history_add(&log->history, e) : GEUL_OK;
     for (size_t i = 0; i < log->n_outputs; i++) {
         struct geul_log_output *out = &log->outputs[i];
@@ -136,6 +146,7 @@ static enum geul_status log_entry(struct geul_journal *log, const struct geul_lo
 enum geul_status geul_journal_step(struct geul_journal *log, const struct geul_journal_record *record)
 {
     struct geul_log_entry e = {.kind = GEUL_LOG_STEP, .label = "", .text = ""};
+    geul_error_clear(log->ctx);
     enum geul_status status = geul_take_struct(log->ctx, &e.record, sizeof e.record, record, "geul_journal_record");
     return status == GEUL_OK ? log_entry(log, &e) : status;
 }
@@ -161,6 +172,11 @@ enum geul_status geul_journal_event(struct geul_journal *log, int64_t step, cons
 {
     if (geul_check_given(log->ctx, "kind", kind) != GEUL_OK || geul_check_given(log->ctx, "text", text) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
+    char failure[FAILURE_BYTES]; /* the context's own, which log_entry() clears: programs log why a run stopped */
+    if (text == geul_error(log->ctx)) {
+        snprintf(failure, sizeof failure, "%s", text);
+        text = failure;
+    }
     return log_entry(
         log, &(struct geul_log_entry){.kind = GEUL_LOG_EVENT, .record.step = step, .label = kind, .text = text});
 }
@@ -173,6 +189,7 @@ double geul_journal_seconds(const struct geul_journal *log)
 enum geul_status geul_journal_flush(struct geul_journal *log)
 {
     enum geul_status first = GEUL_OK;
+    geul_error_clear(log->ctx);
     for (size_t i = 0; i < log->n_outputs; i++) {
         enum geul_status status = log->outputs[i].format->flush(&log->outputs[i]);
         first = first == GEUL_OK ? status : first;

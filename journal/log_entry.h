@@ -94,8 +94,6 @@ struct geul_log_format {
 };
 extern const struct geul_log_format geul_log_csv, geul_log_jsonl, geul_log_tensorboard, geul_log_report;
 
-/* dir/name, allocated; NULL on failure. */
-char *geul_log_path(struct geul_context *ctx, const char *dir, const char *name);
 /* Appends o->text, unless putting it together failed, and empties it. */
 enum geul_status geul_log_append(struct geul_log_output *o);
 

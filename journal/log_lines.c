@@ -118,7 +118,7 @@ static enum geul_status cut(struct geul_log_output *o, const char *path)
 
 enum geul_status geul_log_lines_open(struct geul_log_output *o)
 {
-    char *path = geul_log_path(o->ctx, o->dir, o->format->name);
+    char *path = geul_os_join_path(o->ctx, o->dir, o->format->name);
     if (!path)
         return GEUL_ERROR_MEMORY;
     bool fresh = o->resume_step <= 0 || !geul_os_exists(path);
@@ -143,16 +143,4 @@ enum geul_status geul_log_append(struct geul_log_output *o)
         status = geul_appendfile_write(o->file, o->text.bytes.data, o->text.bytes.length);
     geul_log_text_clear(&o->text);
     return status;
-}
-
-char *geul_log_path(struct geul_context *ctx, const char *dir, const char *name)
-{
-    size_t n = strlen(dir), m = strlen(name);
-    char *path = geul_alloc(ctx, n + m + 2, 1);
-    if (!path)
-        return NULL;
-    memcpy(path, dir, n);
-    path[n] = '/';
-    memcpy(path + n + 1, name, m);
-    return path;
 }

@@ -368,7 +368,7 @@ static enum geul_status flush(struct geul_log_output *o)
     geul_log_report_page(&o->text, o->history, o->options);
     if (o->text.failed)
         return GEUL_ERROR_MEMORY;
-    char *path = geul_log_path(o->ctx, o->dir, o->format->name);
+    char *path = geul_os_join_path(o->ctx, o->dir, o->format->name);
     struct geul_outfile *f = path ? geul_outfile_open(o->ctx, path) : NULL;
     geul_free(o->ctx, path);
     if (!f)

@@ -230,7 +230,7 @@ static char *choose_path(struct geul_log_output *o)
     long long now = (long long)geul_os_wall_seconds();
     for (int attempt = 0; attempt < 1000; attempt++) {
         snprintf(name, sizeof name, attempt ? "%s%010lld.geul.%03d" : "%s%010lld.geul", o->format->name, now, attempt);
-        char *path = geul_log_path(o->ctx, o->dir, name);
+        char *path = geul_os_join_path(o->ctx, o->dir, name);
         if (!path || !geul_os_exists(path))
             return path;
         geul_free(o->ctx, path);

@@ -24,6 +24,8 @@
 #define LOSS_NATS  0.5  /* and at least this much */
 #define GRAD_TIMES 5.0  /* a gradient spike is at least this many times the level */
 
+static const int64_t MOST_SEEN = (int64_t)1 << 48; /* more steps than any run has */
+
 const char *geul_watch_name(enum geul_watch_verdict v)
 {
     static const char *const names[] = {"fine", "not finite", "loss spike", "loss drop", "gradient spike"};
@@ -49,9 +51,20 @@ void geul_watch_get_state(const struct geul_watch *w, unsigned char state[GEUL_W
     memcpy(state, &w->levels, GEUL_WATCH_STATE_BYTES);
 }
 
+/* The level, or a fresh one where it is none that a watch can have: the bytes come from files, and sqrt(variance),
+ * ++seen and ++odd rely on it. */
+static struct geul_watch_level checked(struct geul_watch_level l)
+{
+    bool possible = l.seen >= 0 && l.seen <= MOST_SEEN && l.odd >= 0 && l.odd < LASTING && isfinite(l.mean) &&
+                    isfinite(l.variance) && l.variance >= 0;
+    return possible ? l : (struct geul_watch_level){0};
+}
+
 void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_WATCH_STATE_BYTES])
 {
     memcpy(&w->levels, state, GEUL_WATCH_STATE_BYTES);
+    w->levels.loss = checked(w->levels.loss);
+    w->levels.log_grad = checked(w->levels.log_grad);
 }
 
 /* ------------------------------------------------------------------------------------ levels -- */

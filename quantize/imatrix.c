@@ -230,6 +230,7 @@ struct geul_imatrix *geul_imatrix_parse(struct geul_context *ctx, const void *da
 struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *path)
 {
     struct geul_map map;
+    geul_error_clear(ctx);
     if (geul_os_map(ctx, path, &map) != GEUL_OK)
         return NULL;
     struct geul_imatrix *m = geul_imatrix_parse(ctx, map.data, map.size, path);

@@ -47,7 +47,7 @@ static enum geul_status export_model(struct geul_trainer *t, const char *path, e
     if (type != GEUL_TYPE_F32 && type != GEUL_TYPE_F16 && type != GEUL_TYPE_BF16)
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT,
                          "a trained model is written as f32, f16 or bf16, not as %s; "
-                         "`geul quantize` makes smaller ones of it",
+                         "quantize the result to make it smaller",
                          geul_type_name(type));
     struct geul_gguf_writer *w = geul_gguf_writer_new(t->ctx, path);
     if (!w)

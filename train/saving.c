@@ -175,7 +175,7 @@ enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, boo
         status = read_note(t, g, note, note_bytes);
     if (status == GEUL_OK)
         status = take_over(t, g);
-    if (status == GEUL_OK && !keep_position) { /* otherwise the data continues from here */
+    if (status == GEUL_OK && !keep_position) { /* otherwise steps and data continue from here */
         t->step = (int64_t)step;
         t->batcher.position = (int64_t)position;
     }

@@ -46,6 +46,11 @@ static uint64_t calibrate(peak_kernel *kernel)
 
 struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device)
 {
+    if (device->backend != &geul_backend_cpu) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "only the ceilings of the host's device can be measured, not those of %s",
+                  device->name);
+        return NULL;
+    }
     const struct geul_cpu_state *state = device->state;
     const struct geul_cpu_kernels *kernels = &state->choice.kernels;
     struct geul_host_probe *probe = geul_alloc(ctx, 1, sizeof *probe);

@@ -29,7 +29,7 @@ bool geul_host_instruction_set(int i, const char **name, bool *supported)
 bool geul_host_kernel_at(const struct geul_device *device, int i, struct geul_host_kernel *out)
 {
     const struct geul_cpu_state *state = device->state;
-    if (i < 0 || i >= GEUL_CPU_SLOT_COUNT)
+    if (device->backend != &geul_backend_cpu || i < 0 || i >= GEUL_CPU_SLOT_COUNT)
         return false;
     *out = (struct geul_host_kernel){.slot = geul_cpu_slot_name((enum geul_cpu_slot)i),
                                      .meaning = geul_cpu_slot_meaning((enum geul_cpu_slot)i),

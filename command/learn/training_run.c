@@ -72,13 +72,10 @@ static enum geul_status rewind_run(struct geul_run *run, int64_t step)
 static enum geul_status handle(struct geul_run *run, const struct geul_train_report *r)
 {
     enum geul_status status = GEUL_OK;
-    if (r->outcome == GEUL_STEP_NOT_FINITE) {
-        /* The trainer does not ask the judge about such a step, so the watch has not seen it yet. */
-        geul_watch_step(run->watch, r->loss, r->grad_norm, NULL, 0);
+    if (r->outcome == GEUL_STEP_NOT_FINITE) /* the trainer does not ask judge() about such a step */
         status = tell(run, r->step, geul_watch_name(GEUL_WATCH_NOT_FINITE), r->where);
-    } else if (run->verdict != GEUL_WATCH_FINE) {
+    else if (run->verdict != GEUL_WATCH_FINE)
         status = tell(run, r->step, geul_watch_name(run->verdict), run->why);
-    }
     if (r->outcome == GEUL_STEP_APPLIED) {
         run->state.refused = 0;
         return status;
@@ -264,6 +261,19 @@ static void advise(struct geul_run *run)
         geul_run_advise(run, "no checkpoint was written yet: make room there and start again");
 }
 
+/* Logs why the run stopped. The context then holds that failure again, which the journal's calls clear. */
+static void log_stop(struct geul_run *run, enum geul_status status)
+{
+    struct geul_context *ctx = run->ctx;
+    char why[1024];
+    snprintf(why, sizeof why, "%s", geul_error(ctx));
+    if (status != GEUL_ERROR_CANCELLED)
+        geul_journal_event(run->log, geul_trainer_steps_done(run->trainer), "stopped", why);
+    geul_journal_flush(run->log);
+    geul_error_clear(ctx);
+    geul_fail(ctx, status, "%s", why);
+}
+
 static int carry_out(struct geul_run *run)
 {
     enum geul_status status = open_run(run);
@@ -271,10 +281,10 @@ static int carry_out(struct geul_run *run)
         status = all_steps(run);
     if (run->log && status == GEUL_ERROR_IO)
         advise(run);
-    if (run->log && status != GEUL_OK && status != GEUL_ERROR_CANCELLED) /* the first failure stays the context's */
-        geul_journal_event(run->log, geul_trainer_steps_done(run->trainer), "stopped", geul_error(run->ctx));
-    if (run->log && geul_journal_flush(run->log) != GEUL_OK && status == GEUL_OK)
-        status = geul_error_status(run->ctx);
+    if (run->log && status != GEUL_OK)
+        log_stop(run, status);
+    else if (run->log)
+        status = geul_journal_flush(run->log);
     if (status == GEUL_OK && (status = geul_run_export(run)) == GEUL_ERROR_IO)
         advise(run);
     return status == GEUL_OK ? 0 : geul_report_failure(run->ctx);

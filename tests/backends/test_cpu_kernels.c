@@ -1,6 +1,7 @@
 /* test_cpu_kernels.c: every slot of every instruction set that this machine has, against the meaning in double. The
  * checks of the slots are in test_cpu_kernels_*.c by family; here are those that no graph uses: the search of
  * quantization and the ceilings that `geul bench` measures. */
+#include "tests/poison.h"
 #include "tests/backends/cpu_kernel_cases.h"
 
 #include "backends/host.h"
@@ -87,6 +88,19 @@ TEST(cpu_every_slot_of_every_instruction_set)
 #undef KERNEL
 #undef TYPED
     }
+}
+
+/* A device of another backend has another state. */
+TEST(host_looks_only_at_its_own_devices)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_device *device = poison_open(ctx, 1);
+    struct geul_host_kernel k;
+    REQUIRE(device);
+    CHECK(!geul_host_kernel_at(device, 0, &k));
+    CHECK(!geul_host_probe_new(ctx, device) && geul_error_status(ctx) == GEUL_ERROR_ARGUMENT);
+    poison_close(ctx, device);
+    geul_context_free(ctx);
 }
 
 TEST(cpu_table_has_no_hole)

@@ -392,7 +392,7 @@ TEST(convert_says_what_it_decided)
     text[0] = '\0';
     o.type = GEUL_TYPE_Q4_0;
     REQUIRE(geul_convert_hf(ctx, golden_dir("odd_sizes"), path, &o) == GEUL_OK);
-    CHECK(strstr(text, "blk.0.ffn_down.weight stays f16"));
+    CHECK(strstr(text, "blk.0.ffn_down.weight becomes f16"));
     text[0] = '\0';
     REQUIRE(geul_convert_hf(ctx, golden_dir("full"), path, &o) == GEUL_OK);
     CHECK(strstr(text, "config.json says that id 0 ends a text; the tokenizer's <|endoftext|> is 2"));

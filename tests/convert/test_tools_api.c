@@ -4,6 +4,7 @@
 #include "geul_tools.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,6 +22,45 @@ TEST(tools_refuse_options_without_a_size)
     CHECK(!geul_quantize_new(ctx, test_path("../share/geul-mini.gguf"), &quantize) &&
           strstr(geul_error(ctx), "geul_quantize_options"));
     CHECK(geul_convert_peft(ctx, test_path("golden/peft_plain"), out, &peft) == GEUL_ERROR_ARGUMENT);
+    geul_context_free(ctx);
+}
+
+/* Numbers outside an enum, which a program may pass on from somebody else. */
+TEST(tools_refuse_choices_that_are_none)
+{
+    static const int none[] = {-1, 4, INT_MAX, INT_MIN};
+    struct geul_context *ctx = geul_context_new(NULL);
+    const char *dir = test_path("golden/quantizable"), *out = test_scratch("out"), *mini = test_mini_model();
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        struct geul_convert_options gelu = {
+            .size = sizeof gelu, .type = GEUL_TYPE_F16, .gelu = (enum geul_convert_gelu)none[i]};
+        struct geul_export_options dtype = {.size = sizeof dtype, .dtype = (enum geul_export_dtype)none[i]};
+        CHECK(geul_convert_hf(ctx, dir, out, &gelu) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "GELU"));
+        CHECK(geul_export_hf(ctx, mini, out, &dtype) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "dtype"));
+        struct geul_new_model_options o = {
+            .size = sizeof o, .tokenizer = mini, .n_layers = 1, .d_model = 8, .n_heads = 1};
+        o.gelu = (enum geul_gelu)none[i];
+        CHECK(geul_new_model_write(ctx, out, &o) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "gelu"));
+        o.gelu = GEUL_GELU_ERF;
+        o.init = (enum geul_init)none[i];
+        CHECK(geul_new_model_write(ctx, out, &o) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "init"));
+    }
+    CHECK(access(out, F_OK) != 0);
+    geul_context_free(ctx);
+}
+
+/* Every call begins without the failure of the one before it. */
+TEST(tools_report_each_failure_alone)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_importance *m = geul_importance_new(ctx);
+    REQUIRE(m);
+    CHECK(!geul_imatrix_load(ctx, "/absent/first") && strstr(geul_error(ctx), "/absent/first"));
+    CHECK(!geul_imatrix_load(ctx, "/absent/second") && strstr(geul_error(ctx), "/absent/second"));
+    CHECK(geul_importance_add_file(m, "/absent/third") == GEUL_ERROR_IO && strstr(geul_error(ctx), "/absent/third"));
+    CHECK(geul_importance_save(m, "/absent/fourth") == GEUL_ERROR_IO && strstr(geul_error(ctx), "/absent/fourth"));
+    CHECK(geul_importance_save(m, test_scratch("empty")) == GEUL_OK && geul_error_status(ctx) == GEUL_OK);
+    geul_importance_free(m);
     geul_context_free(ctx);
 }
 

@@ -253,6 +253,9 @@ TEST(samples_report_what_is_wrong)
                   geul_error(r.ctx));
         samples_free(&s);
     }
+    struct geul_samples_options odd = {.too_long = (enum geul_samples_long)3};
+    CHECK(read_one(&r, put_file("good.jsonl", "{\"text\":\"a\"}"), &odd, &s) == GEUL_ERROR_ARGUMENT);
+    samples_free(&s);
     CHECK(read_one(&r, test_scratch("absent.jsonl"), &o, &s) == GEUL_ERROR_IO);
     samples_free(&s);
     const char *paths[] = {put_file("one.jsonl", "{\"text\":\"a\"}\n{\"b\":1}\n"), put_file("two.txt", "둘")};

@@ -410,7 +410,7 @@ static char *tensorboard(const char *dir)
         size_t size;
         snprintf(out, sizeof out, "%s/read.txt", dir);
         snprintf(command, sizeof command, "%s '%s' '%s' >'%s' 2>'%s.err'", pythons[i],
-                 test_path("train/read_events.py"), dir, out, out);
+                 test_path("journal/read_events.py"), dir, out, out);
         char *text = system(command) == 0 ? test_slurp(out, &size) : NULL;
         if (!CHECK_MSG(text != NULL, "%s failed, see its message:", command)) {
             snprintf(command, sizeof command, "cat '%s.err'", out);
@@ -590,24 +590,41 @@ TEST(train_log_reports_a_full_disk)
     struct geul_journal_record r = record(1);
     CHECK(geul_journal_step(log, &r) == GEUL_ERROR_IO);
     CHECK_MSG(strstr(geul_error(ctx), "log.jsonl") != NULL, "%s", geul_error(ctx));
+    CHECK(geul_journal_event(log, 1, "stopped", geul_error(ctx)) == GEUL_ERROR_IO); /* survives the clearing */
     geul_error_clear(ctx);
+    geul_fail(ctx, GEUL_ERROR_MEMORY, "of something else, earlier");
     CHECK(geul_journal_sample(log, 1, "a", "b") == GEUL_ERROR_IO);
-    CHECK(geul_journal_flush(log) == GEUL_OK);
+    CHECK_MSG(strstr(geul_error(ctx), "log.jsonl") != NULL, "%s", geul_error(ctx));
+    CHECK(geul_journal_flush(log) == GEUL_OK && geul_error_status(ctx) == GEUL_OK);
     geul_journal_close(log);
     size_t size;
     char *csv = read_file(dir, "log.csv", &size);
     CHECK(csv && strstr(csv, "\n1,2.9375,")); /* the others were served */
     free(csv);
+    char *html = read_file(dir, "report.html", &size);
+    CHECK(html && strstr(html, "log.jsonl: ")); /* in the event */
+    free(html);
     unlink(path);
     snprintf(path, sizeof path, "%s/log.csv", dir);
     unlink(path);
     REQUIRE(symlink("/dev/full", path) == 0); /* its header does not fit */
-    geul_error_clear(ctx);
     CHECK(geul_journal_open(ctx, dir, &o, 0) == NULL && geul_error_status(ctx) == GEUL_ERROR_IO);
-    geul_error_clear(ctx);
     CHECK(geul_journal_open(ctx, dir, &o, 3) == NULL && geul_error_status(ctx) == GEUL_ERROR_IO);
-    geul_error_clear(ctx);
     CHECK(geul_journal_open(ctx, "/nowhere/at/all", &o, 0) == NULL && geul_error_status(ctx) == GEUL_ERROR_IO);
+    geul_context_free(ctx);
+}
+
+TEST(train_log_refuses_steps_that_no_run_has)
+{
+    static const int64_t none[] = {-1, INT64_MIN, INT64_MAX, INT64_MAX - 1};
+    struct geul_context *ctx = geul_context_new(NULL);
+    char dir[1024];
+    snprintf(dir, sizeof dir, "%s", test_scratch("a/"));
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        CHECK(geul_journal_open(ctx, dir, &all, none[i]) == NULL);
+        CHECK_MSG(geul_error_status(ctx) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "at step"), "%s",
+                  geul_error(ctx));
+    }
     geul_context_free(ctx);
 }
 

@@ -130,6 +130,32 @@ TEST(watch_goes_on_from_saved_bytes)
     geul_context_free(ctx);
 }
 
+/* Bytes from a damaged file: such a level begins again with its warm-up, the other one stays. */
+TEST(watch_refuses_impossible_levels)
+{
+    static const struct geul_watch_level fresh = {0}, good = {2.3, 0.01, 300, 1};
+    static const struct geul_watch_level bad[] = {
+        {(double)NAN, 0.01, 300, 0}, {(double)INFINITY, 0.01, 300, 0}, {2.3, (double)NAN, 300, 0},
+        {2.3, -1, 300, 0},           {2.3, (double)INFINITY, 300, 0},  {2.3, 0.01, INT64_MAX, 0},
+        {2.3, 0.01, -1, 0},          {2.3, 0.01, 300, INT64_MAX},      {2.3, 0.01, 300, -1},
+        {2.3, 0.01, INT64_MIN, 300},
+    };
+    struct geul_watch w = {.ctx = NULL};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        for (int k = 0; k < 2; k++) {
+            struct geul_watch_levels levels = {k ? good : bad[i], k ? bad[i] : good};
+            unsigned char bytes[GEUL_WATCH_STATE_BYTES];
+            memcpy(bytes, &levels, sizeof bytes);
+            geul_watch_set_state(&w, bytes);
+            CHECK_MSG(memcmp(k ? &w.levels.log_grad : &w.levels.loss, &fresh, sizeof fresh) == 0 &&
+                          memcmp(k ? &w.levels.loss : &w.levels.log_grad, &good, sizeof good) == 0,
+                      "bad level %zu", i);
+            for (int step = 0; step < 30; step++)
+                geul_watch_step(&w, step < 2 ? 9 : 2.3, 1, NULL, 0);
+            CHECK(geul_watch_step(&w, 50, 1, NULL, 0) == GEUL_WATCH_LOSS_SPIKE);
+        }
+}
+
 /* ------------------------------------------------------------------------------------- texts -- */
 
 static void check_text(const char *text, const char *expected)
