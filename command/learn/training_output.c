@@ -189,8 +189,7 @@ static enum geul_status write_one(struct geul_run *run, struct geul_session *ses
         return status;
     size_t length;
     char *prompt = geul_detokenize(run->ctx, tok, ids, (size_t)n, false, &length);
-    if (prompt)
-        status = geul_journal_sample(run->log, step, prompt, r.text);
+    status = prompt ? geul_journal_sample(run->log, step, prompt, r.text) : geul_error_status(run->ctx);
     *why = geul_watch_text(r.text, r.text_length);
     geul_text_free(run->ctx, prompt);
     geul_text_free(run->ctx, r.text);
