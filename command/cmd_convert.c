@@ -1,6 +1,5 @@
 /* cmd_convert.c: `geul convert` makes a GGUF file from a Hugging Face directory. */
 #include "command/command.h"
-#include "command/lora_files.h"
 #include "command/options.h"
 #include "command/progress.h"
 #include "command/report.h"
@@ -119,7 +118,7 @@ int geul_cmd_convert(int argc, char **argv)
         adapter ? geul_convert_peft(ctx, args[0], s.output, &peft) : geul_convert_hf(ctx, args[0], s.output, &how);
     geul_progress_hide();
     s.type = adapter ? "f32" : s.type;
-    code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_lora_report_failure(ctx);
+    code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);
     geul_context_free(ctx);
     return code;
 }

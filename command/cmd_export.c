@@ -73,7 +73,7 @@ int geul_cmd_export(int argc, char **argv)
     geul_progress_hide();
     double seconds = geul_os_seconds() - start;
     if (status != GEUL_OK)
-        code = geul_lora_report_failure(ctx);
+        code = geul_report_failure(ctx);
     else if (s.json)
         geul_report_json(json_pack("{s:o, s:f}", "directory", geul_report_json_name(args[1]), "seconds", seconds));
     else

@@ -2,7 +2,6 @@
 #include "command/lora_files.h"
 
 #include "command/report.h"
-#include "command/terminal.h"
 
 #include "models/lora.h"
 
@@ -24,15 +23,6 @@ bool geul_lora_is_gguf(const char *path)
     geul_gguf_close(g);
     geul_context_free(ctx);
     return adapter;
-}
-
-int geul_lora_report_failure(const struct geul_context *ctx)
-{
-    static const char field[] = "base of geul_peft_options";
-    const char *error = geul_error(ctx), *at = strstr(error, field);
-    if (!at || geul_interrupted())
-        return geul_report_failure(ctx);
-    return geul_report_error("%.*s--base%s", (int)(at - error), error, at + strlen(field));
 }
 
 /* ----------------------------------------------------------------------------------- showing -- */

@@ -8,9 +8,6 @@
 
 /* Whether path is a GGUF file that says it is an adapter. */
 bool geul_lora_is_gguf(const char *path);
-/* Reports the failure of converting an adapter, with the option --base where the library's message names the field.
- * Returns the exit code. */
-int geul_lora_report_failure(const struct geul_context *ctx);
 /* Prints what the adapter in g does; nothing when g is not an adapter. */
 void geul_lora_print(const struct geul_gguf *g);
 /* The same as JSON; NULL when g is not an adapter. */

@@ -137,7 +137,7 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "%s: the rows of %s are ordered by head, and how many heads the model has is not known: "
-                         "name the model (base of geul_peft_options), a GGUF file or a Hugging Face directory",
+                         "name its base, a GGUF file or a Hugging Face directory",
                          r->dir, geul_neox_hf_target(GEUL_NEOX_QKV));
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which do not fit %d heads", r->dir, t->name,
@@ -470,7 +470,7 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lor
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                            "PEFT orders the rows of %s by head, and how many heads the model has is not "
-                           "known: name the model (base of geul_peft_options), a GGUF file or a Hugging Face directory",
+                           "known: name its base, a GGUF file or a Hugging Face directory",
                            geul_neox_hf_target(GEUL_NEOX_QKV));
     if (status == GEUL_OK)
         status = list_tensors(&w);

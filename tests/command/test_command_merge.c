@@ -155,8 +155,7 @@ TEST(command_converts_adapters_both_ways)
     json_decref(a);
     json_decref(b);
     succeed(GEUL("info", f.adapter.text), "LoRA, rank 4, alpha 8, scale 2");
-    fixture_fails(GEUL("convert", f.peft.text, "-o", again.text), 1,
-                  "geul convert: ", "name the model (--base), a GGUF");
+    fixture_fails(GEUL("convert", f.peft.text, "-o", again.text), 1, "geul convert: ", "name its base, a GGUF");
     fixture_fails(GEUL("convert", f.peft.text, "-o", again.text, "--base", "/no/base"), 1,
                   "geul convert: ", "/no/base");
 }

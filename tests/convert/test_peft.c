@@ -120,7 +120,7 @@ TEST(peft_finds_or_asks_for_the_heads)
     struct test_kept dir = test_keep(test_path("golden/peft_plain")), gguf = test_keep(test_scratch("base.gguf"));
     struct geul_peft_base base = {0, 0};
     CHECK(!geul_peft_read(ctx, dir.text, unknown));
-    CHECK_MSG(strstr(geul_error(ctx), "(base of geul_peft_options)"), "%s", geul_error(ctx));
+    CHECK_MSG(strstr(geul_error(ctx), "name its base, a GGUF file"), "%s", geul_error(ctx));
     geul_error_clear(ctx);
     REQUIRE(geul_peft_read_base(ctx, test_path("golden/odd_sizes"), &base) == GEUL_OK);
     CHECK(base.n_layers == 1 && base.n_heads == 3);
@@ -132,7 +132,7 @@ TEST(peft_finds_or_asks_for_the_heads)
     struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
     REQUIRE(d);
     d->n_heads = 0;
-    CHECK(geul_peft_write(ctx, d, unknown, test_scratch("out")) != GEUL_OK && strstr(geul_error(ctx), "(base of "));
+    CHECK(geul_peft_write(ctx, d, unknown, test_scratch("out")) != GEUL_OK && strstr(geul_error(ctx), "name its base"));
     geul_lora_free(d);
     geul_context_free(ctx);
     CHECK(!geul_peft_is(test_path("golden/parallel")) && !geul_peft_is("/no/such/directory"));
