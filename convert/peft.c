@@ -97,7 +97,6 @@ struct reader {
     struct geul_peft_base base;
     struct geul_checkpoint *checkpoint;
     struct geul_lora *data;
-    float *to; /* where values go that are being decoded */
 };
 
 /* Splits a tensor's name. false: it is not a name that tensor_name() writes, to the letter ("layers.03" is not). */
@@ -121,19 +120,10 @@ static bool parse_name(const char *name, int *layer, enum geul_neox_target *targ
     return false;
 }
 
-static enum geul_status take_floats(void *user, const void *data, size_t bytes)
-{
-    struct reader *r = user;
-    memcpy(r->to, data, bytes);
-    r->to += bytes / sizeof *r->to;
-    return GEUL_OK;
-}
-
 /* Decodes t into out; by_head: its rows are put from PEFT's order, by head, into GGUF's. */
 static enum geul_status decode(struct reader *r, const struct geul_source_tensor *t, bool by_head, float *out)
 {
     struct geul_neox_config rows;
-    struct geul_transcode_result result;
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "%s: the rows of %s are ordered by head, and how many heads the model has is not known: "
@@ -142,20 +132,9 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which do not fit %d heads", r->dir, t->name,
                          (long long)t->shape[0], r->base.n_heads);
-    const struct geul_transcode how = {
-        .data = t->data,
-        .from = geul_dtype_info(t->dtype)->type,
-        .to = GEUL_TYPE_F32,
-        .rows = t->shape[0],
-        .cols = t->shape[1],
-        .row_of = by_head ? geul_neox_qkv_row : NULL,
-        .row_order = &rows,
-        .n_threads = 1,
-        .sink = take_floats,
-        .user = r,
-    };
-    r->to = out; /* advances with each piece, to the end of the shape[0] * shape[1] values */
-    return geul_transcode_rows(r->ctx, &how, &result);
+    for (int64_t i = 0; i < t->shape[0]; i++, out += t->shape[1])
+        geul_source_read(t, (by_head ? geul_neox_qkv_row(&rows, i) : i) * t->shape[1], t->shape[1], out);
+    return GEUL_OK;
 }
 
 /* Checks the shapes of a pair against the configuration. *factor: what B is multiplied by where the pair has an alpha
@@ -168,8 +147,8 @@ static enum geul_status check_pair(struct reader *r, const struct geul_source_te
     char module[GEUL_NEOX_HF_NAME];
     for (int i = 0; i < 2; i++) {
         const struct geul_source_tensor *t = i ? b : a;
-        if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || geul_dtype_info(t->dtype)->type == GEUL_TYPE_COUNT)
-            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is not a matrix of F32, F16 or BF16", r->dir, t->name);
+        if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || !geul_source_is_float(t))
+            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is not a matrix of floats", r->dir, t->name);
     }
     module_name(module, shape->layer, shape->target);
     enum geul_status status = geul_peft_config_module(r->ctx, r->config_path, &r->config, module, &rank, &alpha);
