@@ -11,6 +11,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/json_file.h"
+#include "convert/hf_foreign.h"
 #include "convert/kept_files.h"
 #include "convert/tokenizer_json.h"
 #include "convert/neox_tensors.h"
@@ -53,7 +54,9 @@ static enum geul_status read_config(struct job *j)
     if (!path)
         return GEUL_ERROR_MEMORY;
     json_t *json = geul_json_load(j->ctx, path);
-    enum geul_status status = json ? geul_neox_config_read(j->ctx, path, json, &j->config) : geul_error_status(j->ctx);
+    enum geul_status status = json ? geul_hf_check_config(j->ctx, path, json) : geul_error_status(j->ctx);
+    if (status == GEUL_OK)
+        status = geul_neox_config_read(j->ctx, path, json, &j->config);
     json_decref(json);
     geul_free(j->ctx, path);
     if (j->options->gelu != GEUL_CONVERT_GELU_CONFIG)
@@ -460,8 +463,10 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     if (status == GEUL_OK)
         status = read_config(&j);
     if (status == GEUL_OK) {
-        j.checkpoint = geul_checkpoint_open(ctx, dir);
-        status = j.checkpoint ? pair_tensors(&j) : geul_error_status(ctx);
+        j.checkpoint = geul_checkpoint_open(ctx, dir, &geul_neox_hf_names);
+        status = j.checkpoint ? geul_hf_check_tensors(ctx, dir, j.checkpoint) : geul_error_status(ctx);
+        if (status == GEUL_OK)
+            status = pair_tensors(&j);
     }
     if (status == GEUL_OK)
         status = write_file(&j, out_path);

@@ -67,7 +67,12 @@ bool geul_peft_is(const char *path)
     return has_file(path, CONFIG_FILE);
 }
 
-enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base)
+bool geul_peft_has_model(const char *path)
+{
+    return has_file(path, "config.json") && geul_checkpoint_has_model(path);
+}
+
+enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_lora_shape *base)
 {
     struct geul_neox_config c = {0};
     enum geul_status status;
@@ -83,7 +88,7 @@ enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path,
         geul_gguf_close(g);
     }
     if (status == GEUL_OK)
-        *base = (struct geul_peft_base){(int)c.n_layers, (int)c.n_heads};
+        *base = (struct geul_lora_shape){(int)c.n_layers, (int)c.n_heads, (int)c.d_model, (int)c.d_ff};
     return status;
 }
 
@@ -94,7 +99,7 @@ struct reader {
     const char *dir;
     char *config_path;
     struct geul_peft_config config;
-    struct geul_peft_base base;
+    struct geul_lora_shape base;
     struct geul_checkpoint *checkpoint;
     struct geul_lora *data;
 };
@@ -238,25 +243,55 @@ static enum geul_status read_general(struct reader *r)
         name--;
     d->alpha = (float)r->config.alpha;
     d->rslora = r->config.rslora;
-    d->n_layers = r->base.n_layers;
-    d->n_heads = r->base.n_heads;
+    d->made_for = r->base;
     d->name = geul_lora_copy_text(r->ctx, d, name, (size_t)(end - name));
     const char *base = r->config.base;
     d->base = base ? geul_lora_copy_text(r->ctx, d, base, strlen(base)) : NULL;
     return d->name && (d->base || !base) ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
-/* The model that the configuration names, if it is a directory on this machine. */
-static void find_base(struct reader *r)
+/* Completes r->base with the sizes of the adapter's own model: by the config.json beside it, which a trainer leaves
+ * there, otherwise of the model that the configuration names, if it is a directory on this machine. */
+static enum geul_status find_base(struct reader *r)
 {
-    if (r->base.n_heads > 0 || !r->config.base || !has_file(r->config.base, "config.json"))
-        return;
+    struct geul_lora_shape own = {0}, *base = &r->base;
+    const char *dir = has_file(r->dir, "config.json") ? r->dir : r->config.base;
     /* if it cannot be read, decode() says what is missing */
-    struct geul_context *quiet = geul_context_new_like(r->ctx);
+    struct geul_context *quiet = dir && has_file(dir, "config.json") ? geul_context_new_like(r->ctx) : NULL;
     if (quiet)
-        geul_peft_read_base(quiet, r->config.base, &r->base);
+        geul_peft_read_base(quiet, dir, &own);
     geul_context_free(quiet);
+    enum geul_status status = geul_lora_check_made_for(r->ctx, &own, base, r->dir);
+    if (status == GEUL_OK && base->n_heads == 0) /* a caller that knows a model knows all of it */
+        *base = own;
+    return status;
 }
+
+/* PEFT's name for a tensor: without what wrappers put around it, and without the name of the adapter
+ * ("lora_A.default.weight"), which PEFT itself leaves out of files, but not FSDP, DeepSpeed and trainers. */
+static char *plain_name(struct geul_context *ctx, const char *name)
+{
+    char *inner = geul_neox_hf_names.plain(ctx, name);
+    char *out = inner ? geul_alloc(ctx, strlen(inner) + sizeof PREFIX, 1) : NULL;
+    if (out) {
+        snprintf(out, strlen(inner) + sizeof PREFIX, PREFIX "%s", inner);
+        char *half = strstr(out, ".lora_A."), *adapter = half ? half : strstr(out, ".lora_B.");
+        adapter = adapter ? adapter + sizeof ".lora_A." - 1 : NULL;
+        char *dot = adapter ? strchr(adapter, '.') : NULL;
+        if (dot && strcmp(dot, ".weight") == 0)
+            memmove(adapter, dot + 1, strlen(dot));
+    }
+    geul_free(ctx, inner);
+    return out;
+}
+
+static bool no_buffer(const char *plain)
+{
+    (void)plain;
+    return false;
+}
+
+static const struct geul_checkpoint_names peft_names = {plain_name, no_buffer};
 
 /* Reads the adapter: config, base model, then tensors. json has to outlive r->config, whose texts are in it. */
 static enum geul_status read_directory(struct reader *r, const json_t *json)
@@ -264,8 +299,10 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
     enum geul_status status = geul_peft_config_read(r->ctx, r->config_path, json, &r->config);
     if (status != GEUL_OK)
         return status;
-    find_base(r);
-    r->checkpoint = geul_checkpoint_open_peft(r->ctx, r->dir);
+    status = find_base(r);
+    if (status != GEUL_OK)
+        return status;
+    r->checkpoint = geul_checkpoint_open_peft(r->ctx, r->dir, &peft_names);
     if (!r->checkpoint)
         return geul_error_status(r->ctx);
     size_t count = geul_checkpoint_count(r->checkpoint);
@@ -278,7 +315,7 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
     return status == GEUL_OK ? geul_lora_check(r->ctx, r->data, r->dir) : status;
 }
 
-struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base)
+struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_lora_shape base)
 {
     struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_os_join_path(ctx, dir, CONFIG_FILE)};
     json_t *json = r.config_path ? geul_json_load(ctx, r.config_path) : NULL;
@@ -437,15 +474,17 @@ static enum geul_status write_config(struct peft_writer *w)
     return status;
 }
 
-enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_peft_base base,
+enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_lora_shape base,
                                  const char *dir)
 {
     struct peft_writer w = {.ctx = ctx,
                             .data = d,
                             .dir = dir,
-                            .n_layers = base.n_layers ? base.n_layers : d->n_layers,
-                            .n_heads = base.n_heads ? base.n_heads : d->n_heads};
+                            .n_layers = base.n_layers ? base.n_layers : d->made_for.n_layers,
+                            .n_heads = base.n_heads ? base.n_heads : d->made_for.n_heads};
     enum geul_status status = geul_lora_check(ctx, d, dir);
+    if (status == GEUL_OK)
+        status = geul_lora_check_made_for(ctx, &d->made_for, &base, d->name ? d->name : dir);
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                            "PEFT orders the rows of %s by head, and how many heads the model has is not "

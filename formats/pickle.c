@@ -392,8 +392,8 @@ static int find_global(const char *module, size_t module_length, const char *nam
     for (size_t i = 0; i < sizeof globals / sizeof *globals; i++)
         if (same(module, module_length, globals[i].module) && same(name, name_length, globals[i].name))
             return (int)globals[i].global;
-    bool torch = same(module, module_length, "torch"), cuda = same(module, module_length, "torch.cuda");
-    for (int d = 0; d < GEUL_DTYPE_COUNT && (torch || cuda); d++) {
+    bool torch = same(module, module_length, "torch"), other = same(module, module_length, "torch.cuda");
+    for (int d = 0; d < GEUL_DTYPE_COUNT && (torch || other); d++) {
         const struct geul_dtype_info *info = geul_dtype_info((enum geul_dtype)d);
         if (same(name, name_length, info->storage))
             return (int)G_STORAGE + d;

@@ -197,3 +197,190 @@ TEST(forms_legacy_files_survive_damage)
         free(data);
     }
 }
+
+/* ------------------------------------------------------------------------------------- names -- */
+
+/* The golden's tensors with other names, as `file` of dir: `before` in front of every name, in which `cut` (NULL:
+ * nothing) becomes `put`. extra: the name of one more tensor, an F32 of two; NULL: none. */
+static void write_renamed(const struct test_kept *dir, const char *file, const char *before, const char *cut,
+                          const char *put, const char *extra)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, test_path("golden/torch_forms"), NULL);
+    struct geul_source_tensor tensors[64];
+    char names[64][160];
+    static const float two[2] = {1, 2};
+    REQUIRE(c && geul_checkpoint_count(c) < 63);
+    size_t n = geul_checkpoint_count(c);
+    for (size_t i = 0; i < n; i++) {
+        tensors[i] = *geul_checkpoint_at(c, i);
+        const char *name = tensors[i].name, *at = cut ? strstr(name, cut) : NULL;
+        snprintf(names[i], sizeof names[i], "%s%.*s%s%s", before, at ? (int)(at - name) : (int)strlen(name), name,
+                 at ? put : "", at ? at + strlen(cut) : "");
+        tensors[i].name = names[i];
+    }
+    if (extra) {
+        snprintf(names[n], sizeof names[n], "%s", extra);
+        tensors[n] = (struct geul_source_tensor){
+            .name = names[n], .n_dims = 1, .shape = {2}, .data = (const uint8_t *)two, .bytes = sizeof two};
+        n++;
+    }
+    struct test_kept path = in(dir, file);
+    struct geul_safetensors_writer *w = geul_safetensors_writer_new(ctx, path.text, tensors, n);
+    REQUIRE(w);
+    for (size_t i = 0; i < n; i++)
+        geul_safetensors_write(w, tensors[i].data, tensors[i].bytes);
+    CHECK(geul_safetensors_commit(w) == GEUL_OK);
+    geul_checkpoint_close(c);
+    geul_context_free(ctx);
+}
+
+TEST(forms_names_of_wrappers_are_known)
+{
+    static const struct {
+        const char *before, *cut, *put;
+    } forms[] = {
+        {"module.", NULL, NULL},           /* DistributedDataParallel, DeepSpeed */
+        {"_orig_mod.", NULL, NULL},        /* torch.compile */
+        {"base_model.model.", NULL, NULL}, /* PEFT, merged */
+        {"model.", NULL, NULL},            /* Lightning */
+        {"module._orig_mod.base_model.model.", NULL, NULL},
+        {"_orig_mod.module.model.", NULL, NULL},
+        {"", "gpt_neox.", ""}, /* GPTNeoXModel */
+        {"model.", "gpt_neox.", ""},
+        {"", ".attention.", "._checkpoint_wrapped_module._fsdp_wrapped_module.attention."},
+        {"", "embed_out", "lm_head"},
+        {"_fsdp_wrapped_module.", "layers.0.", "layers.0._orig_mod."},
+    };
+    struct test_kept plain = convert_plain(), out;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct test_kept dir = make_directory();
+        write_renamed(&dir, "model.safetensors", forms[i].before, forms[i].cut, forms[i].put, NULL);
+        CHECK_STR(convert(&dir, &out), "");
+        CHECK_MSG(same_tensors(plain.text, out.text), "%s%s has other weights", forms[i].before,
+                  forms[i].put ? forms[i].put : "");
+    }
+}
+
+/* A failure's message has to hold `part`. */
+static void check_refused(const struct test_kept *dir, const char *part)
+{
+    struct test_kept out;
+    const char *message = convert(dir, &out);
+    CHECK_MSG(strstr(message, part), "\"%s\" lacks \"%s\"", message, part);
+}
+
+TEST(forms_names_that_collide_or_are_foreign_are_refused)
+{
+    static const struct {
+        const char *extra, *message;
+    } extras[] = {
+        {"module.gpt_neox.final_layer_norm.bias", "gpt_neox.final_layer_norm.bias occurs twice"},
+        {"gpt_neox.layers.0.attention.dense.lora_A.default.weight", "not merged"},
+        {"base_model.model.gpt_neox.layers.0.mlp.dense_h_to_4h.base_layer.weight", "not merged"},
+        {"gpt_neox.layers.0.attention.dense.qweight", "GPTQ or AWQ"},
+        {"gpt_neox.layers.0.attention.dense.SCB", "bitsandbytes (8 bit)"},
+        {"gpt_neox.layers.0.attention.dense.weight.quant_state.bitsandbytes__nf4", "bitsandbytes (4 bit)"},
+        {"gpt_neox.layers.0.attention.dense.weight_scale_inv", "FP8"},
+        {"score.weight", "not part of the GPT-NeoX model"},
+        {"gpt_neox.layers.0.attention.rotary_emb.cos_cached", ""},
+    };
+    for (size_t i = 0; i < sizeof extras / sizeof *extras; i++) {
+        struct test_kept dir = make_directory();
+        write_renamed(&dir, "model.safetensors", "", NULL, NULL, extras[i].extra);
+        check_refused(&dir, extras[i].message);
+    }
+}
+
+/* An index over one shard that lists one tensor more. */
+static void write_index(const struct test_kept *dir, const char *more)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, test_path("golden/torch_forms"), NULL);
+    struct test_kept path = in(dir, "model.safetensors.index.json");
+    FILE *f = fopen(path.text, "w");
+    REQUIRE(c && f);
+    fprintf(f, "{\"weight_map\":{\"%s\":\"a.safetensors\"", more);
+    for (size_t i = 0; i < geul_checkpoint_count(c); i++)
+        fprintf(f, ",\"%s\":\"a.safetensors\"", geul_checkpoint_at(c, i)->name);
+    fprintf(f, "}}");
+    fclose(f);
+    geul_checkpoint_close(c);
+    geul_context_free(ctx);
+}
+
+TEST(forms_an_index_may_list_old_buffers)
+{
+    static const struct {
+        const char *name, *message;
+    } listed[] = {
+        {"gpt_neox.layers.0.attention.bias", ""},
+        {"gpt_neox.layers.0.attention.masked_bias", ""},
+        {"gpt_neox.layers.0.attention.rotary_emb.inv_freq", ""},
+        {"module.gpt_neox.layers.0.attention.bias", ""},
+        {"gpt_neox.layers.0.attention.dense.extra", "gpt_neox.layers.0.attention.dense.extra, which no shard holds"},
+        {"gpt_neox.layers.1.mlp.dense_h_to_4h.weight", "which no shard holds"},
+    };
+    struct test_kept plain = convert_plain();
+    for (size_t i = 0; i < sizeof listed / sizeof *listed; i++) {
+        struct test_kept dir = make_directory(), out = in(&dir, "m.gguf");
+        write_renamed(&dir, "a.safetensors", "", NULL, NULL, NULL);
+        write_index(&dir, listed[i].name);
+        check_refused(&dir, listed[i].message);
+        CHECK(listed[i].message[0] || same_tensors(plain.text, out.text));
+    }
+}
+
+TEST(forms_quantized_by_config_are_named)
+{
+    static const struct {
+        const char *value, *message;
+    } configs[] = {
+        {"{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", "(bitsandbytes, 4 bit)"},
+        {"{\"load_in_8bit\":true}", "(bitsandbytes, 8 bit)"},
+        {"{\"quant_method\":\"gptq\",\"bits\":4}", "(GPTQ, 4 bit)"},
+        {"{\"quant_method\":\"awq\",\"bits\":4}", "(AWQ, 4 bit)"},
+        {"{\"quant_method\":\"hqq\"}", "(hqq)"},
+        {"{\"quant_method\":\"a\\u001b[2J\",\"bits\":99}", "(a?[2J)"},
+        {"{\"x\":1}", "a method that it does not name"},
+        {"{}", ""},
+        {"null", ""},
+    };
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        struct test_kept dir = make_directory(), path = in(&dir, "config.json");
+        size_t size = 0;
+        char *config = test_slurp(path.text, &size), text[200];
+        REQUIRE(config && strrchr(config, '}'));
+        FILE *f = fopen(path.text, "w");
+        REQUIRE(f);
+        snprintf(text, sizeof text, ",\"quantization_config\":%s}", configs[i].value);
+        fwrite(config, 1, (size_t)(strrchr(config, '}') - config), f);
+        fputs(text, f);
+        fclose(f);
+        free(config);
+        write_renamed(&dir, "model.safetensors", "", NULL, NULL, NULL);
+        check_refused(&dir, configs[i].message);
+        if (configs[i].message[0])
+            check_refused(&dir, "dequantize");
+    }
+}
+
+/* Types that no weight has are refused by name. */
+TEST(forms_integers_as_weights_are_named)
+{
+    static const enum geul_dtype types[] = {GEUL_DTYPE_I32, GEUL_DTYPE_U32, GEUL_DTYPE_F32};
+    for (size_t i = 0; i < 3; i++) {
+        struct test_kept dir = make_directory(), path = in(&dir, "model.safetensors");
+        write_renamed(&dir, "model.safetensors", "", NULL, NULL, NULL);
+        size_t size = 0;
+        char *data = test_slurp(path.text, &size);
+        REQUIRE(data);
+        char *at = strstr(data + 8, "\"F32\"");
+        REQUIRE(at);
+        memcpy(at + 1, geul_dtype_info(types[i])->name, 3);
+        CHECK(test_spill(path.text, data, size));
+        free(data);
+        check_refused(&dir, i == 2 ? "" : geul_dtype_info(types[i])->name);
+        check_refused(&dir, i == 2 ? "" : "weights must be floats");
+    }
+}
