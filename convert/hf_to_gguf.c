@@ -18,6 +18,7 @@
 #include "quantize/mix.h"
 #include "quantize/transcode.h"
 #include "core/check.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
@@ -48,11 +49,30 @@ struct job {
 
 /* -------------------------------------------------------------------------------- inspection -- */
 
+/* What dir is that has no config.json: an adapter, a single file, weights alone; NULL: not known. */
+static const struct geul_file_kind *other_kind(struct geul_context *ctx, const char *dir)
+{
+    struct geul_context *quiet = geul_context_new_like(ctx);
+    const struct geul_file_kind *kind = quiet ? geul_file_kind_of_directory(quiet, dir) : NULL;
+    struct geul_map map;
+    if (quiet && !kind && geul_os_map(quiet, dir, &map) == GEUL_OK) {
+        kind = geul_file_kind_of(map.data, map.size);
+        geul_os_unmap(&map);
+    }
+    geul_context_free(quiet);
+    return kind;
+}
+
 static enum geul_status read_config(struct job *j)
 {
     char *path = geul_os_join_path(j->ctx, j->dir, "config.json");
     if (!path)
         return GEUL_ERROR_MEMORY;
+    const struct geul_file_kind *kind = geul_os_exists(path) ? NULL : other_kind(j->ctx, j->dir);
+    if (kind) {
+        geul_free(j->ctx, path);
+        return geul_fail_kind(j->ctx, j->dir, "a model's directory", kind);
+    }
     json_t *json = geul_json_load(j->ctx, path);
     enum geul_status status = json ? geul_hf_check_config(j->ctx, path, json) : geul_error_status(j->ctx);
     if (status == GEUL_OK)

@@ -6,6 +6,7 @@
 #include "data/shard.h"
 
 #include "core/bytes.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -116,8 +117,7 @@ static enum geul_status check_tokens(const struct geul_shard *s)
 static enum geul_status parse(struct geul_shard *s, const unsigned char *data, size_t size)
 {
     if (size < sizeof magic || memcmp(data, magic, sizeof magic) != 0)
-        return geul_fail(s->ctx, GEUL_ERROR_FORMAT, "%s is not a token shard: it does not begin with geulshrd",
-                         s->name);
+        return geul_fail_kind(s->ctx, s->name, "a token shard", geul_file_kind_of(data, size));
     if (size < GEUL_SHARD_HEADER_BYTES)
         return geul_fail(s->ctx, GEUL_ERROR_FORMAT, "%s ends within its header at byte %zu of %d", s->name, size,
                          GEUL_SHARD_HEADER_BYTES);

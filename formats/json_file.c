@@ -1,6 +1,7 @@
 /* json_file.c: see json_file.h. */
 #include "formats/json_file.h"
 
+#include "core/file_kind.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -17,7 +18,10 @@ json_t *geul_json_parse(struct geul_context *ctx, const char *name, const void *
         return NULL;
     }
     json_t *json = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (!json)
+    const struct geul_file_kind *kind = json ? NULL : geul_file_kind_foreign(data, size, GEUL_FILE_JSON);
+    if (kind)
+        geul_fail_kind(ctx, name, "JSON", kind);
+    else if (!json)
         geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", name,
                   geul_printable(error.text, text, sizeof text), error.line, error.column);
     return json;

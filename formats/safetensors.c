@@ -7,6 +7,7 @@
 #include "formats/safetensors.h"
 
 #include "formats/json_file.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 
 #include <stdlib.h>
@@ -89,6 +90,9 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     uint64_t length = 0;
     for (size_t i = 0; size >= 8 && i < 8; i++)
         length |= (uint64_t)data[i] << (8 * i);
+    const struct geul_file_kind *kind = geul_file_kind_foreign(data, size, GEUL_FILE_SAFETENSORS);
+    if (kind)
+        return geul_fail_kind(ctx, name, "a safetensors file", kind);
     if (size < 8)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are too few for a safetensors file%s", name, size,
                          size == 0 ? ": it is empty" : "");

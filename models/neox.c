@@ -1,6 +1,8 @@
 /* neox.c: GPT-NeoX: hyper-parameters, tensors and graph. (Black et al. 2022; transformers' GPTNeoXForCausalLM) */
 #include "models/neox.h"
 
+#include "core/gguf_kind.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +34,8 @@ static enum geul_status check_architecture(struct geul_context *ctx, const struc
 {
     const char *s;
     size_t n;
+    if (geul_gguf_check_model(ctx, g) != GEUL_OK)
+        return GEUL_ERROR_FORMAT;
     if (!geul_gguf_string(g, "general.architecture", &s, &n))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key general.architecture is missing", geul_gguf_path(g));
     if (n != 7 || memcmp(s, "gptneox", 7) != 0)

@@ -17,6 +17,7 @@
 #include "quantize/transcode.h"
 #include "core/check.h"
 #include "core/gguf.h"
+#include "core/gguf_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "models/neox.h"
@@ -455,7 +456,9 @@ struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *pa
     q->options = o;
     q->hooks = hooks;
     q->gguf = geul_gguf_open(ctx, path);
-    enum geul_status status = q->gguf ? list_tensors(q) : geul_error_status(ctx);
+    enum geul_status status = q->gguf ? geul_gguf_check_model(ctx, q->gguf) : geul_error_status(ctx);
+    if (status == GEUL_OK)
+        status = list_tensors(q);
     if (status == GEUL_OK)
         status = choose_types(q);
     if (status == GEUL_OK) {
