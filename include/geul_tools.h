@@ -134,9 +134,9 @@ GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ct
 
 /* Whether path is a directory with an adapter_config.json, that is, of PEFT. */
 GEUL_API bool geul_peft_is(const char *path);
-/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers and
- * merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model, geul_convert_peft()
- * the adapter. */
+/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers
+ * and merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model,
+ * geul_convert_peft() the adapter. */
 GEUL_API bool geul_peft_has_model(const char *path);
 
 struct geul_peft_options {
