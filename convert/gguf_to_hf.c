@@ -5,6 +5,7 @@
 #include "geul_tools.h"
 
 #include "formats/json_file.h"
+#include "formats/json_text.h"
 #include "convert/kept_files.h"
 #include "formats/safetensors.h"
 #include "convert/neox_tensors.h"
@@ -309,7 +310,8 @@ static enum geul_status write_template(struct job *j)
         return GEUL_OK;
     bool there = false;
     if (geul_gguf_string(j->gguf, geul_kept_key("tokenizer_config.json"), &config, &config_length)) {
-        json_t *json = json_loadb(config, config_length, JSON_ALLOW_NUL, NULL);
+        json_error_t unused;
+        json_t *json = geul_json_decode(j->ctx, config, config_length, 0, &unused);
         there = json_object_get(json, "chat_template") != NULL;
         json_decref(json);
     }

@@ -155,3 +155,6 @@ put("fuzz_journal", "csv", log_csv())
 put("fuzz_journal", "jsonl", log_jsonl())
 put("fuzz_adapter", "lora", adapter_gguf())
 put("fuzz_peft", "config", peft_config())
+put("fuzz_json", "python", b'\xef\xbb\xbf{"a":NaN,"b":[-Infinity,1e999,1000000000000000019884624838656],"a":0.5e-3,'
+    b'"\\ud83d":"\\ud83d\\ude00 \\udc00","z\\u0000":{"Infinity":Infinity}}')
+put("fuzz_json", "plain", b'[{"x":true,"y":null},-9223372036854775808,17976931348623157.0E+292,"\\"\\\\"]')
