@@ -76,22 +76,54 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     return GEUL_TYPE_F16;
 }
 
-/* The embedding, whose values the output has where they are tied. */
-static const struct geul_neox_tensor *embedding(const struct job *j)
+/* The checkpoint's tensor under any of the names of t. */
+static const struct geul_source_tensor *find_named(const struct job *j, const struct geul_neox_tensor *t)
 {
-    const struct geul_neox_tensor *t = j->tensors;
-    while (t->info->role != GEUL_NEOX_ROLE_EMBEDDING)
-        t++;
-    return t;
-}
-
-/* The checkpoint's tensor for t, under any of its names. */
-static const struct geul_source_tensor *find_source(const struct job *j, const struct geul_neox_tensor *t)
-{
-    if (t->info->when == GEUL_NEOX_WHEN_UNTIED && j->config.tied_embeddings)
-        t = embedding(j);
     const struct geul_source_tensor *s = geul_checkpoint_find(j->checkpoint, t->hf);
     return !s && t->alias[0] ? geul_checkpoint_find(j->checkpoint, t->alias) : s;
+}
+
+/* The tensor that t shares its values with where embeddings are tied: the embedding's is the output and the other way
+ * round; NULL: none. */
+static const struct geul_neox_tensor *tied_to(const struct job *j, const struct geul_neox_tensor *t)
+{
+    enum geul_neox_role other = t->info->role == GEUL_NEOX_ROLE_EMBEDDING ? GEUL_NEOX_ROLE_OUTPUT
+                                : t->info->role == GEUL_NEOX_ROLE_OUTPUT  ? GEUL_NEOX_ROLE_EMBEDDING
+                                                                          : GEUL_NEOX_ROLE_PLAIN;
+    for (size_t i = 0; i < j->count && other != GEUL_NEOX_ROLE_PLAIN; i++)
+        if (j->tensors[i].info->role == other)
+            return &j->tensors[i];
+    return NULL;
+}
+
+/* The checkpoint's tensor for t; where embeddings are tied either of the two may be stored. */
+static const struct geul_source_tensor *find_source(const struct job *j, const struct geul_neox_tensor *t)
+{
+    const struct geul_source_tensor *s = find_named(j, t);
+    const struct geul_neox_tensor *other = !s && j->config.tied_embeddings ? tied_to(j, t) : NULL;
+    return other ? find_named(j, other) : s;
+}
+
+/* Tied embeddings of which both are stored, with other values, are not tied: what is stored is used, as in transformers
+ * 5. */
+static void untie(struct job *j)
+{
+    for (size_t i = 0; i < j->count && j->config.tied_embeddings; i++) {
+        if (j->tensors[i].info->when != GEUL_NEOX_WHEN_UNTIED)
+            continue;
+        const struct geul_source_tensor *out = find_named(j, &j->tensors[i]),
+                                        *in = find_named(j, tied_to(j, &j->tensors[i]));
+        if (!out || !in ||
+            (out->dtype == in->dtype && out->bytes == in->bytes && out->data && in->data &&
+             memcmp(out->data, in->data, out->bytes) == 0))
+            continue;
+        char text[100];
+        j->config.tied_embeddings = false;
+        geul_log(
+            j->ctx, GEUL_LOG_WARN,
+            "config.json says tie_word_embeddings, but %s has other values than the embedding; it is used as stored",
+            geul_printable(out->name, text, sizeof text));
+    }
 }
 
 /* Checks that s is what t must be. */
@@ -100,8 +132,10 @@ static enum geul_status check_source(const struct job *j, const struct geul_neox
 {
     char a[100], b[60];
     if (!s)
-        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing", j->dir, t->hf,
-                         geul_dims_text(t->n_dims, t->shape, a, sizeof a));
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing%s", j->dir, t->hf,
+                         geul_dims_text(t->n_dims, t->shape, a, sizeof a),
+                         t->info->when == GEUL_NEOX_WHEN_UNTIED ? ", and config.json does not say tie_word_embeddings"
+                                                                : "");
     bool same = s->n_dims == t->n_dims;
     for (int i = 0; same && i < t->n_dims; i++)
         same = s->shape[i] == t->shape[i];
@@ -115,23 +149,13 @@ static enum geul_status check_source(const struct job *j, const struct geul_neox
     return GEUL_OK;
 }
 
-/* Whether the tensor of the checkpoint is an output that tied embeddings make superfluous. */
-static bool is_output(const struct job *j, const char *name)
-{
-    for (size_t i = 0; i < j->count; i++)
-        if (j->tensors[i].info->when == GEUL_NEOX_WHEN_UNTIED &&
-            (strcmp(name, j->tensors[i].hf) == 0 || strcmp(name, j->tensors[i].alias) == 0))
-            return true;
-    return false;
-}
-
 /* Fails on a tensor that no GPT-NeoX model has: something of the model would be lost. used has a flag per tensor. */
 static enum geul_status check_extra(const struct job *j, const bool *used)
 {
     for (size_t i = 0; i < geul_checkpoint_count(j->checkpoint); i++) {
         const struct geul_source_tensor *s = geul_checkpoint_at(j->checkpoint, i);
         char text[100];
-        if (!used[i] && !geul_neox_is_buffer(s->name) && !is_output(j, s->name))
+        if (!used[i] && !geul_neox_is_buffer(s->name))
             return geul_fail(
                 j->ctx, GEUL_ERROR_UNSUPPORTED,
                 "%s: holds tensor %s of shape %s, which is not part of the GPT-NeoX model that config.json "
@@ -154,6 +178,8 @@ static enum geul_status pair_tensors(struct job *j)
     j->moves = j->tensors ? geul_alloc(j->ctx, j->count, sizeof *j->moves) : NULL;
     bool *used = j->moves ? geul_alloc(j->ctx, have, sizeof *used) : NULL;
     enum geul_status status = used ? GEUL_OK : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK)
+        untie(j);
     for (size_t i = 0; status == GEUL_OK && i < j->count; i++) {
         const struct geul_neox_tensor *t = &j->tensors[i];
         j->moves[i].type = choose_type(j, t);

@@ -278,3 +278,6 @@ put("fuzz_tokenizer_gguf", "bare", gguf_file(tokenizer_keys("gpt-2"), []))
 put("fuzz_tokenizer_gguf", "steps", gguf_file(tokenizer_keys("steps"), []))
 put("fuzz_checkpoint", "lora", checkpoint_lora())
 put("fuzz_checkpoint", "full", checkpoint_full())
+put("fuzz_json", "python", b'\xef\xbb\xbf{"a":NaN,"b":[-Infinity,1e999,1000000000000000019884624838656],"a":0.5e-3,'
+    b'"\\ud83d":"\\ud83d\\ude00 \\udc00","z\\u0000":{"Infinity":Infinity}}')
+put("fuzz_json", "plain", b'[{"x":true,"y":null},-9223372036854775808,17976931348623157.0E+292,"\\"\\\\"]')
