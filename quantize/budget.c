@@ -211,6 +211,10 @@ static bool measure_item(struct geul_quantize *q, const struct geul_quantize_cho
         if (!geul_type_is_weight(type) || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
             continue;
         double error = type == t->from ? 0 : sample_error(&s, type, t->sums);
+        if (geul_context_take_cancel(q->ctx)) {
+            geul_fail(q->ctx, GEUL_ERROR_CANCELLED, "cancelled");
+            ok = false;
+        }
         add_step(item, (struct step){type, bytes, power > 0 ? weight * error / power : 0});
     }
     keep_hull(item);

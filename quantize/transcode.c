@@ -78,11 +78,17 @@ struct block_of_rows {
     const struct geul_transcode *t;
     const struct scratch *s;
     int64_t from;
+    const atomic_bool *cancel;
+    atomic_bool cancelled; /* rows were left out, also if the cancel is withdrawn since */
 };
 
 static void convert_item(void *user, int64_t i, int thread)
 {
-    const struct block_of_rows *b = user;
+    struct block_of_rows *b = user;
+    if (atomic_load_explicit(b->cancel, memory_order_relaxed)) {
+        b->cancelled = true;
+        return;
+    }
     uint8_t *out = b->s->out + (size_t)i * b->s->to_bytes;
     b->s->results[i] = convert_row(b->t, b->s, b->from + i, out, thread);
 }
@@ -127,7 +133,13 @@ enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul
     enum geul_status status = make_scratch(ctx, t, &s) ? GEUL_OK : geul_error_status(ctx);
     for (int64_t from = 0; status == GEUL_OK && from < t->rows; from += s.block) {
         int64_t n = t->rows - from < s.block ? t->rows - from : s.block;
-        geul_team_loop(s.n_threads, n, convert_item, &(struct block_of_rows){t, &s, from});
+        struct block_of_rows block = {.t = t, .s = &s, .from = from, .cancel = geul_context_cancel_flag(ctx)};
+        geul_team_loop(s.n_threads, n, convert_item, &block);
+        if (block.cancelled) {
+            geul_context_uncancel(ctx);
+            status = geul_fail(ctx, GEUL_ERROR_CANCELLED, "cancelled");
+            break;
+        }
         add_results(&s, n, result);
         if (t->data && !t->row_of) /* in another order the rows of a block lie anywhere: callers discard the tensor */
             geul_os_map_discard(t->data + (size_t)from * s.from_bytes, (size_t)n * s.from_bytes);
