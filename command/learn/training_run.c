@@ -333,8 +333,10 @@ static int estimate_run(struct geul_training *job)
 
 int geul_training_run(struct geul_training *job)
 {
-    struct geul_run run = {
-        .job = job, .ctx = job->ctx, .saved_at = -1, .state = {.best_loss = INFINITY, .sound_step = -1, .evaluated_step = -1}};
+    struct geul_run run = {.job = job,
+                           .ctx = job->ctx,
+                           .saved_at = -1,
+                           .state = {.best_loss = INFINITY, .sound_step = -1, .evaluated_step = -1}};
     int code = estimate_run(job);
     if (code >= 0)
         return code;

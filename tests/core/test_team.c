@@ -116,6 +116,8 @@ TEST(team_is_smaller_at_the_limit_of_processes)
     CHECK_INT(region(3), 3);
     CHECK_INT(region(MOST), 4);
     CHECK_INT(region(2), 2);
+    CHECK(region(5) >= 2); /* the two that were given up may still be ending */
+    usleep(1200000);       /* after a second it is tried again */
     CHECK_INT(region(5), 4);
     CHECK_INT(region(MOST), 4);
 }
