@@ -119,6 +119,6 @@ int geul_cmd_convert(int argc, char **argv)
     geul_progress_hide();
     s.type = adapter ? "f32" : s.type;
     code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -270,6 +270,6 @@ int geul_cmd_tokenize(int argc, char **argv)
     else
         code = s.shards ? geul_shard_files_write(ctx, tok, &files) : run_lines(&s, ctx, tok);
     geul_tokenizer_free(tok);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -116,7 +116,7 @@ void geul_loaded_close(struct geul_loaded *l)
 {
     geul_session_free(l->session);
     geul_model_free(l->model);
-    geul_context_free(l->ctx);
+    geul_report_context_free(l->ctx);
     *l = (struct geul_loaded){.ctx = NULL};
 }
 

@@ -83,6 +83,7 @@ struct geul_context *geul_report_context(bool verbose)
     struct geul_context *ctx = geul_context_new(&options);
     if (!ctx)
         geul_report_error("out of memory");
+    geul_interrupt_cancels(ctx);
     return ctx;
 }
 
@@ -99,6 +100,12 @@ int geul_report_columns(const char *text)
         columns += utf8proc_charwidth(c);
     }
     return columns;
+}
+
+void geul_report_context_free(struct geul_context *ctx)
+{
+    geul_interrupt_cancels(NULL);
+    geul_context_free(ctx);
 }
 
 bool geul_report_text(const char *text, size_t length)

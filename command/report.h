@@ -16,9 +16,11 @@ int geul_report_failure(const struct geul_context *ctx);
 int geul_report_usage(const char *format, ...) GEUL_PRINTF(1, 2);
 /* "geul <command>: <message>" on stderr that is not a failure. */
 void geul_report_note(const char *format, ...) GEUL_PRINTF(1, 2);
-/* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr. NULL after a
- * message. Free with geul_context_free(). */
+/* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr; Ctrl-C cancels
+ * what is computed with it (the newest, if there are several). NULL after a message. Free with
+ * geul_report_context_free(). */
 struct geul_context *geul_report_context(bool verbose);
+void geul_report_context_free(struct geul_context *ctx);
 
 /* Columns that a text takes on a terminal: wide characters two, combining ones none. */
 int geul_report_columns(const char *text);

@@ -23,6 +23,7 @@
  *              text is a GEUL_ERROR_ARGUMENT that names it, as is a number out of range (n_threads: 0 to 1024).
  * Progress     A callback gets what is done and the total; false stops the work, which then fails with
  *              GEUL_ERROR_CANCELLED. It is called on the thread that called the function. May be NULL.
+ *              geul_context_cancel() stops the same work between two calls, too.
  * Files        Other than logs are written atomically: until one is complete, an older file of that name stays.
  */
 #ifndef GEUL_TOOLS_H
