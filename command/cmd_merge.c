@@ -119,8 +119,8 @@ static int report(const struct work *w, double seconds)
                                           geul_report_json_name(w->s->output), "type", w->how.mix ? type : NULL,
                                           "file_bytes", (json_int_t)sum.to_bytes, "adapters", w->n, "matrices",
                                           matrices, "seconds", seconds));
-    printf("%s: %d matrices changed, type %s, %s, in %.1f s\n", w->s->output, matrices, type,
-           geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
+    geul_report_line("%s: %d matrices changed, type %s, %s, in %.1f s", w->s->output, matrices, type,
+                     geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
     return 0;
 }
 
