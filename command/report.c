@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <utf8proc.h>
+
 static const char *command; /* of this process */
 static int write_error;     /* errno of the first failed write to stdout */
 
@@ -107,6 +109,21 @@ struct geul_context *geul_report_context(bool verbose)
     if (!ctx)
         geul_report_error("out of memory");
     return ctx;
+}
+
+int geul_report_columns(const char *text)
+{
+    int columns = 0;
+    utf8proc_int32_t c;
+    for (utf8proc_ssize_t n; *text; text += n) {
+        n = utf8proc_iterate((const utf8proc_uint8_t *)text, -1, &c);
+        if (n <= 0) { /* a byte that is not UTF-8 is shown as one mark */
+            n = 1;
+            c = 0xfffd;
+        }
+        columns += utf8proc_charwidth(c);
+    }
+    return columns;
 }
 
 bool geul_report_text(const char *text, size_t length)

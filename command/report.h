@@ -26,6 +26,8 @@ void geul_report_clean(FILE *f, const char *text, size_t n);
  * message. Free with geul_context_free(). */
 struct geul_context *geul_report_context(bool verbose);
 
+/* Columns that a text takes on a terminal: wide characters two, combining ones none. */
+int geul_report_columns(const char *text);
 /* Writes text to stdout and flushes it. false when a write has failed, so that nobody reads it any more. */
 bool geul_report_text(const char *text, size_t length);
 /* A document on stdout, or one line of JSON; json is released, also on failure. Returns the exit code. */
