@@ -4,17 +4,26 @@
 #include "command/progress.h"
 #include "command/terminal.h"
 
+#include "core/os.h"
 #include "geul.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <utf8proc.h>
 
 static const char *command; /* of this process */
 static int write_error;     /* errno of the first failed write to stdout */
+
+enum { MOST_INPUTS = 8 };
+static struct input {
+    struct geul_file_id id;
+    const char *name;
+} inputs[MOST_INPUTS];
+static int n_inputs;
 
 void geul_report_set_command(const char *name)
 {
@@ -101,13 +110,26 @@ static void log_line(void *user, enum geul_log_level level, const char *text)
         geul_report_note("%s", text);
 }
 
+void geul_report_input(const char *path)
+{
+    struct geul_file_id id;
+    if (n_inputs < MOST_INPUTS && (path ? geul_os_file_id(path, &id) : geul_os_descriptor_id(STDIN_FILENO, &id)))
+        inputs[n_inputs++] = (struct input){id, path ? path : "standard input"};
+}
+
 struct geul_context *geul_report_context(bool verbose)
 {
     static char wanted;
     struct geul_context_options options = {.log = log_line, .log_user = verbose ? &wanted : NULL};
     struct geul_context *ctx = geul_context_new(&options);
-    if (!ctx)
+    if (!ctx) {
         geul_report_error("out of memory");
+        return NULL;
+    }
+    geul_inputs_begin(ctx); /* the whole command is one run */
+    for (int i = 0; i < n_inputs; i++)
+        if (geul_inputs_open(ctx, inputs[i].id, inputs[i].name))
+            geul_inputs_close(ctx, inputs[i].id);
     return ctx;
 }
 

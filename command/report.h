@@ -22,8 +22,11 @@ void geul_report_note(const char *format, ...) GEUL_PRINTF(1, 2);
 void geul_report_line(const char *format, ...) GEUL_PRINTF(1, 2);
 /* Writes n bytes of a text of several lines to f, its control characters but newlines and tabs replaced. */
 void geul_report_clean(FILE *f, const char *text, size_t n);
-/* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr. NULL after a
- * message. Free with geul_context_free(). */
+/* A text that the command itself has read from a file, or NULL from standard input: no output may replace it. To be
+ * called before the context is made. */
+void geul_report_input(const char *path);
+/* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr. Its
+ * inputs stay inputs until it is freed. NULL after a message. Free with geul_context_free(). */
 struct geul_context *geul_report_context(bool verbose);
 
 /* Columns that a text takes on a terminal: wide characters two, combining ones none. */

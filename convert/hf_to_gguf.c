@@ -447,6 +447,8 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     enum geul_status status = check_type(ctx, o.type);
     if (status == GEUL_OK && (unsigned)o.gelu > GEUL_CONVERT_GELU_TANH)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no form %d of GELU", (int)o.gelu);
+    geul_inputs_begin(ctx);
+    geul_os_input_directory(ctx, dir);
     if (status == GEUL_OK)
         status = read_config(&j);
     if (status == GEUL_OK) {
@@ -458,5 +460,6 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     geul_free(ctx, j.moves);
     geul_free(ctx, j.tensors);
     geul_checkpoint_close(j.checkpoint);
+    geul_inputs_end(ctx);
     return status;
 }

@@ -10,6 +10,8 @@
  */
 #include "core/context.h"
 
+#include "core/inputs.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,8 @@ struct geul_context {
     struct chunk *current; /* the one that is being filled */
     enum geul_status status;
     char message[1024];
+    struct geul_inputs inputs;
+    struct geul_outset outset;
     struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */
 };
 
@@ -92,6 +96,7 @@ void geul_context_free(struct geul_context *ctx)
         next = c->next;
         geul_free(ctx, c);
     }
+    geul_inputs_free(ctx);
     struct geul_context_options o = ctx->options;
     o.allocate(o.allocate_user, ctx, sizeof *ctx, 0);
 }
@@ -340,6 +345,16 @@ void *geul_arena(struct geul_context *ctx, size_t count, size_t size)
 struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
 {
     return &ctx->last_tensor;
+}
+
+struct geul_inputs *geul_context_inputs(struct geul_context *ctx)
+{
+    return &ctx->inputs;
+}
+
+struct geul_outset *geul_context_outset(struct geul_context *ctx)
+{
+    return &ctx->outset;
 }
 
 /* -------------------------------------------------------- structs that begin with their size -- */

@@ -59,6 +59,13 @@ enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t si
 enum geul_status geul_check_struct(struct geul_context *ctx, const void *caller, const char *what);
 void geul_give_struct(void *caller, const void *ours, size_t size);
 
+/* The outputs of ctx that are held back until their set is complete; see geul_outset_begin(). */
+struct geul_outset {
+    bool open;
+    struct geul_outfile *first, *last; /* in the order of their commits */
+};
+struct geul_outset *geul_context_outset(struct geul_context *ctx);
+
 /* Where tensor.c keeps the newest tensor of ctx; NULL after a reset. */
 struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx);
 
