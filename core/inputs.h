@@ -1,5 +1,5 @@
-/* inputs.h: the files that a context's work reads, so that no output replaces one of them. A file is known by device and
- * inode: links and other spellings of its name are the same file.
+/* inputs.h: the files that a context's work reads, so that no output replaces one of them. A file is known by device
+ * and inode: links and other spellings of its name are the same file.
  *
  * A mapped file is an input until it is unmapped (core/os.h). Within a run, from begin to end, it stays one: what was
  * read at the start must not be replaced at the end. Runs nest; a program of its own is one run. */

@@ -67,11 +67,11 @@ const char *geul_outfile_temporary(const struct geul_outfile *f);
 /* Finishes if need be, renames; frees f whatever happens. */
 enum geul_status geul_outfile_commit(struct geul_outfile *f);
 void geul_outfile_abandon(struct geul_outfile *f);
-/* Files that belong together, such as the parts of a split model. From begin on, commit only finishes the outputs of ctx
- * and holds them back; geul_outset_commit() gives them their names. The one committed last is the one that readers look
- * for first: an older file of its name is replaced by one that holds `meanwhile`, or removed if that is NULL, before any
- * other appears, and it appears last. So whenever a process ends, the set is the older one, the new one, or visibly
- * neither. abandon removes what is held; after a commit it does nothing. */
+/* Files that belong together, such as the parts of a split model. From begin on, commit only finishes the outputs of
+ * ctx and holds them back; geul_outset_commit() gives them their names. The one committed last is the one that readers
+ * look for first: an older file of its name is replaced by one that holds `meanwhile`, or removed if that is NULL,
+ * before any other appears, and it appears last. So whenever a process ends, the set is the older one, the new one, or
+ * visibly neither. abandon removes what is held; after a commit it does nothing. */
 void geul_outset_begin(struct geul_context *ctx);
 enum geul_status geul_outset_commit(struct geul_context *ctx, const char *meanwhile);
 void geul_outset_abandon(struct geul_context *ctx);
