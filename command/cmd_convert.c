@@ -85,8 +85,8 @@ static int report(struct geul_context *ctx, const struct settings *s, double sec
         return geul_report_json(json_pack("{s:o, s:s, s:I, s:I, s:f}", "file", geul_report_json_name(s->output), "type",
                                           s->type, "file_bytes", (json_int_t)bytes, "tensors", (json_int_t)tensors,
                                           "seconds", seconds));
-    printf("%s: %s, %lld tensors, %s, in %.1f s\n", s->output, s->type, (long long)tensors,
-           geul_progress_bytes(bytes, size, sizeof size), seconds);
+    geul_report_line("%s: %s, %lld tensors, %s, in %.1f s", s->output, s->type, (long long)tensors,
+                     geul_progress_bytes(bytes, size, sizeof size), seconds);
     return 0;
 }
 

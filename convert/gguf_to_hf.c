@@ -1,6 +1,6 @@
 /* gguf_to_hf.c: see geul_tools.h. Config and tensors are checked before the directory is made. Then the small files are
- * written, the weights after them and the index of several weight files last: in a new directory transformers finds no
- * weights until they are complete. Each file appears in one atomic step; the directory as a whole does not.
+ * written, the weights after them and the index of several weight files last, all under temporary names. They get their
+ * own as a set (geul_outset_begin()) whose last file is the one that transformers finds the weights by.
  */
 #include "geul_tools.h"
 
@@ -257,7 +257,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     geul_safetensors_write(j->writer, data, bytes);
     j->done += bytes;
     if (j->options->progress && !j->options->progress(j->options->user, j->done, j->total))
-        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; the directory holds no complete model");
+        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
     return GEUL_OK;
 }
 
@@ -409,18 +409,38 @@ static enum geul_status write_template(struct job *j)
     return there ? GEUL_OK : geul_kept_write(j->ctx, j->dir, "chat_template.jinja", text, length);
 }
 
+/* Fails when the weights would not find room. */
+static enum geul_status check_space(const struct job *j)
+{
+    char *path = geul_os_join_path(j->ctx, j->dir, "model.safetensors");
+    enum geul_status status = path ? geul_os_check_space(j->ctx, path, j->total) : GEUL_ERROR_MEMORY;
+    geul_free(j->ctx, path);
+    return status;
+}
+
 static enum geul_status write_directory(struct job *j)
 {
     enum geul_status status = geul_os_make_directory(j->ctx, j->dir);
     if (status == GEUL_OK)
-        status = save(j, "config.json", j->config_json);
+        status = geul_outfile_tidy(j->ctx, j->dir, "");
+    if (status == GEUL_OK)
+        status = check_space(j);
+    if (status != GEUL_OK)
+        return status;
+    geul_outset_begin(j->ctx);
+    status = save(j, "config.json", j->config_json);
     if (status == GEUL_OK)
         status = geul_kept_from_gguf(j->ctx, j->gguf, j->dir);
     if (status == GEUL_OK)
         status = write_template(j);
     if (status == GEUL_OK)
         status = write_defaults(j);
-    return status == GEUL_OK ? write_weights(j) : status;
+    if (status == GEUL_OK)
+        status = write_weights(j);
+    if (status == GEUL_OK)
+        return geul_outset_commit(j->ctx, NULL);
+    geul_outset_abandon(j->ctx);
+    return status;
 }
 
 enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,

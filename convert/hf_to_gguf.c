@@ -411,26 +411,39 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     return status;
 }
 
-/* Opens the finished file, which still has its temporary name, and compares its table with what was to be written. An
- * older file at path stays if it does not read back. */
-static enum geul_status verify(const struct job *j, const char *path)
+/* Whether the table of g is what was to be written. */
+static bool is_as_written(const struct job *j, const struct geul_gguf *g)
 {
-    struct geul_gguf *g = geul_gguf_open(j->ctx, geul_gguf_writer_temporary(j->writer));
-    if (!g)
-        return geul_error_status(j->ctx);
-    enum geul_status status = GEUL_OK;
-    bool same = geul_gguf_tensor_count(g) == (int64_t)j->count;
+    bool same = g && geul_gguf_tensor_count(g) == (int64_t)j->count;
     for (size_t i = 0; same && i < j->count; i++) {
         const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, j->tensors[i].gguf);
         same = t && t->type == j->moves[i].type && t->n_dims == j->tensors[i].n_dims &&
                t->shape[0] == j->tensors[i].shape[0] && t->shape[1] == j->tensors[i].shape[1];
     }
-    if (!same)
+    return same;
+}
+
+/* Opens the finished file, which still has its temporary name, and looks at it. An older file at path stays if it does
+ * not read back. Messages have the name that the user gave. */
+static enum geul_status verify(const struct job *j, const char *path)
+{
+    struct geul_map map;
+    struct geul_context *quiet = geul_context_new_like(j->ctx);
+    if (!quiet)
+        return geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
+    bool mapped = geul_os_map(quiet, geul_gguf_writer_temporary(j->writer), &map) == GEUL_OK;
+    struct geul_gguf *g = mapped ? geul_gguf_open_memory(quiet, map.data, map.size, path) : NULL;
+    enum geul_status status = GEUL_OK;
+    if (geul_error_status(quiet) == GEUL_ERROR_MEMORY)
+        status = geul_fail_from(j->ctx, quiet);
+    else if (!is_as_written(j, g))
         status = geul_fail(j->ctx, GEUL_ERROR_IO,
-                           "%s: the written file does not read back as it should; check the "
-                           "disk and convert again",
-                           path);
+                           "%s: the written file does not read back as it should%s%s; check the disk and convert again",
+                           path, mapped && !g ? ": " : "", mapped && !g ? geul_error(quiet) : "");
     geul_gguf_close(g);
+    if (mapped)
+        geul_os_unmap(&map);
+    geul_context_free(quiet);
     return status;
 }
 
@@ -473,6 +486,8 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     enum geul_status status = check_type(ctx, o.type);
     if (status == GEUL_OK && (unsigned)o.gelu > GEUL_CONVERT_GELU_TANH)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no form %d of GELU", (int)o.gelu);
+    geul_inputs_begin(ctx);
+    geul_os_input_directory(ctx, dir);
     if (status == GEUL_OK)
         status = read_config(&j);
     if (status == GEUL_OK) {
@@ -484,5 +499,6 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     geul_free(ctx, j.moves);
     geul_free(ctx, j.tensors);
     geul_checkpoint_close(j.checkpoint);
+    geul_inputs_end(ctx);
     return status;
 }

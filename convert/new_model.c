@@ -217,13 +217,15 @@ enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
         choose_shape(&j) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
-    if (geul_os_same_file(o.tokenizer, path))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is the tokenizer's own file; name another file", path);
+    geul_inputs_begin(ctx);
+    enum geul_status status = GEUL_OK;
     j.w = geul_gguf_writer_new(ctx, path);
-    if (!j.w)
-        return geul_error_status(ctx);
-    if (write_all(&j) == GEUL_OK)
-        return geul_gguf_writer_commit(j.w);
-    geul_gguf_writer_abandon(j.w);
-    return geul_error_status(ctx);
+    if (j.w && write_all(&j) == GEUL_OK) {
+        status = geul_gguf_writer_commit(j.w);
+    } else {
+        geul_gguf_writer_abandon(j.w);
+        status = geul_error_status(ctx);
+    }
+    geul_inputs_end(ctx);
+    return status;
 }

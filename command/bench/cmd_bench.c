@@ -101,6 +101,7 @@ static char *synthetic_path(const char *what, int *code)
     bool fits = g && geul_synth_fits(ctx, &synth, g);
     geul_gguf_close(g);
     if (path && !fits) {
+        geul_os_forget_input(ctx, path);
         geul_error_clear(ctx);
         geul_report_note("making %s", path);
         *code = geul_synth_write(ctx, &synth, 0, path) == GEUL_OK ? 0 : geul_report_failure(ctx);

@@ -49,7 +49,9 @@ static bool takes_system_text(struct geul_chat *c)
 static void do_system(struct geul_chat *c, const char *rest)
 {
     if (!*rest) {
-        printf("%s\n", c->system ? c->system : "There is no system text; /system TEXT sets one.");
+        const char *text = c->system ? c->system : "There is no system text; /system TEXT sets one.";
+        geul_report_clean(stdout, text, strlen(text));
+        putchar('\n');
         return;
     }
     free(c->system);

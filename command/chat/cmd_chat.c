@@ -110,10 +110,12 @@ int geul_cmd_chat(int argc, char **argv)
     }
     if (choose_template(&c, s.template_name)) {
         c.system = s.system ? strdup(s.system) : NULL;
+        const char *name = geul_model_get_name(c.loaded.model);
+        char shown[256];
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
         if (geul_chat_line_terminal(lines))
             fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
-                    *geul_model_get_name(c.loaded.model) ? geul_model_get_name(c.loaded.model) : s.model.path);
+                    geul_printable(*name ? name : s.model.path, shown, sizeof shown));
         converse(&c, lines);
         geul_chat_line_free(lines);
     } else {
