@@ -11,6 +11,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/json_file.h"
+#include "convert/hf_foreign.h"
 #include "convert/kept_files.h"
 #include "convert/tokenizer_json.h"
 #include "convert/neox_tensors.h"
@@ -53,7 +54,9 @@ static enum geul_status read_config(struct job *j)
     if (!path)
         return GEUL_ERROR_MEMORY;
     json_t *json = geul_json_load(j->ctx, path);
-    enum geul_status status = json ? geul_neox_config_read(j->ctx, path, json, &j->config) : geul_error_status(j->ctx);
+    enum geul_status status = json ? geul_hf_check_config(j->ctx, path, json) : geul_error_status(j->ctx);
+    if (status == GEUL_OK)
+        status = geul_neox_config_read(j->ctx, path, json, &j->config);
     json_decref(json);
     geul_free(j->ctx, path);
     if (j->options->gelu != GEUL_CONVERT_GELU_CONFIG)
@@ -143,9 +146,10 @@ static enum geul_status check_source(const struct job *j, const struct geul_neox
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s has shape %s where config.json asks for %s", j->dir,
                          s->name, geul_dims_text(s->n_dims, s->shape, a, sizeof a),
                          geul_dims_text(t->n_dims, t->shape, b, sizeof b));
-    if (geul_dtype_info(s->dtype)->type == GEUL_TYPE_COUNT)
-        return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
-                         j->dir, s->name, geul_dtype_info(s->dtype)->name);
+    if (!geul_source_is_float(s))
+        return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED,
+                         "%s: tensor %s is %s; weights must be floats (F32, F16, BF16, F64 or one of 8 bits)", j->dir,
+                         s->name, geul_dtype_info(s->dtype)->name);
     return GEUL_OK;
 }
 
@@ -383,15 +387,24 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
+/* Row r of a tensor of the checkpoint that is not as geul would hold it. */
+static void fetch_row(const void *tensor, int64_t r, float *x, int64_t cols)
+{
+    geul_source_read(tensor, r * cols, cols, x);
+}
+
 /* Streams tensor i into the writer. The rows of QKV go from their order by head to all of Q, K and V. */
 static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_neox_tensor *t = &j->tensors[i];
     const struct move *m = &j->moves[i];
     bool rows = t->n_dims == 2 || t->info->by_head; /* a QKV bias: rows of one value, to be reordered */
+    bool plain = m->from && geul_source_is_plain(m->from);
     struct geul_transcode how = {
-        .data = m->from ? m->from->data : NULL,
-        .from = m->from ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
+        .data = plain ? m->from->data : NULL,
+        .from = plain ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
+        .fetch = m->from && !plain ? fetch_row : NULL,
+        .source = m->from,
         .to = m->type,
         .rows = rows ? t->shape[0] : 1,
         .cols = rows ? t->shape[1] : t->shape[0],
@@ -403,7 +416,7 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     };
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
-    if (m->from)
+    if (m->from && !m->from->strided)
         geul_os_map_discard(m->from->data, m->from->bytes);
     if (result.lost > 0)
         geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf,
@@ -491,8 +504,10 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     if (status == GEUL_OK)
         status = read_config(&j);
     if (status == GEUL_OK) {
-        j.checkpoint = geul_checkpoint_open(ctx, dir);
-        status = j.checkpoint ? pair_tensors(&j) : geul_error_status(ctx);
+        j.checkpoint = geul_checkpoint_open(ctx, dir, &geul_neox_hf_names);
+        status = j.checkpoint ? geul_hf_check_tensors(ctx, dir, j.checkpoint) : geul_error_status(ctx);
+        if (status == GEUL_OK)
+            status = pair_tensors(&j);
     }
     if (status == GEUL_OK)
         status = write_file(&j, out_path);

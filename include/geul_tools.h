@@ -135,11 +135,16 @@ GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ct
 
 /* Whether path is a directory with an adapter_config.json, that is, of PEFT. */
 GEUL_API bool geul_peft_is(const char *path);
+/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers and
+ * merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model, geul_convert_peft()
+ * the adapter. */
+GEUL_API bool geul_peft_has_model(const char *path);
 
 struct geul_peft_options {
     size_t size;
     /* The model that the adapter is for, a GGUF file or a Hugging Face directory; its number of heads determines the
-     * order of rows. NULL: as the adapter itself says; a PEFT directory may name a directory on this machine. */
+     * order of rows. NULL: as the adapter itself says; a PEFT directory may hold a config.json or name a directory on
+     * this machine. */
     const char *base;
     const char *name; /* general.name of a GGUF file; NULL: the directory's name */
 };

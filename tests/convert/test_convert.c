@@ -124,7 +124,7 @@ static void check_file(struct geul_context *ctx, const char *dir, const char *pa
     size_t count = 0;
     uint64_t number = 99;
     struct geul_gguf *g = geul_gguf_open(ctx, path);
-    struct geul_checkpoint *source = geul_checkpoint_open(ctx, dir);
+    struct geul_checkpoint *source = geul_checkpoint_open(ctx, dir, NULL);
     REQUIRE(g && source && read_config(ctx, dir, &c));
     struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
     CHECK(geul_neox_config_from_gguf(ctx, g, &back) == GEUL_OK && geul_neox_config_equal(&c, &back));
@@ -162,7 +162,7 @@ static void check_same(struct geul_context *ctx, const char *a, const char *b)
 {
     struct geul_neox_config c, d;
     size_t count = 0;
-    struct geul_checkpoint *x = geul_checkpoint_open(ctx, a), *y = geul_checkpoint_open(ctx, b);
+    struct geul_checkpoint *x = geul_checkpoint_open(ctx, a, NULL), *y = geul_checkpoint_open(ctx, b, NULL);
     CHECK_STR(geul_error(ctx), "");
     REQUIRE(x && y && read_config(ctx, a, &c) && read_config(ctx, b, &d));
     CHECK(geul_neox_config_equal(&c, &d) && c.gelu == d.gelu);
@@ -335,7 +335,7 @@ TEST(convert_tied_embeddings_and_absent_biases)
     CHECK(in && out && in->bytes == out->bytes && memcmp(in->data, out->data, in->bytes) == 0);
     geul_gguf_close(g);
     CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
-    struct geul_checkpoint *c = geul_checkpoint_open(ctx, back);
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, back, NULL);
     CHECK(c && geul_checkpoint_count(c) == 15 && !geul_checkpoint_find(c, "embed_out.weight"));
     geul_checkpoint_close(c);
 
@@ -349,7 +349,7 @@ TEST(convert_tied_embeddings_and_absent_biases)
         CHECK(((const float *)bias->data)[i] == 0);
     geul_gguf_close(g);
     CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
-    c = geul_checkpoint_open(ctx, back);
+    c = geul_checkpoint_open(ctx, back, NULL);
     CHECK(c && !geul_checkpoint_find(c, "gpt_neox.layers.0.attention.dense.bias"));
     CHECK(c && geul_checkpoint_find(c, "gpt_neox.layers.0.mlp.dense_h_to_4h.bias"));
     geul_checkpoint_close(c);

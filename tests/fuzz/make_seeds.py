@@ -73,6 +73,26 @@ def program():
     return (b"\x80\2ccollections\nOrderedDict\n)R(" + string("w") + tensor + b"u" + b"q\2" + state + b".")
 
 
+def old_program(view=False):
+    """The dictionary of a file of the older form: a transposed tensor and one of doubles' worth of bytes, each with a view."""
+    def storage(kind, key, n):
+        tail = string("v" + key) + b"K\1" + b"K" + bytes([n - 1]) + b"\x87" if view else b"N"
+        return b"(" + string("storage") + b"c" + kind + b"\n" + string(key) + string("cpu") + b"K" + bytes([n]) + tail + b"tQ"
+    one = (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(b"torch\nFloatStorage", "0", 16) +
+           b"K\1K\2K\3\x86K\1K\2\x86\x89NtR")
+    two = (b"ctorch._utils\n_rebuild_tensor_v3\n(" + storage(b"torch.storage\nUntypedStorage", "1", 8) +
+           b"K\0K\4\x85K\1\x85\x89Nctorch\nfloat8_e5m2\ntR")
+    pairs = b"](]" + b"(U\1w" + one + b"e" + (b"](U\1x" + two + b"e" if view else b"") + b"e"
+    return b"\x80\2ccollections\nOrderedDict\n" + pairs + b"\x85R."
+
+
+def old_file():
+    head = b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\2M\xe9\3."
+    facts = b"\x80\2}(" + string("little_endian") + b"\x88u."
+    keys = b"\x80\2](" + string("1") + string("0") + b"e."
+    return (head + facts + old_program(True) + keys + struct.pack("<q", 8) + b"\1" * 8 + struct.pack("<q", 16) + b"\2" * 64)
+
+
 def archive():
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as z:
@@ -260,6 +280,8 @@ put("fuzz_gguf", "version3", gguf(3))
 put("fuzz_safetensors", "two", safetensors())
 put("fuzz_pickle", "program", program())
 put("fuzz_pickle", "archive", archive())
+put("fuzz_pickle", "old_program", old_program())
+put("fuzz_pickle", "old_file", old_file())
 put("fuzz_imatrix", "gguf", imatrix_gguf())
 put("fuzz_imatrix", "dat", imatrix_dat())
 put("fuzz_rows", "shapes.jsonl", rows())
