@@ -13,7 +13,7 @@
 #include "formats/json_file.h"
 #include "convert/hf_foreign.h"
 #include "convert/kept_files.h"
-#include "convert/tokenizer_json.h"
+#include "convert/tokenizer_files.h"
 #include "convert/neox_tensors.h"
 #include "quantize/mix.h"
 #include "quantize/transcode.h"
@@ -273,73 +273,36 @@ static void set_general_keys(struct job *j)
     geul_neox_config_to_gguf(&j->config, j->writer);
 }
 
-static const char end_of_text[] = "<|endoftext|>";
-
-/* Sets the end token: <|endoftext|> whatever config.json says, as Polyglot-Ko's published one names an unused token.
- * Returns its id, -1 when there is none and config.json's is used. */
-static int32_t choose_end_token(const struct job *j, struct geul_tokenizer_spec *spec)
+/* Reads the directory's tokenizer, checks it by making one of it, and writes its keys. */
+static enum geul_status set_tokenizer_keys(struct job *j)
 {
-    int32_t id = geul_tokenizer_spec_find(spec, end_of_text, sizeof end_of_text - 1);
-    int64_t said = j->config.eos;
-    spec->eos = id >= 0 ? id : said >= 0 && said < spec->n_tokens ? (int32_t)said : -1;
-    spec->bos = spec->eos; /* as in GPT-NeoX's own training data: one token between texts */
-    return id;
-}
-
-/* Warns where the end token is not what config.json or the tokenizer leads to expect. found: what choose_end_token()
- * returned. */
-static void tell_end_token(const struct job *j, int32_t found)
-{
-    long long said = (long long)j->config.eos;
-    if (found < 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "the tokenizer has no %s; texts end with id %lld, as config.json says",
-                 end_of_text, said);
-    else if (said >= 0 && said != found)
-        geul_log(j->ctx, GEUL_LOG_WARN,
-                 "config.json says that id %lld ends a text; the tokenizer's %s is %d, which is written instead", said,
-                 end_of_text, found);
-}
-
-/* Reads tokenizer.json, checks it by making a tokenizer of it, and writes its keys. */
-static enum geul_status add_tokenizer(struct job *j, const char *path)
-{
-    struct geul_map map;
     struct geul_tokenizer_spec spec;
-    if (geul_os_map(j->ctx, path, &map) != GEUL_OK)
+    struct geul_tokenizer_notes notes;
+    if (j->options->no_tokenizer)
+        return GEUL_OK;
+    if (!geul_tokenizer_files_exist(j->ctx, j->dir)) {
+        geul_log(
+            j->ctx, GEUL_LOG_WARN,
+            "%s has no tokenizer.json: the file will hold ids only, no texts; for texts copy the model's there and "
+            "convert again",
+            j->dir);
         return geul_error_status(j->ctx);
-    geul_tokenizer_spec_init(&spec);
-    enum geul_status status = geul_tokenizer_spec_from_json(j->ctx, (const char *)map.data, map.size, &spec);
-    if (status == GEUL_OK && spec.n_tokens > j->config.n_vocab)
-        status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: has %d tokens, but the model has %lld rows for them", path,
-                           spec.n_tokens, (long long)j->config.n_vocab);
-    int32_t end = -1;
-    if (status == GEUL_OK) {
-        end = choose_end_token(j, &spec);
-        status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     }
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = geul_tokenizer_spec_from_directory(j->ctx, j->dir, &spec, &notes);
+    if (status == GEUL_OK && spec.n_tokens > j->config.n_vocab)
+        status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: the tokenizer has %d tokens, but the model has %lld rows",
+                           j->dir, spec.n_tokens, (long long)j->config.n_vocab);
+    if (status == GEUL_OK)
+        status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     if (status == GEUL_OK) { /* what does not work is found now, not when the file is loaded */
         struct geul_tokenizer *tok = geul_tokenizer_new(j->ctx, &spec, geul_regex_pcre2());
         status = tok ? GEUL_OK : geul_error_status(j->ctx);
         geul_tokenizer_free(tok);
     }
     if (status == GEUL_OK)
-        tell_end_token(j, end);
+        geul_tokenizer_notes_log(j->ctx, &notes);
     geul_tokenizer_spec_free(j->ctx, &spec);
-    geul_os_unmap(&map);
-    return status;
-}
-
-static enum geul_status set_tokenizer_keys(struct job *j)
-{
-    char *path = geul_os_join_path(j->ctx, j->dir, "tokenizer.json");
-    if (!path)
-        return GEUL_ERROR_MEMORY;
-    enum geul_status status = GEUL_OK;
-    if (geul_os_exists(path))
-        status = add_tokenizer(j, path);
-    else
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s has no tokenizer.json: the file will hold ids only, no texts", j->dir);
-    geul_free(j->ctx, path);
     return status;
 }
 

@@ -435,6 +435,9 @@ TEST(bad_input_tokenizer_json)
     };
     char dir[1024];
     copy_golden("parallel", dir, sizeof dir);
+    char settings[1100]; /* GPTNeoXTokenizer, the class without them, would replace the steps */
+    snprintf(settings, sizeof settings, "%s/tokenizer_config.json", dir);
+    test_spill(settings, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}", 46);
     for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers; i++) {
         convert_refuses(tokenizers[i].what, dir, "tokenizer.json", tokenizers[i].text, strlen(tokenizers[i].text),
                         tokenizers[i].holds, false);

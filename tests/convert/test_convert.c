@@ -200,8 +200,7 @@ TEST(convert_and_export_give_back_every_bit)
     geul_context_free(ctx);
 }
 
-static const char *const companions[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
-                                         "special_tokens_map.json"};
+static const char *const companions[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"};
 
 TEST(export_gives_back_the_companions)
 {
@@ -404,7 +403,8 @@ TEST(convert_overrides_gelu_and_name_and_keeps_templates)
     struct geul_context *ctx = geul_context_new(NULL);
     const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back"), *s = "";
     size_t n = 0;
-    struct geul_convert_options o = {.size = sizeof o, .gelu = GEUL_CONVERT_GELU_TANH, .name = "이름"};
+    struct geul_convert_options o = {
+        .size = sizeof o, .gelu = GEUL_CONVERT_GELU_TANH, .name = "이름", .no_tokenizer = true};
     make_directory(ctx, dir, SOUND);
     spill_text(dir, "tokenizer_config.json",
                "{\"chat_template\": [{\"name\": \"tool\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": "
