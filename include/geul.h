@@ -315,7 +315,7 @@ GEUL_API enum geul_status geul_generate_ids(struct geul_session *s, const int32_
 /* An element of an array; it stays as it is. */
 struct geul_turn {
     const char *question;
-    const char *answer; /* NULL: the turn still waits for its answer */
+    const char *answer; /* such as geul_generation_result.text; NULL: the turn still waits for its answer */
 };
 
 /* A prompt template. */
@@ -329,7 +329,9 @@ GEUL_API void geul_template_free(struct geul_template *t);
 GEUL_API const char *geul_template_name(const struct geul_template *t);
 /* The prompt for a conversation of n turns, the last of them usually without an answer. input (extra context of the
  * first question) may be NULL; it is ignored where the template has no {input}. Finished turns end as the template
- * says, in those three with <|endoftext|>. NUL-terminated; free with geul_text_free(). NULL on failure. */
+ * says, in those three with <|endoftext|>. White space at both ends of an answer is left out, as the template sets its
+ * own, so that a session still holds the conversation that it wrote. NUL-terminated; free with geul_text_free(). NULL
+ * on failure. */
 GEUL_API char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t,
                                    const struct geul_turn *turns, int n, const char *input);
 /* The strings that end an answer under this template, for geul_generation.stop: *n of them, perhaps 0. Valid as long as
