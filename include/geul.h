@@ -209,6 +209,17 @@ GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, in
 /* ---------------------------------------------------------------------------------- sampling -- */
 /* Stability: may still change (geul_sampling may gain fields; grammars that restrict what is chosen). */
 
+/* A step from logits to the distribution that a token is drawn from. */
+enum geul_sampling_step {
+    GEUL_SAMPLING_END, /* ends an order */
+    GEUL_SAMPLING_TOP_K,
+    GEUL_SAMPLING_TYPICAL,
+    GEUL_SAMPLING_TOP_P,
+    GEUL_SAMPLING_MIN_P,
+    GEUL_SAMPLING_TEMPERATURE,
+    GEUL_SAMPLING_STEPS /* how many there are, with the end */
+};
+
 struct geul_sampling {
     float temperature;       /* <= 0: greedy */
     int top_k;               /* 0: off */
@@ -220,10 +231,19 @@ struct geul_sampling {
     float frequency_penalty; /* 0: off; subtracted per occurrence */
     int penalty_last_n;      /* how many of the last tokens count as seen; -1: all (of the last 2^20) */
     uint64_t seed;
+    /* The steps in their order, after the penalties; one that is missing is not taken. All 0: llama.cpp's order, top-k,
+     * typical, top-p, min-p, temperature. */
+    enum geul_sampling_step order[GEUL_SAMPLING_STEPS];
 };
 
 /* Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalties over the last 64 tokens, seed 0. */
 GEUL_API struct geul_sampling geul_sampling_default(void);
+/* Sets sampling->order from a text: "llama.cpp"; "hf", the order of transformers: temperature, top_k, top_p, min_p,
+ * typ_p; or names of steps like these, separated by ; or , such as "top_k;temperature;top_p". What else llama.cpp's
+ * default order names has no effect: "penalties", which come first in any case and nowhere else, "dry", "top_n_sigma"
+ * and "xtc". On GEUL_ERROR_ARGUMENT, recorded in ctx, the order stays as it is. */
+GEUL_API enum geul_status geul_sampling_set_order(struct geul_context *ctx, struct geul_sampling *sampling,
+                                                  const char *order);
 
 struct geul_sampler;
 /* For logits of n_vocab floats; ids from n_allowed on (padding rows) are never chosen. sampling is copied; NULL: the
