@@ -228,6 +228,17 @@ GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, in
 /* ---------------------------------------------------------------------------------- sampling -- */
 /* Stability: may still change (geul_sampling may gain fields; grammars that restrict what is chosen). */
 
+/* A step from logits to the distribution that a token is drawn from. */
+enum geul_sampling_step {
+    GEUL_SAMPLING_END, /* ends an order */
+    GEUL_SAMPLING_TOP_K,
+    GEUL_SAMPLING_TYPICAL,
+    GEUL_SAMPLING_TOP_P,
+    GEUL_SAMPLING_MIN_P,
+    GEUL_SAMPLING_TEMPERATURE,
+    GEUL_SAMPLING_STEPS /* how many there are, with the end */
+};
+
 struct geul_sampling {
     float temperature;       /* <= 0: greedy */
     int top_k;               /* 0: off */
@@ -239,10 +250,19 @@ struct geul_sampling {
     float frequency_penalty; /* 0: off; subtracted per occurrence */
     int penalty_last_n;      /* how many of the last tokens count as seen; -1: all (of the last 2^20) */
     uint64_t seed;
+    /* The steps in their order, after the penalties; one that is missing is not taken. All 0: llama.cpp's order, top-k,
+     * typical, top-p, min-p, temperature. */
+    enum geul_sampling_step order[GEUL_SAMPLING_STEPS];
 };
 
 /* Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalties over the last 64 tokens, seed 0. */
 GEUL_API struct geul_sampling geul_sampling_default(void);
+/* Sets sampling->order from a text: "llama.cpp"; "hf", the order of transformers: temperature, top_k, top_p, min_p,
+ * typ_p; or names of steps like these, separated by ; or , such as "top_k;temperature;top_p". What else llama.cpp's
+ * default order names has no effect: "penalties", which come first in any case and nowhere else, "dry", "top_n_sigma"
+ * and "xtc". On GEUL_ERROR_ARGUMENT, recorded in ctx, the order stays as it is. */
+GEUL_API enum geul_status geul_sampling_set_order(struct geul_context *ctx, struct geul_sampling *sampling,
+                                                  const char *order);
 
 struct geul_sampler;
 /* For logits of n_vocab floats; ids from n_allowed on (padding rows) are never chosen. sampling is copied; NULL: the
@@ -339,7 +359,7 @@ GEUL_API enum geul_status geul_generate_ids(struct geul_session *s, const int32_
 /* An element of an array; it stays as it is. */
 struct geul_turn {
     const char *question;
-    const char *answer; /* NULL: the turn still waits for its answer */
+    const char *answer; /* such as geul_generation_result.text; NULL: the turn still waits for its answer */
 };
 
 /* A prompt template. */
@@ -353,7 +373,9 @@ GEUL_API void geul_template_free(struct geul_template *t);
 GEUL_API const char *geul_template_name(const struct geul_template *t);
 /* The prompt for a conversation of n turns, the last of them usually without an answer. input (extra context of the
  * first question) may be NULL; it is ignored where the template has no {input}. Finished turns end as the template
- * says, in those three with <|endoftext|>. NUL-terminated; free with geul_text_free(). NULL on failure. */
+ * says, in those three with <|endoftext|>. White space at both ends of an answer is left out, as the template sets its
+ * own, so that a session still holds the conversation that it wrote. NUL-terminated; free with geul_text_free(). NULL
+ * on failure. */
 GEUL_API char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t,
                                    const struct geul_turn *turns, int n, const char *input);
 /* The strings that end an answer under this template, for geul_generation.stop: *n of them, perhaps 0. Valid as long as
