@@ -1,6 +1,7 @@
 /* adapters.c: adapters from either form into the other, and into models; see geul_tools.h. */
 #include "convert/peft.h"
 #include "core/file_kind.h"
+#include "core/inputs.h"
 #include "geul_tools.h"
 #include "models/model.h"
 
@@ -30,13 +31,14 @@ enum geul_status geul_convert_peft(struct geul_context *ctx, const char *dir, co
 {
     struct geul_peft_options o;
     struct geul_lora_shape base;
+    geul_inputs_begin(ctx);
     enum geul_status status = take_options(ctx, options, &o, &base);
     struct geul_lora *d = status == GEUL_OK ? geul_peft_read(ctx, dir, base) : NULL;
-    if (!d)
-        return geul_error_status(ctx);
-    d->name = o.name ? o.name : d->name; /* borrowed; outlives d */
-    status = geul_lora_save(ctx, d, out_path);
+    if (d)
+        d->name = o.name ? o.name : d->name; /* borrowed; outlives d */
+    status = d ? geul_lora_save(ctx, d, out_path) : geul_error_status(ctx);
     geul_lora_free(d);
+    geul_inputs_end(ctx);
     return status;
 }
 
@@ -45,12 +47,12 @@ enum geul_status geul_export_peft(struct geul_context *ctx, const char *gguf_pat
 {
     struct geul_peft_options o;
     struct geul_lora_shape base;
+    geul_inputs_begin(ctx);
     enum geul_status status = take_options(ctx, options, &o, &base);
     struct geul_lora *d = status == GEUL_OK ? geul_lora_read(ctx, gguf_path) : NULL;
-    if (!d)
-        return geul_error_status(ctx);
-    status = geul_peft_write(ctx, d, base, dir);
+    status = d ? geul_peft_write(ctx, d, base, dir) : geul_error_status(ctx);
     geul_lora_free(d);
+    geul_inputs_end(ctx);
     return status;
 }
 

@@ -318,6 +318,7 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
 struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_lora_shape base)
 {
     struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_os_join_path(ctx, dir, CONFIG_FILE)};
+    geul_os_input_directory(ctx, dir);
     json_t *json = r.config_path ? geul_json_load(ctx, r.config_path) : NULL;
     bool ok = json && read_directory(&r, json) == GEUL_OK;
     json_decref(json);
@@ -495,9 +496,15 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lor
     if (status == GEUL_OK)
         status = geul_os_make_directory(ctx, dir);
     if (status == GEUL_OK)
+        status = geul_outfile_tidy(ctx, dir, "");
+    geul_outset_begin(ctx);
+    if (status == GEUL_OK)
         status = write_weights(&w);
     if (status == GEUL_OK) /* last: a directory with it is an adapter (geul_peft_is()), and a complete one */
         status = write_config(&w);
+    if (status == GEUL_OK)
+        status = geul_outset_commit(ctx, NULL);
+    geul_outset_abandon(ctx);
     if (w.tensors)
         geul_free(ctx, w.tensors[0].name);
     geul_free(ctx, w.tensors);
