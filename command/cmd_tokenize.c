@@ -224,7 +224,7 @@ static int run_lines(const struct settings *s, struct geul_context *ctx, const s
     if (s->text)
         return work(s, ctx, tok, s->text, strlen(s->text));
     while (code == 0 && !ferror(stdout) && geul_text_input_line(stdin, &line, &capacity, &length))
-        code = work(s, ctx, tok, line, length);
+        code = s->decode || geul_text_input_check(line, length) ? work(s, ctx, tok, line, length) : 1;
     free(line);
     return code;
 }

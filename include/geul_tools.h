@@ -460,6 +460,21 @@ GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const str
                                              size_t length, const struct geul_evaluation_options *options,
                                              struct geul_evaluation_report *report);
 
+/* ------------------------------------------------------------------------------------- texts -- */
+/* Stability: may still change (more encodings that are guessed). */
+
+/* A text as a tokenizer should get it, from the bytes of a file as people have them: UTF-8 without byte order mark, and
+ * LF where they have CR LF. encoding is that of the bytes, a name that iconv knows ("cp949", "utf-16"). NULL: UTF-8;
+ * bytes that geul_text_guess_encoding() takes for something else are refused with GEUL_ERROR_FORMAT and a message that
+ * names it, other bytes that are not UTF-8 are kept. name stands for the text in messages. Returns *length bytes and a
+ * NUL; free with geul_text_free(). NULL on failure. */
+GEUL_API char *geul_text_decode(struct geul_context *ctx, const void *data, size_t size, const char *name,
+                                const char *encoding, size_t *length);
+/* The encoding that bytes which are not UTF-8 most likely have, by byte order mark or by what Korean texts consist of:
+ * "utf-16le", "utf-16be", "utf-32le", "utf-32be" or "cp949" (Windows in Korean; EUC-KR is a part of it). NULL: UTF-8,
+ * or there is no telling. */
+GEUL_API const char *geul_text_guess_encoding(const void *data, size_t size);
+
 /* ------------------------------------------------------------------ rows, samples and shards -- */
 /* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */
 

@@ -57,7 +57,10 @@ struct geul_chat_line;
 struct geul_chat_line *geul_chat_line_new(struct geul_context *ctx);
 void geul_chat_line_free(struct geul_chat_line *l);
 bool geul_chat_line_terminal(const struct geul_chat_line *l);
-/* The next line, valid until the next call; "" after Ctrl-C; NULL at the end. */
+/* The next line, valid until the next call; "" after Ctrl-C; NULL at the end, and after a message about a line that is
+ * no text. */
 const char *geul_chat_line_read(struct geul_chat_line *l);
+/* Whether a line was no text. */
+bool geul_chat_line_failed(const struct geul_chat_line *l);
 
 #endif

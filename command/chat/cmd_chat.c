@@ -115,6 +115,7 @@ int geul_cmd_chat(int argc, char **argv)
             fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
                     *geul_model_get_name(c.loaded.model) ? geul_model_get_name(c.loaded.model) : s.model.path);
         converse(&c, lines);
+        c.code = geul_chat_line_failed(lines) ? 1 : c.code;
         geul_chat_line_free(lines);
     } else {
         c.code = 1;

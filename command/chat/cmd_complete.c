@@ -17,7 +17,7 @@ struct settings {
     struct geul_model_args model;
     struct geul_sampling_args sampling;
     struct geul_draft_args draft;
-    const char *prompt, *file, *template_name;
+    const char *prompt, *file, *encoding, *template_name;
     struct geul_text_list stop;
     int n_predict;
     bool echo, json, ignore_eos;
@@ -30,6 +30,7 @@ static const struct geul_option options[] = {
                 "the text to continue; - reads standard input, without its last newline"),
     OPTION_PATH("-f, --file",               file,          "FILE", FILE,
                 "reads the text from a file, without its last newline"),
+    GEUL_ENCODING_OPTION,
     OPTION_INT( "-n, --predict, --n-predict", n_predict,     -1, 1 << 30,
                 "most tokens to write, -1: until the text ends or the context is full"),
     OPTION_LIST("--stop, -r, --reverse-prompt", stop,          "TEXT",
@@ -167,7 +168,7 @@ int geul_cmd_complete(int argc, char **argv)
         return code;
     if (s.n_predict == 0)
         return geul_report_usage("-n 0 would print nothing");
-    char *prompt = geul_text_input_prompt(s.prompt, s.file, &length, &code);
+    char *prompt = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code);
     if (!prompt)
         return code;
     geul_interrupt_catch(1);
