@@ -482,13 +482,16 @@ GEUL_API const char *geul_text_guess_encoding(const void *data, size_t size);
  *
  *     {"instruction": ..., "input": ..., "output": ...}       input may be missing, null or ""
  *     {"messages": [{"role": "user", "content": ...}, ...]}   user and assistant in turn, optionally system first
+ *     {"conversations": [{"from": "human", "value": ...}, ...]}
  *     {"question": ..., "answer": ...}
- *     {"prompt": ..., "completion": ...}
+ *     {"prompt": ..., "completion": ...}                      texts, or messages
  *     {"text": ...}
  *
- * A file is JSON Lines, one of these per line, or one plain text if its name ends in .txt. Shapes may be mixed. The
- * first shape whose keys a line has is taken, other keys are ignored, blank lines skipped. A line that is none of them
- * is a problem, which does not affect the other lines. Files are mapped, never loaded.
+ * and some more (docs/training-data.md), with "system" and "history" beside them. A file holds such objects, one per
+ * line (JSON Lines), over several lines each or in one array; or it is a table, if its name ends in .csv or .tsv, or
+ * one plain text, .txt. Shapes may be mixed. The first shape whose keys an object has is taken; what is not used of it
+ * is noted (geul_row_problems_note()). What is no row is a problem, which does not affect the others. Files in UTF-8
+ * are mapped, never loaded.
  *
  * Rows become samples (a dataset for geul_trainer_new()) or documents in token shards, which geul_dataset_add_shard()
  * maps. Everything here belongs to one thread at a time, like its context.
@@ -515,6 +518,11 @@ GEUL_API void geul_row_problems_free(struct geul_row_problems *p);
 GEUL_API int64_t geul_row_problems_count(const struct geul_row_problems *p);
 /* Number i: "FILE:LINE: what", without control characters; valid as long as p. NULL after the last that was kept. */
 GEUL_API const char *geul_row_problems_text(const struct geul_row_problems *p, int i);
+/* Number i of what was not used, or not as it stands, in rows that could be used: "FILE: not used: label (3 rows)".
+ * Each file is said once, when its reading ends. As above otherwise; NULL after the last. */
+GEUL_API const char *geul_row_problems_note(const struct geul_row_problems *p, int i);
+/* Number i of the files that were read, and which form each has: "FILE: JSON Lines; messages (3 rows)". */
+GEUL_API const char *geul_row_problems_form(const struct geul_row_problems *p, int i);
 
 enum geul_row_kind { GEUL_ROW_TURNS, GEUL_ROW_TEXT };
 
@@ -524,22 +532,28 @@ struct geul_row {
     int64_t line;                  /* in the file, from 1 */
     const struct geul_turn *turns; /* TURNS: each with a question and an answer that is not empty */
     int n_turns;                   /* at least 1; 0 for TEXT */
-    const char *input;             /* extra context of the first question; NULL: none */
-    const char *system;            /* the system message; NULL: none. At most one of input and system is set */
+    const char *input;             /* extra context of the question of turn input_turn; NULL: none */
+    const char *system;            /* the system message; NULL: none */
     const char *text;              /* TEXT: length bytes of UTF-8 without NUL, not NUL-terminated */
     size_t length;
+    const bool *learned; /* TURNS: by turn, whether its answer is to be learned, or only read; one is */
+    int input_turn;      /* 0 without a history */
 };
 
 /* A file of rows that is being read. */
 struct geul_rows;
 
-/* Opens a file. problems receives lines that are not rows, and must live until geul_rows_close(); NULL: such lines are
- * just skipped. Returns NULL when the file cannot be read, or is one JSON array instead of a row per line. Free with
- * geul_rows_close(). */
+/* Opens a file in UTF-8. problems receives what is no row, and must live until geul_rows_close(); NULL: it is just
+ * skipped. Returns NULL when the file cannot be read, or is something else, which the message names: text in UTF-16, a
+ * table whose columns are no shape of rows, Parquet, an archive. Free with geul_rows_close(). */
 GEUL_API struct geul_rows *geul_rows_open(struct geul_context *ctx, const char *path,
                                           struct geul_row_problems *problems);
+/* The same for a file in another encoding, named as for geul_text_decode(): it is loaded whole. NULL: UTF-8. */
+GEUL_API struct geul_rows *geul_rows_open_encoded(struct geul_context *ctx, const char *path, const char *encoding,
+                                                  struct geul_row_problems *problems);
 /* Sets *row to the next row, NULL at the end; it and what it points to are valid until the next call on rows. Fails
- * when memory is short, and at the end of a file that had neither rows nor problems. */
+ * when memory is short, at the end of a file that had neither rows nor problems, and where nothing says where the next
+ * row begins: in an array that is not valid JSON between its elements, in a table behind a quote that has no end. */
 GEUL_API enum geul_status geul_rows_next(struct geul_rows *rows, const struct geul_row **row);
 /* NULL is accepted. */
 GEUL_API void geul_rows_close(struct geul_rows *rows);
@@ -565,6 +579,8 @@ struct geul_samples_options {
     /* Bytes of all files, after every row. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    const char *encoding; /* of the files, as for geul_text_decode(); NULL: UTF-8 */
+    enum geul_nfc nfc;    /* what is done with texts that are not in NFC */
 };
 
 struct geul_samples_report {
@@ -576,6 +592,8 @@ struct geul_samples_report {
     int64_t long_line;     /* and its line */
     int64_t joined_input;  /* rows whose input or system text was put into the question, for lack of {input} */
     int64_t longest;       /* tokens of the longest row before truncation */
+    int64_t not_nfc;       /* rows with a text that is not in NFC */
+    bool nfc_applied;      /* such texts were brought into it */
 };
 
 /* Appends the rows of all files as samples, in order, to train, or to held_out, which may be NULL if that share is 0.
@@ -594,12 +612,18 @@ struct geul_shards_options {
     struct geul_row_problems *problems;
     bool (*progress)(void *user, uint64_t done, uint64_t total); /* as for samples */
     void *user;
+    const char *encoding; /* as for samples */
+    enum geul_nfc nfc;    /* likewise */
 };
 
 struct geul_shards_report {
     size_t size;
     int64_t documents, tokens;
     int files; /* PREFIX-00000.geulshard and so on */
+    /* Answers that rows mark as not to be learned. They are in the shards like all others: shards have no masks. */
+    int64_t marked;
+    int64_t not_nfc; /* as for samples */
+    bool nfc_applied;
 };
 
 /* Writes every row of the files as a document with its end token into token shards: files of ids that together are one

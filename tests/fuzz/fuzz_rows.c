@@ -25,7 +25,7 @@ static void read_as(const uint8_t *data, size_t size, const char *name)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_row_problems problems = {.ctx = ctx};
-    struct geul_rows *rows = geul_rows_open_memory(ctx, data, size, name, &problems);
+    struct geul_rows *rows = geul_rows_open_memory(ctx, data, size, name, NULL, &problems);
     const struct geul_row *row;
     int64_t n = 0;
     for (; rows && geul_rows_next(rows, &row) == GEUL_OK && row; n++)
