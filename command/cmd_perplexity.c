@@ -253,7 +253,8 @@ int geul_cmd_perplexity(int argc, char **argv)
     struct work w = {.s = &s, .compare = s.kl_base && geul_os_exists(s.kl_base), .r = {.size = sizeof w.r}};
     if (s.start && w.compare && !s.prompt && !s.file)
         return geul_report_usage("--start applies to -f and -p; %s has its own text", s.kl_base);
-    if ((!w.compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
+    if ((!w.compare || s.prompt || s.file) &&
+        !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
     code = geul_loaded_open(&s.model, true, &w.l);

@@ -12,6 +12,16 @@
 
 static const size_t text_limit = (size_t)1 << 30; /* a prompt larger than this is a mistake */
 
+const char *const geul_nfc_choices[] = {"auto", "on", "off", NULL}; /* enum geul_nfc */
+
+enum geul_nfc geul_nfc_of(const char *name)
+{
+    int i = 0;
+    while (strcmp(geul_nfc_choices[i], name) != 0)
+        i++;
+    return (enum geul_nfc)i;
+}
+
 /* Everything up to the end of f. NULL with errno set. */
 static char *read_all(FILE *f, size_t *length)
 {

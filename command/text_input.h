@@ -3,6 +3,8 @@
 #ifndef GEUL_TEXT_INPUT_H
 #define GEUL_TEXT_INPUT_H
 
+#include "geul.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -17,6 +19,14 @@ bool geul_text_input_check(const char *line, size_t length);
 /* The prompt that -p (TEXT or "-") or -f names; one of them must be given; a newline at the end of
  * a file, whose encoding may be given, is left out. NULL after a message, with *code set. */
 char *geul_text_input_prompt(const char *text, const char *file, const char *encoding, size_t *length, int *code);
+
+/* The row of --nfc, for a field `nfc` of the settings, whose default is "auto"; and what a value of it means. */
+extern const char *const geul_nfc_choices[];
+enum geul_nfc geul_nfc_of(const char *name);
+#define GEUL_NFC_OPTION(what)                                                                                          \
+    OPTION_CHOICE("--nfc", nfc, "auto|on|off", geul_nfc_choices,                                                       \
+                  "on: composes decomposed characters (NFD, as macOS writes Hangul) in " what                          \
+                  "; auto: unless the tokenizer does so itself")
 
 /* The row of --encoding, for a field `encoding` of the settings. */
 #define GEUL_ENCODING_OPTION                                                                                           \

@@ -188,7 +188,11 @@ static json_t *next_spread(struct geul_rows *r, size_t indent, size_t n)
     }
     r->wasted += end ? 0 : stop;
     bool open = may && !end && stop >= n; /* nothing is wrong with the line itself: it is what follows */
-    json_t *json = parse(r, s, open && stop < most ? stop + 1 : n, "the line");
+    size_t shown = n;                     /* what the parser is given, to say what is wrong */
+    if (open)
+        for (shown = stop; shown < most && s[shown] != '\n';)
+            shown++;
+    json_t *json = parse(r, s, shown, "the line");
     move_to(r, r->pos + n);
     r->pos += r->pos < r->size;
     r->next_line++;

@@ -147,13 +147,11 @@ bool geul_row_table_open(struct geul_rows *r)
         r->record.length = 0;
         if (!read_field(r, &last))
             return false;
-        size_t n = r->record.length - 1, broken = geul_rows_first_broken(r->record.data, n);
-        if (broken < n) {
-            const char *guess = geul_text_guess_encoding(r->data, r->size);
+        size_t n = r->record.length - 1;
+        if (geul_rows_first_broken(r->record.data, n) < n || strlen(r->record.data) != n) {
             geul_fail(r->ctx, GEUL_ERROR_FORMAT,
-                      "%s: the names of its columns are not UTF-8%s%s%s; recode it (iconv -f cp949 -t utf-8)",
-                      geul_printable(r->name, name, sizeof name), guess ? ": it is " : "", guess ? guess : "",
-                      guess ? ", so say so (--encoding)" : "");
+                      "%s: the name of column %zu is not UTF-8; name the encoding (--encoding)",
+                      geul_printable(r->name, name, sizeof name), r->n_columns + 1);
             return false;
         }
         if (r->n_columns == MOST_COLUMNS) {

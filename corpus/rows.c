@@ -57,27 +57,6 @@ static const struct {
     {"geulshrd", 8, "a token shard", "shards are read as such where their names end in .geulshard"},
 };
 
-/* Fails when the bytes are no text in UTF-8 as a whole. */
-static enum geul_status check_bytes(struct geul_context *ctx, const char *data, size_t size, const char *path)
-{
-    enum { HEAD = 4096 };
-    char name[256];
-    geul_printable(path, name, sizeof name);
-    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
-        const char *advice = foreign[i].advice, *file = strstr(advice, "FILE");
-        if (size >= foreign[i].n && memcmp(data, foreign[i].bytes, foreign[i].n) == 0)
-            return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s is %s; %.*s%s%s", name, foreign[i].what,
-                             (int)(file ? (size_t)(file - advice) : strlen(advice)), advice, file ? name : "",
-                             file ? file + 4 : "");
-    }
-    const char *guess = geul_text_guess_encoding(data, size < HEAD ? size : HEAD);
-    if (guess && strncmp(guess, "utf-", 4) == 0)
-        return geul_fail(ctx, GEUL_ERROR_FORMAT,
-                         "%s is %s text, not UTF-8: say so (--encoding %s), or recode it (iconv -f %s -t utf-8)", name,
-                         geul_text_encoding_title(guess), guess, guess);
-    return GEUL_OK;
-}
-
 /* Whether the name ends in the extension, in upper or lower case. */
 static bool has_extension(const char *name, const char *extension)
 {
@@ -92,13 +71,40 @@ static bool has_extension(const char *name, const char *extension)
     return true;
 }
 
+static bool is_table(const char *name)
+{
+    return has_extension(name, ".csv") || has_extension(name, ".tsv");
+}
+
+/* Fails when the bytes are no text in UTF-8 as a whole. CP949 is told by a few rows of a table; other files may have
+ * good ones among those in CP949, which are named row by row. */
+static enum geul_status check_bytes(struct geul_context *ctx, const char *data, size_t size, const char *path)
+{
+    enum { HEAD = 4096 };
+    char name[256];
+    geul_printable(path, name, sizeof name);
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        const char *advice = foreign[i].advice, *file = strstr(advice, "FILE");
+        if (size >= foreign[i].n && memcmp(data, foreign[i].bytes, foreign[i].n) == 0)
+            return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s is %s; %.*s%s%s", name, foreign[i].what,
+                             (int)(file ? (size_t)(file - advice) : strlen(advice)), advice, file ? name : "",
+                             file ? file + 4 : "");
+    }
+    const char *guess = geul_text_guess_encoding(data, size < HEAD ? size : HEAD);
+    if (guess && (strncmp(guess, "utf-", 4) == 0 || is_table(path)))
+        return geul_fail(ctx, GEUL_ERROR_FORMAT,
+                         "%s is %s text, not UTF-8: say so (--encoding %s), or recode it (iconv -f %s -t utf-8)", name,
+                         geul_text_encoding_title(guess), guess, guess);
+    return GEUL_OK;
+}
+
 /* The form of the file, by its name and where it begins. */
 static enum geul_row_form find_form(const struct geul_rows *r)
 {
     size_t at = r->pos;
     if (has_extension(r->name, ".txt"))
         return GEUL_ROW_PLAIN;
-    if (has_extension(r->name, ".csv") || has_extension(r->name, ".tsv"))
+    if (is_table(r->name))
         return GEUL_ROW_TABLE;
     while (at < r->size && (r->data[at] == ' ' || r->data[at] == '\t' || r->data[at] == '\r' || r->data[at] == '\n'))
         at++;

@@ -27,11 +27,14 @@ struct geul_chat {
     bool json;          /* one JSON object a line instead of text */
     bool ignore_eos;    /* answers continue after the end token */
     bool done;          /* /exit */
+    enum geul_nfc nfc;  /* for what the user writes */
     int code;           /* exit code so far */
 };
 
 /* chat_turns.c: the conversation as data. */
 
+/* A malloc()ed copy of what the user wrote, in NFC where that applies; NULL when memory is short. */
+char *geul_chat_text(const struct geul_chat *c, const char *text);
 /* Appends a waiting turn. false when memory is short. */
 bool geul_chat_push(struct geul_chat *c, const char *question);
 void geul_chat_drop_first(struct geul_chat *c);
