@@ -82,6 +82,8 @@ char *geul_text_input_file(const char *path, const char *encoding, size_t *lengt
         geul_report_error("cannot read %s: %s", name, strerror(errno));
     if (f && !standard)
         fclose(f);
+    if (bytes)
+        geul_report_input(standard ? NULL : path);
     return bytes ? decode(bytes, name, encoding, length) : NULL;
 }
 

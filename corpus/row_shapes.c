@@ -6,6 +6,7 @@
 #include "corpus/row_reader.h"
 
 #include "core/check.h"
+#include "formats/json_text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -179,11 +180,12 @@ static bool get_filled(struct geul_rows *r, const json_t *v, const char *where, 
     return is_blank(*out) ? geul_rows_problem(r, "%s%s is empty", where, key) : true;
 }
 
-/* A text that may be missing, null or blank: NULL then. */
+/* A text that may be missing, null, NaN (which Python writes for it) or blank: NULL then. */
 static bool get_optional(struct geul_rows *r, const json_t *v, const char *key, const char **out)
 {
     *out = NULL;
-    if (!v || json_is_null(v))
+    const char *odd = geul_json_oddity(v);
+    if (!v || json_is_null(v) || (odd && strcmp(odd, "NaN") == 0))
         return true;
     if (!(json_is_array(v) ? get_list(r, v, "", key, out) : get_text(r, v, "", key, out)))
         return false;
@@ -197,7 +199,8 @@ static const json_t *as_list(struct geul_rows *r, const json_t *v)
     const char *text = json_string_value(v);
     if (!text || text[strspn(text, " \t\r\n")] != '[')
         return v;
-    json_t *list = json_loads(text, JSON_ALLOW_NUL, NULL);
+    json_error_t error;
+    json_t *list = geul_json_decode(r->ctx, text, strlen(text), 0, &error);
     return list ? keep(r, list) : v;
 }
 

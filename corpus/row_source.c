@@ -7,6 +7,7 @@
 #include "corpus/row_reader.h"
 
 #include "corpus/text_decode.h"
+#include "formats/json_text.h"
 #include "tokenizer/unicode.h"
 
 #include <stdio.h>
@@ -15,12 +16,6 @@
 enum { DEEPEST = 2048 }; /* as jansson reads them */
 
 /* ----------------------------------------------------------------------------------- parsing -- */
-
-/* The value of [s, s + n), or NULL with *error filled in. */
-static json_t *load(const char *s, size_t n, json_error_t *error)
-{
-    return json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, error);
-}
 
 size_t geul_rows_first_broken(const char *s, size_t n)
 {
@@ -45,7 +40,8 @@ const char *geul_rows_kind(const json_t *v)
         [JSON_INTEGER] = "a number",    [JSON_REAL] = "a number",  [JSON_TRUE] = "true or false",
         [JSON_FALSE] = "true or false", [JSON_NULL] = "null",
     };
-    return v ? names[json_typeof(v)] : "missing";
+    const char *odd = geul_json_oddity(v);
+    return odd ? odd : v ? names[json_typeof(v)] : "missing";
 }
 
 /* The object in [s, s + n), which what names in messages ("the line"); NULL with a problem recorded. jansson refuses
@@ -58,7 +54,7 @@ static json_t *parse(struct geul_rows *r, const char *s, size_t n, const char *w
         geul_rows_problem(r, "%s has %zu MiB; at most 64 are possible", what, n >> 20);
         return NULL;
     }
-    json_t *json = load(s, n, &error);
+    json_t *json = geul_json_decode(r->ctx, s, n, JSON_DECODE_ANY, &error);
     size_t broken = json ? n : geul_rows_first_broken(s, n);
     if (!json && error.line > 1)
         snprintf(place, sizeof place, "line %lld, ", (long long)r->line + error.line - 1);
@@ -213,7 +209,7 @@ static enum geul_row_next next_line(struct geul_rows *r)
         indent++;
     r->line = r->next_line;
     if (closes(s, n) && n <= GEUL_ROW_BYTES)
-        r->json = load(s, n, &error);
+        r->json = geul_json_decode(r->ctx, s, n, 0, &error);
     if (r->json && json_is_object(r->json)) {
         r->pos += n + (newline != NULL);
         r->next_line++;
