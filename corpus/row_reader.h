@@ -7,7 +7,7 @@
 
 #include "core/bytes.h"
 #include "core/os.h"
-#include "corpus/rows.h"
+#include "corpus/row_problems.h"
 
 #include <jansson.h>
 

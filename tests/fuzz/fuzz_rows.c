@@ -1,5 +1,5 @@
-/* fuzz_rows.c: any bytes as rows of training data: as JSON (lines, objects over several lines, an array), as a table, as
- * a plain text and as CP949; every row must be what geul_tools.h promises. */
+/* fuzz_rows.c: any bytes as rows of training data: as JSON (lines, objects over several lines, an array), as a table,
+ * as a plain text and as CP949; every row must be what geul_tools.h promises. */
 #include "corpus/rows.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* test_nfc.c: the composed form of what users write (geul.h). Expected texts are those of Python's unicodedata. */
 #include "tests/harness.h"
 
-#include <geul.h>
+#include <geul_tools.h>
 
 TEST(nfc_of_texts)
 {
@@ -35,6 +35,10 @@ TEST(nfc_applies_where_the_tokenizer_does_not_do_it)
     REQUIRE(tok);
     CHECK(geul_nfc_applies(tok, GEUL_NFC_AUTO) && geul_nfc_applies(tok, GEUL_NFC_ON));
     CHECK(!geul_nfc_applies(tok, GEUL_NFC_OFF));
+    geul_tokenizer_free(tok);
+    tok = geul_tokenizer_from_json(ctx, test_path("golden/tok/nfc_split_gpt4.json"));
+    REQUIRE(tok);
+    CHECK(!geul_nfc_applies(tok, GEUL_NFC_AUTO) && geul_nfc_applies(tok, GEUL_NFC_ON));
     geul_tokenizer_free(tok);
     geul_context_free(ctx);
 }
