@@ -16,7 +16,7 @@
 
 struct settings {
     struct geul_model_args model;
-    const char *prompt, *file, *ids, *output;
+    const char *prompt, *file, *encoding, *ids, *output;
     bool json;
 };
 
@@ -25,6 +25,7 @@ struct settings {
 static const struct geul_option options[] = {
     OPTION_TEXT(  "-p, --prompt", prompt, "TEXT", "the text; - reads standard input, without its last newline"),
     OPTION_PATH(  "-f, --file",   file,   "FILE", FILE, "reads the text from a file, without its last newline"),
+    GEUL_ENCODING_OPTION,
     OPTION_TEXT(  "--ids",        ids,    "\"1 2 3\"", "token ids instead of a text"),
     REQUIRED_PATH("-o, --output", output, "FILE", FILE, "the .npy file: float32 (positions, vocabulary)"),
     OPTION_FLAG(  "--json",       json,   "prints token ids, shape and time as JSON"),
@@ -140,7 +141,7 @@ int geul_cmd_logits(int argc, char **argv)
         return code;
     if (s.ids && (s.prompt || s.file))
         return geul_report_usage("--ids replaces -p and -f; give one of the three");
-    if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
     struct geul_loaded l;

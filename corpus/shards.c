@@ -172,14 +172,17 @@ static enum geul_status write_row(void *user, const char *path, const struct geu
 {
     struct writing *c = user;
     struct geul_sample s;
-    bool joined;
     (void)path;
-    enum geul_status status = geul_samples_encode(c->ctx, c->tok, row, c->o.prompt_template, true, &s, &joined);
+    enum geul_status status =
+        geul_samples_encode(c->ctx, c->tok, row, c->o.prompt_template, true, c->report.nfc_applied, &s);
     if (status == GEUL_OK)
         status = geul_shards_writer_add(c->w, s.ids, s.n);
     if (status == GEUL_OK) {
         c->report.documents++;
         c->report.tokens += (int64_t)s.n;
+        c->report.not_nfc += s.not_nfc;
+        for (int i = 0; i < row->n_turns; i++)
+            c->report.marked += !row->learned[i];
     }
     geul_sample_free(c->ctx, &s);
     return status;
@@ -194,7 +197,8 @@ static enum geul_status write_rows(struct writing *c, const char *const *paths, 
     c->w = geul_shards_writer_new(c->ctx, c->tok, prefix, c->o.shard_tokens ? c->o.shard_tokens : (uint64_t)1 << 27);
     if (!c->w)
         return geul_error_status(c->ctx);
-    struct geul_rows_walk walk = {&c->problems, write_row, c, c->o.progress, c->o.user};
+    struct geul_rows_walk walk = {&c->problems, c->o.encoding, write_row, c, c->o.progress, c->o.user};
+    c->report.nfc_applied = geul_nfc_applies(c->tok, c->o.nfc);
     enum geul_status status = geul_rows_walk(c->ctx, paths, n_paths, &walk);
     if (status == GEUL_OK && c->report.documents == 0) {
         const char *first = geul_row_problems_text(&c->problems, 0);

@@ -108,6 +108,20 @@ GEUL_API char *geul_detokenize(struct geul_context *ctx, const struct geul_token
 /* ctx: the one it was made with. */
 GEUL_API void geul_text_free(struct geul_context *ctx, char *text);
 
+/* Whether texts are brought into NFC, the composed form, before they become ids. Hangul from macOS is often decomposed
+ * (NFD): it looks the same, but to a model that learned from composed text it is another, unknown text. */
+enum geul_nfc {
+    GEUL_NFC_AUTO, /* where the tokenizer does not bring texts into a normal form by itself */
+    GEUL_NFC_ON,
+    GEUL_NFC_OFF,
+};
+/* Whether texts for this tokenizer are to be brought into NFC: what AUTO comes to. */
+GEUL_API bool geul_nfc_applies(const struct geul_tokenizer *tok, enum geul_nfc nfc);
+/* The NFC of a text, *nfc_length bytes and a NUL; bytes that are not UTF-8 are kept. Free with geul_text_free(); NULL
+ * when memory is short. Nothing else applies it on its own but geul_samples_read() and geul_shards_write(): a program
+ * calls it on what its users write. */
+GEUL_API char *geul_text_nfc(struct geul_context *ctx, const char *text, size_t length, size_t *nfc_length);
+
 /* Streaming: bytes come in token by token, whole code points go out. A byte that can no longer become valid UTF-8 goes
  * out as U+FFFD. Plain data that owns no memory: zero it to start. */
 struct geul_utf8_stream {

@@ -468,6 +468,21 @@ GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const str
                                              size_t length, const struct geul_evaluation_options *options,
                                              struct geul_evaluation_report *report);
 
+/* ------------------------------------------------------------------------------------- texts -- */
+/* Stability: may still change (more encodings that are guessed). */
+
+/* A text as a tokenizer should get it, from the bytes of a file as people have them: UTF-8 without byte order mark, and
+ * LF where they have CR LF. encoding is that of the bytes, a name that iconv knows ("cp949", "utf-16"). NULL: UTF-8;
+ * bytes that geul_text_guess_encoding() takes for something else are refused with GEUL_ERROR_FORMAT and a message that
+ * names it, other bytes that are not UTF-8 are kept. name stands for the text in messages. Returns *length bytes and a
+ * NUL; free with geul_text_free(). NULL on failure. */
+GEUL_API char *geul_text_decode(struct geul_context *ctx, const void *data, size_t size, const char *name,
+                                const char *encoding, size_t *length);
+/* The encoding that bytes which are not UTF-8 most likely have, by byte order mark or by what Korean texts consist of:
+ * "utf-16le", "utf-16be", "utf-32le", "utf-32be" or "cp949" (Windows in Korean; EUC-KR is a part of it). NULL: UTF-8,
+ * or there is no telling. */
+GEUL_API const char *geul_text_guess_encoding(const void *data, size_t size);
+
 /* ------------------------------------------------------------------ rows, samples and shards -- */
 /* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */
 
@@ -475,13 +490,16 @@ GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const str
  *
  *     {"instruction": ..., "input": ..., "output": ...}       input may be missing, null or ""
  *     {"messages": [{"role": "user", "content": ...}, ...]}   user and assistant in turn, optionally system first
+ *     {"conversations": [{"from": "human", "value": ...}, ...]}
  *     {"question": ..., "answer": ...}
- *     {"prompt": ..., "completion": ...}
+ *     {"prompt": ..., "completion": ...}                      texts, or messages
  *     {"text": ...}
  *
- * A file is JSON Lines, one of these per line, or one plain text if its name ends in .txt. Shapes may be mixed. The
- * first shape whose keys a line has is taken, other keys are ignored, blank lines skipped. A line that is none of them
- * is a problem, which does not affect the other lines. Files are mapped, never loaded.
+ * and some more (docs/training-data.md), with "system" and "history" beside them. A file holds such objects, one per
+ * line (JSON Lines), over several lines each or in one array; or it is a table, if its name ends in .csv or .tsv, or
+ * one plain text, .txt. Shapes may be mixed. The first shape whose keys an object has is taken; what is not used of it
+ * is noted (geul_row_problems_note()). What is no row is a problem, which does not affect the others. Files in UTF-8
+ * are mapped, never loaded.
  *
  * Rows become samples (a dataset for geul_trainer_new()) or documents in token shards, which geul_dataset_add_shard()
  * maps. Everything here belongs to one thread at a time, like its context.
@@ -508,6 +526,11 @@ GEUL_API void geul_row_problems_free(struct geul_row_problems *p);
 GEUL_API int64_t geul_row_problems_count(const struct geul_row_problems *p);
 /* Number i: "FILE:LINE: what", without control characters; valid as long as p. NULL after the last that was kept. */
 GEUL_API const char *geul_row_problems_text(const struct geul_row_problems *p, int i);
+/* Number i of what was not used, or not as it stands, in rows that could be used: "FILE: not used: label (3 rows)".
+ * Each file is said once, when its reading ends. As above otherwise; NULL after the last. */
+GEUL_API const char *geul_row_problems_note(const struct geul_row_problems *p, int i);
+/* Number i of the files that were read, and which form each has: "FILE: JSON Lines; messages (3 rows)". */
+GEUL_API const char *geul_row_problems_form(const struct geul_row_problems *p, int i);
 
 enum geul_row_kind { GEUL_ROW_TURNS, GEUL_ROW_TEXT };
 
@@ -517,22 +540,28 @@ struct geul_row {
     int64_t line;                  /* in the file, from 1 */
     const struct geul_turn *turns; /* TURNS: each with a question and an answer that is not empty */
     int n_turns;                   /* at least 1; 0 for TEXT */
-    const char *input;             /* extra context of the first question; NULL: none */
-    const char *system;            /* the system message; NULL: none. At most one of input and system is set */
+    const char *input;             /* extra context of the question of turn input_turn; NULL: none */
+    const char *system;            /* the system message; NULL: none */
     const char *text;              /* TEXT: length bytes of UTF-8 without NUL, not NUL-terminated */
     size_t length;
+    const bool *learned; /* TURNS: by turn, whether its answer is to be learned, or only read; one is */
+    int input_turn;      /* 0 without a history */
 };
 
 /* A file of rows that is being read. */
 struct geul_rows;
 
-/* Opens a file. problems receives lines that are not rows, and must live until geul_rows_close(); NULL: such lines are
- * just skipped. Returns NULL when the file cannot be read, or is one JSON array instead of a row per line. Free with
- * geul_rows_close(). */
+/* Opens a file in UTF-8. problems receives what is no row, and must live until geul_rows_close(); NULL: it is just
+ * skipped. Returns NULL when the file cannot be read, or is something else, which the message names: text in UTF-16, a
+ * table whose columns are no shape of rows, Parquet, an archive. Free with geul_rows_close(). */
 GEUL_API struct geul_rows *geul_rows_open(struct geul_context *ctx, const char *path,
                                           struct geul_row_problems *problems);
+/* The same for a file in another encoding, named as for geul_text_decode(): it is loaded whole. NULL: UTF-8. */
+GEUL_API struct geul_rows *geul_rows_open_encoded(struct geul_context *ctx, const char *path, const char *encoding,
+                                                  struct geul_row_problems *problems);
 /* Sets *row to the next row, NULL at the end; it and what it points to are valid until the next call on rows. Fails
- * when memory is short, and at the end of a file that had neither rows nor problems. */
+ * when memory is short, at the end of a file that had neither rows nor problems, and where nothing says where the next
+ * row begins: in an array that is not valid JSON between its elements, in a table behind a quote that has no end. */
 GEUL_API enum geul_status geul_rows_next(struct geul_rows *rows, const struct geul_row **row);
 /* NULL is accepted. */
 GEUL_API void geul_rows_close(struct geul_rows *rows);
@@ -558,6 +587,8 @@ struct geul_samples_options {
     /* Bytes of all files, after every row. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    const char *encoding; /* of the files, as for geul_text_decode(); NULL: UTF-8 */
+    enum geul_nfc nfc;    /* what is done with texts that are not in NFC */
 };
 
 struct geul_samples_report {
@@ -569,6 +600,8 @@ struct geul_samples_report {
     int64_t long_line;     /* and its line */
     int64_t joined_input;  /* rows whose input or system text was put into the question, for lack of {input} */
     int64_t longest;       /* tokens of the longest row before truncation */
+    int64_t not_nfc;       /* rows with a text that is not in NFC */
+    bool nfc_applied;      /* such texts were brought into it */
 };
 
 /* Appends the rows of all files as samples, in order, to train, or to held_out, which may be NULL if that share is 0.
@@ -587,12 +620,18 @@ struct geul_shards_options {
     struct geul_row_problems *problems;
     bool (*progress)(void *user, uint64_t done, uint64_t total); /* as for samples */
     void *user;
+    const char *encoding; /* as for samples */
+    enum geul_nfc nfc;    /* likewise */
 };
 
 struct geul_shards_report {
     size_t size;
     int64_t documents, tokens;
     int files; /* PREFIX-00000.geulshard and so on */
+    /* Answers that rows mark as not to be learned. They are in the shards like all others: shards have no masks. */
+    int64_t marked;
+    int64_t not_nfc; /* as for samples */
+    bool nfc_applied;
 };
 
 /* Writes every row of the files as a document with its end token into token shards: files of ids that together are one

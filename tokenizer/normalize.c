@@ -309,3 +309,17 @@ bool geul_normalize(struct geul_context *ctx, const struct geul_normal_step *ste
         return geul_replace(ctx, step, s, n, out);
     }
 }
+
+char *geul_text_nfc(struct geul_context *ctx, const char *text, size_t length, size_t *nfc_length)
+{
+    static const struct geul_normal_step step = {.kind = GEUL_TOK_STEP_NFC};
+    struct geul_bytes out = {0};
+    *nfc_length = 0;
+    geul_error_clear(ctx);
+    if (!geul_normalize(ctx, &step, text, length, &out) || !geul_bytes_add(ctx, &out, "", 1)) {
+        geul_free(ctx, out.data);
+        return NULL;
+    }
+    *nfc_length = out.length - 1;
+    return out.data;
+}

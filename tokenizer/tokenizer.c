@@ -409,3 +409,12 @@ void geul_text_free(struct geul_context *ctx, char *text)
 {
     geul_free(ctx, text);
 }
+
+bool geul_nfc_applies(const struct geul_tokenizer *tok, enum geul_nfc nfc)
+{
+    bool normalizes = false;
+    for (size_t i = 0; i < tok->n_normal; i++)
+        normalizes |= tok->normal[i].kind == GEUL_TOK_STEP_NFC || tok->normal[i].kind == GEUL_TOK_STEP_NFD ||
+                      tok->normal[i].kind == GEUL_TOK_STEP_NFKC || tok->normal[i].kind == GEUL_TOK_STEP_NFKD;
+    return nfc == GEUL_NFC_ON || (nfc == GEUL_NFC_AUTO && !normalizes);
+}

@@ -229,7 +229,7 @@ int geul_cmd_train(int argc, char **argv)
     /* The settings file is applied first, so that options override it: hence it has to be the first word. Its text
      * stays until the end, because the settings point into it. */
     bool file = argc > 1 && argv[1][0] != '-';
-    if (file && !(text = geul_text_input_file(argv[1], &length)))
+    if (file && !(text = geul_text_input_file(argv[1], NULL, &length)))
         return 1;
     if (file && !apply_file(argv[1], text, &s)) {
         free(text);
