@@ -51,7 +51,7 @@ extern "C" {
 GEUL_API const char *geul_version(void);
 
 /* --------------------------------------------------------------------------------- tokenizer -- */
-/* Stability: stable but for geul_token_end(), which may still change (models with several end tokens). */
+/* Stability: stable. */
 
 struct geul_tokenizer;
 
@@ -78,6 +78,13 @@ GEUL_API int32_t geul_tokenizer_size(const struct geul_tokenizer *tok);
  * text. Safe to call from several threads on one tokenizer if each passes its own ctx. */
 GEUL_API enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
                                         size_t length, bool parse_special, int32_t **ids, size_t *count);
+/* The same with the ids that the tokenizer puts before and after a text: what Hugging Face calls add_special_tokens
+ * (TemplateProcessing, add_bos_token, add_eos_token); for most GPT-NeoX models there are none. open: without those
+ * after it, for a text that is to be continued. geul_generate() and the training data begin with the ids before a text;
+ * geul_tokenize() adds none. */
+GEUL_API enum geul_status geul_tokenize_whole(struct geul_context *ctx, const struct geul_tokenizer *tok,
+                                              const char *text, size_t length, bool parse_special, bool open,
+                                              int32_t **ids, size_t *count);
 /* ctx: the one they were made with. */
 GEUL_API void geul_tokens_free(struct geul_context *ctx, int32_t *ids);
 /* The bytes of one id as they appear in a text, *length of them, not NUL-terminated; 0 for ids without a text or out of
@@ -87,8 +94,13 @@ GEUL_API const char *geul_token_text(const struct geul_tokenizer *tok, int32_t i
 GEUL_API bool geul_token_is_special(const struct geul_tokenizer *tok, int32_t id);
 /* The id whose exact text this is (special tokens included), -1 when there is none. */
 GEUL_API int32_t geul_token_find(const struct geul_tokenizer *tok, const char *text, size_t length);
-/* The token that ends a text (<|endoftext|>), -1 when the tokenizer has none. */
+/* The token that ends a text, usually <|endoftext|>, -1 when the tokenizer has none. Where there are several it is the
+ * first: the one that is put after a text that is learned. */
 GEUL_API int32_t geul_token_end(const struct geul_tokenizer *tok);
+/* All tokens that end a text: *ids, in order; returns how many. Valid as long as tok. */
+GEUL_API int geul_token_ends(const struct geul_tokenizer *tok, const int32_t **ids);
+/* Whether id is one of them; false for ids out of range. */
+GEUL_API bool geul_token_is_end(const struct geul_tokenizer *tok, int32_t id);
 /* Text of count ids, *length bytes and a NUL; free with geul_text_free(). NULL on failure. skip_special leaves special
  * tokens out; ids out of range give no text. Thread-safe like geul_tokenize(). */
 GEUL_API char *geul_detokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const int32_t *ids,
@@ -216,6 +228,17 @@ GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, in
 /* ---------------------------------------------------------------------------------- sampling -- */
 /* Stability: may still change (geul_sampling may gain fields; grammars that restrict what is chosen). */
 
+/* A step from logits to the distribution that a token is drawn from. */
+enum geul_sampling_step {
+    GEUL_SAMPLING_END, /* ends an order */
+    GEUL_SAMPLING_TOP_K,
+    GEUL_SAMPLING_TYPICAL,
+    GEUL_SAMPLING_TOP_P,
+    GEUL_SAMPLING_MIN_P,
+    GEUL_SAMPLING_TEMPERATURE,
+    GEUL_SAMPLING_STEPS /* how many there are, with the end */
+};
+
 struct geul_sampling {
     float temperature;       /* <= 0: greedy */
     int top_k;               /* 0: off */
@@ -227,10 +250,19 @@ struct geul_sampling {
     float frequency_penalty; /* 0: off; subtracted per occurrence */
     int penalty_last_n;      /* how many of the last tokens count as seen; -1: all (of the last 2^20) */
     uint64_t seed;
+    /* The steps in their order, after the penalties; one that is missing is not taken. All 0: llama.cpp's order, top-k,
+     * typical, top-p, min-p, temperature. */
+    enum geul_sampling_step order[GEUL_SAMPLING_STEPS];
 };
 
 /* Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalties over the last 64 tokens, seed 0. */
 GEUL_API struct geul_sampling geul_sampling_default(void);
+/* Sets sampling->order from a text: "llama.cpp"; "hf", the order of transformers: temperature, top_k, top_p, min_p,
+ * typ_p; or names of steps like these, separated by ; or , such as "top_k;temperature;top_p". What else llama.cpp's
+ * default order names has no effect: "penalties", which come first in any case and nowhere else, "dry", "top_n_sigma"
+ * and "xtc". On GEUL_ERROR_ARGUMENT, recorded in ctx, the order stays as it is. */
+GEUL_API enum geul_status geul_sampling_set_order(struct geul_context *ctx, struct geul_sampling *sampling,
+                                                  const char *order);
 
 struct geul_sampler;
 /* For logits of n_vocab floats; ids from n_allowed on (padding rows) are never chosen. sampling is copied; NULL: the
@@ -282,9 +314,11 @@ enum geul_stop_reason { GEUL_STOP_LENGTH, GEUL_STOP_END_TOKEN, GEUL_STOP_STRING,
 struct geul_generation {
     const struct geul_sampling *sampling; /* NULL: the default */
     int max_tokens;                       /* <= 0: no limit but the session's capacity */
-    const char *const *stop;              /* strings that end the text; never part of it, not even their beginnings */
+    /* Strings that end the text; never part of it, not even their beginnings. One that is a special token's text ends
+     * it at that token too, which gives no text. */
+    const char *const *stop;
     int n_stop;
-    bool ignore_end_token;              /* the end token does not end the text */
+    bool ignore_end_token;              /* end tokens do not end the text */
     int seq;                            /* sequence of the session to continue */
     struct geul_speculator *speculator; /* made for the session; NULL: one token at a time */
     /* Receives the text as it is generated, in whole code points, not NUL-terminated, once no stop string can begin
@@ -305,13 +339,14 @@ struct geul_generation_result {
     size_t text_length;
 };
 
-/* Continues prompt, which is NUL-terminated; special tokens in it count as such; an empty one is one <|endoftext|>. The
- * longest prefix of the prompt's tokens that the sequence already holds is not computed again; what follows it there is
- * discarded. result may be NULL; on failure it is all zeros, otherwise tokens and text belong to the caller, to be
- * freed with the session's context. On success the sequence holds the prompt and the continuation except its last
- * token. geul_context_cancel() of the session's context ends the text like an on_text that returns false; while the
- * prompt is read it is a failure: the sequence then holds the pieces of n_batch tokens that were evaluated, which the
- * next call with this prompt finds there. */
+/* Continues prompt, which is NUL-terminated, after the tokens that the tokenizer puts before a text; special tokens in
+ * it count as such; without any token the text begins after geul_token_end(). The longest prefix of the prompt's tokens
+ * that the sequence already holds is not computed again; what follows it there is discarded. result may be NULL; on
+ * failure it is all zeros, otherwise tokens and text belong to the caller, to be freed with the session's context. On
+ * success the sequence holds the prompt and the continuation except its last token. geul_context_cancel() of the
+ * session's context ends the text like an on_text that returns false; while the prompt is read it is a failure: the
+ * sequence then holds the pieces of n_batch tokens that were evaluated, which the next call with this prompt finds
+ * there. */
 GEUL_API enum geul_status geul_generate(struct geul_session *s, const char *prompt, const struct geul_generation *how,
                                         struct geul_generation_result *result);
 /* The same for n >= 1 ids. Without a tokenizer only tokens are generated: text is empty. */
@@ -324,7 +359,7 @@ GEUL_API enum geul_status geul_generate_ids(struct geul_session *s, const int32_
 /* An element of an array; it stays as it is. */
 struct geul_turn {
     const char *question;
-    const char *answer; /* NULL: the turn still waits for its answer */
+    const char *answer; /* such as geul_generation_result.text; NULL: the turn still waits for its answer */
 };
 
 /* A prompt template. */
@@ -338,7 +373,9 @@ GEUL_API void geul_template_free(struct geul_template *t);
 GEUL_API const char *geul_template_name(const struct geul_template *t);
 /* The prompt for a conversation of n turns, the last of them usually without an answer. input (extra context of the
  * first question) may be NULL; it is ignored where the template has no {input}. Finished turns end as the template
- * says, in those three with <|endoftext|>. NUL-terminated; free with geul_text_free(). NULL on failure. */
+ * says, in those three with <|endoftext|>. White space at both ends of an answer is left out, as the template sets its
+ * own, so that a session still holds the conversation that it wrote. NUL-terminated; free with geul_text_free(). NULL
+ * on failure. */
 GEUL_API char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t,
                                    const struct geul_turn *turns, int n, const char *input);
 /* The strings that end an answer under this template, for geul_generation.stop: *n of them, perhaps 0. Valid as long as

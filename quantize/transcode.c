@@ -24,10 +24,10 @@ struct scratch {
     int n_threads;
 };
 
-/* Source row of output row r. */
-static const uint8_t *source_row(const struct geul_transcode *t, const struct scratch *s, int64_t r)
+/* The number of the source row that output row r is. */
+static int64_t source_row(const struct geul_transcode *t, int64_t r)
 {
-    return t->data + (size_t)(t->row_of ? t->row_of(t->row_order, r) : r) * s->from_bytes;
+    return t->row_of ? t->row_of(t->row_order, r) : r;
 }
 
 /* Values of x that the output type cannot hold as finite numbers. */
@@ -56,10 +56,12 @@ static struct geul_transcode_result convert_row(const struct geul_transcode *t, 
     struct geul_transcode_result result = {0};
     uint8_t *raw = s->rows + (size_t)thread * s->per_thread;
     float *x = (float *)(void *)(raw + s->raw_bytes);
-    if (!t->data) {
+    if (t->fetch) {
+        t->fetch(t->source, source_row(t, r), x, t->cols);
+    } else if (!t->data) {
         memset(x, 0, (size_t)t->cols * sizeof *x);
     } else {
-        memcpy(raw, source_row(t, s, r), s->from_bytes); /* in a file it may be at any address */
+        memcpy(raw, t->data + (size_t)source_row(t, r) * s->from_bytes, s->from_bytes); /* it may be at any address */
         geul_decode(t->from, raw, x, t->cols);
     }
     if (t->change)

@@ -219,7 +219,7 @@ static enum geul_status open_run(struct geul_run *run)
     const struct geul_train_args *a = job->args;
     enum geul_status status = geul_os_make_directory(run->ctx, a->output);
     if (status == GEUL_OK)
-        status = geul_outfile_tidy(run->ctx, a->output);
+        status = geul_outfile_tidy(run->ctx, a->output, "");
     if (status != GEUL_OK)
         return status;
     /* Order: the trainer knows the number of steps, from which the intervals and settings follow; a checkpoint is
