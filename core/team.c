@@ -68,8 +68,8 @@ static size_t stack_bytes(size_t *least)
         most = bytes > most ? bytes : most;
         *least = bytes > 0 && bytes < *least ? bytes : *least;
     }
-    /* A little more: libomp adds some per thread, and glibc, which keeps the stacks of ended threads, must find them large
-     * enough for the next ones. Otherwise those it keeps would take up the memory that was just found free. */
+    /* A little more: libomp adds some per thread, and glibc, which keeps the stacks of ended threads, must find them
+     * large enough for the next ones. Otherwise those it keeps would take up the memory that was just found free. */
     return most < SIZE_MAX / 2 ? most + most / 8 + ((size_t)128 << 10) : most;
 }
 
