@@ -8,7 +8,7 @@
 #include "tests/poison.h"
 #include "train/trainer.h"
 
-static const char *const trained[] = {"parallel", "sequential", "odd_sizes"};
+static const char *const trained[] = {"parallel", "sequential", "odd_sizes", "tied"};
 enum { N_TRAINED = sizeof trained / sizeof *trained };
 
 /* A golden under training. */
