@@ -25,7 +25,7 @@ void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_write
     geul_gguf_set_u32(w, "general.file_type", type == GEUL_TYPE_F16 ? 1 : type == GEUL_TYPE_BF16 ? 32 : 0);
 }
 
-/* A tensor of the result: one that the model's file has too. */
+/* A tensor of the result. */
 struct output {
     char name[GEUL_MAX_NAME];
     const struct geul_tensor *x; /* NULL: zeros, a bias that the model lacks and llama.cpp asks for */
@@ -34,8 +34,10 @@ struct output {
     enum geul_type type;
 };
 
-/* Fills in number i of neox.def's order; false: the file does not have it. Matrices are written as `type`, vectors as
- * float32. The output of a model with tied embeddings is the embedding, which is written twice where the file does. */
+/* Fills in number i of neox.def's order; false: it is not written, because the model's file neither has it nor says
+ * that it should. Matrices are written as `type`, vectors as float32. Where embeddings are tied the output is the
+ * embedding.
+ */
 static bool find_output(const struct geul_trainer *t, int64_t i, enum geul_type type, struct output *o)
 {
     const struct geul_neox *m = &t->model->neox;
@@ -45,7 +47,9 @@ static bool find_output(const struct geul_trainer *t, int64_t i, enum geul_type 
     o->x = geul_neox_weight(m, info, layer);
     o->n_dims = geul_neox_tensor_dims(info, &m->shape, o->shape);
     o->type = o->n_dims == 1 ? GEUL_TYPE_F32 : type;
-    return geul_gguf_find_tensor(t->model->file, o->name) != NULL;
+    const char *key = info->when == GEUL_NEOX_WHEN_UNTIED ? GEUL_NEOX_KEY_TIED : GEUL_NEOX_KEY_BIAS;
+    return geul_gguf_find_tensor(t->model->file, o->name) ||
+           (info->when != GEUL_NEOX_WHEN_ALWAYS && geul_gguf_has(t->model->file, key));
 }
 
 /* Writes a tensor row by row. */
