@@ -306,6 +306,21 @@ static enum geul_status check_weight(const struct binder *b, const struct geul_g
     return GEUL_OK;
 }
 
+/* The tensor that the one weight of tied embeddings is read from: of the two that the file has, which quantizing may
+ * have given different types, the finer. *copy holds it under the embedding's name. */
+static const struct geul_gguf_tensor *finer(const struct binder *b, const struct geul_gguf_tensor *embed,
+                                            struct geul_gguf_tensor *copy)
+{
+    char name[GEUL_MAX_NAME];
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_OUTPUT), -1);
+    const struct geul_gguf_tensor *out = geul_gguf_find_tensor(b->g, name);
+    if (!out || out->bytes <= embed->bytes)
+        return embed;
+    *copy = *out;
+    copy->name = embed->name;
+    return copy;
+}
+
 /* Finds and checks one weight and makes its leaf. One that may be absent becomes NULL, or the embedding where the
  * output is tied to it; so does one that counts as absent. */
 static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_info *info, int layer)
@@ -325,6 +340,9 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
         geul_fail(b->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", geul_gguf_path(b->g), name);
         return false;
     }
+    struct geul_gguf_tensor copy;
+    if (b->tied && info->role == GEUL_NEOX_ROLE_EMBEDDING)
+        t = finer(b, t, &copy);
     int n_dims = geul_neox_tensor_dims(info, &b->m->shape, want);
     if (check_weight(b, t, n_dims, want) != GEUL_OK)
         return false;

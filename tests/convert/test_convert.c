@@ -539,6 +539,83 @@ TEST(convert_reads_configs_of_transformers_4_and_5)
     }
 }
 
+/* transformers takes int(head size * rotary_pct), in double: 44 * (30 / 44) would give 29. */
+TEST(export_writes_a_share_that_gives_every_number_of_rotary_dimensions)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (int64_t head = 2; head <= 256; head++)
+        for (int64_t n_rot = 0; n_rot <= head; n_rot += 2) {
+            struct geul_neox_config back, c = {.n_layers = 1,
+                                               .d_model = head,
+                                               .d_ff = 1,
+                                               .n_heads = 1,
+                                               .d_head = head,
+                                               .n_rot = n_rot,
+                                               .n_context = 8,
+                                               .n_vocab = 1,
+                                               .norm_eps = 1e-5,
+                                               .rope_base = 12345.678,
+                                               .bos = -1,
+                                               .eos = -1};
+            json_t *json = geul_neox_config_to_json(&c, "float32");
+            char *text = json_dumps(json, 0); /* as it is written and read: 17 digits */
+            json_decref(json);
+            json = json_loads(text, 0, NULL);
+            double share = json_real_value(json_object_get(json, "rotary_pct"));
+            CHECK_MSG((int64_t)((double)head * share) == n_rot && share <= 1, "%d of %d: %.17g", (int)n_rot, (int)head,
+                      share);
+            CHECK(geul_neox_config_read(ctx, "config.json", json, &back) == GEUL_OK && back.n_rot == n_rot &&
+                  (float)back.rope_base == 12345.678f);
+            json_decref(json);
+            free(text);
+        }
+    geul_context_free(ctx);
+}
+
+/* float32 weights in a file of 16-bit matrices: what is exported by default has every bit of the vectors, and a config
+ * under which transformers keeps them; vectors that were 16-bit stay 16-bit, and so does what is asked for. */
+static void check_vectors(struct geul_context *ctx, const char *golden, enum geul_type type,
+                          enum geul_export_dtype dtype, enum geul_dtype matrices, enum geul_dtype vectors)
+{
+    const char *path = test_scratch("model.gguf"), *back = test_scratch("back"), *word = "";
+    struct geul_convert_options o = {.size = sizeof o, .type = type, .n_threads = 1};
+    struct geul_export_options e = {.size = sizeof e, .dtype = dtype, .n_threads = 1};
+    REQUIRE(geul_convert_hf(ctx, golden_dir(golden), path, &o) == GEUL_OK);
+    CHECK_MSG(geul_export_hf(ctx, path, back, &e) == GEUL_OK, "%s", geul_error(ctx));
+    struct geul_checkpoint *from = geul_checkpoint_open(ctx, golden_dir(golden)), *to = geul_checkpoint_open(ctx, back);
+    REQUIRE(from && to);
+    for (size_t i = 0; i < geul_checkpoint_count(to); i++) {
+        const struct geul_source_tensor *t = geul_checkpoint_at(to, i), *s = geul_checkpoint_find(from, t->name);
+        CHECK_MSG(t->dtype == (t->n_dims == 2 ? matrices : vectors), "%s %s: %s", golden, t->name,
+                  geul_dtype_info(t->dtype)->name);
+        if (t->n_dims == 1 && s && vectors == s->dtype)
+            CHECK_MSG(t->bytes == s->bytes && memcmp(t->data, s->data, t->bytes) == 0, "%s changed", t->name);
+    }
+    char file[1200];
+    snprintf(file, sizeof file, "%s/config.json", back);
+    json_t *json = json_load_file(file, 0, NULL);
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(json, i ? "dtype" : "torch_dtype"))
+            word = json_string_value(json_object_get(json, i ? "dtype" : "torch_dtype"));
+    CHECK_STR(word, vectors == GEUL_DTYPE_F32 ? "float32" : vectors == GEUL_DTYPE_F16 ? "float16" : "bfloat16");
+    json_decref(json);
+    geul_checkpoint_close(from);
+    geul_checkpoint_close(to);
+    remove_directory(back);
+}
+
+TEST(export_keeps_the_norms_and_biases_of_16_bit_files)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    check_vectors(ctx, "parallel", GEUL_TYPE_F16, GEUL_EXPORT_KEEP, GEUL_DTYPE_F16, GEUL_DTYPE_F32);
+    check_vectors(ctx, "odd_sizes", GEUL_TYPE_BF16, GEUL_EXPORT_KEEP, GEUL_DTYPE_BF16, GEUL_DTYPE_F32);
+    check_vectors(ctx, "quantizable", GEUL_TYPE_Q8_0, GEUL_EXPORT_KEEP, GEUL_DTYPE_F16, GEUL_DTYPE_F32);
+    check_vectors(ctx, "parallel", GEUL_TYPE_F16, GEUL_EXPORT_F16, GEUL_DTYPE_F16, GEUL_DTYPE_F16);
+    check_vectors(ctx, "head80_f16", GEUL_TYPE_F16, GEUL_EXPORT_KEEP, GEUL_DTYPE_F16, GEUL_DTYPE_F16);
+    check_vectors(ctx, "head64_bf16", GEUL_TYPE_BF16, GEUL_EXPORT_KEEP, GEUL_DTYPE_BF16, GEUL_DTYPE_BF16);
+    geul_context_free(ctx);
+}
+
 static const struct {
     const char *config, *index, *message;
 } directories[] = {

@@ -176,3 +176,32 @@ TEST(export_of_a_quantized_tied_model_writes_both_matrices)
     golden_close(&g);
     geul_context_free(ctx);
 }
+
+/* Trained as one tensor, they begin with the finer of the two: 8 bits rather than 4. */
+TEST(training_a_quantized_tied_model_begins_with_the_finer_matrix)
+{
+    struct golden g;
+    struct geul_context *ctx = geul_context_new(NULL);
+    REQUIRE(golden_open("tied", &g));
+    const struct test_kept path = test_keep(golden_convert(&g, GEUL_TYPE_Q4_0));
+    struct geul_dataset *data = bed_data(ctx, 3);
+    struct geul_train_options o = bed_options(path.text, 0);
+    struct geul_trainer *t = geul_trainer_new(ctx, &o, data);
+    struct geul_gguf *file = geul_gguf_open(ctx, path.text);
+    REQUIRE(t && file);
+    const struct geul_tensor *embed = t->model->neox.embed;
+    const struct geul_gguf_tensor *out = geul_gguf_find_tensor(file, "output.weight");
+    CHECK(t->model->neox.output == embed && out->type == GEUL_TYPE_Q8_0);
+    CHECK_STR(embed->name, "token_embd.weight");
+    float *got = malloc(geul_tensor_bytes(embed)), *want = malloc(geul_tensor_bytes(embed));
+    geul_decode(out->type, out->data, want, geul_tensor_elements(embed));
+    CHECK(geul_tensor_read(embed, got, geul_tensor_bytes(embed)) == GEUL_OK);
+    CHECK(memcmp(got, want, geul_tensor_bytes(embed)) == 0);
+    free(got);
+    free(want);
+    geul_gguf_close(file);
+    geul_trainer_free(t);
+    geul_dataset_free(data);
+    golden_close(&g);
+    geul_context_free(ctx);
+}
