@@ -1,17 +1,19 @@
 /* gguf_to_hf.c: see geul_tools.h. Config and tensors are checked before the directory is made. Then the small files are
- * written, the weights after them and the index of several weight files last: in a new directory transformers finds no
- * weights until they are complete. Each file appears in one atomic step; the directory as a whole does not.
+ * written, the weights after them and the index of several weight files last, all under temporary names. They get their
+ * own as a set (geul_outset_begin()) whose last file is the one that transformers finds the weights by.
  */
 #include "geul_tools.h"
 
 #include "formats/json_file.h"
 #include "formats/json_text.h"
+#include "convert/end_ids.h"
 #include "convert/kept_files.h"
 #include "formats/safetensors.h"
 #include "convert/neox_tensors.h"
 #include "quantize/transcode.h"
 #include "core/check.h"
 #include "core/os.h"
+#include "tokenizer/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +28,7 @@ struct job {
     struct geul_neox_config config;
     json_t *config_json;
     bool config_replaced;                 /* the kept one described another model */
+    json_t *generation;                   /* generation_config.json where it is not written as it was kept */
     enum geul_dtype dtype;                /* of the matrices */
     bool exact;                           /* some vectors are written as float32, because dtype would change them */
     struct geul_neox_tensor *tensors;     /* of the model; after list_output() those that are written, in order */
@@ -169,6 +172,48 @@ static enum geul_status finish_config(struct job *j)
     return ok ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
 }
 
+/* Sets what begins and ends a text in the content of a config.json or generation_config.json. began: the id that the
+ * files wrongly said to begin and end one, -1: none. */
+static bool set_ends(json_t *json, const struct geul_tokenizer_spec *spec, json_int_t began)
+{
+    const json_t *bos = json_object_get(json, "bos_token_id");
+    bool set_bos = spec->bos >= 0 && (!bos || (json_is_integer(bos) && json_integer_value(bos) == began));
+    json_t *ends = json ? geul_end_ids_json(&spec->ends) : NULL;
+    return ends && json_object_set_new(json, "eos_token_id", ends) == 0 &&
+           (!set_bos || json_object_set_new(json, "bos_token_id", json_integer(spec->bos)) == 0);
+}
+
+/* Makes config.json and generation_config.json say the end tokens that the GGUF file has, unless they do so already:
+ * Polyglot-Ko's published files name an unused token. Without a tokenizer both stay as they are. */
+static enum geul_status prepare_ends(struct job *j)
+{
+    static const char file[] = "generation_config.json";
+    struct geul_tokenizer_spec spec;
+    const char *text;
+    size_t n;
+    bool wrong, ok = true;
+    struct geul_context *quiet = geul_context_new_like(j->ctx); /* what cannot be read is no hindrance here */
+    geul_tokenizer_spec_init(&spec);
+    if (quiet && geul_gguf_has_tokenizer(j->gguf) && geul_tokenizer_spec_from_gguf(quiet, j->gguf, &spec) == GEUL_OK &&
+        spec.ends.n > 0) {
+        bool kept = geul_gguf_string(j->gguf, geul_kept_key(file), &text, &n);
+        json_t *generation = kept ? geul_json_parse(quiet, file, text, n) : json_object();
+        struct geul_tok_ids said = geul_end_ids_choose(j->config_json, generation, -1, false, spec.n_tokens, &wrong);
+        bool same = geul_end_ids_equal(&said, &spec.ends);
+        json_int_t began = said.n == 1 ? said.id[0] : -1;
+        ok = same || set_ends(j->config_json, &spec, began);
+        if (ok && (!same || !kept)) {
+            json_decref(j->generation);
+            j->generation = json_is_object(generation) ? json_incref(generation) : json_object();
+            ok = set_ends(j->generation, &spec, began);
+        }
+        json_decref(generation);
+    }
+    geul_tokenizer_spec_free(quiet, &spec);
+    geul_context_free(quiet);
+    return ok ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
+}
+
 /* ----------------------------------------------------------------------------------- tensors -- */
 
 /* Whether every value of a vector keeps its bits in the dtype that matrices are written in. */
@@ -257,7 +302,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     geul_safetensors_write(j->writer, data, bytes);
     j->done += bytes;
     if (j->options->progress && !j->options->progress(j->options->user, j->done, j->total))
-        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; the directory holds no complete model");
+        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
     return GEUL_OK;
 }
 
@@ -373,16 +418,14 @@ static enum geul_status save(struct job *j, const char *file, const json_t *json
 static enum geul_status write_defaults(struct job *j)
 {
     enum geul_status status = GEUL_OK;
-    if (!geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")))
+    if (!geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")) &&
+        !geul_gguf_has(j->gguf, geul_kept_key("vocab.json")))
         geul_log(j->ctx, GEUL_LOG_WARN, "the file keeps no tokenizer.json; copy the model's own into %s", j->dir);
-    if (!geul_gguf_has(j->gguf, geul_kept_key("generation_config.json")) && j->config.eos >= 0) {
-        json_t *json =
-            json_pack("{s:I, s:I}", "bos_token_id", (json_int_t)(j->config.bos >= 0 ? j->config.bos : j->config.eos),
-                      "eos_token_id", (json_int_t)j->config.eos);
-        status = save(j, "generation_config.json", json);
-        json_decref(json);
-    }
+    if (j->generation)
+        status = save(j, "generation_config.json", j->generation);
+    /* a directory that had no tokenizer_config.json does well without one: config.json says the class then */
     if (status == GEUL_OK && geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")) &&
+        !geul_gguf_has(j->gguf, geul_kept_key("config.json")) &&
         !geul_gguf_has(j->gguf, geul_kept_key("tokenizer_config.json"))) {
         json_t *json = json_pack("{s:s, s:I}", "tokenizer_class", "PreTrainedTokenizerFast", "model_max_length",
                                  (json_int_t)j->config.n_context);
@@ -409,18 +452,38 @@ static enum geul_status write_template(struct job *j)
     return there ? GEUL_OK : geul_kept_write(j->ctx, j->dir, "chat_template.jinja", text, length);
 }
 
+/* Fails when the weights would not find room. */
+static enum geul_status check_space(const struct job *j)
+{
+    char *path = geul_os_join_path(j->ctx, j->dir, "model.safetensors");
+    enum geul_status status = path ? geul_os_check_space(j->ctx, path, j->total) : GEUL_ERROR_MEMORY;
+    geul_free(j->ctx, path);
+    return status;
+}
+
 static enum geul_status write_directory(struct job *j)
 {
     enum geul_status status = geul_os_make_directory(j->ctx, j->dir);
     if (status == GEUL_OK)
-        status = save(j, "config.json", j->config_json);
+        status = geul_outfile_tidy(j->ctx, j->dir, "");
+    if (status == GEUL_OK)
+        status = check_space(j);
+    if (status != GEUL_OK)
+        return status;
+    geul_outset_begin(j->ctx);
+    status = save(j, "config.json", j->config_json);
     if (status == GEUL_OK)
         status = geul_kept_from_gguf(j->ctx, j->gguf, j->dir);
     if (status == GEUL_OK)
         status = write_template(j);
     if (status == GEUL_OK)
         status = write_defaults(j);
-    return status == GEUL_OK ? write_weights(j) : status;
+    if (status == GEUL_OK)
+        status = write_weights(j);
+    if (status == GEUL_OK)
+        return geul_outset_commit(j->ctx, NULL);
+    geul_outset_abandon(j->ctx);
+    return status;
 }
 
 enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
@@ -436,6 +499,8 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     j.gguf = geul_gguf_open(ctx, gguf_path);
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);
     if (status == GEUL_OK)
+        status = prepare_ends(&j);
+    if (status == GEUL_OK)
         status = list_output(&j);
     if (status == GEUL_OK)
         status = finish_config(&j);
@@ -445,6 +510,7 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     if (status == GEUL_OK)
         status = write_directory(&j);
     json_decref(j.config_json);
+    json_decref(j.generation);
     geul_free(ctx, j.tensors);
     geul_free(ctx, j.out);
     geul_free(ctx, j.from);

@@ -161,6 +161,7 @@ static void emit_header(struct geul_safetensors_writer *w, const char *json, uin
     for (size_t i = 0; i < 8; i++)
         head[i] = (uint8_t)(total >> (8 * i));
     w->expected = 8 + total + data_bytes;
+    w->status = geul_os_check_space(w->ctx, geul_outfile_path(w->file), w->expected);
     geul_safetensors_write(w, head, sizeof head);
     geul_safetensors_write(w, json, length);
     geul_safetensors_write(w, "        ", padding);

@@ -62,7 +62,7 @@ static void write_weights(struct geul_context *ctx, const char *dir, const char 
 {
     struct geul_source_tensor kept[64];
     size_t n = 0;
-    struct geul_checkpoint *c = geul_checkpoint_open(ctx, test_path("golden/parallel"));
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, test_path("golden/parallel"), NULL);
     REQUIRE(c != NULL);
     for (size_t i = 0; i < geul_checkpoint_count(c); i++)
         if (!left_out(out, geul_checkpoint_at(c, i)->name))

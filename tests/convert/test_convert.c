@@ -132,7 +132,7 @@ static void check_file(struct geul_context *ctx, const char *dir, const char *pa
     size_t count = 0;
     uint64_t number = 99;
     struct geul_gguf *g = geul_gguf_open(ctx, path);
-    struct geul_checkpoint *source = geul_checkpoint_open(ctx, dir);
+    struct geul_checkpoint *source = geul_checkpoint_open(ctx, dir, NULL);
     REQUIRE(g && source && read_config(ctx, dir, &c));
     struct geul_neox_tensor *list = geul_neox_tensor_list(ctx, &c, &count);
     CHECK(geul_neox_config_from_gguf(ctx, g, &back) == GEUL_OK && geul_neox_config_equal(&c, &back));
@@ -177,7 +177,7 @@ static void check_same(struct geul_context *ctx, const char *a, const char *b)
 {
     struct geul_neox_config c, d;
     size_t count = 0, held = 0;
-    struct geul_checkpoint *x = geul_checkpoint_open(ctx, a), *y = geul_checkpoint_open(ctx, b);
+    struct geul_checkpoint *x = geul_checkpoint_open(ctx, a, NULL), *y = geul_checkpoint_open(ctx, b, NULL);
     CHECK_STR(geul_error(ctx), "");
     REQUIRE(x && y && read_config(ctx, a, &c) && read_config(ctx, b, &d));
     CHECK(geul_neox_config_equal(&c, &d) && c.gelu == d.gelu);
@@ -218,8 +218,7 @@ TEST(convert_and_export_give_back_every_bit)
     geul_context_free(ctx);
 }
 
-static const char *const companions[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
-                                         "special_tokens_map.json"};
+static const char *const companions[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"};
 
 TEST(export_gives_back_the_companions)
 {
@@ -353,7 +352,7 @@ TEST(convert_tied_embeddings_and_absent_biases)
     CHECK(in && out && in->bytes == out->bytes && memcmp(in->data, out->data, in->bytes) == 0);
     geul_gguf_close(g);
     CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
-    struct geul_checkpoint *c = geul_checkpoint_open(ctx, back);
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, back, NULL);
     CHECK(c && geul_checkpoint_count(c) == 15 && !geul_checkpoint_find(c, "embed_out.weight"));
     geul_checkpoint_close(c);
 
@@ -367,7 +366,7 @@ TEST(convert_tied_embeddings_and_absent_biases)
         CHECK(((const float *)bias->data)[i] == 0);
     geul_gguf_close(g);
     CHECK(geul_export_hf(ctx, path, back, NULL) == GEUL_OK);
-    c = geul_checkpoint_open(ctx, back);
+    c = geul_checkpoint_open(ctx, back, NULL);
     CHECK(c && !geul_checkpoint_find(c, "gpt_neox.layers.0.attention.dense.bias"));
     CHECK(c && geul_checkpoint_find(c, "gpt_neox.layers.0.mlp.dense_h_to_4h.bias"));
     geul_checkpoint_close(c);
@@ -422,7 +421,8 @@ TEST(convert_overrides_gelu_and_name_and_keeps_templates)
     struct geul_context *ctx = geul_context_new(NULL);
     const char *dir = test_scratch("dir"), *path = test_scratch("out.gguf"), *back = test_scratch("back"), *s = "";
     size_t n = 0;
-    struct geul_convert_options o = {.size = sizeof o, .gelu = GEUL_CONVERT_GELU_TANH, .name = "이름"};
+    struct geul_convert_options o = {
+        .size = sizeof o, .gelu = GEUL_CONVERT_GELU_TANH, .name = "이름", .no_tokenizer = true};
     make_directory(ctx, dir, SOUND);
     spill_text(dir, "tokenizer_config.json",
                "{\"chat_template\": [{\"name\": \"tool\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": "
@@ -582,7 +582,7 @@ static void check_vectors(struct geul_context *ctx, const char *golden, enum geu
     struct geul_export_options e = {.size = sizeof e, .dtype = dtype, .n_threads = 1};
     REQUIRE(geul_convert_hf(ctx, golden_dir(golden), path, &o) == GEUL_OK);
     CHECK_MSG(geul_export_hf(ctx, path, back, &e) == GEUL_OK, "%s", geul_error(ctx));
-    struct geul_checkpoint *from = geul_checkpoint_open(ctx, golden_dir(golden)), *to = geul_checkpoint_open(ctx, back);
+    struct geul_checkpoint *from = geul_checkpoint_open(ctx, golden_dir(golden), NULL), *to = geul_checkpoint_open(ctx, back, NULL);
     REQUIRE(from && to);
     for (size_t i = 0; i < geul_checkpoint_count(to); i++) {
         const struct geul_source_tensor *t = geul_checkpoint_at(to, i), *s = geul_checkpoint_find(from, t->name);

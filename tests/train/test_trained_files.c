@@ -42,7 +42,7 @@ static void check_directory(struct geul_context *ctx, const char *dir, bool tied
     CHECK(geul_json_bool(ctx, path, json, "tie_word_embeddings", &v) && v == tied);
     CHECK(geul_json_bool(ctx, path, json, "attention_bias", &v) && v == bias);
     json_decref(json);
-    struct geul_checkpoint *c = geul_checkpoint_open(ctx, dir);
+    struct geul_checkpoint *c = geul_checkpoint_open(ctx, dir, NULL);
     REQUIRE(c != NULL);
     CHECK((geul_checkpoint_find(c, "embed_out.weight") == NULL) == tied);
     CHECK((geul_checkpoint_find(c, "gpt_neox.layers.0.attention.dense.bias") != NULL) == bias);
