@@ -416,6 +416,38 @@ TEST(convert_says_what_it_decided)
     geul_context_free(ctx);
 }
 
+/* Files as Python's json module writes them: what geul does not use is passed over, and comes back from an export. */
+TEST(convert_reads_what_python_writes)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    const struct test_kept dir = test_keep(test_scratch("dir")), path = test_keep(test_scratch("out.gguf")),
+                           back = test_keep(test_scratch("back"));
+    static const char tokenizer_config[] =
+        "{\"model_max_length\": 1000000000000000019884624838656, \"model_max_length\": -1e400, \"x\": [NaN]}";
+    char config[900], file[1200];
+    make_directory(ctx, dir.text, SOUND);
+    snprintf(config, sizeof config, config_text, "false", "true");
+    config[strlen(config) - 1] = '\0';
+    strcat(config, ", \"classifier_dropout\": NaN, \"n\": [Infinity, {\"m\": -Infinity}], \"t\": \"half \\ud83d\"}");
+    spill_text(dir.text, "config.json", config);
+    spill_text(dir.text, "tokenizer_config.json", tokenizer_config);
+    spill_text(dir.text, "generation_config.json", "\xef\xbb\xbf{\"temperature\": NaN, \"max_length\": 1e999}");
+    struct geul_convert_options o = {.size = sizeof o, .no_tokenizer = true};
+    CHECK_MSG(geul_convert_hf(ctx, dir.text, path.text, &o) == GEUL_OK, "%s", geul_error(ctx));
+    CHECK_MSG(geul_export_hf(ctx, path.text, back.text, NULL) == GEUL_OK, "%s", geul_error(ctx));
+    size_t size;
+    snprintf(file, sizeof file, "%s/config.json", back.text);
+    char *text = test_slurp(file, &size);
+    CHECK(text && strstr(text, "\"classifier_dropout\": NaN") && strstr(text, "Infinity,") &&
+          strstr(text, "\"m\": -Infinity") && strstr(text, "\"t\": \"half \\ud83d\""));
+    free(text);
+    snprintf(file, sizeof file, "%s/tokenizer_config.json", back.text);
+    text = test_slurp(file, &size);
+    CHECK_STR(text, tokenizer_config);
+    free(text);
+    geul_context_free(ctx);
+}
+
 TEST(convert_overrides_gelu_and_name_and_keeps_templates)
 {
     struct geul_context *ctx = geul_context_new(NULL);
@@ -582,7 +614,8 @@ static void check_vectors(struct geul_context *ctx, const char *golden, enum geu
     struct geul_export_options e = {.size = sizeof e, .dtype = dtype, .n_threads = 1};
     REQUIRE(geul_convert_hf(ctx, golden_dir(golden), path, &o) == GEUL_OK);
     CHECK_MSG(geul_export_hf(ctx, path, back, &e) == GEUL_OK, "%s", geul_error(ctx));
-    struct geul_checkpoint *from = geul_checkpoint_open(ctx, golden_dir(golden), NULL), *to = geul_checkpoint_open(ctx, back, NULL);
+    struct geul_checkpoint *from = geul_checkpoint_open(ctx, golden_dir(golden), NULL),
+                           *to = geul_checkpoint_open(ctx, back, NULL);
     REQUIRE(from && to);
     for (size_t i = 0; i < geul_checkpoint_count(to); i++) {
         const struct geul_source_tensor *t = geul_checkpoint_at(to, i), *s = geul_checkpoint_find(from, t->name);
