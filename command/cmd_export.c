@@ -24,7 +24,7 @@ static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in t
 /* clang-format off */
 static const struct geul_option options[] = {
     OPTION_CHOICE("--type, --outtype", type,      "TYPE", types,
-                  "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones"),
+                  "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones, and f32 for norms and biases that it would change"),
     OPTION_INT(   "--max-shard-mb",    shard_mb,  1, 1 << 20, "largest size of a weight file in MB"),
     OPTION_PATH(  "--base",            base,      "PATH", FILE_OR_DIR,
                   "the model that an adapter is for, a GGUF file or a Hugging Face directory, needed when the adapter's file does not say how many heads it has"),

@@ -167,7 +167,7 @@ static enum geul_status finish_config(struct job *j)
     if (j->exact)
         geul_log(j->ctx, GEUL_LOG_INFO,
                  "norms and biases that %s cannot hold are written as float32, and config.json says float32; to "
-                 "round them ask for %s",
+                 "have them rounded, ask for %s",
                  dtype_word(j->dtype), dtype_word(j->dtype));
     return ok ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
 }

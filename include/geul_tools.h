@@ -69,19 +69,22 @@ GEUL_API enum geul_type geul_convert_type_at(size_t i);
  *
  * Matrices get options->type; biases and norms are float32; a matrix whose rows are not a multiple of the block is
  * float16. With blocks of 4 or 5 bits the output matrix is q8_0: it decides every token, no activation after it softens
- * an error, and llama.cpp's users expect a better type there. token_embd is treated like the other matrices.
+ * an error, and llama.cpp's users expect a better type there. token_embd is treated like the other matrices. A model
+ * whose output is the embedding gets a copy of it, and one without attention biases zeros, because llama.cpp asks for
+ * them; geul.tied_embeddings and geul.attention_bias say so, by which training and exporting go.
  *
  * What GGUF has no standard keys for is kept in tokenizer.huggingface.json, geul.hf.config and similar ones, so that
  * geul_export_hf() can restore the directory. */
 GEUL_API enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, const char *out_path,
                                           const struct geul_convert_options *options);
 
-/* KEEP: the type of the matrices in the file; float16 if they are quantized. */
+/* KEEP: the type of the matrices in the file, float16 if they are quantized; norms and biases that it would change are
+ * written as float32, and then config.json says float32, so that transformers keeps them. */
 enum geul_export_dtype { GEUL_EXPORT_KEEP, GEUL_EXPORT_F32, GEUL_EXPORT_F16, GEUL_EXPORT_BF16 };
 
 struct geul_export_options {
     size_t size;
-    enum geul_export_dtype dtype; /* of every tensor, norms and biases too */
+    enum geul_export_dtype dtype; /* but for KEEP, of every tensor, norms and biases too */
     uint64_t max_shard_bytes;     /* 0: 5 GB */
     int n_threads;                /* 0: one per core */
     /* Bytes of the output. */
