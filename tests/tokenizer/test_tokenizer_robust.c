@@ -439,7 +439,7 @@ TEST(tokenizer_hostile_gguf)
 }
 
 /* A standard file as other programs write it: types say which tokens are special, .pre how to split. */
-static void set_standard(struct geul_gguf_writer *w)
+static void set_six_tokens(struct geul_gguf_writer *w)
 {
     static const char *const tokens[] = {"a", "b", "ab", "\u0120", "<x>", "[PAD5]"};
     static const size_t lengths[] = {1, 1, 2, 2, 3, 6};
@@ -447,6 +447,11 @@ static void set_standard(struct geul_gguf_writer *w)
     geul_gguf_set_strings(w, "tokenizer.ggml.tokens", tokens, lengths, 6);
     geul_gguf_set_strings(w, "tokenizer.ggml.merges", merges, (const size_t[]){3}, 1);
     geul_gguf_set_i32s(w, "tokenizer.ggml.token_type", (const int32_t[]){1, 1, 1, 1, 3, 5}, 6);
+}
+
+static void set_standard(struct geul_gguf_writer *w)
+{
+    set_six_tokens(w);
     geul_gguf_set_u32(w, "tokenizer.ggml.eos_token_id", 4);
 }
 
@@ -469,6 +474,72 @@ TEST(tokenizer_standard_gguf)
     CHECK(count == 5 && memcmp(ids, want, sizeof want) == 0);
     geul_tokens_free(ctx, ids);
     geul_tokenizer_free(tok);
+    geul_context_free(ctx);
+}
+
+/* What begins and ends a text in a file of another program: the keys that it sets to an id, and the lists expected. */
+static const struct borders {
+    struct {
+        const char *key;
+        int id;
+    } ids[4];
+    int add_bos, add_eos; /* -1: no such key */
+    const char *pre;
+    int n_ends, ends[3], n_before, before, n_after, after;
+} border_cases[] = {
+    {{{"eos", 4}}, -1, -1, "gpt-2", 1, {4}, 0, 0, 0, 0},
+    {{{"eos", 4}, {"eot", 2}, {"eom", 1}}, -1, -1, "gpt-2", 3, {4, 2, 1}, 0, 0, 0, 0},
+    {{{"eos", 4}, {"eot", 4}}, 1, 1, "gpt-2", 1, {4}, 0, 0, 1, 4}, /* no start token to put */
+    {{{"eom", 2}, {"bos", 3}}, 1, -1, "gpt-2", 1, {2}, 1, 3, 0, 0},
+    {{{"eos", 4}, {"bos", 3}}, -1, -1, "llama-bpe", 1, {4}, 1, 3, 0, 0}, /* as llama.cpp without the key */
+    {{{"eos", 4}, {"bos", 3}}, 0, 1, "llama-bpe", 1, {4}, 0, 0, 1, 4},
+    {{{"eos", 77}, {"eot", 2}}, -1, 1, "gpt-2", 1, {2}, 0, 0, 1, 2},
+    {{{"eos", 0}}, -1, -1, "gpt-2", 1, {0}, 0, 0, 0, 0},
+    {{{"bos", 3}}, 0, 1, "gpt-2", 0, {0}, 0, 0, 0, 0},
+};
+
+static void check_borders(struct geul_context *ctx, const struct borders *b)
+{
+    const char *path = test_scratch("standard.gguf");
+    struct geul_gguf_writer *w = geul_gguf_writer_new(ctx, path);
+    REQUIRE(w != NULL);
+    set_six_tokens(w);
+    geul_gguf_set_string(w, "tokenizer.ggml.pre", b->pre, strlen(b->pre));
+    for (size_t i = 0; i < 4 && b->ids[i].key; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", b->ids[i].key);
+        geul_gguf_set_u32(w, key, (uint32_t)b->ids[i].id);
+    }
+    if (b->add_bos >= 0)
+        geul_gguf_set_bool(w, "tokenizer.ggml.add_bos_token", b->add_bos);
+    if (b->add_eos >= 0)
+        geul_gguf_set_bool(w, "tokenizer.ggml.add_eos_token", b->add_eos);
+    REQUIRE(geul_gguf_writer_commit(w) == GEUL_OK);
+    struct geul_tokenizer *tok = geul_tokenizer_load(ctx, path, NULL);
+    REQUIRE(tok != NULL);
+    const int32_t *ends;
+    int32_t *ids;
+    size_t count;
+    CHECK_INT(geul_token_ends(tok, &ends), b->n_ends);
+    for (int i = 0; i < b->n_ends; i++)
+        CHECK_INT(ends[i], b->ends[i]);
+    CHECK_INT(geul_token_end(tok), b->n_ends ? b->ends[0] : -1);
+    REQUIRE(geul_tokenize_whole(ctx, tok, "a", 1, true, false, &ids, &count) == GEUL_OK);
+    CHECK_INT(count, 1 + b->n_before + b->n_after);
+    CHECK(!b->n_before || ids[0] == b->before);
+    CHECK(!b->n_after || ids[count - 1] == b->after);
+    geul_tokens_free(ctx, ids);
+    REQUIRE(geul_tokenize_whole(ctx, tok, "", 0, true, true, &ids, &count) == GEUL_OK);
+    CHECK_INT(count, b->n_before);
+    geul_tokens_free(ctx, ids);
+    geul_tokenizer_free(tok);
+}
+
+TEST(tokenizer_gguf_begins_and_ends_texts)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (size_t i = 0; i < sizeof border_cases / sizeof *border_cases; i++)
+        check_borders(ctx, &border_cases[i]);
     geul_context_free(ctx);
 }
 
