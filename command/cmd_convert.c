@@ -47,8 +47,9 @@ static const struct geul_command_help help = {
     .usage = "DIR -o FILE [options]",
     .summary = "make a GGUF file from a Hugging Face directory",
     .about = "The directory holds config.json, the weights as safetensors or .bin, sharded or not, and a tokenizer: "
-             "tokenizer.json, or vocab.json with merges.txt; "
-             "or adapter_config.json and the weights of a LoRA adapter as PEFT writes it, which become float32.",
+             "tokenizer.json, or vocab.json with merges.txt; or adapter_config.json and the weights of a LoRA adapter "
+             "as PEFT writes it, which become float32. Where both are in one directory the model is converted, with "
+             "--base the adapter.",
     .example = "geul convert polyglot-ko-1.3b -o polyglot-ko-1.3b.gguf --type q8_0\n"
                "geul convert adapter-peft -o adapter.gguf --base polyglot-ko-1.3b.gguf",
     .options = options,
@@ -88,8 +89,8 @@ static int report(struct geul_context *ctx, const struct settings *s, double sec
         return geul_report_json(json_pack("{s:o, s:s, s:I, s:I, s:f}", "file", geul_report_json_name(s->output), "type",
                                           s->type, "file_bytes", (json_int_t)bytes, "tensors", (json_int_t)tensors,
                                           "seconds", seconds));
-    printf("%s: %s, %lld tensors, %s, in %.1f s\n", s->output, s->type, (long long)tensors,
-           geul_progress_bytes(bytes, size, sizeof size), seconds);
+    geul_report_line("%s: %s, %lld tensors, %s, in %.1f s", s->output, s->type, (long long)tensors,
+                     geul_progress_bytes(bytes, size, sizeof size), seconds);
     return 0;
 }
 
@@ -116,13 +117,20 @@ int geul_cmd_convert(int argc, char **argv)
             how.gelu = (enum geul_convert_gelu)i;
     double start = geul_os_seconds();
     geul_progress_start("converting", NULL);
-    bool adapter = geul_peft_is(args[0]);
+    bool adapter = geul_peft_is(args[0]), both = adapter && geul_peft_has_model(args[0]);
+    if (both && !s.base) {
+        adapter = false;
+        geul_report_note(
+            "%s holds a whole model beside adapter_config.json; the model is converted (--base %s converts "
+            "the adapter)",
+            args[0], args[0]);
+    }
     struct geul_peft_options peft = {.size = sizeof peft, .base = s.base, .name = s.name};
     enum geul_status status =
         adapter ? geul_convert_peft(ctx, args[0], s.output, &peft) : geul_convert_hf(ctx, args[0], s.output, &how);
     geul_progress_hide();
     s.type = adapter ? "f32" : s.type;
     code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -9,6 +9,7 @@
 #include "core/os.h"
 #include "geul_tools.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,9 +192,13 @@ static int print_json(const struct work *w)
     return geul_report_json(json);
 }
 
+/* No error is known from a single token. */
 static void print_line(const char *name, struct geul_estimate e, const char *unit)
 {
-    printf("%-22s %.6g +- %.2g%s\n", name, e.value, e.error, unit);
+    printf("%-22s %.6g", name, e.value);
+    if (isfinite(e.error))
+        printf(" +- %.2g", e.error);
+    printf("%s\n", unit);
 }
 
 static struct geul_estimate percent(struct geul_estimate e)
@@ -204,7 +209,8 @@ static struct geul_estimate percent(struct geul_estimate e)
 static void print_divergence(const struct work *w)
 {
     const struct geul_divergence_report *r = &w->r.divergence;
-    printf("\nagainst %s, nats and shares per token\n", w->s->kl_base);
+    putchar('\n');
+    geul_report_line("against %s, nats and probabilities of the text's tokens", w->s->kl_base);
     print_line("base perplexity", r->base_perplexity, "");
     print_line("perplexity / base's", r->perplexity_ratio, "");
     print_line("KL divergence, mean", r->mean, "");
@@ -212,8 +218,8 @@ static void print_divergence(const struct work *w)
         printf("  %-20s %.6g\n", quantile_names[i], r->quantiles[i]);
     printf("  %-20s %.6g\n", "max", r->max);
     print_line("same likeliest token", percent(r->same_top), " %");
-    print_line("p of the text, mean", percent(r->probability_mean), " % above the base's");
-    print_line("p of the text, RMS", percent(r->probability_rms), " %");
+    print_line("probability, mean", percent(r->probability_mean), " percentage points above the base's");
+    print_line("probability, RMS", percent(r->probability_rms), " percentage points from the base's");
 }
 
 static int report(const struct work *w)
@@ -222,8 +228,8 @@ static int report(const struct work *w)
     const struct geul_perplexity_report *p = &w->r.scored;
     if (w->s->json)
         return print_json(w);
-    printf("%-22s %zu of %zu tokens scored: %.6g characters, %.0f bytes\n", "text", p->n_tokens, windows->n_tokens,
-           p->n_chars, p->n_bytes);
+    printf("%-22s %zu of %zu tokens scored: %.6g characters, %.0f bytes%s\n", "text", p->n_tokens, windows->n_tokens,
+           p->n_chars, p->n_bytes, p->n_tokens == 1 ? "; no error is known from one" : "");
     printf("%-22s %zu of %d tokens, method %s", "windows", windows->n_windows, windows->n_context,
            method_name(windows->method));
     printf(windows->stride ? ", stride %d\n" : "\n", windows->stride);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { RULES_MAX = GEUL_TEXT_LIST_MAX + 2, PATTERN_MAX = 512 };
 
@@ -74,7 +75,9 @@ static void list_types(void)
     for (size_t i = 0; (mix = geul_mix_at(i)) != NULL && n < sizeof about; i++)
         n += (size_t)snprintf(about + n, sizeof about - n, " %s", geul_mix_name(mix));
     if (n < sizeof about)
-        snprintf(about + n, sizeof about - n, ". IN is best f32, f16 or bf16; for a split model give the first part.");
+        snprintf(about + n, sizeof about - n,
+                 "; copy keeps every matrix as it is, for splitting and joining files. IN is best f32, f16 or bf16; "
+                 "for a split model give the first part.");
 }
 
 /* What the command line asks for. */
@@ -211,6 +214,9 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
         return false;
     }
     r->out = n_files > 1 ? args[1] : NULL;
+    r->how.keep_types = !bound && strcasecmp(args[n_args - 1], "copy") == 0;
+    if (r->how.keep_types)
+        return true;
     r->how.mix = bound ? NULL : parse_mix(args[n_args - 1]);
     return bound || r->how.mix;
 }
@@ -246,11 +252,12 @@ static void print_tensors(const struct geul_quantize *q)
     const int64_t n = summary_of(q).n_tensors;
     for (int64_t i = 0; i < n; i++) {
         const struct geul_quantize_tensor t = tensor_of(q, i);
-        char shape[100], before[32], after[32], error[32] = "";
+        char name[80], shape[100], before[32], after[32], error[32] = "";
         if (t.written && t.to != t.from)
             snprintf(error, sizeof error, "  error %.3g", t.error);
-        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", t.name, shape_text(&t, shape, sizeof shape),
-               geul_type_name(t.from), geul_type_name(t.to), geul_progress_bytes(t.from_bytes, before, sizeof before),
+        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", geul_printable(t.name, name, sizeof name),
+               shape_text(&t, shape, sizeof shape), geul_type_name(t.from), geul_type_name(t.to),
+               geul_progress_bytes(t.from_bytes, before, sizeof before),
                geul_progress_bytes(t.to_bytes, after, sizeof after), error, t.fell_back ? "  (fallback)" : "");
     }
 }
@@ -288,6 +295,12 @@ static json_t *files_json(struct geul_context *ctx, const struct geul_quantize *
     return list;
 }
 
+/* The word for the type on the command line; NULL: a size limit replaced it. */
+static const char *type_name(const struct request *r)
+{
+    return r->how.keep_types ? "copy" : r->how.mix ? geul_mix_name(r->how.mix) : NULL;
+}
+
 /* Says what was or would be written. Returns the exit code. */
 static int report(struct geul_context *ctx, const struct geul_quantize *q, const struct settings *s,
                   const struct request *r, double seconds)
@@ -297,15 +310,15 @@ static int report(struct geul_context *ctx, const struct geul_quantize *q, const
     if (s->json)
         return geul_report_json(json_pack(
             "{s:o, s:o, s:I, s:I, s:f, s:f, s:I, s:I, s:b, s:f, s:o}", "files", files_json(ctx, q, r, !s->dry_run),
-            "type", r->how.mix ? json_string(geul_mix_name(r->how.mix)) : json_null(), "from_bytes",
-            (json_int_t)sum.from_bytes, "file_bytes", (json_int_t)sum.to_bytes, "from_bits_per_weight", sum.from_bpw,
-            "bits_per_weight", sum.to_bpw, "fallbacks", (json_int_t)sum.n_fallbacks, "parts", (json_int_t)sum.n_parts,
-            "dry_run", s->dry_run, "seconds", seconds, "tensors", tensors_json(q)));
+            "type", type_name(r) ? json_string(type_name(r)) : json_null(), "from_bytes", (json_int_t)sum.from_bytes,
+            "file_bytes", (json_int_t)sum.to_bytes, "from_bits_per_weight", sum.from_bpw, "bits_per_weight", sum.to_bpw,
+            "fallbacks", (json_int_t)sum.n_fallbacks, "parts", (json_int_t)sum.n_parts, "dry_run", s->dry_run,
+            "seconds", seconds, "tensors", tensors_json(q)));
     if (s->dry_run || s->verbose)
         print_tensors(q);
     geul_progress_bytes(sum.from_bytes, before, sizeof before);
     geul_progress_bytes(sum.to_bytes, after, sizeof after);
-    snprintf(type, sizeof type, "%s", r->how.mix ? geul_mix_name(r->how.mix) : "types by measured error");
+    snprintf(type, sizeof type, "%s", type_name(r) ? type_name(r) : "types by measured error");
     printf("%s: %s, %lld tensors, %s -> %s (%llu bytes), %.3f -> %.3f bits per weight", r->out ? r->out : r->in, type,
            (long long)sum.n_tensors, before, after, (unsigned long long)sum.to_bytes, sum.from_bpw, sum.to_bpw);
     if (sum.n_parts > 1)
@@ -356,7 +369,7 @@ int geul_cmd_quantize(int argc, char **argv)
     geul_interrupt_catch(1);
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
     geul_imatrix_free(r->imatrix);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     free(r);
     return code;
 }

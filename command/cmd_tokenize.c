@@ -75,12 +75,8 @@ static const char *visible(const char *bytes, size_t n, char *out)
     char *at = out;
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)bytes[i];
-        size_t size = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 5;
-        char whole[24];
-        struct geul_utf8_stream stream = {.n_held = 0};
-        bool valid = size <= n - i && geul_utf8_push(&stream, bytes + i, size, whole) == size &&
-                     memcmp(whole, bytes + i, size) == 0;
-        if (valid && c >= 0x20 && c != 0x7f && c != '\\') {
+        size_t size = c == '\\' ? 0 : geul_printable_length(bytes + i, n - i);
+        if (size > 0) {
             memcpy(at, bytes + i, size);
             at += size;
             i += size;
@@ -274,6 +270,6 @@ int geul_cmd_tokenize(int argc, char **argv)
     else
         code = s.shards ? geul_shard_files_write(ctx, tok, &files) : run_lines(&s, ctx, tok);
     geul_tokenizer_free(tok);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

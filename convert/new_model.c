@@ -197,16 +197,20 @@ static enum geul_status write_all(struct job *j)
 /* Checks what the caller chose and fills in the rest. */
 static enum geul_status choose_shape(struct job *j)
 {
-    enum { LAYERS_MAX = 4096, WIDTH_MAX = 1 << 20, HEADS_MAX = 1 << 16, ROWS_MAX = 1 << 24 };
+    enum { HEADS_MAX = 1 << 16 };
     const struct geul_new_model_options *o = j->o;
     const struct {
         const char *name;
         int value, least, most;
     } ranges[] = {
-        {"n_layers", o->n_layers, 1, LAYERS_MAX},  {"d_model", o->d_model, 1, WIDTH_MAX},
-        {"n_heads", o->n_heads, 1, HEADS_MAX},     {"d_ff", o->d_ff, 0, WIDTH_MAX},
-        {"n_context", o->n_context, 0, ROWS_MAX},  {"n_vocab", o->n_vocab, 0, ROWS_MAX},
-        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH}, {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
+        {"n_layers", o->n_layers, 1, GEUL_NEOX_MOST_LAYERS},
+        {"d_model", o->d_model, 1, GEUL_NEOX_MOST_WIDTH},
+        {"n_heads", o->n_heads, 1, HEADS_MAX},
+        {"d_ff", o->d_ff, 0, GEUL_NEOX_MOST_WIDTH},
+        {"n_context", o->n_context, 0, GEUL_NEOX_MOST_POSITIONS},
+        {"n_vocab", o->n_vocab, 0, GEUL_NEOX_MOST_VOCAB},
+        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH},
+        {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
     };
     if (!o->tokenizer)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "a new model needs a tokenizer");
@@ -245,13 +249,15 @@ enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
         choose_shape(&j) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
-    if (geul_os_same_file(o.tokenizer, path))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is the tokenizer's own file; name another file", path);
+    geul_inputs_begin(ctx);
+    enum geul_status status = GEUL_OK;
     j.w = geul_gguf_writer_new(ctx, path);
-    if (!j.w)
-        return geul_error_status(ctx);
-    if (write_all(&j) == GEUL_OK)
-        return geul_gguf_writer_commit(j.w);
-    geul_gguf_writer_abandon(j.w);
-    return geul_error_status(ctx);
+    if (j.w && write_all(&j) == GEUL_OK) {
+        status = geul_gguf_writer_commit(j.w);
+    } else {
+        geul_gguf_writer_abandon(j.w);
+        status = geul_error_status(ctx);
+    }
+    geul_inputs_end(ctx);
+    return status;
 }

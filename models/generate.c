@@ -307,6 +307,12 @@ static enum geul_status run_generation(struct job *j)
             status = emit(j, j->chosen[i], &ended);
         if (!ended && status == GEUL_OK)
             status = step(j);
+        if (status == GEUL_ERROR_CANCELLED) { /* the text so far is a result */
+            geul_error_clear(j->out.ctx);
+            j->r.reason = GEUL_STOP_CALLER;
+            status = GEUL_OK;
+            break;
+        }
     }
     /* Guesses that were accepted behind the end leave again: the session then holds the text but for its last token, as
      * between steps. */

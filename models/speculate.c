@@ -121,8 +121,10 @@ const struct geul_session *geul_speculator_session(const struct geul_speculator 
 /* Appends n tokens to the draft session; its failures go to the context of the session it drafts for. */
 static enum geul_status append(struct geul_speculator *p, int seq, const int32_t *tokens, int n, const float **logits)
 {
-    enum geul_status status = geul_session_append(p->how.draft, seq, tokens, n, logits);
     struct geul_context *from = geul_session_context(p->how.draft), *ctx = geul_session_context(p->s);
+    if (geul_context_take_cancel(ctx)) /* the draft's context has a flag of its own */
+        return geul_fail(ctx, GEUL_ERROR_CANCELLED, "cancelled");
+    enum geul_status status = geul_session_append(p->how.draft, seq, tokens, n, logits);
     return status == GEUL_OK || from == ctx ? status : geul_fail_from(ctx, from);
 }
 

@@ -49,7 +49,9 @@ static bool takes_system_text(struct geul_chat *c)
 static void do_system(struct geul_chat *c, const char *rest)
 {
     if (!*rest) {
-        printf("%s\n", c->system ? c->system : "There is no system text; /system TEXT sets one.");
+        const char *text = c->system ? c->system : "There is no system text; /system TEXT sets one.";
+        geul_report_clean(stdout, text, strlen(text));
+        putchar('\n');
         return;
     }
     free(c->system);
@@ -117,8 +119,13 @@ static void do_set(struct geul_chat *c, const char *rest)
         return;
     }
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), rest);
+    struct geul_chat_settings before = c->settings;
     if (!geul_option_set(geul_chat_options, &c->settings, name, value))
         return;
+    if (geul_sampling_args_order(&c->settings.sampling) != 0) {
+        c->settings = before;
+        return;
+    }
     if (c->settings.n_predict == 0)
         c->settings.n_predict = -1;
     printf("%s is %s.\n", name, value);
