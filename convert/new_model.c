@@ -30,24 +30,6 @@ static void set_vocab(struct job *j, int64_t rows)
         j->config.n_vocab = (rows + VOCAB_STEP - 1) / VOCAB_STEP * VOCAB_STEP;
 }
 
-/* Every tokenizer key of another model's file. */
-static enum geul_status copy_tokenizer(struct job *j, const struct geul_gguf *g)
-{
-    static const char *const copied[] = {"tokenizer.", "geul.tokenizer.", "geul.hf.tokenizer", "geul.hf.special"};
-    struct geul_gguf_array tokens;
-    if (!geul_gguf_get_array(g, "tokenizer.ggml.tokens", &tokens))
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has no tokenizer", geul_gguf_path(g));
-    set_vocab(j, (int64_t)tokens.count);
-    if (j->config.n_vocab != (int64_t)tokens.count)
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %llu rows of tokens; the model cannot have %lld",
-                         geul_gguf_path(g), (unsigned long long)tokens.count, (long long)j->config.n_vocab);
-    for (int64_t i = 0; i < geul_gguf_key_count(g); i++)
-        for (size_t k = 0; k < sizeof copied / sizeof *copied; k++)
-            if (strncmp(geul_gguf_key_name(g, i), copied[k], strlen(copied[k])) == 0)
-                geul_gguf_copy_key(j->w, g, i);
-    return GEUL_OK;
-}
-
 /* Writes the tokenizer that spec describes, which path holds. */
 static enum geul_status write_tokenizer(struct job *j, const char *path, struct geul_tokenizer_spec *spec)
 {
@@ -59,11 +41,43 @@ static enum geul_status write_tokenizer(struct job *j, const char *path, struct 
     if (spec->ends.n == 0)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s names no token that ends a text, and has no %s", path, end);
     if (spec->n_tokens > j->config.n_vocab)
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %d tokens; %lld rows are too few", path, spec->n_tokens,
-                         (long long)j->config.n_vocab);
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
+                         "%s has %d tokens; %lld rows are too few: give none, or at least as many", path,
+                         spec->n_tokens, (long long)j->config.n_vocab);
     if (spec->bos < 0)
         spec->bos = spec->ends.id[0];
     return geul_tokenizer_write_gguf(j->ctx, j->w, spec, (int32_t)j->config.n_vocab);
+}
+
+/* The tokenizer of another model's file, whose rows may be more or fewer, with the texts that it keeps for exporting.
+ */
+static enum geul_status write_gguf_tokenizer(struct job *j, const char *path)
+{
+    static const char *const also[] = {"tokenizer.huggingface.json",
+                                       "tokenizer.chat_template",
+                                       "tokenizer.ggml.padding_token_id",
+                                       "tokenizer.ggml.unknown_token_id",
+                                       "geul.hf.tokenizer_config",
+                                       "geul.hf.special_tokens_map",
+                                       "geul.hf.added_tokens",
+                                       "geul.hf.vocab",
+                                       "geul.hf.merges"};
+    struct geul_tokenizer_spec spec;
+    struct geul_gguf *g = geul_gguf_open(j->ctx, path);
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = g ? geul_tokenizer_spec_from_gguf(j->ctx, g, &spec) : geul_error_status(j->ctx);
+    if (status == GEUL_OK) {
+        while (spec.n_tokens > 0 && spec.tokens[spec.n_tokens - 1].at == GEUL_TOK_ABSENT)
+            spec.n_tokens--; /* rows of padding */
+        status = write_tokenizer(j, path, &spec);
+    }
+    for (int64_t i = 0; status == GEUL_OK && i < geul_gguf_key_count(g); i++)
+        for (size_t k = 0; k < sizeof also / sizeof *also; k++)
+            if (strcmp(geul_gguf_key_name(g, i), also[k]) == 0)
+                geul_gguf_copy_key(j->w, g, i);
+    geul_tokenizer_spec_free(j->ctx, &spec);
+    geul_gguf_close(g);
+    return status;
 }
 
 /* The tokenizer of a tokenizer.json, whose text is kept for exporting. */
@@ -105,12 +119,8 @@ static enum geul_status write_directory_tokenizer(struct job *j, const char *pat
 static enum geul_status set_tokenizer(struct job *j)
 {
     const char *path = j->o->tokenizer, *dot = strrchr(path, '.');
-    if (dot && strcmp(dot, ".gguf") == 0) {
-        struct geul_gguf *g = geul_gguf_open(j->ctx, path);
-        enum geul_status status = g ? copy_tokenizer(j, g) : geul_error_status(j->ctx);
-        geul_gguf_close(g);
-        return status;
-    }
+    if (dot && strcmp(dot, ".gguf") == 0)
+        return write_gguf_tokenizer(j, path);
     return dot && strcmp(dot, ".json") == 0 ? write_file_tokenizer(j, path) : write_directory_tokenizer(j, path);
 }
 

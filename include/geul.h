@@ -64,6 +64,11 @@ struct geul_regex_engine {
      * concurrently. */
     bool (*match)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to);
     void (*free)(void *compiled);
+    /* As match, in text that is valid UTF-8, for patterns of unknown origin: takes the steps of its work from *budget
+     * and, when they do not suffice, gives up with false and *budget 0. The same arguments take the same steps. NULL:
+     * match is called instead and has to bound its work itself. */
+    bool (*match_within)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to,
+                         uint64_t *budget);
 };
 
 /* Reads the tokenizer that a GGUF file carries. engine may be NULL; otherwise it must outlive the tokenizer. NULL on
