@@ -102,6 +102,7 @@ int geul_cmd_convert(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_convert_options how = {.size = sizeof how,
                                        .type = geul_type_from_name(s.type),
                                        .name = s.name,

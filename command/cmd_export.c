@@ -58,6 +58,7 @@ int geul_cmd_export(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_peft_options peft = {.size = sizeof peft, .base = s.base};
     struct geul_export_options how = {.size = sizeof how,
                                       .n_threads = s.n_threads,

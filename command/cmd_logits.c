@@ -143,6 +143,7 @@ int geul_cmd_logits(int argc, char **argv)
     if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_loaded l;
     struct geul_ids ids = {NULL, 0};
     code = geul_loaded_open(&s.model, !s.ids, &l);

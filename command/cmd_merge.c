@@ -140,6 +140,7 @@ int geul_cmd_merge(int argc, char **argv)
     if (!w.ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     double start = geul_os_seconds();
     w.n = geul_lora_args_choices(w.ctx, &s.adapters, w.choices);
     bool ok = w.n > 0 && merge(&w) == GEUL_OK;

@@ -261,6 +261,7 @@ int geul_cmd_perplexity(int argc, char **argv)
     if ((!w.compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
         code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);

@@ -367,6 +367,7 @@ int geul_cmd_quantize(int argc, char **argv)
         return ctx ? geul_report_error("out of memory") : 1;
     }
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
     geul_imatrix_free(r->imatrix);
     geul_context_free(ctx);

@@ -1,12 +1,14 @@
 /* terminal.c: signals and the shape of the terminal. */
 #include "command/terminal.h"
 
+#include "core/os.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupts, most_interrupts;
+static volatile sig_atomic_t interrupts, most_interrupts, last_signal;
 
 void geul_terminal_start(void)
 {
@@ -34,17 +36,37 @@ bool geul_terminal_on_stderr(void)
 
 static void on_interrupt(int signal_number)
 {
-    (void)signal_number;
-    if (++interrupts > most_interrupts)
-        _exit(130);
+    last_signal = signal_number;
+    if (++interrupts > most_interrupts) {
+        geul_outfile_remove_all();
+        _exit(128 + signal_number);
+    }
+}
+
+static void catch (int signal_number)
+{
+    struct sigaction action = {.sa_handler = on_interrupt}, before;
+    sigemptyset(&action.sa_mask);
+    /* what was started with a signal ignored, by nohup for instance, ignores it still */
+    if (sigaction(signal_number, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(signal_number, &action, NULL);
 }
 
 void geul_interrupt_catch(int patience)
 {
     most_interrupts = patience;
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    catch (SIGINT);
+}
+
+void geul_terminate_catch(void)
+{
+    catch (SIGTERM);
+    catch (SIGHUP);
+}
+
+int geul_interrupt_code(void)
+{
+    return 128 + (last_signal ? last_signal : SIGINT);
 }
 
 bool geul_interrupted(void)

@@ -115,12 +115,18 @@ struct geul_new_model_options {
     enum geul_init init;
     uint64_t seed;
     const char *name; /* general.name; NULL: "geul" */
+    /* Bytes of the file. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
 };
 
 /* Writes a GPT-NeoX model with random weights, a float32 GGUF file for geul_trainer_new() to start from. Biases are 0,
- * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. */
+ * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. Nothing is written
+ * where the file would not find room. */
 GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
                                                const struct geul_new_model_options *options);
+/* Bytes that the file would have; 0 on failure. */
+GEUL_API uint64_t geul_new_model_bytes(struct geul_context *ctx, const struct geul_new_model_options *options);
 
 /* The tokenizer of a tokenizer.json file, or of a directory with one, with PCRE2 for unusual patterns. NULL on failure;
  * free with geul_tokenizer_free(). */
