@@ -256,6 +256,6 @@ int geul_cmd_info(int argc, char **argv)
     } else {
         code = s.cpu ? geul_info_host(ctx, s.json) : s.ops ? geul_info_ops(s.json) : geul_info_devices(ctx, s.json);
     }
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -122,7 +122,7 @@ static void work_free(struct work *w)
     geul_merge_free(w->merge);
     for (int i = 0; i < GEUL_LORAS_MAX; i++)
         geul_free(w->ctx, w->choices[i].path);
-    geul_context_free(w->ctx);
+    geul_report_context_free(w->ctx);
 }
 
 int geul_cmd_merge(int argc, char **argv)

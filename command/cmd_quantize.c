@@ -370,7 +370,7 @@ int geul_cmd_quantize(int argc, char **argv)
     geul_terminate_catch();
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
     geul_imatrix_free(r->imatrix);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     free(r);
     return code;
 }

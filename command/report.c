@@ -130,6 +130,7 @@ struct geul_context *geul_report_context(bool verbose)
     for (int i = 0; i < n_inputs; i++)
         if (geul_inputs_open(ctx, inputs[i].id, inputs[i].name))
             geul_inputs_close(ctx, inputs[i].id);
+    geul_interrupt_cancels(ctx);
     return ctx;
 }
 
@@ -146,6 +147,12 @@ int geul_report_columns(const char *text)
         columns += utf8proc_charwidth(c);
     }
     return columns;
+}
+
+void geul_report_context_free(struct geul_context *ctx)
+{
+    geul_interrupt_cancels(NULL);
+    geul_context_free(ctx);
 }
 
 bool geul_report_text(const char *text, size_t length)

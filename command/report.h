@@ -25,9 +25,11 @@ void geul_report_clean(FILE *f, const char *text, size_t n);
 /* A text that the command itself has read from a file, or NULL from standard input: no output may replace it. To be
  * called before the context is made. */
 void geul_report_input(const char *path);
-/* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr. Its
- * inputs stay inputs until it is freed. NULL after a message. Free with geul_context_free(). */
+/* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr; Ctrl-C cancels
+ * what is computed with it (the newest, if there are several). Its inputs stay inputs until it is freed. NULL after a
+ * message. Free with geul_report_context_free(). */
 struct geul_context *geul_report_context(bool verbose);
+void geul_report_context_free(struct geul_context *ctx);
 
 /* Columns that a text takes on a terminal: wide characters two, combining ones none. */
 int geul_report_columns(const char *text);

@@ -5,10 +5,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupts, most_interrupts, last_signal;
+static struct geul_context *_Atomic cancelled; /* by an interrupt; NULL: none */
 
 void geul_terminal_start(void)
 {
@@ -41,27 +43,31 @@ static void on_interrupt(int signal_number)
         geul_outfile_remove_all();
         _exit(128 + signal_number);
     }
+    struct geul_context *ctx = cancelled;
+    if (ctx)
+        geul_context_cancel(ctx);
 }
 
-static void catch (int signal_number)
+static void catch_signal(int signal_number)
 {
-    struct sigaction action = {.sa_handler = on_interrupt}, before;
+    struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
-    /* what was started with a signal ignored, by nohup for instance, ignores it still */
-    if (sigaction(signal_number, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-        sigaction(signal_number, &action, NULL);
+    sigaction(signal_number, &action, NULL);
 }
 
 void geul_interrupt_catch(int patience)
 {
     most_interrupts = patience;
-    catch (SIGINT);
+    catch_signal(SIGINT);
 }
 
 void geul_terminate_catch(void)
 {
-    catch (SIGTERM);
-    catch (SIGHUP);
+    static const int numbers[] = {SIGTERM, SIGHUP};
+    struct sigaction before;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) /* nohup has one of them ignored, and so it stays */
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            catch_signal(numbers[i]);
 }
 
 int geul_interrupt_code(void)
@@ -77,4 +83,12 @@ bool geul_interrupted(void)
 void geul_interrupt_clear(void)
 {
     interrupts = 0;
+    struct geul_context *ctx = cancelled;
+    if (ctx)
+        geul_context_uncancel(ctx);
+}
+
+void geul_interrupt_cancels(struct geul_context *ctx)
+{
+    cancelled = ctx;
 }

@@ -19,7 +19,10 @@ void geul_terminate_catch(void);
 bool geul_interrupted(void);
 /* The exit code of work that was interrupted: 128 and the number of the signal, as shells count. */
 int geul_interrupt_code(void);
-/* Clears the flag. */
+/* Clears the flag, and a cancel that has not taken effect. */
 void geul_interrupt_clear(void);
+struct geul_context;
+/* From here on Ctrl-C also cancels what is computed with ctx; NULL, before ctx is freed: nothing. */
+void geul_interrupt_cancels(struct geul_context *ctx);
 
 #endif

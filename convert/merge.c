@@ -172,7 +172,7 @@ static enum geul_status check_inputs(struct geul_context *ctx, const struct geul
 struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
                                   const struct geul_merge_input *inputs, int n)
 {
-    struct geul_peft_base base;
+    struct geul_lora_shape base;
     struct geul_merge *m = NULL;
     int read = 0;
     geul_error_clear(ctx);

@@ -34,6 +34,7 @@ struct geul_context {
     struct chunk *current; /* the one that is being filled */
     enum geul_status status;
     char message[1024];
+    atomic_bool cancelled;           /* set from any thread and from signal handlers */
     struct geul_inputs inputs;
     struct geul_outset outset;
     struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */
@@ -126,6 +127,29 @@ void geul_error_clear(struct geul_context *ctx)
         ctx->status = GEUL_OK;
         ctx->message[0] = '\0';
     }
+}
+
+/* A signal handler may only touch atomics that need no lock. */
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a cancel comes from signal handlers");
+
+void geul_context_cancel(struct geul_context *ctx)
+{
+    atomic_store(&ctx->cancelled, true);
+}
+
+void geul_context_uncancel(struct geul_context *ctx)
+{
+    atomic_store(&ctx->cancelled, false);
+}
+
+bool geul_context_take_cancel(struct geul_context *ctx)
+{
+    return atomic_exchange(&ctx->cancelled, false);
+}
+
+const atomic_bool *geul_context_cancel_flag(const struct geul_context *ctx)
+{
+    return &ctx->cancelled;
 }
 
 enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, const char *format, ...)

@@ -5,6 +5,7 @@
 #include "geul_tensor.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 
 #if defined(__GNUC__)
 #define GEUL_PRINTF(a, b) __attribute__((format(printf, a, b)))
@@ -42,6 +43,12 @@ bool geul_reserve(struct geul_context *ctx, void *items, size_t *capacity, size_
 void geul_free(struct geul_context *ctx, void *ptr);
 /* A copy of n bytes plus a NUL; NULL (recorded) when memory is short. */
 char *geul_strndup(struct geul_context *ctx, const char *s, size_t n);
+
+/* What geul_context_cancel() sets, for loops that compute; true from then on until geul_context_uncancel(). Who stops
+ * because of it withdraws it, since it has had its effect. */
+const atomic_bool *geul_context_cancel_flag(const struct geul_context *ctx);
+/* Between two parts of a computation: whether it is cancelled. The cancel is then withdrawn. */
+bool geul_context_take_cancel(struct geul_context *ctx);
 
 /* Zeroed memory that lives until geul_context_reset()/_free(); aligned to 16. NULL (recorded) on failure. */
 void *geul_arena(struct geul_context *ctx, size_t count, size_t size);

@@ -100,6 +100,12 @@ void geul_os_prefer_large_pages(void *data, size_t size);
 
 /* Cores this process may run on (affinity respected), at least 1. */
 int geul_os_cores(void);
+/* Bytes of the stack that a new thread gets when its maker does not say. */
+size_t geul_os_thread_stack(void);
+/* How many of n threads with stacks of stack_bytes could be made now, all alive at once and with heap_bytes of the C
+ * library's heap beside them; -1 when that memory is missing. They have been made and are wholly gone when it returns.
+ */
+int geul_os_try_threads(int n, size_t stack_bytes, size_t heap_bytes);
 /* Seconds from an arbitrary start; never goes back. */
 double geul_os_seconds(void);
 /* Seconds since 1970 by the system's clock, which may be set: for dates, not for durations. */

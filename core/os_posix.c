@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -19,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -762,6 +764,92 @@ int geul_os_cores(void)
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;
+}
+
+size_t geul_os_thread_stack(void)
+{
+    pthread_attr_t attributes;
+    size_t bytes = 0;
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    pthread_attr_getstacksize(&attributes, &bytes);
+    pthread_attr_destroy(&attributes);
+    return bytes;
+}
+
+/* A thread on trial, which lives until the gate is opened. */
+struct trial {
+    pthread_t thread;
+    pthread_mutex_t *gate;
+    long id; /* the kernel's */
+};
+
+static void *wait_at_gate(void *user)
+{
+    struct trial *t = user;
+#ifdef SYS_gettid
+    t->id = syscall(SYS_gettid);
+#endif
+    pthread_mutex_lock(t->gate);
+    pthread_mutex_unlock(t->gate);
+    return NULL;
+}
+
+/* Waits until the kernel no longer counts a thread that has been joined. pthread_join() returns a little earlier, and
+ * at the limit of processes the next thread could not be made in between. */
+static void wait_until_gone(const struct trial *t)
+{
+    const double longest = 0.1; /* by then it is a new thread that has its number */
+#ifdef SYS_tgkill
+    double start = geul_os_seconds();
+    while (syscall(SYS_tgkill, getpid(), t->id, 0) == 0 && geul_os_seconds() - start < longest)
+        sched_yield();
+#else
+    (void)t, (void)longest;
+#endif
+}
+
+/* Makes up to n threads that wait at the gate, as long as they can be made. No signal is delivered to them. Returns how
+ * many there are. */
+static int make_trials(struct trial *trials, int n, size_t stack_bytes, pthread_mutex_t *gate)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int made = 0;
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool possible = pthread_attr_setstacksize(&attributes, stack_bytes) == 0;
+    for (; possible && made < n; made++) {
+        trials[made].gate = gate;
+        if (pthread_create(&trials[made].thread, &attributes, wait_at_gate, &trials[made]) != 0)
+            break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return made;
+}
+
+int geul_os_try_threads(int n, size_t stack_bytes, size_t heap_bytes)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    /* From the C library and not from a context: what makes threads takes its memory there. */
+    struct trial *trials = malloc((size_t)(n > 0 ? n : 1) * sizeof *trials);
+    void *heap = trials ? malloc(heap_bytes) : NULL;
+    int made = -1;
+    pthread_mutex_lock(&gate);
+    if (heap)
+        made = make_trials(trials, n, stack_bytes, &gate);
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < made; i++)
+        pthread_join(trials[i].thread, NULL);
+    for (int i = 0; i < made; i++)
+        wait_until_gone(&trials[i]);
+    pthread_mutex_destroy(&gate);
+    free(heap);
+    free(trials);
+    return made;
 }
 
 double geul_os_seconds(void)

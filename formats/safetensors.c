@@ -97,7 +97,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
         return geul_fail(ctx, GEUL_ERROR_FORMAT,
                          "%s: claims a header of %llu bytes, %zu follow; the file is incomplete or not safetensors",
                          name, (unsigned long long)length, size - 8);
-    json_t *header = geul_json_parse(ctx, name, data + 8, (size_t)length);
+    json_t *header = geul_json_parse_strict(ctx, name, data + 8, (size_t)length);
     if (!header)
         return geul_error_status(ctx);
     enum geul_status status = GEUL_OK;

@@ -91,7 +91,7 @@ static char *synthetic_path(const char *what, int *code)
         return NULL;
     if (!geul_synth_parse(ctx, what, &synth)) {
         *code = *geul_error(ctx) ? 1 : 2; /* without a failure in ctx it was the word that is wrong */
-        geul_context_free(ctx);
+        geul_report_context_free(ctx);
         return NULL;
     }
     snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
@@ -108,7 +108,7 @@ static char *synthetic_path(const char *what, int *code)
     } else {
         *code = path ? 0 : geul_report_failure(ctx);
     }
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     if (*code != 0) {
         free(path);
         return NULL;

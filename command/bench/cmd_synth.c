@@ -71,6 +71,6 @@ int geul_cmd_synth(int argc, char **argv)
             geul_report_line("%s: %s in %.1f s", s.output, geul_progress_bytes(bytes, text, sizeof text), seconds);
     }
     geul_gguf_close(g);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -119,8 +119,13 @@ static void do_set(struct geul_chat *c, const char *rest)
         return;
     }
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), rest);
+    struct geul_chat_settings before = c->settings;
     if (!geul_option_set(geul_chat_options, &c->settings, name, value))
         return;
+    if (geul_sampling_args_order(&c->settings.sampling) != 0) {
+        c->settings = before;
+        return;
+    }
     if (c->settings.n_predict == 0)
         c->settings.n_predict = -1;
     printf("%s is %s.\n", name, value);

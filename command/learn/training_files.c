@@ -160,7 +160,7 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     if (status != GEUL_OK)
         return status;
     *found = true;
-    run->saved_at = f.steps[0];
+    run->saved_at = run->state.evaluated_step = f.steps[0];
     if (bytes != sizeof note)
         return GEUL_OK;
     memcpy(&note, held, sizeof note);
