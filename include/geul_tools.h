@@ -60,6 +60,7 @@ struct geul_convert_options {
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
     bool no_tokenizer; /* the file holds no texts, ids only; otherwise a tokenizer that cannot be read is a failure */
+    bool strict;       /* values that are not finite in the output are a failure, not a warning */
 };
 
 /* Number i of the types that geul_convert_hf() can write; GEUL_TYPE_COUNT after the last. Any thread. */
@@ -87,6 +88,7 @@ struct geul_export_options {
     /* Bytes of the output. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool strict; /* values that are not finite in the output are a failure, not a warning */
 };
 
 /* Writes into dir (created when missing) model.safetensors, or shards with their index if it would be larger than
@@ -143,9 +145,9 @@ GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ct
 
 /* Whether path is a directory with an adapter_config.json, that is, of PEFT. */
 GEUL_API bool geul_peft_is(const char *path);
-/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers and
- * merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model, geul_convert_peft()
- * the adapter. */
+/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers
+ * and merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model,
+ * geul_convert_peft() the adapter. */
 GEUL_API bool geul_peft_has_model(const char *path);
 
 struct geul_peft_options {
@@ -286,6 +288,7 @@ struct geul_quantize_options {
     /* Tensors measured for a bound, in geul_quantize_new(); as progress. */
     bool (*measuring)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool strict; /* values that are not finite in the output are a failure of geul_quantize_write(), not a warning */
 };
 
 /* A tensor before and after. */

@@ -32,11 +32,16 @@ static enum geul_status write_weight(struct geul_trainer *t, struct geul_gguf_wr
     size_t cols = (size_t)geul_cols(x), row_bytes = cols * sizeof(float), out_bytes = cols * geul_type_bytes(type);
     float *row = geul_alloc(t->ctx, cols, sizeof *row);
     void *out = geul_alloc(t->ctx, out_bytes, 1);
+    int64_t lost = 0;
     for (int64_t r = 0; row && out && r < geul_rows(x) && geul_gguf_writer_status(w) == GEUL_OK; r++) {
         x->buffer->device->backend->download(x->buffer, (const char *)x->data + (size_t)r * row_bytes, row, row_bytes);
         geul_encode(type, row, out, (int64_t)cols);
+        lost += geul_count_lost(type, row, out, (int64_t)cols);
         geul_gguf_write_data(w, out, out_bytes);
     }
+    if (lost > 0)
+        geul_log(t->ctx, GEUL_LOG_WARN, "%s: %lld trained values are NaN, infinite or too large for %s", x->name,
+                 (long long)lost, geul_type_name(type));
     geul_free(t->ctx, row);
     geul_free(t->ctx, out);
     return row && out ? geul_gguf_writer_status(w) : GEUL_ERROR_MEMORY;
