@@ -177,6 +177,7 @@ int geul_cmd_imatrix(int argc, char **argv)
     if (!merge && !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_loaded l = {.ctx = merge ? geul_report_context(false) : NULL};
     if (!merge)
         code = geul_loaded_open(&s.model, true, &l);

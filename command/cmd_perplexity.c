@@ -263,6 +263,7 @@ int geul_cmd_perplexity(int argc, char **argv)
         !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
         code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);

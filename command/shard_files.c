@@ -60,6 +60,7 @@ int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer
                                           .nfc = how->nfc};
     struct geul_shards_report report = {.size = sizeof report};
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     geul_progress_start("tokenizing", NULL);
     double start = geul_os_seconds();
     enum geul_status status = GEUL_ERROR_MEMORY;

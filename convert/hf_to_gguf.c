@@ -419,9 +419,8 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
     if (m->from && !m->from->strided)
         geul_os_map_discard(m->from->data, m->from->bytes);
-    if (result.lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf,
-                 (long long)result.lost, geul_type_name(m->type));
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->ctx, &result, t->hf, geul_type_name(m->type), j->options->strict);
     return status;
 }
 

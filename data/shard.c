@@ -8,6 +8,7 @@
 #include "core/bytes.h"
 #include "core/file_kind.h"
 #include "core/os.h"
+#include "data/shard_set.h"
 
 #include <string.h>
 
@@ -162,7 +163,9 @@ struct geul_shard *geul_shard_open(struct geul_context *ctx, const char *path)
     struct geul_map map;
     if (geul_os_map(ctx, path, &map) != GEUL_OK)
         return NULL;
-    struct geul_shard *s = geul_shard_open_memory(ctx, map.data, map.size, path);
+    struct geul_shard *s = NULL;
+    if (geul_shard_set_check(ctx, path, map.size) == GEUL_OK)
+        s = geul_shard_open_memory(ctx, map.data, map.size, path);
     if (s)
         s->map = map;
     else

@@ -182,9 +182,10 @@ struct geul_safetensors_writer *geul_safetensors_writer_new(struct geul_context 
     if (w) {
         w->ctx = ctx;
         w->file = geul_outfile_open(ctx, path);
-        if (w->file) {
+        if (w->file)
             emit_header(w, json, bytes);
-        } else {
+        if (!w->file || w->status != GEUL_OK) {
+            geul_outfile_abandon(w->file);
             geul_free(ctx, w);
             w = NULL;
         }

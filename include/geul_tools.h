@@ -60,6 +60,7 @@ struct geul_convert_options {
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
     bool no_tokenizer; /* the file holds no texts, ids only; otherwise a tokenizer that cannot be read is a failure */
+    bool strict;       /* values that are not finite in the output are a failure, not a warning */
 };
 
 /* Number i of the types that geul_convert_hf() can write; GEUL_TYPE_COUNT after the last. Any thread. */
@@ -90,6 +91,7 @@ struct geul_export_options {
     /* Bytes of the output. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool strict; /* values that are not finite in the output are a failure, not a warning */
 };
 
 /* Writes into dir (created when missing) model.safetensors, or shards with their index if it would be larger than
@@ -120,12 +122,18 @@ struct geul_new_model_options {
     enum geul_init init;
     uint64_t seed;
     const char *name; /* general.name; NULL: "geul" */
+    /* Bytes of the file. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
 };
 
 /* Writes a GPT-NeoX model with random weights, a float32 GGUF file for geul_trainer_new() to start from. Biases are 0,
- * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. */
+ * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. Nothing is written
+ * where the file would not find room. */
 GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
                                                const struct geul_new_model_options *options);
+/* Bytes that the file would have; 0 on failure. */
+GEUL_API uint64_t geul_new_model_bytes(struct geul_context *ctx, const struct geul_new_model_options *options);
 
 /* The tokenizer of a tokenizer.json file, or of a Hugging Face directory as transformers' AutoTokenizer reads it
  * (tokenizer.json, or vocab.json with merges.txt, and the files that add tokens and settings), with PCRE2 for unusual
@@ -283,6 +291,7 @@ struct geul_quantize_options {
     /* Tensors measured for a bound, in geul_quantize_new(); as progress. */
     bool (*measuring)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool strict; /* values that are not finite in the output are a failure of geul_quantize_write(), not a warning */
 };
 
 /* A tensor before and after. */

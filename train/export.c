@@ -62,13 +62,18 @@ static enum geul_status write_output(struct geul_trainer *t, struct geul_gguf_wr
     size_t out_bytes = cols * geul_type_bytes(type);
     float *row = geul_alloc(t->ctx, cols, sizeof *row); /* zeros */
     void *out = geul_alloc(t->ctx, out_bytes, 1);
+    int64_t lost = 0;
     for (int64_t r = 0; row && out && r < rows && geul_gguf_writer_status(w) == GEUL_OK; r++) {
         if (x)
             x->buffer->device->backend->download(x->buffer, (const char *)x->data + (size_t)r * row_bytes, row,
                                                  row_bytes);
         geul_encode(type, row, out, (int64_t)cols);
+        lost += geul_count_lost(type, row, out, (int64_t)cols);
         geul_gguf_write_data(w, out, out_bytes);
     }
+    if (lost > 0)
+        geul_log(t->ctx, GEUL_LOG_WARN, "%s: %lld trained values are NaN, infinite or too large for %s", o->name,
+                 (long long)lost, geul_type_name(type));
     geul_free(t->ctx, row);
     geul_free(t->ctx, out);
     return row && out ? geul_gguf_writer_status(w) : GEUL_ERROR_MEMORY;
