@@ -312,11 +312,10 @@ bool geul_normalize(struct geul_context *ctx, const struct geul_normal_step *ste
 
 char *geul_text_nfc(struct geul_context *ctx, const char *text, size_t length, size_t *nfc_length)
 {
-    static const struct geul_normal_step step = {.kind = GEUL_TOK_STEP_NFC};
     struct geul_bytes out = {0};
     *nfc_length = 0;
     geul_error_clear(ctx);
-    if (!geul_normalize(ctx, &step, text, length, &out) || !geul_bytes_add(ctx, &out, "", 1)) {
+    if (!normalize_form(ctx, form_bit(GEUL_TOK_STEP_NFC), text, length, &out) || !geul_bytes_add(ctx, &out, "", 1)) {
         geul_free(ctx, out.data);
         return NULL;
     }
