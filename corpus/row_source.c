@@ -185,7 +185,7 @@ static json_t *next_spread(struct geul_rows *r, size_t indent, size_t n)
     r->wasted += end ? 0 : stop;
     bool open = may && !end && stop >= n; /* nothing is wrong with the line itself: it is what follows */
     size_t shown = n;                     /* what the parser is given, to say what is wrong */
-    if (open) { /* as far as the end of the line where it stops, or of the text */
+    if (open) {                           /* as far as the end of the line where it stops, or of the text */
         for (shown = stop; shown < most && s[shown] != '\n';)
             shown++;
         while (shown > n && is_space(s[shown - 1]))
