@@ -3,7 +3,7 @@
 #define GEUL_NORMALIZE_H
 
 #include "core/bytes.h"
-#include "tokenizer/search.h"
+#include "tokenizer/pattern_search.h"
 #include "tokenizer/text_table.h"
 #include "tokenizer/tokenizer_spec.h"
 #include "geul.h"
@@ -18,7 +18,7 @@ struct geul_normal_step {
 };
 
 /* Appends the normalized form of [s, s+n) to out; false (recorded) when memory is short or a search takes more than is
- * left of *budget (search.h). Bytes that are not valid UTF-8 are kept. */
+ * left of *budget (pattern_search.h). Bytes that are not valid UTF-8 are kept. */
 bool geul_normalize(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
                     struct geul_bytes *out, uint64_t *budget);
 /* Whether the character never changes under the form and joins with nothing before it, so that the fast path may copy

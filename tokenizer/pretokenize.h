@@ -3,7 +3,7 @@
 #define GEUL_PRETOKENIZE_H
 
 #include "tokenizer/scan.h"
-#include "tokenizer/search.h"
+#include "tokenizer/pattern_search.h"
 #include "tokenizer/text_table.h"
 #include "tokenizer/tokenizer_spec.h"
 #include "geul.h"
@@ -33,7 +33,7 @@ struct geul_split_step {
 typedef bool (*geul_word_callback)(void *user, const char *s, size_t n);
 
 /* Splits [s, s+n) by the steps. false when the callback stopped, memory was short or searching took more than is left
- * of *budget (search.h; both recorded). */
+ * of *budget (pattern_search.h; both recorded). */
 bool geul_pretokenize(struct geul_context *ctx, const struct geul_split_step *steps, size_t n_steps, const char *s,
                       size_t n, geul_word_callback word, void *user, uint64_t *budget);
 

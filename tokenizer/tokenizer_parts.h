@@ -51,7 +51,7 @@ struct geul_tokenizer {
 bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now);
 
 /* Runs all normalizer steps over [*s, *s + *n); *s then points to the text itself or into one of the two buffers.
- * *budget: what searching may still cost (search.h). */
+ * *budget: what searching may still cost (pattern_search.h). */
 bool geul_tok_normalize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char **s, size_t *n,
                         struct geul_bytes buffers[2], uint64_t *budget);
 

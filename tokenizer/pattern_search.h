@@ -1,7 +1,7 @@
-/* search.h: searching for a pattern of a tokenizer's steps. Patterns come from files and may be hostile: what all
- * searches within one text cost together is bounded. */
-#ifndef GEUL_SEARCH_H
-#define GEUL_SEARCH_H
+/* pattern_search.h: searching for a pattern of a tokenizer's steps. Patterns come from files and may be hostile: what
+ * all searches within one text cost together is bounded. */
+#ifndef GEUL_PATTERN_SEARCH_H
+#define GEUL_PATTERN_SEARCH_H
 
 #include "core/bytes.h"
 #include "geul.h"

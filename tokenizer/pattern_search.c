@@ -1,5 +1,5 @@
-/* search.c: see search.h. */
-#include "tokenizer/search.h"
+/* pattern_search.c: see pattern_search.h. */
+#include "tokenizer/pattern_search.h"
 
 #define STEPS_PER_TEXT 40000000 /* about a second of PCRE2's time at most */
 #define STEPS_PER_BYTE 1000
