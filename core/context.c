@@ -10,8 +10,6 @@
  */
 #include "core/context.h"
 
-#include "core/inputs.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,7 +95,7 @@ void geul_context_free(struct geul_context *ctx)
         next = c->next;
         geul_free(ctx, c);
     }
-    geul_inputs_free(ctx);
+    geul_context_drop_inputs(ctx);
     struct geul_context_options o = ctx->options;
     o.allocate(o.allocate_user, ctx, sizeof *ctx, 0);
 }
@@ -374,6 +372,16 @@ struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
 struct geul_inputs *geul_context_inputs(struct geul_context *ctx)
 {
     return &ctx->inputs;
+}
+
+void geul_context_drop_inputs(struct geul_context *ctx)
+{
+    struct geul_inputs *set = &ctx->inputs;
+    for (size_t i = 0; i < set->n; i++)
+        geul_free(ctx, set->items[i].name);
+    geul_free(ctx, set->items);
+    set->items = NULL;
+    set->n = set->capacity = 0;
 }
 
 struct geul_outset *geul_context_outset(struct geul_context *ctx)

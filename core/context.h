@@ -66,6 +66,25 @@ enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t si
 enum geul_status geul_check_struct(struct geul_context *ctx, const void *caller, const char *what);
 void geul_give_struct(void *caller, const void *ours, size_t size);
 
+/* Which file it is, whatever its name. */
+struct geul_file_id {
+    uint64_t device, inode;
+};
+/* The files that ctx reads, which core/inputs.h looks after. One is an input while either count is not 0. */
+struct geul_input {
+    struct geul_file_id id;
+    char *name;
+    int open, over; /* times it is open, and times it was opened and closed within the run */
+};
+struct geul_inputs {
+    struct geul_input *items;
+    size_t n, capacity;
+    int depth; /* of runs */
+};
+struct geul_inputs *geul_context_inputs(struct geul_context *ctx);
+/* Frees what the set holds; it is empty then. */
+void geul_context_drop_inputs(struct geul_context *ctx);
+
 /* The outputs of ctx that are held back until their set is complete; see geul_outset_begin(). */
 struct geul_outset {
     bool open;

@@ -3,13 +3,6 @@
 
 #include <string.h>
 
-/* A file is an input while one of the counts is not 0. */
-struct geul_input {
-    struct geul_file_id id;
-    char *name;
-    int open, over; /* times it is open, and times it was opened and closed within the run */
-};
-
 static struct geul_input *find(const struct geul_inputs *set, struct geul_file_id id)
 {
     for (size_t i = 0; i < set->n; i++)
@@ -27,7 +20,7 @@ static void drop_unused(struct geul_context *ctx, struct geul_input *input)
     geul_free(ctx, input->name);
     *input = set->items[--set->n];
     if (set->n == 0)
-        geul_inputs_free(ctx);
+        geul_context_drop_inputs(ctx);
 }
 
 void geul_inputs_begin(struct geul_context *ctx)
@@ -87,14 +80,4 @@ const char *geul_inputs_find(struct geul_context *ctx, struct geul_file_id id)
 {
     const struct geul_input *known = find(geul_context_inputs(ctx), id);
     return known ? known->name : NULL;
-}
-
-void geul_inputs_free(struct geul_context *ctx)
-{
-    struct geul_inputs *set = geul_context_inputs(ctx);
-    for (size_t i = 0; i < set->n; i++)
-        geul_free(ctx, set->items[i].name);
-    geul_free(ctx, set->items);
-    set->items = NULL;
-    set->n = set->capacity = 0;
 }

@@ -8,11 +8,6 @@
 
 #include "core/context.h"
 
-/* Which file it is, whatever its name. */
-struct geul_file_id {
-    uint64_t device, inode;
-};
-
 void geul_inputs_begin(struct geul_context *ctx);
 void geul_inputs_end(struct geul_context *ctx);
 
@@ -23,15 +18,5 @@ void geul_inputs_close(struct geul_context *ctx, struct geul_file_id id);
 void geul_inputs_forget(struct geul_context *ctx, struct geul_file_id id);
 /* The name that the input was opened by; NULL when the file is none. */
 const char *geul_inputs_find(struct geul_context *ctx, struct geul_file_id id);
-
-/* Of a context; see context.c. */
-struct geul_inputs {
-    struct geul_input *items;
-    size_t n, capacity;
-    int depth; /* of runs */
-};
-struct geul_inputs *geul_context_inputs(struct geul_context *ctx);
-/* Frees what is held. */
-void geul_inputs_free(struct geul_context *ctx);
 
 #endif

@@ -10,8 +10,6 @@
 #include "core/context.h"
 #include "geul.h"
 
-#define GEUL_SHARD_EXTENSION ".geulshard"
-
 enum { GEUL_SHARD_HEADER_BYTES = 40 };
 
 /* Identifies the tokenizer that a shard's tokens are of. */

@@ -2,7 +2,6 @@
 #include "data/shard_set.h"
 
 #include "core/os.h"
-#include "data/shard.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -13,6 +13,7 @@
 
 #include "core/bytes.h"
 
+#define GEUL_SHARD_EXTENSION     ".geulshard"
 #define GEUL_SHARD_SET_EXTENSION ".geulset"
 #define GEUL_SHARD_SET_HEAD      "geul token shards, format 1\n"
 
