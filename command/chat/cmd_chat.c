@@ -63,19 +63,20 @@ static bool choose_template(struct geul_chat *c, const char *name)
 /* Reads and answers until the end. */
 static void converse(struct geul_chat *c, struct geul_chat_line *lines)
 {
-    const char *line;
-    while (!c->done && (line = geul_chat_line_read(lines))) {
-        if (line[strspn(line, " \t\r")] == '\0')
+    struct geul_chat_input input;
+    while (!c->done && geul_chat_line_read(lines, &input)) {
+        if (input.text[strspn(input.text, " \t\r\n")] == '\0')
             continue;
-        if (line[0] == '/' && line[1] != '/') {
-            geul_chat_command(c, line);
+        if (input.is_command) {
+            geul_chat_command(c, input.text);
             continue;
         }
-        if (!geul_chat_push(c, line[0] == '/' ? line + 1 : line)) {
+        if (!geul_chat_push(c, input.text)) {
             c->code = geul_report_error("out of memory");
             return;
         }
-        geul_chat_answer(c);
+        if (!geul_chat_answer(c))
+            geul_chat_drop_last(c);
         if (!geul_report_text("", 0))
             return; /* nobody reads the output any more */
         if (geul_interrupted() && !geul_chat_line_terminal(lines)) {
@@ -97,7 +98,7 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
-    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json};
+    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .verbose = s.model.verbose, .json = s.json};
     geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);

@@ -61,7 +61,7 @@ TEST(command_chat_commands)
     struct test_run r = chat(model, input, NULL, NULL);
     CHECK_INT(r.status, 0);
     static const char *const printed[] = {
-        "/retry",        "친절하게\n",       "The last turn has been removed; 1 left.",
+        "/retry",        "친절하게\n",       "The last turn has been dropped; 1 turn remains.",
         "1 turn saved",  "is empty",         "1 turn loaded",
         "temp is 0.25.", "frequency-penalty"};
     for (size_t i = 0; i < sizeof printed / sizeof *printed; i++)

@@ -1,0 +1,182 @@
+#!/bin/bash
+# Types the same keys into `geul chat` and into bash's readline, each in a tmux pane of the same size, and compares the
+# two screens cell by cell and the cursors: typing, inserting, deleting, moving and wrapping, Hangul, decomposed Hangul
+# and emoji, at 40, 60 and 90 columns and under several TERMs; then resizing, pasting, and what bash has no like of.
+# Exit code 77: skipped, no tmux.
+set -u
+root=$(cd "$(dirname "$0")/../.." && pwd)
+geul=${GEUL_BUILD:-$root/build}/geul
+model=$root/share/geul-mini.gguf
+command -v tmux >/dev/null || { echo "needs tmux"; exit 77; }
+[ -x "$geul" ] && [ -f "$model" ] || { echo "needs $geul and $model"; exit 77; }
+export LC_ALL=C.UTF-8
+
+dir=$(mktemp -d)
+socket=geul-line-$$
+tm() { tmux -L "$socket" -f /dev/null "$@"; }
+cleanup() { tm kill-server 2>/dev/null; rm -rf "$dir"; }
+trap cleanup EXIT
+failures=0 compared=0
+
+# ---- panes ---------------------------------------------------------------------------------------
+
+# The cursor and the screen's rows, without white space at their ends and empty rows at the bottom.
+screen()
+{
+    local text
+    text=$(tm display-message -p -t "$1" 'cursor #{cursor_x},#{cursor_y}' ';' capture-pane -p -t "$1" 2>&1)
+    sed 's/ *$//' <<<"$text"
+}
+
+empty=$'cursor 2,0\n>'
+
+# start NAME COLUMNS TERM COMMAND: a pane of 12 rows with nothing but the prompt.
+start()
+{
+    tm new-session -d -s "$1" -x "$2" -y 12 \
+        "stty -echoctl; env -i HOME='$dir' TERM=$3 PATH='$PATH' LC_ALL=C.UTF-8 ASAN_OPTIONS='${ASAN_OPTIONS:-}' $4; sleep 60"
+    tm set-option -t "$1" status off
+    tm resize-window -t "$1" -x "$2" -y 12
+    until_screen "$1" "the prompt" "$empty"
+}
+start_bash() { start "$1" "$2" tmux-256color "bash --norc -c 'while read -e -r -p \"> \" line; do :; done'"; }
+start_geul() { start "$1" "$2" "$3" "'$geul' chat -m '$model' --seed 1 2>'$dir/stderr'"; }
+
+# until_screen NAME WHAT PATTERN: waits up to 20 seconds until the screen matches, white space aside at the ends of rows.
+until_screen()
+{
+    local i now
+    for i in $(seq 400); do
+        now=$(screen "$1")
+        # shellcheck disable=SC2053
+        [[ $now == $3 ]] && return 0
+        sleep 0.05
+    done
+    echo "FAIL $1, $2: the screen is"
+    sed 's/^/    | /' <<<"$now"
+    echo "    and should be like"
+    sed 's/^/    | /' <<<"$3"
+    failures=$((failures + 1))
+    return 1
+}
+
+# press NAME KEYS...: names of tmux, or text after "=".
+press()
+{
+    local pane=$1 key
+    shift
+    for key in "$@"; do
+        case $key in
+        =*) tm send-keys -t "$pane" -l "${key#=}" ;;
+        ~*) tm send-keys -t "$pane" -H ${key#\~} ;;
+        *) tm send-keys -t "$pane" "$key" ;;
+        esac
+    done
+}
+
+# ---- cases that bash knows -----------------------------------------------------------------------
+
+h=가나다라마바사아자차카타파하            # 28 columns
+nfd=$'\u1112\u1161\u11ab\u1100\u1173\u11af' # decomposed 한글, 4 columns
+long=$h$h$h$h                            # 112 columns
+mixed="a가b나c다d라e마f바g사h아i자j차k카l타m파n하" # 42 columns, characters across every margin
+
+# A name, what the line holds at the end (bash is waited for until its screen does), and the keys.
+cases=(
+    "typing|가나다라|=가나다라"
+    "inserting at the beginning|마가나다라|=가나다라 Home =마"
+    "inserting in the middle|가나마다라|=가나다라 Left Left =마"
+    "inserting narrow before wide|가나xy다라|=가나다라 Left Left =x =y"
+    "deleting in the middle|가나라|=가나다라 Left BSpace"
+    "deleting forwards|나다라|=가나다라 Home DC"
+    "moving|가나다라|=가나다라 Home Right Right"
+    "deleting all but one|하|=가나다하 Home DC DC DC"
+    "killing to the end|가나|=가나다라 Left Left C-k"
+    "killing and yanking|다라가나|=가나다라 Left Left C-u End C-y"
+    "a word back|나라말|=나라말 Space =한글 C-w BSpace"
+    "decomposed|가${nfd}나|=가$nfd =나"
+    "decomposed, a syllable deleted|가${nfd:0:3}|=가$nfd BSpace"
+    "decomposed, inserted into|${nfd:0:3}나${nfd:3}|=$nfd Left =나"
+    "decomposed, deleted before|가$nfd|=가나$nfd Home Right DC"
+    "a letter with two marks|cafe|=cafe$(printf '\u0301\u0323') BSpace =e"
+    "emoji|😀가😀|=😀가😀"
+    "emoji deleted|😀😀|=😀가😀 Left BSpace"
+    "emoji inserted|가🙂나|=가나 Left =🙂"
+    "wrapping|$long|=$long"
+    "wrapping of mixed widths|$mixed$mixed|=$mixed =$mixed"
+    "inserting into wrapped lines|x$long|=$long Home =x"
+    "inserting wide into wrapped lines|힣$mixed$mixed|=$mixed$mixed Home =힣"
+    "inserting and deleting in wrapped lines|$long|=$long Home =x =y BSpace BSpace"
+    "deleting from wrapped lines|${mixed:1}$mixed|=$mixed$mixed Home DC"
+    "shrinking by a row|$h|=$h$h BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace BSpace"
+    "decomposed over wrapped lines|$nfd$nfd$h$h$nfd|=$nfd$nfd$h$h$nfd Home Right"
+    "emoji across the margin|x😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀|=x😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀"
+    "the middle of wrapped lines|$long|=$long Left Left Left Left Left Left Left Left Left Left =가 BSpace"
+)
+
+# What the screen without its cursor and without line breaks must hold before bash is taken at its word.
+flat() { sed 1d <<<"$1" | tr -d ' \n'; }
+
+# run_case PANE CASE: clears the line and presses the keys.
+run_case()
+{
+    local keys
+    IFS='|' read -r _ _ keys <<<"$2"
+    press "$1" End C-u
+    until_screen "$1" "an empty line" "$empty" || press "$1" C-c
+    # shellcheck disable=SC2086
+    press "$1" $keys
+}
+
+# The screens of bash at a width, which every TERM of geul is compared with.
+record_bash()
+{
+    local i before now want
+    start_bash bash "$1"
+    for i in "${!cases[@]}"; do
+        IFS='|' read -r _ want _ <<<"${cases[i]}"
+        run_case bash "${cases[i]}"
+        before=
+        for _ in $(seq 200); do
+            now=$(screen bash)
+            [ "$now" = "$before" ] && [ "$(flat "$now")" = ">${want// /}" ] && break
+            before=$now
+            sleep 0.05
+        done
+        recorded[i]=$now
+    done
+    tm kill-session -t bash
+}
+
+# compare COLUMNS TERM FIRST: every case from FIRST on.
+compare()
+{
+    local i name now
+    start_geul geul "$1" "$2"
+    for i in "${!cases[@]}"; do
+        name=${cases[i]%%|*}
+        run_case geul "${cases[i]}"
+        for _ in $(seq 60); do
+            now=$(screen geul)
+            [ "$now" = "${recorded[i]}" ] && break
+            sleep 0.05
+        done
+        compared=$((compared + 1))
+        [ "$now" = "${recorded[i]}" ] && continue
+        echo "FAIL $name, $1 columns, TERM=$2: bash | geul"
+        paste -d '|' <(sed 's/^/    /;s/$/ /' <<<"${recorded[i]}") <(sed 's/^/ /' <<<"$now")
+        failures=$((failures + 1))
+    done
+    tm kill-session -t geul
+}
+
+tm new-session -d -s keep "sleep 600" # the server ends with its last session
+recorded=()
+for width in 40 60 90; do
+    record_bash $width
+    compare $width tmux-256color
+    [ $width = 40 ] && for term in screen xterm-256color vt100 linux; do compare 40 $term; done
+done
+
+[ "$failures" = 0 ] && echo "$compared screens like bash's"
+exit $((failures > 0))
