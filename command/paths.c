@@ -3,6 +3,7 @@
 
 #include "core/os.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,9 +76,10 @@ char *geul_path_expand(const char *path)
     return strdup(path);
 }
 
-char *geul_path_small_model(void)
+const char *geul_path_small_model(void)
 {
-    char program[4096];
+    static char found[PATH_MAX];
+    char program[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     program[n > 0 ? n : 0] = '\0';
     char *slash = strrchr(program, '/');
@@ -91,11 +93,11 @@ char *geul_path_small_model(void)
     };
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         char *dir = *places[i][0] ? join(places[i][0], places[i][1]) : NULL, *path = dir ? join(dir, name) : NULL;
-        char *plain = path && geul_os_exists(path) ? realpath(path, NULL) : NULL;
+        bool exists = path && realpath(path, found);
         free(dir);
         free(path);
-        if (plain)
-            return plain;
+        if (exists)
+            return found;
     }
     return NULL;
 }

@@ -13,7 +13,7 @@ char *geul_path_state(struct geul_context *ctx, const char *name);
  * short. */
 char *geul_path_expand(const char *path);
 /* The small model that comes with geul: in the tree that the program is installed or was built in, or where geul was to
- * be installed. Free with free(); NULL when it is nowhere. */
-char *geul_path_small_model(void);
+ * be installed. NULL when it is nowhere. */
+const char *geul_path_small_model(void);
 
 #endif

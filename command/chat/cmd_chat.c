@@ -24,7 +24,7 @@ static const struct geul_option options[] = {
     OPTION_TEXT("-sys, --system", system,        "TEXT", "text before the conversation, as /system sets it"),
     OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
-    OPTION_GROUP(model, geul_model_options),
+    OPTION_GROUP(model, geul_any_model_options),
     OPTION_GROUP(chat, geul_chat_options),
     OPTION_GROUP(draft, geul_draft_options),
     OPTION_END,
@@ -33,10 +33,11 @@ static const struct geul_option options[] = {
 
 static const struct geul_command_help help = {
     .name = "chat",
-    .usage = "-m FILE [options]",
+    .usage = "[-m FILE] [options]",
     .summary = "talk with a model",
-    .about = "Questions come from the terminal, or one per line from standard input. /help lists the commands that can "
-             "be typed.",
+    .about = "Questions come from the terminal, or one per line from standard input; three quotes begin and end one of "
+             "several lines, and a line with \\ at its end goes on in the next. /help lists the commands that can be "
+             "typed. Without -m the small model that comes with geul answers.",
     .example = "geul chat -m koalpaca.gguf --temp 0.7 --top-p 0.9\n"
                "echo 안녕 | geul chat -m koalpaca.gguf",
     .options = options,
@@ -86,6 +87,16 @@ static void converse(struct geul_chat *c, struct geul_chat_line *lines)
     }
 }
 
+/* Tells who is in the terminal which model answers; named: by the path -m, NULL when that was said already. */
+static void greet(const struct geul_chat *c, const char *named)
+{
+    const char *name = geul_model_get_name(c->loaded.model);
+    char text[256];
+    if (named)
+        fprintf(stderr, "model: %s\n", geul_printable(*name ? name : named, text, sizeof text));
+    fprintf(stderr, "/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n");
+}
+
 int geul_cmd_chat(int argc, char **argv)
 {
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
@@ -98,6 +109,9 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
+    const char *named = s.model.path;
+    if ((code = geul_model_args_choose(&s.model)) != 0)
+        return code;
     struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .verbose = s.model.verbose, .json = s.json};
     geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
@@ -113,8 +127,7 @@ int geul_cmd_chat(int argc, char **argv)
         c.system = s.system ? strdup(s.system) : NULL;
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
         if (geul_chat_line_terminal(lines))
-            fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
-                    *geul_model_get_name(c.loaded.model) ? geul_model_get_name(c.loaded.model) : s.model.path);
+            greet(&c, named);
         converse(&c, lines);
         geul_chat_line_free(lines);
     } else {
