@@ -460,10 +460,9 @@ void geul_line_view_resize(struct geul_line_view *v)
     }
     if (v->reflows)
         v->row = v->now.cursor_row;
-    put_move(&v->out, v->row, 'A');
-    put_text(&v->out, "\r\033[J");
-    flush(&v->out);
-    v->row = v->n_rows = v->top = 0;
+    /* Everything is drawn over and cleared behind its end, but nothing cleared before: at the top of the screen tmux
+     * would keep what is cleared in its history. */
+    v->n_rows = v->top = 0;
     v->prompt = NULL;
 }
 

@@ -18,13 +18,15 @@ cleanup() { tm kill-server 2>/dev/null; rm -rf "$dir"; }
 trap cleanup EXIT
 failures=0 compared=0
 
+# Sessions are named with a colon behind: without one tmux prefers a window of that name.
+
 # ---- panes ---------------------------------------------------------------------------------------
 
 # The cursor and the screen's rows, without white space at their ends and empty rows at the bottom.
 screen()
 {
     local text
-    text=$(tm display-message -p -t "$1" 'cursor #{cursor_x},#{cursor_y}' ';' capture-pane -p -t "$1" 2>&1)
+    text=$(tm display-message -p -t "$1:" 'cursor #{cursor_x},#{cursor_y}' ';' capture-pane -p -t "$1:" 2>&1)
     sed 's/ *$//' <<<"$text"
 }
 
@@ -35,8 +37,8 @@ start()
 {
     tm new-session -d -s "$1" -x "$2" -y 12 \
         "stty -echoctl; env -i HOME='$dir' TERM=$3 PATH='$PATH' LC_ALL=C.UTF-8 ASAN_OPTIONS='${ASAN_OPTIONS:-}' $4; sleep 60"
-    tm set-option -t "$1" status off
-    tm resize-window -t "$1" -x "$2" -y 12
+    tm set-option -t "$1:" status off
+    tm resize-window -t "$1:" -x "$2" -y 12
     until_screen "$1" "the prompt" "$empty"
 }
 start_bash() { start "$1" "$2" tmux-256color "bash --norc -c 'while read -e -r -p \"> \" line; do :; done'"; }
@@ -67,9 +69,9 @@ press()
     shift
     for key in "$@"; do
         case $key in
-        =*) tm send-keys -t "$pane" -l "${key#=}" ;;
-        ~*) tm send-keys -t "$pane" -H ${key#\~} ;;
-        *) tm send-keys -t "$pane" "$key" ;;
+        =*) tm send-keys -t "$pane:" -l "${key#=}" ;;
+        ~*) tm send-keys -t "$pane:" -H ${key#\~} ;;
+        *) tm send-keys -t "$pane:" "$key" ;;
         esac
     done
 }
@@ -145,15 +147,15 @@ record_bash()
         done
         recorded[i]=$now
     done
-    tm kill-session -t bash
+    tm kill-session -t bash:
 }
 
-# compare COLUMNS TERM FIRST: every case from FIRST on.
+# compare COLUMNS TERM STEP: every STEP-th case.
 compare()
 {
     local i name now
     start_geul geul "$1" "$2"
-    for i in "${!cases[@]}"; do
+    for ((i = 0; i < ${#cases[@]}; i += $3)); do
         name=${cases[i]%%|*}
         run_case geul "${cases[i]}"
         for _ in $(seq 60); do
@@ -167,16 +169,120 @@ compare()
         paste -d '|' <(sed 's/^/    /;s/$/ /' <<<"${recorded[i]}") <(sed 's/^/ /' <<<"$now")
         failures=$((failures + 1))
     done
-    tm kill-session -t geul
+    tm kill-session -t geul:
 }
 
 tm new-session -d -s keep "sleep 600" # the server ends with its last session
 recorded=()
 for width in 40 60 90; do
     record_bash $width
-    compare $width tmux-256color
-    [ $width = 40 ] && for term in screen xterm-256color vt100 linux; do compare 40 $term; done
+    compare $width tmux-256color 1
+    [ $width = 40 ] && for term in screen xterm-256color vt100 linux; do compare 40 $term 4; done
 done
 
-[ "$failures" = 0 ] && echo "$compared screens like bash's"
+
+# ---- a window that changes -----------------------------------------------------------------------
+
+# The rows from the prompt on, and the cursor's row counted from there: what is above moves with the window.
+frame() { screen "$1" | awk 'NR == 1 { split($2, at, ","); next } /^>/ { seen = 1 } !seen { above++; next }
+                             { rows = rows "\n" $0 } END { print at[1] "," at[2] - above rows }'; }
+
+# resize COLUMNS...: what stands in geul's line after the window had these widths is what bash shows at the last one.
+resize()
+{
+    local width last want now
+    last=${*: -1}
+    tm new-session -d -s bash -x "$last" -y 12 "TERM=tmux-256color bash --norc -c 'seq 4; read -e -p \"> \"'; sleep 60"
+    tm new-session -d -s geul -x "$1" -y 12 \
+        "seq 4; env -i HOME='$dir' TERM=tmux-256color '$geul' chat -m '$model' --temp 0 2>/dev/null; sleep 60"
+    for pane in bash geul; do
+        tm set-option -t "$pane:" status off
+        tm resize-window -t "$pane:" -x "$([ $pane = bash ] && echo "$last" || echo "$1")" -y 12
+        until_screen $pane "the prompt" $'*4\n>'
+        press $pane "=$nfd$mixed$mixed" =😀 Left Left
+    done
+    for width in "$@"; do
+        tm resize-window -t geul: -x "$width" -y 12
+        sleep 0.3 # the next width comes when this one has been seen
+    done
+    for _ in $(seq 60); do
+        want=$(frame bash) now=$(frame geul)
+        [ "$want" = "$now" ] && break
+        sleep 0.05
+    done
+    compared=$((compared + 1))
+    if [ "$want" != "$now" ]; then
+        echo "FAIL after the widths $*: bash | geul"
+        paste -d '|' <(sed 's/^/    /;s/$/ /' <<<"$want") <(sed 's/^/ /' <<<"$now")
+        failures=$((failures + 1))
+    fi
+    press geul Enter
+    until_screen geul "the answer below the question" "*"$'\n'"${want#*$'\n'}"$'\n[!>]*\n>'
+    tm kill-session -t bash:
+    tm kill-session -t geul:
+}
+resize 60 40
+resize 40 60 90
+resize 90 60 40 90 60
+resize 60 90 40 60 90 40
+
+# ---- what bash has no like of --------------------------------------------------------------------
+
+# ask NAME WHAT QUESTION KEYS...: these keys ask this question, in the form JSON has it, and nothing else.
+ask()
+{
+    local what=$1 question=$2 saved
+    shift 2
+    press geul "=/reset" Enter "$@"
+    rm -f "$dir/saved.json"
+    until_screen geul "$what" $'*\n>'
+    press geul "=/save $dir/saved.json" Enter
+    for _ in $(seq 200); do [ -s "$dir/saved.json" ] && break || sleep 0.05; done
+    saved=$(tr -d '\n' <"$dir/saved.json" | grep -o '"question": *"[^}]*"answer"' | sed 's/"question": *//; s/, *"answer"$//')
+    compared=$((compared + 1))
+    [ "$saved" = "\"$question\"" ] && return
+    echo "FAIL $what: the questions are $saved"
+    failures=$((failures + 1))
+}
+paste_text() # paste_text TEXT: as the terminal sends it, in brackets
+{
+    printf '%b' "$1" | tm load-buffer -
+    tm paste-buffer -p -r -t geul:
+}
+
+start_geul geul 60 tmux-256color
+paste_text '첫째\r\n  둘째\n셋째'
+until_screen geul "a paste" $'cursor 6,2\n> 첫째\n|   둘째\n| 셋째'
+press geul C-c
+ask "a paste is one question" '첫째\n  둘째\n셋째' "~1b 5b 32 30 30 7e" =첫째 "~0d 0a" "=  둘째" "~0a" =셋째 "~0d" "~1b 5b 32 30 31 7e" Enter
+ask "quotes" '하나 \"둘\"\n셋' '="""' Enter '=하나 "둘"' Enter '=셋' Enter '="""' Enter
+ask "a backslash" '하나\n둘' '=하나\' Enter =둘 Enter
+ask "Alt-Enter" '하나\n둘' =하나 M-Enter =둘 Enter
+ask "history brings back all lines" '하나\n둘셋' Up Up Up =셋 Enter
+ask "Up within a text" '하x나\n둘' =하나 M-Enter =둘 Up =x Enter
+tm kill-session -t geul:
+
+touch "$dir/대화.json" "$dir/대화록.json"
+start_geul geul 60 tmux-256color
+press geul =/sy Tab
+until_screen geul "Tab completes a command" $'*\n> /system'
+press geul C-u "=/load $dir/대" Tab
+until_screen geul "Tab completes a file's name" "*대화"
+press geul Tab
+until_screen geul "Tab lists them" $'*대화.json    대화록.json\n*대화'
+press geul C-u "=/set te" Tab =0.5 Enter
+until_screen geul "Tab completes a setting" $'*temp is 0.5.\n>'
+tm kill-session -t geul:
+
+# A dumb terminal shows one row; the vertical bar is where the cursor is.
+start_geul geul 40 dumb
+press geul "=$h$h" Home
+until_screen geul "a dumb terminal" $'cursor 2,0\n> 가나다라마바사아자차카타파하가나다라'
+press geul Right BSpace =x
+until_screen geul "a dumb terminal, edited" $'cursor 3,0\n> x나다라마바사아자차카타파하가나다라마'
+press geul C-k =$nfd BSpace =나 Left
+until_screen geul "a dumb terminal, decomposed" $'cursor 5,0\n> x\u1112\u1161\u11ab나'
+tm kill-session -t geul:
+
+[ "$failures" = 0 ] && echo "$compared screens and questions as they should be"
 exit $((failures > 0))
