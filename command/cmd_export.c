@@ -77,7 +77,7 @@ int geul_cmd_export(int argc, char **argv)
     else if (s.json)
         geul_report_json(json_pack("{s:o, s:f}", "directory", geul_report_json_name(args[1]), "seconds", seconds));
     else
-        printf("%s: written in %.1f s\n", args[1], seconds);
-    geul_context_free(ctx);
+        geul_report_line("%s: written in %.1f s", args[1], seconds);
+    geul_report_context_free(ctx);
     return code;
 }

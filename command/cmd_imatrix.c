@@ -129,6 +129,14 @@ static int report(const struct watch *w, double seconds)
     return 0;
 }
 
+/* Adds a matrix, all of which the output will hold too: it may take the file's place, so that matrices grow. */
+static enum geul_status add_file(struct watch *w, struct geul_context *ctx, const char *path)
+{
+    enum geul_status status = geul_importance_add_file(w->m, path);
+    geul_os_forget_input(ctx, path);
+    return status;
+}
+
 /* Merges, collects, writes. l has a model when there is a text. Returns the exit code. */
 static int run(const struct settings *s, struct geul_loaded *l, const char *text, size_t length)
 {
@@ -137,7 +145,9 @@ static int run(const struct settings *s, struct geul_loaded *l, const char *text
     w.m = geul_importance_new(l->ctx);
     enum geul_status status = w.m ? GEUL_OK : GEUL_ERROR_MEMORY;
     for (int i = 0; i < s->in_files.n && status == GEUL_OK; i++)
-        status = geul_importance_add_file(w.m, s->in_files.items[i]);
+        status = add_file(&w, l->ctx, s->in_files.items[i]);
+    if (status == GEUL_OK)
+        status = geul_outfile_check(l->ctx, s->output); /* now rather than after hours of work */
     if (status == GEUL_OK && text) {
         w.saved = geul_importance_chunk_count(w.m);
         status = collect(&w, l, text, length);

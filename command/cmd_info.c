@@ -77,18 +77,19 @@ static struct totals add_up(const struct geul_gguf *g)
 
 /* -------------------------------------------------------------------------------------- text -- */
 
-/* n bytes on one line, shortened, control characters as spaces. */
+/* n bytes on one line, shortened; of control characters and broken UTF-8 each byte as '?'. */
 static void print_text(const char *s, size_t n, size_t most)
 {
     size_t shown = n < most ? n : most;
     while (shown > 0 && shown < n && ((unsigned char)s[shown] & 0xc0) == 0x80)
         shown--; /* never in the middle of a character */
     putchar('"');
-    for (size_t i = 0; i < shown; i++) {
-        if (s[i] == '\n')
-            printf("\\n");
+    for (size_t i = 0, length; i < shown; i += length ? length : 1) {
+        length = geul_printable_length(s + i, shown - i);
+        if (length > 0)
+            fwrite(s + i, 1, length, stdout);
         else
-            putchar((unsigned char)s[i] < 0x20 || s[i] == 0x7f ? ' ' : s[i]);
+            fputs(s[i] == '\n' ? "\\n" : "?", stdout);
     }
     printf(shown < n ? "...\" (%zu bytes)" : "\"", n);
 }
@@ -168,8 +169,8 @@ static void print_file(const struct geul_gguf *g)
 {
     struct totals sum = add_up(g);
     char text[32];
-    printf("%s: GGUF version %u, %s\n", geul_gguf_path(g), geul_gguf_version(g),
-           geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
+    geul_report_line("%s: GGUF version %u, %s", geul_gguf_path(g), geul_gguf_version(g),
+                     geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
     printf("  parameters       %llu\n", (unsigned long long)sum.elements);
     printf("  bits per weight  %.2f\n", sum.elements ? 8.0 * (double)sum.bytes / (double)sum.elements : 0.0);
     geul_lora_print(g);
@@ -255,6 +256,6 @@ int geul_cmd_info(int argc, char **argv)
     } else {
         code = s.cpu ? geul_info_host(ctx, s.json) : s.ops ? geul_info_ops(s.json) : geul_info_devices(ctx, s.json);
     }
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

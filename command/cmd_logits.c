@@ -124,7 +124,7 @@ static int run(const struct settings *s, struct geul_loaded *l, const struct geu
         return geul_report_json_line(json_pack("{s:o, s:o, s:[I, i], s:f}", "file", geul_report_json_name(s->output),
                                                "tokens", geul_report_json_ids(ids->data, ids->n), "shape",
                                                (json_int_t)ids->n, n_vocab, "seconds", seconds));
-    printf("%s: %zu positions x %d logits, float32\n", s->output, ids->n, n_vocab);
+    geul_report_line("%s: %zu positions x %d logits, float32", s->output, ids->n, n_vocab);
     return 0;
 }
 

@@ -58,17 +58,11 @@ struct work {
     struct geul_quantize *quantize;
 };
 
-/* Refuses to overwrite an adapter, and lists them. */
-static enum geul_status name_adapters(struct work *w)
+/* Lists the adapters. */
+static void name_adapters(struct work *w)
 {
-    for (int i = 0; i < w->n; i++) {
-        const struct geul_lora_choice *c = &w->choices[i];
-        if (geul_os_same_file(c->path, w->s->output))
-            return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT,
-                             "%s is one of the adapters to be merged; name another output file", c->path);
-        w->inputs[i] = (struct geul_merge_input){c->path, c->scale};
-    }
-    return GEUL_OK;
+    for (int i = 0; i < w->n; i++)
+        w->inputs[i] = (struct geul_merge_input){w->choices[i].path, w->choices[i].scale};
 }
 
 /* The types of the output. */
@@ -88,9 +82,7 @@ static enum geul_status merge(struct work *w)
     w->how.size = sizeof w->how;
     w->how.n_threads = w->s->n_threads;
     w->how.progress = geul_progress_callback;
-    enum geul_status status = name_adapters(w);
-    if (status != GEUL_OK)
-        return status;
+    name_adapters(w);
     w->merge = geul_merge_new(w->ctx, w->s->model, w->inputs, w->n);
     if (!w->merge)
         return geul_error_status(w->ctx);
@@ -101,7 +93,7 @@ static enum geul_status merge(struct work *w)
     if (!w->quantize)
         return geul_error_status(w->ctx);
     geul_progress_start("merging", NULL);
-    status = geul_quantize_write(w->quantize, w->s->output);
+    enum geul_status status = geul_quantize_write(w->quantize, w->s->output);
     geul_progress_hide();
     return status;
 }
@@ -119,8 +111,8 @@ static int report(const struct work *w, double seconds)
                                           geul_report_json_name(w->s->output), "type", w->how.mix ? type : NULL,
                                           "file_bytes", (json_int_t)sum.to_bytes, "adapters", w->n, "matrices",
                                           matrices, "seconds", seconds));
-    printf("%s: %d matrices changed, type %s, %s, in %.1f s\n", w->s->output, matrices, type,
-           geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
+    geul_report_line("%s: %d matrices changed, type %s, %s, in %.1f s", w->s->output, matrices, type,
+                     geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
     return 0;
 }
 
@@ -130,7 +122,7 @@ static void work_free(struct work *w)
     geul_merge_free(w->merge);
     for (int i = 0; i < GEUL_LORAS_MAX; i++)
         geul_free(w->ctx, w->choices[i].path);
-    geul_context_free(w->ctx);
+    geul_report_context_free(w->ctx);
 }
 
 int geul_cmd_merge(int argc, char **argv)

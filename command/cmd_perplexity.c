@@ -209,7 +209,8 @@ static struct geul_estimate percent(struct geul_estimate e)
 static void print_divergence(const struct work *w)
 {
     const struct geul_divergence_report *r = &w->r.divergence;
-    printf("\nagainst %s, nats and probabilities of the text's tokens\n", w->s->kl_base);
+    putchar('\n');
+    geul_report_line("against %s, nats and probabilities of the text's tokens", w->s->kl_base);
     print_line("base perplexity", r->base_perplexity, "");
     print_line("perplexity / base's", r->perplexity_ratio, "");
     print_line("KL divergence, mean", r->mean, "");

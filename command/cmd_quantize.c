@@ -252,11 +252,12 @@ static void print_tensors(const struct geul_quantize *q)
     const int64_t n = summary_of(q).n_tensors;
     for (int64_t i = 0; i < n; i++) {
         const struct geul_quantize_tensor t = tensor_of(q, i);
-        char shape[100], before[32], after[32], error[32] = "";
+        char name[80], shape[100], before[32], after[32], error[32] = "";
         if (t.written && t.to != t.from)
             snprintf(error, sizeof error, "  error %.3g", t.error);
-        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", t.name, shape_text(&t, shape, sizeof shape),
-               geul_type_name(t.from), geul_type_name(t.to), geul_progress_bytes(t.from_bytes, before, sizeof before),
+        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", geul_printable(t.name, name, sizeof name),
+               shape_text(&t, shape, sizeof shape), geul_type_name(t.from), geul_type_name(t.to),
+               geul_progress_bytes(t.from_bytes, before, sizeof before),
                geul_progress_bytes(t.to_bytes, after, sizeof after), error, t.fell_back ? "  (fallback)" : "");
     }
 }
@@ -368,7 +369,7 @@ int geul_cmd_quantize(int argc, char **argv)
     geul_interrupt_catch(1);
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
     geul_imatrix_free(r->imatrix);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     free(r);
     return code;
 }

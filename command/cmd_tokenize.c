@@ -11,23 +11,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct settings {
     const char *source, *text, *shards, *template_name;
     int shard_tokens;
-    bool decode, pieces, plain, json;
+    bool decode, pieces, plain, bare, json;
 };
 
 #define SETTINGS struct settings
 /* clang-format off */
 static const struct geul_option options[] = {
     REQUIRED_PATH("-m, --model",    source,        "FILE", FILE_OR_DIR,
-                  "where the tokenizer is: a GGUF file, a tokenizer.json, or a directory with one"),
+                  "where the tokenizer is: a GGUF file, a tokenizer.json or a Hugging Face directory"),
     OPTION_TEXT(  "-p, --prompt",   text,          "TEXT",
                   "the text, which may have several lines; without it every line of standard input is one"),
     OPTION_FLAG(  "--decode",       decode,        "the input is ids, the output text"),
     OPTION_FLAG(  "--pieces",       pieces,        "one token per line: its id and its text"),
     OPTION_FLAG(  "--plain",        plain,         "treats special tokens in the text as ordinary text"),
+    OPTION_FLAG(  "--no-bos",       bare,          "leaves out what the tokenizer puts before and after every text"),
     OPTION_FLAG(  "--json",         json,          "one JSON object per line: ids and pieces, or text"),
     OPTION_TEXT(  "--shards",       shards,        "PREFIX",
                   "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on"),
@@ -60,10 +62,9 @@ static const struct geul_command_help help = {
 /* The tokenizer of a directory, a .json or a GGUF file. NULL on failure. */
 static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
 {
-    char *inside = geul_os_join_path(ctx, path, "tokenizer.json");
+    struct stat st;
     size_t n = strlen(path);
-    bool json = (inside && geul_os_exists(inside)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
-    geul_free(ctx, inside);
+    bool json = (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
     return json ? geul_tokenizer_from_json(ctx, path) : geul_tokenizer_load(ctx, path, geul_regex());
 }
 
@@ -74,12 +75,8 @@ static const char *visible(const char *bytes, size_t n, char *out)
     char *at = out;
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)bytes[i];
-        size_t size = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 5;
-        char whole[24];
-        struct geul_utf8_stream stream = {.n_held = 0};
-        bool valid = size <= n - i && geul_utf8_push(&stream, bytes + i, size, whole) == size &&
-                     memcmp(whole, bytes + i, size) == 0;
-        if (valid && c >= 0x20 && c != 0x7f && c != '\\') {
+        size_t size = c == '\\' ? 0 : geul_printable_length(bytes + i, n - i);
+        if (size > 0) {
             memcpy(at, bytes + i, size);
             at += size;
             i += size;
@@ -143,7 +140,9 @@ static int encode(const struct settings *s, struct geul_context *ctx, const stru
     int32_t *ids;
     size_t n;
     int code = 0;
-    if (geul_tokenize(ctx, tok, text, length, !s->plain, &ids, &n) != GEUL_OK)
+    enum geul_status status = s->bare ? geul_tokenize(ctx, tok, text, length, !s->plain, &ids, &n)
+                                      : geul_tokenize_whole(ctx, tok, text, length, !s->plain, false, &ids, &n);
+    if (status != GEUL_OK)
         return geul_report_failure(ctx);
     if (s->json) {
         code = print_ids_json(s, tok, ids, n);
@@ -239,8 +238,9 @@ static int check_usage(const struct settings *s, const char *const *args, int n_
     if (!s->shards && (s->shard_tokens || s->template_name))
         return geul_report_usage("%s is possible only with --shards",
                                  s->shard_tokens ? "--shard-tokens" : "--template");
-    if (s->shards && (s->text || s->decode || s->pieces || s->plain))
-        return geul_report_usage("--shards reads files; -p, --decode, --pieces and --plain are not possible with it");
+    if (s->shards && (s->text || s->decode || s->pieces || s->plain || s->bare))
+        return geul_report_usage("--shards reads files; -p, --decode, --pieces, --plain and --no-bos are not possible "
+                                 "with it");
     if (s->template_name && strcmp(s->template_name, "auto") == 0)
         return geul_report_usage("--template: auto is not possible here; use koalpaca, kullm, kgoat or a file");
     if (s->shards && n_args == 0)
@@ -270,6 +270,6 @@ int geul_cmd_tokenize(int argc, char **argv)
     else
         code = s.shards ? geul_shard_files_write(ctx, tok, &files) : run_lines(&s, ctx, tok);
     geul_tokenizer_free(tok);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -11,7 +11,7 @@ bool geul_ids_of_text(struct geul_loaded *l, const char *text, size_t length, st
 {
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(l->model);
     geul_error_clear(l->ctx);
-    if (geul_tokenize(l->ctx, tok, text, length, true, &ids->data, &ids->n) != GEUL_OK)
+    if (geul_tokenize_whole(l->ctx, tok, text, length, true, true, &ids->data, &ids->n) != GEUL_OK)
         return false;
     if (ids->n > 0)
         return true;

@@ -63,10 +63,34 @@ const struct geul_option geul_sampling_options[] = {
                 "subtracted once from seen tokens, 0: off"),
     OPTION_REAL("--frequency-penalty", sampling.frequency_penalty, -100, 100,
                 "subtracted for every time a token was seen, 0: off"),
+    OPTION_WORD("--sampler-order, --samplers", order,              "LIST",
+                "order of the steps: llama.cpp (top_k;typ_p;top_p;min_p;temperature), hf as in transformers "
+                "(temperature;top_k;top_p;min_p;typ_p), or a list like these; what a list leaves out is not done. "
+                "Penalties come first"),
     OPTION_SEED("-s, --seed",          seed,                       "random seed; a new one each time when not given"),
     OPTION_END,
 };
 /* clang-format on */
+
+static const char usual_order[] = "llama.cpp";
+
+struct geul_sampling_args geul_sampling_args_default(void)
+{
+    struct geul_sampling_args args = {.sampling = geul_sampling_default()};
+    strcpy(args.order.text, usual_order);
+    return args;
+}
+
+int geul_sampling_args_order(struct geul_sampling_args *args)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    if (!ctx)
+        return 1;
+    bool ok = geul_sampling_set_order(ctx, &args->sampling, args->order.text) == GEUL_OK;
+    int code = ok ? 0 : geul_report_usage("--sampler-order: %s", geul_error(ctx));
+    geul_context_free(ctx);
+    return code;
+}
 
 void geul_sampling_args_seed(struct geul_sampling_args *args)
 {
@@ -141,7 +165,7 @@ void geul_loaded_close(struct geul_loaded *l)
 {
     geul_session_free(l->session);
     geul_model_free(l->model);
-    geul_context_free(l->ctx);
+    geul_report_context_free(l->ctx);
     *l = (struct geul_loaded){.ctx = NULL};
 }
 

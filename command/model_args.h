@@ -32,11 +32,16 @@ extern const char *const geul_cache_types[]; /* NULL at the end */
 /* --temp --top-k ... --seed */
 struct geul_sampling_args {
     struct geul_sampling sampling;
+    struct geul_word order; /* as geul_sampling_set_order() takes it */
     struct geul_seed seed;
 };
+/* The values before any option. */
+struct geul_sampling_args geul_sampling_args_default(void);
 extern const struct geul_option geul_sampling_options[];
 /* Chooses a seed when none was given, and puts it into sampling. */
 void geul_sampling_args_seed(struct geul_sampling_args *args);
+/* Puts the order into sampling. Returns 0, or the exit code after a message. */
+int geul_sampling_args_order(struct geul_sampling_args *args);
 
 /* Takes the small model that comes with geul when none was named, and says so. Returns the exit code: 0, or 2 after a
  * message where it is not there. */

@@ -33,6 +33,9 @@ static void value_text(const struct geul_option *o, const char *field, char *tex
         if (seed->given)
             snprintf(text, size, "%llu", (unsigned long long)seed->value);
         break;
+    case GEUL_OPTION_WORD:
+        snprintf(text, size, "%s", ((const struct geul_word *)(const void *)field)->text);
+        break;
     case GEUL_OPTION_TEXT:
     case GEUL_OPTION_CHOICE:
         s = *(const char *const *)(const void *)field;
@@ -87,7 +90,7 @@ void geul_option_print_row(const char *what, const char *help, int column)
 void geul_option_list(const struct geul_option *rows, const void *settings)
 {
     for (; rows->kind != GEUL_OPTION_END; rows++) {
-        char value[64], what[128];
+        char value[GEUL_WORD_SIZE], what[32 + GEUL_WORD_SIZE];
         if (rows->kind == GEUL_OPTION_GROUP) {
             geul_option_list(rows->group, (const char *)settings + rows->offset);
             continue;
@@ -102,7 +105,7 @@ void geul_option_list(const struct geul_option *rows, const void *settings)
 
 void geul_option_help(const struct geul_option *row, const char *settings, char line[GEUL_OPTION_HELP_MAX])
 {
-    char value[64];
+    char value[GEUL_WORD_SIZE];
     value_text(row, settings + row->offset, value, sizeof value);
     snprintf(line, GEUL_OPTION_HELP_MAX, "%s%s%s%s", row->help, *value ? " (default " : "", value, *value ? ")" : "");
 }

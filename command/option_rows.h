@@ -14,6 +14,7 @@ enum geul_option_kind {
     GEUL_OPTION_REAL,   /* float in [low, high] */
     GEUL_OPTION_SEED,   /* struct geul_seed: 0 to 2^63 - 1 */
     GEUL_OPTION_TEXT,   /* const char * */
+    GEUL_OPTION_WORD,   /* struct geul_word: a copy, for settings that outlive the text they came from */
     GEUL_OPTION_CHOICE, /* const char *, one of choices */
     GEUL_OPTION_LIST,   /* struct geul_text_list: may be given several times */
     GEUL_OPTION_GROUP,  /* the rows of another table, whose settings are at offset */
@@ -22,6 +23,11 @@ enum geul_option_kind {
 struct geul_seed {
     uint64_t value;
     bool given;
+};
+
+enum { GEUL_WORD_SIZE = 96 };
+struct geul_word {
+    char text[GEUL_WORD_SIZE];
 };
 
 enum { GEUL_TEXT_LIST_MAX = 32 };
@@ -73,6 +79,9 @@ struct geul_option {
 #define OPTION_TEXT(words, field, word, text) \
     {.kind = GEUL_OPTION_TEXT, .names = words, .value = word, .help = text, \
      .offset = OPTION_FIELD(const char *, field)}
+#define OPTION_WORD(words, field, word, text) \
+    {.kind = GEUL_OPTION_WORD, .names = words, .value = word, .help = text, \
+     .offset = OPTION_FIELD(struct geul_word, field)}
 #define OPTION_PATH(words, field, word, what, text) \
     {.kind = GEUL_OPTION_TEXT, .path = GEUL_PATH_##what, .names = words, .value = word, .help = text, \
      .offset = OPTION_FIELD(const char *, field)}

@@ -154,6 +154,14 @@ static int parse_seed(const char *name, const char *text, struct geul_seed *out)
     return 0;
 }
 
+static int parse_word(const char *name, const char *text, struct geul_word *out)
+{
+    if (strlen(text) >= sizeof out->text)
+        return geul_report_usage("%s: \"%.40s...\" is too long", name, text);
+    strcpy(out->text, text);
+    return 0;
+}
+
 static int parse_choice(const struct geul_option *o, const char *name, const char *text, const char **out)
 {
     char all[256] = "";
@@ -182,6 +190,8 @@ static int store(const struct geul_option *o, const char *name, const char *text
         return parse_seed(name, text, (struct geul_seed *)(void *)field);
     case GEUL_OPTION_CHOICE:
         return parse_choice(o, name, text, (const char **)(void *)field);
+    case GEUL_OPTION_WORD:
+        return parse_word(name, text, (struct geul_word *)(void *)field);
     case GEUL_OPTION_FLAG: /* only in a settings file: on the command line a flag has no value */
         if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
             return geul_report_usage("%s: \"%s\" is neither on nor off", name, text);

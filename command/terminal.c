@@ -1,12 +1,16 @@
 /* terminal.c: signals and the shape of the terminal. */
 #include "command/terminal.h"
 
+#include "geul_tensor.h"
+
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupts, most_interrupts;
+static struct geul_context *_Atomic cancelled; /* by an interrupt; NULL: none */
 
 void geul_terminal_start(void)
 {
@@ -37,6 +41,9 @@ static void on_interrupt(int signal_number)
     (void)signal_number;
     if (++interrupts > most_interrupts)
         _exit(130);
+    struct geul_context *ctx = cancelled;
+    if (ctx)
+        geul_context_cancel(ctx);
 }
 
 void geul_interrupt_catch(int patience)
@@ -55,4 +62,12 @@ bool geul_interrupted(void)
 void geul_interrupt_clear(void)
 {
     interrupts = 0;
+    struct geul_context *ctx = cancelled;
+    if (ctx)
+        geul_context_uncancel(ctx);
+}
+
+void geul_interrupt_cancels(struct geul_context *ctx)
+{
+    cancelled = ctx;
 }

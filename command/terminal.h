@@ -15,7 +15,10 @@ bool geul_terminal_on_stderr(void);
  * before the flag is cleared, it ends the program with code 130. */
 void geul_interrupt_catch(int patience);
 bool geul_interrupted(void);
-/* Clears the flag. */
+/* Clears the flag, and a cancel that has not taken effect. */
 void geul_interrupt_clear(void);
+struct geul_context;
+/* From here on Ctrl-C also cancels what is computed with ctx; NULL, before ctx is freed: nothing. */
+void geul_interrupt_cancels(struct geul_context *ctx);
 
 #endif

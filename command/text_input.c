@@ -51,6 +51,8 @@ char *geul_text_input_file(const char *path, size_t *length)
         geul_report_error("cannot read %s: %s", standard ? "standard input" : path, strerror(errno));
     if (f && !standard)
         fclose(f);
+    if (text)
+        geul_report_input(standard ? NULL : path);
     return text;
 }
 

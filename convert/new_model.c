@@ -3,6 +3,7 @@
 
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
+#include "convert/tokenizer_files.h"
 #include "convert/tokenizer_json.h"
 #include "core/check.h"
 #include "core/os.h"
@@ -47,8 +48,26 @@ static enum geul_status copy_tokenizer(struct job *j, const struct geul_gguf *g)
     return GEUL_OK;
 }
 
+/* Writes the tokenizer that spec describes, which path holds. */
+static enum geul_status write_tokenizer(struct job *j, const char *path, struct geul_tokenizer_spec *spec)
+{
+    static const char end[] = "<|endoftext|>";
+    int32_t usual = geul_tokenizer_spec_find(spec, end, sizeof end - 1);
+    set_vocab(j, spec->n_tokens);
+    if (spec->ends.n == 0 && usual >= 0)
+        geul_tok_ids_add(&spec->ends, usual);
+    if (spec->ends.n == 0)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s names no token that ends a text, and has no %s", path, end);
+    if (spec->n_tokens > j->config.n_vocab)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %d tokens; %lld rows are too few", path, spec->n_tokens,
+                         (long long)j->config.n_vocab);
+    if (spec->bos < 0)
+        spec->bos = spec->ends.id[0];
+    return geul_tokenizer_write_gguf(j->ctx, j->w, spec, (int32_t)j->config.n_vocab);
+}
+
 /* The tokenizer of a tokenizer.json, whose text is kept for exporting. */
-static enum geul_status write_tokenizer(struct job *j, const char *path)
+static enum geul_status write_file_tokenizer(struct job *j, const char *path)
 {
     struct geul_map map;
     struct geul_tokenizer_spec spec;
@@ -56,21 +75,29 @@ static enum geul_status write_tokenizer(struct job *j, const char *path)
         return geul_error_status(j->ctx);
     geul_tokenizer_spec_init(&spec);
     enum geul_status status = geul_tokenizer_spec_from_json(j->ctx, (const char *)map.data, map.size, &spec);
-    if (status == GEUL_OK) {
-        set_vocab(j, spec.n_tokens);
-        spec.bos = spec.eos;
-        if (spec.eos < 0)
-            status = geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has no <|endoftext|>, which ends every text", path);
-        else if (spec.n_tokens > j->config.n_vocab)
-            status = geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %d tokens; %lld rows are too few", path,
-                               spec.n_tokens, (long long)j->config.n_vocab);
-    }
     if (status == GEUL_OK)
-        status = geul_tokenizer_write_gguf(j->ctx, j->w, &spec, (int32_t)j->config.n_vocab);
+        status = write_tokenizer(j, path, &spec);
     if (status == GEUL_OK)
         geul_gguf_set_string(j->w, geul_kept_key("tokenizer.json"), (const char *)map.data, map.size);
     geul_tokenizer_spec_free(j->ctx, &spec);
     geul_os_unmap(&map);
+    return status;
+}
+
+/* The tokenizer of a Hugging Face directory, whose files are kept for exporting. */
+static enum geul_status write_directory_tokenizer(struct job *j, const char *path)
+{
+    struct geul_tokenizer_spec spec;
+    struct geul_tokenizer_notes notes;
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = geul_tokenizer_spec_from_directory(j->ctx, path, &spec, &notes);
+    if (status == GEUL_OK)
+        status = write_tokenizer(j, path, &spec);
+    if (status == GEUL_OK)
+        status = geul_kept_tokenizer_to_gguf(j->ctx, path, j->w);
+    if (status == GEUL_OK)
+        geul_tokenizer_notes_log(j->ctx, &notes);
+    geul_tokenizer_spec_free(j->ctx, &spec);
     return status;
 }
 
@@ -84,12 +111,7 @@ static enum geul_status set_tokenizer(struct job *j)
         geul_gguf_close(g);
         return status;
     }
-    if (dot && strcmp(dot, ".json") == 0)
-        return write_tokenizer(j, path);
-    char *inside = geul_os_join_path(j->ctx, path, "tokenizer.json");
-    enum geul_status status = inside ? write_tokenizer(j, inside) : GEUL_ERROR_MEMORY;
-    geul_free(j->ctx, inside);
-    return status;
+    return dot && strcmp(dot, ".json") == 0 ? write_file_tokenizer(j, path) : write_directory_tokenizer(j, path);
 }
 
 /* ----------------------------------------------------------------------------------- weights -- */
@@ -165,16 +187,20 @@ static enum geul_status write_all(struct job *j)
 /* Checks what the caller chose and fills in the rest. */
 static enum geul_status choose_shape(struct job *j)
 {
-    enum { LAYERS_MAX = 4096, WIDTH_MAX = 1 << 20, HEADS_MAX = 1 << 16, ROWS_MAX = 1 << 24 };
+    enum { HEADS_MAX = 1 << 16 };
     const struct geul_new_model_options *o = j->o;
     const struct {
         const char *name;
         int value, least, most;
     } ranges[] = {
-        {"n_layers", o->n_layers, 1, LAYERS_MAX},  {"d_model", o->d_model, 1, WIDTH_MAX},
-        {"n_heads", o->n_heads, 1, HEADS_MAX},     {"d_ff", o->d_ff, 0, WIDTH_MAX},
-        {"n_context", o->n_context, 0, ROWS_MAX},  {"n_vocab", o->n_vocab, 0, ROWS_MAX},
-        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH}, {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
+        {"n_layers", o->n_layers, 1, GEUL_NEOX_MOST_LAYERS},
+        {"d_model", o->d_model, 1, GEUL_NEOX_MOST_WIDTH},
+        {"n_heads", o->n_heads, 1, HEADS_MAX},
+        {"d_ff", o->d_ff, 0, GEUL_NEOX_MOST_WIDTH},
+        {"n_context", o->n_context, 0, GEUL_NEOX_MOST_POSITIONS},
+        {"n_vocab", o->n_vocab, 0, GEUL_NEOX_MOST_VOCAB},
+        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH},
+        {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
     };
     if (!o->tokenizer)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "a new model needs a tokenizer");
@@ -213,13 +239,15 @@ enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
         choose_shape(&j) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
-    if (geul_os_same_file(o.tokenizer, path))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is the tokenizer's own file; name another file", path);
+    geul_inputs_begin(ctx);
+    enum geul_status status = GEUL_OK;
     j.w = geul_gguf_writer_new(ctx, path);
-    if (!j.w)
-        return geul_error_status(ctx);
-    if (write_all(&j) == GEUL_OK)
-        return geul_gguf_writer_commit(j.w);
-    geul_gguf_writer_abandon(j.w);
-    return geul_error_status(ctx);
+    if (j.w && write_all(&j) == GEUL_OK) {
+        status = geul_gguf_writer_commit(j.w);
+    } else {
+        geul_gguf_writer_abandon(j.w);
+        status = geul_error_status(ctx);
+    }
+    geul_inputs_end(ctx);
+    return status;
 }

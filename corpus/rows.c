@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "core/os.h"
+#include "formats/json_text.h"
 #include "tokenizer/unicode.h"
 
 #include <jansson.h>
@@ -117,7 +118,8 @@ static const char *kind_name(const json_t *v)
         [JSON_INTEGER] = "a number",    [JSON_REAL] = "a number",  [JSON_TRUE] = "true or false",
         [JSON_FALSE] = "true or false", [JSON_NULL] = "null",
     };
-    return v ? names[json_typeof(v)] : "missing";
+    const char *odd = geul_json_oddity(v);
+    return odd ? odd : v ? names[json_typeof(v)] : "missing";
 }
 
 /* The text of a value, which where and key together name in messages ("output", "messages[2].content"). Texts are C
@@ -285,7 +287,7 @@ static size_t first_broken(const char *s, size_t n)
 static json_t *parse(struct geul_rows *r, const char *s, size_t n)
 {
     json_error_t error;
-    json_t *json = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+    json_t *json = geul_json_decode(r->ctx, s, n, JSON_DECODE_ANY, &error);
     size_t broken = json ? n : first_broken(s, n);
     if (broken < n)
         (void)PROBLEM(r, "byte %zu of the line is not UTF-8", broken + 1);

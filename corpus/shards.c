@@ -216,10 +216,12 @@ enum geul_status geul_shards_write(struct geul_context *ctx, const struct geul_t
     if (status == GEUL_OK)
         status = geul_check_struct(ctx, report, "geul_shards_report");
     c.report = (struct geul_shards_report){.size = sizeof c.report};
+    geul_inputs_begin(ctx);
     if (status == GEUL_OK) {
         c.problems.ctx = c.o.problems ? c.o.problems->ctx : ctx;
         status = write_rows(&c, paths, n_paths, prefix);
     }
+    geul_inputs_end(ctx);
     geul_row_problems_move(&c.problems, c.o.problems);
     if (report && geul_check_struct(NULL, report, "") == GEUL_OK)
         geul_give_struct(report, &c.report, sizeof c.report);

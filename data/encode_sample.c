@@ -65,25 +65,28 @@ static bool flush(struct encoding *e, bool target, bool sealed)
     e->used = e->n_own = 0;
     bool ok = true;
     for (size_t i = 0; sealed && ok && i < n; i++)
-        ok = ids[i] != e->end;
+        ok = !geul_token_is_end(e->tok, ids[i]);
     if (!ok)
         geul_fail(e->ctx, GEUL_ERROR_ARGUMENT,
-                  "an ordinary text contains the end token's text, which the tokenizer does not mark as special: the "
+                  "an ordinary text contains an end token's text, which the tokenizer does not mark as special: the "
                   "text would end there");
     ok = ok && push(e, ids, n, target);
     geul_tokens_free(e->ctx, ids);
     return ok;
 }
 
+/* Begins the sample with the tokens that the tokenizer puts before every text. */
 static enum geul_status init_encoding(struct encoding *e)
 {
+    const struct geul_tok_ids *before = &geul_tokenizer_get_spec(e->tok)->before;
     *e->out = (struct geul_sample){0};
     geul_error_clear(e->ctx);
     e->end = geul_token_end(e->tok);
     if (e->end < 0)
-        return geul_fail(e->ctx, GEUL_ERROR_ARGUMENT,
-                         "the tokenizer has no <|endoftext|>, which every sample has to end with");
-    return GEUL_OK;
+        return geul_fail(
+            e->ctx, GEUL_ERROR_ARGUMENT,
+            "the tokenizer names no end token and has no <|endoftext|>, which every sample has to end with");
+    return push(e, before->id, (size_t)before->n, false) ? GEUL_OK : geul_error_status(e->ctx);
 }
 
 static enum geul_status finish(struct encoding *e, bool ok)

@@ -97,7 +97,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
         return geul_fail(ctx, GEUL_ERROR_FORMAT,
                          "%s: claims a header of %llu bytes, %zu follow; the file is incomplete or not safetensors",
                          name, (unsigned long long)length, size - 8);
-    json_t *header = geul_json_parse(ctx, name, data + 8, (size_t)length);
+    json_t *header = geul_json_parse_strict(ctx, name, data + 8, (size_t)length);
     if (!header)
         return geul_error_status(ctx);
     enum geul_status status = GEUL_OK;
@@ -161,6 +161,7 @@ static void emit_header(struct geul_safetensors_writer *w, const char *json, uin
     for (size_t i = 0; i < 8; i++)
         head[i] = (uint8_t)(total >> (8 * i));
     w->expected = 8 + total + data_bytes;
+    w->status = geul_os_check_space(w->ctx, geul_outfile_path(w->file), w->expected);
     geul_safetensors_write(w, head, sizeof head);
     geul_safetensors_write(w, json, length);
     geul_safetensors_write(w, "        ", padding);

@@ -23,6 +23,7 @@
  *              text is a GEUL_ERROR_ARGUMENT that names it, as is a number out of range (n_threads: 0 to 1024).
  * Progress     A callback gets what is done and the total; false stops the work, which then fails with
  *              GEUL_ERROR_CANCELLED. It is called on the thread that called the function. May be NULL.
+ *              geul_context_cancel() stops the same work between two calls, too.
  * Files        Other than logs are written atomically: until one is complete, an older file of that name stays.
  */
 #ifndef GEUL_TOOLS_H
@@ -58,6 +59,7 @@ struct geul_convert_options {
     /* Bytes of the checkpoint. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool no_tokenizer; /* the file holds no texts, ids only; otherwise a tokenizer that cannot be read is a failure */
 };
 
 /* Number i of the types that geul_convert_hf() can write; GEUL_TYPE_COUNT after the last. Any thread. */
@@ -122,8 +124,9 @@ struct geul_new_model_options {
 GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
                                                const struct geul_new_model_options *options);
 
-/* The tokenizer of a tokenizer.json file, or of a directory with one, with PCRE2 for unusual patterns. NULL on failure;
- * free with geul_tokenizer_free(). */
+/* The tokenizer of a tokenizer.json file, or of a Hugging Face directory as transformers' AutoTokenizer reads it
+ * (tokenizer.json, or vocab.json with merges.txt, and the files that add tokens and settings), with PCRE2 for unusual
+ * patterns. NULL on failure; free with geul_tokenizer_free(). */
 GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const char *path);
 
 /* ---------------------------------------------------------------------------------- adapters -- */
@@ -134,11 +137,16 @@ GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ct
 
 /* Whether path is a directory with an adapter_config.json, that is, of PEFT. */
 GEUL_API bool geul_peft_is(const char *path);
+/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers and
+ * merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model, geul_convert_peft()
+ * the adapter. */
+GEUL_API bool geul_peft_has_model(const char *path);
 
 struct geul_peft_options {
     size_t size;
     /* The model that the adapter is for, a GGUF file or a Hugging Face directory; its number of heads determines the
-     * order of rows. NULL: as the adapter itself says; a PEFT directory may name a directory on this machine. */
+     * order of rows. NULL: as the adapter itself says; a PEFT directory may hold a config.json or name a directory on
+     * this machine. */
     const char *base;
     const char *name; /* general.name of a GGUF file; NULL: the directory's name */
 };

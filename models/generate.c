@@ -125,7 +125,6 @@ struct job {
     struct output out;
     struct geul_generation_result r;
     size_t tokens_size; /* of r.tokens */
-    int32_t end;        /* the token that ends the text, -1: none */
     int32_t draft[GEUL_DRAFT_MAX], chosen[GEUL_DRAFT_MAX + 1];
     int n_draft, n_chosen; /* chosen: by the sampler, in the text's order; -1 where no logit was finite */
 };
@@ -202,6 +201,19 @@ static bool remember_token(struct job *j, int32_t token)
     return true;
 }
 
+/* Whether a stop string is the text of this special token, which gives no text that take() could find it in. */
+static bool is_special_stop(const struct job *j, int32_t token)
+{
+    if (!j->tok || !geul_token_is_special(j->tok, token))
+        return false;
+    size_t n;
+    const char *text = geul_token_text(j->tok, token, &n);
+    for (int i = 0; i < j->how->n_stop; i++)
+        if (n > 0 && strlen(j->how->stop[i]) == n && memcmp(j->how->stop[i], text, n) == 0)
+            return true;
+    return false;
+}
+
 /* Adds a chosen token to the text. *ended: it was the last one, and r.reason says why. */
 static enum geul_status emit(struct job *j, int32_t token, bool *ended)
 {
@@ -212,8 +224,9 @@ static enum geul_status emit(struct job *j, int32_t token, bool *ended)
                          "no logit is a finite number: the weights or the prompt's activations are broken");
     if (!remember_token(j, token))
         return GEUL_ERROR_MEMORY;
-    if (token == j->end) {
-        j->r.reason = GEUL_STOP_END_TOKEN;
+    bool ends = j->tok && !j->how->ignore_end_token && geul_token_is_end(j->tok, token);
+    if (ends || is_special_stop(j, token)) {
+        j->r.reason = ends ? GEUL_STOP_END_TOKEN : GEUL_STOP_STRING;
         return GEUL_OK;
     }
     if (!output_token(&j->out, j->tok, token, &stop))
@@ -294,6 +307,12 @@ static enum geul_status run_generation(struct job *j)
             status = emit(j, j->chosen[i], &ended);
         if (!ended && status == GEUL_OK)
             status = step(j);
+        if (status == GEUL_ERROR_CANCELLED) { /* the text so far is a result */
+            geul_error_clear(j->out.ctx);
+            j->r.reason = GEUL_STOP_CALLER;
+            status = GEUL_OK;
+            break;
+        }
     }
     /* Guesses that were accepted behind the end leave again: the session then holds the text but for its last token, as
      * between steps. */
@@ -320,7 +339,6 @@ enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, i
     if (how->speculator && geul_speculator_session(how->speculator) != s)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the speculator was made for another session");
     struct job j = {.s = s, .how = how, .tok = geul_model_get_tokenizer(m), .out = {.ctx = ctx, .how = how}};
-    j.end = j.tok && !how->ignore_end_token ? geul_token_end(j.tok) : -1;
     j.sampler = geul_sampler_new(ctx, how->sampling, geul_model_get_shape(m)->n_vocab, geul_model_usable_vocab(m));
     enum geul_status status = j.sampler ? run_prompt(&j, ids, n) : geul_error_status(ctx);
     if (status == GEUL_OK)
@@ -349,7 +367,7 @@ enum geul_status geul_generate(struct geul_session *s, const char *prompt, const
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "the model has no tokenizer: give it token ids");
     int32_t *ids;
     size_t n;
-    enum geul_status status = geul_tokenize(ctx, tok, prompt, strlen(prompt), true, &ids, &n);
+    enum geul_status status = geul_tokenize_whole(ctx, tok, prompt, strlen(prompt), true, true, &ids, &n);
     if (status != GEUL_OK)
         return status;
     int32_t end = geul_token_end(tok);

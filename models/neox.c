@@ -8,9 +8,6 @@
 
 /* -------------------------------------------------------------------------- hyper-parameters -- */
 
-/* Limits far above any model, so that products of sizes cannot overflow. */
-enum { MOST_LAYERS = 4096, MOST_WIDTH = 1 << 20, MOST_POSITIONS = 1 << 24, MOST_VOCAB = 1 << 24 };
-
 /* A required integer key within 1..most. */
 static bool read_size(struct geul_context *ctx, const struct geul_gguf *g, const char *key, int most, int *out)
 {
@@ -76,11 +73,11 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
         status = read_gelu(ctx, g, &s.gelu);
     if (status != GEUL_OK)
         return status;
-    if (!read_size(ctx, g, "gptneox.block_count", MOST_LAYERS, &s.n_layers) ||
-        !read_size(ctx, g, "gptneox.embedding_length", MOST_WIDTH, &s.d_model) ||
-        !read_size(ctx, g, "gptneox.feed_forward_length", MOST_WIDTH, &s.d_ff) ||
-        !read_size(ctx, g, "gptneox.attention.head_count", MOST_WIDTH, &s.n_heads) ||
-        !read_size(ctx, g, "gptneox.context_length", MOST_POSITIONS, &s.n_context))
+    if (!read_size(ctx, g, "gptneox.block_count", GEUL_NEOX_MOST_LAYERS, &s.n_layers) ||
+        !read_size(ctx, g, "gptneox.embedding_length", GEUL_NEOX_MOST_WIDTH, &s.d_model) ||
+        !read_size(ctx, g, "gptneox.feed_forward_length", GEUL_NEOX_MOST_WIDTH, &s.d_ff) ||
+        !read_size(ctx, g, "gptneox.attention.head_count", GEUL_NEOX_MOST_WIDTH, &s.n_heads) ||
+        !read_size(ctx, g, "gptneox.context_length", GEUL_NEOX_MOST_POSITIONS, &s.n_context))
         return GEUL_ERROR_FORMAT;
     if (s.d_model % s.n_heads != 0)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %d heads do not divide the width %d", geul_gguf_path(g),
@@ -95,7 +92,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
     double eps = 1e-5, base = 10000;
     geul_gguf_f64(g, "gptneox.attention.layer_norm_epsilon", &eps);
     geul_gguf_f64(g, "gptneox.rope.freq_base", &base);
-    if (!(eps >= 0 && eps < 1) || !(base > 0 && base < 1e12))
+    if (!(eps >= 0 && eps <= 1) || !(base > 0 && base <= 1e12)) /* as convert takes them */
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: layer_norm_epsilon %g or rope.freq_base %g is out of range",
                          geul_gguf_path(g), eps, base);
     s.norm_eps = (float)eps;
@@ -105,7 +102,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
     char name[GEUL_MAX_NAME];
     geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), -1);
     const struct geul_gguf_tensor *embed = geul_gguf_find_tensor(g, name);
-    if (!embed || embed->n_dims != 2 || embed->shape[0] < 1 || embed->shape[0] > MOST_VOCAB)
+    if (!embed || embed->n_dims != 2 || embed->shape[0] < 1 || embed->shape[0] > GEUL_NEOX_MOST_VOCAB)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %s (vocabulary, %d) is missing or misshapen", geul_gguf_path(g),
                          name, s.d_model);
     s.n_vocab = (int)embed->shape[0];

@@ -10,6 +10,14 @@
 #include "core/gguf.h"
 #include "core/tensor.h"
 
+/* Limits far above any model, so that products of sizes cannot overflow. */
+enum {
+    GEUL_NEOX_MOST_LAYERS = 4096,
+    GEUL_NEOX_MOST_WIDTH = 1 << 20,
+    GEUL_NEOX_MOST_POSITIONS = 1 << 24,
+    GEUL_NEOX_MOST_VOCAB = 1 << 24
+};
+
 /* The weights of one layer, shaped as neox.def says. Biases are NULL in models without attention bias. */
 struct geul_neox_layer {
 #define LAYER(field, ...) struct geul_tensor *field;

@@ -3,7 +3,10 @@
  * Therefore only operations occur that IEEE 754 defines to the last bit: sums, products, quotients, comparisons,
  * scaling by powers of two. exp and log are made of them below, since those of C libraries differ. Sums go in the order
  * of the sorted candidates, and that order is total (by_p), so that it does not matter how qsort() works. Random
- * numbers are a function of the seed, the number of the choice and the token's id, not of a state. */
+ * numbers are a function of the seed, the number of the choice and the token's id, not of a state.
+ *
+ * Which candidates are left depends on the order of the steps (geul_sampling.order): a filter behind the temperature
+ * sees the probabilities that the temperature made. It divides no logit, but is a factor for all that follow. */
 #include "models/sampler.h"
 
 #include "core/context.h"
@@ -25,6 +28,7 @@ struct geul_sampler {
     int n_vocab, n_allowed;
     uint64_t seed, n_chosen; /* the random numbers of a choice follow from these two and the ids */
     double confidence;       /* of the last choice */
+    double sharpness;        /* 1 / temperature from that step on, 1 before; within a choice */
     struct candidate *candidates;
     /* The tokens that count as seen are the last n_window of n_history. The ring holds GEUL_SAMPLER_UNDO_MAX more, so
      * that what left the window can come back. */
@@ -42,6 +46,94 @@ struct geul_sampling geul_sampling_default(void)
                                   .typical_p = 1,
                                   .repeat_penalty = 1,
                                   .penalty_last_n = 64};
+}
+
+/* ------------------------------------------------------------------------------------- order -- */
+
+static const enum geul_sampling_step llama_cpp[] = {GEUL_SAMPLING_TOP_K, GEUL_SAMPLING_TYPICAL,     GEUL_SAMPLING_TOP_P,
+                                                    GEUL_SAMPLING_MIN_P, GEUL_SAMPLING_TEMPERATURE, GEUL_SAMPLING_END},
+                                     transformers[] = {GEUL_SAMPLING_TEMPERATURE, GEUL_SAMPLING_TOP_K,
+                                                       GEUL_SAMPLING_TOP_P,       GEUL_SAMPLING_MIN_P,
+                                                       GEUL_SAMPLING_TYPICAL,     GEUL_SAMPLING_END};
+
+/* The names of steps: llama.cpp's, and those of transformers' options. */
+static const struct {
+    const char *name;
+    enum geul_sampling_step step;
+} step_names[] = {
+    {"top_k", GEUL_SAMPLING_TOP_K},       {"typ_p", GEUL_SAMPLING_TYPICAL},
+    {"typical_p", GEUL_SAMPLING_TYPICAL}, {"typical", GEUL_SAMPLING_TYPICAL},
+    {"top_p", GEUL_SAMPLING_TOP_P},       {"min_p", GEUL_SAMPLING_MIN_P},
+    {"temp", GEUL_SAMPLING_TEMPERATURE},  {"temperature", GEUL_SAMPLING_TEMPERATURE},
+};
+
+/* The step of that name, n bytes long, with - for _ too; GEUL_SAMPLING_END: none. */
+static enum geul_sampling_step step_named(const char *name, size_t n)
+{
+    for (size_t i = 0; i < sizeof step_names / sizeof *step_names; i++) {
+        const char *known = step_names[i].name;
+        size_t k = 0;
+        while (k < n && known[k] && (name[k] == known[k] || (name[k] == '-' && known[k] == '_')))
+            k++;
+        if (k == n && !known[k])
+            return step_names[i].step;
+    }
+    return GEUL_SAMPLING_END;
+}
+
+/* Whether a name has its place in llama.cpp's orders and stands for nothing here: the penalties, which come first in
+ * any case, and steps that do nothing there either without options that geul does not have. */
+static bool is_idle(const char *name, size_t n, bool first)
+{
+    static const char *const names[] = {"penalties", "dry", "top_n_sigma", "xtc"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (n == strlen(names[i]) && memcmp(name, names[i], n) == 0)
+            return i > 0 || first;
+    return false;
+}
+
+/* Whether no step comes twice, all are known, and there is an end. */
+static bool is_order(const enum geul_sampling_step *order)
+{
+    unsigned seen = 0;
+    int i = 0;
+    for (; i < GEUL_SAMPLING_STEPS && order[i] != GEUL_SAMPLING_END; i++) {
+        if ((unsigned)order[i] >= GEUL_SAMPLING_STEPS || (seen >> order[i] & 1))
+            return false;
+        seen |= 1u << order[i];
+    }
+    return i < GEUL_SAMPLING_STEPS;
+}
+
+enum geul_status geul_sampling_set_order(struct geul_context *ctx, struct geul_sampling *sampling, const char *order)
+{
+    enum geul_sampling_step steps[GEUL_SAMPLING_STEPS + 1] = {GEUL_SAMPLING_END};
+    int n = 0;
+    if (!order || strcmp(order, "llama.cpp") == 0 || strcmp(order, "hf") == 0) {
+        memcpy(sampling->order, order && order[0] == 'h' ? transformers : llama_cpp, sizeof sampling->order);
+        return GEUL_OK;
+    }
+    for (const char *at = order; *at;) {
+        size_t length = strcspn(at, ";,");
+        bool idle = is_idle(at, length, at == order);
+        steps[n] = idle ? GEUL_SAMPLING_END : step_named(at, length);
+        if (!idle && steps[n] == GEUL_SAMPLING_END)
+            return geul_fail(
+                ctx, GEUL_ERROR_ARGUMENT,
+                "\"%.*s\" is no step of sampling here; an order is hf, llama.cpp or a list of top_k, top_p, "
+                "min_p, typ_p and temperature, such as top_k;temperature;top_p",
+                (int)(length < 40 ? length : 40), at);
+        n += !idle;
+        steps[n] = GEUL_SAMPLING_END;
+        if (!is_order(steps))
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the order of sampling names %.*s twice",
+                             (int)(length < 40 ? length : 40), at);
+        at += length + (at[length] != '\0');
+    }
+    if (n == 0)
+        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the order of sampling names no step");
+    memcpy(sampling->order, steps, sizeof sampling->order);
+    return GEUL_OK;
 }
 
 /* -------------------------------------------------------------------------- portable numbers -- */
@@ -90,6 +182,12 @@ struct geul_sampler *geul_sampler_new(struct geul_context *ctx, const struct geu
         geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                   "sampling needs top-k >= 0, top-p, min-p, typical-p >= 0, a repeat penalty > 0, finite penalties and "
                   "a vocabulary");
+        return NULL;
+    }
+    if (how.order[0] == GEUL_SAMPLING_END)
+        memcpy(how.order, llama_cpp, sizeof how.order);
+    if (!is_order(how.order)) {
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the order of sampling names a step twice or one that does not exist");
         return NULL;
     }
     struct geul_sampler *s = geul_alloc(ctx, 1, sizeof *s);
@@ -211,11 +309,11 @@ static int keep_top_k(struct candidate *c, int n, int k)
 }
 
 /* p of sorted candidates from their logits; returns ln of the normalizer relative to the best logit. */
-static double softmax(struct candidate *c, int n, double inverse_temperature)
+static double softmax(struct candidate *c, int n, double sharpness)
 {
     double sum = 0;
     for (int i = 0; i < n; i++)
-        sum += c[i].p = portable_exp(((double)c[i].logit - (double)c[0].logit) * inverse_temperature);
+        sum += c[i].p = portable_exp(((double)c[i].logit - (double)c[0].logit) * sharpness);
     for (int i = 0; i < n; i++)
         c[i].p /= sum;
     return portable_log(sum);
@@ -223,26 +321,26 @@ static double softmax(struct candidate *c, int n, double inverse_temperature)
 
 /* Locally typical sampling: keeps the candidates whose surprise is nearest to the entropy, until they hold typical_p of
  * the probability. (Meister et al. 2022) */
-static int keep_typical(struct candidate *c, int n, double typical_p)
+static int keep_typical(struct candidate *c, int n, double typical_p, double sharpness)
 {
-    double log_sum = softmax(c, n, 1), entropy = 0;
+    double log_sum = softmax(c, n, sharpness), entropy = 0;
     float best = c[0].logit;
     for (int i = 0; i < n; i++)
-        entropy += c[i].p * (log_sum - ((double)c[i].logit - (double)best));
+        entropy += c[i].p * (log_sum - ((double)c[i].logit - (double)best) * sharpness);
     for (int i = 0; i < n; i++)
-        c[i].p = -fabs(log_sum - ((double)c[i].logit - (double)best) - entropy);
+        c[i].p = -fabs(log_sum - ((double)c[i].logit - (double)best) * sharpness - entropy);
     sort_by_p(c, n);
     double mass = 0;
     int kept = 0;
     while (kept < n && mass < typical_p)
-        mass += portable_exp((double)c[kept++].logit - (double)best - log_sum);
+        mass += portable_exp(((double)c[kept++].logit - (double)best) * sharpness - log_sum);
     return keep_top_k(c, kept, 0);
 }
 
 /* Keeps the best until they hold top_p of the probability; at least one. */
-static int keep_top_p(struct candidate *c, int n, double top_p)
+static int keep_top_p(struct candidate *c, int n, double top_p, double sharpness)
 {
-    softmax(c, n, 1);
+    softmax(c, n, sharpness);
     double mass = 0;
     int kept = 0;
     do
@@ -252,10 +350,10 @@ static int keep_top_p(struct candidate *c, int n, double top_p)
 }
 
 /* Keeps what is at least min_p times as probable as the best. */
-static int keep_min_p(struct candidate *c, int n, double min_p)
+static int keep_min_p(struct candidate *c, int n, double min_p, double sharpness)
 {
     int kept = 1;
-    while (kept < n && portable_exp((double)c[kept].logit - (double)c[0].logit) >= min_p)
+    while (kept < n && portable_exp(((double)c[kept].logit - (double)c[0].logit) * sharpness) >= min_p)
         kept++;
     return kept;
 }
@@ -285,7 +383,7 @@ static int gather(struct geul_sampler *s, const float *logits)
 static int32_t draw(struct geul_sampler *s, int n)
 {
     struct candidate *c = s->candidates;
-    softmax(c, n, 1.0 / (double)s->how.temperature);
+    softmax(c, n, s->sharpness);
     uint64_t seed = geul_random_splitmix(s->seed, s->n_chosen);
     double first = INFINITY, second = INFINITY;
     int32_t winner = c[0].id;
@@ -315,27 +413,50 @@ static int32_t choose_best(struct geul_sampler *s, int n)
     return c[0].id;
 }
 
-int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
+/* Takes one step on n candidates; returns how many are left. Every step gets them sorted by logit, best first, and
+ * leaves them so. */
+static int take_step(struct geul_sampler *s, enum geul_sampling_step step, int n)
 {
     const struct geul_sampling *how = &s->how;
     struct candidate *c = s->candidates;
+    switch (step) {
+    case GEUL_SAMPLING_TOP_K:
+        return how->top_k > 0 && how->top_k < n ? how->top_k : n;
+    case GEUL_SAMPLING_TYPICAL:
+        return how->typical_p < 1 ? keep_typical(c, n, (double)how->typical_p, s->sharpness) : n;
+    case GEUL_SAMPLING_TOP_P:
+        return how->top_p < 1 ? keep_top_p(c, n, (double)how->top_p, s->sharpness) : n;
+    case GEUL_SAMPLING_MIN_P:
+        return how->min_p > 0 ? keep_min_p(c, n, (double)how->min_p, s->sharpness) : n;
+    case GEUL_SAMPLING_TEMPERATURE:
+        s->sharpness = 1.0 / (double)how->temperature;
+        return n;
+    case GEUL_SAMPLING_END:
+    case GEUL_SAMPLING_STEPS:
+        break;
+    }
+    return n;
+}
+
+/* Takes all steps and draws. */
+static int32_t choose_by_chance(struct geul_sampler *s, int n)
+{
+    const enum geul_sampling_step *step = s->how.order;
+    s->sharpness = 1;
+    /* The temperature leaves the order of candidates as it is: top-k as the first filter spares sorting the others. */
+    const enum geul_sampling_step *first = step + (*step == GEUL_SAMPLING_TEMPERATURE);
+    n = keep_top_k(s->candidates, n, *first == GEUL_SAMPLING_TOP_K ? s->how.top_k : 0);
+    for (; *step != GEUL_SAMPLING_END; step++)
+        n = take_step(s, *step, n);
+    return draw(s, n);
+}
+
+int32_t geul_sampler_next(struct geul_sampler *s, const float *logits)
+{
     int n = gather(s, logits);
     if (n == 0)
         return -1;
-    /* Every filter gets the candidates sorted by logit, best first, and leaves them so. */
-    int32_t token;
-    if (!(how->temperature > 0)) {
-        token = choose_best(s, n);
-    } else {
-        n = keep_top_k(c, n, how->top_k);
-        if (how->typical_p < 1)
-            n = keep_typical(c, n, (double)how->typical_p);
-        if (how->top_p < 1)
-            n = keep_top_p(c, n, (double)how->top_p);
-        if (how->min_p > 0)
-            n = keep_min_p(c, n, (double)how->min_p);
-        token = draw(s, n);
-    }
+    int32_t token = s->how.temperature > 0 ? choose_by_chance(s, n) : choose_best(s, n);
     s->n_chosen++;
     geul_sampler_accept(s, token);
     return token;

@@ -171,6 +171,33 @@ static bool append(void *user, const char *s, size_t n, bool own)
     return geul_bytes_add(t->ctx, &t->bytes, s, n);
 }
 
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+const char *geul_template_trim(const char *answer, size_t *length)
+{
+    while (*length > 0 && is_space(*answer)) {
+        answer++;
+        --*length;
+    }
+    while (*length > 0 && is_space(answer[*length - 1]))
+        --*length;
+    return answer;
+}
+
+/* Appends a finished answer. Models begin their answers with the gap, as they learned it, so what a model wrote has it
+ * already: trimmed, the prompt of the next turn begins with the very tokens that the session holds. An answer that is
+ * empty was ended at once, without a gap. */
+static bool append_answer(struct text *text, const struct geul_template *t, const char *answer)
+{
+    size_t length = strlen(answer);
+    answer = geul_template_trim(answer, &length);
+    return (length == 0 || append(text, t->gap, strlen(t->gap), true)) && append(text, answer, length, false) &&
+           append(text, t->end, strlen(t->end), true);
+}
+
 char *geul_template_apply(struct geul_context *ctx, const struct geul_template *t, const struct geul_turn *turns, int n,
                           const char *input)
 {
@@ -180,8 +207,7 @@ char *geul_template_apply(struct geul_context *ctx, const struct geul_template *
         const char *answer = turns[i].answer;
         ok = geul_template_put_prompt(t, turns[i].question, i == 0 ? input : NULL, append, &text);
         if (ok && answer)
-            ok = append(&text, t->gap, strlen(t->gap), true) && append(&text, answer, strlen(answer), false) &&
-                 append(&text, t->end, strlen(t->end), true);
+            ok = append_answer(&text, t, answer);
     }
     if (ok && geul_bytes_add(ctx, &text.bytes, "", 1))
         return text.bytes.data;

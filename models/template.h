@@ -15,6 +15,9 @@ bool geul_template_put_prompt(const struct geul_template *t, const char *questio
                               geul_template_sink put, void *user);
 /* Whether the template takes an input; one that does not leaves inputs out. */
 bool geul_template_takes_input(const struct geul_template *t);
+/* A finished answer of *length bytes without the white space at both ends, which is the template's to set; *length
+ * becomes what is left. */
+const char *geul_template_trim(const char *answer, size_t *length);
 /* The text between a prompt and a finished answer, and after that answer. */
 const char *geul_template_gap(const struct geul_template *t);
 const char *geul_template_end(const struct geul_template *t);

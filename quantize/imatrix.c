@@ -234,7 +234,10 @@ struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *pat
     if (geul_os_map(ctx, path, &map) != GEUL_OK)
         return NULL;
     struct geul_imatrix *m = geul_imatrix_parse(ctx, map.data, map.size, path);
-    geul_os_unmap(&map);
+    if (m)
+        m->map = map; /* everything is copied, but the file stays an input as long as m */
+    else
+        geul_os_unmap(&map);
     return m;
 }
 
@@ -243,6 +246,7 @@ void geul_imatrix_free(struct geul_imatrix *m)
     if (!m)
         return;
     struct geul_context *ctx = m->ctx;
+    geul_os_unmap(&m->map);
     for (int64_t i = 0; i < m->n_entries; i++) {
         geul_free(ctx, (void *)(uintptr_t)m->entries[i].name);
         geul_free(ctx, (void *)(uintptr_t)m->entries[i].sums);

@@ -560,40 +560,27 @@ static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice 
     return status;
 }
 
-/* Fails when an output would replace a part of the input. */
-static enum geul_status check_name(const struct geul_quantize *q, const char *name)
+/* Fails when an output would be refused, or all would not find room. */
+static enum geul_status check_outputs(const struct job *j)
 {
-    const char *in = geul_gguf_path(q->gguf);
-    size_t length = strlen(in), tail = sizeof "-00001-of-00001.gguf" - 1;
-    int64_t n_in = q->n_tensors ? q->tensors[q->n_tensors - 1].source->part + 1 : 1;
-    /* the input may be split: the other parts' names differ from the first one's in their number only */
-    char *part = geul_strndup(q->ctx, in, length);
-    bool same = part && geul_os_same_file(part, name);
-    for (int64_t i = 1; part && !same && i < n_in && length > tail; i++) {
-        char number[32];
-        snprintf(number, sizeof number, "-%05lld", (long long)i + 1);
-        memcpy(part + length - tail, number, 6);
-        same = geul_os_same_file(part, name);
-    }
-    geul_free(q->ctx, part);
-    if (!part)
-        return GEUL_ERROR_MEMORY;
-    if (same)
-        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s is the input itself, which could not be recovered from the output; name another file",
-                         name);
-    return GEUL_OK;
-}
-
-static enum geul_status check_all_names(const struct job *j)
-{
-    enum geul_status status = GEUL_OK;
+    enum geul_status status = geul_os_check_space(j->q->ctx, j->path, j->q->to_bytes);
     for (int64_t p = 0; status == GEUL_OK && p < j->q->n_parts; p++) {
         char *name = geul_quantize_part_name(j->q, j->path, p);
-        status = name ? check_name(j->q, name) : GEUL_ERROR_MEMORY;
+        status = name ? geul_outfile_check(j->q->ctx, name) : GEUL_ERROR_MEMORY;
         geul_free(j->q->ctx, name);
     }
     return status;
+}
+
+/* Removes what killed processes left of parts, also of another number of them. */
+static void tidy_parts(const struct job *j)
+{
+    char *name = geul_quantize_part_name(j->q, j->path, 0);
+    if (name) {
+        name[strlen(name) - (sizeof "00001-of-00001.gguf" - 1)] = '\0';
+        geul_outfile_tidy_set(j->q->ctx, name);
+    }
+    geul_free(j->q->ctx, name);
 }
 
 /* Finishes the part that is being written, if there is one, and opens the next. Finished parts are synced temporary
@@ -609,14 +596,18 @@ static enum geul_status next_part(struct job *j, int64_t part)
     return j->writers[part] ? GEUL_OK : geul_error_status(j->q->ctx);
 }
 
-/* Renames all parts, the first one last: it is the one that readers open, and then it finds the others. */
+/* Commits all parts, the first one last: it is the one that readers open, and it names the number of the others. */
 static enum geul_status commit_parts(struct job *j)
 {
-    enum geul_status status = geul_gguf_writer_finish(j->writers[j->part]);
+    enum geul_status status = GEUL_OK;
+    geul_outset_begin(j->q->ctx);
     for (int64_t p = j->q->n_parts - 1; status == GEUL_OK && p >= 0; p--) {
         status = geul_gguf_writer_commit(j->writers[p]);
         j->writers[p] = NULL;
     }
+    if (status == GEUL_OK)
+        return geul_outset_commit(j->q->ctx, NULL);
+    geul_outset_abandon(j->q->ctx);
     return status;
 }
 
@@ -625,7 +616,9 @@ enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path)
     struct job j = {.q = q, .path = path, .total = tensor_bytes(q)};
     geul_error_clear(q->ctx);
     j.writers = geul_alloc(q->ctx, (size_t)q->n_parts, sizeof *j.writers);
-    enum geul_status status = j.writers ? check_all_names(&j) : GEUL_ERROR_MEMORY;
+    enum geul_status status = j.writers ? check_outputs(&j) : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK && q->n_parts > 1)
+        tidy_parts(&j);
     if (status == GEUL_OK)
         status = next_part(&j, 0);
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {

@@ -5,8 +5,12 @@
 #include "core/context.h"
 
 struct geul_transcode {
-    const uint8_t *data; /* source, any alignment; NULL: zeros */
+    const uint8_t *data; /* source, any alignment; NULL: zeros, unless there is `fetch` */
     enum geul_type from, to;
+    /* Reads source row r (cols values) into x, where the source is not rows of type `from`; called from several
+     * threads. NULL: rows are decoded from data. */
+    void (*fetch)(const void *source, int64_t r, float *x, int64_t cols);
+    const void *source;
     int64_t rows, cols; /* cols must be a multiple of both blocks */
     /* The source row that output row r is; NULL: the same. */
     int64_t (*row_of)(const void *row_order, int64_t r);

@@ -256,6 +256,24 @@ enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_token
     return finish(&e, ok, ids, count);
 }
 
+/* Appends the ids of a short list. */
+static bool push_list(struct encoder *e, const struct geul_tok_ids *list)
+{
+    for (int i = 0; i < list->n; i++)
+        if (!push(e, (uint32_t)list->id[i]))
+            return false;
+    return true;
+}
+
+enum geul_status geul_tokenize_whole(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
+                                     size_t length, bool parse_special, bool open, int32_t **ids, size_t *count)
+{
+    struct encoder e = {.ctx = ctx, .tok = tok, .special = parse_special};
+    bool ok = reserve_ids(&e, length) && push_list(&e, &tok->spec.before) &&
+              (length == 0 || encode_text(&e, text, length)) && (open || push_list(&e, &tok->spec.after));
+    return finish(&e, ok, ids, count);
+}
+
 /* Whether one of the spans from *at on contains [from, to); *at moves past those that end before it. */
 static bool in_span(const struct geul_tok_span *spans, size_t n, size_t *at, size_t from, size_t to)
 {
@@ -324,7 +342,18 @@ int32_t geul_token_find(const struct geul_tokenizer *tok, const char *text, size
 
 int32_t geul_token_end(const struct geul_tokenizer *tok)
 {
-    return tok->end;
+    return tok->spec.ends.n ? tok->spec.ends.id[0] : -1;
+}
+
+int geul_token_ends(const struct geul_tokenizer *tok, const int32_t **ids)
+{
+    *ids = tok->spec.ends.id;
+    return tok->spec.ends.n;
+}
+
+bool geul_token_is_end(const struct geul_tokenizer *tok, int32_t id)
+{
+    return id >= 0 && id < tok->n_ids && (tok->flags[id] & GEUL_TOK_IS_END);
 }
 
 const struct geul_tokenizer_spec *geul_tokenizer_get_spec(const struct geul_tokenizer *tok)

@@ -480,14 +480,29 @@ static bool build_added(struct geul_tokenizer *tok)
     return true;
 }
 
-/* The token that ends a text: <|endoftext|> where there is one, before what the file says, which is wrong in
- * Polyglot-Ko's own files. */
-static void choose_end(struct geul_tokenizer *tok)
+/* Drops the ids of the list that are no tokens: a model cannot choose them. */
+static void keep_tokens(const struct geul_tokenizer *tok, struct geul_tok_ids *list)
+{
+    int n = 0;
+    for (int i = 0; i < list->n; i++)
+        if (list->id[i] >= 0 && list->id[i] < tok->n_ids && tok->raw[list->id[i]].s)
+            list->id[n++] = list->id[i];
+    list->n = n;
+}
+
+/* Settles the tokens that end a text: those that the spec says, and <|endoftext|> where it says none. */
+static void build_ends(struct geul_tokenizer *tok)
 {
     static const char name[] = "<|endoftext|>";
-    tok->end = geul_text_table_find(&tok->raw_table, tok->raw, name, sizeof name - 1);
-    if (tok->end < 0 && tok->spec.eos >= 0 && tok->spec.eos < tok->n_ids && tok->raw[tok->spec.eos].s)
-        tok->end = tok->spec.eos;
+    struct geul_tok_ids *ends = &tok->spec.ends;
+    keep_tokens(tok, ends);
+    keep_tokens(tok, &tok->spec.before);
+    keep_tokens(tok, &tok->spec.after);
+    int32_t usual = geul_text_table_find(&tok->raw_table, tok->raw, name, sizeof name - 1);
+    if (ends->n == 0 && usual >= 0)
+        geul_tok_ids_add(ends, usual);
+    for (int i = 0; i < ends->n; i++)
+        tok->flags[ends->id[i]] |= GEUL_TOK_IS_END;
 }
 
 struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_tokenizer_spec *spec,
@@ -506,7 +521,7 @@ struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_
     geul_tokenizer_spec_init(spec);
     if (build_vocabulary(tok) && build_steps(tok, engine) && build_texts(tok) && build_symbols(tok) &&
         build_merges(tok) && build_whole(tok) && build_added(tok)) {
-        choose_end(tok);
+        build_ends(tok);
         return tok;
     }
     geul_fail_from(ctx, own);

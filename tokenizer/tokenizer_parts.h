@@ -16,6 +16,7 @@ enum { /* what is known of an id */
        GEUL_TOK_IS_SPECIAL = 2,
        GEUL_TOK_IS_NORMALIZED = 8, /* an added token that is searched for in normalized text */
        GEUL_TOK_IS_WHOLE = 4,      /* a word of this text becomes this one id: no merging needed */
+       GEUL_TOK_IS_END = 16,       /* ends a text */
 };
 
 /* Everything here is read-only once built. Slices point into spec.pool or decoded. */
@@ -31,11 +32,10 @@ struct geul_tokenizer {
     struct geul_text_table table;     /* text -> id */
     size_t longest;                   /* bytes of the longest text */
     struct geul_pair_table merges;
-    bool byte_level;       /* words are sequences of bytes, not of characters */
-    bool all_bytes;        /* every byte has an id */
-    uint32_t byte_id[256]; /* byte level: the id of the byte; otherwise of its <0xXX> */
-    uint32_t unk;          /* GEUL_TOK_NO_ID: none */
-    int32_t end;
+    bool byte_level;                 /* words are sequences of bytes, not of characters */
+    bool all_bytes;                  /* every byte has an id */
+    uint32_t byte_id[256];           /* byte level: the id of the byte; otherwise of its <0xXX> */
+    uint32_t unk;                    /* GEUL_TOK_NO_ID: none */
     struct geul_normal_step *normal; /* normalizer */
     size_t n_normal;
     struct geul_split_step *split; /* pre-tokenizer */

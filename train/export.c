@@ -90,8 +90,7 @@ struct geul_lora *geul_trainer_lora(struct geul_trainer *t)
         return NULL;
     d->alpha = lora->alpha;
     d->rslora = lora->rslora;
-    d->n_layers = shape->n_layers;
-    d->n_heads = shape->n_heads;
+    d->made_for = geul_lora_shape_of(shape);
     const char *name = t->model->name, *text = t->model->template_text;
     bool ok = true;
     if (name && *name)

@@ -7,6 +7,7 @@
 #include "train/trainer.h"
 
 #include "core/gguf.h"
+#include "core/os.h"
 
 #include <string.h>
 
@@ -180,5 +181,6 @@ enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, boo
         t->batcher.position = (int64_t)position;
     }
     geul_gguf_close(g);
+    geul_os_forget_input(t->ctx, path); /* a run goes on in its checkpoint, which the next one may replace */
     return status;
 }

@@ -70,7 +70,8 @@ typedef void geul_cpu_narrow(void *out, const float *x, size_t n);
 /* What a step of an optimizer does to every element of a weight w with gradient g. */
 struct geul_cpu_step {
     float scale;  /* g is multiplied by it first */
-    float shrink; /* w is multiplied by it: 1 - rate * decay */
+    float shrink; /* decoupled decay: w is multiplied by it, 1 - rate * decay */
+    float pull;   /* SGD's coupled decay: this times w is added to the gradient */
     float rate;
     float decay[2], mix[2]; /* of the first and second moment: moment * decay + mix * (g or its square) */
     float root;             /* square root of the second moment's bias correction */

@@ -108,6 +108,7 @@ static struct geul_cpu_step adamw_step_of(const struct geul_tensor *t)
 static void run_sgd(struct geul_cpu_run *run, const struct geul_tensor *t)
 {
     struct geul_cpu_step step = step_of(t);
+    step.pull = t->params.update.decay ? hyper_of(t)[GEUL_HYPER_DECAY] : 0;
     float *w = t->data, *g = t->src[1]->data, *momentum = t->src[2]->data;
     size_t from, to;
     geul_cpu_share(run, (size_t)geul_tensor_elements(t), &from, &to);

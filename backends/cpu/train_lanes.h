@@ -78,13 +78,14 @@ static double squares(const float *x, size_t n, uint64_t *others)
 
 /* ----------------------------------------------------------------------------- SGD and AdamW -- */
 
+/* In PyTorch's form: the decay is a part of the gradient, so the momentum carries it on. */
 static void sgd(float *restrict w, float *restrict g, float *restrict momentum, const struct geul_cpu_step *step,
                 size_t n)
 {
     const struct geul_cpu_step s = *step;
     for (size_t i = 0; i < n; i++) {
-        momentum[i] = momentum[i] * s.decay[0] + g[i] * s.scale;
-        w[i] = w[i] * s.shrink - s.rate * momentum[i];
+        momentum[i] = momentum[i] * s.decay[0] + (g[i] * s.scale + s.pull * w[i]);
+        w[i] = w[i] - s.rate * momentum[i];
         g[i] = 0;
     }
 }

@@ -91,7 +91,7 @@ static char *synthetic_path(const char *what, int *code)
         return NULL;
     if (!geul_synth_parse(ctx, what, &synth)) {
         *code = *geul_error(ctx) ? 1 : 2; /* without a failure in ctx it was the word that is wrong */
-        geul_context_free(ctx);
+        geul_report_context_free(ctx);
         return NULL;
     }
     snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
@@ -101,13 +101,14 @@ static char *synthetic_path(const char *what, int *code)
     bool fits = g && geul_synth_fits(ctx, &synth, g);
     geul_gguf_close(g);
     if (path && !fits) {
+        geul_os_forget_input(ctx, path);
         geul_error_clear(ctx);
         geul_report_note("making %s", path);
         *code = geul_synth_write(ctx, &synth, 0, path) == GEUL_OK ? 0 : geul_report_failure(ctx);
     } else {
         *code = path ? 0 : geul_report_failure(ctx);
     }
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     if (*code != 0) {
         free(path);
         return NULL;

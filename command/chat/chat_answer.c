@@ -5,6 +5,8 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
+#include "models/template.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,12 +108,8 @@ static void drop_turns(struct geul_chat *c, int first)
  * after a message: there is no memory for it. */
 static bool set_answer(struct geul_chat *c, const char *text, size_t length, bool trim)
 {
-    while (trim && length > 0 && is_space(*text)) {
-        text++;
-        length--;
-    }
-    while (trim && length > 0 && is_space(text[length - 1]))
-        length--;
+    if (trim)
+        text = geul_template_trim(text, &length);
     char *answer = malloc(length + 1);
     if (!answer) {
         geul_report_error("out of memory");

@@ -52,7 +52,9 @@ static bool takes_system_text(struct geul_chat *c)
 static void do_system(struct geul_chat *c, const char *rest)
 {
     if (!*rest) {
-        printf("%s\n", c->system ? c->system : "There is no system text; /system TEXT sets one.");
+        const char *text = c->system ? c->system : "There is no system text; /system TEXT sets one.";
+        geul_report_clean(stdout, text, strlen(text));
+        putchar('\n');
         return;
     }
     free(c->system);
@@ -127,9 +129,11 @@ static void do_load(struct geul_chat *c, const char *rest)
 
 static void do_set(struct geul_chat *c, const char *rest)
 {
-    char name[32], value[64];
-    size_t n = strcspn(rest, " \t="), begin = n + strspn(rest + n, " \t=");
-    snprintf(value, sizeof value, "%.*s", (int)strcspn(rest + begin, " \t\r\n"), rest + begin);
+    char name[32], value[GEUL_WORD_SIZE];
+    size_t n = strcspn(rest, " \t="), begin = n + strspn(rest + n, " \t="), length = strlen(rest + begin);
+    while (length > 0 && strchr(" \t\r\n", rest[begin + length - 1]))
+        length--;
+    snprintf(value, sizeof value, "%.*s", (int)length, rest + begin);
     if (!*rest) {
         geul_option_list(geul_chat_options, &c->settings);
         return;
@@ -139,8 +143,13 @@ static void do_set(struct geul_chat *c, const char *rest)
         return;
     }
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), rest);
+    struct geul_chat_settings before = c->settings;
     if (!geul_option_set(geul_chat_options, &c->settings, name, value))
         return;
+    if (geul_sampling_args_order(&c->settings.sampling) != 0) {
+        c->settings = before;
+        return;
+    }
     if (c->settings.n_predict == 0)
         c->settings.n_predict = -1;
     geul_sampling_args_seed(&c->settings.sampling); /* -1: a new one */

@@ -3,6 +3,7 @@
 
 #include "command/report.h"
 
+#include "core/os.h"
 #include "formats/json_file.h"
 
 #include <stdlib.h>
@@ -130,6 +131,7 @@ bool geul_chat_load(struct geul_chat *c, const char *path)
 {
     geul_error_clear(c->loaded.ctx);
     json_t *json = geul_json_load(c->loaded.ctx, path);
+    geul_os_forget_input(c->loaded.ctx, path); /* /save may go on in it */
     if (!json) {
         geul_report_failure(c->loaded.ctx);
         return false;

@@ -100,7 +100,7 @@ static void greet(const struct geul_chat *c, const char *named)
 int geul_cmd_chat(int argc, char **argv)
 {
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
-                         .chat = {.sampling = {.sampling = geul_sampling_default()}, .n_predict = -1},
+                         .chat = {.sampling = geul_sampling_args_default(), .n_predict = -1},
                          .draft = geul_draft_args_default(),
                          .template_name = "auto"};
     const char *args[GEUL_ARGS_MAX];
@@ -111,6 +111,8 @@ int geul_cmd_chat(int argc, char **argv)
         return geul_report_usage("-n 0 leaves no room for an answer");
     const char *named = s.model.path;
     if ((code = geul_model_args_choose(&s.model)) != 0)
+        return code;
+    if ((code = geul_sampling_args_order(&s.chat.sampling)) != 0)
         return code;
     struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .verbose = s.model.verbose, .json = s.json};
     geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */

@@ -158,7 +158,7 @@ static int complete(const struct settings *s, struct geul_loaded *l, struct geul
 int geul_cmd_complete(int argc, char **argv)
 {
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
-                         .sampling = {.sampling = geul_sampling_default()},
+                         .sampling = geul_sampling_args_default(),
                          .draft = geul_draft_args_default(),
                          .n_predict = 128};
     const char *args[GEUL_ARGS_MAX];
@@ -168,6 +168,8 @@ int geul_cmd_complete(int argc, char **argv)
         return code;
     if (s.n_predict == 0)
         return geul_report_usage("-n 0 would print nothing");
+    if ((code = geul_sampling_args_order(&s.sampling)) != 0)
+        return code;
     char *prompt = geul_text_input_prompt(s.prompt, s.file, &length, &code);
     if (!prompt)
         return code;

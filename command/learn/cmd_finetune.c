@@ -129,6 +129,6 @@ int geul_cmd_finetune(int argc, char **argv)
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     snprintf(title, sizeof title, "finetune %.200s", s.model);
     code = ctx ? geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type)) : 1;
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

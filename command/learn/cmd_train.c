@@ -246,7 +246,7 @@ int geul_cmd_train(int argc, char **argv)
     geul_interrupt_catch(1);
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     code = ctx ? work(ctx, &s) : 1;
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     free(text);
     return code;
 }

@@ -36,6 +36,12 @@ static const char epsilon_help[] = "-1: 1e-8"
 #include "geul_optimizers.def"
 #undef OPTIMIZER
     ;
+static const char decay_help[] = "of matrices, never of biases and norms, decoupled from the gradient as in "
+                                 "torch.optim.AdamW; -1: 0.1, adapters 0"
+#define OPTIMIZER(id, name, title, state0, state1, beta1, beta2, epsilon, weight_decay) weight_decay
+#include "geul_optimizers.def"
+#undef OPTIMIZER
+    ;
 #undef HYPER
 
 #define SETTINGS struct geul_train_args
@@ -61,8 +67,7 @@ const struct geul_option geul_train_option_rows[] = {
     OPTION_REAL(  "--beta1",           beta1,          -1, 1, beta1_help),
     OPTION_REAL(  "--beta2",           beta2,          -10, 1, beta2_help),
     OPTION_REAL(  "--epsilon",         epsilon,        -1, 1, epsilon_help),
-    OPTION_REAL(  "--weight-decay",    weight_decay,   -1, 1000,
-                  "of matrices, never of biases and norms; -1: 0.1, adapters 0"),
+    OPTION_REAL(  "--weight-decay",    weight_decay,   -1, 1000, decay_help),
     OPTION_REAL(  "--clip",            clip,           0, 1e9, "largest norm of the gradient, 0: no limit"),
     OPTION_REAL(  "--label-smoothing", smoothing,      0, 0.999, "0: off"),
     OPTION_REAL(  "--z-loss",          z_loss,         0, 1000, "0: off; 1e-4 is usual"),

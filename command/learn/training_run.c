@@ -101,6 +101,7 @@ static enum geul_status evaluate(struct geul_run *run)
     enum geul_status status = geul_trainer_evaluate(run->trainer, d, &loss);
     if (status != GEUL_OK)
         return status;
+    run->state.evaluated_step = step;
     /* The loss before the first step is logged for comparison but never becomes the best: best.gguf is always a state
      * that training reached. */
     bool best = loss < run->state.best_loss;
@@ -166,23 +167,40 @@ static enum geul_status one_step(struct geul_run *run, int64_t steps)
     return status;
 }
 
+/* After Ctrl-C, which has cancelled what was being computed: saves what is done. */
+static enum geul_status stop(struct geul_run *run)
+{
+    int64_t done = geul_trainer_steps_done(run->trainer);
+    geul_error_clear(run->ctx);
+    if (done == 0)
+        return geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped before the first step was done");
+    /* This checkpoint is not due, so it does not become one to rewind to; otherwise an interrupted run could rewind to
+     * another step than one that ran through. */
+    enum geul_status status = geul_run_save(run, false);
+    geul_run_hide();
+    if (status != GEUL_OK)
+        return status;
+    return geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume continues from there",
+                     (long long)done);
+}
+
+/* Whether the evaluation that belongs to the steps done is missing: the first one, or one that Ctrl-C cancelled in the
+ * run before. */
+static bool owes_evaluation(const struct geul_run *run, int64_t steps)
+{
+    int64_t done = geul_trainer_steps_done(run->trainer);
+    return done == 0 || (run->state.evaluated_step < done && (due(done, run->evaluate_every) || done == steps));
+}
+
 /* All steps that are left. */
 static enum geul_status all_steps(struct geul_run *run)
 {
     int64_t steps = geul_trainer_total_steps(run->trainer);
-    enum geul_status status = geul_trainer_steps_done(run->trainer) == 0 ? evaluate(run) : GEUL_OK;
-    while (status == GEUL_OK && geul_trainer_steps_done(run->trainer) < steps) {
+    enum geul_status status = owes_evaluation(run, steps) ? evaluate(run) : GEUL_OK;
+    while (status == GEUL_OK && geul_trainer_steps_done(run->trainer) < steps && !geul_interrupted())
         status = one_step(run, steps);
-        if (status != GEUL_OK || !geul_interrupted())
-            continue;
-        /* Ctrl-C: this checkpoint is not due, so it does not become one to rewind to; otherwise an interrupted run
-         * could rewind to another step than one that ran through. */
-        status = geul_run_save(run, false);
-        geul_run_hide();
-        if (status == GEUL_OK)
-            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld; --resume continues from there",
-                               (long long)geul_trainer_steps_done(run->trainer));
-    }
+    if (geul_interrupted() && (status == GEUL_OK || status == GEUL_ERROR_CANCELLED))
+        status = stop(run);
     geul_run_hide();
     return status;
 }
@@ -201,7 +219,7 @@ static enum geul_status open_run(struct geul_run *run)
     const struct geul_train_args *a = job->args;
     enum geul_status status = geul_os_make_directory(run->ctx, a->output);
     if (status == GEUL_OK)
-        status = geul_outfile_tidy(run->ctx, a->output);
+        status = geul_outfile_tidy(run->ctx, a->output, "");
     if (status != GEUL_OK)
         return status;
     /* Order: the trainer knows the number of steps, from which the intervals and settings follow; a checkpoint is
@@ -315,8 +333,10 @@ static int estimate_run(struct geul_training *job)
 
 int geul_training_run(struct geul_training *job)
 {
-    struct geul_run run = {
-        .job = job, .ctx = job->ctx, .saved_at = -1, .state = {.best_loss = INFINITY, .sound_step = -1}};
+    struct geul_run run = {.job = job,
+                           .ctx = job->ctx,
+                           .saved_at = -1,
+                           .state = {.best_loss = INFINITY, .sound_step = -1, .evaluated_step = -1}};
     int code = estimate_run(job);
     if (code >= 0)
         return code;

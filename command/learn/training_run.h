@@ -17,6 +17,7 @@ struct geul_run_state {
     int64_t
         sound_step; /* of the newest checkpoint that was due while nothing was odd: the one to go back to; -1: none */
     int64_t rewinds;
+    int64_t evaluated_step; /* of the newest evaluation, -1: none yet */
 };
 
 struct geul_run {

@@ -60,7 +60,8 @@ static const struct geul_cpu_step some_step = {.scale = 0.5f,
                                                .mix = {0.1f, 0.001f},
                                                .root = 0.04f,
                                                .epsilon = 1e-8f,
-                                               .factor = 0.7f};
+                                               .factor = 0.7f,
+                                               .pull = 0.1f};
 
 /* Copies of n values between canaries. */
 static struct cpu_guard guarded(const float *x, size_t n)
@@ -114,8 +115,8 @@ void cpu_check_sgd(void)
         size_t n = sizes[s];
         struct stepped *t = stepped_new(n);
         for (size_t i = 0; i < n; i++) {
-            t->want[2][i] = t->want[2][i] * k->decay[0] + t->want[1][i] * k->scale;
-            t->want[0][i] = t->want[0][i] * k->shrink - k->rate * t->want[2][i];
+            t->want[2][i] = t->want[2][i] * k->decay[0] + t->want[1][i] * k->scale + k->pull * t->want[0][i];
+            t->want[0][i] = t->want[0][i] - k->rate * t->want[2][i];
             t->want[1][i] = 0;
         }
         cpu_kernels->sgd(stepped_got(t, 0), stepped_got(t, 1), stepped_got(t, 2), k, n);

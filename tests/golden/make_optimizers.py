@@ -3,8 +3,7 @@
 
     /opt/geul-py/bin/python tests/golden/make_optimizers.py        (torch 2.15.0)
 
-Weights and gradients are small fractions that the test makes again. SGD's decay is applied before its step, since
-torch's own is not decoupled.
+Weights and gradients are small fractions that the test makes again.
 """
 import torch
 
@@ -21,26 +20,23 @@ def gradient(shape, step):
     return torch.tensor([(i * 23 + step * 11) % 17 / 16 - 0.5 for i in range(n)], dtype=torch.float32).reshape(shape)
 
 
-def train(make, shape, decay_first=0.0):
+def train(make, shape):
     w = torch.nn.Parameter(weight(shape))
     optimizer = make([w])
     for step in range(1, STEPS + 1):
         w.grad = gradient(shape, step)
-        if decay_first:
-            with torch.no_grad():
-                w.mul_(1 - decay_first)
         optimizer.step()
     return w.detach().flatten().tolist()
 
 
 CASES = [
-    ("adamw", (3, 4), lambda p: torch.optim.AdamW(p, lr=0.05, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1), 0),
-    ("sgd", (3, 4), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), 0.05 * 0.1),
+    ("adamw", (3, 4), lambda p: torch.optim.AdamW(p, lr=0.05, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)),
+    ("sgd", (3, 4), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1)),
     ("adafactor_matrix", (3, 4), lambda p: torch.optim.Adafactor(p, lr=0.05, beta2_decay=-0.8, eps=(None, 1e-3),
-                                                                 d=1.0, weight_decay=0.1), 0),
+                                                                 d=1.0, weight_decay=0.1)),
     ("adafactor_vector", (12,), lambda p: torch.optim.Adafactor(p, lr=0.05, beta2_decay=-0.8, eps=(None, 1e-3),
-                                                                d=1.0, weight_decay=0.1), 0),
+                                                                d=1.0, weight_decay=0.1)),
 ]
 
-for name, shape, make, decay_first in CASES:
-    print(f"/* {name} */ {{" + ", ".join(f"{v:.9g}" for v in train(make, shape, decay_first)) + "},")
+for name, shape, make in CASES:
+    print(f"/* {name} */ {{" + ", ".join(f"{v:.9g}" for v in train(make, shape)) + "},")

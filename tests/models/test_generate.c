@@ -132,6 +132,37 @@ TEST(generate_stop_strings_are_never_printed)
     engine_close(&e);
 }
 
+/* Answers given back as they were generated: every prompt after the first reuses the whole former conversation but for
+ * the end token, which a session never reads. */
+TEST(generate_conversation_reuses_all_of_it)
+{
+    static const char *const questions[] = {"안녕", "심심해", "너 이름이 뭐야?", "배고파"};
+    enum { TURNS = sizeof questions / sizeof *questions };
+    struct engine e;
+    REQUIRE(engine_open(&e, test_mini_model(), 512));
+    struct geul_template *t = geul_template_new(e.ctx, "koalpaca");
+    REQUIRE(t);
+    struct geul_sampling greedy = geul_sampling_default();
+    greedy.temperature = 0;
+    struct geul_generation how = {.sampling = &greedy, .max_tokens = 64};
+    struct geul_generation_result r[TURNS];
+    struct geul_turn turns[TURNS];
+    how.stop = geul_template_stops(t, &how.n_stop);
+    for (int i = 0; i < TURNS; i++) {
+        turns[i] = (struct geul_turn){questions[i], NULL};
+        char *prompt = geul_template_apply(e.ctx, t, turns, i + 1, NULL);
+        REQUIRE(prompt && geul_generate(e.session, prompt, &how, &r[i]) == GEUL_OK);
+        geul_text_free(e.ctx, prompt);
+        CHECK_INT(r[i].reason, GEUL_STOP_END_TOKEN);
+        CHECK_INT(r[i].n_reused, i == 0 ? 0 : r[i - 1].n_prompt + r[i - 1].n_generated - 1);
+        turns[i].answer = r[i].text;
+    }
+    for (int i = 0; i < TURNS; i++)
+        result_free(&e, &r[i]);
+    geul_template_free(t);
+    engine_close(&e);
+}
+
 TEST(generate_reuses_the_prefix_and_fills_the_context)
 {
     struct engine e;

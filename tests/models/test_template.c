@@ -38,6 +38,33 @@ TEST(template_prompts_byte_for_byte)
                  "Q 안녕 {x} C 맥락\nA: 안녕하세요.\n###\nQ {input} 뭐야? {x} C \nA:");
 }
 
+/* What a model wrote begins with the gap that the template puts there too, and may end in white space before a stop
+ * string: given back as it is, it makes the prompt that its trimmed form makes. */
+TEST(template_takes_answers_as_models_write_them)
+{
+    static const char *const names[] = {"koalpaca", "kullm", "kgoat", "Q {instruction}\nA:  {output}\n\n"};
+    static const char *const written[] = {" 안녕하세요. 반가워요.", "안녕하세요. 반가워요.\n\n",
+                                          "\r\n\t안녕하세요. 반가워요. "};
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct geul_template *t = geul_template_new(ctx, names[i]);
+        REQUIRE(t);
+        struct geul_turn turns[] = {{"안녕", "안녕하세요. 반가워요."}, {"  뭐 해? ", NULL}};
+        char *expected = geul_template_apply(ctx, t, turns, 2, NULL);
+        REQUIRE(expected);
+        for (size_t k = 0; k < sizeof written / sizeof *written; k++) {
+            turns[0].answer = written[k];
+            check_prompt(names[i], turns, 2, NULL, expected);
+        }
+        geul_text_free(ctx, expected);
+        geul_template_free(t);
+    }
+    /* nothing but white space: an answer that ended at once */
+    const struct geul_turn empty[] = {{"안녕", " \n"}, {"뭐 해?", NULL}};
+    check_prompt("koalpaca", empty, 2, NULL, "### 질문: 안녕\n\n### 답변:<|endoftext|>### 질문: 뭐 해?\n\n### 답변:");
+    geul_context_free(ctx);
+}
+
 TEST(template_stops_and_refusals)
 {
     struct geul_context *ctx = geul_context_new(NULL);
