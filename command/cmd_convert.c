@@ -15,7 +15,7 @@
 struct settings {
     const char *output, *type, *gelu, *name, *base;
     int n_threads;
-    bool no_tokenizer, json;
+    bool strict, no_tokenizer, json;
 };
 
 /* Filled by list_types(). */
@@ -36,6 +36,7 @@ static const struct geul_option options[] = {
                   "the model that an adapter is for, a GGUF file or a Hugging Face directory, needed when the adapter names none that is on this machine"),
     OPTION_FLAG(  "--no-tokenizer",          no_tokenizer,
                   "leaves the tokenizer out: the file holds ids only, no texts"),
+    OPTION_FLAG(  "--strict",                strict,    "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT(   "-t, --threads",           n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",                  json,      "prints file, bytes, tensors and seconds as JSON"),
     OPTION_END,
@@ -106,11 +107,13 @@ int geul_cmd_convert(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_convert_options how = {.size = sizeof how,
                                        .type = geul_type_from_name(s.type),
                                        .name = s.name,
                                        .n_threads = s.n_threads,
                                        .no_tokenizer = s.no_tokenizer,
+                                       .strict = s.strict,
                                        .progress = geul_progress_callback};
     for (int i = 0; gelus[i]; i++)
         if (strcmp(s.gelu, gelus[i]) == 0)

@@ -15,7 +15,7 @@
 
 struct settings {
     struct geul_model_args model;
-    const char *prompt, *file, *output;
+    const char *prompt, *file, *encoding, *output;
     struct geul_text_list in_files;
     int chunks, output_frequency;
     bool json;
@@ -30,6 +30,7 @@ static const struct geul_option options[] = {
     OPTION_PATH( "-f, --file",               file,               "FILE", FILE,
                  "the text; - reads standard input; a newline at the end is left out"),
     OPTION_TEXT( "-p, --prompt",             prompt,             "TEXT", "the text itself, or -"),
+    GEUL_ENCODING_OPTION,
     OPTION_PATH( "-o, --output",             output,             "FILE", FILE, "the matrix, a GGUF file"),
     OPTION_PATHS("--in-file",                in_files,           "FILE", FILE,
                  "adds the sums of a file; several times for several files; without a text only these are merged"),
@@ -173,9 +174,10 @@ int geul_cmd_imatrix(int argc, char **argv)
         return geul_report_usage("-m FILE with -f TEXT, or --in-file FILE is missing");
     if (!merge && !s.model.path)
         return geul_report_usage("a text is given but no model: -m FILE is missing");
-    if (!merge && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if (!merge && !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_loaded l = {.ctx = merge ? geul_report_context(false) : NULL};
     if (!merge)
         code = geul_loaded_open(&s.model, true, &l);

@@ -16,7 +16,7 @@ struct settings {
     const char *model, *output, *type;
     struct geul_lora_args adapters;
     int n_threads;
-    bool json;
+    bool strict, json;
 };
 
 #define SETTINGS struct settings
@@ -28,6 +28,7 @@ static const struct geul_option options[] = {
     REQUIRED_PATH("-o, --output",      output,    "FILE", FILE, "the merged model"),
     OPTION_TEXT(  "--type, --outtype", type,      "TYPE",
                   "of the matrices, any that `geul quantize` knows; otherwise each keeps its own, or becomes f16 where the model is quantized"),
+    OPTION_FLAG(  "--strict",          strict,    "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",            json,      "prints file, bytes, type and matrices as JSON"),
     OPTION_END,
@@ -81,6 +82,7 @@ static enum geul_status merge(struct work *w)
 {
     w->how.size = sizeof w->how;
     w->how.n_threads = w->s->n_threads;
+    w->how.strict = w->s->strict;
     w->how.progress = geul_progress_callback;
     name_adapters(w);
     w->merge = geul_merge_new(w->ctx, w->s->model, w->inputs, w->n);
@@ -140,6 +142,7 @@ int geul_cmd_merge(int argc, char **argv)
     if (!w.ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     double start = geul_os_seconds();
     w.n = geul_lora_args_choices(w.ctx, &s.adapters, w.choices);
     bool ok = w.n > 0 && merge(&w) == GEUL_OK;

@@ -16,7 +16,7 @@
 
 struct settings {
     struct geul_model_args model;
-    const char *prompt, *file, *method, *kl_base;
+    const char *prompt, *file, *encoding, *method, *kl_base;
     int stride, chunks;
     bool start, json;
 };
@@ -29,6 +29,7 @@ static const struct geul_option options[] = {
     OPTION_PATH(  "-f, --file",   file,    "FILE", FILE,
                   "the text; - reads standard input; a newline at the end is left out"),
     OPTION_TEXT(  "-p, --prompt", prompt,  "TEXT", "the text itself, or -"),
+    GEUL_ENCODING_OPTION,
     OPTION_CHOICE("--method",     method,  "NAME", methods,
                   "how the text is cut into windows of -c tokens: stride (as transformers does) or llama (as "
                   "llama.cpp's tool does); stride when not given"),
@@ -258,9 +259,11 @@ int geul_cmd_perplexity(int argc, char **argv)
     struct work w = {.s = &s, .compare = s.kl_base && geul_os_exists(s.kl_base), .r = {.size = sizeof w.r}};
     if (s.start && w.compare && !s.prompt && !s.file)
         return geul_report_usage("--start applies to -f and -p; %s has its own text", s.kl_base);
-    if ((!w.compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if ((!w.compare || s.prompt || s.file) &&
+        !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
         code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);

@@ -23,7 +23,7 @@ struct settings {
     struct geul_text_list tensor_types;
     float target_bpw;
     int split_tensors, n_threads;
-    bool keep_split, dry_run, verbose, json;
+    bool strict, keep_split, dry_run, verbose, json;
 };
 
 #define SETTINGS struct settings
@@ -44,6 +44,7 @@ static const struct geul_option options[] = {
     OPTION_INT( "--split-max-tensors",    split_tensors,  0, 1 << 20, "the same by the number of tensors"),
     OPTION_FLAG("--keep-split",           keep_split,     "split the output as the input is split"),
     OPTION_FLAG("--dry-run",              dry_run,        "shows what each tensor would become; writes nothing"),
+    OPTION_FLAG("--strict",               strict,         "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT( "-t, --threads",          n_threads,      0, 1024, "threads, 0: one per core"),
     OPTION_FLAG("-v, --verbose",          verbose,        "shows each tensor with its error"),
     OPTION_FLAG("--json",                 json,           "prints files, sizes and every tensor as JSON"),
@@ -198,6 +199,7 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
     r->how.keep_split = s->keep_split;
     r->how.n_threads = s->n_threads;
     r->how.imatrix_name = s->imatrix;
+    r->how.strict = s->strict;
     if (!parse_size(s->max_size, "--max-size", &r->how.max_bytes) ||
         !parse_size(s->split_size, "--split-max-size", &r->how.split_bytes) || !parse_rules(s, r))
         return false;
@@ -271,12 +273,12 @@ static json_t *tensors_json(const struct geul_quantize *q)
         json_t *shape = json_array();
         for (int d = 0; d < t.n_dims; d++)
             json_array_append_new(shape, json_integer(t.shape[d]));
-        json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:b, s:o}", "name",
-                                              geul_report_json_text(t.name, strlen(t.name)), "shape", shape, "from",
-                                              geul_type_name(t.from), "to", geul_type_name(t.to), "from_bytes",
-                                              (json_int_t)t.from_bytes, "bytes", (json_int_t)t.to_bytes, "fell_back",
-                                              t.fell_back, "error",
-                                              t.written ? geul_report_json_real(t.error) : json_null()));
+        json_array_append_new(
+            list, json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:b, s:o, s:I}", "name",
+                            geul_report_json_text(t.name, strlen(t.name)), "shape", shape, "from",
+                            geul_type_name(t.from), "to", geul_type_name(t.to), "from_bytes", (json_int_t)t.from_bytes,
+                            "bytes", (json_int_t)t.to_bytes, "fell_back", t.fell_back, "error",
+                            t.written ? geul_report_json_real(t.error) : json_null(), "lost", (json_int_t)t.lost));
     }
     return list;
 }
@@ -367,6 +369,7 @@ int geul_cmd_quantize(int argc, char **argv)
         return ctx ? geul_report_error("out of memory") : 1;
     }
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
     geul_imatrix_free(r->imatrix);
     geul_report_context_free(ctx);

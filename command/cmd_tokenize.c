@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 struct settings {
-    const char *source, *text, *shards, *template_name;
+    const char *source, *text, *shards, *template_name, *encoding, *nfc;
     int shard_tokens;
     bool decode, pieces, plain, bare, json;
 };
@@ -37,6 +37,9 @@ static const struct geul_option options[] = {
     OPTION_PATH(  "--template",     template_name, "NAME", NAME_OR_FILE,
                   "with --shards: koalpaca, kullm, kgoat or a file, for rows that are questions and answers; without "
                   "it these are joined as they are"),
+    OPTION_TEXT(  "--encoding",     encoding,      "NAME",
+                  "with --shards: of the FILEs, as iconv names it: cp949, utf-16; UTF-8 when not given"),
+    GEUL_NFC_OPTION("the rows of --shards"),
     OPTION_END,
 };
 /* clang-format on */
@@ -46,9 +49,10 @@ static const struct geul_command_help help = {
     .usage = "-m FILE [-p TEXT | --shards PREFIX FILE...] [options]",
     .summary = "text to token ids and back: one line of ids per line of text",
     .about =
-        "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds JSON Lines (rows "
-        "with text, instruction and output, messages, question and answer, or prompt and completion) or, when its "
-        "name ends in .txt, one document. Documents end with <|endoftext|>; that text inside a document is ordinary "
+        "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds rows with "
+        "text, instruction and output, messages, question and answer, or prompt and completion: JSON Lines, a JSON "
+        "array, a table (.csv, .tsv), or, when its name ends in .txt, one document. Documents end with <|endoftext|>; "
+        "that text inside a document is ordinary "
         "text. Rows that cannot be used are reported and left out. The shards appear once all of them are complete.",
     .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
                "geul tokenize -m polyglot-ko-1.3b < corpus.txt > ids.txt\n"
@@ -223,7 +227,7 @@ static int run_lines(const struct settings *s, struct geul_context *ctx, const s
     if (s->text)
         return work(s, ctx, tok, s->text, strlen(s->text));
     while (code == 0 && !ferror(stdout) && geul_text_input_line(stdin, &line, &capacity, &length))
-        code = work(s, ctx, tok, line, length);
+        code = s->decode || geul_text_input_check(line, length) ? work(s, ctx, tok, line, length) : 1;
     free(line);
     return code;
 }
@@ -235,9 +239,10 @@ static int check_usage(const struct settings *s, const char *const *args, int n_
         return geul_report_usage("--decode and --pieces exclude each other");
     if (!s->shards && n_args)
         return geul_report_usage("\"%s\" is one argument too many", args[0]);
-    if (!s->shards && (s->shard_tokens || s->template_name))
-        return geul_report_usage("%s is possible only with --shards",
-                                 s->shard_tokens ? "--shard-tokens" : "--template");
+    if (!s->shards && (s->shard_tokens || s->template_name || s->encoding))
+        return geul_report_usage("%s is possible only with --shards", s->shard_tokens    ? "--shard-tokens"
+                                                                      : s->template_name ? "--template"
+                                                                                         : "--encoding");
     if (s->shards && (s->text || s->decode || s->pieces || s->plain || s->bare))
         return geul_report_usage("--shards reads files; -p, --decode, --pieces, --plain and --no-bos are not possible "
                                  "with it");
@@ -252,7 +257,7 @@ static int check_usage(const struct settings *s, const char *const *args, int n_
 
 int geul_cmd_tokenize(int argc, char **argv)
 {
-    struct settings s = {.source = NULL};
+    struct settings s = {.nfc = "auto"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
@@ -264,7 +269,14 @@ int geul_cmd_tokenize(int argc, char **argv)
     if (!ctx)
         return 1;
     struct geul_tokenizer *tok = load(ctx, s.source);
-    struct geul_shard_files files = {s.shards, s.template_name, s.shard_tokens, args, n_args, s.json};
+    struct geul_shard_files files = {.prefix = s.shards,
+                                     .template_name = s.template_name,
+                                     .encoding = s.encoding,
+                                     .nfc = geul_nfc_of(s.nfc),
+                                     .shard_tokens = s.shard_tokens,
+                                     .paths = args,
+                                     .n_paths = n_args,
+                                     .json = s.json};
     if (!tok)
         code = geul_report_failure(ctx);
     else

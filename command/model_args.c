@@ -181,7 +181,7 @@ bool geul_template_open(struct geul_context *ctx, const struct geul_model *model
     if (!name)
         return true;
     if (!automatic && strpbrk(name, "/.") && !strstr(name, "{instruction}")) {
-        text = geul_text_input_file(name, &length);
+        text = geul_text_input_file(name, NULL, &length);
         if (!text)
             return false;
         if (length && text[length - 1] == '\n') /* the one that editors put at the end of every file */

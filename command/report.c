@@ -60,8 +60,8 @@ int geul_report_error(const char *format, ...)
 
 int geul_report_failure(const struct geul_context *ctx)
 {
-    if (geul_interrupted()) /* the user knows why; 128 + SIGINT, as shells count */
-        return 130;
+    if (geul_interrupted()) /* the user knows why */
+        return geul_interrupt_code();
     return geul_report_error("%s", geul_error(ctx));
 }
 

@@ -1,12 +1,19 @@
 /* adapters.c: adapters from either form into the other, and into models; see geul_tools.h. */
 #include "convert/peft.h"
+#include "core/file_kind.h"
 #include "core/inputs.h"
 #include "geul_tools.h"
 #include "models/model.h"
 
 struct geul_lora *geul_lora_read_any(struct geul_context *ctx, const char *path, struct geul_lora_shape base)
 {
-    return geul_peft_is(path) ? geul_peft_read(ctx, path, base) : geul_lora_read(ctx, path);
+    if (geul_peft_is(path))
+        return geul_peft_read(ctx, path, base);
+    const struct geul_file_kind *kind = geul_file_kind_of_directory(ctx, path);
+    if (!kind)
+        return geul_lora_read(ctx, path);
+    geul_fail_kind(ctx, path, "an adapter (it has no adapter_config.json)", kind);
+    return NULL;
 }
 
 /* Takes the options; *base gets what is known of the model that they name. */

@@ -167,7 +167,7 @@ static enum geul_status finish_config(struct job *j)
     if (j->exact)
         geul_log(j->ctx, GEUL_LOG_INFO,
                  "norms and biases that %s cannot hold are written as float32, and config.json says float32; to "
-                 "round them ask for %s",
+                 "have them rounded, ask for %s",
                  dtype_word(j->dtype), dtype_word(j->dtype));
     return ok ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
 }
@@ -327,9 +327,9 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
     if (g)
         geul_os_map_discard(g->data, g->bytes);
-    if (result.lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", j->tensors[i].gguf,
-                 (long long)result.lost, dtype_word(j->out[i].dtype));
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->ctx, &result, j->tensors[i].gguf, dtype_word(j->out[i].dtype),
+                                          j->options->strict);
     return status;
 }
 

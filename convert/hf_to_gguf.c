@@ -18,6 +18,7 @@
 #include "quantize/mix.h"
 #include "quantize/transcode.h"
 #include "core/check.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
@@ -48,11 +49,30 @@ struct job {
 
 /* -------------------------------------------------------------------------------- inspection -- */
 
+/* What dir is that has no config.json: an adapter, a single file, weights alone; NULL: not known. */
+static const struct geul_file_kind *other_kind(struct geul_context *ctx, const char *dir)
+{
+    struct geul_context *quiet = geul_context_new_like(ctx);
+    const struct geul_file_kind *kind = quiet ? geul_file_kind_of_directory(quiet, dir) : NULL;
+    struct geul_map map;
+    if (quiet && !kind && geul_os_map(quiet, dir, &map) == GEUL_OK) {
+        kind = geul_file_kind_of(map.data, map.size);
+        geul_os_unmap(&map);
+    }
+    geul_context_free(quiet);
+    return kind;
+}
+
 static enum geul_status read_config(struct job *j)
 {
     char *path = geul_os_join_path(j->ctx, j->dir, "config.json");
     if (!path)
         return GEUL_ERROR_MEMORY;
+    const struct geul_file_kind *kind = geul_os_exists(path) ? NULL : other_kind(j->ctx, j->dir);
+    if (kind) {
+        geul_free(j->ctx, path);
+        return geul_fail_kind(j->ctx, j->dir, "a model's directory", kind);
+    }
     json_t *json = geul_json_load(j->ctx, path);
     enum geul_status status = json ? geul_hf_check_config(j->ctx, path, json) : geul_error_status(j->ctx);
     if (status == GEUL_OK)
@@ -107,6 +127,26 @@ static const struct geul_source_tensor *find_source(const struct job *j, const s
     return other ? find_named(j, other) : s;
 }
 
+/* Whether both have the same values, whatever their types and layouts; true where one is no matrix of floats, about
+ * which check_source() has something to say. */
+static bool same_values(const struct geul_source_tensor *a, const struct geul_source_tensor *b)
+{
+    enum { PIECE = 1024 };
+    float x[PIECE], y[PIECE];
+    bool matrices = a->n_dims == 2 && b->n_dims == 2 && geul_source_is_float(a) && geul_source_is_float(b);
+    if (!matrices || a->shape[0] != b->shape[0] || a->shape[1] != b->shape[1])
+        return !matrices;
+    const int64_t all = a->shape[0] * a->shape[1];
+    for (int64_t at = 0; at < all; at += PIECE) {
+        int64_t n = all - at < PIECE ? all - at : PIECE;
+        geul_source_read(a, at, n, x);
+        geul_source_read(b, at, n, y);
+        if (memcmp(x, y, (size_t)n * sizeof *x) != 0)
+            return false;
+    }
+    return true;
+}
+
 /* Tied embeddings of which both are stored, with other values, are not tied: what is stored is used, as in transformers
  * 5. */
 static void untie(struct job *j)
@@ -116,9 +156,7 @@ static void untie(struct job *j)
             continue;
         const struct geul_source_tensor *out = find_named(j, &j->tensors[i]),
                                         *in = find_named(j, tied_to(j, &j->tensors[i]));
-        if (!out || !in ||
-            (out->dtype == in->dtype && out->bytes == in->bytes && out->data && in->data &&
-             memcmp(out->data, in->data, out->bytes) == 0))
+        if (!out || !in || same_values(in, out))
             continue;
         char text[100];
         j->config.tied_embeddings = false;
@@ -381,9 +419,8 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
     if (m->from && !m->from->strided)
         geul_os_map_discard(m->from->data, m->from->bytes);
-    if (result.lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf,
-                 (long long)result.lost, geul_type_name(m->type));
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->ctx, &result, t->hf, geul_type_name(m->type), j->options->strict);
     return status;
 }
 
@@ -463,10 +500,10 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     if (status == GEUL_OK && (unsigned)o.gelu > GEUL_CONVERT_GELU_TANH)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no form %d of GELU", (int)o.gelu);
     geul_inputs_begin(ctx);
-    geul_os_input_directory(ctx, dir);
     if (status == GEUL_OK)
         status = read_config(&j);
-    if (status == GEUL_OK) {
+    if (status == GEUL_OK) { /* dir is a directory */
+        geul_os_input_directory(ctx, dir);
         j.checkpoint = geul_checkpoint_open(ctx, dir, &geul_neox_hf_names);
         status = j.checkpoint ? geul_hf_check_tensors(ctx, dir, j.checkpoint) : geul_error_status(ctx);
         if (status == GEUL_OK)

@@ -28,9 +28,6 @@ static const struct {
 };
 /* clang-format on */
 
-/* What GGUF has no key of its own for; written where it is not as usual. */
-static const char key_tied[] = "geul.tied_embeddings", key_bias[] = "geul.attention_bias";
-
 /* Names of activations, and the GELU that each is. The first of each kind is what geul writes. */
 static const struct {
     const char *name;
@@ -238,8 +235,8 @@ enum geul_status geul_neox_config_from_gguf(struct geul_context *ctx, const stru
         c.bos = (int64_t)v;
     if (geul_gguf_u64(g, "tokenizer.ggml.eos_token_id", &v) && v < (uint64_t)c.n_vocab)
         c.eos = (int64_t)v;
-    geul_gguf_bool(g, key_tied, &c.tied_embeddings);
-    geul_gguf_bool(g, key_bias, &c.attention_bias);
+    geul_gguf_bool(g, GEUL_NEOX_KEY_TIED, &c.tied_embeddings);
+    geul_gguf_bool(g, GEUL_NEOX_KEY_BIAS, &c.attention_bias);
     *out = c;
     return GEUL_OK;
 }
@@ -256,9 +253,9 @@ void geul_neox_config_to_gguf(const struct geul_neox_config *c, struct geul_gguf
     const char *gelu = c->gelu == GEUL_GELU_TANH ? "tanh" : "erf";
     geul_gguf_set_string(w, "geul.gelu", gelu, strlen(gelu));
     if (c->tied_embeddings)
-        geul_gguf_set_bool(w, key_tied, true);
+        geul_gguf_set_bool(w, GEUL_NEOX_KEY_TIED, true);
     if (!c->attention_bias)
-        geul_gguf_set_bool(w, key_bias, false);
+        geul_gguf_set_bool(w, GEUL_NEOX_KEY_BIAS, false);
 }
 
 /* The shortest decimal that is v as float32: 1e-05 rather than 9.99999974737875e-06. */

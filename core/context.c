@@ -34,7 +34,7 @@ struct geul_context {
     struct chunk *current; /* the one that is being filled */
     enum geul_status status;
     char message[1024];
-    atomic_bool cancelled;           /* set from any thread and from signal handlers */
+    atomic_bool cancelled; /* set from any thread and from signal handlers */
     struct geul_inputs inputs;
     struct geul_outset outset;
     struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */

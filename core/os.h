@@ -25,6 +25,8 @@ void geul_os_map_discard(const void *data, size_t size);
 char *geul_os_join_path(struct geul_context *ctx, const char *dir, const char *name);
 /* Whether path names something that exists (of any kind). */
 bool geul_os_exists(const char *path);
+/* The size of the file that path names. false when there is none. */
+bool geul_os_file_size(const char *path, uint64_t *bytes);
 /* The file that path names, or that the descriptor has open. false when there is none, or none of the usual kind. */
 bool geul_os_file_id(const char *path, struct geul_file_id *id);
 bool geul_os_descriptor_id(int fd, struct geul_file_id *id);

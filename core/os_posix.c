@@ -130,6 +130,15 @@ bool geul_os_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool geul_os_file_size(const char *path, uint64_t *bytes)
+{
+    struct stat st;
+    bool found = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (found)
+        *bytes = (uint64_t)st.st_size;
+    return found;
+}
+
 bool geul_os_file_id(const char *path, struct geul_file_id *id)
 {
     struct stat st;

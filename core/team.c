@@ -20,8 +20,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define HEAP_BYTES      ((size_t)64 << 10) /* for a runtime's tables, of which libgomp's take a few KiB */
-#define HEAP_PER_THREAD ((size_t)4 << 10)
+#define HEAP_BYTES      ((size_t)64 << 10) /* for the runtime's tables: a few KiB in libgomp, more in libomp */
+#define HEAP_PER_THREAD ((size_t)64 << 10)
 #define LEAST_STACK     ((size_t)256 << 10) /* kernels have tiles on their stacks */
 #define RETRY_SECONDS   1.0
 
@@ -58,7 +58,7 @@ static size_t parse_stack(const char *text)
     return value > (SIZE_MAX >> 1 >> shift) ? SIZE_MAX >> 1 : (size_t)value << shift;
 }
 
-/* Bytes of the stacks that the runtime's threads have at most; *least: at least. */
+/* Bytes of stack to try threads with, no fewer than the runtime's threads have; *least: those have at least. */
 static size_t stack_bytes(size_t *least)
 {
     static const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE", "KMP_STACKSIZE"};
@@ -68,7 +68,9 @@ static size_t stack_bytes(size_t *least)
         most = bytes > most ? bytes : most;
         *least = bytes > 0 && bytes < *least ? bytes : *least;
     }
-    return most;
+    /* A little more: libomp adds some per thread, and glibc, which keeps the stacks of ended threads, must find them
+     * large enough for the next ones. Otherwise those it keeps would take up the memory that was just found free. */
+    return most < SIZE_MAX / 2 ? most + most / 8 + ((size_t)128 << 10) : most;
 }
 
 /* Makes this thread's team one of n threads, or of as many as can be had. */

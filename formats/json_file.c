@@ -1,6 +1,7 @@
 /* json_file.c: see json_file.h. */
 #include "formats/json_file.h"
 
+#include "core/file_kind.h"
 #include "core/os.h"
 #include "formats/json_text.h"
 
@@ -22,7 +23,10 @@ static json_t *parse(struct geul_context *ctx, const char *name, const void *dat
     }
     json_t *json = strict ? json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error)
                           : geul_json_decode(ctx, data, size, 0, &error);
-    if (!json) /* where memory was short that is recorded already, and stays */
+    const struct geul_file_kind *kind = json ? NULL : geul_file_kind_foreign(data, size, GEUL_FILE_JSON);
+    if (kind) /* where memory was short that is recorded already, and stays */
+        geul_fail_kind(ctx, name, "JSON", kind);
+    else if (!json)
         geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: not valid JSON: %s (line %d, column %d)", name,
                   geul_printable(error.text, text, sizeof text), error.line, error.column);
     return json;

@@ -59,7 +59,10 @@ struct geul_npy_writer *geul_npy_writer_new(struct geul_context *ctx, const char
     w->status = geul_os_check_space(ctx, path, size + values * sizeof(float));
     if (w->status == GEUL_OK)
         w->status = geul_outfile_write(w->file, header, size);
-    return w;
+    if (w->status == GEUL_OK)
+        return w;
+    geul_npy_abandon(w);
+    return NULL;
 }
 
 void geul_npy_write_rows(struct geul_npy_writer *w, const float *data, size_t count)

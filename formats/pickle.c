@@ -21,6 +21,7 @@
 #include "formats/pickle.h"
 
 #include "formats/zip.h"
+#include "core/file_kind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -973,7 +974,11 @@ enum geul_status geul_pickle_read(struct geul_context *ctx, const char *name, co
         geul_context_free(m.arena);
         return ok ? GEUL_OK : geul_error_status(ctx);
     }
-    if (size < 4 || memcmp(data, "PK", 2) != 0)
+    const struct geul_file_kind *kind = geul_file_kind_foreign(data, size, GEUL_FILE_TORCH);
+    bool archive = size >= 4 && memcmp(data, "PK", 2) == 0;
+    if (kind && !archive)
+        return geul_fail_kind(ctx, name, "a PyTorch checkpoint", kind);
+    if (!archive)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: not a PyTorch checkpoint (%s)", name,
                          size > 1 && data[0] == 0x80 ? "a pickle that torch.save() did not write; geul executes nothing"
                                                      : "it begins neither as a ZIP archive nor as the older form");

@@ -7,6 +7,7 @@
 #include "formats/safetensors.h"
 
 #include "formats/json_file.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 
 #include <stdlib.h>
@@ -89,6 +90,9 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     uint64_t length = 0;
     for (size_t i = 0; size >= 8 && i < 8; i++)
         length |= (uint64_t)data[i] << (8 * i);
+    const struct geul_file_kind *kind = geul_file_kind_foreign(data, size, GEUL_FILE_SAFETENSORS);
+    if (kind)
+        return geul_fail_kind(ctx, name, "a safetensors file", kind);
     if (size < 8)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are too few for a safetensors file%s", name, size,
                          size == 0 ? ": it is empty" : "");
@@ -178,9 +182,10 @@ struct geul_safetensors_writer *geul_safetensors_writer_new(struct geul_context 
     if (w) {
         w->ctx = ctx;
         w->file = geul_outfile_open(ctx, path);
-        if (w->file) {
+        if (w->file)
             emit_header(w, json, bytes);
-        } else {
+        if (!w->file || w->status != GEUL_OK) {
+            geul_outfile_abandon(w->file);
             geul_free(ctx, w);
             w = NULL;
         }

@@ -64,6 +64,11 @@ struct geul_regex_engine {
      * concurrently. */
     bool (*match)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to);
     void (*free)(void *compiled);
+    /* As match, in text that is valid UTF-8, for patterns of unknown origin: takes the steps of its work from *budget
+     * and, when they do not suffice, gives up with false and *budget 0. The same arguments take the same steps. NULL:
+     * match is called instead and has to bound its work itself. */
+    bool (*match_within)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to,
+                         uint64_t *budget);
 };
 
 /* Reads the tokenizer that a GGUF file carries. engine may be NULL; otherwise it must outlive the tokenizer. NULL on
@@ -107,6 +112,20 @@ GEUL_API char *geul_detokenize(struct geul_context *ctx, const struct geul_token
                                size_t count, bool skip_special, size_t *length);
 /* ctx: the one it was made with. */
 GEUL_API void geul_text_free(struct geul_context *ctx, char *text);
+
+/* Whether texts are brought into NFC, the composed form, before they become ids. Hangul from macOS is often decomposed
+ * (NFD): it looks the same, but to a model that learned from composed text it is another, unknown text. */
+enum geul_nfc {
+    GEUL_NFC_AUTO, /* where the tokenizer does not bring texts into a normal form by itself */
+    GEUL_NFC_ON,
+    GEUL_NFC_OFF,
+};
+/* Whether texts for this tokenizer are to be brought into NFC: what AUTO comes to. */
+GEUL_API bool geul_nfc_applies(const struct geul_tokenizer *tok, enum geul_nfc nfc);
+/* The NFC of a text, *nfc_length bytes and a NUL; bytes that are not UTF-8 are kept. Free with geul_text_free(); NULL
+ * when memory is short. Nothing else applies it on its own but geul_samples_read() and geul_shards_write(): a program
+ * calls it on what its users write. */
+GEUL_API char *geul_text_nfc(struct geul_context *ctx, const char *text, size_t length, size_t *nfc_length);
 
 /* Streaming: bytes come in token by token, whole code points go out. A byte that can no longer become valid UTF-8 goes
  * out as U+FFFD. Plain data that owns no memory: zero it to start. */

@@ -153,6 +153,29 @@ static bool on_draft_piece(void *user)
     return tell_prompt(j, j->r.n_prompt);
 }
 
+/* Chooses a token by logits. A model whose weights were lost on the way computes NaN, of which no choice follows: that
+ * is said, rather than an empty answer. false then. */
+static bool choose_token(struct job *j, const float *logits)
+{
+    int n = geul_model_get_shape(geul_session_model(j->s))->n_vocab;
+    uint32_t odd = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        odd |= (bits & 0x7f800000u) == 0x7f800000u; /* infinity and NaN alone have all bits of the exponent */
+    }
+    if (odd) {
+        geul_fail(
+            geul_session_context(j->s), GEUL_ERROR_FORMAT,
+            "the model's logits after token %d are not finite: its file is damaged, or holds values that were too "
+            "large for their type",
+            j->r.n_prompt + j->r.n_generated);
+        return false;
+    }
+    j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    return true;
+}
+
 /* Computes what is new of the prompt and chooses the first token. When it fails or is stopped, the session keeps the
  * pieces that were evaluated, and the next call with this prompt continues behind them. */
 static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
@@ -178,7 +201,8 @@ static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
     }
     for (int i = 0; i < n; i++) /* also what was reused: penalties count the whole prompt */
         geul_sampler_accept(j->sampler, ids[i]);
-    j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    if (!choose_token(j, logits))
+        return GEUL_ERROR_FORMAT;
     enum geul_status status = GEUL_OK;
     if (j->how->speculator)
         status = geul_speculator_start(j->how->speculator, seq, ids, n, on_draft_piece, j);
@@ -251,7 +275,7 @@ static bool choose(void *user, int item, const float *logits, int n_vocab)
     struct job *j = user;
     (void)n_vocab;
     if (item == 0 || (item == j->n_chosen && j->chosen[item - 1] == j->draft[item - 1]))
-        j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+        return choose_token(j, logits);
     return true;
 }
 
@@ -286,8 +310,8 @@ static enum geul_status step(struct job *j)
         items[i] = (struct geul_batch_item){i == 0 ? last : j->draft[i - 1], seq, true};
     double start = geul_os_seconds();
     enum geul_status status = geul_session_eval(j->s, items, j->n_draft + 1, choose, j);
-    if (status != GEUL_OK)
-        return status;
+    if (status != GEUL_OK) /* what choose() recorded, if it was that */
+        return geul_error_status(geul_session_context(j->s));
     /* Stays: last and the guesses that were chosen, n_chosen - 1 of them. The final choice is not evaluated yet. */
     geul_session_truncate(j->s, seq, length + j->n_chosen);
     if (p)

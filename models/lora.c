@@ -1,6 +1,8 @@
 /* lora.c: see lora.h. */
 #include "models/lora.h"
 
+#include "core/gguf_kind.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,7 +198,7 @@ static enum geul_status check_kind(struct geul_context *ctx, const struct geul_g
 {
     const char *path = geul_gguf_path(g);
     if (!key_is(g, "general.type", "adapter"))
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s is not an adapter: its general.type is not \"adapter\"", path);
+        return geul_fail_kind(ctx, path, "an adapter", geul_gguf_kind(g));
     if (!key_is(g, "adapter.type", "lora"))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: adapter.type is not \"lora\", the only one geul knows",
                          path);

@@ -1,6 +1,8 @@
 /* neox.c: GPT-NeoX: hyper-parameters, tensors and graph. (Black et al. 2022; transformers' GPTNeoXForCausalLM) */
 #include "models/neox.h"
 
+#include "core/gguf_kind.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +31,8 @@ static enum geul_status check_architecture(struct geul_context *ctx, const struc
 {
     const char *s;
     size_t n;
+    if (geul_gguf_check_model(ctx, g) != GEUL_OK)
+        return GEUL_ERROR_FORMAT;
     if (!geul_gguf_string(g, "general.architecture", &s, &n))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key general.architecture is missing", geul_gguf_path(g));
     if (n != 7 || memcmp(s, "gptneox", 7) != 0)
@@ -288,6 +292,7 @@ struct binder {
     struct geul_neox *m;
     geul_neox_make_weight make_weight;
     void *user;
+    bool no_bias, tied; /* tensors that the file has only for programs that need them, and that are not to be bound */
 };
 
 /* Checks that the file's tensor t has n_dims dimensions `want` and a type that can be computed with. */
@@ -305,8 +310,23 @@ static enum geul_status check_weight(const struct binder *b, const struct geul_g
     return GEUL_OK;
 }
 
+/* The tensor that the one weight of tied embeddings is read from: of the two that the file has, which quantizing may
+ * have given different types, the finer. *copy holds it under the embedding's name. */
+static const struct geul_gguf_tensor *finer(const struct binder *b, const struct geul_gguf_tensor *embed,
+                                            struct geul_gguf_tensor *copy)
+{
+    char name[GEUL_MAX_NAME];
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_OUTPUT), -1);
+    const struct geul_gguf_tensor *out = geul_gguf_find_tensor(b->g, name);
+    if (!out || out->bytes <= embed->bytes)
+        return embed;
+    *copy = *out;
+    copy->name = embed->name;
+    return copy;
+}
+
 /* Finds and checks one weight and makes its leaf. One that may be absent becomes NULL, or the embedding where the
- * output is tied to it. */
+ * output is tied to it; so does one that counts as absent. */
 static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_info *info, int layer)
 {
     char name[GEUL_MAX_NAME];
@@ -314,6 +334,8 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
     geul_neox_tensor_name(name, info, layer);
     const struct geul_gguf_tensor *t = geul_gguf_find_tensor(b->g, name);
     struct geul_tensor **field = weight_field(b->m, info, layer);
+    if ((b->no_bias && info->when == GEUL_NEOX_WHEN_BIAS) || (b->tied && info->when == GEUL_NEOX_WHEN_UNTIED))
+        t = NULL;
     if (!t && info->when != GEUL_NEOX_WHEN_ALWAYS) {
         *field = info->when == GEUL_NEOX_WHEN_UNTIED ? b->m->embed : NULL;
         return true;
@@ -322,6 +344,9 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
         geul_fail(b->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", geul_gguf_path(b->g), name);
         return false;
     }
+    struct geul_gguf_tensor copy;
+    if (b->tied && info->role == GEUL_NEOX_ROLE_EMBEDDING)
+        t = finer(b, t, &copy);
     int n_dims = geul_neox_tensor_dims(info, &b->m->shape, want);
     if (check_weight(b, t, n_dims, want) != GEUL_OK)
         return false;
@@ -331,7 +356,7 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
 }
 
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
-                                geul_neox_make_weight make_weight, void *user)
+                                geul_neox_make_weight make_weight, void *user, bool trained)
 {
     enum geul_status status = geul_neox_read_shape(ctx, g, &m->shape);
     if (status != GEUL_OK)
@@ -343,7 +368,10 @@ enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf
     m->layers = geul_arena(ctx, (size_t)m->shape.n_layers, sizeof *m->layers);
     if (!m->layers)
         return GEUL_ERROR_MEMORY;
-    struct binder b = {ctx, g, m, make_weight, user};
+    bool bias = true, tied = false;
+    geul_gguf_bool(g, GEUL_NEOX_KEY_BIAS, &bias);
+    geul_gguf_bool(g, GEUL_NEOX_KEY_TIED, &tied);
+    struct binder b = {ctx, g, m, make_weight, user, trained && !bias, trained && tied};
     bool ok = true;
     for (int64_t i = 0; ok && i < geul_neox_tensor_count(m->shape.n_layers); i++) {
         int layer;

@@ -137,13 +137,16 @@ struct attempt {
     const float *importance;
 };
 
+#define BEYOND 1e100
+
 static void encode_row(void *user, int64_t i, int thread)
 {
     const struct attempt *a = user;
     const struct sample *s = a->s;
     (void)thread;
-    s->errors[i] =
+    double error =
         geul_search_rows(a->type, s->x + i * s->cols, s->out + (size_t)i * a->bytes, 1, s->cols, a->importance);
+    s->errors[i] = error < BEYOND ? error : BEYOND; /* a type that cannot hold the values comes last */
 }
 
 /* Mean over the rows of sum of importance * (x - x')^2 for a type. */

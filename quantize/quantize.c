@@ -17,6 +17,7 @@
 #include "quantize/transcode.h"
 #include "core/check.h"
 #include "core/gguf.h"
+#include "core/gguf_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "models/neox.h"
@@ -110,21 +111,46 @@ static uint32_t common_file_type(const struct geul_quantize *q)
     return geul_mix_file_type(geul_mix_of_type(most));
 }
 
+/* Names the matrices that the importance matrix should know and does not. The embedding is looked up, not multiplied:
+ * nobody collects its inputs. */
+static void warn_of_gaps(const struct geul_quantize *q)
+{
+    enum { SHOWN = 4 };
+    char names[SHOWN * (GEUL_MAX_NAME + 2) + 32] = "", embedding[GEUL_MAX_NAME];
+    size_t length = 0;
+    int64_t gaps = 0;
+    geul_neox_tensor_name(embedding, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), 0);
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        const struct geul_quantize_choice *t = &q->tensors[i];
+        if (!is_matrix(t) || t->sums || !is_block_type(t->to) || strcmp(t->name, embedding) == 0)
+            continue;
+        if (gaps++ < SHOWN)
+            length += (size_t)snprintf(names + length, sizeof names - length, "%s%s", gaps > 1 ? ", " : "", t->name);
+    }
+    if (gaps > SHOWN)
+        snprintf(names + length, sizeof names - length, " and %lld more", (long long)(gaps - SHOWN));
+    if (gaps > 0)
+        geul_log(
+            q->ctx, GEUL_LOG_WARN,
+            "the importance matrix has no entry for %lld of the matrices to be quantized, whose columns count alike: "
+            "%s",
+            (long long)gaps, names);
+}
+
 /* Warnings before the work begins. */
 static void warn(const struct geul_quantize *q)
 {
-    int64_t again = 0, without = 0, matrices = 0;
+    int64_t again = 0, matrices = 0;
     enum geul_type from = GEUL_TYPE_F32;
     for (int64_t i = 0; i < q->n_tensors; i++) {
         const struct geul_quantize_choice *t = &q->tensors[i];
         if (!is_matrix(t))
             continue;
         matrices++;
-        if (t->to != t->from && is_block_type(t->from)) {
+        if (t->to != t->from && is_block_type(t->from) && is_block_type(t->to)) {
             again++;
             from = t->from;
         }
-        without += q->options.imatrix && !t->sums && is_block_type(t->to);
     }
     if (again)
         geul_log(q->ctx, GEUL_LOG_WARN,
@@ -132,9 +158,8 @@ static void warn(const struct geul_quantize *q)
                  "from the f16 "
                  "or f32 file where there is one",
                  (long long)again, (long long)matrices, geul_type_name(from));
-    if (without > 0)
-        geul_log(q->ctx, GEUL_LOG_INFO, "the importance matrix has no entry for %lld of the matrices to be quantized",
-                 (long long)without);
+    if (q->options.imatrix)
+        warn_of_gaps(q);
     if (q->n_fallbacks)
         geul_log(q->ctx, GEUL_LOG_WARN,
                  "%lld matrices have rows that do not fit their intended type and get the nearest one that fits",
@@ -455,7 +480,9 @@ struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *pa
     q->options = o;
     q->hooks = hooks;
     q->gguf = geul_gguf_open(ctx, path);
-    enum geul_status status = q->gguf ? list_tensors(q) : geul_error_status(ctx);
+    enum geul_status status = q->gguf ? geul_gguf_check_model(ctx, q->gguf) : geul_error_status(ctx);
+    if (status == GEUL_OK)
+        status = list_tensors(q);
     if (status == GEUL_OK)
         status = choose_types(q);
     if (status == GEUL_OK) {
@@ -554,9 +581,8 @@ static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice 
     t->error = result.norm > 0 ? result.error / result.norm : 0;
     t->lost = result.lost;
     t->written = status == GEUL_OK;
-    if (result.lost > 0)
-        geul_log(j->q->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->name,
-                 (long long)result.lost, geul_type_name(t->to));
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->q->ctx, &result, t->name, geul_type_name(t->to), o->strict);
     return status;
 }
 

@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define BLOCK_BYTES ((size_t)4 << 20) /* of a block's rows as floats */
-#define LARGEST_F16 65520.0f          /* from here on float16 rounds to infinity */
 
 struct scratch {
     uint8_t *out, *rows; /* a block of output rows; per thread a source row and, at raw_bytes, its floats */
@@ -28,16 +27,6 @@ struct scratch {
 static int64_t source_row(const struct geul_transcode *t, int64_t r)
 {
     return t->row_of ? t->row_of(t->row_order, r) : r;
-}
-
-/* Values of x that the output type cannot hold as finite numbers. */
-static int64_t count_lost(const float *x, int64_t n, enum geul_type to)
-{
-    const float most = to == GEUL_TYPE_F16 ? LARGEST_F16 : INFINITY;
-    int64_t lost = 0;
-    for (int64_t i = 0; i < n; i++)
-        lost += !(fabsf(x[i]) < most);
-    return lost;
 }
 
 /* Sum of importance * x^2 over a row. */
@@ -71,7 +60,7 @@ static struct geul_transcode_result convert_row(const struct geul_transcode *t, 
     else
         result.error = geul_search_rows(t->to, x, out, 1, t->cols, t->importance);
     result.norm = row_norm(x, t->cols, t->importance);
-    result.lost = count_lost(x, t->cols, t->to);
+    result.lost = geul_count_lost(t->to, x, out, t->cols);
     return result;
 }
 
@@ -151,4 +140,19 @@ enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul
     geul_free(ctx, s.rows);
     geul_free(ctx, s.out);
     return status;
+}
+
+enum geul_status geul_transcode_tell_lost(struct geul_context *ctx, const struct geul_transcode_result *result,
+                                          const char *name, const char *type, bool strict)
+{
+    if (result->lost == 0)
+        return GEUL_OK;
+    if (strict)
+        return geul_fail(ctx, GEUL_ERROR_FORMAT,
+                         "%s: %lld values are NaN, infinite or too large for %s; nothing was written, as --strict asks",
+                         name, (long long)result->lost, type);
+    geul_log(ctx, GEUL_LOG_WARN,
+             "%s: %lld values are NaN, infinite or too large for %s; what the model computes with them is not a number",
+             name, (long long)result->lost, type);
+    return GEUL_OK;
 }

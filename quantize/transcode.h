@@ -26,7 +26,7 @@ struct geul_transcode {
 };
 
 struct geul_transcode_result {
-    int64_t lost; /* values not finite in the output: NaN and infinity of the source, and what float16 cannot hold */
+    int64_t lost; /* values not finite in the output; geul_count_lost() */
     double error; /* sum of importance * (x - x')^2 */
     double norm;  /* sum of importance * x^2 */
 };
@@ -35,5 +35,8 @@ struct geul_transcode_result {
  * is set in any case. The output is the same for every number of threads. */
 enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul_transcode *t,
                                      struct geul_transcode_result *result);
+/* Warns of the lost values of the tensor called name, in a type; strict: fails because of them. */
+enum geul_status geul_transcode_tell_lost(struct geul_context *ctx, const struct geul_transcode_result *result,
+                                          const char *name, const char *type, bool strict);
 
 #endif

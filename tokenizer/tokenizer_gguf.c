@@ -289,6 +289,8 @@ static void right_unused_end(struct geul_context *ctx, const struct geul_gguf *g
     geul_log(ctx, GEUL_LOG_WARN, "%s says that an unused token, id 0, ends a text; %s, id %d, is used instead",
              geul_gguf_path(g), end, right);
     spec->ends.id[0] = right;
+    if (spec->bos == 0) /* by the same mistake */
+        spec->bos = right;
 }
 
 /* Reads what begins and ends a text. own: geul wrote the file; adds_start: where no key says whether the start token is

@@ -43,14 +43,16 @@ struct geul_tokenizer {
     struct geul_normal_step *decode; /* Replace steps of the decoder */
     struct geul_added_set added_raw, added_normal;
     bool has_added_raw, has_added_normal;
+    uint64_t budget; /* what searching in the texts of the tokens may still cost, while they are built */
 };
 
 /* Whether a tokenizer's steps may turn a text of n bytes into one of `now`; false is recorded. Honest steps make a few
  * bytes of one; those of a hostile file, one after the other, could fill any memory. */
 bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now);
 
-/* Runs all normalizer steps over [*s, *s + *n); *s then points to the text itself or into one of the two buffers. */
+/* Runs all normalizer steps over [*s, *s + *n); *s then points to the text itself or into one of the two buffers.
+ * *budget: what searching may still cost (search.h). */
 bool geul_tok_normalize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char **s, size_t *n,
-                        struct geul_bytes buffers[2]);
+                        struct geul_bytes buffers[2], uint64_t *budget);
 
 #endif

@@ -473,6 +473,7 @@ int geul_cmd_bench(int argc, char **argv)
     if (code != 0)
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = find_models(&s, paths, &n);
     if (code == 0)
         code = bench(&s, &sweep, paths, n);

@@ -53,6 +53,7 @@ int geul_cmd_synth(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     double start = geul_os_seconds();
     struct geul_gguf *g = NULL;
     if (!geul_synth_parse(ctx, args[0], &synth))

@@ -30,6 +30,7 @@ struct geul_chat {
     uint64_t n_answers; /* added to the seed, so that /retry gives another answer */
     bool verbose;       /* timings after each answer */
     bool json;          /* one JSON object a line instead of text */
+    enum geul_nfc nfc;  /* for what the user writes */
     bool ignore_eos;    /* answers continue after the end token */
     bool done;          /* /exit */
     int code;           /* exit code so far */
@@ -37,6 +38,8 @@ struct geul_chat {
 
 /* chat_turns.c: the conversation as data. */
 
+/* A malloc()ed copy of what the user wrote, in NFC where that applies; NULL when memory is short. */
+char *geul_chat_text(const struct geul_chat *c, const char *text);
 /* Appends a waiting turn. false when memory is short. */
 bool geul_chat_push(struct geul_chat *c, const char *question);
 void geul_chat_drop_first(struct geul_chat *c);
@@ -72,7 +75,9 @@ struct geul_chat_line;
 struct geul_chat_line *geul_chat_line_new(struct geul_context *ctx);
 void geul_chat_line_free(struct geul_chat_line *l);
 bool geul_chat_line_terminal(const struct geul_chat_line *l);
-/* The next text, valid until the next call. false at the end. */
+/* The next text, valid until the next call. false at the end, and after a message about a line that is no text. */
 bool geul_chat_line_read(struct geul_chat_line *l, struct geul_chat_input *out);
+/* Whether a line was no text. */
+bool geul_chat_line_failed(const struct geul_chat_line *l);
 
 #endif

@@ -58,7 +58,7 @@ static void do_system(struct geul_chat *c, const char *rest)
         return;
     }
     free(c->system);
-    c->system = strcmp(rest, "-") == 0 ? NULL : strdup(rest);
+    c->system = strcmp(rest, "-") == 0 ? NULL : geul_chat_text(c, rest);
     if (c->system && !takes_system_text(c)) {
         geul_report_error("the template %s has no place for a system text", geul_template_name(c->form));
         free(c->system);

@@ -7,6 +7,7 @@
 
 #include "command/line/line_edit.h"
 #include "command/paths.h"
+#include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
 
@@ -26,6 +27,7 @@ struct geul_chat_line {
     char *text; /* malloc()ed: what the last call returned */
     char *line;
     size_t line_size;
+    bool failed; /* a line was no text */
 };
 
 /* ---- texts of several lines ---------------------------------------------------------------- */
@@ -90,7 +92,19 @@ static bool unquote(char *text)
 
 /* ---- where they come from ------------------------------------------------------------------ */
 
-/* Reads lines of a pipe into l->text until it is whole. false at the end. */
+/* Whether a line may be a question or a part of one; false after a message. */
+static bool is_text(const char *line, size_t length)
+{
+    if (!geul_text_input_check(line, length))
+        return false;
+    if (!memchr(line, '\0', length)) /* questions are C strings */
+        return true;
+    geul_report_error("standard input holds a NUL byte: it is not text");
+    return false;
+}
+
+/* Reads lines of a pipe into l->text until it is whole. false at the end, and after a message about a line that is no
+ * text. */
 static bool read_plain(struct geul_chat_line *l)
 {
     size_t length, n = 0, at, cut;
@@ -100,14 +114,14 @@ static bool read_plain(struct geul_chat_line *l)
         fflush(stdout);
         if (!geul_text_input_line(stdin, &l->line, &l->line_size, &length))
             return n > 0; /* the end of the input ends a text, too */
-        while (length > 0 && l->line[length - 1] == '\r')
-            l->line[--length] = '\0';
+        if ((l->failed = !is_text(l->line, length)))
+            return false;
         char *grown = realloc(l->text, n + length + 2);
         if (!grown)
             return false;
         l->text = grown;
         memcpy(l->text + n, l->line, length + 1);
-        n += strlen(l->text + n);
+        n += length;
         if (n == 0 || !goes_on(l->text, n, &at, &cut))
             return true;
         n = at;
@@ -183,4 +197,9 @@ void geul_chat_line_free(struct geul_chat_line *l)
 bool geul_chat_line_terminal(const struct geul_chat_line *l)
 {
     return l && l->terminal;
+}
+
+bool geul_chat_line_failed(const struct geul_chat_line *l)
+{
+    return l && l->failed;
 }

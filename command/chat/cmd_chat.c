@@ -3,6 +3,7 @@
 #include "command/command.h"
 #include "command/report.h"
 #include "command/terminal.h"
+#include "command/text_input.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ struct settings {
     struct geul_model_args model;
     struct geul_chat_settings chat;
     struct geul_draft_args draft;
-    const char *template_name, *system;
+    const char *template_name, *system, *nfc;
     bool ignore_eos, json;
 };
 
@@ -23,6 +24,7 @@ static const struct geul_option options[] = {
                 "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own"),
     OPTION_TEXT("-sys, --system", system,        "TEXT", "text before the conversation, as /system sets it"),
     OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
+    GEUL_NFC_OPTION("questions and the system text"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
     OPTION_GROUP(model, geul_any_model_options),
     OPTION_GROUP(chat, geul_chat_options),
@@ -102,7 +104,8 @@ int geul_cmd_chat(int argc, char **argv)
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
                          .chat = {.sampling = geul_sampling_args_default(), .n_predict = -1},
                          .draft = geul_draft_args_default(),
-                         .template_name = "auto"};
+                         .template_name = "auto",
+                         .nfc = "auto"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
@@ -114,7 +117,11 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     if ((code = geul_sampling_args_order(&s.chat.sampling)) != 0)
         return code;
-    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .verbose = s.model.verbose, .json = s.json};
+    struct geul_chat c = {.settings = s.chat,
+                          .ignore_eos = s.ignore_eos,
+                          .verbose = s.model.verbose,
+                          .json = s.json,
+                          .nfc = geul_nfc_of(s.nfc)};
     geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
@@ -126,11 +133,12 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     }
     if (choose_template(&c, s.template_name)) {
-        c.system = s.system ? strdup(s.system) : NULL;
+        c.system = s.system ? geul_chat_text(&c, s.system) : NULL;
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
         if (geul_chat_line_terminal(lines))
             greet(&c, named);
         converse(&c, lines);
+        c.code = geul_chat_line_failed(lines) ? 1 : c.code;
         geul_chat_line_free(lines);
     } else {
         c.code = 1;

@@ -126,6 +126,7 @@ int geul_cmd_finetune(int argc, char **argv)
     if (!make_options(&s, &o))
         return 2;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     snprintf(title, sizeof title, "finetune %.200s", s.model);
     code = ctx ? geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type)) : 1;

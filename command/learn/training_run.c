@@ -323,8 +323,10 @@ static int estimate_run(struct geul_training *job)
     if (status != GEUL_OK)
         return geul_report_failure(job->ctx);
     bool fits = !estimate.available || estimate.total <= estimate.available;
-    if (!job->args->plan && fits)
-        return -1;
+    if (!job->args->plan && fits) { /* a checkpoint has all that is trained, and the result its weights again */
+        uint64_t bytes = estimate.weights + estimate.states + estimate.weights;
+        return geul_os_check_space(job->ctx, job->args->output, bytes) == GEUL_OK ? -1 : geul_report_failure(job->ctx);
+    }
     geul_run_print_estimate(job, &estimate);
     if (fits || job->args->plan)
         return fits ? 0 : 1;

@@ -95,7 +95,9 @@ TEST(command_perplexity_saves_and_compares)
     fixture_fails(GEUL("perplexity", "-m", other, "-c", "8", "--kl-base", base), 1,
                   "geul perplexity: ", "windows of 16 tokens"); /* not: that the file's stride does not fit 8 */
     fixture_fails(GEUL("perplexity", "-m", other, "--start", "--kl-base", base), 2, "geul perplexity: ", "--start");
-    fixture_fails(GEUL("perplexity", "-m", model, "--kl-base", other), 1, "geul perplexity: ", "no logits");
+    fixture_fails(
+        GEUL("perplexity", "-m", model, "--kl-base", other), 1, "geul perplexity: ",
+        "is not a file of logits of a base model, which an evaluation of that model writes: it is a GGUF file");
 }
 
 TEST(command_perplexity_refuses)

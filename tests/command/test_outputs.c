@@ -1,10 +1,17 @@
 /* test_outputs.c: what outputs must not do: replace an input of the run under any of its names, start where there is no
  * room, leave temporary files, or take those of living processes. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* unshare */
+#endif
 #include "core/os.h"
 #include "tests/command/command_fixture.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -213,4 +220,182 @@ TEST(outputs_that_may_replace_files)
     CHECK(geul_outfile_check(ctx, other) == GEUL_OK);
     geul_inputs_end(ctx);
     geul_context_free(ctx);
+}
+
+/* ----------------------------------------------------------------------- signals and the dead -- */
+
+/* Starts the command with its output discarded. */
+static pid_t start(const char *const *argv)
+{
+    const char *words[24] = {"geul"};
+    for (int i = 0; argv[i] && i < 22; i++)
+        words[i + 1] = argv[i];
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        freopen("/dev/null", "w", stdout);
+        freopen("/dev/null", "w", stderr);
+        execv(GEUL_BINARY, (char *const *)(uintptr_t)words);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* Sends the signal as soon as the command has a temporary file in dir, `times` times. Returns the exit code. */
+static int interrupt(const char *const *argv, const char *dir, int number, int times)
+{
+    int status = 0;
+    pid_t pid = start(argv);
+    while (count_names(dir, ".tmp") == 0 && waitpid(pid, &status, WNOHANG) == 0)
+        usleep(200);
+    for (int i = 0; i < times; i++)
+        kill(pid, number);
+    if (waitpid(pid, &status, 0) < 0)
+        CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s ended before it could be stopped", argv[0]);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* Checks that a writer stops and leaves nothing. It may be faster than the signal: then it is tried again. */
+static void stops(const char *const *argv, const char *dir)
+{
+    static const struct {
+        int number, times;
+    } cases[] = {{SIGINT, 1}, {SIGTERM, 1}, {SIGHUP, 1}, {SIGINT, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int code = 0;
+        for (int attempt = 0; code == 0 && attempt < 10; attempt++)
+            code = interrupt(argv, dir, cases[i].number, cases[i].times);
+        CHECK_MSG(code == 128 + cases[i].number, "%s, signal %d, %d times: exit code %d", argv[0], cases[i].number,
+                  cases[i].times, code);
+        CHECK_MSG(count_names(dir, ".tmp") == 0, "%s, signal %d, %d times: a temporary file is left", argv[0],
+                  cases[i].number, cases[i].times);
+    }
+}
+#define STOPS(...) stops((const char *const[]){__VA_ARGS__, NULL}, dir)
+
+/* A model large enough to be stopped at. */
+static const char config[] =
+    "{\"model_type\": \"gpt_neox\", \"architectures\": [\"GPTNeoXForCausalLM\"], \"vocab_size\": 1024, "
+    "\"hidden_size\": "
+    "768, \"num_hidden_layers\": 2, \"num_attention_heads\": 12, \"intermediate_size\": 3072, "
+    "\"max_position_embeddings\": 128, \"hidden_act\": \"gelu\", \"rotary_pct\": 0.25, \"layer_norm_eps\": 1e-05, "
+    "\"use_parallel_residual\": true, \"tie_word_embeddings\": false}";
+
+TEST(outputs_stop_at_signals)
+{
+    struct test_kept kept = test_keep(test_scratch("bed"));
+    const char *bed = kept.text, *dir = in(bed, "out"), *hf = in(bed, "hf");
+    REQUIRE(mkdir(bed, 0700) == 0 && mkdir(dir, 0700) == 0);
+    const char *json = in(bed, "c.json"), *model = in(bed, "m.gguf"), *out = in(dir, "o.gguf"),
+               *rows = in(bed, "r.jsonl");
+    char shape[1300];
+    snprintf(shape, sizeof shape, "%s:f32", json);
+    REQUIRE(test_spill(json, config, sizeof config - 1));
+    REQUIRE(runs(GEUL("synth", shape, "-o", model)) && runs(GEUL("export", model, hf)));
+    FILE *f = fopen(rows, "w");
+    for (int i = 0; f && i < 200000; i++)
+        fprintf(f, "{\"text\": \"%d 안녕하세요. 반갑습니다. 오늘은 날씨가 좋습니다.\"}\n", i);
+    REQUIRE(f && fclose(f) == 0);
+    STOPS("synth", shape, "-o", out);
+    STOPS("quantize", model, out, "q2_k");
+    STOPS("quantize", model, out, "f32", "--split-max-tensors", "5");
+    STOPS("convert", hf, "-o", out, "--type", "f32");
+    STOPS("export", model, dir);
+    STOPS("export", model, dir, "--max-shard-mb", "20");
+    STOPS("train", "--tokenizer", test_mini_model(), "--layers", "4", "--width", "512", "--heads", "8", "-o", dir,
+          "--train-file", rows);
+    STOPS("tokenize", "-m", test_mini_model(), "--shards", in(dir, "s"), rows);
+}
+
+/* When process pid started, as Linux counts. */
+static unsigned long long started(pid_t pid)
+{
+    char name[64], *at;
+    unsigned long long ticks = 0;
+    snprintf(name, sizeof name, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(name, "r");
+    char text[1024] = "";
+    if (f) {
+        text[fread(text, 1, sizeof text - 1, f)] = '\0';
+        fclose(f);
+    }
+    at = strrchr(text, ')');
+    for (int field = 0; at && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    CHECK(at && sscanf(at, "%llu", &ticks) == 1);
+    return ticks;
+}
+
+TEST(outputs_tidy_after_the_dead_only)
+{
+    struct test_kept kept = test_keep(test_scratch("bed"));
+    const char *dir = kept.text;
+    char dead[3][80], alive[3][80];
+    REQUIRE(mkdir(dir, 0700) == 0);
+    pid_t living = fork();
+    if (living == 0) {
+        pause();
+        _exit(0);
+    }
+    pid_t gone = fork();
+    if (gone == 0)
+        _exit(0);
+    REQUIRE(living > 0 && gone > 0 && waitpid(gone, NULL, 0) == gone);
+    snprintf(dead[0], sizeof dead[0], "o.gguf.tmp%d-12345-0", (int)gone);
+    snprintf(dead[1], sizeof dead[1], "o.gguf.tmp%d-0", (int)gone); /* as an older geul named them */
+    snprintf(dead[2], sizeof dead[2], "o.gguf.tmp%d-%llu-3", (int)living, started(living) + 1); /* the number again */
+    snprintf(alive[0], sizeof alive[0], "o.gguf.tmp%d-%llu-0", (int)living, started(living));
+    snprintf(alive[1], sizeof alive[1], "o.gguf.tmp%d-777-1", (int)gone);   /* locked: alive in another container */
+    snprintf(alive[2], sizeof alive[2], "p.gguf.tmp%d-12345-0", (int)gone); /* of another output */
+    for (int i = 0; i < 3; i++)
+        REQUIRE(test_spill(in(dir, dead[i]), "dead", 4) && test_spill(in(dir, alive[i]), "alive", 5));
+    int fd = open(in(dir, alive[1]), O_RDWR);
+    REQUIRE(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    runs(GEUL("quantize", test_mini_model(), in(dir, "o.gguf"), "f16"));
+    for (int i = 0; i < 3; i++) {
+        CHECK_MSG(access(in(dir, dead[i]), F_OK) != 0, "%s is left", dead[i]);
+        CHECK_MSG(access(in(dir, alive[i]), F_OK) == 0, "%s is gone", alive[i]);
+    }
+    close(fd);
+    kill(living, SIGKILL);
+    waitpid(living, NULL, 0);
+}
+
+TEST(outputs_need_room)
+{
+    struct bench b;
+    REQUIRE(bench_open(&b));
+    const char *disk = in(b.dir, "disk"), *out = in(disk, "o");
+    char shape[1300];
+    snprintf(shape, sizeof shape, "%s/config.json:f32", b.hf);
+    REQUIRE(mkdir(disk, 0700) == 0);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("geul", disk, "tmpfs", 0, "size=40k") != 0) {
+        test_skip("only root may mount a small disk");
+        return;
+    }
+    const char *const commands[][12] = {
+        {"synth", shape, "-o", out},
+        {"quantize", b.model, out, "q8_0"},
+        {"quantize", b.model, out, "q8_0", "--split-max-tensors", "10"},
+        {"convert", b.hf, "-o", out},
+        {"merge", "-m", b.model, "--lora", b.adapter, "-o", out},
+        {"logits", "-m", b.model, "-f", b.text, "-o", out},
+        {"export", b.model, out},
+        {"export", b.model, out, "--max-shard-mb", "1"},
+        {"train", "--tokenizer", b.model, "--layers", "1", "--width", "48", "--heads", "4", "-o", out, "--train-file"},
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        const char *argv[16] = {NULL};
+        int n = 0;
+        for (; n < 12 && commands[i][n]; n++)
+            argv[n] = commands[i][n];
+        if (n == 12)
+            argv[n] = b.rows;
+        struct test_run r = test_geul(argv, NULL, 0);
+        CHECK_MSG(r.status == 1 && strstr(r.err, "No space left on device for its"), "%s: %d, %s", argv[0], r.status,
+                  r.err);
+        CHECK_INT(count_names(disk, ".tmp") + count_names(out, ".tmp") + count_names(out, "model.safe"), 0);
+        test_run_free(&r);
+    }
 }

@@ -156,7 +156,7 @@ def write_tokenizer(case, folder, vocab_size):
         tok.save(f"{folder}/tokenizer.json")
     else:
         tok.model.save(folder)
-    return n + len(extra)
+    return n + len(extra) + (case["tokenizer"] != "json")  # GPTNeoXTokenizer adds <|padding|>
 
 
 # ----------------------------------------------------------------------------------------------------------- model --

@@ -317,6 +317,102 @@ TEST(tokenizer_files_export_their_end_tokens)
     geul_context_free(ctx);
 }
 
+/* -------------------------------------------------------------------------------- generating -- */
+
+/* One greedy continuation of full/tokens.npy, checked against full/greedy.npy and where it has to end. */
+static void check_stop(struct geul_session *session, struct geul_generation how, int n, enum geul_stop_reason reason)
+{
+    struct test_npy prompt, greedy;
+    struct geul_generation_result r;
+    struct geul_sampling sampling = geul_sampling_default();
+    sampling.temperature = 0;
+    how.sampling = &sampling;
+    how.max_tokens = 40;
+    REQUIRE(test_npy_read(full("tokens.npy"), &prompt) && test_npy_read(full("greedy.npy"), &greedy));
+    REQUIRE(geul_generate_ids(session, prompt.i32, (int)prompt.count, &how, &r) == GEUL_OK);
+    CHECK_INT(r.n_generated, n);
+    CHECK_INT(r.reason, reason);
+    for (int i = 0; i < r.n_generated; i++)
+        CHECK_INT(r.tokens[i], greedy.i32[i]);
+    geul_tokens_free(geul_session_context(session), r.tokens);
+    geul_text_free(geul_session_context(session), r.text);
+    test_npy_free(&prompt);
+    test_npy_free(&greedy);
+}
+
+/* In the golden's continuation token 9 is <|acc|>, id 400, and token 27 <|unused1|>, id 1; both are special. */
+TEST(tokenizer_files_end_what_is_generated)
+{
+    static const struct ends given = {"2", "[2, 400]", "\"<|endoftext|>\"", 2, {2, 400}};
+    static const char *const acc[] = {"<|acc|>"}, *const unused[] = {"x y z", "<|unused1|>"}, *const part[] = {"<|acc"};
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct test_kept dir = make_directory(ctx, "dir"), gguf = test_keep(test_scratch("model.gguf"));
+    struct geul_convert_options o = {.size = sizeof o, .type = GEUL_TYPE_F32};
+    size_t n;
+    char *tokenizer = test_slurp(full("tokenizer.json"), &n);
+    spill(dir.text, "tokenizer.json", tokenizer, n);
+    free(tokenizer);
+    spill_ends(dir.text, &given);
+    REQUIRE(geul_convert_hf(ctx, dir.text, gguf.text, &o) == GEUL_OK);
+    struct geul_model *model = geul_model_load(ctx, gguf.text, NULL);
+    struct geul_session *s =
+        model ? geul_session_new(ctx, model, &(struct geul_session_options){.n_context = 0}) : NULL;
+    REQUIRE(s != NULL);
+    check_stop(s, (struct geul_generation){.max_tokens = 0}, 10, GEUL_STOP_END_TOKEN);
+    check_stop(s, (struct geul_generation){.stop = acc, .n_stop = 1}, 10, GEUL_STOP_END_TOKEN);
+    check_stop(s, (struct geul_generation){.ignore_end_token = true}, 40, GEUL_STOP_LENGTH);
+    check_stop(s, (struct geul_generation){.ignore_end_token = true, .stop = part, .n_stop = 1}, 40, GEUL_STOP_LENGTH);
+    check_stop(s, (struct geul_generation){.ignore_end_token = true, .stop = acc, .n_stop = 1}, 10, GEUL_STOP_STRING);
+    check_stop(s, (struct geul_generation){.ignore_end_token = true, .stop = unused, .n_stop = 2}, 28,
+               GEUL_STOP_STRING);
+    struct geul_speculation lookup = geul_speculation_default();
+    lookup.lookup = true;
+    struct geul_speculator *speculator = geul_speculator_new(s, &lookup);
+    check_stop(s, (struct geul_generation){.speculator = speculator}, 10, GEUL_STOP_END_TOKEN);
+    geul_speculator_free(speculator);
+    geul_session_free(s);
+    geul_model_free(model);
+    geul_context_free(ctx);
+}
+
+/* A new model takes the tokenizer of a directory, of its GGUF form and of that with other rows. */
+TEST(tokenizer_files_serve_new_models)
+{
+    static const int rows[] = {0, 403, 448, 500};
+    static const struct ends given = {"2", "[2, 400]", "\"<|endoftext|>\"", 2, {2, 400}};
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct test_kept dir = make_directory(ctx, "dir"), first = test_keep(test_scratch("first.gguf"));
+    struct test_kept second = test_keep(test_scratch("second.gguf"));
+    size_t n;
+    char *tokenizer = test_slurp(full("tokenizer.json"), &n);
+    spill(dir.text, "tokenizer.json", tokenizer, n);
+    free(tokenizer);
+    spill_ends(dir.text, &given);
+    struct geul_new_model_options o = {
+        .size = sizeof o, .tokenizer = dir.text, .n_layers = 1, .d_model = 32, .n_heads = 2, .n_vocab = 403};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        REQUIRE(geul_new_model_write(ctx, first.text, &o) == GEUL_OK);
+        struct geul_new_model_options again = o;
+        again.tokenizer = first.text;
+        again.n_vocab = rows[i];
+        REQUIRE(CHECK_MSG(geul_new_model_write(ctx, second.text, &again) == GEUL_OK, "%s", geul_error(ctx)));
+        struct geul_model *model = geul_model_load(ctx, second.text, NULL);
+        REQUIRE(model != NULL);
+        CHECK_INT(geul_model_get_shape(model)->n_vocab, rows[i] ? rows[i] : 448);
+        const struct geul_tokenizer *tok = geul_model_get_tokenizer(model);
+        const int32_t *ends;
+        CHECK(geul_tokenizer_size(tok) == 403 && geul_token_ends(tok, &ends) == 2 && ends[1] == 400);
+        geul_model_free(model);
+        o.n_vocab = rows[i] ? rows[i] : 448; /* the next time with as many rows in the first */
+    }
+    o.n_vocab = 402;
+    CHECK_INT(geul_new_model_write(ctx, first.text, &o), GEUL_ERROR_ARGUMENT);
+    o.tokenizer = second.text;
+    CHECK_INT(geul_new_model_write(ctx, first.text, &o), GEUL_ERROR_ARGUMENT);
+    CHECK_MSG(strstr(geul_error(ctx), "403 tokens; 402 rows are too few"), "%s", geul_error(ctx));
+    geul_context_free(ctx);
+}
+
 /* ------------------------------------------------------------------------------- what is wrong -- */
 
 /* Appends messages to a text. */

@@ -13,6 +13,11 @@
 #include <unistd.h>
 
 enum { MOST = 64, ITEMS = 1000 };
+#ifdef __clang__
+enum { REGAINED = 2 }; /* libomp does not end the threads that a team gives up: they count against the limit */
+#else
+enum { REGAINED = 4 };
+#endif
 
 struct seen {
     atomic_int times[MOST]; /* per thread */
@@ -109,8 +114,8 @@ static bool limit_processes(rlim_t n)
 
 TEST(team_is_smaller_at_the_limit_of_processes)
 {
-    if (!limit_processes(4)) {
-        test_skip("only root can become a user without processes");
+    if (test_sanitized() || !limit_processes(4)) {
+        test_skip("only root can become a user without processes, and sanitizers have threads of their own");
         return;
     }
     CHECK_INT(region(3), 3);
@@ -118,8 +123,8 @@ TEST(team_is_smaller_at_the_limit_of_processes)
     CHECK_INT(region(2), 2);
     CHECK(region(5) >= 2); /* the two that were given up may still be ending */
     usleep(1200000);       /* after a second it is tried again */
-    CHECK_INT(region(5), 4);
-    CHECK_INT(region(MOST), 4);
+    CHECK_INT(region(5), REGAINED);
+    CHECK_INT(region(MOST), REGAINED);
 }
 
 static void *regions(void *user)

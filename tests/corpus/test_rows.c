@@ -12,7 +12,7 @@ static void list_rows(struct geul_context *ctx, const char *name, const char *da
 {
     char *exact = malloc(size ? size : 1); /* so that the sanitizer sees a read too far */
     memcpy(exact, data, size);
-    struct geul_rows *rows = geul_rows_open_memory(ctx, exact, size, name, problems);
+    struct geul_rows *rows = geul_rows_open_memory(ctx, exact, size, name, NULL, problems);
     const struct geul_row *row;
     size_t used = 0;
     out[0] = '\0';
@@ -96,7 +96,8 @@ static const struct {
     {BYTES("{\"instruction\":\"a\",\"output\":5}"), "output is a number, not a string"},
     {BYTES("{\"instruction\":\"a\",\"output\":\"\"}"), "output is empty"},
     {BYTES("{\"instruction\":\" \\n\",\"output\":\"b\"}"), "instruction is empty"},
-    {BYTES("{\"instruction\":\"a\",\"input\":[],\"output\":\"b\"}"), "input is an array"},
+    {BYTES("{\"instruction\":\"a\",\"input\":[5],\"output\":\"b\"}"), "input[0] is a number, not a part"},
+    {BYTES("{\"instruction\":\"a\",\"input\":{},\"output\":\"b\"}"), "input is an object"},
     {BYTES("{\"question\":null,\"answer\":\"b\"}"), "question is null"},
     {BYTES("{\"prompt\":\"a\",\"completion\":\" \"}"), "completion is empty"},
     {BYTES("{\"text\":\"\"}"), "text is empty"},
@@ -108,7 +109,9 @@ static const struct {
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":null}]}"), "messages[0].content is null"},
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}"), "an answer is missing"},
     {BYTES("{\"messages\":[{\"role\":\"system\",\"content\":\"a\"}]}"), "no question with an answer"},
-    {BYTES("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]}"), "messages[0].role is assistant, but it is"},
+    {BYTES("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]}"), "messages holds no question with an answer"},
+    {BYTES("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"a\"}]}"),
+     "messages[1].role is assistant, but it is"},
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"a\"}]}"),
      "messages[1].role is user, but it is"},
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"system\",\"content\":\"a\"}]}"),
@@ -190,7 +193,7 @@ TEST(rows_of_empty_files_and_arrays)
         const char *name, *text, *message;
     } cases[] = {{"e.jsonl", "", "holds no rows"},       {"e.jsonl", "\n \r\n\t\n", "holds no rows"},
                  {"e.txt", "", "holds no rows"},         {"e.txt", " \n\n", "holds no rows"},
-                 {"e.jsonl", "\xef\xbb\xbf", "no rows"}, {"e.json", " [\n{\"text\":\"a\"}\n]", "JSON array"}};
+                 {"e.jsonl", "\xef\xbb\xbf", "no rows"}, {"e.json", " [\n]\n", "its JSON array is empty"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct geul_context *ctx = geul_context_new(NULL);
         struct geul_row_problems problems = {.ctx = ctx};

@@ -286,6 +286,15 @@ put("fuzz_imatrix", "gguf", imatrix_gguf())
 put("fuzz_imatrix", "dat", imatrix_dat())
 put("fuzz_rows", "shapes.jsonl", rows())
 put("fuzz_rows", "broken.jsonl", b'{"text":"\xff"}\n{"a":1}\n[1]\n{"output":"","instruction":"x"}\n')
+put("fuzz_rows", "array.json", b'[\n{"question":"q","answer":"a"},\n {"text":"t","id":1}, 7]\n')
+put("fuzz_rows", "spread.jsonl", b'{\n "question": "q",\n "answer": "a"\n}{\n "text": "t"\n}\n{"text":\n')
+put("fuzz_rows", "table.csv", 'Q,A,label\r\n"줄\n""둘""",답,0\r\nq,a\n'.encode())
+put("fuzz_rows", "table.tsv", "question\tanswer\n안녕\t네\n".encode("cp949"))
+put("fuzz_rows", "shapes_of_others.jsonl",
+    b'{"system":"s","conversations":[{"from":"gpt","value":"o"},{"from":"human","value":[{"type":"text","text":"q"}]},'
+    b'{"from":"gpt","value":"a","weight":0},{"from":"human","value":"q"},{"from":"gpt","value":"a","train":true}]}\n'
+    b'{"prompt":[{"role":"user","content":"q"}],"completion":[{"role":"assistant","content":"a"}]}\n'
+    b'{"instruction":"i","input":["1","2"],"output":"o","history":[["q","a"]],"system":"s","id":{"a":1}}\n')
 put("fuzz_shard", "narrow", shard(4000, (5, 6, 2, 3999)))
 put("fuzz_shard", "wide", shard(70000, (5, 69999, 2)))
 put("fuzz_journal", "csv", log_csv())

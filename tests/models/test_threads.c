@@ -77,6 +77,31 @@ static void *generate(void *user)
     return NULL;
 }
 
+static void fill(int32_t *ids, int n, uint64_t seed)
+{
+    for (int i = 0; i < n; i++)
+        ids[i] = (int32_t)(10 + test_random(&seed) % 1000);
+}
+
+/* Cancels a context again and again, at times that differ. */
+struct nuisance {
+    struct geul_context *ctx;
+    atomic_bool stop;
+};
+
+static void *cancel_often(void *user)
+{
+    struct nuisance *n = user;
+    uint64_t seed = 3;
+    while (!n->stop) {
+        double until = geul_os_seconds() + test_uniform(&seed, 0, 0.03);
+        while (geul_os_seconds() < until)
+            sched_yield();
+        geul_context_cancel(n->ctx);
+    }
+    return NULL;
+}
+
 /* Sessions with 1 to 4 threads each, all at once: the same text from all of them. */
 TEST(threads_of_sessions_that_share_a_model)
 {
@@ -100,6 +125,79 @@ TEST(threads_of_sessions_that_share_a_model)
     shared_close(&s);
 }
 
+/* Four sessions in four threads, one of which a fifth thread cancels again and again: the others do not notice. */
+TEST(threads_of_four_sessions_and_a_cancel)
+{
+    struct shared s;
+    REQUIRE(shared_open(&s));
+    static struct user alone, users[4];
+    alone = (struct user){.model = s.model, .rounds = 2};
+    REQUIRE(user_open(&alone));
+    generate(&alone);
+    for (int i = 0; i < 4; i++) {
+        users[i] = (struct user){.model = s.model, .n_threads = 1 + i % 2, .rounds = 2};
+        REQUIRE(user_open(&users[i]));
+    }
+    struct nuisance n = {.ctx = users[3].ctx};
+    pthread_t fifth;
+    REQUIRE(pthread_create(&fifth, NULL, cancel_often, &n) == 0);
+    for (int i = 0; i < 4; i++)
+        REQUIRE(pthread_create(&users[i].thread, NULL, generate, &users[i]) == 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(users[i].thread, NULL);
+    n.stop = true;
+    pthread_join(fifth, NULL);
+    for (int i = 0; i < 3; i++)
+        CHECK_STR(users[i].text, alone.text);
+    for (int i = 0; i < 4; i++)
+        user_close(&users[i]);
+    user_close(&alone);
+    shared_close(&s);
+}
+
+/* One thread's trainer. */
+struct learner {
+    pthread_t thread;
+    double loss; /* after the last step; NaN: it failed */
+};
+
+static void *learn(void *user)
+{
+    enum { TOKENS = 48 };
+    struct learner *l = user;
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_dataset *data = geul_dataset_new(ctx);
+    struct geul_train_options o = geul_train_options_default();
+    struct geul_train_report r = {.loss = NAN};
+    int32_t ids[TOKENS];
+    fill(ids, TOKENS, 5);
+    o.model_path = test_mini_model();
+    o.n_threads = 2;
+    o.n_context = TOKENS;
+    o.n_batch = 1;
+    o.steps = 3;
+    o.lora = (struct geul_lora_options){.rank = 4, .alpha = 8, .targets = GEUL_LORA_ALL};
+    struct geul_trainer *t =
+        geul_dataset_add(data, ids, NULL, TOKENS) == GEUL_OK ? geul_trainer_new(ctx, &o, data) : NULL;
+    while (t && geul_trainer_steps_done(t) < 3 && geul_trainer_step(t, &r) == GEUL_OK)
+        continue;
+    l->loss = t && geul_trainer_steps_done(t) == 3 ? r.loss : NAN;
+    geul_trainer_free(t);
+    geul_dataset_free(data);
+    geul_context_free(ctx);
+    return NULL;
+}
+
+TEST(threads_of_two_trainers)
+{
+    struct learner l[2];
+    for (int i = 0; i < 2; i++)
+        REQUIRE(pthread_create(&l[i].thread, NULL, learn, &l[i]) == 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(l[i].thread, NULL);
+    CHECK_MSG(l[0].loss == l[1].loss && isfinite(l[0].loss), "losses %.17g and %.17g", l[0].loss, l[1].loss);
+}
+
 TEST(threads_of_a_session_are_checked)
 {
     struct shared s;
@@ -111,12 +209,6 @@ TEST(threads_of_a_session_are_checked)
 }
 
 /* -------------------------------------------------------------------------------- cancelling -- */
-
-static void fill(int32_t *ids, int n, uint64_t seed)
-{
-    for (int i = 0; i < n; i++)
-        ids[i] = (int32_t)(10 + test_random(&seed) % 1000);
-}
 
 /* The logits after LONG + REST tokens, computed without any cancel. */
 static float *undisturbed(struct user *u, const int32_t *ids, int n_vocab)
@@ -155,25 +247,6 @@ TEST(cancel_counts_once_and_keeps_lengths)
     free(want);
     user_close(&u);
     shared_close(&s);
-}
-
-/* Cancels a context again and again, at times that differ. */
-struct nuisance {
-    struct geul_context *ctx;
-    atomic_bool stop;
-};
-
-static void *cancel_often(void *user)
-{
-    struct nuisance *n = user;
-    uint64_t seed = 3;
-    while (!n->stop) {
-        double until = geul_os_seconds() + test_uniform(&seed, 0, 0.03);
-        while (geul_os_seconds() < until)
-            sched_yield();
-        geul_context_cancel(n->ctx);
-    }
-    return NULL;
 }
 
 /* Cancelled anywhere, with 1 to 3 threads: every call either succeeds or leaves the session as it was, and in the end

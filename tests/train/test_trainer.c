@@ -12,7 +12,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-static const char *const trained[] = {"parallel", "sequential", "odd_sizes"};
+static const char *const trained[] = {"parallel", "sequential", "odd_sizes", "tied"};
 enum { N_TRAINED = sizeof trained / sizeof *trained };
 
 /* A golden under training. */
