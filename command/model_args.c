@@ -1,6 +1,7 @@
 /* model_args.c: the options that several subcommands share, and what they open. */
 #include "command/model_args.h"
 
+#include "command/paths.h"
 #include "command/report.h"
 #include "command/text_input.h"
 
@@ -15,9 +16,7 @@ const char *const geul_cache_types[] = {"f16", "q8_0", "bf16", "f32", NULL};
 
 /* clang-format off */
 #define SETTINGS struct geul_model_args
-const struct geul_option geul_model_options[] = {
-    REQUIRED_PATH("-m, --model",              path,         "FILE", FILE,
-                  "the model, a GGUF file (of a split one the first part)"),
+static const struct geul_option how_options[] = {
     OPTION_GROUP(adapters, geul_lora_option_rows),
     OPTION_INT(   "-t, --threads",            n_threads,    0, 1024, "threads, 0: one per core"),
     OPTION_INT(   "-c, --ctx-size",           n_context,    0, 1 << 24,
@@ -29,6 +28,21 @@ const struct geul_option geul_model_options[] = {
     OPTION_FLAG(  "-v, --verbose",            verbose,      "notes and timings on stderr"),
     OPTION_END,
 };
+#define HOW {.kind = GEUL_OPTION_GROUP, .group = how_options}
+const struct geul_option geul_model_options[] = {
+    REQUIRED_PATH("-m, --model",              path,         "FILE", FILE,
+                  "the model, a GGUF file (of a split one the first part)"),
+    HOW,
+    OPTION_END,
+};
+const struct geul_option geul_any_model_options[] = {
+    OPTION_PATH(  "-m, --model",              path,         "FILE", FILE,
+                  "the model, a GGUF file (of a split one the first part); the small one that comes with geul when "
+                  "not given"),
+    HOW,
+    OPTION_END,
+};
+#undef HOW
 #undef SETTINGS
 
 #define SETTINGS struct geul_sampling_args
@@ -83,6 +97,17 @@ void geul_sampling_args_seed(struct geul_sampling_args *args)
     if (!args->seed.given)
         args->seed = (struct geul_seed){geul_os_entropy() & 0xffffffff, true};
     args->sampling.seed = args->seed.value;
+}
+
+int geul_model_args_choose(struct geul_model_args *args)
+{
+    if (args->path)
+        return 0;
+    args->path = geul_path_small_model();
+    if (!args->path)
+        return geul_report_usage("-m, --model FILE is missing, and the small model is not where it was installed");
+    fprintf(stderr, "model: %s (comes with geul; -m FILE takes another)\n", args->path);
+    return 0;
 }
 
 const struct geul_regex_engine *geul_regex(void)

@@ -22,6 +22,8 @@ struct geul_model_args {
         .cache_type = "f16", .n_batch = 512                                                                            \
     }
 extern const struct geul_option geul_model_options[];
+/* The same where -m may be left out, for geul_model_args_choose(). */
+extern const struct geul_option geul_any_model_options[];
 extern const char *const geul_cache_types[]; /* NULL at the end */
 /* llama.cpp has an option each for keys and values; here both have the same type, so the names are synonyms. */
 #define GEUL_CACHE_TYPE_NAMES "-ctk, -ctv, --cache-type, --cache-type-k, --cache-type-v"
@@ -40,6 +42,10 @@ extern const struct geul_option geul_sampling_options[];
 void geul_sampling_args_seed(struct geul_sampling_args *args);
 /* Puts the order into sampling. Returns 0, or the exit code after a message. */
 int geul_sampling_args_order(struct geul_sampling_args *args);
+
+/* Takes the small model that comes with geul when none was named, and says so. Returns the exit code: 0, or 2 after a
+ * message where it is not there. */
+int geul_model_args_choose(struct geul_model_args *args);
 
 /* What a subcommand works with. */
 struct geul_loaded {

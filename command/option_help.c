@@ -1,10 +1,14 @@
 /* option_help.c: see option_help.h. */
 #include "command/option_help.h"
 
+#include "command/terminal.h"
+
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { HELP_COLUMN = 28, LIST_COLUMN = 33, HELP_WIDTH = 79 };
+/* On a narrow terminal help stands below what it explains. */
+enum { HELP_COLUMN = 28, LIST_COLUMN = 33, HELP_WIDTH = 79, NARROW = 60, NARROW_COLUMN = 6 };
 
 const struct geul_option geul_option_help_rows[] = {
     {.kind = GEUL_OPTION_FLAG, .names = "-h, --help", .help = "show this help"},
@@ -42,15 +46,24 @@ static void value_text(const struct geul_option *o, const char *field, char *tex
     }
 }
 
-/* Prints text in lines of HELP_WIDTH that begin at column `indent`; the first one continues at column `at`. */
+/* The most columns of a line: HELP_WIDTH, less where the terminal has less. */
+static int help_width(void)
+{
+    int width = geul_terminal_width(STDOUT_FILENO) - 1;
+    return width < HELP_WIDTH ? width : HELP_WIDTH;
+}
+
+/* Prints text in lines of at most help_width() that begin at column `indent`; the first one continues at column `at`.
+ */
 static void print_wrapped(const char *text, int at, int indent)
 {
+    int width = help_width();
     printf("%*s", indent > at ? indent - at : 0, "");
     int first = at > indent ? at : indent;
     at = first;
     while (*text) {
         int n = (int)strcspn(text, " ");
-        if (at + 1 + n > HELP_WIDTH && at > first) {
+        if (at + 1 + n > width && at > first) {
             printf("\n%*s", indent, "");
             at = first = indent;
         }
@@ -61,10 +74,23 @@ static void print_wrapped(const char *text, int at, int indent)
     putchar('\n');
 }
 
+void geul_option_print_row(const char *what, const char *help, int column)
+{
+    bool narrow = help_width() < NARROW;
+    int at = printf("  %s", what);
+    if (narrow)
+        column = NARROW_COLUMN;
+    if (at > column - 2) {
+        putchar('\n');
+        at = 0;
+    }
+    print_wrapped(help, at, column);
+}
+
 void geul_option_list(const struct geul_option *rows, const void *settings)
 {
     for (; rows->kind != GEUL_OPTION_END; rows++) {
-        char value[GEUL_WORD_SIZE];
+        char value[GEUL_WORD_SIZE], what[32 + GEUL_WORD_SIZE];
         if (rows->kind == GEUL_OPTION_GROUP) {
             geul_option_list(rows->group, (const char *)settings + rows->offset);
             continue;
@@ -72,8 +98,8 @@ void geul_option_list(const struct geul_option *rows, const void *settings)
         const char *name = strstr(rows->names, "--");
         value_text(rows, (const char *)settings + rows->offset, value, sizeof value);
         int length = name ? (int)strcspn(name + 2, ",") : 0;
-        int at = printf("  %-18.*s %-11s ", length, name ? name + 2 : "", value);
-        print_wrapped(rows->help, at, LIST_COLUMN);
+        snprintf(what, sizeof what, "%-18.*s %s", length, name ? name + 2 : "", value);
+        geul_option_print_row(what, rows->help, LIST_COLUMN);
     }
 }
 
@@ -91,14 +117,10 @@ static void print_rows(const struct geul_option *rows, const char *settings)
             print_rows(rows->group, settings + rows->offset);
             continue;
         }
-        char line[GEUL_OPTION_HELP_MAX];
-        int at = printf("  %s%s%s", rows->names, rows->value ? " " : "", rows->value ? rows->value : "");
+        char line[GEUL_OPTION_HELP_MAX], what[256];
+        snprintf(what, sizeof what, "%s%s%s", rows->names, rows->value ? " " : "", rows->value ? rows->value : "");
         geul_option_help(rows, settings, line);
-        if (at > HELP_COLUMN - 2) {
-            putchar('\n');
-            at = 0;
-        }
-        print_wrapped(line, at, HELP_COLUMN);
+        geul_option_print_row(what, line, HELP_COLUMN);
     }
 }
 

@@ -12,6 +12,8 @@ extern const struct geul_option geul_option_help_rows[];
 void geul_option_print_help(const struct geul_command_help *help, const void *settings);
 /* The row's help with its value in settings, its default, into line. */
 void geul_option_help(const struct geul_option *row, const char *settings, char line[GEUL_OPTION_HELP_MAX]);
+/* Prints what is explained and, from a column on, its help, within the terminal's width. */
+void geul_option_print_row(const char *what, const char *help, int column);
 /* Prints every row of a table with its current value. */
 void geul_option_list(const struct geul_option *rows, const void *settings);
 

@@ -283,18 +283,49 @@ static int parse_option(const struct geul_command_help *help, int argc, char **a
     return store(o, name, equals ? equals + 1 : argv[++*i], field);
 }
 
+void geul_option_each_setting(const struct geul_option *rows, void (*on_name)(void *user, const char *name, size_t n),
+                              void *user)
+{
+    for (; rows->kind != GEUL_OPTION_END; rows++) {
+        const char *name = rows->kind == GEUL_OPTION_GROUP ? NULL : strstr(rows->names, "--");
+        if (rows->kind == GEUL_OPTION_GROUP)
+            geul_option_each_setting(rows->group, on_name, user);
+        else if (name)
+            on_name(user, name + 2, strcspn(name + 2, ", "));
+    }
+}
+
+/* The names of settings as texts. */
+struct setting_names {
+    char pool[NAMES_MAX][32];
+    const char *list[NAMES_MAX];
+    int n;
+};
+
+static void add_setting_name(void *user, const char *name, size_t n)
+{
+    struct setting_names *names = user;
+    if (names->n == NAMES_MAX)
+        return;
+    snprintf(names->pool[names->n], sizeof *names->pool, "%.*s", (int)n, name);
+    names->list[names->n] = names->pool[names->n];
+    names->n++;
+}
+
 bool geul_option_set(const struct geul_option *rows, void *settings, const char *name, const char *value)
 {
     char full[64], *field;
     snprintf(full, sizeof full, "--%s", name);
     const struct geul_habit *habit;
     const struct geul_option *o = find_any(rows, settings, full, &field, &habit);
+    if (!o) /* "n" for -n */
+        o = find(rows, settings, full + 1, strlen(full + 1), &field);
     if (!o) {
-        const char *names[NAMES_MAX];
-        char pool[NAMES_MAX][32];
-        const char *nearest = geul_option_nearest(full, names, all_names(rows, names, 0, pool));
+        struct setting_names names = {.n = 0};
+        geul_option_each_setting(rows, add_setting_name, &names);
+        const char *nearest = geul_option_nearest(name, names.list, names.n);
         if (nearest)
-            geul_report_error("there is no setting \"%s\"; did you mean \"%s\"?", name, nearest + 2);
+            geul_report_error("there is no setting \"%s\"; did you mean \"%s\"?", name, nearest);
         else
             geul_report_error("there is no setting \"%s\"", name);
         return false;

@@ -3,9 +3,11 @@
 
 #include "core/os.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The value of an environment variable; NULL when it is unset or empty. */
 static const char *set(const char *name)
@@ -55,4 +57,47 @@ char *geul_path_cache(struct geul_context *ctx, const char *name)
 char *geul_path_state(struct geul_context *ctx, const char *name)
 {
     return user_path(ctx, NULL, "XDG_STATE_HOME", "/.local/state/geul", name);
+}
+
+/* a/b in malloc()ed memory; NULL when there is none. */
+static char *join(const char *a, const char *b)
+{
+    size_t size = strlen(a) + strlen(b) + 2;
+    char *path = malloc(size);
+    if (path)
+        snprintf(path, size, "%s/%s", a, b);
+    return path;
+}
+
+char *geul_path_expand(const char *path)
+{
+    if (strncmp(path, "~/", 2) == 0 && set("HOME"))
+        return join(set("HOME"), path + 2);
+    return strdup(path);
+}
+
+const char *geul_path_small_model(void)
+{
+    static char found[PATH_MAX];
+    char program[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(program, '/');
+    if (slash)
+        *slash = '\0';
+    static const char name[] = "geul-mini.gguf";
+    const char *const places[][2] = {
+        {program, "../share/geul"}, /* bin/geul: installed, perhaps moved since */
+        {program, "../share"},      /* build/geul */
+        {GEUL_DATA_DIR, "."},       /* bin elsewhere than share */
+    };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        char *dir = *places[i][0] ? join(places[i][0], places[i][1]) : NULL, *path = dir ? join(dir, name) : NULL;
+        bool exists = path && realpath(path, found);
+        free(dir);
+        free(path);
+        if (exists)
+            return found;
+    }
+    return NULL;
 }

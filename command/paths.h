@@ -9,4 +9,11 @@
 char *geul_path_cache(struct geul_context *ctx, const char *name);
 char *geul_path_state(struct geul_context *ctx, const char *name);
 
+/* A path that was typed where no shell sees it, with $HOME for "~" before "/". Free with free(); NULL when memory is
+ * short. */
+char *geul_path_expand(const char *path);
+/* The small model that comes with geul: in the tree that the program is installed or was built in, or where geul was to
+ * be installed. NULL when it is nowhere. */
+const char *geul_path_small_model(void);
+
 #endif

@@ -6,6 +6,7 @@
 #include "core/os.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 enum { BAR = 24 };
 
@@ -65,7 +66,8 @@ static void draw(uint64_t done, uint64_t total, double seconds)
     if (total && done)
         geul_progress_time((double)(total - done) / speed, left, sizeof left);
     int n = snprintf(line, sizeof line, "%s [%s] %3.0f %%  %s  %s left", bar.label, cells, 100 * share, rate, left);
-    int width = geul_terminal_width() - 1; /* a full line would wrap, and \r would no longer reach its start */
+    int width =
+        geul_terminal_width(STDERR_FILENO) - 1; /* a full line would wrap, and \r would no longer reach its start */
     fprintf(stderr, "\r%.*s\033[K", n < width ? n : width, line);
     fflush(stderr);
 }

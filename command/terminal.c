@@ -23,10 +23,10 @@ void geul_terminal_start(void)
     signal(SIGXFSZ, SIG_IGN); /* a file too large for `ulimit -f` is a failed write, like a full disk */
 }
 
-int geul_terminal_width(void)
+int geul_terminal_width(int fd)
 {
     struct winsize size;
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         return size.ws_col;
     return 80;
 }

@@ -7,8 +7,8 @@
 /* At the start of the program: makes sure that descriptors 0 to 2 are open, so that no file gets their numbers, and
  * that writing to a closed pipe is an error instead of a signal. */
 void geul_terminal_start(void);
-/* Columns of the terminal on stderr, 80 when unknown; whether stderr is one. */
-int geul_terminal_width(void);
+/* Columns of the terminal on a descriptor, 80 when unknown; whether stderr is one. */
+int geul_terminal_width(int fd);
 bool geul_terminal_on_stderr(void);
 
 /* From here on Ctrl-C only sets a flag, so that the work can end at a safe point. Pressed more than patience times

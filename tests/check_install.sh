@@ -17,6 +17,15 @@ for file in bin/geul $(awk '$1 ~ /^include\// { print $1 }' tools/floors); do
     [ -f "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
 
+# Without -m the installed program finds the model that was installed with it, wherever the tree has been moved.
+mv "$scratch/root" "$scratch/moved"
+said=$(echo 안녕 | "$scratch/moved/opt/geul/bin/geul" chat --temp 0 2>&1) || { echo "chat: $said"; exit 1; }
+mv "$scratch/moved" "$scratch/root"
+case $said in
+*"/moved/opt/geul/share/geul/geul-mini.gguf (comes with geul"*안녕하세요*) echo "chat: answers with the installed model" ;;
+*) echo "chat: unexpected output: $said"; exit 1 ;;
+esac
+
 mkdir "$scratch/consumer"
 cat >"$scratch/consumer/consumer.c" <<'END'
 #include <geul.h>

@@ -4,11 +4,15 @@
 
 #include "command/chat/draft_args.h"
 #include "command/generation.h"
+#include "command/line/line_edit.h"
 
 /* A finished or waiting turn; both texts are malloc()ed, answer is NULL while it waits. */
 struct geul_chat_turn {
     char *question, *answer;
 };
+
+/* What follows a command. */
+enum geul_chat_argument { GEUL_CHAT_NOTHING, GEUL_CHAT_TEXT, GEUL_CHAT_FILE, GEUL_CHAT_SETTING };
 
 struct geul_chat_settings {
     struct geul_sampling_args sampling;
@@ -24,10 +28,11 @@ struct geul_chat {
     struct geul_chat_turn *turns;
     int n_turns, turns_size;
     uint64_t n_answers; /* added to the seed, so that /retry gives another answer */
+    bool verbose;       /* timings after each answer */
     bool json;          /* one JSON object a line instead of text */
+    enum geul_nfc nfc;  /* for what the user writes */
     bool ignore_eos;    /* answers continue after the end token */
     bool done;          /* /exit */
-    enum geul_nfc nfc;  /* for what the user writes */
     int code;           /* exit code so far */
 };
 
@@ -46,23 +51,32 @@ char *geul_chat_prompt(const struct geul_chat *c, int first);
 bool geul_chat_save(const struct geul_chat *c, const char *path);
 bool geul_chat_load(struct geul_chat *c, const char *path);
 
-/* chat_answer.c: answers the last, waiting turn: prints the answer and keeps it, or says why not and drops the turn. */
-void geul_chat_answer(struct geul_chat *c);
+/* chat_answer.c: answers the last, waiting turn: prints the answer and keeps it. false after a message or Ctrl-C: the
+ * turn still waits, and no other was dropped. */
+bool geul_chat_answer(struct geul_chat *c);
 
 /* chat_commands.c: carries out a line that begins with "/". */
 void geul_chat_command(struct geul_chat *c, const char *line);
+/* The i-th command's name ("/help") and what follows it; NULL behind the last. */
+const char *geul_chat_command_at(int i, enum geul_chat_argument *argument);
 /* The rows that /set changes in struct geul_chat_settings. */
 extern const struct geul_option geul_chat_options[];
 
-/* chat_line.c: lines from the terminal, with editing and history, or from a pipe. */
+/* chat_complete.c: what Tab may put before the cursor: commands, their files, settings (line_edit.h). */
+void geul_chat_complete(const char *text, size_t cursor, struct geul_line_choices *choices);
+
+/* chat_line.c: texts of one line or several from the terminal, with editing and history, or from a pipe. */
+struct geul_chat_input {
+    const char *text; /* "" after Ctrl-C */
+    bool is_command;
+};
 struct geul_chat_line;
 /* Never fails: without a terminal it reads plain lines, without a writable directory it keeps no history. */
 struct geul_chat_line *geul_chat_line_new(struct geul_context *ctx);
 void geul_chat_line_free(struct geul_chat_line *l);
 bool geul_chat_line_terminal(const struct geul_chat_line *l);
-/* The next line, valid until the next call; "" after Ctrl-C; NULL at the end, and after a message about a line that is
- * no text. */
-const char *geul_chat_line_read(struct geul_chat_line *l);
+/* The next text, valid until the next call. false at the end, and after a message about a line that is no text. */
+bool geul_chat_line_read(struct geul_chat_line *l, struct geul_chat_input *out);
 /* Whether a line was no text. */
 bool geul_chat_line_failed(const struct geul_chat_line *l);
 

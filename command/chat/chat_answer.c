@@ -53,44 +53,66 @@ static bool on_text(void *user, const char *text, size_t length)
     return ok && !geul_interrupted();
 }
 
-/* The ids of the prompt; the oldest turns are dropped until it and an answer fit. false after a message. */
-static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids)
+/* The ids of the prompt for turns first to last. false after a message. */
+static bool prompt_ids(struct geul_chat *c, int first, struct geul_ids *ids)
 {
-    /* A quarter of the context is kept free for the answer, or less when -n is smaller. A dropped turn changes the
-     * prompt from its start, so the session has to read it all again: dropping is left until it is needed. */
+    char *prompt = geul_chat_prompt(c, first);
+    bool ok = prompt && geul_ids_of_text(&c->loaded, prompt, strlen(prompt), ids);
+    if (!prompt)
+        geul_report_error("out of memory");
+    else if (!ok)
+        geul_report_failure(c->loaded.ctx);
+    free(prompt);
+    return ok;
+}
+
+/* The ids of the prompt, which begins with turn *first: with the oldest that leaves room for an answer. A question for
+ * which no other turn has to go is too long by itself. false after a message. */
+static bool fit_prompt(struct geul_chat *c, struct geul_ids *ids, int *first)
+{
+    /* A quarter of the context is kept free for the answer, or less when -n is smaller; at least one token. A dropped
+     * turn changes the prompt from its start, so the session has to read it all again: dropping is put off until it is
+     * needed. */
     size_t capacity = (size_t)geul_session_capacity(c->loaded.session), room = capacity / 4;
     if (c->settings.n_predict > 0 && (size_t)c->settings.n_predict < room)
         room = (size_t)c->settings.n_predict;
-    int dropped = 0;
-    for (;; dropped++) {
-        char *prompt = geul_chat_prompt(c, 0);
-        bool ok = prompt && geul_ids_of_text(&c->loaded, prompt, strlen(prompt), ids);
-        free(prompt);
-        if (!ok) {
-            geul_report_failure(c->loaded.ctx);
+    for (*first = 0;; ++*first) {
+        if (!prompt_ids(c, *first, ids))
             return false;
-        }
-        /* The last turn is the question: alone it is tried even if too long, and generating reports that. */
-        if (ids->n + room <= capacity || c->n_turns == 1)
+        if (ids->n + room <= capacity)
+            return true;
+        if (*first == c->n_turns - 1)
             break;
         geul_ids_free(&c->loaded, ids);
-        geul_chat_drop_first(c);
     }
-    if (dropped)
-        geul_report_note("the context of %zu tokens is full; dropped the oldest %d turn%s", capacity, dropped,
-                         dropped == 1 ? "" : "s");
-    return true;
+    if (ids->n < capacity)
+        return true;
+    geul_report_error("the question has %zu tokens with its template, and %zu fit: the context holds %zu, one for the "
+                      "answer; shorten it or raise -c. The conversation is as before",
+                      ids->n, capacity - 1, capacity);
+    geul_ids_free(&c->loaded, ids);
+    return false;
 }
 
-/* Keeps text as the answer of the last turn, without the white space around it when the template sets its own. Without
- * memory for it the turn is dropped: false. */
+/* Drops the turns before the first that fits. */
+static void drop_turns(struct geul_chat *c, int first)
+{
+    for (int i = 0; i < first; i++)
+        geul_chat_drop_first(c);
+    if (first > 0)
+        geul_report_note("the context of %d tokens is full; dropped the oldest %d turn%s",
+                         geul_session_capacity(c->loaded.session), first, first == 1 ? "" : "s");
+}
+
+/* Keeps text as the answer of the last turn, without the white space around it when the template sets its own. false
+ * after a message: there is no memory for it. */
 static bool set_answer(struct geul_chat *c, const char *text, size_t length, bool trim)
 {
     if (trim)
         text = geul_template_trim(text, &length);
     char *answer = malloc(length + 1);
     if (!answer) {
-        geul_chat_drop_last(c);
+        geul_report_error("out of memory");
         return false;
     }
     memcpy(answer, text, length);
@@ -136,17 +158,16 @@ static void print_json(const struct geul_chat *c, const struct geul_ids *ids, co
     geul_report_json_line(json);
 }
 
-void geul_chat_answer(struct geul_chat *c)
+bool geul_chat_answer(struct geul_chat *c)
 {
     struct geul_ids ids;
     struct geul_generation_result r;
-    /* From here on the last turn either gets its answer or is dropped: a conversation holds no unanswered turn. */
     struct printer printer = {.trim = c->form != NULL, .silent = c->json};
+    int first;
     geul_interrupt_clear();
-    if (!fit_prompt(c, &ids)) {
-        geul_chat_drop_last(c);
+    if (!fit_prompt(c, &ids, &first)) {
         c->code = 1;
-        return;
+        return false;
     }
     enum geul_status status = generate(c, &ids, &printer, &r);
     if (status != GEUL_OK) {
@@ -157,8 +178,7 @@ void geul_chat_answer(struct geul_chat *c)
             geul_report_failure(c->loaded.ctx);
             c->code = 1;
         }
-        geul_chat_drop_last(c);
-        return;
+        return false;
     }
     if (!c->json)
         geul_report_text("\n", 1);
@@ -166,9 +186,14 @@ void geul_chat_answer(struct geul_chat *c)
         geul_report_note("stopped");
     else if (r.reason == GEUL_STOP_CONTEXT)
         geul_report_note("the context is full; the answer ends here");
-    if (set_answer(c, r.text, r.text_length, printer.trim) && c->json)
+    drop_turns(c, first);
+    bool kept = set_answer(c, r.text, r.text_length, printer.trim);
+    if (kept && c->json)
         print_json(c, &ids, &r);
+    if (c->verbose)
+        geul_generation_print_timings(c->loaded.load_seconds, &r);
     geul_ids_free(&c->loaded, &ids);
     geul_tokens_free(c->loaded.ctx, r.tokens);
     geul_text_free(c->loaded.ctx, r.text);
+    return kept;
 }

@@ -3,11 +3,14 @@
 
 #include "command/option_help.h"
 #include "command/options.h"
+#include "command/paths.h"
 #include "command/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { HELP_COLUMN = 25 };
 
 #define SETTINGS struct geul_chat_settings
 /* clang-format off */
@@ -73,9 +76,12 @@ static void do_retry(struct geul_chat *c, const char *rest)
         geul_report_error("there is no answer yet");
         return;
     }
-    free(c->turns[c->n_turns - 1].answer);
+    char *old = c->turns[c->n_turns - 1].answer;
     c->turns[c->n_turns - 1].answer = NULL;
-    geul_chat_answer(c);
+    if (geul_chat_answer(c))
+        free(old);
+    else
+        c->turns[c->n_turns - 1].answer = old;
 }
 
 static void do_undo(struct geul_chat *c, const char *rest)
@@ -86,30 +92,48 @@ static void do_undo(struct geul_chat *c, const char *rest)
         return;
     }
     geul_chat_drop_last(c);
-    printf("The last turn has been removed; %d left.\n", c->n_turns);
+    printf("The last turn has been dropped; %d turn%s remain%s.\n", c->n_turns, c->n_turns == 1 ? "" : "s",
+           c->n_turns == 1 ? "s" : "");
+}
+
+/* The file that rest names; free with free(). NULL after a message. */
+static char *take_path(const char *command, const char *rest)
+{
+    size_t n = strlen(rest);
+    while (n > 0 && strchr(" \t\r\n", rest[n - 1])) /* Tab leaves a space behind a name */
+        n--;
+    char *name = strndup(rest, n), *path = name && n > 0 ? geul_path_expand(name) : NULL;
+    if (n == 0)
+        geul_report_error("%s needs a file name", command);
+    else if (!path)
+        geul_report_error("out of memory");
+    free(name);
+    return path;
 }
 
 static void do_save(struct geul_chat *c, const char *rest)
 {
-    if (!*rest)
-        geul_report_error("/save needs a file name");
-    else if (geul_chat_save(c, rest))
-        printf("%d turn%s saved to %s.\n", c->n_turns, c->n_turns == 1 ? "" : "s", rest);
+    char *path = take_path("/save", rest);
+    if (path && geul_chat_save(c, path))
+        printf("%d turn%s saved to %s.\n", c->n_turns, c->n_turns == 1 ? "" : "s", path);
+    free(path);
 }
 
 static void do_load(struct geul_chat *c, const char *rest)
 {
-    if (!*rest)
-        geul_report_error("/load needs a file name");
-    else if (geul_chat_load(c, rest))
-        printf("%d turn%s loaded from %s.\n", c->n_turns, c->n_turns == 1 ? "" : "s", rest);
+    char *path = take_path("/load", rest);
+    if (path && geul_chat_load(c, path))
+        printf("%d turn%s loaded from %s.\n", c->n_turns, c->n_turns == 1 ? "" : "s", path);
+    free(path);
 }
 
 static void do_set(struct geul_chat *c, const char *rest)
 {
-    char name[32];
-    size_t n = strcspn(rest, " \t=");
-    const char *value = rest + n + strspn(rest + n, " \t=");
+    char name[32], value[GEUL_WORD_SIZE];
+    size_t n = strcspn(rest, " \t="), begin = n + strspn(rest + n, " \t="), length = strlen(rest + begin);
+    while (length > 0 && strchr(" \t\r\n", rest[begin + length - 1]))
+        length--;
+    snprintf(value, sizeof value, "%.*s", (int)length, rest + begin);
     if (!*rest) {
         geul_option_list(geul_chat_options, &c->settings);
         return;
@@ -128,38 +152,64 @@ static void do_set(struct geul_chat *c, const char *rest)
     }
     if (c->settings.n_predict == 0)
         c->settings.n_predict = -1;
+    geul_sampling_args_seed(&c->settings.sampling); /* -1: a new one */
     printf("%s is %s.\n", name, value);
 }
 
 static const struct {
     const char *name, *argument, *help;
+    enum geul_chat_argument takes;
     void (*run)(struct geul_chat *c, const char *rest);
 } commands[] = {
-    {"/help", "", "shows this list", do_help},
-    {"/reset", "", "clears the conversation", do_reset},
-    {"/system", "[TEXT]", "shows or sets the text before the conversation, - for none", do_system},
-    {"/retry", "", "answers the last question again", do_retry},
-    {"/undo", "", "removes the last question and its answer", do_undo},
-    {"/save", "FILE", "writes the conversation as JSON", do_save},
-    {"/load", "FILE", "continues a saved conversation", do_load},
-    {"/set", "[NAME VALUE]", "lists or changes settings, for instance /set temp 0.2", do_set},
-    {"/exit", "", "leaves, as Ctrl-D does", do_exit},
+    {"/help", "", "shows this list", GEUL_CHAT_NOTHING, do_help},
+    {"/reset", "", "clears the conversation", GEUL_CHAT_NOTHING, do_reset},
+    {"/system", "[TEXT]", "shows or sets the text before the conversation, - for none", GEUL_CHAT_TEXT, do_system},
+    {"/retry", "", "answers the last question again", GEUL_CHAT_NOTHING, do_retry},
+    {"/undo", "", "drops the last question and its answer", GEUL_CHAT_NOTHING, do_undo},
+    {"/save", "FILE", "writes the conversation as JSON", GEUL_CHAT_FILE, do_save},
+    {"/load", "FILE", "continues a saved conversation", GEUL_CHAT_FILE, do_load},
+    {"/set", "[NAME VALUE]", "lists or changes settings, for instance /set temp 0.2", GEUL_CHAT_SETTING, do_set},
+    {"/exit", "", "leaves, as Ctrl-D does", GEUL_CHAT_NOTHING, do_exit},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static const struct {
+    const char *what, *help;
+} hints[] = {
+    {"\"\"\" ... \"\"\"", "three quotes begin and end a question of several lines"},
+    {"\\ at the end", "the question goes on in the next line; Alt-Enter does that, too"},
+    {"//", "begins a question with \"/\""},
+    {"Tab", "completes commands, file names and settings"},
+    {"Ctrl-R", "searches what was typed before; Up and Down step through it"},
+    {"Ctrl-C", "stops an answer, or gives up what is being typed"},
+};
 
 static void do_help(struct geul_chat *c, const char *rest)
 {
     (void)c, (void)rest;
-    for (int i = 0; i < N_COMMANDS; i++)
-        printf("  %-8s %-13s %s\n", commands[i].name, commands[i].argument, commands[i].help);
-    printf("Ctrl-C stops an answer. Type \"//\" to begin a question with \"/\".\n");
+    for (int i = 0; i < N_COMMANDS; i++) {
+        char head[32];
+        snprintf(head, sizeof head, "%-8s %s", commands[i].name, commands[i].argument);
+        geul_option_print_row(head, commands[i].help, HELP_COLUMN);
+    }
+    putchar('\n');
+    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
+        geul_option_print_row(hints[i].what, hints[i].help, HELP_COLUMN);
+}
+
+const char *geul_chat_command_at(int i, enum geul_chat_argument *argument)
+{
+    if (i >= N_COMMANDS)
+        return NULL;
+    *argument = commands[i].takes;
+    return commands[i].name;
 }
 
 void geul_chat_command(struct geul_chat *c, const char *line)
 {
     char name[32];
-    size_t n = strcspn(line, " \t");
-    const char *names[N_COMMANDS], *rest = line + n + strspn(line + n, " \t");
+    size_t n = strcspn(line, " \t\r\n");
+    const char *names[N_COMMANDS], *rest = line + n + strspn(line + n, " \t\r\n");
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), line);
     for (int i = 0; i < N_COMMANDS; i++) {
         names[i] = commands[i].name;

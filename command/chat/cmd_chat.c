@@ -26,7 +26,7 @@ static const struct geul_option options[] = {
     OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
     GEUL_NFC_OPTION("questions and the system text"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
-    OPTION_GROUP(model, geul_model_options),
+    OPTION_GROUP(model, geul_any_model_options),
     OPTION_GROUP(chat, geul_chat_options),
     OPTION_GROUP(draft, geul_draft_options),
     OPTION_END,
@@ -35,10 +35,11 @@ static const struct geul_option options[] = {
 
 static const struct geul_command_help help = {
     .name = "chat",
-    .usage = "-m FILE [options]",
+    .usage = "[-m FILE] [options]",
     .summary = "talk with a model",
-    .about = "Questions come from the terminal, or one per line from standard input. /help lists the commands that can "
-             "be typed.",
+    .about = "Questions come from the terminal, or one per line from standard input; three quotes begin and end one of "
+             "several lines, and a line with \\ at its end goes on in the next. /help lists the commands that can be "
+             "typed. Without -m the small model that comes with geul answers.",
     .example = "geul chat -m koalpaca.gguf --temp 0.7 --top-p 0.9\n"
                "echo 안녕 | geul chat -m koalpaca.gguf",
     .options = options,
@@ -65,19 +66,20 @@ static bool choose_template(struct geul_chat *c, const char *name)
 /* Reads and answers until the end. */
 static void converse(struct geul_chat *c, struct geul_chat_line *lines)
 {
-    const char *line;
-    while (!c->done && (line = geul_chat_line_read(lines))) {
-        if (line[strspn(line, " \t\r")] == '\0')
+    struct geul_chat_input input;
+    while (!c->done && geul_chat_line_read(lines, &input)) {
+        if (input.text[strspn(input.text, " \t\r\n")] == '\0')
             continue;
-        if (line[0] == '/' && line[1] != '/') {
-            geul_chat_command(c, line);
+        if (input.is_command) {
+            geul_chat_command(c, input.text);
             continue;
         }
-        if (!geul_chat_push(c, line[0] == '/' ? line + 1 : line)) {
+        if (!geul_chat_push(c, input.text)) {
             c->code = geul_report_error("out of memory");
             return;
         }
-        geul_chat_answer(c);
+        if (!geul_chat_answer(c))
+            geul_chat_drop_last(c);
         if (!geul_report_text("", 0))
             return; /* nobody reads the output any more */
         if (geul_interrupted() && !geul_chat_line_terminal(lines)) {
@@ -85,6 +87,16 @@ static void converse(struct geul_chat *c, struct geul_chat_line *lines)
             return;
         }
     }
+}
+
+/* Tells who is in the terminal which model answers; named: by the path -m, NULL when that was said already. */
+static void greet(const struct geul_chat *c, const char *named)
+{
+    const char *name = geul_model_get_name(c->loaded.model);
+    char text[256];
+    if (named)
+        fprintf(stderr, "model: %s\n", geul_printable(*name ? name : named, text, sizeof text));
+    fprintf(stderr, "/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n");
 }
 
 int geul_cmd_chat(int argc, char **argv)
@@ -100,9 +112,16 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     if (s.chat.n_predict == 0)
         return geul_report_usage("-n 0 leaves no room for an answer");
+    const char *named = s.model.path;
+    if ((code = geul_model_args_choose(&s.model)) != 0)
+        return code;
     if ((code = geul_sampling_args_order(&s.chat.sampling)) != 0)
         return code;
-    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json, .nfc = geul_nfc_of(s.nfc)};
+    struct geul_chat c = {.settings = s.chat,
+                          .ignore_eos = s.ignore_eos,
+                          .verbose = s.model.verbose,
+                          .json = s.json,
+                          .nfc = geul_nfc_of(s.nfc)};
     geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
@@ -115,12 +134,9 @@ int geul_cmd_chat(int argc, char **argv)
     }
     if (choose_template(&c, s.template_name)) {
         c.system = s.system ? geul_chat_text(&c, s.system) : NULL;
-        const char *name = geul_model_get_name(c.loaded.model);
-        char shown[256];
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
         if (geul_chat_line_terminal(lines))
-            fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
-                    geul_printable(*name ? name : s.model.path, shown, sizeof shown));
+            greet(&c, named);
         converse(&c, lines);
         c.code = geul_chat_line_failed(lines) ? 1 : c.code;
         geul_chat_line_free(lines);

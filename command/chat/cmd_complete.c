@@ -42,7 +42,7 @@ static const struct geul_option options[] = {
                 "for the model's own"),
     OPTION_FLAG("--echo",                   echo,          "prints the prompt too"),
     OPTION_FLAG("--json",                   json,          "prints text, token ids, stop reason and timings as JSON"),
-    OPTION_GROUP(model, geul_model_options),
+    OPTION_GROUP(model, geul_any_model_options),
     OPTION_GROUP(sampling, geul_sampling_options),
     OPTION_GROUP(draft, geul_draft_options),
     OPTION_END,
@@ -51,8 +51,9 @@ static const struct geul_option options[] = {
 
 static const struct geul_command_help help = {
     .name = "complete",
-    .usage = "-m FILE -p TEXT [options]",
+    .usage = "[-m FILE] -p TEXT [options]",
     .summary = "continue a text",
+    .about = "Without -m the small model that comes with geul continues it.",
     .example = "geul complete -m polyglot.gguf -p \"한국의 수도는\" -n 64\n"
                "echo 오늘의 날씨는 | geul complete -m polyglot.gguf -p - --temp 0 --json\n"
                "geul complete -m polyglot-12.8b.gguf -md polyglot-1.3b.gguf -f article.txt",
@@ -175,6 +176,10 @@ int geul_cmd_complete(int argc, char **argv)
     char *prompt = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code);
     if (!prompt)
         return code;
+    if ((code = geul_model_args_choose(&s.model)) != 0) {
+        free(prompt);
+        return code;
+    }
     geul_interrupt_catch(1);
     geul_sampling_args_seed(&s.sampling);
     struct geul_loaded l;

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SAMPLES = 3, LONGEST_PROMPT = 200, LONGEST_TEXT = 96, BEGINNING = 12 };
 
@@ -132,7 +133,7 @@ static bool line_shown;
 void geul_run_hide(void)
 {
     if (line_shown)
-        fprintf(stderr, "\r%*s\r", geul_terminal_width() - 1, "");
+        fprintf(stderr, "\r%*s\r", geul_terminal_width(STDERR_FILENO) - 1, "");
     line_shown = false;
 }
 
@@ -155,7 +156,7 @@ void geul_run_show(struct geul_run *run, const struct geul_train_report *r)
         fprintf(stderr, "%s\n", line);
         return;
     }
-    int width = geul_terminal_width() - 1;
+    int width = geul_terminal_width(STDERR_FILENO) - 1;
     fprintf(stderr, "\r%-*.*s", width, n < width ? n : width, line);
     line_shown = true;
 }

@@ -71,7 +71,7 @@ expect "history" "^> 안녕하세요 *$"
 key C-u
 text "/undo"
 key Enter
-expect "a command" "The last turn has been removed; 0 left"
+expect "a command" "The last turn has been dropped; 0 turns remain"
 
 # Ctrl-C at the prompt gives the line up, not the program.
 text "지워질 줄"

@@ -61,7 +61,7 @@ TEST(command_chat_commands)
     struct test_run r = chat(model, input, NULL, NULL);
     CHECK_INT(r.status, 0);
     static const char *const printed[] = {
-        "/retry",        "친절하게\n",       "The last turn has been removed; 1 left.",
+        "/retry",        "친절하게\n",       "The last turn has been dropped; 1 turn remains.",
         "1 turn saved",  "is empty",         "1 turn loaded",
         "temp is 0.25.", "frequency-penalty"};
     for (size_t i = 0; i < sizeof printed / sizeof *printed; i++)
@@ -108,6 +108,82 @@ TEST(command_chat_full_context)
     test_run_free(&r);
     r = chat(model, "이 질문은 혼자서도 너무 길다\n짧다\n", "-c", "8");
     CHECK_INT(r.status, 1);
-    CHECK_MSG(strstr(r.err, "the context holds 8"), "%s", r.err);
+    CHECK_MSG(strstr(r.err, "and 7 fit: the context holds 8"), "%s", r.err);
+    test_run_free(&r);
+}
+
+/* A question that would not fit an empty conversation is refused, and the turns before it stay. */
+TEST(command_chat_refuses_a_question_too_long)
+{
+    char input[8192] = "안녕\n고마워\n";
+    for (int i = 0; i < 200; i++)
+        strcat(input, "길고 긴 질문 ");
+    snprintf(input + strlen(input), sizeof input - strlen(input), "\n/retry\n/save %s\n", test_scratch("kept.json"));
+    const char *const argv[] = {"chat", "-m", test_mini_model(), "-c", "128", "--temp", "0", NULL};
+    struct test_run r = test_geul(argv, input, strlen(input));
+    CHECK_INT(r.status, 1);
+    CHECK_MSG(strstr(r.err, " tokens with its template, and 127 fit: the context holds 128"), "%s", r.err);
+    CHECK_MSG(!strstr(r.err, "dropped"), "%s", r.err);
+    CHECK_MSG(strstr(r.out, "2 turns saved"), "%s", r.out);
+    test_run_free(&r);
+    /* Neither does /retry lose its answer, when a system text leaves it no room. */
+    input[0] = '\0';
+    strcat(input, "안녕\n/system ");
+    for (int i = 0; i < 200; i++)
+        strcat(input, "길고 긴 말 ");
+    snprintf(input + strlen(input), sizeof input - strlen(input), "\n/retry\n/save %s\n", test_scratch("kept.json"));
+    const char *const with_system[] = {"chat", "-m",         test_mini_model(),        "-c", "128", "--temp",
+                                       "0",    "--template", test_scratch("form.txt"), NULL};
+    const char *form = "{input}\n### 질문: {instruction}\n\n### 답변: {output}\n";
+    test_spill(test_scratch("form.txt"), form, strlen(form));
+    r = test_geul(with_system, input, strlen(input));
+    CHECK_MSG(strstr(r.err, "and 127 fit"), "%s", r.err);
+    CHECK_MSG(strstr(r.out, "1 turn saved"), "%s", r.out);
+    test_run_free(&r);
+}
+
+TEST(command_chat_settings)
+{
+    const char *input = "/set n 5\r\n/set top-q 3\n/set zzzzz 3\n/set s 7\n/help\r\n";
+    const char *const argv[] = {"chat", "-m", test_mini_model(), NULL};
+    struct test_run r = test_geul(argv, input, strlen(input));
+    CHECK_INT(r.status, 0);
+    CHECK_MSG(strstr(r.out, "n is 5.\n") && strstr(r.out, "s is 7.\n") && strstr(r.out, "shows this list"), "%s",
+              r.out);
+    CHECK_MSG(strstr(r.err, "did you mean \"top-k\"?") && strstr(r.err, "no setting \"zzzzz\"") &&
+                  !strstr(r.err, "\"\""),
+              "%s", r.err);
+    test_run_free(&r);
+}
+
+/* Three quotes and "\\" at the end make one question of several lines. */
+TEST(command_chat_questions_of_several_lines)
+{
+    const char *input =
+        "\"\"\"\n하나\n둘 \\\n/셋\n\"\"\"\n넷\\\n다섯\nC:\\\\\n\"\"\"/여섯\"\"\"\n//일곱\n\"\"\"끝\n없음";
+    static const char *const questions[] = {"하나\n둘 \\\n/셋", "넷\n다섯", "C:\\\\", "/여섯", "/일곱", "끝\n없음"};
+    const char *const argv[] = {"chat", "-m", test_mini_model(), "--json", "-n", "2", NULL};
+    struct test_run r = test_geul(argv, input, strlen(input));
+    CHECK_INT(r.status, 0);
+    char *rest = NULL;
+    size_t n = 0;
+    for (char *line = strtok_r(r.out, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), n++) {
+        json_t *json = json_loads(line, 0, NULL);
+        if (CHECK_MSG(n < sizeof questions / sizeof *questions, "%s", line))
+            CHECK_STR(json_string_value(json_object_get(json, "question")), questions[n]);
+        json_decref(json);
+    }
+    CHECK_INT(n, sizeof questions / sizeof *questions);
+    test_run_free(&r);
+}
+
+TEST(command_chat_verbose_shows_timings)
+{
+    const char *const argv[] = {"chat", "-v", "-n", "4", NULL}; /* the small model, which is in the source tree */
+    struct test_run r = test_geul(argv, "안녕\n고마워\n", strlen("안녕\n고마워\n"));
+    CHECK_INT(r.status, 0);
+    CHECK_MSG(strstr(r.err, "geul-mini.gguf (comes with geul"), "%s", r.err);
+    const char *first = strstr(r.err, "tokens/s; text ");
+    CHECK_MSG(first && strstr(first + 1, "tokens/s; text "), "%s", r.err);
     test_run_free(&r);
 }

@@ -73,7 +73,8 @@ TEST(command_wrong_usage)
         char begins[64];
         snprintf(begins, sizeof begins, "geul %s: ", commands[i]);
         fixture_fails(GEUL(commands[i], "--no-such-thing"), 2, begins, "--help");
-        fixture_fails(GEUL(commands[i]), 2, begins, "--help");
+        if (strcmp(commands[i], "chat") != 0) /* which needs nothing but questions */
+            fixture_fails(GEUL(commands[i]), 2, begins, "--help");
     }
     fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--tmep", "0.5"), 2,
                   "geul complete: ", "did you mean --temp?");
