@@ -36,6 +36,15 @@ struct geul_queue {
     void *state;   /* the backend's own */
 };
 
+/* What may be seen of a run, and stop it, while it computes. */
+struct geul_watch {
+    const atomic_bool *cancel; /* NULL: none */
+    /* Called on the thread that called run() with the nodes that are done, as often as the backend finds convenient,
+     * perhaps never. NULL: nobody asks. */
+    void (*progress)(void *user, int done);
+    void *user;
+};
+
 struct geul_backend {
     const char *name; /* "cpu" */
     /* How many devices it has on this machine. Finding none, for lack of a driver perhaps, is not a failure. */
@@ -67,11 +76,11 @@ struct geul_backend {
      * their device is closed. */
     struct geul_queue *(*queue_new)(struct geul_context *ctx, struct geul_device *device, int n_threads);
     void (*queue_free)(struct geul_context *ctx, struct geul_queue *queue);
-    /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. cancel may be NULL;
-     * once it is true, the rest is left undone as soon as that is possible, and the result is GEUL_ERROR_CANCELLED (not
-     * recorded), if the backend notices. */
+    /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. watch may be NULL;
+     * once its cancel is true, the rest is left undone as soon as that is possible, and the result is
+     * GEUL_ERROR_CANCELLED (not recorded), if the backend notices. */
     enum geul_status (*run)(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                            int n_nodes, const atomic_bool *cancel);
+                            int n_nodes, const struct geul_watch *watch);
     /* Bytes of its own that run() would take for these nodes; SIZE_MAX when that cannot be counted. May be NULL. */
     size_t (*working)(const struct geul_queue *queue, struct geul_tensor *const *nodes, int n_nodes);
     /* A ticket for all work given so far, and waiting for it. */

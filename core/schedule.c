@@ -75,6 +75,8 @@ struct geul_runtime {
     const struct geul_graph *planned;            /* whose values the memory holds; another plan takes it over */
     void *staging;                               /* host memory for copies that no pair of devices can make */
     size_t staging_bytes;
+    void (*progress)(void *user, int done, int total); /* see geul_runtime_watch() */
+    void *progress_user;
 };
 
 /* ---------------------------------------------------------------------------------- lifetime -- */
@@ -633,13 +635,29 @@ static void make_copy(struct geul_runtime *rt, const struct copy *c)
     target->upload(to->buffer, to->data, host, bytes);
 }
 
-/* Computes g; cancel as in struct geul_backend. */
+/* Where a run is, for rt->progress. */
+struct place {
+    const struct geul_runtime *rt;
+    int before, total; /* nodes of the segments before this one, and of all */
+};
+
+static void tell_progress(void *user, int done)
+{
+    const struct place *p = user;
+    p->rt->progress(p->rt->progress_user, p->before + done, p->total);
+}
+
+/* Computes g; cancel as in struct geul_watch. */
 static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g, const atomic_bool *cancel)
 {
     if (!g || rt->planned != g)
         return geul_fail(g ? g->ctx : rt->ctx, GEUL_ERROR_ARGUMENT, "the graph must be planned on this runtime first");
     const struct geul_schedule *s = g->schedule;
+    struct place place = {.rt = rt};
+    const struct geul_watch watch = {cancel, rt->progress ? tell_progress : NULL, &place};
     enum geul_status status = GEUL_OK;
+    for (int i = 0; i < s->n_segments; i++)
+        place.total += s->segments[i].n_nodes;
     for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
         const struct segment *seg = &s->segments[i];
         struct geul_device *device = rt->devices[seg->device];
@@ -649,7 +667,8 @@ static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g,
         }
         for (int k = 0; k < seg->n_copies; k++)
             make_copy(rt, &s->copies[seg->first_copy + k]);
-        status = device->backend->run(g->ctx, rt->queues[seg->device], seg->nodes, seg->n_nodes, cancel);
+        status = device->backend->run(g->ctx, rt->queues[seg->device], seg->nodes, seg->n_nodes, &watch);
+        place.before += seg->n_nodes;
         rt->tickets[seg->device] = device->backend->event_record(rt->queues[seg->device]);
     }
     /* Also after a failure: nothing may run on memory that the caller is about to use or free. */
@@ -665,6 +684,12 @@ enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
         return status;
     geul_context_uncancel(rt->ctx); /* it has had its effect */
     return geul_fail(g->ctx, GEUL_ERROR_CANCELLED, "cancelled");
+}
+
+void geul_runtime_watch(struct geul_runtime *rt, void (*progress)(void *user, int done, int total), void *user)
+{
+    rt->progress = progress;
+    rt->progress_user = user;
 }
 
 enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_graph *g)

@@ -15,6 +15,9 @@ struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_d
                                          int n_threads);
 /* geul_runtime_run() without cancelling, for a graph that must not be left half computed: one that changes weights. */
 enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_graph *graph);
+/* From now on runs call progress, on the thread that runs, with the nodes done so far of all nodes; NULL: no longer. It
+ * must not use the runtime; it may cancel. */
+void geul_runtime_watch(struct geul_runtime *rt, void (*progress)(void *user, int done, int total), void *user);
 /* Of the planned graph: segments, and copies between devices. Bytes of a device's memory, which may be left from a
  * larger graph. */
 int geul_runtime_segment_count(const struct geul_runtime *rt);

@@ -343,7 +343,8 @@ struct geul_generation {
     /* Receives the text as it is generated, in whole code points, not NUL-terminated, once no stop string can begin
      * there any more; false ends it (GEUL_STOP_CALLER). Both callbacks run on the calling thread. May be NULL. */
     bool (*on_text)(void *user, const char *text, size_t length);
-    /* After each evaluated piece of the prompt, in tokens; false stops with GEUL_ERROR_CANCELLED. May be NULL. */
+    /* While the prompt is read, in tokens: many times in each piece of n_batch tokens, where the part that is done is
+     * an estimate, and after it; false stops with GEUL_ERROR_CANCELLED. It must not use the session. May be NULL. */
     bool (*on_prompt)(void *user, int done, int total);
     void *user;
 };

@@ -127,6 +127,10 @@ struct job {
     size_t tokens_size; /* of r.tokens */
     int32_t draft[GEUL_DRAFT_MAX], chosen[GEUL_DRAFT_MAX + 1];
     int n_draft, n_chosen; /* chosen: by the sampler, in the text's order; -1 where no logit was finite */
+    /* Of the prompt: where the piece that is being evaluated begins and its length, the tokens that on_prompt last
+     * heard of, and whether it wants to stop. */
+    int piece_at, piece, told;
+    bool stopped;
 };
 
 /* How many of ids the sequence already holds. At least one is left to compute, since the last one's logits are needed
@@ -141,16 +145,47 @@ static int common_prefix(const struct geul_session *s, int seq, const int32_t *i
 }
 
 /* Calls on_prompt; false stops. */
-static bool tell_prompt(const struct job *j, int done)
+static bool tell_prompt(struct job *j, int done)
 {
-    return !j->how->on_prompt || j->how->on_prompt(j->how->user, done, j->r.n_prompt);
+    j->told = done;
+    j->stopped = j->stopped || (j->how->on_prompt && !j->how->on_prompt(j->how->user, done, j->r.n_prompt));
+    return !j->stopped;
+}
+
+/* While a piece of the prompt is evaluated. Its nodes take about as long as each other where it matters: all layers are
+ * alike. */
+static void on_nodes(void *user, int done, int total)
+{
+    struct job *j = user;
+    int tokens = j->piece_at + (int)((int64_t)j->piece * done / total);
+    if (tokens > j->told && !j->stopped && !tell_prompt(j, tokens))
+        geul_context_cancel(geul_session_context(j->s));
 }
 
 /* While the draft model reads the prompt too. */
 static bool on_draft_piece(void *user)
 {
-    const struct job *j = user;
+    struct job *j = user;
     return tell_prompt(j, j->r.n_prompt);
+}
+
+/* Evaluates n tokens of the prompt from `at` on; logits may be NULL. */
+static enum geul_status run_piece(struct job *j, const int32_t *ids, int at, int n, const float **logits)
+{
+    struct geul_context *ctx = geul_session_context(j->s);
+    j->piece_at = at;
+    j->piece = n;
+    if (j->how->on_prompt)
+        geul_session_watch(j->s, on_nodes, j);
+    enum geul_status status = geul_session_append(j->s, j->how->seq, ids + at, n, logits);
+    geul_session_watch(j->s, NULL, NULL);
+    if (status == GEUL_OK && !j->stopped && (j->told >= at + n || tell_prompt(j, at + n)))
+        return GEUL_OK;
+    if (status == GEUL_OK && j->stopped) { /* it was too late to cancel this piece */
+        geul_context_uncancel(ctx);
+        status = geul_fail(ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
+    }
+    return status;
 }
 
 /* Chooses a token by logits. A model whose weights were lost on the way computes NaN, of which no choice follows: that
@@ -190,14 +225,13 @@ static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
     j->r.n_prompt = n;
     j->r.n_reused = common_prefix(j->s, seq, ids, n);
     geul_session_truncate(j->s, seq, j->r.n_reused);
+    j->told = j->r.n_reused;
     for (int done = j->r.n_reused; done < n;) {
         int m = n - done < batch ? n - done : batch;
-        enum geul_status status = geul_session_append(j->s, seq, ids + done, m, done + m == n ? &logits : NULL);
+        enum geul_status status = run_piece(j, ids, done, m, done + m == n ? &logits : NULL);
         if (status != GEUL_OK)
             return status;
         done += m;
-        if (!tell_prompt(j, done))
-            return geul_fail(ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
     }
     for (int i = 0; i < n; i++) /* also what was reused: penalties count the whole prompt */
         geul_sampler_accept(j->sampler, ids[i]);

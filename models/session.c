@@ -209,6 +209,11 @@ int geul_session_batch(const struct geul_session *s)
     return s->n_batch;
 }
 
+void geul_session_watch(struct geul_session *s, void (*progress)(void *user, int done, int total), void *user)
+{
+    geul_runtime_watch(s->runtime, progress, user);
+}
+
 int geul_session_sequences(const struct geul_session *s)
 {
     return s->n_sequences;

@@ -7,6 +7,8 @@
 /* The tokens that sequence seq holds, geul_session_length() of them. */
 const int32_t *geul_session_tokens(const struct geul_session *s, int seq);
 int geul_session_batch(const struct geul_session *s);
+/* From now on evaluations report how far they are, as geul_runtime_watch() says; progress NULL: no longer. */
+void geul_session_watch(struct geul_session *s, void (*progress)(void *user, int done, int total), void *user);
 int geul_session_sequences(const struct geul_session *s);
 
 /* Receives the input of a product with a weight: n_rows rows of n_cols floats, valid during the call. The rows are

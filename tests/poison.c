@@ -127,11 +127,11 @@ static void queue_free(struct geul_context *ctx, struct geul_queue *queue)
 }
 
 static enum geul_status run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                            int n_nodes, const atomic_bool *cancel)
+                            int n_nodes, const struct geul_watch *watch)
 {
     struct geul_device *device = queue->device;
     struct poison *p = device->state;
-    (void)cancel;
+    (void)watch;
     for (int i = 0; i < n_nodes; i++) {
         if (p->n_queued == MOST_QUEUED)
             flush(device);

@@ -176,6 +176,7 @@ static void cpu_queue_free(struct geul_context *ctx, struct geul_queue *queue)
  * turns: while the nodes of one are computed, the other is set to 0 for the next; the barrier publishes that. */
 static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int n_nodes)
 {
+    const struct geul_watch *watch = run->shared->watch;
     int step = 0, following = 0;
     for (int i = 0; i < n_nodes; i++) {
         const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
@@ -193,6 +194,8 @@ static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int
         geul_cpu_barrier(run);
         if (run->shared->stopped)
             return;
+        if (run->thread == 0 && watch && watch->progress) /* the thread that called; the others go on meanwhile */
+            watch->progress(watch->user, i + 1);
     }
 }
 
@@ -219,14 +222,14 @@ static void walk_in_team(void *user, int thread, int n_threads)
 }
 
 static enum geul_status cpu_run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                                int n_nodes, const atomic_bool *cancel)
+                                int n_nodes, const struct geul_watch *watch)
 {
     size_t kept;
     enum geul_status status = grow_scratch(ctx, queue, nodes, n_nodes, &kept);
     if (status != GEUL_OK)
         return status;
     uint8_t *memory = ((struct queue_state *)queue->state)->scratch;
-    struct geul_cpu_shared shared = {.cancel = cancel};
+    struct geul_cpu_shared shared = {.watch = watch};
     struct work work = {.kernels = kernels_of(queue->device),
                         .shared = &shared,
                         .kept = memory,

@@ -2,6 +2,8 @@
  * share. */
 #include "backends/cpu/cpu_ops.h"
 
+#include "backends/backend.h"
+
 #include "core/team.h"
 
 #include <sched.h>
@@ -68,9 +70,9 @@ void geul_cpu_await(atomic_int *counter, int value)
 bool geul_cpu_cancelled(struct geul_cpu_run *run)
 {
     struct geul_cpu_shared *s = run->shared;
-    if (!s->cancel)
+    if (!s->watch || !s->watch->cancel)
         return false;
-    if (atomic_load_explicit(s->cancel, memory_order_relaxed))
+    if (atomic_load_explicit(s->watch->cancel, memory_order_relaxed))
         atomic_store_explicit(&s->noticed, true, memory_order_relaxed);
     return atomic_load_explicit(&s->noticed, memory_order_relaxed);
 }

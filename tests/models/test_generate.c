@@ -219,6 +219,69 @@ TEST(generate_stops_when_the_caller_says_so)
     engine_close(&e);
 }
 
+/* What on_prompt was told; stop_at: the number of tokens at which it says no, 0: never. */
+struct reading {
+    int calls, last, total, stop_at;
+    bool falling;
+};
+
+static bool follow_reading(void *user, int done, int total)
+{
+    struct reading *r = user;
+    r->falling = r->falling || done <= r->last || done > total;
+    r->calls++;
+    r->last = done;
+    r->total = total;
+    return r->stop_at == 0 || done < r->stop_at;
+}
+
+/* Within a piece too: the prompt is one piece here. Telling changes no token. */
+TEST(generate_tells_how_far_reading_is)
+{
+    struct engine e;
+    REQUIRE(engine_open(&e, test_mini_model(), 256));
+    geul_session_free(e.session);
+    for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
+        struct geul_session_options o = {.n_context = 256, .n_threads = n_threads};
+        e.session = geul_session_new(e.ctx, e.model, &o);
+        REQUIRE(e.session);
+        int32_t ids[200];
+        for (int i = 0; i < 200; i++)
+            ids[i] = 300 + (i * 37) % 1000;
+        struct geul_sampling greedy = {.temperature = 0, .top_p = 1, .typical_p = 1, .repeat_penalty = 1};
+        struct geul_generation how = {.sampling = &greedy, .max_tokens = 8, .ignore_end_token = true};
+        struct geul_generation_result plain, told;
+        REQUIRE(geul_generate_ids(e.session, ids, 200, &how, &plain) == GEUL_OK);
+        geul_session_truncate(e.session, 0, 0);
+        struct reading r = {.calls = 0};
+        how.on_prompt = follow_reading;
+        how.user = &r;
+        REQUIRE(geul_generate_ids(e.session, ids, 200, &how, &told) == GEUL_OK);
+        CHECK_MSG(r.calls >= 10, "%d calls", r.calls);
+        CHECK(!r.falling && r.last == 200 && r.total == 200);
+        CHECK(plain.n_generated == 8 && memcmp(plain.tokens, told.tokens, 8 * sizeof *plain.tokens) == 0);
+        result_free(&e, &told);
+        /* no in the middle of the piece, and at its very end */
+        for (int stop_at = 90; stop_at <= 200; stop_at += 110) {
+            geul_session_truncate(e.session, 0, 0);
+            r = (struct reading){.stop_at = stop_at};
+            CHECK_INT(geul_generate_ids(e.session, ids, 200, &how, &told), GEUL_ERROR_CANCELLED);
+            CHECK_INT(geul_error_status(e.ctx), GEUL_ERROR_CANCELLED);
+            CHECK_MSG(r.last >= stop_at && (stop_at == 200 || r.last < 150), "%d", r.last);
+            CHECK(stop_at == 200 || geul_session_length(e.session, 0) == 0);
+        }
+        r = (struct reading){.calls = 0};
+        geul_session_truncate(e.session, 0, 0);
+        REQUIRE(geul_generate_ids(e.session, ids, 200, &how, &told) == GEUL_OK);
+        CHECK(memcmp(plain.tokens, told.tokens, 8 * sizeof *plain.tokens) == 0);
+        result_free(&e, &told);
+        result_free(&e, &plain);
+        geul_session_free(e.session);
+    }
+    e.session = NULL;
+    engine_close(&e);
+}
+
 /* Smoke, not a measure: ten everyday questions get an answer with one of the expected words. */
 TEST(generate_mini_answers_everyday_questions)
 {
