@@ -22,6 +22,10 @@ char *geul_os_join_path(struct geul_context *ctx, const char *dir, const char *n
 bool geul_os_exists(const char *path);
 /* Whether both paths name the same existing file. */
 bool geul_os_same_file(const char *a, const char *b);
+/* When a file was last changed, in seconds since 1970; 0 when that is unknown. */
+double geul_os_modified(const char *path);
+/* Removes a directory that is empty; any other stays. */
+void geul_os_remove_empty_directory(const char *path);
 /* Removes a file; one that is not there is fine. */
 enum geul_status geul_os_remove(struct geul_context *ctx, const char *path);
 /* Calls on_name for every entry of a directory, in no particular order. */
@@ -49,8 +53,17 @@ void geul_outfile_abandon(struct geul_outfile *f);
 /* Removes from a directory the temporary files of processes that were killed before they could. */
 enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir);
 
+/* The right to write into a directory, for one process at a time: a lock on the file DIR/lock, which the system frees
+ * when the process ends, however it ends. Where the file system has no locks, it is given to everybody. NULL on
+ * failure: GEUL_ERROR_ARGUMENT when another process has it (the message names it). */
+struct geul_dirlock;
+struct geul_dirlock *geul_dirlock_take(struct geul_context *ctx, const char *dir);
+/* Gives it back and removes the file; NULL is fine. */
+void geul_dirlock_free(struct geul_dirlock *lock);
+
 /* A file that only grows. When a write returns, its data is in the file, all of it or (disk full) nothing, so that
- * others can follow the file and nothing half-written stays. truncate: existing contents are discarded. */
+ * others can follow the file and nothing half-written stays. truncate: existing contents are discarded. A file that
+ * another append file already writes, in any process, is refused. */
 struct geul_appendfile;
 struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool truncate);
 enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size);

@@ -3,6 +3,7 @@
 #include "command/model_args.h"
 #include "command/report.h"
 #include "command/terminal.h"
+#include "command/learn/training.h"
 #include "command/learn/training_data.h"
 
 #include "convert/neox_tensors.h"
@@ -117,6 +118,7 @@ int geul_cmd_finetune(int argc, char **argv)
 {
     struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT, .data = GEUL_DATA_ARGS_DEFAULT, .type = "f16", .rank = 8};
     struct geul_train_options o;
+    struct geul_run_dir dir = {.lock = NULL};
     const char *args[GEUL_ARGS_MAX];
     char title[256], targets[100];
     int n_args, code;
@@ -128,7 +130,10 @@ int geul_cmd_finetune(int argc, char **argv)
     geul_interrupt_catch(1);
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     snprintf(title, sizeof title, "finetune %.200s", s.model);
-    code = ctx ? geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type)) : 1;
+    code = ctx ? geul_run_dir_take(ctx, &s.train, &dir) : 1;
+    if (code == 0)
+        code = geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type));
+    geul_run_dir_leave(&dir);
     geul_context_free(ctx);
     return code;
 }

@@ -4,6 +4,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
+#include "command/learn/training.h"
 #include "command/learn/training_data.h"
 
 #include "geul_tools.h"
@@ -245,7 +246,11 @@ int geul_cmd_train(int argc, char **argv)
     }
     geul_interrupt_catch(1);
     struct geul_context *ctx = geul_report_context(s.train.verbose);
-    code = ctx ? work(ctx, &s) : 1;
+    struct geul_run_dir dir = {.lock = NULL};
+    code = ctx ? geul_run_dir_take(ctx, &s.train, &dir) : 1;
+    if (code == 0)
+        code = work(ctx, &s);
+    geul_run_dir_leave(&dir);
     geul_context_free(ctx);
     free(text);
     return code;

@@ -23,17 +23,24 @@ enum { PATHS = 4, PATH_SIZE = 4096, MOST_CHECKPOINTS = 4096 };
 
 static const char stem[] = "checkpoint-";
 
-const char *geul_run_path(const struct geul_run *run, const char *format, ...)
+/* dir/name in one of PATHS buffers. */
+static const char *path_in(const char *dir, const char *name)
 {
     static char paths[PATHS][PATH_SIZE];
     static int next;
-    char name[256], *path = paths[next++ % PATHS];
+    char *path = paths[next++ % PATHS];
+    snprintf(path, PATH_SIZE, "%s/%s", dir, name);
+    return path;
+}
+
+const char *geul_run_path(const struct geul_run *run, const char *format, ...)
+{
+    char name[256];
     va_list args;
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    snprintf(path, PATH_SIZE, "%s/%s", run->job->args->output, name);
-    return path;
+    return path_in(run->job->args->output, name);
 }
 
 /* ------------------------------------------------------------------------------- checkpoints -- */
@@ -61,17 +68,24 @@ static int newest_first(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-static enum geul_status find_checkpoints(const struct geul_run *run, struct found *f)
+static enum geul_status find_checkpoints(struct geul_context *ctx, const char *dir, struct found *f)
 {
     f->n = 0;
-    enum geul_status status = geul_os_list(run->ctx, run->job->args->output, take_name, f);
+    enum geul_status status = geul_os_list(ctx, dir, take_name, f);
     qsort(f->steps, (size_t)f->n, sizeof *f->steps, newest_first);
     return status;
 }
 
+static const char *checkpoint_in(const char *dir, int64_t step)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%08lld.gguf", stem, (long long)step);
+    return path_in(dir, name);
+}
+
 static const char *checkpoint_path(const struct geul_run *run, int64_t step)
 {
-    return geul_run_path(run, "%s%08lld.gguf", stem, (long long)step);
+    return checkpoint_in(run->job->args->output, step);
 }
 
 /* What the command adds to the trainer's checkpoint, as raw bytes: the state of the run, and its settings as
@@ -94,7 +108,7 @@ static void fill_note(const struct geul_run *run, struct note *note)
 static enum geul_status remove_old(struct geul_run *run)
 {
     static struct found f;
-    enum geul_status status = find_checkpoints(run, &f);
+    enum geul_status status = find_checkpoints(run->ctx, run->job->args->output, &f);
     for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
         if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep_newest && f.steps[i] != run->state.sound_step)
             status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
@@ -150,7 +164,7 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     size_t bytes = 0;
     char held[4000];
     *found = false;
-    enum geul_status status = find_checkpoints(run, &f);
+    enum geul_status status = find_checkpoints(run->ctx, run->job->args->output, &f);
     if (status != GEUL_OK || f.n == 0)
         return status;
     /* The newest one or an error: whether to lose the steps since an older one is for the user to decide. */
@@ -178,20 +192,51 @@ enum geul_status geul_run_rewind(struct geul_run *run, bool *found)
                   : GEUL_OK;
 }
 
-const char *geul_run_older(const struct geul_run *run)
+/* --------------------------------------------------------------------------------- directory -- */
+
+/* A checkpoint or result that an earlier run left in the directory; NULL: none. Logs alone, of a run that never saved
+ * anything, do no harm. */
+static const char *older_run(struct geul_context *ctx, const char *dir)
 {
     static const char *const results[] = {"best.gguf", "adapter.gguf", "model.gguf"};
     static struct found f;
-    if (!geul_os_exists(run->job->args->output))
-        return NULL;
-    if (find_checkpoints(run, &f) != GEUL_OK) /* writing there will fail and report it */
-        geul_error_clear(run->ctx);
+    if (find_checkpoints(ctx, dir, &f) != GEUL_OK) /* writing there will fail and report it */
+        geul_error_clear(ctx);
     if (f.n > 0)
-        return checkpoint_path(run, f.steps[0]);
+        return checkpoint_in(dir, f.steps[0]);
     for (size_t i = 0; i < sizeof results / sizeof *results; i++)
-        if (geul_os_exists(geul_run_path(run, "%s", results[i])))
-            return geul_run_path(run, "%s", results[i]);
+        if (geul_os_exists(path_in(dir, results[i])))
+            return path_in(dir, results[i]);
     return NULL;
+}
+
+int geul_run_dir_take(struct geul_context *ctx, const struct geul_train_args *args, struct geul_run_dir *dir)
+{
+    *dir = (struct geul_run_dir){.path = args->output, .made = !geul_os_exists(args->output)};
+    if (args->plan || args->preview > 0)
+        return 0;
+    if (geul_os_make_directory(ctx, args->output) != GEUL_OK)
+        return geul_report_failure(ctx);
+    dir->lock = geul_dirlock_take(ctx, args->output);
+    if (!dir->lock && geul_error_status(ctx) == GEUL_ERROR_ARGUMENT)
+        return geul_report_error("%s; wait until it ends, or choose another -o", geul_error(ctx));
+    if (!dir->lock)
+        return geul_report_failure(ctx);
+    /* Without --resume an older run's checkpoints would be taken for this one's, and its result would be overwritten.
+     */
+    const char *older = args->resume ? NULL : older_run(ctx, args->output);
+    return older ? geul_report_error(
+                       "%s exists already, from an earlier run: continue it with --resume, or choose another -o", older)
+                 : 0;
+}
+
+void geul_run_dir_leave(struct geul_run_dir *dir)
+{
+    if (!dir->lock)
+        return;
+    geul_dirlock_free(dir->lock);
+    if (dir->made)
+        geul_os_remove_empty_directory(dir->path);
 }
 
 /* ----------------------------------------------------------------------------------- results -- */

@@ -199,9 +199,7 @@ static enum geul_status open_run(struct geul_run *run)
 {
     struct geul_training *job = run->job;
     const struct geul_train_args *a = job->args;
-    enum geul_status status = geul_os_make_directory(run->ctx, a->output);
-    if (status == GEUL_OK)
-        status = geul_outfile_tidy(run->ctx, a->output);
+    enum geul_status status = geul_outfile_tidy(run->ctx, a->output);
     if (status != GEUL_OK)
         return status;
     /* Order: the trainer knows the number of steps, from which the intervals and settings follow; a checkpoint is
@@ -238,17 +236,6 @@ static enum geul_status open_run(struct geul_run *run)
     /* The log's clock continues where the earlier part stopped. */
     run->started_at = geul_os_seconds() - geul_journal_seconds(run->log);
     return GEUL_OK;
-}
-
-/* Without --resume an older run's checkpoints would be taken for this one's, and its result would be overwritten. Logs
- * alone, of a run that never saved anything, do no harm. */
-static bool refuse_old(const struct geul_run *run)
-{
-    const char *older = run->job->args->resume ? NULL : geul_run_older(run);
-    if (older)
-        geul_report_error("%s exists already, from an earlier run: continue it with --resume, or choose another -o",
-                          older);
-    return older != NULL;
 }
 
 /* Adds to a failed write what was saved before it and how to continue. */
@@ -320,8 +307,6 @@ int geul_training_run(struct geul_training *job)
     int code = estimate_run(job);
     if (code >= 0)
         return code;
-    if (refuse_old(&run))
-        return 1;
     job->options.judge = judge;
     job->options.user = &run;
     code = carry_out(&run);

@@ -43,8 +43,6 @@ enum geul_status geul_run_save(struct geul_run *run, bool due);
 enum geul_status geul_run_load(struct geul_run *run, bool *found);
 /* Restores weights and optimizer states from the newest sound checkpoint; *found: whether there was one. */
 enum geul_status geul_run_rewind(struct geul_run *run, bool *found);
-/* A checkpoint or result that an earlier run left in the directory, in a static buffer; NULL: none. */
-const char *geul_run_older(const struct geul_run *run);
 /* Appends advice to the failure in the context; returns its status. */
 enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
 /* Writes the current weights as best.gguf. */

@@ -45,8 +45,7 @@ struct test_run finetune(const struct words *w)
     return test_geul(w->items, NULL, 0);
 }
 
-/* Starts the command with its output in a file. */
-static pid_t start(const struct words *w, const char *output)
+pid_t finetune_start(const struct words *w, const char *output)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -82,7 +81,7 @@ long finetune_killed(const struct words *w, const char *dir, long step, unsigned
 {
     char output[1024];
     snprintf(output, sizeof output, "%s", test_scratch("killed.txt"));
-    pid_t pid = start(w, output);
+    pid_t pid = finetune_start(w, output);
     int status = 0;
     if (!CHECK(pid > 0))
         return -1;
