@@ -11,8 +11,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *command; /* of this process */
-static int write_error;     /* errno of the first failed write to stdout */
+static const char *command, *program = "geul"; /* of this process */
+static int write_error;                        /* errno of the first failed write to stdout */
+
+void geul_report_set_program(const char *word)
+{
+    program = word;
+}
+
+const char *geul_report_program(void)
+{
+    return program;
+}
 
 void geul_report_set_command(const char *name)
 {

@@ -223,6 +223,9 @@ int geul_cmd_train(int argc, char **argv)
                          .type = "f16",
                          .rotary = 0.5f};
     s.data.template_name = "none";
+    s.train.n_batch = 4; /* a corpus is read once, in batches of a usual size */
+    s.train.epochs = 1;
+    s.train.full = true;
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     size_t length;
@@ -244,6 +247,7 @@ int geul_cmd_train(int argc, char **argv)
         free(text);
         return geul_report_usage("the settings file, %s, has to come before the options", args[0]);
     }
+    s.train.typed = (const char *const *)argv;
     geul_interrupt_catch(1);
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     struct geul_run_dir dir = {.lock = NULL};

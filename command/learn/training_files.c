@@ -83,13 +83,14 @@ static const char *checkpoint_in(const char *dir, int64_t step)
     return path_in(dir, name);
 }
 
-static const char *checkpoint_path(const struct geul_run *run, int64_t step)
+const char *geul_run_checkpoint(const struct geul_run *run, int64_t step)
 {
     return checkpoint_in(run->job->args->output, step);
 }
 
-/* What the command adds to the trainer's checkpoint, as raw bytes: the state of the run, and its settings as
- * consecutive NUL-terminated strings. A checkpoint with a note of another size (another version's) loads without it. */
+/* What the command adds to the trainer's checkpoint, as raw bytes: the state of the run, and its settings, name and
+ * value in turn, as consecutive NUL-terminated strings, an empty name at the end. A checkpoint with a note of another
+ * size (another version's) loads without it. */
 struct note {
     struct geul_run_state state;
     char settings[GEUL_SETTINGS_TEXT];
@@ -100,7 +101,16 @@ static void fill_note(const struct geul_run *run, struct note *note)
     memset(note, 0, sizeof *note); /* padding too: equal runs write equal files */
     note->state = run->state;
     geul_watch_get_state(run->watch, note->state.watch);
-    memcpy(note->settings, run->settings.text, run->settings.used);
+    size_t used = 0;
+    for (int i = 0; i < run->settings.n; i++) {
+        const char *name = run->settings.rows[i].name, *value = run->settings.rows[i].value;
+        size_t n = strlen(name) + 1, m = strlen(value) + 1;
+        if (used + n + m >= sizeof note->settings)
+            break;
+        memcpy(note->settings + used, name, n);
+        memcpy(note->settings + used + n, value, m);
+        used += n + m;
+    }
 }
 
 /* Removes the oldest checkpoints beyond --keep, but never the sound one, which a rewind needs. Checkpoints of later
@@ -111,7 +121,7 @@ static enum geul_status remove_old(struct geul_run *run)
     enum geul_status status = find_checkpoints(run->ctx, run->job->args->output, &f);
     for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
         if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep_newest && f.steps[i] != run->state.sound_step)
-            status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
+            status = geul_os_remove(run->ctx, geul_run_checkpoint(run, f.steps[i]));
     return status;
 }
 
@@ -120,28 +130,71 @@ enum geul_status geul_run_save(struct geul_run *run, bool due)
     struct note note;
     int64_t step = geul_trainer_steps_done(run->trainer);
     /* Only checkpoints that are due become sound (an interrupted run and one that ran through then rewind alike), and
-     * only when the step before them was applied. It is set before writing: the checkpoint names itself. */
-    if (due && run->state.refused == 0)
+     * only when the step before them was applied and the loss is not climbing. It is set before writing: the checkpoint
+     * names itself. */
+    if (due && run->state.refused == 0 && geul_watch_is_calm(run->watch))
         run->state.sound_step = step;
     fill_note(run, &note);
-    enum geul_status status = geul_trainer_save(run->trainer, checkpoint_path(run, step), &note, sizeof note);
+    enum geul_status status = geul_trainer_save(run->trainer, geul_run_checkpoint(run, step), &note, sizeof note);
     if (status != GEUL_OK)
         return status;
     run->saved_at = step;
     return remove_old(run);
 }
 
-/* Warns of settings that differ from those the checkpoint was written with. held: their values, see struct note. */
-static void compare_settings(const struct geul_run *run, const char *held)
+/* Appends a line "NAME: was OLD, is NEW" to run->changes; old or new NULL: the run had, has no such setting. */
+static bool add_change(struct geul_run *run, const char *name, const char *then, const char *now)
 {
-    size_t at = 0;
-    for (int i = 0; i < run->settings.n && at < GEUL_SETTINGS_TEXT; i++) {
-        const char *then = held + at, *now = run->settings.rows[i].value;
-        if (strcmp(then, now) != 0)
-            geul_report_note("warning: %s is now \"%s\", and was \"%s\" when the checkpoint was written",
-                             run->settings.rows[i].name, now, then);
-        at += strlen(then) + 1;
+    char line[1024];
+    size_t used = run->changes ? strlen(run->changes) : 0;
+    int n = snprintf(line, sizeof line, "%s: was %s, is %s\n", name, then ? then : "not set", now ? now : "not set");
+    size_t length = n < (int)sizeof line ? (size_t)n : sizeof line - 1;
+    char *grown = geul_alloc(run->ctx, used + length + 1, 1);
+    if (!grown)
+        return false;
+    if (used)
+        memcpy(grown, run->changes, used);
+    memcpy(grown + used, line, length);
+    grown[used + length - 1] = '\n';
+    geul_free(run->ctx, run->changes);
+    run->changes = grown;
+    return true;
+}
+
+/* The value of a setting in a note; NULL: there is none. */
+static const char *held_value(const struct note *note, const char *name)
+{
+    for (const char *at = note->settings; *at;) {
+        const char *value = at + strlen(at) + 1;
+        if (strcmp(at, name) == 0)
+            return value;
+        at = value + strlen(value) + 1;
     }
+    return NULL;
+}
+
+static const char *present_value(const struct geul_run *run, const char *name)
+{
+    for (int i = 0; i < run->settings.n; i++)
+        if (strcmp(run->settings.rows[i].name, name) == 0)
+            return run->settings.rows[i].value;
+    return NULL;
+}
+
+/* Lists the settings that differ from those the checkpoint was written with. false when memory is short. */
+static bool compare_settings(struct geul_run *run, const struct note *note)
+{
+    for (const char *at = note->settings; *at;) {
+        const char *then = at + strlen(at) + 1, *now = present_value(run, at);
+        if ((!now || strcmp(then, now) != 0) && !add_change(run, at, then, now))
+            return false;
+        at = then + strlen(then) + 1;
+    }
+    for (int i = 0; i < run->settings.n; i++)
+        if (!held_value(note, run->settings.rows[i].name) &&
+            !add_change(run, run->settings.rows[i].name, NULL, run->settings.rows[i].value))
+            return false;
+    return true;
 }
 
 enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...)
@@ -168,27 +221,31 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     if (status != GEUL_OK || f.n == 0)
         return status;
     /* The newest one or an error: whether to lose the steps since an older one is for the user to decide. */
-    status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), false, held, &bytes);
+    status = geul_trainer_load(run->trainer, geul_run_checkpoint(run, f.steps[0]), false, held, &bytes);
     if (status == GEUL_ERROR_FORMAT && f.n > 1)
         return geul_run_advise(run, "without this file --resume continues from step %lld", (long long)f.steps[1]);
     if (status != GEUL_OK)
         return status;
     *found = true;
     run->saved_at = f.steps[0];
-    if (bytes != sizeof note)
+    if (bytes != sizeof note) {
+        geul_report_note("warning: %s is of another version: its settings and best loss are not known",
+                         geul_run_checkpoint(run, f.steps[0]));
         return GEUL_OK;
+    }
     memcpy(&note, held, sizeof note);
-    note.settings[sizeof note.settings - 1] = '\0';
+    /* two, so that a name without an end has an empty value behind it */
+    note.settings[sizeof note.settings - 1] = note.settings[sizeof note.settings - 2] = '\0';
     run->state = note.state;
     geul_watch_set_state(run->watch, note.state.watch);
-    compare_settings(run, note.settings);
-    return GEUL_OK;
+    geul_trainer_scale_rate(run->trainer, run->state.rate_scale);
+    return compare_settings(run, &note) ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
 enum geul_status geul_run_rewind(struct geul_run *run, bool *found)
 {
     *found = run->state.sound_step >= 0;
-    return *found ? geul_trainer_load(run->trainer, checkpoint_path(run, run->state.sound_step), true, NULL, NULL)
+    return *found ? geul_trainer_load(run->trainer, geul_run_checkpoint(run, run->state.sound_step), true, NULL, NULL)
                   : GEUL_OK;
 }
 
@@ -246,6 +303,30 @@ enum geul_status geul_run_save_best(struct geul_run *run)
     return geul_trainer_export(run->trainer, geul_run_path(run, "best.gguf"), run->job->type);
 }
 
+enum geul_status geul_run_judge_end(struct geul_run *run)
+{
+    const struct geul_run_state *state = &run->state;
+    double rate = (double)geul_trainer_get_options(run->trainer)->rate, rise = state->level - state->began;
+    char what[160], text[400], best[160] = "";
+    if (isfinite(state->first_loss) && !(state->last_loss <= state->first_loss + 1e-4)) /* NaN is worse too */
+        snprintf(what, sizeof what, "held-out loss %.4f before the first step, %.4f after the last", state->first_loss,
+                 state->last_loss);
+    else if (!isfinite(state->first_loss) && rise > fmax(0.5, 0.3 * fabs(state->began)))
+        snprintf(what, sizeof what, "training loss %.4f at the first step, about %.4f at the last", state->began,
+                 state->level);
+    else
+        return GEUL_OK;
+    if (isfinite(state->best_loss) && state->best_step == 0)
+        snprintf(best, sizeof best, " No step was better than the model as it was, which best.gguf holds.");
+    else if (isfinite(state->best_loss))
+        snprintf(best, sizeof best, " best.gguf holds the best state, %.4f after step %lld.", state->best_loss,
+                 (long long)state->best_step);
+    snprintf(text, sizeof text, "%s.%s A lower --lr (it was %g) or fewer --epochs may help", what, best, rate);
+    geul_run_hide();
+    geul_report_note("WARNING: the run ended worse than it began: %s", text);
+    return geul_journal_event(run->log, geul_trainer_steps_done(run->trainer), "ended worse than it began", text);
+}
+
 enum geul_status geul_run_export(struct geul_run *run)
 {
     bool adapter = run->job->options.lora.rank > 0;
@@ -262,9 +343,13 @@ enum geul_status geul_run_export(struct geul_run *run)
             return status;
         printf("result     %s, and for PEFT %s/\n", path, dir);
     }
-    if (isfinite(run->state.best_loss))
-        printf("best       %s, held-out loss %.4f after step %lld\n", geul_run_path(run, "best.gguf"),
-               run->state.best_loss, (long long)run->state.best_step);
+    const struct geul_run_state *state = &run->state;
+    if (isfinite(state->best_loss) && state->best_step == 0)
+        printf("best       %s, the model as it was before the first step: held-out loss %.4f\n",
+               geul_run_path(run, "best.gguf"), state->best_loss);
+    else if (isfinite(state->best_loss))
+        printf("best       %s, held-out loss %.4f after step %lld\n", geul_run_path(run, "best.gguf"), state->best_loss,
+               (long long)state->best_step);
     printf("report     %s\n", geul_run_path(run, "report.html"));
     return GEUL_OK;
 }

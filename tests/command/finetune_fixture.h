@@ -34,7 +34,7 @@ const char *in(const char *dir, const char *name);
 bool exists(const char *path);
 /* Checks that both files hold the same bytes. */
 void check_same_file(const char *dir, const char *other, const char *name);
-/* The same for log.csv and log.jsonl, but for what comes from the clock. */
+/* The same for log.csv and log.jsonl, but for what comes from the clock and for what tells of resuming. */
 void check_same_logs(const char *dir, const char *other);
 /* Checks the exit code, and that the last line on stderr begins with "geul finetune: " and holds `holds`; frees r. */
 void check_stops(const char *what, struct test_run r, int status, const char *holds);

@@ -508,6 +508,8 @@ TEST(train_log_report_shows_the_run)
     CHECK(strstr(html, "Step 10 of 20 (50 %), about 2 s left") != NULL);
     CHECK(strstr(html, "step 10, ppl") != NULL); /* the best evaluation */
     CHECK(strstr(html, "네, &lt;안녕&gt;하세요.\n반갑\xEF\xBF\xBD") != NULL);
+    CHECK_INT(count(html, "### 질문: 안녕?"), 1); /* each prompt once, with what was made of it at steps 6 and 8 */
+    CHECK_INT(count(html, "네, &lt;안녕&gt;하세요."), 2);
     CHECK(strstr(html, "a &quot;quoted&quot;\\\nline &lt;b&gt;") != NULL);
     CHECK_INT(count(html, "<svg "), 4);
     CHECK_INT(count(html, "</svg>"), 4);
