@@ -16,7 +16,7 @@ define build
 	@cmake --build $(2) -j $(JOBS) $(if $(3),--target $(3))
 endef
 
-.PHONY: help setup run build test debug asan clang fuzz bench install format format-check clean
+.PHONY: help setup run build test debug asan clang fuzz tsan bench install format format-check clean
 
 help:
 	@echo 'make run       set up this machine, build, and chat with the shipped model'
@@ -25,6 +25,7 @@ help:
 	@echo 'make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make debug     build-debug/, without optimisation'
 	@echo 'make asan      the tests under the address and undefined-behaviour sanitizers (build-asan/)'
+	@echo 'make tsan      the tests of threads under the thread sanitizer (build-tsan/, needs clang)'
 	@echo 'make clang     build with clang (build-clang/)'
 	@echo 'make fuzz      every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS) each (build-fuzz/, needs clang)'
 	@echo 'make bench     geul bench $(BENCH)      (BENCH=...)'
@@ -52,6 +53,11 @@ asan: setup
 	$(call build,asan,build-asan)
 	@tests/run build-asan unit scripts
 
+# libomp is not instrumented: what happens inside it is ignored, and core/team.c orders what passes through it.
+tsan: setup
+	$(call build,tsan,build-tsan,geul-thread-tests)
+	@TSAN_OPTIONS=ignore_noninstrumented_modules=1 build-tsan/geul-thread-tests
+
 clang: setup
 	$(call build,clang,build-clang)
 
@@ -77,4 +83,4 @@ format-check:
 	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format --dry-run --Werror
 
 clean:
-	rm -rf build build-debug build-asan build-clang build-fuzz build-aarch64
+	rm -rf build build-debug build-asan build-clang build-tsan build-fuzz build-aarch64

@@ -2,18 +2,21 @@
  *
  * A backend drives one kind of hardware; a device is one piece of it. Tensor data in a device's buffer is an address in
  * that device's own address space and is NEVER dereferenced outside its backend, except where `host` says so.
- * run() may return before its work is done; event_record() and event_wait() order it. upload(), download() and
- * buffer_free() wait for the device themselves.
+ * Work is given to a queue, of which a device has as many as it has users: theirs may run at the same time, each in its
+ * own order. run() may return before its work is done; event_record() and event_wait() order it. upload(), download()
+ * and buffer_free() wait for the device themselves.
  */
 #ifndef GEUL_BACKEND_H
 #define GEUL_BACKEND_H
 
 #include "core/tensor.h"
 
+#include <stdatomic.h>
+
 struct geul_device {
     const struct geul_backend *backend;
     char name[64];
-    int n_threads; /* CPU threads that it computes with; 0: it does not compute on the CPU */
+    int n_threads; /* CPU threads of a queue that does not say; 0: it does not compute on the CPU */
     void *state;   /* the backend's own */
 };
 
@@ -23,6 +26,14 @@ struct geul_buffer {
     size_t size;
     bool host;   /* base may be dereferenced by the CPU backend */
     void *state; /* the backend's own */
+};
+
+/* What one user of a device gives it work through, with the memory that this work needs besides its tensors. One thread
+ * at a time uses a queue; different queues are independent. */
+struct geul_queue {
+    struct geul_device *device;
+    int n_threads; /* CPU threads that it computes with, 0 as in geul_device */
+    void *state;   /* the backend's own */
 };
 
 struct geul_backend {
@@ -52,14 +63,20 @@ struct geul_backend {
     /* Whether the kernel of node's op takes its types and shapes; op and layout were checked (geul_device_supports()).
      * Never looks at data. */
     bool (*supports)(const struct geul_device *device, const struct geul_tensor *node);
-    /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. */
-    enum geul_status (*run)(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
-                            int n_nodes);
+    /* A queue of device, NULL (recorded) when memory is short. n_threads 0: the device's. All queues are freed before
+     * their device is closed. */
+    struct geul_queue *(*queue_new)(struct geul_context *ctx, struct geul_device *device, int n_threads);
+    void (*queue_free)(struct geul_context *ctx, struct geul_queue *queue);
+    /* Starts computing nodes in order. Everything was checked; only memory for scratch may fail. cancel may be NULL;
+     * once it is true, the rest is left undone as soon as that is possible, and the result is GEUL_ERROR_CANCELLED (not
+     * recorded), if the backend notices. */
+    enum geul_status (*run)(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
+                            int n_nodes, const atomic_bool *cancel);
     /* Bytes of its own that run() would take for these nodes; SIZE_MAX when that cannot be counted. May be NULL. */
-    size_t (*working)(struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes);
+    size_t (*working)(const struct geul_queue *queue, struct geul_tensor *const *nodes, int n_nodes);
     /* A ticket for all work given so far, and waiting for it. */
-    uint64_t (*event_record)(struct geul_device *device);
-    void (*event_wait)(struct geul_device *device, uint64_t ticket);
+    uint64_t (*event_record)(struct geul_queue *queue);
+    void (*event_wait)(struct geul_queue *queue, uint64_t ticket);
 };
 
 /* The backends of this build (registry.c, from backends.def); NULL after the last. */

@@ -19,6 +19,7 @@ enum { MOST_REPEATS = 1000 };
 struct bench {
     struct geul_context *ctx;
     struct geul_device *device;
+    struct geul_queue *queue;
     struct geul_host_ceilings ceilings;
     int repeats;
     const char *kinds; /* names of the types, separated by commas; NULL: all */
@@ -36,7 +37,7 @@ static double measure(const struct bench *b, struct geul_tensor **nodes, int n_n
     double seconds[MOST_REPEATS];
     for (int i = -1; i < b->repeats; i++) {
         double start = geul_os_seconds();
-        b->device->backend->run(b->ctx, b->device, nodes, n_nodes);
+        b->device->backend->run(b->ctx, b->queue, nodes, n_nodes, NULL);
         if (i >= 0)
             seconds[i] = geul_os_seconds() - start;
     }
@@ -230,7 +231,8 @@ int main(int argc, char **argv)
     }
     b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
     b.device = b.ctx ? geul_device_open(b.ctx, GEUL_DEVICE_HOST, threads) : NULL;
-    struct geul_host_probe *probe = b.device ? geul_host_probe_new(b.ctx, b.device) : NULL;
+    b.queue = b.device ? b.device->backend->queue_new(b.ctx, b.device, 0) : NULL;
+    struct geul_host_probe *probe = b.queue ? geul_host_probe_new(b.ctx, b.device) : NULL;
     if (!probe) {
         fprintf(stderr, "%s\n", b.ctx ? geul_error(b.ctx) : "out of memory");
         return 1;
@@ -243,6 +245,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++)
         if (!only || strcmp(only, parts[i].name) == 0)
             parts[i].run(&b);
+    b.device->backend->queue_free(b.ctx, b.queue);
     geul_device_close(b.ctx, b.device);
     geul_context_free(b.ctx);
     return 0;

@@ -15,7 +15,7 @@
 struct settings {
     const char *output, *type, *gelu, *name, *base;
     int n_threads;
-    bool json;
+    bool strict, no_tokenizer, json;
 };
 
 /* Filled by list_types(). */
@@ -34,6 +34,9 @@ static const struct geul_option options[] = {
     OPTION_TEXT(  "--name",                  name,      "TEXT", "the model's name; otherwise the directory's"),
     OPTION_PATH(  "--base",                  base,      "PATH", FILE_OR_DIR,
                   "the model that an adapter is for, a GGUF file or a Hugging Face directory, needed when the adapter names none that is on this machine"),
+    OPTION_FLAG(  "--no-tokenizer",          no_tokenizer,
+                  "leaves the tokenizer out: the file holds ids only, no texts"),
+    OPTION_FLAG(  "--strict",                strict,    "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT(   "-t, --threads",           n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",                  json,      "prints file, bytes, tensors and seconds as JSON"),
     OPTION_END,
@@ -44,8 +47,10 @@ static const struct geul_command_help help = {
     .name = "convert",
     .usage = "DIR -o FILE [options]",
     .summary = "make a GGUF file from a Hugging Face directory",
-    .about = "The directory holds config.json, tokenizer.json and the weights as safetensors or .bin, sharded or not; "
-             "or adapter_config.json and the weights of a LoRA adapter as PEFT writes it, which become float32.",
+    .about = "The directory holds config.json, the weights as safetensors or .bin, sharded or not, and a tokenizer: "
+             "tokenizer.json, or vocab.json with merges.txt; or adapter_config.json and the weights of a LoRA adapter "
+             "as PEFT writes it, which become float32. Where both are in one directory the model is converted, with "
+             "--base the adapter.",
     .example = "geul convert polyglot-ko-1.3b -o polyglot-ko-1.3b.gguf --type q8_0\n"
                "geul convert adapter-peft -o adapter.gguf --base polyglot-ko-1.3b.gguf",
     .options = options,
@@ -85,8 +90,8 @@ static int report(struct geul_context *ctx, const struct settings *s, double sec
         return geul_report_json(json_pack("{s:o, s:s, s:I, s:I, s:f}", "file", geul_report_json_name(s->output), "type",
                                           s->type, "file_bytes", (json_int_t)bytes, "tensors", (json_int_t)tensors,
                                           "seconds", seconds));
-    printf("%s: %s, %lld tensors, %s, in %.1f s\n", s->output, s->type, (long long)tensors,
-           geul_progress_bytes(bytes, size, sizeof size), seconds);
+    geul_report_line("%s: %s, %lld tensors, %s, in %.1f s", s->output, s->type, (long long)tensors,
+                     geul_progress_bytes(bytes, size, sizeof size), seconds);
     return 0;
 }
 
@@ -102,23 +107,33 @@ int geul_cmd_convert(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_convert_options how = {.size = sizeof how,
                                        .type = geul_type_from_name(s.type),
                                        .name = s.name,
                                        .n_threads = s.n_threads,
+                                       .no_tokenizer = s.no_tokenizer,
+                                       .strict = s.strict,
                                        .progress = geul_progress_callback};
     for (int i = 0; gelus[i]; i++)
         if (strcmp(s.gelu, gelus[i]) == 0)
             how.gelu = (enum geul_convert_gelu)i;
     double start = geul_os_seconds();
     geul_progress_start("converting", NULL);
-    bool adapter = geul_peft_is(args[0]);
+    bool adapter = geul_peft_is(args[0]), both = adapter && geul_peft_has_model(args[0]);
+    if (both && !s.base) {
+        adapter = false;
+        geul_report_note(
+            "%s holds a whole model beside adapter_config.json; the model is converted (--base %s converts "
+            "the adapter)",
+            args[0], args[0]);
+    }
     struct geul_peft_options peft = {.size = sizeof peft, .base = s.base, .name = s.name};
     enum geul_status status =
         adapter ? geul_convert_peft(ctx, args[0], s.output, &peft) : geul_convert_hf(ctx, args[0], s.output, &how);
     geul_progress_hide();
     s.type = adapter ? "f32" : s.type;
     code = status == GEUL_OK ? report(ctx, &s, geul_os_seconds() - start) : geul_report_failure(ctx);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -15,7 +15,7 @@
 struct settings {
     const char *type, *base;
     int n_threads, shard_mb;
-    bool json;
+    bool strict, json;
 };
 
 static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in the order of enum geul_export_dtype */
@@ -24,10 +24,11 @@ static const char *const types[] = {"keep", "f32", "f16", "bf16", NULL}; /* in t
 /* clang-format off */
 static const struct geul_option options[] = {
     OPTION_CHOICE("--type, --outtype", type,      "TYPE", types,
-                  "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones"),
+                  "of all tensors: f32, f16, bf16; keep: what the matrices have, f16 for quantized ones, and f32 for norms and biases that it would change"),
     OPTION_INT(   "--max-shard-mb",    shard_mb,  1, 1 << 20, "largest size of a weight file in MB"),
     OPTION_PATH(  "--base",            base,      "PATH", FILE_OR_DIR,
                   "the model that an adapter is for, a GGUF file or a Hugging Face directory, needed when the adapter's file does not say how many heads it has"),
+    OPTION_FLAG(  "--strict",          strict,    "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",            json,      "prints directory and seconds as JSON"),
     OPTION_END,
@@ -58,10 +59,12 @@ int geul_cmd_export(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_peft_options peft = {.size = sizeof peft, .base = s.base};
     struct geul_export_options how = {.size = sizeof how,
                                       .n_threads = s.n_threads,
                                       .max_shard_bytes = (uint64_t)s.shard_mb * 1000000,
+                                      .strict = s.strict,
                                       .progress = geul_progress_callback};
     for (int i = 0; types[i]; i++)
         if (strcmp(s.type, types[i]) == 0)
@@ -77,7 +80,7 @@ int geul_cmd_export(int argc, char **argv)
     else if (s.json)
         geul_report_json(json_pack("{s:o, s:f}", "directory", geul_report_json_name(args[1]), "seconds", seconds));
     else
-        printf("%s: written in %.1f s\n", args[1], seconds);
-    geul_context_free(ctx);
+        geul_report_line("%s: written in %.1f s", args[1], seconds);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -15,7 +15,7 @@
 
 struct settings {
     struct geul_model_args model;
-    const char *prompt, *file, *output;
+    const char *prompt, *file, *encoding, *output;
     struct geul_text_list in_files;
     int chunks, output_frequency;
     bool json;
@@ -30,6 +30,7 @@ static const struct geul_option options[] = {
     OPTION_PATH( "-f, --file",               file,               "FILE", FILE,
                  "the text; - reads standard input; a newline at the end is left out"),
     OPTION_TEXT( "-p, --prompt",             prompt,             "TEXT", "the text itself, or -"),
+    GEUL_ENCODING_OPTION,
     OPTION_PATH( "-o, --output",             output,             "FILE", FILE, "the matrix, a GGUF file"),
     OPTION_PATHS("--in-file",                in_files,           "FILE", FILE,
                  "adds the sums of a file; several times for several files; without a text only these are merged"),
@@ -129,6 +130,14 @@ static int report(const struct watch *w, double seconds)
     return 0;
 }
 
+/* Adds a matrix, all of which the output will hold too: it may take the file's place, so that matrices grow. */
+static enum geul_status add_file(struct watch *w, struct geul_context *ctx, const char *path)
+{
+    enum geul_status status = geul_importance_add_file(w->m, path);
+    geul_os_forget_input(ctx, path);
+    return status;
+}
+
 /* Merges, collects, writes. l has a model when there is a text. Returns the exit code. */
 static int run(const struct settings *s, struct geul_loaded *l, const char *text, size_t length)
 {
@@ -137,7 +146,9 @@ static int run(const struct settings *s, struct geul_loaded *l, const char *text
     w.m = geul_importance_new(l->ctx);
     enum geul_status status = w.m ? GEUL_OK : GEUL_ERROR_MEMORY;
     for (int i = 0; i < s->in_files.n && status == GEUL_OK; i++)
-        status = geul_importance_add_file(w.m, s->in_files.items[i]);
+        status = add_file(&w, l->ctx, s->in_files.items[i]);
+    if (status == GEUL_OK)
+        status = geul_outfile_check(l->ctx, s->output); /* now rather than after hours of work */
     if (status == GEUL_OK && text) {
         w.saved = geul_importance_chunk_count(w.m);
         status = collect(&w, l, text, length);
@@ -163,9 +174,10 @@ int geul_cmd_imatrix(int argc, char **argv)
         return geul_report_usage("-m FILE with -f TEXT, or --in-file FILE is missing");
     if (!merge && !s.model.path)
         return geul_report_usage("a text is given but no model: -m FILE is missing");
-    if (!merge && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if (!merge && !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_loaded l = {.ctx = merge ? geul_report_context(false) : NULL};
     if (!merge)
         code = geul_loaded_open(&s.model, true, &l);

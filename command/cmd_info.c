@@ -2,6 +2,7 @@
 #include "command/lora_files.h"
 #include "command/command.h"
 #include "command/info_machine.h"
+#include "command/model_args.h"
 #include "command/options.h"
 #include "command/progress.h"
 #include "command/report.h"
@@ -77,18 +78,19 @@ static struct totals add_up(const struct geul_gguf *g)
 
 /* -------------------------------------------------------------------------------------- text -- */
 
-/* n bytes on one line, shortened, control characters as spaces. */
+/* n bytes on one line, shortened; of control characters and broken UTF-8 each byte as '?'. */
 static void print_text(const char *s, size_t n, size_t most)
 {
     size_t shown = n < most ? n : most;
     while (shown > 0 && shown < n && ((unsigned char)s[shown] & 0xc0) == 0x80)
         shown--; /* never in the middle of a character */
     putchar('"');
-    for (size_t i = 0; i < shown; i++) {
-        if (s[i] == '\n')
-            printf("\\n");
+    for (size_t i = 0, length; i < shown; i += length ? length : 1) {
+        length = geul_printable_length(s + i, shown - i);
+        if (length > 0)
+            fwrite(s + i, 1, length, stdout);
         else
-            putchar((unsigned char)s[i] < 0x20 || s[i] == 0x7f ? ' ' : s[i]);
+            fputs(s[i] == '\n' ? "\\n" : "?", stdout);
     }
     printf(shown < n ? "...\" (%zu bytes)" : "\"", n);
 }
@@ -164,15 +166,42 @@ static void print_tensors(const struct geul_gguf *g)
     }
 }
 
-static void print_file(const struct geul_gguf *g)
+/* The tokenizer of a file; NULL without a message where it has none that geul can read: the keys are shown anyway. */
+static struct geul_tokenizer *load_tokenizer(struct geul_context *ctx, const struct geul_gguf *g)
+{
+    struct geul_tokenizer *tok =
+        geul_gguf_has(g, "tokenizer.ggml.tokens") ? geul_tokenizer_load(ctx, geul_gguf_path(g), geul_regex()) : NULL;
+    geul_error_clear(ctx);
+    return tok;
+}
+
+/* The tokens that end a text. */
+static void print_ends(struct geul_context *ctx, const struct geul_gguf *g)
+{
+    struct geul_tokenizer *tok = load_tokenizer(ctx, g);
+    const int32_t *ends;
+    int n = tok ? geul_token_ends(tok, &ends) : 0;
+    for (int i = 0; i < n; i++) {
+        size_t length;
+        const char *text = geul_token_text(tok, ends[i], &length);
+        printf(i ? ", %d " : "  end of a text    %d ", ends[i]);
+        print_text(text, length, SHOWN_BYTES);
+    }
+    if (n > 0)
+        putchar('\n');
+    geul_tokenizer_free(tok);
+}
+
+static void print_file(struct geul_context *ctx, const struct geul_gguf *g)
 {
     struct totals sum = add_up(g);
     char text[32];
-    printf("%s: GGUF version %u, %s\n", geul_gguf_path(g), geul_gguf_version(g),
-           geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
+    geul_report_line("%s: GGUF version %u, %s", geul_gguf_path(g), geul_gguf_version(g),
+                     geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
     printf("  parameters       %llu\n", (unsigned long long)sum.elements);
     printf("  bits per weight  %.2f\n", sum.elements ? 8.0 * (double)sum.bytes / (double)sum.elements : 0.0);
     geul_lora_print(g);
+    print_ends(ctx, g);
     if (sum.kv_cache)
         printf("  keys and values  %s at f16 and %llu positions\n",
                geul_progress_bytes(sum.kv_cache, text, sizeof text), (unsigned long long)sum.n_context);
@@ -202,7 +231,18 @@ static json_t *key_json(const struct geul_gguf *g, int64_t i)
     return geul_gguf_f64(g, name, &f) ? geul_report_json_real(f) : json_null();
 }
 
-static int print_json(const struct geul_gguf *g)
+/* Adds what print_ends() prints. */
+static void add_ends(struct geul_context *ctx, const struct geul_gguf *g, json_t *json)
+{
+    struct geul_tokenizer *tok = load_tokenizer(ctx, g);
+    const int32_t *ends;
+    int n = tok ? geul_token_ends(tok, &ends) : 0;
+    if (n > 0)
+        json_object_set_new(json, "end_tokens", geul_report_json_ids(ends, (size_t)n));
+    geul_tokenizer_free(tok);
+}
+
+static int print_json(struct geul_context *ctx, const struct geul_gguf *g)
 {
     struct totals sum = add_up(g);
     json_t *keys = json_object(), *tensors = json_array();
@@ -225,6 +265,7 @@ static int print_json(const struct geul_gguf *g)
     json_t *adapter = geul_lora_json(g);
     if (adapter)
         json_object_set_new(json, "adapter", adapter);
+    add_ends(ctx, g, json);
     return geul_report_json(json);
 }
 
@@ -248,13 +289,13 @@ int geul_cmd_info(int argc, char **argv)
         if (!g)
             code = geul_report_failure(ctx);
         else if (s.json)
-            code = print_json(g);
+            code = print_json(ctx, g);
         else
-            print_file(g);
+            print_file(ctx, g);
         geul_gguf_close(g);
     } else {
         code = s.cpu ? geul_info_host(ctx, s.json) : s.ops ? geul_info_ops(s.json) : geul_info_devices(ctx, s.json);
     }
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

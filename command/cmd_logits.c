@@ -10,13 +10,14 @@
 #include "core/os.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct settings {
     struct geul_model_args model;
-    const char *prompt, *file, *ids, *output;
+    const char *prompt, *file, *encoding, *ids, *output;
     bool json;
 };
 
@@ -25,6 +26,7 @@ struct settings {
 static const struct geul_option options[] = {
     OPTION_TEXT(  "-p, --prompt", prompt, "TEXT", "the text; - reads standard input, without its last newline"),
     OPTION_PATH(  "-f, --file",   file,   "FILE", FILE, "reads the text from a file, without its last newline"),
+    GEUL_ENCODING_OPTION,
     OPTION_TEXT(  "--ids",        ids,    "\"1 2 3\"", "token ids instead of a text"),
     REQUIRED_PATH("-o, --output", output, "FILE", FILE, "the .npy file: float32 (positions, vocabulary)"),
     OPTION_FLAG(  "--json",       json,   "prints token ids, shape and time as JSON"),
@@ -46,12 +48,17 @@ static const struct geul_command_help help = {
 struct sink {
     struct geul_npy_writer *npy;
     uint64_t done, total;
+    uint64_t wrong, first_wrong; /* positions with logits that are not finite; the first of them */
 };
 
 static bool take_row(void *user, int item, const float *logits, int n_vocab)
 {
     struct sink *sink = user;
-    (void)item;
+    bool finite = true;
+    for (int i = 0; i < n_vocab; i++)
+        finite &= isfinite(logits[i]) != 0;
+    if (!finite && sink->wrong++ == 0)
+        sink->first_wrong = (uint64_t)item;
     geul_npy_write_rows(sink->npy, logits, (size_t)n_vocab);
     geul_progress_update(++sink->done, sink->total);
     return !geul_interrupted();
@@ -84,7 +91,8 @@ static bool parse_ids(struct geul_loaded *l, const char *text, struct geul_ids *
 }
 
 /* Evaluates ids and writes every row. */
-static enum geul_status write_rows(const struct settings *s, struct geul_loaded *l, const struct geul_ids *ids)
+static enum geul_status write_rows(const struct settings *s, struct geul_loaded *l, const struct geul_ids *ids,
+                                   struct sink *sink)
 {
     int capacity = geul_session_capacity(l->session);
     geul_error_clear(l->ctx);
@@ -97,34 +105,40 @@ static enum geul_status write_rows(const struct settings *s, struct geul_loaded 
     for (size_t i = 0; i < ids->n; i++)
         items[i] = (struct geul_batch_item){ids->data[i], 0, true};
     int64_t shape[2] = {(int64_t)ids->n, geul_model_get_shape(l->model)->n_vocab};
-    struct sink sink = {.npy = geul_npy_writer_new(l->ctx, s->output, 2, shape), .total = ids->n};
-    enum geul_status status = sink.npy ? GEUL_OK : geul_error_status(l->ctx);
+    *sink = (struct sink){.npy = geul_npy_writer_new(l->ctx, s->output, 2, shape), .total = ids->n};
+    enum geul_status status = sink->npy ? GEUL_OK : geul_error_status(l->ctx);
     geul_progress_start("evaluating", "tokens");
     if (status == GEUL_OK)
-        status = geul_session_eval(l->session, items, (int)ids->n, take_row, &sink);
+        status = geul_session_eval(l->session, items, (int)ids->n, take_row, sink);
     geul_progress_hide();
     /* The header promised the shape; a file with fewer rows never gets its name. */
     if (status == GEUL_OK)
-        status = geul_npy_commit(sink.npy);
-    else if (sink.npy)
-        geul_npy_abandon(sink.npy);
+        status = geul_npy_commit(sink->npy);
+    else if (sink->npy)
+        geul_npy_abandon(sink->npy);
     geul_free(l->ctx, items);
     return status;
 }
 
-/* Evaluates and reports. Returns the exit code. */
+/* Evaluates and reports. Returns the exit code: also 1 for logits that are of no use. */
 static int run(const struct settings *s, struct geul_loaded *l, const struct geul_ids *ids)
 {
     double start = geul_os_seconds();
-    if (write_rows(s, l, ids) != GEUL_OK)
+    struct sink sink;
+    if (write_rows(s, l, ids, &sink) != GEUL_OK)
         return geul_report_failure(l->ctx);
     double seconds = geul_os_seconds() - start;
     int n_vocab = geul_model_get_shape(l->model)->n_vocab;
+    if (sink.wrong > 0) /* written all the same: it shows which positions are affected */
+        return geul_report_error(
+            "%llu of %zu positions in %s have logits that are not finite, the first is number %llu: "
+            "the model's file is damaged, or holds values that were too large for their type",
+            (unsigned long long)sink.wrong, ids->n, s->output, (unsigned long long)sink.first_wrong);
     if (s->json)
         return geul_report_json_line(json_pack("{s:o, s:o, s:[I, i], s:f}", "file", geul_report_json_name(s->output),
                                                "tokens", geul_report_json_ids(ids->data, ids->n), "shape",
                                                (json_int_t)ids->n, n_vocab, "seconds", seconds));
-    printf("%s: %zu positions x %d logits, float32\n", s->output, ids->n, n_vocab);
+    geul_report_line("%s: %zu positions x %d logits, float32", s->output, ids->n, n_vocab);
     return 0;
 }
 
@@ -140,9 +154,10 @@ int geul_cmd_logits(int argc, char **argv)
         return code;
     if (s.ids && (s.prompt || s.file))
         return geul_report_usage("--ids replaces -p and -f; give one of the three");
-    if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if (!s.ids && !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_loaded l;
     struct geul_ids ids = {NULL, 0};
     code = geul_loaded_open(&s.model, !s.ids, &l);

@@ -16,7 +16,7 @@ struct settings {
     const char *model, *output, *type;
     struct geul_lora_args adapters;
     int n_threads;
-    bool json;
+    bool strict, json;
 };
 
 #define SETTINGS struct settings
@@ -28,6 +28,7 @@ static const struct geul_option options[] = {
     REQUIRED_PATH("-o, --output",      output,    "FILE", FILE, "the merged model"),
     OPTION_TEXT(  "--type, --outtype", type,      "TYPE",
                   "of the matrices, any that `geul quantize` knows; otherwise each keeps its own, or becomes f16 where the model is quantized"),
+    OPTION_FLAG(  "--strict",          strict,    "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT(   "-t, --threads",     n_threads, 0, 1024, "threads, 0: one per core"),
     OPTION_FLAG(  "--json",            json,      "prints file, bytes, type and matrices as JSON"),
     OPTION_END,
@@ -58,17 +59,11 @@ struct work {
     struct geul_quantize *quantize;
 };
 
-/* Refuses to overwrite an adapter, and lists them. */
-static enum geul_status name_adapters(struct work *w)
+/* Lists the adapters. */
+static void name_adapters(struct work *w)
 {
-    for (int i = 0; i < w->n; i++) {
-        const struct geul_lora_choice *c = &w->choices[i];
-        if (geul_os_same_file(c->path, w->s->output))
-            return geul_fail(w->ctx, GEUL_ERROR_ARGUMENT,
-                             "%s is one of the adapters to be merged; name another output file", c->path);
-        w->inputs[i] = (struct geul_merge_input){c->path, c->scale};
-    }
-    return GEUL_OK;
+    for (int i = 0; i < w->n; i++)
+        w->inputs[i] = (struct geul_merge_input){w->choices[i].path, w->choices[i].scale};
 }
 
 /* The types of the output. */
@@ -87,10 +82,9 @@ static enum geul_status merge(struct work *w)
 {
     w->how.size = sizeof w->how;
     w->how.n_threads = w->s->n_threads;
+    w->how.strict = w->s->strict;
     w->how.progress = geul_progress_callback;
-    enum geul_status status = name_adapters(w);
-    if (status != GEUL_OK)
-        return status;
+    name_adapters(w);
     w->merge = geul_merge_new(w->ctx, w->s->model, w->inputs, w->n);
     if (!w->merge)
         return geul_error_status(w->ctx);
@@ -101,7 +95,7 @@ static enum geul_status merge(struct work *w)
     if (!w->quantize)
         return geul_error_status(w->ctx);
     geul_progress_start("merging", NULL);
-    status = geul_quantize_write(w->quantize, w->s->output);
+    enum geul_status status = geul_quantize_write(w->quantize, w->s->output);
     geul_progress_hide();
     return status;
 }
@@ -119,8 +113,8 @@ static int report(const struct work *w, double seconds)
                                           geul_report_json_name(w->s->output), "type", w->how.mix ? type : NULL,
                                           "file_bytes", (json_int_t)sum.to_bytes, "adapters", w->n, "matrices",
                                           matrices, "seconds", seconds));
-    printf("%s: %d matrices changed, type %s, %s, in %.1f s\n", w->s->output, matrices, type,
-           geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
+    geul_report_line("%s: %d matrices changed, type %s, %s, in %.1f s", w->s->output, matrices, type,
+                     geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
     return 0;
 }
 
@@ -130,7 +124,7 @@ static void work_free(struct work *w)
     geul_merge_free(w->merge);
     for (int i = 0; i < GEUL_LORAS_MAX; i++)
         geul_free(w->ctx, w->choices[i].path);
-    geul_context_free(w->ctx);
+    geul_report_context_free(w->ctx);
 }
 
 int geul_cmd_merge(int argc, char **argv)
@@ -148,6 +142,7 @@ int geul_cmd_merge(int argc, char **argv)
     if (!w.ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     double start = geul_os_seconds();
     w.n = geul_lora_args_choices(w.ctx, &s.adapters, w.choices);
     bool ok = w.n > 0 && merge(&w) == GEUL_OK;

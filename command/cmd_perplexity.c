@@ -9,13 +9,14 @@
 #include "core/os.h"
 #include "geul_tools.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct settings {
     struct geul_model_args model;
-    const char *prompt, *file, *method, *kl_base;
+    const char *prompt, *file, *encoding, *method, *kl_base;
     int stride, chunks;
     bool start, json;
 };
@@ -28,6 +29,7 @@ static const struct geul_option options[] = {
     OPTION_PATH(  "-f, --file",   file,    "FILE", FILE,
                   "the text; - reads standard input; a newline at the end is left out"),
     OPTION_TEXT(  "-p, --prompt", prompt,  "TEXT", "the text itself, or -"),
+    GEUL_ENCODING_OPTION,
     OPTION_CHOICE("--method",     method,  "NAME", methods,
                   "how the text is cut into windows of -c tokens: stride (as transformers does) or llama (as "
                   "llama.cpp's tool does); stride when not given"),
@@ -191,9 +193,13 @@ static int print_json(const struct work *w)
     return geul_report_json(json);
 }
 
+/* No error is known from a single token. */
 static void print_line(const char *name, struct geul_estimate e, const char *unit)
 {
-    printf("%-22s %.6g +- %.2g%s\n", name, e.value, e.error, unit);
+    printf("%-22s %.6g", name, e.value);
+    if (isfinite(e.error))
+        printf(" +- %.2g", e.error);
+    printf("%s\n", unit);
 }
 
 static struct geul_estimate percent(struct geul_estimate e)
@@ -204,7 +210,8 @@ static struct geul_estimate percent(struct geul_estimate e)
 static void print_divergence(const struct work *w)
 {
     const struct geul_divergence_report *r = &w->r.divergence;
-    printf("\nagainst %s, nats and shares per token\n", w->s->kl_base);
+    putchar('\n');
+    geul_report_line("against %s, nats and probabilities of the text's tokens", w->s->kl_base);
     print_line("base perplexity", r->base_perplexity, "");
     print_line("perplexity / base's", r->perplexity_ratio, "");
     print_line("KL divergence, mean", r->mean, "");
@@ -212,8 +219,8 @@ static void print_divergence(const struct work *w)
         printf("  %-20s %.6g\n", quantile_names[i], r->quantiles[i]);
     printf("  %-20s %.6g\n", "max", r->max);
     print_line("same likeliest token", percent(r->same_top), " %");
-    print_line("p of the text, mean", percent(r->probability_mean), " % above the base's");
-    print_line("p of the text, RMS", percent(r->probability_rms), " %");
+    print_line("probability, mean", percent(r->probability_mean), " percentage points above the base's");
+    print_line("probability, RMS", percent(r->probability_rms), " percentage points from the base's");
 }
 
 static int report(const struct work *w)
@@ -222,8 +229,8 @@ static int report(const struct work *w)
     const struct geul_perplexity_report *p = &w->r.scored;
     if (w->s->json)
         return print_json(w);
-    printf("%-22s %zu of %zu tokens scored: %.6g characters, %.0f bytes\n", "text", p->n_tokens, windows->n_tokens,
-           p->n_chars, p->n_bytes);
+    printf("%-22s %zu of %zu tokens scored: %.6g characters, %.0f bytes%s\n", "text", p->n_tokens, windows->n_tokens,
+           p->n_chars, p->n_bytes, p->n_tokens == 1 ? "; no error is known from one" : "");
     printf("%-22s %zu of %d tokens, method %s", "windows", windows->n_windows, windows->n_context,
            method_name(windows->method));
     printf(windows->stride ? ", stride %d\n" : "\n", windows->stride);
@@ -252,9 +259,11 @@ int geul_cmd_perplexity(int argc, char **argv)
     struct work w = {.s = &s, .compare = s.kl_base && geul_os_exists(s.kl_base), .r = {.size = sizeof w.r}};
     if (s.start && w.compare && !s.prompt && !s.file)
         return geul_report_usage("--start applies to -f and -p; %s has its own text", s.kl_base);
-    if ((!w.compare || s.prompt || s.file) && !(text = geul_text_input_prompt(s.prompt, s.file, &length, &code)))
+    if ((!w.compare || s.prompt || s.file) &&
+        !(text = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code)))
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
         code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);

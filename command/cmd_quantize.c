@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { RULES_MAX = GEUL_TEXT_LIST_MAX + 2, PATTERN_MAX = 512 };
 
@@ -22,7 +23,7 @@ struct settings {
     struct geul_text_list tensor_types;
     float target_bpw;
     int split_tensors, n_threads;
-    bool keep_split, dry_run, verbose, json;
+    bool strict, keep_split, dry_run, verbose, json;
 };
 
 #define SETTINGS struct settings
@@ -43,6 +44,7 @@ static const struct geul_option options[] = {
     OPTION_INT( "--split-max-tensors",    split_tensors,  0, 1 << 20, "the same by the number of tensors"),
     OPTION_FLAG("--keep-split",           keep_split,     "split the output as the input is split"),
     OPTION_FLAG("--dry-run",              dry_run,        "shows what each tensor would become; writes nothing"),
+    OPTION_FLAG("--strict",               strict,         "fails where a value is not finite in the output, which otherwise is a warning"),
     OPTION_INT( "-t, --threads",          n_threads,      0, 1024, "threads, 0: one per core"),
     OPTION_FLAG("-v, --verbose",          verbose,        "shows each tensor with its error"),
     OPTION_FLAG("--json",                 json,           "prints files, sizes and every tensor as JSON"),
@@ -74,7 +76,9 @@ static void list_types(void)
     for (size_t i = 0; (mix = geul_mix_at(i)) != NULL && n < sizeof about; i++)
         n += (size_t)snprintf(about + n, sizeof about - n, " %s", geul_mix_name(mix));
     if (n < sizeof about)
-        snprintf(about + n, sizeof about - n, ". IN is best f32, f16 or bf16; for a split model give the first part.");
+        snprintf(about + n, sizeof about - n,
+                 "; copy keeps every matrix as it is, for splitting and joining files. IN is best f32, f16 or bf16; "
+                 "for a split model give the first part.");
 }
 
 /* What the command line asks for. */
@@ -195,6 +199,7 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
     r->how.keep_split = s->keep_split;
     r->how.n_threads = s->n_threads;
     r->how.imatrix_name = s->imatrix;
+    r->how.strict = s->strict;
     if (!parse_size(s->max_size, "--max-size", &r->how.max_bytes) ||
         !parse_size(s->split_size, "--split-max-size", &r->how.split_bytes) || !parse_rules(s, r))
         return false;
@@ -211,6 +216,9 @@ static bool parse(const struct settings *s, const char **args, int n_args, struc
         return false;
     }
     r->out = n_files > 1 ? args[1] : NULL;
+    r->how.keep_types = !bound && strcasecmp(args[n_args - 1], "copy") == 0;
+    if (r->how.keep_types)
+        return true;
     r->how.mix = bound ? NULL : parse_mix(args[n_args - 1]);
     return bound || r->how.mix;
 }
@@ -246,11 +254,12 @@ static void print_tensors(const struct geul_quantize *q)
     const int64_t n = summary_of(q).n_tensors;
     for (int64_t i = 0; i < n; i++) {
         const struct geul_quantize_tensor t = tensor_of(q, i);
-        char shape[100], before[32], after[32], error[32] = "";
+        char name[80], shape[100], before[32], after[32], error[32] = "";
         if (t.written && t.to != t.from)
             snprintf(error, sizeof error, "  error %.3g", t.error);
-        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", t.name, shape_text(&t, shape, sizeof shape),
-               geul_type_name(t.from), geul_type_name(t.to), geul_progress_bytes(t.from_bytes, before, sizeof before),
+        printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", geul_printable(t.name, name, sizeof name),
+               shape_text(&t, shape, sizeof shape), geul_type_name(t.from), geul_type_name(t.to),
+               geul_progress_bytes(t.from_bytes, before, sizeof before),
                geul_progress_bytes(t.to_bytes, after, sizeof after), error, t.fell_back ? "  (fallback)" : "");
     }
 }
@@ -264,12 +273,12 @@ static json_t *tensors_json(const struct geul_quantize *q)
         json_t *shape = json_array();
         for (int d = 0; d < t.n_dims; d++)
             json_array_append_new(shape, json_integer(t.shape[d]));
-        json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:b, s:o}", "name",
-                                              geul_report_json_text(t.name, strlen(t.name)), "shape", shape, "from",
-                                              geul_type_name(t.from), "to", geul_type_name(t.to), "from_bytes",
-                                              (json_int_t)t.from_bytes, "bytes", (json_int_t)t.to_bytes, "fell_back",
-                                              t.fell_back, "error",
-                                              t.written ? geul_report_json_real(t.error) : json_null()));
+        json_array_append_new(
+            list, json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:b, s:o, s:I}", "name",
+                            geul_report_json_text(t.name, strlen(t.name)), "shape", shape, "from",
+                            geul_type_name(t.from), "to", geul_type_name(t.to), "from_bytes", (json_int_t)t.from_bytes,
+                            "bytes", (json_int_t)t.to_bytes, "fell_back", t.fell_back, "error",
+                            t.written ? geul_report_json_real(t.error) : json_null(), "lost", (json_int_t)t.lost));
     }
     return list;
 }
@@ -288,6 +297,12 @@ static json_t *files_json(struct geul_context *ctx, const struct geul_quantize *
     return list;
 }
 
+/* The word for the type on the command line; NULL: a size limit replaced it. */
+static const char *type_name(const struct request *r)
+{
+    return r->how.keep_types ? "copy" : r->how.mix ? geul_mix_name(r->how.mix) : NULL;
+}
+
 /* Says what was or would be written. Returns the exit code. */
 static int report(struct geul_context *ctx, const struct geul_quantize *q, const struct settings *s,
                   const struct request *r, double seconds)
@@ -297,15 +312,15 @@ static int report(struct geul_context *ctx, const struct geul_quantize *q, const
     if (s->json)
         return geul_report_json(json_pack(
             "{s:o, s:o, s:I, s:I, s:f, s:f, s:I, s:I, s:b, s:f, s:o}", "files", files_json(ctx, q, r, !s->dry_run),
-            "type", r->how.mix ? json_string(geul_mix_name(r->how.mix)) : json_null(), "from_bytes",
-            (json_int_t)sum.from_bytes, "file_bytes", (json_int_t)sum.to_bytes, "from_bits_per_weight", sum.from_bpw,
-            "bits_per_weight", sum.to_bpw, "fallbacks", (json_int_t)sum.n_fallbacks, "parts", (json_int_t)sum.n_parts,
-            "dry_run", s->dry_run, "seconds", seconds, "tensors", tensors_json(q)));
+            "type", type_name(r) ? json_string(type_name(r)) : json_null(), "from_bytes", (json_int_t)sum.from_bytes,
+            "file_bytes", (json_int_t)sum.to_bytes, "from_bits_per_weight", sum.from_bpw, "bits_per_weight", sum.to_bpw,
+            "fallbacks", (json_int_t)sum.n_fallbacks, "parts", (json_int_t)sum.n_parts, "dry_run", s->dry_run,
+            "seconds", seconds, "tensors", tensors_json(q)));
     if (s->dry_run || s->verbose)
         print_tensors(q);
     geul_progress_bytes(sum.from_bytes, before, sizeof before);
     geul_progress_bytes(sum.to_bytes, after, sizeof after);
-    snprintf(type, sizeof type, "%s", r->how.mix ? geul_mix_name(r->how.mix) : "types by measured error");
+    snprintf(type, sizeof type, "%s", type_name(r) ? type_name(r) : "types by measured error");
     printf("%s: %s, %lld tensors, %s -> %s (%llu bytes), %.3f -> %.3f bits per weight", r->out ? r->out : r->in, type,
            (long long)sum.n_tensors, before, after, (unsigned long long)sum.to_bytes, sum.from_bpw, sum.to_bpw);
     if (sum.n_parts > 1)
@@ -354,9 +369,10 @@ int geul_cmd_quantize(int argc, char **argv)
         return ctx ? geul_report_error("out of memory") : 1;
     }
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = parse(&s, args, n_args, r) ? run(ctx, &s, r) : 2;
     geul_imatrix_free(r->imatrix);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     free(r);
     return code;
 }

@@ -11,23 +11,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct settings {
-    const char *source, *text, *shards, *template_name;
+    const char *source, *text, *shards, *template_name, *encoding, *nfc;
     int shard_tokens;
-    bool decode, pieces, plain, json;
+    bool decode, pieces, plain, bare, json;
 };
 
 #define SETTINGS struct settings
 /* clang-format off */
 static const struct geul_option options[] = {
     REQUIRED_PATH("-m, --model",    source,        "FILE", FILE_OR_DIR,
-                  "where the tokenizer is: a GGUF file, a tokenizer.json, or a directory with one"),
+                  "where the tokenizer is: a GGUF file, a tokenizer.json or a Hugging Face directory"),
     OPTION_TEXT(  "-p, --prompt",   text,          "TEXT",
                   "the text, which may have several lines; without it every line of standard input is one"),
     OPTION_FLAG(  "--decode",       decode,        "the input is ids, the output text"),
     OPTION_FLAG(  "--pieces",       pieces,        "one token per line: its id and its text"),
     OPTION_FLAG(  "--plain",        plain,         "treats special tokens in the text as ordinary text"),
+    OPTION_FLAG(  "--no-bos",       bare,          "leaves out what the tokenizer puts before and after every text"),
     OPTION_FLAG(  "--json",         json,          "one JSON object per line: ids and pieces, or text"),
     OPTION_TEXT(  "--shards",       shards,        "PREFIX",
                   "writes the rows of the FILEs as training data: PREFIX-00000.geulshard and so on"),
@@ -35,6 +37,9 @@ static const struct geul_option options[] = {
     OPTION_PATH(  "--template",     template_name, "NAME", NAME_OR_FILE,
                   "with --shards: koalpaca, kullm, kgoat or a file, for rows that are questions and answers; without "
                   "it these are joined as they are"),
+    OPTION_TEXT(  "--encoding",     encoding,      "NAME",
+                  "with --shards: of the FILEs, as iconv names it: cp949, utf-16; UTF-8 when not given"),
+    GEUL_NFC_OPTION("the rows of --shards"),
     OPTION_END,
 };
 /* clang-format on */
@@ -44,9 +49,10 @@ static const struct geul_command_help help = {
     .usage = "-m FILE [-p TEXT | --shards PREFIX FILE...] [options]",
     .summary = "text to token ids and back: one line of ids per line of text",
     .about =
-        "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds JSON Lines (rows "
-        "with text, instruction and output, messages, question and answer, or prompt and completion) or, when its "
-        "name ends in .txt, one document. Documents end with <|endoftext|>; that text inside a document is ordinary "
+        "With --shards it makes token shards, a corpus that is mapped for training. Each FILE holds rows with "
+        "text, instruction and output, messages, question and answer, or prompt and completion: JSON Lines, a JSON "
+        "array, a table (.csv, .tsv), or, when its name ends in .txt, one document. Documents end with <|endoftext|>; "
+        "that text inside a document is ordinary "
         "text. Rows that cannot be used are reported and left out. The shards appear once all of them are complete.",
     .example = "geul tokenize -m polyglot.gguf -p \"안녕하세요\"\n"
                "geul tokenize -m polyglot-ko-1.3b < corpus.txt > ids.txt\n"
@@ -60,10 +66,9 @@ static const struct geul_command_help help = {
 /* The tokenizer of a directory, a .json or a GGUF file. NULL on failure. */
 static struct geul_tokenizer *load(struct geul_context *ctx, const char *path)
 {
-    char *inside = geul_os_join_path(ctx, path, "tokenizer.json");
+    struct stat st;
     size_t n = strlen(path);
-    bool json = (inside && geul_os_exists(inside)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
-    geul_free(ctx, inside);
+    bool json = (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
     return json ? geul_tokenizer_from_json(ctx, path) : geul_tokenizer_load(ctx, path, geul_regex());
 }
 
@@ -74,12 +79,8 @@ static const char *visible(const char *bytes, size_t n, char *out)
     char *at = out;
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)bytes[i];
-        size_t size = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 5;
-        char whole[24];
-        struct geul_utf8_stream stream = {.n_held = 0};
-        bool valid = size <= n - i && geul_utf8_push(&stream, bytes + i, size, whole) == size &&
-                     memcmp(whole, bytes + i, size) == 0;
-        if (valid && c >= 0x20 && c != 0x7f && c != '\\') {
+        size_t size = c == '\\' ? 0 : geul_printable_length(bytes + i, n - i);
+        if (size > 0) {
             memcpy(at, bytes + i, size);
             at += size;
             i += size;
@@ -143,7 +144,9 @@ static int encode(const struct settings *s, struct geul_context *ctx, const stru
     int32_t *ids;
     size_t n;
     int code = 0;
-    if (geul_tokenize(ctx, tok, text, length, !s->plain, &ids, &n) != GEUL_OK)
+    enum geul_status status = s->bare ? geul_tokenize(ctx, tok, text, length, !s->plain, &ids, &n)
+                                      : geul_tokenize_whole(ctx, tok, text, length, !s->plain, false, &ids, &n);
+    if (status != GEUL_OK)
         return geul_report_failure(ctx);
     if (s->json) {
         code = print_ids_json(s, tok, ids, n);
@@ -224,7 +227,7 @@ static int run_lines(const struct settings *s, struct geul_context *ctx, const s
     if (s->text)
         return work(s, ctx, tok, s->text, strlen(s->text));
     while (code == 0 && !ferror(stdout) && geul_text_input_line(stdin, &line, &capacity, &length))
-        code = work(s, ctx, tok, line, length);
+        code = s->decode || geul_text_input_check(line, length) ? work(s, ctx, tok, line, length) : 1;
     free(line);
     return code;
 }
@@ -236,11 +239,13 @@ static int check_usage(const struct settings *s, const char *const *args, int n_
         return geul_report_usage("--decode and --pieces exclude each other");
     if (!s->shards && n_args)
         return geul_report_usage("\"%s\" is one argument too many", args[0]);
-    if (!s->shards && (s->shard_tokens || s->template_name))
-        return geul_report_usage("%s is possible only with --shards",
-                                 s->shard_tokens ? "--shard-tokens" : "--template");
-    if (s->shards && (s->text || s->decode || s->pieces || s->plain))
-        return geul_report_usage("--shards reads files; -p, --decode, --pieces and --plain are not possible with it");
+    if (!s->shards && (s->shard_tokens || s->template_name || s->encoding))
+        return geul_report_usage("%s is possible only with --shards", s->shard_tokens    ? "--shard-tokens"
+                                                                      : s->template_name ? "--template"
+                                                                                         : "--encoding");
+    if (s->shards && (s->text || s->decode || s->pieces || s->plain || s->bare))
+        return geul_report_usage("--shards reads files; -p, --decode, --pieces, --plain and --no-bos are not possible "
+                                 "with it");
     if (s->template_name && strcmp(s->template_name, "auto") == 0)
         return geul_report_usage("--template: auto is not possible here; use koalpaca, kullm, kgoat or a file");
     if (s->shards && n_args == 0)
@@ -252,7 +257,7 @@ static int check_usage(const struct settings *s, const char *const *args, int n_
 
 int geul_cmd_tokenize(int argc, char **argv)
 {
-    struct settings s = {.source = NULL};
+    struct settings s = {.nfc = "auto"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
@@ -264,12 +269,19 @@ int geul_cmd_tokenize(int argc, char **argv)
     if (!ctx)
         return 1;
     struct geul_tokenizer *tok = load(ctx, s.source);
-    struct geul_shard_files files = {s.shards, s.template_name, s.shard_tokens, args, n_args, s.json};
+    struct geul_shard_files files = {.prefix = s.shards,
+                                     .template_name = s.template_name,
+                                     .encoding = s.encoding,
+                                     .nfc = geul_nfc_of(s.nfc),
+                                     .shard_tokens = s.shard_tokens,
+                                     .paths = args,
+                                     .n_paths = n_args,
+                                     .json = s.json};
     if (!tok)
         code = geul_report_failure(ctx);
     else
         code = s.shards ? geul_shard_files_write(ctx, tok, &files) : run_lines(&s, ctx, tok);
     geul_tokenizer_free(tok);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

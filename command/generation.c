@@ -6,12 +6,14 @@
 #include "command/terminal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 bool geul_ids_of_text(struct geul_loaded *l, const char *text, size_t length, struct geul_ids *ids)
 {
     const struct geul_tokenizer *tok = geul_model_get_tokenizer(l->model);
     geul_error_clear(l->ctx);
-    if (geul_tokenize(l->ctx, tok, text, length, true, &ids->data, &ids->n) != GEUL_OK)
+    if (geul_tokenize_whole(l->ctx, tok, text, length, true, true, &ids->data, &ids->n) != GEUL_OK)
         return false;
     if (ids->n > 0)
         return true;
@@ -28,6 +30,25 @@ void geul_ids_free(struct geul_loaded *l, struct geul_ids *ids)
 {
     geul_tokens_free(l->ctx, ids->data);
     *ids = (struct geul_ids){NULL, 0};
+}
+
+bool geul_nfc_prompt(struct geul_loaded *l, enum geul_nfc nfc, char **text, size_t *length)
+{
+    size_t n;
+    if (!geul_nfc_applies(geul_model_get_tokenizer(l->model), nfc))
+        return true;
+    char *composed = geul_text_nfc(l->ctx, *text, *length, &n);
+    char *copy = composed ? malloc(n + 1) : NULL;
+    if (copy) {
+        memcpy(copy, composed, n + 1);
+        free(*text);
+        *text = copy;
+        *length = n;
+    } else {
+        geul_report_error("out of memory");
+    }
+    geul_text_free(l->ctx, composed);
+    return copy != NULL;
 }
 
 enum geul_status geul_ids_generate(struct geul_loaded *l, const struct geul_ids *ids, const struct geul_generation *how,

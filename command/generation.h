@@ -14,6 +14,8 @@ struct geul_ids {
 /* false with the reason in l->ctx. Free with geul_ids_free(). */
 bool geul_ids_of_text(struct geul_loaded *l, const char *text, size_t length, struct geul_ids *ids);
 void geul_ids_free(struct geul_loaded *l, struct geul_ids *ids);
+/* Brings the malloc()ed text that a user wrote into NFC where that applies. false after a message. */
+bool geul_nfc_prompt(struct geul_loaded *l, enum geul_nfc nfc, char **text, size_t *length);
 /* geul_generate_ids(), which refuses prompts longer than the session, with a message that names -c. */
 enum geul_status geul_ids_generate(struct geul_loaded *l, const struct geul_ids *ids, const struct geul_generation *how,
                                    struct geul_generation_result *r);

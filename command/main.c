@@ -73,7 +73,7 @@ int main(int argc, char **argv)
     const char *word = argc > 1 ? argv[1] : "--help";
     /* `geul help NAME` is `geul NAME --help`; the cast is safe, since no subcommand changes its arguments then. */
     char *help[2] = {argc > 2 ? argv[2] : NULL, (char *)(uintptr_t) "--help"};
-    if (strcmp(word, "--version") == 0) {
+    if (strcmp(word, "--version") == 0 || strcmp(word, "version") == 0) {
         printf("geul %s\n", geul_version());
         code = 0;
     } else if (strcmp(word, "help") == 0 && argc > 2 && argv[2][0] != '-' && find_command(argv[2]) < 0) {

@@ -140,7 +140,7 @@ void geul_loaded_close(struct geul_loaded *l)
 {
     geul_session_free(l->session);
     geul_model_free(l->model);
-    geul_context_free(l->ctx);
+    geul_report_context_free(l->ctx);
     *l = (struct geul_loaded){.ctx = NULL};
 }
 
@@ -156,7 +156,7 @@ bool geul_template_open(struct geul_context *ctx, const struct geul_model *model
     if (!name)
         return true;
     if (!automatic && strpbrk(name, "/.") && !strstr(name, "{instruction}")) {
-        text = geul_text_input_file(name, &length);
+        text = geul_text_input_file(name, NULL, &length);
         if (!text)
             return false;
         if (length && text[length - 1] == '\n') /* the one that editors put at the end of every file */

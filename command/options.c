@@ -5,6 +5,7 @@
  * the text of a settings file), which must outlive the settings. */
 #include "command/options.h"
 
+#include "command/habits.h"
 #include "command/manual.h"
 #include "command/option_help.h"
 #include "command/report.h"
@@ -142,9 +143,13 @@ static int parse_seed(const char *name, const char *text, struct geul_seed *out)
 {
     char *end;
     errno = 0;
+    if (strcmp(text, "-1") == 0) { /* llama.cpp's word for a new one each time */
+        *out = (struct geul_seed){0, false};
+        return 0;
+    }
     unsigned long long v = strtoull(text, &end, 10);
     if (end == text || *end || errno || text[0] == '-' || v > INT64_MAX) /* JSON libraries know signed numbers only */
-        return geul_report_usage("%s: \"%s\" is not a whole number from 0 to 2^63 - 1", name, text);
+        return geul_report_usage("%s: \"%s\" is not a whole number from 0 to 2^63 - 1, nor -1", name, text);
     *out = (struct geul_seed){v, true};
     return 0;
 }
@@ -175,6 +180,7 @@ static int parse_choice(const struct geul_option *o, const char *name, const cha
 static int store(const struct geul_option *o, const char *name, const char *text, char *field)
 {
     struct geul_text_list *list;
+    text = geul_habit_value(o->names, text);
     switch (o->kind) {
     case GEUL_OPTION_INT:
         return parse_int(o, name, text, (int *)(void *)field);
@@ -203,6 +209,54 @@ static int store(const struct geul_option *o, const char *name, const char *text
     }
 }
 
+/* The row that a name means to users of other programs in this subcommand; NULL when there is none. */
+static const struct geul_habit *find_habit(const struct geul_option *rows, void *settings, const char *name)
+{
+    const struct geul_habit *h;
+    char *field;
+    for (size_t i = 0; (h = geul_habit_at(i)); i++)
+        if (strcmp(h->name, name) == 0 && find(rows, settings, h->with, strlen(h->with), &field))
+            return h;
+    return NULL;
+}
+
+/* The option of that name, with '_' for '-' as Python's programs spell it, or by another program's name for it; *habit:
+ * the row that says so, or what else is said of the name, NULL without one. NULL when there is no such option here. */
+static const struct geul_option *find_any(const struct geul_option *rows, char *settings, const char *name,
+                                          char **field, const struct geul_habit **habit)
+{
+    char dashed[64];
+    *habit = NULL;
+    const struct geul_option *o = find(rows, settings, name, strlen(name), field);
+    if (o)
+        return o;
+    snprintf(dashed, sizeof dashed, "%s", name);
+    for (char *c = dashed; *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    o = find(rows, settings, dashed, strlen(dashed), field);
+    if (o)
+        return o;
+    *habit = find_habit(rows, settings, dashed);
+    if (!*habit || (*habit)->kind != GEUL_HABIT_SAME)
+        return NULL;
+    const char *same = (*habit)->same ? (*habit)->same : (*habit)->with;
+    return find(rows, settings, same, strlen(same), field);
+}
+
+/* Another program's option without an equal here. Returns 0, or 2 after a message. */
+static int answer_habit(const struct geul_habit *h, const char *name, bool equals, int argc, char **argv, int *i)
+{
+    if (h->kind == GEUL_HABIT_REFUSE)
+        return geul_report_usage("%s: %s", name, h->text);
+    if (h->kind == GEUL_HABIT_NOTE)
+        geul_report_note("%s: %s", name, h->text);
+    bool more = *i + 1 < argc;
+    if (!equals && more &&
+        (h->takes == GEUL_HABIT_VALUE || (h->takes == GEUL_HABIT_SWITCH && geul_habit_is_switch(argv[*i + 1]))))
+        ++*i;
+    return 0;
+}
+
 /* Parses the option at argv[*i]; its value is after "=" (long names only) or in the next word, which *i then moves to.
  * The next word is the value even when it begins with "-": `--lr-floor -1` has to be refused as a number, not as an
  * unknown option. Returns 0, or 2 after a message. */
@@ -211,10 +265,13 @@ static int parse_option(const struct geul_command_help *help, int argc, char **a
     const char *word = argv[*i], *equals = strncmp(word, "--", 2) == 0 ? strchr(word, '=') : NULL;
     size_t length = equals ? (size_t)(equals - word) : strlen(word);
     char *field, name[64];
-    const struct geul_option *o = find(help->options, settings, word, length, &field);
+    const struct geul_habit *habit;
+    snprintf(name, sizeof name, "%.*s", (int)length, word);
+    const struct geul_option *o = find_any(help->options, settings, name, &field, &habit);
+    if (!o && habit)
+        return answer_habit(habit, name, equals, argc, argv, i);
     if (!o)
         return unknown_option(help, word, length);
-    snprintf(name, sizeof name, "%.*s", (int)length, word);
     if (o->kind == GEUL_OPTION_FLAG) {
         if (equals)
             return geul_report_usage("%s takes no value", name);
@@ -230,7 +287,8 @@ bool geul_option_set(const struct geul_option *rows, void *settings, const char 
 {
     char full[64], *field;
     snprintf(full, sizeof full, "--%s", name);
-    const struct geul_option *o = find(rows, settings, full, strlen(full), &field);
+    const struct geul_habit *habit;
+    const struct geul_option *o = find_any(rows, settings, full, &field, &habit);
     if (!o) {
         const char *names[NAMES_MAX];
         char pool[NAMES_MAX][32];

@@ -4,12 +4,16 @@
 #include "command/progress.h"
 #include "command/terminal.h"
 
+#include "core/os.h"
 #include "geul.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#include <utf8proc.h>
 
 static const char *command, *program = "geul"; /* of this process */
 static int write_error;                        /* errno of the first failed write to stdout */
@@ -24,9 +28,24 @@ const char *geul_report_program(void)
     return program;
 }
 
+enum { MOST_INPUTS = 8 };
+static struct input {
+    struct geul_file_id id;
+    const char *name;
+} inputs[MOST_INPUTS];
+static int n_inputs;
+
 void geul_report_set_command(const char *name)
 {
     command = name;
+}
+
+/* The text that format and args make, fit for a terminal, to f. Longer than any message that is meant: cut. */
+static void print_text(FILE *f, const char *format, va_list args)
+{
+    char text[8192];
+    vsnprintf(text, sizeof text, format, args);
+    fputs(geul_printable(text, text, sizeof text), f);
 }
 
 /* Begins a line on stderr. The bar is erased and stdout flushed first, so that on a terminal the two streams appear in
@@ -36,7 +55,7 @@ static void print_line(const char *format, va_list args)
     geul_progress_hide();
     fflush(stdout);
     fprintf(stderr, "geul%s%s: ", command ? " " : "", command ? command : "");
-    vfprintf(stderr, format, args);
+    print_text(stderr, format, args);
 }
 
 int geul_report_error(const char *format, ...)
@@ -51,8 +70,8 @@ int geul_report_error(const char *format, ...)
 
 int geul_report_failure(const struct geul_context *ctx)
 {
-    if (geul_interrupted()) /* the user knows why; 128 + SIGINT, as shells count */
-        return 130;
+    if (geul_interrupted()) /* the user knows why */
+        return geul_interrupt_code();
     return geul_report_error("%s", geul_error(ctx));
 }
 
@@ -75,6 +94,23 @@ void geul_report_note(const char *format, ...)
     fputc('\n', stderr);
 }
 
+void geul_report_line(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print_text(stdout, format, args);
+    va_end(args);
+    putchar('\n');
+}
+
+void geul_report_clean(FILE *f, const char *text, size_t n)
+{
+    for (size_t i = 0, length; i < n; i += length ? length : 1) {
+        length = text[i] == '\n' || text[i] == '\t' ? 1 : geul_printable_length(text + i, n - i);
+        fwrite(length ? text + i : "?", 1, length ? length : 1, f);
+    }
+}
+
 /* The log callback of contexts; user is not NULL when notes are wanted too. */
 static void log_line(void *user, enum geul_log_level level, const char *text)
 {
@@ -84,14 +120,49 @@ static void log_line(void *user, enum geul_log_level level, const char *text)
         geul_report_note("%s", text);
 }
 
+void geul_report_input(const char *path)
+{
+    struct geul_file_id id;
+    if (n_inputs < MOST_INPUTS && (path ? geul_os_file_id(path, &id) : geul_os_descriptor_id(STDIN_FILENO, &id)))
+        inputs[n_inputs++] = (struct input){id, path ? path : "standard input"};
+}
+
 struct geul_context *geul_report_context(bool verbose)
 {
     static char wanted;
     struct geul_context_options options = {.log = log_line, .log_user = verbose ? &wanted : NULL};
     struct geul_context *ctx = geul_context_new(&options);
-    if (!ctx)
+    if (!ctx) {
         geul_report_error("out of memory");
+        return NULL;
+    }
+    geul_inputs_begin(ctx); /* the whole command is one run */
+    for (int i = 0; i < n_inputs; i++)
+        if (geul_inputs_open(ctx, inputs[i].id, inputs[i].name))
+            geul_inputs_close(ctx, inputs[i].id);
+    geul_interrupt_cancels(ctx);
     return ctx;
+}
+
+int geul_report_columns(const char *text)
+{
+    int columns = 0;
+    utf8proc_int32_t c;
+    for (utf8proc_ssize_t n; *text; text += n) {
+        n = utf8proc_iterate((const utf8proc_uint8_t *)text, -1, &c);
+        if (n <= 0) { /* a byte that is not UTF-8 is shown as one mark */
+            n = 1;
+            c = 0xfffd;
+        }
+        columns += utf8proc_charwidth(c);
+    }
+    return columns;
+}
+
+void geul_report_context_free(struct geul_context *ctx)
+{
+    geul_interrupt_cancels(NULL);
+    geul_context_free(ctx);
 }
 
 bool geul_report_text(const char *text, size_t length)
@@ -102,6 +173,31 @@ bool geul_report_text(const char *text, size_t length)
     return !write_error;
 }
 
+/* Writes JSON to stdout. jansson escapes the control characters below U+0020; the others, which a terminal must not get
+ * either, follow here: 1 to 3 bytes in UTF-8. */
+static bool print_escaped(const char *text)
+{
+    const char *from = text;
+    for (size_t length; *text; text += length) {
+        const unsigned char *c = (const unsigned char *)text;
+        length = geul_printable_length(text, 4);
+        if (length > 0 || *c == '\n') {
+            length = length ? length : 1;
+            continue;
+        }
+        unsigned code = *c;
+        length = *c < 0x80 ? 1 : *c < 0xe0 ? 2 : 3;
+        if (length == 2)
+            code = (*c & 0x1fu) << 6 | (c[1] & 0x3fu);
+        else if (length == 3)
+            code = (*c & 0xfu) << 12 | (c[1] & 0x3fu) << 6 | (c[2] & 0x3fu);
+        fwrite(from, 1, (size_t)(text - from), stdout);
+        printf("\\u%04x", code);
+        from = text + length;
+    }
+    return fwrite(from, 1, strlen(from), stdout) == strlen(from) && putchar('\n') != EOF && !ferror(stdout);
+}
+
 static int print_json(json_t *json, size_t flags)
 {
     if (!json)
@@ -110,8 +206,7 @@ static int print_json(json_t *json, size_t flags)
     json_decref(json);
     if (!text)
         return geul_report_error("out of memory");
-    bool ok = fwrite(text, 1, strlen(text), stdout) == strlen(text) && putchar('\n') != EOF;
-    if (!ok && !write_error)
+    if (!print_escaped(text) && !write_error)
         write_error = errno;
     free(text);
     return 0;

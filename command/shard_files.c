@@ -33,6 +33,17 @@ static int print_summary(const struct geul_shard_files *how, const struct geul_s
     return 0;
 }
 
+/* Prints what is to be said about the rows. */
+static void print_notes(const struct geul_row_problems *problems, const struct geul_shards_report *r)
+{
+    geul_row_notes_print(problems);
+    geul_row_notes_print_nfc(r->not_nfc, r->nfc_applied);
+    if (r->marked > 0)
+        geul_report_note("%lld answers that are marked as not to be learned are in the shards like all others: shards "
+                         "have no masks",
+                         (long long)r->marked);
+}
+
 int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer *tok,
                            const struct geul_shard_files *how)
 {
@@ -44,9 +55,12 @@ int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer
                                           .prompt_template = t,
                                           .shard_tokens = (uint64_t)how->shard_tokens,
                                           .problems = problems,
-                                          .progress = geul_progress_callback};
+                                          .progress = geul_progress_callback,
+                                          .encoding = how->encoding,
+                                          .nfc = how->nfc};
     struct geul_shards_report report = {.size = sizeof report};
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     geul_progress_start("tokenizing", NULL);
     double start = geul_os_seconds();
     enum geul_status status = GEUL_ERROR_MEMORY;
@@ -55,7 +69,7 @@ int geul_shard_files_write(struct geul_context *ctx, const struct geul_tokenizer
     double seconds = geul_os_seconds() - start;
     geul_progress_hide();
     if (status == GEUL_OK)
-        geul_row_notes_print(problems);
+        print_notes(problems, &report);
     int code = status == GEUL_OK ? print_summary(how, &report, geul_row_problems_count(problems), seconds)
                                  : geul_report_failure(ctx);
     geul_row_problems_free(problems);

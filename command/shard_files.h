@@ -7,7 +7,9 @@
 struct geul_shard_files {
     const char *prefix;
     const char *template_name; /* NULL: questions and answers are joined as they are */
-    int shard_tokens;          /* per file; 0: the default */
+    const char *encoding;      /* of the files; NULL: UTF-8 */
+    enum geul_nfc nfc;
+    int shard_tokens; /* per file; 0: the default */
     const char *const *paths;
     int n_paths;
     bool json;

@@ -12,10 +12,17 @@ int geul_terminal_width(void);
 bool geul_terminal_on_stderr(void);
 
 /* From here on Ctrl-C only sets a flag, so that the work can end at a safe point. Pressed more than patience times
- * before the flag is cleared, it ends the program with code 130. */
+ * before the flag is cleared, it ends the program with code 130; no temporary file stays either way. */
 void geul_interrupt_catch(int patience);
+/* The same for the signals that ask a program to end: for work that writes files. To be called after the above. */
+void geul_terminate_catch(void);
 bool geul_interrupted(void);
-/* Clears the flag. */
+/* The exit code of work that was interrupted: 128 and the number of the signal, as shells count. */
+int geul_interrupt_code(void);
+/* Clears the flag, and a cancel that has not taken effect. */
 void geul_interrupt_clear(void);
+struct geul_context;
+/* From here on Ctrl-C also cancels what is computed with ctx; NULL, before ctx is freed: nothing. */
+void geul_interrupt_cancels(struct geul_context *ctx);
 
 #endif

@@ -1,16 +1,19 @@
 /* gguf_to_hf.c: see geul_tools.h. Config and tensors are checked before the directory is made. Then the small files are
- * written, the weights after them and the index of several weight files last: in a new directory transformers finds no
- * weights until they are complete. Each file appears in one atomic step; the directory as a whole does not.
+ * written, the weights after them and the index of several weight files last, all under temporary names. They get their
+ * own as a set (geul_outset_begin()) whose last file is the one that transformers finds the weights by.
  */
 #include "geul_tools.h"
 
 #include "formats/json_file.h"
+#include "formats/json_text.h"
+#include "convert/end_ids.h"
 #include "convert/kept_files.h"
 #include "formats/safetensors.h"
 #include "convert/neox_tensors.h"
 #include "quantize/transcode.h"
 #include "core/check.h"
 #include "core/os.h"
+#include "tokenizer/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -24,12 +27,14 @@ struct job {
     const char *dir;
     struct geul_neox_config config;
     json_t *config_json;
-    bool config_replaced; /* the kept one described another model */
-    enum geul_dtype dtype;
-    struct geul_neox_tensor *tensors; /* of the model; after list_output() those that are written, in order */
-    struct geul_source_tensor *out;   /* the same as they are written; names point into tensors */
-    const struct geul_gguf_tensor **from;
-    int *shard; /* number of the file of each, from 0 */
+    bool config_replaced;                 /* the kept one described another model */
+    json_t *generation;                   /* generation_config.json where it is not written as it was kept */
+    enum geul_dtype dtype;                /* of the matrices */
+    bool exact;                           /* some vectors are written as float32, because dtype would change them */
+    struct geul_neox_tensor *tensors;     /* of the model; after list_output() those that are written, in order */
+    struct geul_source_tensor *out;       /* the same as they are written; names point into tensors */
+    const struct geul_gguf_tensor **from; /* NULL: zeros */
+    int *shard;                           /* number of the file of each, from 0 */
     size_t count;
     int n_shards;
     struct geul_safetensors_writer *writer;
@@ -62,15 +67,63 @@ static json_t *kept_config(struct job *j)
         json_decref(json);
         return NULL;
     }
-    /* GGUF has no keys for these; they decide which tensors list_tensor() leaves out */
-    j->config.tied_embeddings = c.tied_embeddings;
-    j->config.attention_bias = c.attention_bias;
+    j->config.tied_embeddings |= c.tied_embeddings;
+    j->config.attention_bias &= c.attention_bias;
     if (c.gelu != j->config.gelu)
         json_object_set_new(json, "hidden_act", json_string(j->config.gelu == GEUL_GELU_TANH ? "gelu_new" : "gelu"));
     return json;
 }
 
-/* Reads the model's shape, chooses the dtype and makes config.json's content. */
+/* Whether the file has tensors of that kind, and in *as_said whether they add nothing to what the config says without
+ * them: an output that is the embedding, attention biases that are zero. */
+static bool has_tensors(const struct job *j, enum geul_neox_when when, bool *as_said)
+{
+    char name[GEUL_MAX_NAME];
+    bool found = false;
+    int n_layers = (int)j->config.n_layers;
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), -1);
+    const struct geul_gguf_tensor *embed = geul_gguf_find_tensor(j->gguf, name);
+    *as_said = true;
+    for (int64_t i = 0; i < geul_neox_tensor_count(n_layers); i++) {
+        int layer;
+        const struct geul_neox_tensor_info *info = geul_neox_tensor_at(n_layers, i, &layer);
+        geul_neox_tensor_name(name, info, layer);
+        const struct geul_gguf_tensor *g = info->when == when ? geul_gguf_find_tensor(j->gguf, name) : NULL;
+        if (!g)
+            continue;
+        found = true;
+        if (when == GEUL_NEOX_WHEN_UNTIED)
+            *as_said &= embed && g->type == embed->type && g->bytes == embed->bytes &&
+                        memcmp(g->data, embed->data, g->bytes) == 0;
+        for (size_t k = 0; when == GEUL_NEOX_WHEN_BIAS && g->type == GEUL_TYPE_F32 && k < g->bytes / sizeof(float); k++)
+            *as_said &= !(((const float *)g->data)[k] < 0 || ((const float *)g->data)[k] > 0);
+    }
+    return found;
+}
+
+/* Decides whether the model is written with tied embeddings and without attention biases: as the config says, unless
+ * the tensors have become others since, by training or by the types they were quantized to. A file without these
+ * tensors says so by itself. */
+static void settle_tensors(struct job *j)
+{
+    bool same, zero;
+    if (!has_tensors(j, GEUL_NEOX_WHEN_UNTIED, &same)) {
+        j->config.tied_embeddings = true;
+    } else if (j->config.tied_embeddings && !same) {
+        j->config.tied_embeddings = false;
+        geul_log(j->ctx, GEUL_LOG_WARN,
+                 "the output matrix is not the embedding any more: both are written, with tie_word_embeddings false");
+    }
+    if (!has_tensors(j, GEUL_NEOX_WHEN_BIAS, &zero)) {
+        j->config.attention_bias = false;
+    } else if (!j->config.attention_bias && !zero) {
+        j->config.attention_bias = true;
+        geul_log(j->ctx, GEUL_LOG_WARN,
+                 "the attention biases are not zero: they are written, with attention_bias true");
+    }
+}
+
+/* Reads the model's shape, chooses the dtype of matrices and makes config.json's content. */
 static enum geul_status prepare_config(struct job *j)
 {
     static const enum geul_dtype asked[] = {GEUL_DTYPE_COUNT, GEUL_DTYPE_F32, GEUL_DTYPE_F16, GEUL_DTYPE_BF16};
@@ -92,15 +145,92 @@ static enum geul_status prepare_config(struct job *j)
     if (j->dtype == GEUL_DTYPE_COUNT)
         j->dtype = geul_dtype_of_type(sample ? sample->type : GEUL_TYPE_F16);
     j->config_json = kept_config(j);
+    settle_tensors(j);
     if (!j->config_json)
         j->config_json = geul_neox_config_to_json(&j->config, dtype_word(j->dtype));
-    const char *key = json_object_get(j->config_json, "dtype") ? "dtype" : "torch_dtype";
-    if (!j->config_json || json_object_set_new(j->config_json, key, json_string(dtype_word(j->dtype))) != 0)
-        return geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
-    return GEUL_OK;
+    return j->config_json ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
+}
+
+/* Writes into config.json what has been decided. transformers loads everything in the dtype that it names, which has to
+ * hold the values that are written as float32. */
+static enum geul_status finish_config(struct job *j)
+{
+    static const char *const keys[] = {"dtype", "torch_dtype"};
+    json_t *json = j->config_json;
+    bool ok = json_object_set_new(json, "tie_word_embeddings", json_boolean(j->config.tied_embeddings)) == 0 &&
+              json_object_set_new(json, "attention_bias", json_boolean(j->config.attention_bias)) == 0;
+    const char *word = dtype_word(j->exact ? GEUL_DTYPE_F32 : j->dtype);
+    bool named = json_object_get(json, keys[0]) != NULL;
+    for (size_t i = 0; ok && i < sizeof keys / sizeof *keys; i++)
+        if (json_object_get(json, keys[i]) || (i == 1 && !named))
+            ok = json_object_set_new(json, keys[i], json_string(word)) == 0;
+    if (j->exact)
+        geul_log(j->ctx, GEUL_LOG_INFO,
+                 "norms and biases that %s cannot hold are written as float32, and config.json says float32; to "
+                 "have them rounded, ask for %s",
+                 dtype_word(j->dtype), dtype_word(j->dtype));
+    return ok ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
+}
+
+/* Sets what begins and ends a text in the content of a config.json or generation_config.json. began: the id that the
+ * files wrongly said to begin and end one, -1: none. */
+static bool set_ends(json_t *json, const struct geul_tokenizer_spec *spec, json_int_t began)
+{
+    const json_t *bos = json_object_get(json, "bos_token_id");
+    bool set_bos = spec->bos >= 0 && (!bos || (json_is_integer(bos) && json_integer_value(bos) == began));
+    json_t *ends = json ? geul_end_ids_json(&spec->ends) : NULL;
+    return ends && json_object_set_new(json, "eos_token_id", ends) == 0 &&
+           (!set_bos || json_object_set_new(json, "bos_token_id", json_integer(spec->bos)) == 0);
+}
+
+/* Makes config.json and generation_config.json say the end tokens that the GGUF file has, unless they do so already:
+ * Polyglot-Ko's published files name an unused token. Without a tokenizer both stay as they are. */
+static enum geul_status prepare_ends(struct job *j)
+{
+    static const char file[] = "generation_config.json";
+    struct geul_tokenizer_spec spec;
+    const char *text;
+    size_t n;
+    bool wrong, ok = true;
+    struct geul_context *quiet = geul_context_new_like(j->ctx); /* what cannot be read is no hindrance here */
+    geul_tokenizer_spec_init(&spec);
+    if (quiet && geul_gguf_has_tokenizer(j->gguf) && geul_tokenizer_spec_from_gguf(quiet, j->gguf, &spec) == GEUL_OK &&
+        spec.ends.n > 0) {
+        bool kept = geul_gguf_string(j->gguf, geul_kept_key(file), &text, &n);
+        json_t *generation = kept ? geul_json_parse(quiet, file, text, n) : json_object();
+        struct geul_tok_ids said = geul_end_ids_choose(j->config_json, generation, -1, false, spec.n_tokens, &wrong);
+        bool same = geul_end_ids_equal(&said, &spec.ends);
+        json_int_t began = said.n == 1 ? said.id[0] : -1;
+        ok = same || set_ends(j->config_json, &spec, began);
+        if (ok && (!same || !kept)) {
+            json_decref(j->generation);
+            j->generation = json_is_object(generation) ? json_incref(generation) : json_object();
+            ok = set_ends(j->generation, &spec, began);
+        }
+        json_decref(generation);
+    }
+    geul_tokenizer_spec_free(quiet, &spec);
+    geul_context_free(quiet);
+    return ok ? GEUL_OK : geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
 }
 
 /* ----------------------------------------------------------------------------------- tensors -- */
+
+/* Whether every value of a vector keeps its bits in the dtype that matrices are written in. */
+static bool fits(const struct job *j, const struct geul_gguf_tensor *g)
+{
+    enum geul_type type = geul_dtype_info(j->dtype)->type;
+    const float *x = g->data;
+    for (size_t i = 0; type != GEUL_TYPE_F32 && i < g->bytes / sizeof *x; i++) {
+        float back;
+        uint8_t code[sizeof(float)];
+        geul_encode(type, x + i, code, 1);
+        geul_decode(type, code, &back, 1);
+        if (memcmp(&back, x + i, sizeof back) != 0)
+            return false;
+    }
+    return true;
+}
 
 /* Checks tensor t of the file and adds it to what is written. t is an element of j->tensors, which this compacts: count
  * is never beyond t, so nothing is overwritten before it was looked at. */
@@ -108,23 +238,29 @@ static enum geul_status list_tensor(struct job *j, const struct geul_neox_tensor
 {
     const struct geul_gguf_tensor *g = geul_gguf_find_tensor(j->gguf, t->gguf);
     char a[80], b[80];
-    if ((t->info->when == GEUL_NEOX_WHEN_BIAS && !j->config.attention_bias) ||
-        (t->info->when == GEUL_NEOX_WHEN_UNTIED && j->config.tied_embeddings))
+    bool bias = t->info->when == GEUL_NEOX_WHEN_BIAS;
+    if ((bias && !j->config.attention_bias) || (t->info->when == GEUL_NEOX_WHEN_UNTIED && j->config.tied_embeddings))
         return GEUL_OK;
-    if (!g)
+    if (!g && !bias) /* a bias that only some layers have is zero in the others */
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing", geul_gguf_path(j->gguf),
                          t->gguf, geul_dims_text(t->n_dims, t->shape, a, sizeof a));
-    bool same = g->n_dims == t->n_dims && g->shape[0] == t->shape[0] && (t->n_dims == 1 || g->shape[1] == t->shape[1]);
-    if (!same || g->type == GEUL_TYPE_I32)
+    bool same =
+        !g || (g->n_dims == t->n_dims && g->shape[0] == t->shape[0] && (t->n_dims == 1 || g->shape[1] == t->shape[1]));
+    if (!same || (g && g->type == GEUL_TYPE_I32))
         return geul_fail(
             j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is %s of shape %s where the keys ask for weights of %s",
             geul_gguf_path(j->gguf), t->gguf, geul_type_name(g->type), geul_dims_text(g->n_dims, g->shape, a, sizeof a),
             geul_dims_text(t->n_dims, t->shape, b, sizeof b));
+    bool exact =
+        j->options->dtype == GEUL_EXPORT_KEEP && g && g->n_dims == 1 && g->type == GEUL_TYPE_F32 && !fits(j, g);
+    j->exact |= exact;
     struct geul_neox_tensor *kept = &j->tensors[j->count]; /* t itself or before it */
     struct geul_source_tensor *o = &j->out[j->count];
     *kept = *t;
-    *o = (struct geul_source_tensor){
-        .name = kept->hf, .dtype = j->dtype, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}};
+    *o = (struct geul_source_tensor){.name = kept->hf,
+                                     .dtype = exact ? GEUL_DTYPE_F32 : j->dtype,
+                                     .n_dims = t->n_dims,
+                                     .shape = {t->shape[0], t->shape[1]}};
     if (!geul_source_bytes(o->dtype, o->n_dims, o->shape, &o->bytes))
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "tensor %s is impossibly large", t->gguf);
     j->from[j->count++] = g;
@@ -166,7 +302,7 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     geul_safetensors_write(j->writer, data, bytes);
     j->done += bytes;
     if (j->options->progress && !j->options->progress(j->options->user, j->done, j->total))
-        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; the directory holds no complete model");
+        return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
     return GEUL_OK;
 }
 
@@ -174,11 +310,11 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
 static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_gguf_tensor *g = j->from[i];
-    bool by_head = j->tensors[i].info->by_head, rows = g->n_dims == 2 || by_head;
+    bool by_head = j->tensors[i].info->by_head, rows = j->tensors[i].n_dims == 2 || by_head;
     struct geul_transcode how = {
-        .data = g->data,
-        .from = g->type,
-        .to = geul_dtype_info(j->dtype)->type,
+        .data = g ? g->data : NULL,
+        .from = g ? g->type : GEUL_TYPE_F32,
+        .to = geul_dtype_info(j->out[i].dtype)->type,
         .rows = rows ? j->out[i].shape[0] : 1,
         .cols = rows ? j->out[i].shape[1] : j->out[i].shape[0],
         .row_of = by_head ? geul_neox_qkv_row_back : NULL,
@@ -189,10 +325,11 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     };
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
-    geul_os_map_discard(g->data, g->bytes);
-    if (result.lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", g->name,
-                 (long long)result.lost, dtype_word(j->dtype));
+    if (g)
+        geul_os_map_discard(g->data, g->bytes);
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->ctx, &result, j->tensors[i].gguf, dtype_word(j->out[i].dtype),
+                                          j->options->strict);
     return status;
 }
 
@@ -281,16 +418,14 @@ static enum geul_status save(struct job *j, const char *file, const json_t *json
 static enum geul_status write_defaults(struct job *j)
 {
     enum geul_status status = GEUL_OK;
-    if (!geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")))
+    if (!geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")) &&
+        !geul_gguf_has(j->gguf, geul_kept_key("vocab.json")))
         geul_log(j->ctx, GEUL_LOG_WARN, "the file keeps no tokenizer.json; copy the model's own into %s", j->dir);
-    if (!geul_gguf_has(j->gguf, geul_kept_key("generation_config.json")) && j->config.eos >= 0) {
-        json_t *json =
-            json_pack("{s:I, s:I}", "bos_token_id", (json_int_t)(j->config.bos >= 0 ? j->config.bos : j->config.eos),
-                      "eos_token_id", (json_int_t)j->config.eos);
-        status = save(j, "generation_config.json", json);
-        json_decref(json);
-    }
+    if (j->generation)
+        status = save(j, "generation_config.json", j->generation);
+    /* a directory that had no tokenizer_config.json does well without one: config.json says the class then */
     if (status == GEUL_OK && geul_gguf_has(j->gguf, geul_kept_key("tokenizer.json")) &&
+        !geul_gguf_has(j->gguf, geul_kept_key("config.json")) &&
         !geul_gguf_has(j->gguf, geul_kept_key("tokenizer_config.json"))) {
         json_t *json = json_pack("{s:s, s:I}", "tokenizer_class", "PreTrainedTokenizerFast", "model_max_length",
                                  (json_int_t)j->config.n_context);
@@ -309,25 +444,46 @@ static enum geul_status write_template(struct job *j)
         return GEUL_OK;
     bool there = false;
     if (geul_gguf_string(j->gguf, geul_kept_key("tokenizer_config.json"), &config, &config_length)) {
-        json_t *json = json_loadb(config, config_length, JSON_ALLOW_NUL, NULL);
+        json_error_t unused;
+        json_t *json = geul_json_decode(j->ctx, config, config_length, 0, &unused);
         there = json_object_get(json, "chat_template") != NULL;
         json_decref(json);
     }
     return there ? GEUL_OK : geul_kept_write(j->ctx, j->dir, "chat_template.jinja", text, length);
 }
 
+/* Fails when the weights would not find room. */
+static enum geul_status check_space(const struct job *j)
+{
+    char *path = geul_os_join_path(j->ctx, j->dir, "model.safetensors");
+    enum geul_status status = path ? geul_os_check_space(j->ctx, path, j->total) : GEUL_ERROR_MEMORY;
+    geul_free(j->ctx, path);
+    return status;
+}
+
 static enum geul_status write_directory(struct job *j)
 {
     enum geul_status status = geul_os_make_directory(j->ctx, j->dir);
     if (status == GEUL_OK)
-        status = save(j, "config.json", j->config_json);
+        status = geul_outfile_tidy(j->ctx, j->dir, "");
+    if (status == GEUL_OK)
+        status = check_space(j);
+    if (status != GEUL_OK)
+        return status;
+    geul_outset_begin(j->ctx);
+    status = save(j, "config.json", j->config_json);
     if (status == GEUL_OK)
         status = geul_kept_from_gguf(j->ctx, j->gguf, j->dir);
     if (status == GEUL_OK)
         status = write_template(j);
     if (status == GEUL_OK)
         status = write_defaults(j);
-    return status == GEUL_OK ? write_weights(j) : status;
+    if (status == GEUL_OK)
+        status = write_weights(j);
+    if (status == GEUL_OK)
+        return geul_outset_commit(j->ctx, NULL);
+    geul_outset_abandon(j->ctx);
+    return status;
 }
 
 enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path, const char *dir,
@@ -343,13 +499,18 @@ enum geul_status geul_export_hf(struct geul_context *ctx, const char *gguf_path,
     j.gguf = geul_gguf_open(ctx, gguf_path);
     enum geul_status status = j.gguf ? prepare_config(&j) : geul_error_status(ctx);
     if (status == GEUL_OK)
+        status = prepare_ends(&j);
+    if (status == GEUL_OK)
         status = list_output(&j);
+    if (status == GEUL_OK)
+        status = finish_config(&j);
     if (status == GEUL_OK && j.config_replaced)
         geul_log(ctx, GEUL_LOG_WARN,
                  "the config.json kept in the file does not describe its tensors; a new one is made from the keys");
     if (status == GEUL_OK)
         status = write_directory(&j);
     json_decref(j.config_json);
+    json_decref(j.generation);
     geul_free(ctx, j.tensors);
     geul_free(ctx, j.out);
     geul_free(ctx, j.from);

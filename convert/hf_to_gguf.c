@@ -11,12 +11,14 @@
 
 #include "formats/checkpoint.h"
 #include "formats/json_file.h"
+#include "convert/hf_foreign.h"
 #include "convert/kept_files.h"
-#include "convert/tokenizer_json.h"
+#include "convert/tokenizer_files.h"
 #include "convert/neox_tensors.h"
 #include "quantize/mix.h"
 #include "quantize/transcode.h"
 #include "core/check.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "tokenizer/tokenizer.h"
@@ -47,13 +49,34 @@ struct job {
 
 /* -------------------------------------------------------------------------------- inspection -- */
 
+/* What dir is that has no config.json: an adapter, a single file, weights alone; NULL: not known. */
+static const struct geul_file_kind *other_kind(struct geul_context *ctx, const char *dir)
+{
+    struct geul_context *quiet = geul_context_new_like(ctx);
+    const struct geul_file_kind *kind = quiet ? geul_file_kind_of_directory(quiet, dir) : NULL;
+    struct geul_map map;
+    if (quiet && !kind && geul_os_map(quiet, dir, &map) == GEUL_OK) {
+        kind = geul_file_kind_of(map.data, map.size);
+        geul_os_unmap(&map);
+    }
+    geul_context_free(quiet);
+    return kind;
+}
+
 static enum geul_status read_config(struct job *j)
 {
     char *path = geul_os_join_path(j->ctx, j->dir, "config.json");
     if (!path)
         return GEUL_ERROR_MEMORY;
+    const struct geul_file_kind *kind = geul_os_exists(path) ? NULL : other_kind(j->ctx, j->dir);
+    if (kind) {
+        geul_free(j->ctx, path);
+        return geul_fail_kind(j->ctx, j->dir, "a model's directory", kind);
+    }
     json_t *json = geul_json_load(j->ctx, path);
-    enum geul_status status = json ? geul_neox_config_read(j->ctx, path, json, &j->config) : geul_error_status(j->ctx);
+    enum geul_status status = json ? geul_hf_check_config(j->ctx, path, json) : geul_error_status(j->ctx);
+    if (status == GEUL_OK)
+        status = geul_neox_config_read(j->ctx, path, json, &j->config);
     json_decref(json);
     geul_free(j->ctx, path);
     if (j->options->gelu != GEUL_CONVERT_GELU_CONFIG)
@@ -76,22 +99,72 @@ static enum geul_type choose_type(const struct job *j, const struct geul_neox_te
     return GEUL_TYPE_F16;
 }
 
-/* The embedding, whose values the output has where they are tied. */
-static const struct geul_neox_tensor *embedding(const struct job *j)
+/* The checkpoint's tensor under any of the names of t. */
+static const struct geul_source_tensor *find_named(const struct job *j, const struct geul_neox_tensor *t)
 {
-    const struct geul_neox_tensor *t = j->tensors;
-    while (t->info->role != GEUL_NEOX_ROLE_EMBEDDING)
-        t++;
-    return t;
-}
-
-/* The checkpoint's tensor for t, under any of its names. */
-static const struct geul_source_tensor *find_source(const struct job *j, const struct geul_neox_tensor *t)
-{
-    if (t->info->when == GEUL_NEOX_WHEN_UNTIED && j->config.tied_embeddings)
-        t = embedding(j);
     const struct geul_source_tensor *s = geul_checkpoint_find(j->checkpoint, t->hf);
     return !s && t->alias[0] ? geul_checkpoint_find(j->checkpoint, t->alias) : s;
+}
+
+/* The tensor that t shares its values with where embeddings are tied: the embedding's is the output and the other way
+ * round; NULL: none. */
+static const struct geul_neox_tensor *tied_to(const struct job *j, const struct geul_neox_tensor *t)
+{
+    enum geul_neox_role other = t->info->role == GEUL_NEOX_ROLE_EMBEDDING ? GEUL_NEOX_ROLE_OUTPUT
+                                : t->info->role == GEUL_NEOX_ROLE_OUTPUT  ? GEUL_NEOX_ROLE_EMBEDDING
+                                                                          : GEUL_NEOX_ROLE_PLAIN;
+    for (size_t i = 0; i < j->count && other != GEUL_NEOX_ROLE_PLAIN; i++)
+        if (j->tensors[i].info->role == other)
+            return &j->tensors[i];
+    return NULL;
+}
+
+/* The checkpoint's tensor for t; where embeddings are tied either of the two may be stored. */
+static const struct geul_source_tensor *find_source(const struct job *j, const struct geul_neox_tensor *t)
+{
+    const struct geul_source_tensor *s = find_named(j, t);
+    const struct geul_neox_tensor *other = !s && j->config.tied_embeddings ? tied_to(j, t) : NULL;
+    return other ? find_named(j, other) : s;
+}
+
+/* Whether both have the same values, whatever their types and layouts; true where one is no matrix of floats, about
+ * which check_source() has something to say. */
+static bool same_values(const struct geul_source_tensor *a, const struct geul_source_tensor *b)
+{
+    enum { PIECE = 1024 };
+    float x[PIECE], y[PIECE];
+    bool matrices = a->n_dims == 2 && b->n_dims == 2 && geul_source_is_float(a) && geul_source_is_float(b);
+    if (!matrices || a->shape[0] != b->shape[0] || a->shape[1] != b->shape[1])
+        return !matrices;
+    const int64_t all = a->shape[0] * a->shape[1];
+    for (int64_t at = 0; at < all; at += PIECE) {
+        int64_t n = all - at < PIECE ? all - at : PIECE;
+        geul_source_read(a, at, n, x);
+        geul_source_read(b, at, n, y);
+        if (memcmp(x, y, (size_t)n * sizeof *x) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Tied embeddings of which both are stored, with other values, are not tied: what is stored is used, as in transformers
+ * 5. */
+static void untie(struct job *j)
+{
+    for (size_t i = 0; i < j->count && j->config.tied_embeddings; i++) {
+        if (j->tensors[i].info->when != GEUL_NEOX_WHEN_UNTIED)
+            continue;
+        const struct geul_source_tensor *out = find_named(j, &j->tensors[i]),
+                                        *in = find_named(j, tied_to(j, &j->tensors[i]));
+        if (!out || !in || same_values(in, out))
+            continue;
+        char text[100];
+        j->config.tied_embeddings = false;
+        geul_log(
+            j->ctx, GEUL_LOG_WARN,
+            "config.json says tie_word_embeddings, but %s has other values than the embedding; it is used as stored",
+            geul_printable(out->name, text, sizeof text));
+    }
 }
 
 /* Checks that s is what t must be. */
@@ -100,8 +173,10 @@ static enum geul_status check_source(const struct job *j, const struct geul_neox
 {
     char a[100], b[60];
     if (!s)
-        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing", j->dir, t->hf,
-                         geul_dims_text(t->n_dims, t->shape, a, sizeof a));
+        return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s of shape %s is missing%s", j->dir, t->hf,
+                         geul_dims_text(t->n_dims, t->shape, a, sizeof a),
+                         t->info->when == GEUL_NEOX_WHEN_UNTIED ? ", and config.json does not say tie_word_embeddings"
+                                                                : "");
     bool same = s->n_dims == t->n_dims;
     for (int i = 0; same && i < t->n_dims; i++)
         same = s->shape[i] == t->shape[i];
@@ -109,20 +184,11 @@ static enum geul_status check_source(const struct job *j, const struct geul_neox
         return geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s has shape %s where config.json asks for %s", j->dir,
                          s->name, geul_dims_text(s->n_dims, s->shape, a, sizeof a),
                          geul_dims_text(t->n_dims, t->shape, b, sizeof b));
-    if (geul_dtype_info(s->dtype)->type == GEUL_TYPE_COUNT)
-        return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
-                         j->dir, s->name, geul_dtype_info(s->dtype)->name);
+    if (!geul_source_is_float(s))
+        return geul_fail(j->ctx, GEUL_ERROR_UNSUPPORTED,
+                         "%s: tensor %s is %s; weights must be floats (F32, F16, BF16, F64 or one of 8 bits)", j->dir,
+                         s->name, geul_dtype_info(s->dtype)->name);
     return GEUL_OK;
-}
-
-/* Whether the tensor of the checkpoint is an output that tied embeddings make superfluous. */
-static bool is_output(const struct job *j, const char *name)
-{
-    for (size_t i = 0; i < j->count; i++)
-        if (j->tensors[i].info->when == GEUL_NEOX_WHEN_UNTIED &&
-            (strcmp(name, j->tensors[i].hf) == 0 || strcmp(name, j->tensors[i].alias) == 0))
-            return true;
-    return false;
 }
 
 /* Fails on a tensor that no GPT-NeoX model has: something of the model would be lost. used has a flag per tensor. */
@@ -131,7 +197,7 @@ static enum geul_status check_extra(const struct job *j, const bool *used)
     for (size_t i = 0; i < geul_checkpoint_count(j->checkpoint); i++) {
         const struct geul_source_tensor *s = geul_checkpoint_at(j->checkpoint, i);
         char text[100];
-        if (!used[i] && !geul_neox_is_buffer(s->name) && !is_output(j, s->name))
+        if (!used[i] && !geul_neox_is_buffer(s->name))
             return geul_fail(
                 j->ctx, GEUL_ERROR_UNSUPPORTED,
                 "%s: holds tensor %s of shape %s, which is not part of the GPT-NeoX model that config.json "
@@ -154,6 +220,8 @@ static enum geul_status pair_tensors(struct job *j)
     j->moves = j->tensors ? geul_alloc(j->ctx, j->count, sizeof *j->moves) : NULL;
     bool *used = j->moves ? geul_alloc(j->ctx, have, sizeof *used) : NULL;
     enum geul_status status = used ? GEUL_OK : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK)
+        untie(j);
     for (size_t i = 0; status == GEUL_OK && i < j->count; i++) {
         const struct geul_neox_tensor *t = &j->tensors[i];
         j->moves[i].type = choose_type(j, t);
@@ -243,73 +311,36 @@ static void set_general_keys(struct job *j)
     geul_neox_config_to_gguf(&j->config, j->writer);
 }
 
-static const char end_of_text[] = "<|endoftext|>";
-
-/* Sets the end token: <|endoftext|> whatever config.json says, as Polyglot-Ko's published one names an unused token.
- * Returns its id, -1 when there is none and config.json's is used. */
-static int32_t choose_end_token(const struct job *j, struct geul_tokenizer_spec *spec)
+/* Reads the directory's tokenizer, checks it by making one of it, and writes its keys. */
+static enum geul_status set_tokenizer_keys(struct job *j)
 {
-    int32_t id = geul_tokenizer_spec_find(spec, end_of_text, sizeof end_of_text - 1);
-    int64_t said = j->config.eos;
-    spec->eos = id >= 0 ? id : said >= 0 && said < spec->n_tokens ? (int32_t)said : -1;
-    spec->bos = spec->eos; /* as in GPT-NeoX's own training data: one token between texts */
-    return id;
-}
-
-/* Warns where the end token is not what config.json or the tokenizer leads to expect. found: what choose_end_token()
- * returned. */
-static void tell_end_token(const struct job *j, int32_t found)
-{
-    long long said = (long long)j->config.eos;
-    if (found < 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "the tokenizer has no %s; texts end with id %lld, as config.json says",
-                 end_of_text, said);
-    else if (said >= 0 && said != found)
-        geul_log(j->ctx, GEUL_LOG_WARN,
-                 "config.json says that id %lld ends a text; the tokenizer's %s is %d, which is written instead", said,
-                 end_of_text, found);
-}
-
-/* Reads tokenizer.json, checks it by making a tokenizer of it, and writes its keys. */
-static enum geul_status add_tokenizer(struct job *j, const char *path)
-{
-    struct geul_map map;
     struct geul_tokenizer_spec spec;
-    if (geul_os_map(j->ctx, path, &map) != GEUL_OK)
+    struct geul_tokenizer_notes notes;
+    if (j->options->no_tokenizer)
+        return GEUL_OK;
+    if (!geul_tokenizer_files_exist(j->ctx, j->dir)) {
+        geul_log(
+            j->ctx, GEUL_LOG_WARN,
+            "%s has no tokenizer.json: the file will hold ids only, no texts; for texts copy the model's there and "
+            "convert again",
+            j->dir);
         return geul_error_status(j->ctx);
-    geul_tokenizer_spec_init(&spec);
-    enum geul_status status = geul_tokenizer_spec_from_json(j->ctx, (const char *)map.data, map.size, &spec);
-    if (status == GEUL_OK && spec.n_tokens > j->config.n_vocab)
-        status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: has %d tokens, but the model has %lld rows for them", path,
-                           spec.n_tokens, (long long)j->config.n_vocab);
-    int32_t end = -1;
-    if (status == GEUL_OK) {
-        end = choose_end_token(j, &spec);
-        status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     }
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = geul_tokenizer_spec_from_directory(j->ctx, j->dir, &spec, &notes);
+    if (status == GEUL_OK && spec.n_tokens > j->config.n_vocab)
+        status = geul_fail(j->ctx, GEUL_ERROR_FORMAT, "%s: the tokenizer has %d tokens, but the model has %lld rows",
+                           j->dir, spec.n_tokens, (long long)j->config.n_vocab);
+    if (status == GEUL_OK)
+        status = geul_tokenizer_write_gguf(j->ctx, j->writer, &spec, (int32_t)j->config.n_vocab);
     if (status == GEUL_OK) { /* what does not work is found now, not when the file is loaded */
         struct geul_tokenizer *tok = geul_tokenizer_new(j->ctx, &spec, geul_regex_pcre2());
         status = tok ? GEUL_OK : geul_error_status(j->ctx);
         geul_tokenizer_free(tok);
     }
     if (status == GEUL_OK)
-        tell_end_token(j, end);
+        geul_tokenizer_notes_log(j->ctx, &notes);
     geul_tokenizer_spec_free(j->ctx, &spec);
-    geul_os_unmap(&map);
-    return status;
-}
-
-static enum geul_status set_tokenizer_keys(struct job *j)
-{
-    char *path = geul_os_join_path(j->ctx, j->dir, "tokenizer.json");
-    if (!path)
-        return GEUL_ERROR_MEMORY;
-    enum geul_status status = GEUL_OK;
-    if (geul_os_exists(path))
-        status = add_tokenizer(j, path);
-    else
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s has no tokenizer.json: the file will hold ids only, no texts", j->dir);
-    geul_free(j->ctx, path);
     return status;
 }
 
@@ -357,15 +388,24 @@ static enum geul_status take_piece(void *user, const void *data, size_t bytes)
     return GEUL_OK;
 }
 
+/* Row r of a tensor of the checkpoint that is not as geul would hold it. */
+static void fetch_row(const void *tensor, int64_t r, float *x, int64_t cols)
+{
+    geul_source_read(tensor, r * cols, cols, x);
+}
+
 /* Streams tensor i into the writer. The rows of QKV go from their order by head to all of Q, K and V. */
 static enum geul_status move_tensor(struct job *j, size_t i)
 {
     const struct geul_neox_tensor *t = &j->tensors[i];
     const struct move *m = &j->moves[i];
     bool rows = t->n_dims == 2 || t->info->by_head; /* a QKV bias: rows of one value, to be reordered */
+    bool plain = m->from && geul_source_is_plain(m->from);
     struct geul_transcode how = {
-        .data = m->from ? m->from->data : NULL,
-        .from = m->from ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
+        .data = plain ? m->from->data : NULL,
+        .from = plain ? geul_dtype_info(m->from->dtype)->type : GEUL_TYPE_F32,
+        .fetch = m->from && !plain ? fetch_row : NULL,
+        .source = m->from,
         .to = m->type,
         .rows = rows ? t->shape[0] : 1,
         .cols = rows ? t->shape[1] : t->shape[0],
@@ -377,34 +417,46 @@ static enum geul_status move_tensor(struct job *j, size_t i)
     };
     struct geul_transcode_result result;
     enum geul_status status = geul_transcode_rows(j->ctx, &how, &result);
-    if (m->from)
+    if (m->from && !m->from->strided)
         geul_os_map_discard(m->from->data, m->from->bytes);
-    if (result.lost > 0)
-        geul_log(j->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->hf,
-                 (long long)result.lost, geul_type_name(m->type));
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->ctx, &result, t->hf, geul_type_name(m->type), j->options->strict);
     return status;
 }
 
-/* Opens the finished file, which still has its temporary name, and compares its table with what was to be written. An
- * older file at path stays if it does not read back. */
-static enum geul_status verify(const struct job *j, const char *path)
+/* Whether the table of g is what was to be written. */
+static bool is_as_written(const struct job *j, const struct geul_gguf *g)
 {
-    struct geul_gguf *g = geul_gguf_open(j->ctx, geul_gguf_writer_temporary(j->writer));
-    if (!g)
-        return geul_error_status(j->ctx);
-    enum geul_status status = GEUL_OK;
-    bool same = geul_gguf_tensor_count(g) == (int64_t)j->count;
+    bool same = g && geul_gguf_tensor_count(g) == (int64_t)j->count;
     for (size_t i = 0; same && i < j->count; i++) {
         const struct geul_gguf_tensor *t = geul_gguf_find_tensor(g, j->tensors[i].gguf);
         same = t && t->type == j->moves[i].type && t->n_dims == j->tensors[i].n_dims &&
                t->shape[0] == j->tensors[i].shape[0] && t->shape[1] == j->tensors[i].shape[1];
     }
-    if (!same)
+    return same;
+}
+
+/* Opens the finished file, which still has its temporary name, and looks at it. An older file at path stays if it does
+ * not read back. Messages have the name that the user gave. */
+static enum geul_status verify(const struct job *j, const char *path)
+{
+    struct geul_map map;
+    struct geul_context *quiet = geul_context_new_like(j->ctx);
+    if (!quiet)
+        return geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
+    bool mapped = geul_os_map(quiet, geul_gguf_writer_temporary(j->writer), &map) == GEUL_OK;
+    struct geul_gguf *g = mapped ? geul_gguf_open_memory(quiet, map.data, map.size, path) : NULL;
+    enum geul_status status = GEUL_OK;
+    if (geul_error_status(quiet) == GEUL_ERROR_MEMORY)
+        status = geul_fail_from(j->ctx, quiet);
+    else if (!is_as_written(j, g))
         status = geul_fail(j->ctx, GEUL_ERROR_IO,
-                           "%s: the written file does not read back as it should; check the "
-                           "disk and convert again",
-                           path);
+                           "%s: the written file does not read back as it should%s%s; check the disk and convert again",
+                           path, mapped && !g ? ": " : "", mapped && !g ? geul_error(quiet) : "");
     geul_gguf_close(g);
+    if (mapped)
+        geul_os_unmap(&map);
+    geul_context_free(quiet);
     return status;
 }
 
@@ -447,16 +499,21 @@ enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, cons
     enum geul_status status = check_type(ctx, o.type);
     if (status == GEUL_OK && (unsigned)o.gelu > GEUL_CONVERT_GELU_TANH)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT, "there is no form %d of GELU", (int)o.gelu);
+    geul_inputs_begin(ctx);
     if (status == GEUL_OK)
         status = read_config(&j);
-    if (status == GEUL_OK) {
-        j.checkpoint = geul_checkpoint_open(ctx, dir);
-        status = j.checkpoint ? pair_tensors(&j) : geul_error_status(ctx);
+    if (status == GEUL_OK) { /* dir is a directory */
+        geul_os_input_directory(ctx, dir);
+        j.checkpoint = geul_checkpoint_open(ctx, dir, &geul_neox_hf_names);
+        status = j.checkpoint ? geul_hf_check_tensors(ctx, dir, j.checkpoint) : geul_error_status(ctx);
+        if (status == GEUL_OK)
+            status = pair_tensors(&j);
     }
     if (status == GEUL_OK)
         status = write_file(&j, out_path);
     geul_free(ctx, j.moves);
     geul_free(ctx, j.tensors);
     geul_checkpoint_close(j.checkpoint);
+    geul_inputs_end(ctx);
     return status;
 }

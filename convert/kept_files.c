@@ -7,16 +7,21 @@
 
 #define LARGEST ((size_t)64 << 20)
 
+/* other: kept only where the directory lacks that file, which says the same */
 static const struct {
-    const char *file, *key;
+    const char *file, *key, *other;
 } kept[] = {
-    {"config.json", "geul.hf.config"},
-    {"generation_config.json", "geul.hf.generation_config"},
-    {"tokenizer_config.json", "geul.hf.tokenizer_config"},
-    {"special_tokens_map.json", "geul.hf.special_tokens_map"},
-    {"tokenizer.json", "tokenizer.huggingface.json"},
+    {"config.json", "geul.hf.config", NULL},
+    {"generation_config.json", "geul.hf.generation_config", NULL},
+    {"tokenizer_config.json", "geul.hf.tokenizer_config", NULL},
+    {"special_tokens_map.json", "geul.hf.special_tokens_map", NULL},
+    {"added_tokens.json", "geul.hf.added_tokens", NULL},
+    {"tokenizer.json", "tokenizer.huggingface.json", NULL},
+    {"vocab.json", "geul.hf.vocab", "tokenizer.json"},
+    {"merges.txt", "geul.hf.merges", "tokenizer.json"},
 };
-#define N_KEPT (sizeof kept / sizeof *kept)
+#define N_KEPT             (sizeof kept / sizeof *kept)
+#define FIRST_OF_TOKENIZER 2
 
 char *geul_kept_read(struct geul_context *ctx, const char *dir, const char *file, size_t *length)
 {
@@ -50,10 +55,22 @@ enum geul_status geul_kept_write(struct geul_context *ctx, const char *dir, cons
     return status;
 }
 
-enum geul_status geul_kept_to_gguf(struct geul_context *ctx, const char *dir, struct geul_gguf_writer *w)
+/* Whether dir has the file; false also when memory is short (recorded). */
+static bool has_file(struct geul_context *ctx, const char *dir, const char *file)
 {
-    for (size_t i = 0; i < N_KEPT; i++) {
+    char *path = geul_os_join_path(ctx, dir, file);
+    bool there = path && geul_os_exists(path);
+    geul_free(ctx, path);
+    return there;
+}
+
+/* Keeps the files from number first on. */
+static enum geul_status keep(struct geul_context *ctx, const char *dir, size_t first, struct geul_gguf_writer *w)
+{
+    for (size_t i = first; i < N_KEPT; i++) {
         size_t length;
+        if (kept[i].other && has_file(ctx, dir, kept[i].other))
+            continue;
         char *text = geul_kept_read(ctx, dir, kept[i].file, &length);
         if (text)
             geul_gguf_set_string(w, kept[i].key, text, length);
@@ -62,6 +79,16 @@ enum geul_status geul_kept_to_gguf(struct geul_context *ctx, const char *dir, st
         geul_free(ctx, text);
     }
     return geul_gguf_writer_status(w);
+}
+
+enum geul_status geul_kept_to_gguf(struct geul_context *ctx, const char *dir, struct geul_gguf_writer *w)
+{
+    return keep(ctx, dir, 0, w);
+}
+
+enum geul_status geul_kept_tokenizer_to_gguf(struct geul_context *ctx, const char *dir, struct geul_gguf_writer *w)
+{
+    return keep(ctx, dir, FIRST_OF_TOKENIZER, w);
 }
 
 enum geul_status geul_kept_from_gguf(struct geul_context *ctx, const struct geul_gguf *g, const char *dir)

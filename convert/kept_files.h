@@ -10,9 +10,11 @@ char *geul_kept_read(struct geul_context *ctx, const char *dir, const char *file
 /* Writes a text as dir/file in one atomic step. */
 enum geul_status geul_kept_write(struct geul_context *ctx, const char *dir, const char *file, const char *text,
                                  size_t length);
-/* Sets a key for each of the files that dir has: config.json, generation_config.json, tokenizer_config.json,
- * special_tokens_map.json, tokenizer.json. */
+/* Sets a key for each of the files that dir has: config.json, generation_config.json, and those of the tokenizer
+ * (vocab.json and merges.txt only without a tokenizer.json). */
 enum geul_status geul_kept_to_gguf(struct geul_context *ctx, const char *dir, struct geul_gguf_writer *w);
+/* The same for those of the tokenizer alone. */
+enum geul_status geul_kept_tokenizer_to_gguf(struct geul_context *ctx, const char *dir, struct geul_gguf_writer *w);
 /* Writes those that g has into dir, all but config.json, which depends on what is exported. */
 enum geul_status geul_kept_from_gguf(struct geul_context *ctx, const struct geul_gguf *g, const char *dir);
 /* The key under which a file is kept; NULL when it is not one of them. */

@@ -7,6 +7,7 @@
 #include "convert/peft.h"
 #include "core/check.h"
 #include "core/gguf.h"
+#include "core/inputs.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -171,12 +172,13 @@ static enum geul_status check_inputs(struct geul_context *ctx, const struct geul
 struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_path,
                                   const struct geul_merge_input *inputs, int n)
 {
-    struct geul_peft_base base;
+    struct geul_lora_shape base;
     struct geul_merge *m = NULL;
     int read = 0;
     geul_error_clear(ctx);
     if (check_inputs(ctx, inputs, n) != GEUL_OK)
         return NULL;
+    geul_inputs_begin(ctx); /* until the merge ends: its adapters are read and closed before the output is written */
     struct geul_lora **data = geul_alloc(ctx, (size_t)n, sizeof(struct geul_lora *));
     struct geul_merge_lora *sources = data ? geul_alloc(ctx, (size_t)n, sizeof *sources) : NULL;
     bool ok = sources && geul_peft_read_base(ctx, base_path, &base) == GEUL_OK;
@@ -191,16 +193,20 @@ struct geul_merge *geul_merge_new(struct geul_context *ctx, const char *base_pat
     if (m) { /* the shares point into the adapters, which therefore live as long */
         m->own = data;
         m->n_own = n;
-    } else if (data) {
-        free_adapters(ctx, data, read);
+        return m;
     }
-    return m;
+    if (data)
+        free_adapters(ctx, data, read);
+    geul_inputs_end(ctx);
+    return NULL;
 }
 
 void geul_merge_free(struct geul_merge *m)
 {
     if (!m)
         return;
+    if (m->own)
+        geul_inputs_end(m->ctx);
     free_adapters(m->ctx, m->own, m->n_own);
     geul_free(m->ctx, m->shares);
     geul_free(m->ctx, m->matrices);

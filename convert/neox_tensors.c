@@ -88,7 +88,9 @@ int64_t geul_neox_qkv_row_back(const void *config, int64_t r)
 
 bool geul_neox_is_buffer(const char *hf_name)
 {
-    static const char *const tails[] = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"};
+    static const char *const tails[] = {
+        ".attention.bias",        ".attention.masked_bias", ".rotary_emb.inv_freq",  ".rotary_emb.original_inv_freq",
+        ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".attention.norm_factor"};
     size_t n = strlen(hf_name);
     for (size_t i = 0; i < COUNT(tails); i++) {
         size_t k = strlen(tails[i]);
@@ -97,3 +99,50 @@ bool geul_neox_is_buffer(const char *hf_name)
     }
     return false;
 }
+
+/* Parts of names that wrappers add: anywhere, and at the start. */
+static const char *const wrappers[] = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
+                                       "_forward_module"};
+static const char *const starts[] = {"module", "base_model", "model"};
+/* Modules of GPTNeoXModel, which GPTNeoXForCausalLM calls gpt_neox. */
+static const char *const inner[] = {"layers", "embed_in", "final_layer_norm", "rotary_emb"};
+
+/* Whether the first n bytes of s are one of the words. */
+static bool is_one_of(const char *s, size_t n, const char *const *words, size_t n_words)
+{
+    for (size_t i = 0; i < n_words; i++)
+        if (strlen(words[i]) == n && memcmp(s, words[i], n) == 0)
+            return true;
+    return false;
+}
+
+static char *plain_name(struct geul_context *ctx, const char *name)
+{
+    static const char whole[] = "gpt_neox.";
+    char *out = geul_alloc(ctx, strlen(name) + sizeof whole, 1);
+    size_t n = 0;
+    const char *dot;
+    if (!out)
+        return NULL;
+    for (const char *s = name; *s; s = dot + 1) {
+        dot = strchr(s, '.');
+        size_t part = dot ? (size_t)(dot - s) : strlen(s);
+        /* the last part stays in any case, so that a name never becomes empty */
+        bool skip = dot && (is_one_of(s, part, wrappers, COUNT(wrappers)) ||
+                            (n == 0 && is_one_of(s, part, starts, COUNT(starts))));
+        if (!skip && n == 0 && is_one_of(s, part, inner, COUNT(inner))) {
+            memcpy(out, whole, sizeof whole - 1);
+            n = sizeof whole - 1;
+        }
+        if (!skip) {
+            memcpy(out + n, s, part + (dot != NULL));
+            n += part + (dot != NULL);
+        }
+        if (!dot)
+            break;
+    }
+    out[n] = '\0';
+    return out;
+}
+
+const struct geul_checkpoint_names geul_neox_hf_names = {plain_name, geul_neox_is_buffer};

@@ -3,6 +3,7 @@
 #define GEUL_NEOX_TENSORS_H
 
 #include "convert/neox_config.h"
+#include "formats/checkpoint.h"
 #include "models/neox.h"
 
 /* The start of the names of a layer's modules in Hugging Face's models; its number follows. */
@@ -26,6 +27,11 @@ struct geul_neox_tensor *geul_neox_tensor_list(struct geul_context *ctx, const s
 void geul_neox_hf_module(char out[GEUL_NEOX_HF_NAME], const struct geul_neox_tensor_info *t, int layer);
 /* The last part of HF's name for a target's module, by which PEFT's users know it: "dense_h_to_4h". */
 const char *geul_neox_hf_target(enum geul_neox_target target);
+/* Names as HF's GPTNeoXForCausalLM has them, out of a checkpoint whose names have what wrappers put around them
+ * ("module." of DDP and DeepSpeed, "_orig_mod." of torch.compile(), those of FSDP and activation checkpointing,
+ * "base_model.model." of PEFT, "model." of trainers) or lack "gpt_neox.", as GPTNeoXModel saves them; and its buffers.
+ */
+extern const struct geul_checkpoint_names geul_neox_hf_names;
 /* The HF row that GGUF's row r of a qkv tensor is, and the inverse. config is a struct geul_neox_config; these are row
  * orders for quantize/transcode.h. */
 int64_t geul_neox_qkv_row(const void *config, int64_t r);

@@ -3,6 +3,7 @@
 
 #include "convert/kept_files.h"
 #include "convert/neox_tensors.h"
+#include "convert/tokenizer_files.h"
 #include "convert/tokenizer_json.h"
 #include "core/check.h"
 #include "core/os.h"
@@ -19,6 +20,7 @@ struct job {
     const struct geul_new_model_options *o;
     struct geul_neox_config config;
     struct geul_gguf_writer *w;
+    uint64_t done, total; /* bytes */
 };
 
 /* --------------------------------------------------------------------------------- tokenizer -- */
@@ -29,26 +31,58 @@ static void set_vocab(struct job *j, int64_t rows)
         j->config.n_vocab = (rows + VOCAB_STEP - 1) / VOCAB_STEP * VOCAB_STEP;
 }
 
-/* Every tokenizer key of another model's file. */
-static enum geul_status copy_tokenizer(struct job *j, const struct geul_gguf *g)
+/* Writes the tokenizer that spec describes, which path holds. */
+static enum geul_status write_tokenizer(struct job *j, const char *path, struct geul_tokenizer_spec *spec)
 {
-    static const char *const copied[] = {"tokenizer.", "geul.tokenizer.", "geul.hf.tokenizer", "geul.hf.special"};
-    struct geul_gguf_array tokens;
-    if (!geul_gguf_get_array(g, "tokenizer.ggml.tokens", &tokens))
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has no tokenizer", geul_gguf_path(g));
-    set_vocab(j, (int64_t)tokens.count);
-    if (j->config.n_vocab != (int64_t)tokens.count)
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %llu rows of tokens; the model cannot have %lld",
-                         geul_gguf_path(g), (unsigned long long)tokens.count, (long long)j->config.n_vocab);
-    for (int64_t i = 0; i < geul_gguf_key_count(g); i++)
-        for (size_t k = 0; k < sizeof copied / sizeof *copied; k++)
-            if (strncmp(geul_gguf_key_name(g, i), copied[k], strlen(copied[k])) == 0)
+    static const char end[] = "<|endoftext|>";
+    int32_t usual = geul_tokenizer_spec_find(spec, end, sizeof end - 1);
+    set_vocab(j, spec->n_tokens);
+    if (spec->ends.n == 0 && usual >= 0)
+        geul_tok_ids_add(&spec->ends, usual);
+    if (spec->ends.n == 0)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s names no token that ends a text, and has no %s", path, end);
+    if (spec->n_tokens > j->config.n_vocab)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
+                         "%s has %d tokens; %lld rows are too few: give none, or at least as many", path,
+                         spec->n_tokens, (long long)j->config.n_vocab);
+    if (spec->bos < 0)
+        spec->bos = spec->ends.id[0];
+    return geul_tokenizer_write_gguf(j->ctx, j->w, spec, (int32_t)j->config.n_vocab);
+}
+
+/* The tokenizer of another model's file, whose rows may be more or fewer, with the texts that it keeps for exporting.
+ */
+static enum geul_status write_gguf_tokenizer(struct job *j, const char *path)
+{
+    static const char *const also[] = {"tokenizer.huggingface.json",
+                                       "tokenizer.chat_template",
+                                       "tokenizer.ggml.padding_token_id",
+                                       "tokenizer.ggml.unknown_token_id",
+                                       "geul.hf.tokenizer_config",
+                                       "geul.hf.special_tokens_map",
+                                       "geul.hf.added_tokens",
+                                       "geul.hf.vocab",
+                                       "geul.hf.merges"};
+    struct geul_tokenizer_spec spec;
+    struct geul_gguf *g = geul_gguf_open(j->ctx, path);
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = g ? geul_tokenizer_spec_from_gguf(j->ctx, g, &spec) : geul_error_status(j->ctx);
+    if (status == GEUL_OK) {
+        while (spec.n_tokens > 0 && spec.tokens[spec.n_tokens - 1].at == GEUL_TOK_ABSENT)
+            spec.n_tokens--; /* rows of padding */
+        status = write_tokenizer(j, path, &spec);
+    }
+    for (int64_t i = 0; status == GEUL_OK && i < geul_gguf_key_count(g); i++)
+        for (size_t k = 0; k < sizeof also / sizeof *also; k++)
+            if (strcmp(geul_gguf_key_name(g, i), also[k]) == 0)
                 geul_gguf_copy_key(j->w, g, i);
-    return GEUL_OK;
+    geul_tokenizer_spec_free(j->ctx, &spec);
+    geul_gguf_close(g);
+    return status;
 }
 
 /* The tokenizer of a tokenizer.json, whose text is kept for exporting. */
-static enum geul_status write_tokenizer(struct job *j, const char *path)
+static enum geul_status write_file_tokenizer(struct job *j, const char *path)
 {
     struct geul_map map;
     struct geul_tokenizer_spec spec;
@@ -56,17 +90,8 @@ static enum geul_status write_tokenizer(struct job *j, const char *path)
         return geul_error_status(j->ctx);
     geul_tokenizer_spec_init(&spec);
     enum geul_status status = geul_tokenizer_spec_from_json(j->ctx, (const char *)map.data, map.size, &spec);
-    if (status == GEUL_OK) {
-        set_vocab(j, spec.n_tokens);
-        spec.bos = spec.eos;
-        if (spec.eos < 0)
-            status = geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has no <|endoftext|>, which ends every text", path);
-        else if (spec.n_tokens > j->config.n_vocab)
-            status = geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "%s has %d tokens; %lld rows are too few", path,
-                               spec.n_tokens, (long long)j->config.n_vocab);
-    }
     if (status == GEUL_OK)
-        status = geul_tokenizer_write_gguf(j->ctx, j->w, &spec, (int32_t)j->config.n_vocab);
+        status = write_tokenizer(j, path, &spec);
     if (status == GEUL_OK)
         geul_gguf_set_string(j->w, geul_kept_key("tokenizer.json"), (const char *)map.data, map.size);
     geul_tokenizer_spec_free(j->ctx, &spec);
@@ -74,22 +99,30 @@ static enum geul_status write_tokenizer(struct job *j, const char *path)
     return status;
 }
 
+/* The tokenizer of a Hugging Face directory, whose files are kept for exporting. */
+static enum geul_status write_directory_tokenizer(struct job *j, const char *path)
+{
+    struct geul_tokenizer_spec spec;
+    struct geul_tokenizer_notes notes;
+    geul_tokenizer_spec_init(&spec);
+    enum geul_status status = geul_tokenizer_spec_from_directory(j->ctx, path, &spec, &notes);
+    if (status == GEUL_OK)
+        status = write_tokenizer(j, path, &spec);
+    if (status == GEUL_OK)
+        status = geul_kept_tokenizer_to_gguf(j->ctx, path, j->w);
+    if (status == GEUL_OK)
+        geul_tokenizer_notes_log(j->ctx, &notes);
+    geul_tokenizer_spec_free(j->ctx, &spec);
+    return status;
+}
+
 /* The tokenizer's keys, from the GGUF file, the tokenizer.json or the directory that o->tokenizer names. */
 static enum geul_status set_tokenizer(struct job *j)
 {
     const char *path = j->o->tokenizer, *dot = strrchr(path, '.');
-    if (dot && strcmp(dot, ".gguf") == 0) {
-        struct geul_gguf *g = geul_gguf_open(j->ctx, path);
-        enum geul_status status = g ? copy_tokenizer(j, g) : geul_error_status(j->ctx);
-        geul_gguf_close(g);
-        return status;
-    }
-    if (dot && strcmp(dot, ".json") == 0)
-        return write_tokenizer(j, path);
-    char *inside = geul_os_join_path(j->ctx, path, "tokenizer.json");
-    enum geul_status status = inside ? write_tokenizer(j, inside) : GEUL_ERROR_MEMORY;
-    geul_free(j->ctx, inside);
-    return status;
+    if (dot && strcmp(dot, ".gguf") == 0)
+        return write_gguf_tokenizer(j, path);
+    return dot && strcmp(dot, ".json") == 0 ? write_file_tokenizer(j, path) : write_directory_tokenizer(j, path);
 }
 
 /* ----------------------------------------------------------------------------------- weights -- */
@@ -120,32 +153,38 @@ static void fill(float *out, size_t n, uint64_t seed, uint64_t from, double mean
     }
 }
 
-/* Writes all tensors, a piece at a time, each from its own seed: a hash of the model's seed and its number. */
-static enum geul_status write_weights(struct job *j, const struct geul_neox_tensor *tensors, size_t n)
+/* Fills and writes tensor i of the model, a piece at a time. */
+static enum geul_status write_tensor(struct job *j, const struct geul_neox_tensor *t, size_t i, float *piece)
 {
-    float *piece = geul_alloc(j->ctx, PIECE, sizeof *piece);
-    if (!piece)
-        return GEUL_ERROR_MEMORY;
-    for (size_t i = 0; i < n; i++)
-        geul_gguf_declare_tensor(j->w, tensors[i].gguf, GEUL_TYPE_F32, tensors[i].n_dims, tensors[i].shape);
-    for (size_t i = 0; i < n && geul_gguf_writer_status(j->w) == GEUL_OK; i++) {
-        uint64_t elements =
-            (uint64_t)tensors[i].shape[0] * (uint64_t)(tensors[i].n_dims == 2 ? tensors[i].shape[1] : 1);
-        double mean, deviation;
-        distribution(j, &tensors[i], &mean, &deviation);
-        for (uint64_t from = 0; from < elements; from += PIECE) {
-            size_t count = elements - from < PIECE ? (size_t)(elements - from) : PIECE;
-            fill(piece, count, geul_random_bits(j->o->seed, i), from, mean, deviation);
-            geul_gguf_write_data(j->w, piece, count * sizeof *piece);
-        }
+    uint64_t elements = (uint64_t)t->shape[0] * (uint64_t)(t->n_dims == 2 ? t->shape[1] : 1);
+    double mean, deviation;
+    distribution(j, t, &mean, &deviation);
+    for (uint64_t from = 0; from < elements && geul_gguf_writer_status(j->w) == GEUL_OK; from += PIECE) {
+        size_t count = elements - from < PIECE ? (size_t)(elements - from) : PIECE;
+        fill(piece, count, geul_random_bits(j->o->seed, i), from, mean, deviation);
+        geul_gguf_write_data(j->w, piece, count * sizeof *piece);
+        j->done += count * sizeof *piece;
+        if (j->o->progress && !j->o->progress(j->o->user, j->done, j->total))
+            return geul_fail(j->ctx, GEUL_ERROR_CANCELLED, "stopped; nothing was written");
     }
-    geul_free(j->ctx, piece);
     return geul_gguf_writer_status(j->w);
 }
 
-/* Everything between opening and committing. */
-static enum geul_status write_all(struct job *j)
+/* Writes all tensors, each from its own seed: a hash of the model's seed and its number. */
+static enum geul_status write_weights(struct job *j, const struct geul_neox_tensor *tensors, size_t n)
 {
+    float *piece = geul_alloc(j->ctx, PIECE, sizeof *piece);
+    enum geul_status status = piece ? GEUL_OK : GEUL_ERROR_MEMORY;
+    for (size_t i = 0; i < n && status == GEUL_OK; i++)
+        status = write_tensor(j, &tensors[i], i, piece);
+    geul_free(j->ctx, piece);
+    return status;
+}
+
+/* Keys and declarations: everything that the size of the file follows from. The caller frees *tensors. */
+static enum geul_status declare(struct job *j, struct geul_neox_tensor **tensors, size_t *n)
+{
+    *tensors = NULL;
     enum geul_status status = set_tokenizer(j);
     if (status != GEUL_OK)
         return status;
@@ -155,9 +194,23 @@ static enum geul_status write_all(struct job *j)
     geul_gguf_set_string(j->w, "general.name", name, strlen(name));
     geul_gguf_set_u32(j->w, "general.file_type", 0); /* float32 */
     geul_neox_config_to_gguf(&j->config, j->w);
+    *tensors = geul_neox_tensor_list(j->ctx, &j->config, n);
+    if (!*tensors)
+        return geul_error_status(j->ctx);
+    for (size_t i = 0; i < *n; i++)
+        geul_gguf_declare_tensor(j->w, (*tensors)[i].gguf, GEUL_TYPE_F32, (*tensors)[i].n_dims, (*tensors)[i].shape);
+    j->total = geul_gguf_writer_bytes(j->w);
+    return geul_gguf_writer_status(j->w);
+}
+
+/* Everything between opening and committing. */
+static enum geul_status write_all(struct job *j)
+{
+    struct geul_neox_tensor *tensors;
     size_t n = 0;
-    struct geul_neox_tensor *tensors = geul_neox_tensor_list(j->ctx, &j->config, &n);
-    status = tensors ? write_weights(j, tensors, n) : GEUL_ERROR_MEMORY;
+    enum geul_status status = declare(j, &tensors, &n);
+    if (status == GEUL_OK)
+        status = write_weights(j, tensors, n);
     geul_free(j->ctx, tensors);
     return status;
 }
@@ -165,16 +218,20 @@ static enum geul_status write_all(struct job *j)
 /* Checks what the caller chose and fills in the rest. */
 static enum geul_status choose_shape(struct job *j)
 {
-    enum { LAYERS_MAX = 4096, WIDTH_MAX = 1 << 20, HEADS_MAX = 1 << 16, ROWS_MAX = 1 << 24 };
+    enum { HEADS_MAX = 1 << 16 };
     const struct geul_new_model_options *o = j->o;
     const struct {
         const char *name;
         int value, least, most;
     } ranges[] = {
-        {"n_layers", o->n_layers, 1, LAYERS_MAX},  {"d_model", o->d_model, 1, WIDTH_MAX},
-        {"n_heads", o->n_heads, 1, HEADS_MAX},     {"d_ff", o->d_ff, 0, WIDTH_MAX},
-        {"n_context", o->n_context, 0, ROWS_MAX},  {"n_vocab", o->n_vocab, 0, ROWS_MAX},
-        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH}, {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
+        {"n_layers", o->n_layers, 1, GEUL_NEOX_MOST_LAYERS},
+        {"d_model", o->d_model, 1, GEUL_NEOX_MOST_WIDTH},
+        {"n_heads", o->n_heads, 1, HEADS_MAX},
+        {"d_ff", o->d_ff, 0, GEUL_NEOX_MOST_WIDTH},
+        {"n_context", o->n_context, 0, GEUL_NEOX_MOST_POSITIONS},
+        {"n_vocab", o->n_vocab, 0, GEUL_NEOX_MOST_VOCAB},
+        {"gelu", (int)o->gelu, 0, GEUL_GELU_TANH},
+        {"init", (int)o->init, 0, GEUL_INIT_NORMAL},
     };
     if (!o->tokenizer)
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "a new model needs a tokenizer");
@@ -213,13 +270,31 @@ enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path
     if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
         choose_shape(&j) != GEUL_OK)
         return GEUL_ERROR_ARGUMENT;
-    if (geul_os_same_file(o.tokenizer, path))
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is the tokenizer's own file; name another file", path);
+    geul_inputs_begin(ctx);
+    enum geul_status status = GEUL_OK;
     j.w = geul_gguf_writer_new(ctx, path);
-    if (!j.w)
-        return geul_error_status(ctx);
-    if (write_all(&j) == GEUL_OK)
-        return geul_gguf_writer_commit(j.w);
+    if (j.w && write_all(&j) == GEUL_OK) {
+        status = geul_gguf_writer_commit(j.w);
+    } else {
+        geul_gguf_writer_abandon(j.w);
+        status = geul_error_status(ctx);
+    }
+    geul_inputs_end(ctx);
+    return status;
+}
+
+uint64_t geul_new_model_bytes(struct geul_context *ctx, const struct geul_new_model_options *options)
+{
+    struct geul_new_model_options o;
+    struct geul_neox_tensor *tensors = NULL;
+    struct job j = {.ctx = ctx, .o = &o};
+    size_t n = 0;
+    geul_error_clear(ctx);
+    if (geul_take_struct(ctx, &o, sizeof o, options, "geul_new_model_options") != GEUL_OK ||
+        choose_shape(&j) != GEUL_OK || !(j.w = geul_gguf_writer_new(ctx, NULL)))
+        return 0;
+    enum geul_status status = declare(&j, &tensors, &n);
+    geul_free(ctx, tensors);
     geul_gguf_writer_abandon(j.w);
-    return geul_error_status(ctx);
+    return status == GEUL_OK ? j.total : 0;
 }

@@ -67,7 +67,12 @@ bool geul_peft_is(const char *path)
     return has_file(path, CONFIG_FILE);
 }
 
-enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base)
+bool geul_peft_has_model(const char *path)
+{
+    return has_file(path, "config.json") && geul_checkpoint_has_model(path);
+}
+
+enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_lora_shape *base)
 {
     struct geul_neox_config c = {0};
     enum geul_status status;
@@ -83,7 +88,7 @@ enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path,
         geul_gguf_close(g);
     }
     if (status == GEUL_OK)
-        *base = (struct geul_peft_base){(int)c.n_layers, (int)c.n_heads};
+        *base = (struct geul_lora_shape){(int)c.n_layers, (int)c.n_heads, (int)c.d_model, (int)c.d_ff};
     return status;
 }
 
@@ -94,10 +99,9 @@ struct reader {
     const char *dir;
     char *config_path;
     struct geul_peft_config config;
-    struct geul_peft_base base;
+    struct geul_lora_shape base;
     struct geul_checkpoint *checkpoint;
     struct geul_lora *data;
-    float *to; /* where values go that are being decoded */
 };
 
 /* Splits a tensor's name. false: it is not a name that tensor_name() writes, to the letter ("layers.03" is not). */
@@ -121,19 +125,10 @@ static bool parse_name(const char *name, int *layer, enum geul_neox_target *targ
     return false;
 }
 
-static enum geul_status take_floats(void *user, const void *data, size_t bytes)
-{
-    struct reader *r = user;
-    memcpy(r->to, data, bytes);
-    r->to += bytes / sizeof *r->to;
-    return GEUL_OK;
-}
-
 /* Decodes t into out; by_head: its rows are put from PEFT's order, by head, into GGUF's. */
 static enum geul_status decode(struct reader *r, const struct geul_source_tensor *t, bool by_head, float *out)
 {
     struct geul_neox_config rows;
-    struct geul_transcode_result result;
     if (by_head && r->base.n_heads == 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "%s: the rows of %s are ordered by head, and how many heads the model has is not known: "
@@ -142,20 +137,9 @@ static enum geul_status decode(struct reader *r, const struct geul_source_tensor
     if (by_head && !rows_config(t->shape[0], r->base.n_heads, &rows))
         return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s has %lld rows, which do not fit %d heads", r->dir, t->name,
                          (long long)t->shape[0], r->base.n_heads);
-    const struct geul_transcode how = {
-        .data = t->data,
-        .from = geul_dtype_info(t->dtype)->type,
-        .to = GEUL_TYPE_F32,
-        .rows = t->shape[0],
-        .cols = t->shape[1],
-        .row_of = by_head ? geul_neox_qkv_row : NULL,
-        .row_order = &rows,
-        .n_threads = 1,
-        .sink = take_floats,
-        .user = r,
-    };
-    r->to = out; /* advances with each piece, to the end of the shape[0] * shape[1] values */
-    return geul_transcode_rows(r->ctx, &how, &result);
+    for (int64_t i = 0; i < t->shape[0]; i++, out += t->shape[1])
+        geul_source_read(t, (by_head ? geul_neox_qkv_row(&rows, i) : i) * t->shape[1], t->shape[1], out);
+    return GEUL_OK;
 }
 
 /* Checks the shapes of a pair against the configuration. *factor: what B is multiplied by where the pair has an alpha
@@ -168,8 +152,8 @@ static enum geul_status check_pair(struct reader *r, const struct geul_source_te
     char module[GEUL_NEOX_HF_NAME];
     for (int i = 0; i < 2; i++) {
         const struct geul_source_tensor *t = i ? b : a;
-        if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || geul_dtype_info(t->dtype)->type == GEUL_TYPE_COUNT)
-            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is not a matrix of F32, F16 or BF16", r->dir, t->name);
+        if (t->n_dims != 2 || t->shape[0] < 1 || t->shape[1] < 1 || !geul_source_is_float(t))
+            return geul_fail(r->ctx, GEUL_ERROR_FORMAT, "%s: %s is not a matrix of floats", r->dir, t->name);
     }
     module_name(module, shape->layer, shape->target);
     enum geul_status status = geul_peft_config_module(r->ctx, r->config_path, &r->config, module, &rank, &alpha);
@@ -259,25 +243,55 @@ static enum geul_status read_general(struct reader *r)
         name--;
     d->alpha = (float)r->config.alpha;
     d->rslora = r->config.rslora;
-    d->n_layers = r->base.n_layers;
-    d->n_heads = r->base.n_heads;
+    d->made_for = r->base;
     d->name = geul_lora_copy_text(r->ctx, d, name, (size_t)(end - name));
     const char *base = r->config.base;
     d->base = base ? geul_lora_copy_text(r->ctx, d, base, strlen(base)) : NULL;
     return d->name && (d->base || !base) ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
-/* The model that the configuration names, if it is a directory on this machine. */
-static void find_base(struct reader *r)
+/* Completes r->base with the sizes of the adapter's own model: by the config.json beside it, which a trainer leaves
+ * there, otherwise of the model that the configuration names, if it is a directory on this machine. */
+static enum geul_status find_base(struct reader *r)
 {
-    if (r->base.n_heads > 0 || !r->config.base || !has_file(r->config.base, "config.json"))
-        return;
+    struct geul_lora_shape own = {0}, *base = &r->base;
+    const char *dir = has_file(r->dir, "config.json") ? r->dir : r->config.base;
     /* if it cannot be read, decode() says what is missing */
-    struct geul_context *quiet = geul_context_new_like(r->ctx);
+    struct geul_context *quiet = dir && has_file(dir, "config.json") ? geul_context_new_like(r->ctx) : NULL;
     if (quiet)
-        geul_peft_read_base(quiet, r->config.base, &r->base);
+        geul_peft_read_base(quiet, dir, &own);
     geul_context_free(quiet);
+    enum geul_status status = geul_lora_check_made_for(r->ctx, &own, base, r->dir);
+    if (status == GEUL_OK && base->n_heads == 0) /* a caller that knows a model knows all of it */
+        *base = own;
+    return status;
 }
+
+/* PEFT's name for a tensor: without what wrappers put around it, and without the name of the adapter
+ * ("lora_A.default.weight"), which PEFT itself leaves out of files, but not FSDP, DeepSpeed and trainers. */
+static char *plain_name(struct geul_context *ctx, const char *name)
+{
+    char *inner = geul_neox_hf_names.plain(ctx, name);
+    char *out = inner ? geul_alloc(ctx, strlen(inner) + sizeof PREFIX, 1) : NULL;
+    if (out) {
+        snprintf(out, strlen(inner) + sizeof PREFIX, PREFIX "%s", inner);
+        char *half = strstr(out, ".lora_A."), *adapter = half ? half : strstr(out, ".lora_B.");
+        adapter = adapter ? adapter + sizeof ".lora_A." - 1 : NULL;
+        char *dot = adapter ? strchr(adapter, '.') : NULL;
+        if (dot && strcmp(dot, ".weight") == 0)
+            memmove(adapter, dot + 1, strlen(dot));
+    }
+    geul_free(ctx, inner);
+    return out;
+}
+
+static bool no_buffer(const char *plain)
+{
+    (void)plain;
+    return false;
+}
+
+static const struct geul_checkpoint_names peft_names = {plain_name, no_buffer};
 
 /* Reads the adapter: config, base model, then tensors. json has to outlive r->config, whose texts are in it. */
 static enum geul_status read_directory(struct reader *r, const json_t *json)
@@ -285,8 +299,10 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
     enum geul_status status = geul_peft_config_read(r->ctx, r->config_path, json, &r->config);
     if (status != GEUL_OK)
         return status;
-    find_base(r);
-    r->checkpoint = geul_checkpoint_open_peft(r->ctx, r->dir);
+    status = find_base(r);
+    if (status != GEUL_OK)
+        return status;
+    r->checkpoint = geul_checkpoint_open_peft(r->ctx, r->dir, &peft_names);
     if (!r->checkpoint)
         return geul_error_status(r->ctx);
     size_t count = geul_checkpoint_count(r->checkpoint);
@@ -299,9 +315,10 @@ static enum geul_status read_directory(struct reader *r, const json_t *json)
     return status == GEUL_OK ? geul_lora_check(r->ctx, r->data, r->dir) : status;
 }
 
-struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base)
+struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_lora_shape base)
 {
     struct reader r = {.ctx = ctx, .dir = dir, .base = base, .config_path = geul_os_join_path(ctx, dir, CONFIG_FILE)};
+    geul_os_input_directory(ctx, dir);
     json_t *json = r.config_path ? geul_json_load(ctx, r.config_path) : NULL;
     bool ok = json && read_directory(&r, json) == GEUL_OK;
     json_decref(json);
@@ -458,15 +475,17 @@ static enum geul_status write_config(struct peft_writer *w)
     return status;
 }
 
-enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_peft_base base,
+enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_lora_shape base,
                                  const char *dir)
 {
     struct peft_writer w = {.ctx = ctx,
                             .data = d,
                             .dir = dir,
-                            .n_layers = base.n_layers ? base.n_layers : d->n_layers,
-                            .n_heads = base.n_heads ? base.n_heads : d->n_heads};
+                            .n_layers = base.n_layers ? base.n_layers : d->made_for.n_layers,
+                            .n_heads = base.n_heads ? base.n_heads : d->made_for.n_heads};
     enum geul_status status = geul_lora_check(ctx, d, dir);
+    if (status == GEUL_OK)
+        status = geul_lora_check_made_for(ctx, &d->made_for, &base, d->name ? d->name : dir);
     if (status == GEUL_OK && adapts_attention(d) && w.n_heads == 0)
         status = geul_fail(ctx, GEUL_ERROR_ARGUMENT,
                            "PEFT orders the rows of %s by head, and how many heads the model has is not "
@@ -477,9 +496,15 @@ enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lor
     if (status == GEUL_OK)
         status = geul_os_make_directory(ctx, dir);
     if (status == GEUL_OK)
+        status = geul_outfile_tidy(ctx, dir, "");
+    geul_outset_begin(ctx);
+    if (status == GEUL_OK)
         status = write_weights(&w);
     if (status == GEUL_OK) /* last: a directory with it is an adapter (geul_peft_is()), and a complete one */
         status = write_config(&w);
+    if (status == GEUL_OK)
+        status = geul_outset_commit(ctx, NULL);
+    geul_outset_abandon(ctx);
     if (w.tensors)
         geul_free(ctx, w.tensors[0].name);
     geul_free(ctx, w.tensors);

@@ -6,23 +6,19 @@
 
 #include "models/lora.h"
 
-/* What has to be known of the model that an adapter is for; zeros: not known. */
-struct geul_peft_base {
-    int n_layers, n_heads;
-};
-
-/* Reads layers and heads of the model at path, a GGUF file or a Hugging Face directory. */
-enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_peft_base *base);
-/* Reads an adapter. Where base says nothing, the model that adapter_config.json names is looked up on this machine;
- * without heads an adapter of query_key_value cannot be read. NULL on failure; free with geul_lora_free(). */
-struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_peft_base base);
+/* Reads the sizes of the model at path, a GGUF file or a Hugging Face directory. */
+enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_lora_shape *base);
+/* Reads an adapter for the model `base`. Its own model is looked up too: a config.json in dir, otherwise the directory
+ * that adapter_config.json names, if it is on this machine; sizes that differ from base's are an error. Without heads
+ * an adapter of query_key_value cannot be read. NULL on failure; free with geul_lora_free(). */
+struct geul_lora *geul_peft_read(struct geul_context *ctx, const char *dir, struct geul_lora_shape base);
 /* Writes d in float32 into dir, made when it is missing; the configuration is written last. Where d does not know the
- * heads, base has to. */
-enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_peft_base base,
+ * heads, base has to; what both know has to be the same. */
+enum geul_status geul_peft_write(struct geul_context *ctx, const struct geul_lora *d, struct geul_lora_shape base,
                                  const char *dir);
 
 /* Reads an adapter, a GGUF file or a PEFT directory; base as above. NULL on failure; free with
  * geul_lora_free(). */
-struct geul_lora *geul_lora_read_any(struct geul_context *ctx, const char *path, struct geul_peft_base base);
+struct geul_lora *geul_lora_read_any(struct geul_context *ctx, const char *path, struct geul_lora_shape base);
 
 #endif

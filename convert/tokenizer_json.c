@@ -1,8 +1,6 @@
 /* tokenizer_json.c: see tokenizer_json.h. */
 #include "convert/tokenizer_json.h"
 #include "formats/json_file.h"
-#include "geul_tools.h"
-#include "core/os.h"
 
 #include <string.h>
 
@@ -228,6 +226,70 @@ static bool read_merges(struct reader *r, const json_t *list)
     return true;
 }
 
+/* ----------------------------------------------------------------------------- post-processor -- */
+
+/* Appends an id that a post-processor puts before or after a text. */
+static bool add_border(struct reader *r, struct geul_tok_ids *list, const json_t *id)
+{
+    json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
+    if (v < 0 || v >= r->spec->n_tokens || r->spec->tokens[v].at == GEUL_TOK_ABSENT)
+        return malformed(r, "the post-processor adds an id that is no token");
+    if (list->n == GEUL_TOK_MAX_IDS)
+        return malformed(r, "the post-processor adds too many tokens");
+    list->id[list->n++] = (int32_t)v; /* not geul_tok_ids_add(): one may come twice */
+    return true;
+}
+
+/* TemplateProcessing: a list of special tokens, each with its ids, around the text itself, sequence A. */
+static bool read_template(struct reader *r, const json_t *node)
+{
+    const json_t *pieces = json_object_get(node, "single"), *known = json_object_get(node, "special_tokens"), *piece;
+    size_t i, k;
+    bool text = false;
+    json_array_foreach(pieces, i, piece)
+    {
+        const json_t *special = json_object_get(piece, "SpecialToken"), *id;
+        const char *name = text_of(special, "id"), *sequence = text_of(json_object_get(piece, "Sequence"), "id");
+        if (sequence && strcmp(sequence, "A") == 0 && !text) {
+            text = true;
+            continue;
+        }
+        const json_t *ids = name ? json_object_get(json_object_get(known, name), "ids") : NULL;
+        if (!json_is_array(ids))
+            return malformed(r, "the post-processor's template is not special tokens around one text");
+        json_array_foreach(ids, k, id) if (!add_border(r, text ? &r->spec->after : &r->spec->before, id)) return false;
+    }
+    return text || malformed(r, "the post-processor's template leaves the text out");
+}
+
+/* A post-processor, or a Sequence of them of which one adds tokens; null is none. */
+static bool read_post_processor(struct reader *r, const json_t *node, int nesting)
+{
+    const char *type = text_of(node, "type");
+    if (!node || json_is_null(node))
+        return true;
+    if (!type)
+        return malformed(r, "the post-processor has no type");
+    if (strcmp(type, "ByteLevel") == 0) /* concerns offsets only */
+        return true;
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list = json_object_get(node, "processors"), *item;
+        size_t i;
+        if (!json_is_array(list) || nesting >= MAX_NESTING)
+            return malformed(r, "a Sequence has no list of steps, or is nested too deeply");
+        json_array_foreach(list, i, item) if (!read_post_processor(r, item, nesting + 1)) return false;
+        return true;
+    }
+    bool pair = strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0;
+    bool second = r->spec->before.n || r->spec->after.n;
+    if ((!pair && strcmp(type, "TemplateProcessing") != 0) || second)
+        return unsupported(r, second ? "a second post-processor" : "post-processor", type);
+    if (!pair)
+        return read_template(r, node);
+    return add_border(r, &r->spec->before, json_array_get(json_object_get(node, "cls"), 1)) &&
+           add_border(r, &r->spec->after, json_array_get(json_object_get(node, "sep"), 1));
+}
+
 /* The model's vocabulary, merges and flags. */
 static bool read_model(struct reader *r, const json_t *root)
 {
@@ -255,39 +317,20 @@ static bool read_model(struct reader *r, const json_t *root)
 enum geul_status geul_tokenizer_spec_from_json(struct geul_context *ctx, const char *json, size_t size,
                                                struct geul_tokenizer_spec *spec)
 {
-    static const char *const keys[] = {"normalizer", "pre_tokenizer", "decoder"};
-    static const char end[] = "<|endoftext|>";
-    struct reader r = {ctx, spec};
     json_t *root = geul_json_parse(ctx, file, json, size);
-    bool ok = root && read_model(&r, root);
-    for (int stage = 0; ok && stage < GEUL_TOK_STAGE_COUNT; stage++)
-        ok = read_stage(&r, (enum geul_tok_stage)stage, json_object_get(root, keys[stage]), 0);
+    enum geul_status status = root ? geul_tokenizer_spec_from_object(ctx, root, spec) : geul_error_status(ctx);
     json_decref(root);
-    if (!ok)
-        return geul_error_status(ctx);
-    spec->eos = geul_tokenizer_spec_find(spec, end, sizeof end - 1);
-    return GEUL_OK;
+    return status;
 }
 
-struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const char *path)
+enum geul_status geul_tokenizer_spec_from_object(struct geul_context *ctx, const json_t *root,
+                                                 struct geul_tokenizer_spec *spec)
 {
-    static const char ending[] = ".json";
-    struct geul_map map = {0};
-    struct geul_tokenizer_spec spec;
-    struct geul_tokenizer *tok = NULL;
-    size_t n = strlen(path);
-    geul_error_clear(ctx);
-    bool directory = n < sizeof ending || strcmp(path + n - (sizeof ending - 1), ending) != 0;
-    char *inside = directory ? geul_os_join_path(ctx, path, file) : geul_strndup(ctx, path, n);
-    if (!inside || geul_os_map(ctx, inside, &map) != GEUL_OK) {
-        geul_free(ctx, inside);
-        return NULL;
-    }
-    geul_tokenizer_spec_init(&spec);
-    if (geul_tokenizer_spec_from_json(ctx, (const char *)map.data, map.size, &spec) == GEUL_OK)
-        tok = geul_tokenizer_new(ctx, &spec, geul_regex_pcre2());
-    geul_tokenizer_spec_free(ctx, &spec);
-    geul_os_unmap(&map);
-    geul_free(ctx, inside);
-    return tok;
+    static const char *const keys[] = {"normalizer", "pre_tokenizer", "decoder"};
+    struct reader r = {ctx, spec};
+    bool ok = read_model(&r, root);
+    for (int stage = 0; ok && stage < GEUL_TOK_STAGE_COUNT; stage++)
+        ok = read_stage(&r, (enum geul_tok_stage)stage, json_object_get(root, keys[stage]), 0);
+    ok = ok && read_post_processor(&r, json_object_get(root, "post_processor"), 0);
+    return ok ? GEUL_OK : geul_error_status(ctx);
 }

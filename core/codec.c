@@ -87,3 +87,25 @@ void geul_encode(enum geul_type type, const float *src, void *dst, int64_t n)
         geul_block_pack(type, &block, bytes);
     }
 }
+
+int64_t geul_count_lost(enum geul_type type, const float *x, const void *encoded, int64_t n)
+{
+    /* No scale and no minimum is more than twice the largest value, and float16 holds up to 65504: below this nothing
+     * can be lost, so what is usual is only looked at. Pieces hold whole blocks. */
+    enum { PIECE = 256, SAFE = 16384 };
+    float back[PIECE];
+    const uint8_t *bytes = encoded;
+    int64_t lost = 0, block = geul_type_block(type);
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int64_t m = n - at < PIECE ? n - at : PIECE;
+        bool safe = true;
+        for (int64_t i = 0; i < m; i++)
+            safe &= fabsf(x[at + i]) < SAFE; /* not so for NaN */
+        if (safe)
+            continue;
+        geul_decode(type, bytes + (size_t)(at / block) * geul_type_bytes(type), back, m);
+        for (int64_t i = 0; i < m; i++)
+            lost += !isfinite(back[i]) || !isfinite(x[at + i]);
+    }
+    return lost;
+}

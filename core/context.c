@@ -32,6 +32,9 @@ struct geul_context {
     struct chunk *current; /* the one that is being filled */
     enum geul_status status;
     char message[1024];
+    atomic_bool cancelled; /* set from any thread and from signal handlers */
+    struct geul_inputs inputs;
+    struct geul_outset outset;
     struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */
 };
 
@@ -92,6 +95,7 @@ void geul_context_free(struct geul_context *ctx)
         next = c->next;
         geul_free(ctx, c);
     }
+    geul_context_drop_inputs(ctx);
     struct geul_context_options o = ctx->options;
     o.allocate(o.allocate_user, ctx, sizeof *ctx, 0);
 }
@@ -123,6 +127,29 @@ void geul_error_clear(struct geul_context *ctx)
     }
 }
 
+/* A signal handler may only touch atomics that need no lock. */
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a cancel comes from signal handlers");
+
+void geul_context_cancel(struct geul_context *ctx)
+{
+    atomic_store(&ctx->cancelled, true);
+}
+
+void geul_context_uncancel(struct geul_context *ctx)
+{
+    atomic_store(&ctx->cancelled, false);
+}
+
+bool geul_context_take_cancel(struct geul_context *ctx)
+{
+    return atomic_exchange(&ctx->cancelled, false);
+}
+
+const atomic_bool *geul_context_cancel_flag(const struct geul_context *ctx)
+{
+    return &ctx->cancelled;
+}
+
 enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, const char *format, ...)
 {
     if (!ctx || ctx->status != GEUL_OK) /* the first failure is the cause; later ones follow from it */
@@ -132,6 +159,7 @@ enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, co
     va_start(args, format);
     vsnprintf(ctx->message, sizeof ctx->message, format, args);
     va_end(args);
+    geul_printable(ctx->message, ctx->message, sizeof ctx->message); /* messages name what hostile files hold */
     return status;
 }
 
@@ -151,12 +179,67 @@ enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_cont
     return geul_fail(ctx, from->status, "%s", from->message);
 }
 
+/* The character at the beginning of s, of which size bytes are there, and through *length its bytes; UINT32_MAX with a
+ * length of 1 for what is not UTF-8. *cut: the text ends within a character that was right so far. */
+static uint32_t next_character(const unsigned char *s, size_t size, size_t *length, bool *cut)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800,
+                                     0x10000}; /* by length: shorter forms of a number are not UTF-8 */
+    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : 4;
+    uint32_t c = n == 1 ? s[0] : s[0] & (0xffu >> (n + 1));
+    *length = 1;
+    *cut = false;
+    if (s[0] >= 0x80 && (s[0] < 0xc2 || s[0] > 0xf4))
+        return UINT32_MAX;
+    for (size_t i = 1; i < n; i++) {
+        *cut = i == size;
+        if (*cut || (s[i] & 0xc0) != 0x80)
+            return UINT32_MAX;
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+        return UINT32_MAX;
+    *length = n;
+    return c;
+}
+
+/* Whether a terminal does more with the character than show it: the control characters of ASCII and of Latin 1 (a
+ * terminal may take U+009B for ESC [), separators of lines, and what turns the direction of writing around. */
+static bool is_control(uint32_t c)
+{
+    static const struct {
+        uint32_t first, last;
+    } controls[] = {{0, 0x1f},        {0x7f, 0x9f},     {0x61c, 0x61c},          {0x200e, 0x200f},
+                    {0x2028, 0x202e}, {0x2066, 0x2069}, {UINT32_MAX, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof controls / sizeof *controls; i++)
+        if (c >= controls[i].first && c <= controls[i].last)
+            return true;
+    return false;
+}
+
+size_t geul_printable_length(const char *s, size_t size)
+{
+    size_t length;
+    bool cut;
+    return size > 0 && !is_control(next_character((const unsigned char *)s, size, &length, &cut)) ? length : 0;
+}
+
 const char *geul_printable(const char *s, char *out, size_t size)
 {
-    size_t i = 0;
-    for (; s[i] && i + 1 < size; i++)
-        out[i] = (unsigned char)s[i] < 0x20 || s[i] == 0x7f ? '?' : s[i];
-    out[i] = '\0';
+    const unsigned char *from = (const unsigned char *)s, *end = from + strlen(s);
+    size_t n = 0, length;
+    bool cut;
+    for (; from < end && n + 1 < size; from += length) {
+        uint32_t c = next_character(from, (size_t)(end - from), &length, &cut);
+        if (cut || n + length >= size) /* a character is shown whole or not at all */
+            break;
+        if (is_control(c))
+            out[n++] = '?';
+        else
+            for (size_t i = 0; i < length; i++)
+                out[n++] = (char)from[i];
+    }
+    out[n] = '\0';
     return out;
 }
 
@@ -169,6 +252,7 @@ void geul_log(const struct geul_context *ctx, enum geul_log_level level, const c
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    geul_printable(text, text, sizeof text);
     ctx->options.log(ctx->options.log_user, level, text);
 }
 
@@ -283,6 +367,26 @@ void *geul_arena(struct geul_context *ctx, size_t count, size_t size)
 struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx)
 {
     return &ctx->last_tensor;
+}
+
+struct geul_inputs *geul_context_inputs(struct geul_context *ctx)
+{
+    return &ctx->inputs;
+}
+
+void geul_context_drop_inputs(struct geul_context *ctx)
+{
+    struct geul_inputs *set = &ctx->inputs;
+    for (size_t i = 0; i < set->n; i++)
+        geul_free(ctx, set->items[i].name);
+    geul_free(ctx, set->items);
+    set->items = NULL;
+    set->n = set->capacity = 0;
+}
+
+struct geul_outset *geul_context_outset(struct geul_context *ctx)
+{
+    return &ctx->outset;
 }
 
 /* -------------------------------------------------------- structs that begin with their size -- */

@@ -5,6 +5,7 @@
 #include "geul_tensor.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 
 #if defined(__GNUC__)
 #define GEUL_PRINTF(a, b) __attribute__((format(printf, a, b)))
@@ -20,9 +21,12 @@ enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, co
 void *geul_fail_memory(struct geul_context *ctx, size_t size);
 /* Records in ctx the failure that from holds, and returns its status. For work done in a private context. */
 enum geul_status geul_fail_from(struct geul_context *ctx, const struct geul_context *from);
-/* The bytes of s up to its end or size - 1, control characters replaced by '?': for messages about hostile files.
- * Returns out. */
+/* The characters of s as far as size - 1 bytes hold them, for messages about hostile files: what is not UTF-8, control
+ * characters (C1 too) and marks that turn the direction of writing are replaced by '?'. out may be s. Returns out.
+ * Messages and log lines of a context have passed through it. */
 const char *geul_printable(const char *s, char *out, size_t size);
+/* Bytes of the character at the beginning of s (size bytes); 0 where geul_printable() would write '?'. */
+size_t geul_printable_length(const char *s, size_t size);
 /* Sends one line to the log callback, if there is one. */
 void geul_log(const struct geul_context *ctx, enum geul_log_level level, const char *format, ...) GEUL_PRINTF(3, 4);
 
@@ -40,6 +44,12 @@ void geul_free(struct geul_context *ctx, void *ptr);
 /* A copy of n bytes plus a NUL; NULL (recorded) when memory is short. */
 char *geul_strndup(struct geul_context *ctx, const char *s, size_t n);
 
+/* What geul_context_cancel() sets, for loops that compute; true from then on until geul_context_uncancel(). Who stops
+ * because of it withdraws it, since it has had its effect. */
+const atomic_bool *geul_context_cancel_flag(const struct geul_context *ctx);
+/* Between two parts of a computation: whether it is cancelled. The cancel is then withdrawn. */
+bool geul_context_take_cancel(struct geul_context *ctx);
+
 /* Zeroed memory that lives until geul_context_reset()/_free(); aligned to 16. NULL (recorded) on failure. */
 void *geul_arena(struct geul_context *ctx, size_t count, size_t size);
 
@@ -55,6 +65,32 @@ enum geul_status geul_take_struct(struct geul_context *ctx, void *out, size_t si
  * padding before that is not zero. */
 enum geul_status geul_check_struct(struct geul_context *ctx, const void *caller, const char *what);
 void geul_give_struct(void *caller, const void *ours, size_t size);
+
+/* Which file it is, whatever its name. */
+struct geul_file_id {
+    uint64_t device, inode;
+};
+/* The files that ctx reads, which core/inputs.h looks after. One is an input while either count is not 0. */
+struct geul_input {
+    struct geul_file_id id;
+    char *name;
+    int open, over; /* times it is open, and times it was opened and closed within the run */
+};
+struct geul_inputs {
+    struct geul_input *items;
+    size_t n, capacity;
+    int depth; /* of runs */
+};
+struct geul_inputs *geul_context_inputs(struct geul_context *ctx);
+/* Frees what the set holds; it is empty then. */
+void geul_context_drop_inputs(struct geul_context *ctx);
+
+/* The outputs of ctx that are held back until their set is complete; see geul_outset_begin(). */
+struct geul_outset {
+    bool open;
+    struct geul_outfile *first, *last; /* in the order of their commits */
+};
+struct geul_outset *geul_context_outset(struct geul_context *ctx);
 
 /* Where tensor.c keeps the newest tensor of ctx; NULL after a reset. */
 struct geul_tensor **geul_context_last_tensor(struct geul_context *ctx);

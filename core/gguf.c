@@ -9,6 +9,7 @@
  */
 #include "core/gguf.h"
 
+#include "core/file_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 
@@ -405,9 +406,12 @@ static bool read_tensors(struct cursor *c, struct geul_gguf *g)
 static bool read_counts(struct cursor *c)
 {
     uint64_t version;
+    if (c->size == 0) {
+        geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: the file is empty", c->path);
+        return false;
+    }
     if (c->size < 4 || memcmp(c->data, "GGUF", 4) != 0) {
-        geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: %s", c->path,
-                  c->size == 0 ? "the file is empty" : "not a GGUF file (it does not begin with GGUF)");
+        geul_fail_kind(c->ctx, c->path, "a GGUF file", geul_file_kind_of(c->data, c->size));
         return false;
     }
     c->pos = 4;
@@ -490,6 +494,11 @@ static bool open_part(struct geul_gguf *g, const char *path, uint64_t *split_cou
         return false;
     g->maps = maps;
     struct geul_map *map = &maps[g->n_maps];
+    const struct geul_file_kind *directory = geul_file_kind_of_directory(g->ctx, path);
+    if (directory) {
+        geul_fail_kind(g->ctx, path, "a GGUF file", directory);
+        return false;
+    }
     if (geul_os_map(g->ctx, path, map) != GEUL_OK)
         return false;
     g->n_maps++;

@@ -262,11 +262,13 @@ static uint64_t make_header(struct geul_gguf_writer *w, struct geul_bytes *head)
     return offset;
 }
 
-/* Everything before the tensors. */
+/* Everything before the tensors, if there is room for them. */
 static void emit_header(struct geul_gguf_writer *w)
 {
     struct geul_bytes head = {0};
-    make_header(w, &head);
+    uint64_t tensors = make_header(w, &head);
+    if (w->status == GEUL_OK)
+        fail(w, geul_os_check_space(w->ctx, geul_outfile_path(w->file), padded(head.length) + tensors));
     emit(w, head.data, head.length);
     emit_padding(w);
     geul_free(w->ctx, head.data);

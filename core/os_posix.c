@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,8 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +35,11 @@ static enum geul_status io_failed(struct geul_context *ctx, const char *doing, c
     const char *why = strerror_r(errno, text, sizeof text) == 0 ? text : "unknown error";
 #endif
     return geul_fail(ctx, GEUL_ERROR_IO, "cannot %s %s: %s", doing, path, why);
+}
+
+static struct geul_file_id id_of(const struct stat *st)
+{
+    return (struct geul_file_id){(uint64_t)st->st_dev, (uint64_t)st->st_ino};
 }
 
 enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct geul_map *map)
@@ -51,9 +60,16 @@ enum geul_status geul_os_map(struct geul_context *ctx, const char *path, struct 
         if (data == MAP_FAILED)
             status = io_failed(ctx, "map", path);
         else
-            *map = (struct geul_map){data, (size_t)st.st_size};
+            *map = (struct geul_map){.data = data, .size = (size_t)st.st_size};
     }
     close(fd); /* the mapping keeps the file open */
+    if (status == GEUL_OK && geul_inputs_open(ctx, id_of(&st), path)) {
+        map->ctx = ctx;
+        map->file = id_of(&st);
+    } else if (status == GEUL_OK) {
+        geul_os_unmap(map);
+        status = GEUL_ERROR_MEMORY;
+    }
     return status;
 }
 
@@ -61,7 +77,18 @@ void geul_os_unmap(struct geul_map *map)
 {
     if (map->data)
         munmap((void *)(uintptr_t)map->data, map->size);
+    if (map->ctx)
+        geul_inputs_close(map->ctx, map->file);
     *map = (struct geul_map){0};
+}
+
+void geul_os_disown(struct geul_map *map)
+{
+    if (!map->ctx)
+        return;
+    geul_inputs_close(map->ctx, map->file);
+    geul_inputs_forget(map->ctx, map->file);
+    map->ctx = NULL;
 }
 
 void geul_os_map_discard(const void *data, size_t size)
@@ -103,10 +130,87 @@ bool geul_os_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
-bool geul_os_same_file(const char *a, const char *b)
+bool geul_os_file_size(const char *path, uint64_t *bytes)
 {
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    struct stat st;
+    bool found = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (found)
+        *bytes = (uint64_t)st.st_size;
+    return found;
+}
+
+bool geul_os_file_id(const char *path, struct geul_file_id *id)
+{
+    struct stat st;
+    bool found = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (found)
+        *id = id_of(&st);
+    return found;
+}
+
+bool geul_os_descriptor_id(int fd, struct geul_file_id *id)
+{
+    struct stat st;
+    bool found = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    if (found)
+        *id = id_of(&st);
+    return found;
+}
+
+void geul_os_forget_input(struct geul_context *ctx, const char *path)
+{
+    struct geul_file_id id;
+    if (geul_os_file_id(path, &id))
+        geul_inputs_forget(ctx, id);
+}
+
+/* Where the name of the file begins in a path. */
+static const char *base_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Writes the directory that path is in to out, which has room for path and 2 bytes. */
+static const char *directory_of(const char *path, char *out)
+{
+    size_t n = (size_t)(base_of(path) - path);
+    memcpy(out, path, n);
+    out[n] = '\0';
+    if (n > 1)
+        out[n - 1] = '\0'; /* "/" keeps its slash */
+    if (n == 0)
+        strcpy(out, ".");
+    return out;
+}
+
+/* "1.5 GiB" */
+static const char *size_text(double bytes, char *text, size_t size)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    int unit = 0;
+    while (bytes >= 1024 && unit < 5) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(text, size, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+    return text;
+}
+
+enum geul_status geul_os_check_space(struct geul_context *ctx, const char *path, uint64_t bytes)
+{
+    struct statvfs fs;
+    char needed[48], left[48], *dir = geul_alloc(ctx, strlen(path) + 2, 1);
+    if (!dir)
+        return GEUL_ERROR_MEMORY;
+    bool known = statvfs(directory_of(path, dir), &fs) == 0 && fs.f_blocks > 0 && fs.f_frsize > 0;
+    geul_free(ctx, dir);
+    if (!known || bytes / fs.f_frsize < fs.f_bavail)
+        return GEUL_OK;
+    return geul_fail(ctx, GEUL_ERROR_IO,
+                     "cannot write %s: No space left on device for its %s, %s are free; nothing was written", path,
+                     size_text((double)bytes, needed, sizeof needed),
+                     size_text((double)fs.f_bavail * (double)fs.f_frsize, left, sizeof left));
 }
 
 double geul_os_modified(const char *path)
@@ -138,6 +242,32 @@ enum geul_status geul_os_list(struct geul_context *ctx, const char *dir, void (*
     return GEUL_OK;
 }
 
+/* What geul_os_input_directory() works on. */
+struct input_directory {
+    struct geul_context *ctx;
+    const char *dir;
+};
+
+static void input_file(void *user, const char *name)
+{
+    const struct input_directory *d = user;
+    char path[PATH_MAX];
+    struct geul_file_id id;
+    size_t n = strlen(name);
+    if ((n > 5 && strcmp(name + n - 5, ".gguf") == 0) ||
+        snprintf(path, sizeof path, "%s/%s", d->dir, name) >= (int)sizeof path)
+        return;
+    if (geul_os_file_id(path, &id) && geul_inputs_open(d->ctx, id, path))
+        geul_inputs_close(d->ctx, id); /* and stays one until the end of the run */
+}
+
+void geul_os_input_directory(struct geul_context *ctx, const char *dir)
+{
+    struct input_directory d = {ctx, dir};
+    if (geul_os_exists(dir))
+        (void)geul_os_list(ctx, dir, input_file, &d);
+}
+
 enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *path)
 {
     struct stat st;
@@ -152,7 +282,8 @@ enum geul_status geul_os_make_directory(struct geul_context *ctx, const char *pa
 
 /* How an output comes about, and what a crash leaves behind at each point:
  *
- *   open     create path.tmp<pid>-<n>          path as it was, and a file that geul_outfile_tidy() finds
+ *   open     create and lock path.tmp<pid>-<start of the process>-<n>
+ *                                              path as it was, and a file that geul_outfile_tidy() finds
  *   write    buffer, then write()              the same
  *   finish   flush, fsync(file), close         the same
  *   commit   rename() to path                  the old file or the complete new one, nothing between
@@ -166,13 +297,49 @@ struct geul_outfile {
     uint64_t written;        /* by the caller: held bytes included */
     size_t n_held;           /* bytes in held that the file does not have yet */
     enum geul_status status; /* the first failure, which all later calls return */
+    bool flushed;            /* bytes have reached the file */
     char *path, *temporary;
     unsigned char *held; /* OUT_BUFFER bytes */
+    struct geul_outfile *_Atomic next;
+    struct geul_outfile *held_after; /* of the same set */
 };
+
+/* The outputs that have a temporary file, for geul_outfile_remove_all(). A signal's handler walks the list without the
+ * lock: each of its links is always that to an element or the end. */
+static struct geul_outfile *_Atomic unfinished;
+static atomic_flag changing_unfinished = ATOMIC_FLAG_INIT;
+
+static void list_unfinished(struct geul_outfile *f)
+{
+    while (atomic_flag_test_and_set(&changing_unfinished))
+        ;
+    atomic_store(&f->next, atomic_load(&unfinished));
+    atomic_store(&unfinished, f);
+    atomic_flag_clear(&changing_unfinished);
+}
+
+static void unlist_unfinished(struct geul_outfile *f)
+{
+    while (atomic_flag_test_and_set(&changing_unfinished))
+        ;
+    struct geul_outfile *_Atomic *link = &unfinished;
+    for (struct geul_outfile *g; (g = atomic_load(link)) && g != f;)
+        link = &g->next;
+    if (atomic_load(link))
+        atomic_store(link, atomic_load(&f->next));
+    atomic_flag_clear(&changing_unfinished);
+}
+
+void geul_outfile_remove_all(void)
+{
+    for (struct geul_outfile *f = atomic_load(&unfinished); f; f = atomic_load(&f->next))
+        unlink(f->temporary);
+}
 
 static void outfile_free(struct geul_outfile *f)
 {
     struct geul_context *ctx = f->ctx;
+    unlist_unfinished(f);
     if (f->fd >= 0)
         close(f->fd);
     geul_free(ctx, f->path);
@@ -181,32 +348,68 @@ static void outfile_free(struct geul_outfile *f)
     geul_free(ctx, f);
 }
 
+enum geul_status geul_outfile_check(struct geul_context *ctx, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return GEUL_OK;
+    if (!S_ISREG(st.st_mode))
+        return geul_fail(ctx, GEUL_ERROR_IO, "cannot write %s: it exists and is not a file", path);
+    const char *input = geul_inputs_find(ctx, id_of(&st));
+    if (!input)
+        return GEUL_OK;
+    return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                     strcmp(input, path) == 0 ? "cannot write %s: it is the input itself; name another output file"
+                                              : "cannot write %s: it is the input itself, under the name %s; name "
+                                                "another output file",
+                     path, input);
+}
+
+/* When process pid started, in the system's ticks; 0 when there is no such process or the system does not say. Together
+ * they name a process for good: numbers are used again. */
+static unsigned long long start_of(long pid)
+{
+    char name[64], text[1024];
+    unsigned long long start = 0;
+    snprintf(name, sizeof name, "/proc/%ld/stat", pid);
+    FILE *f = fopen(name, "re");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    text[n] = '\0';
+    /* the second field is the program's name in brackets and may hold anything; the start is the 20th after it */
+    const char *at = strrchr(text, ')');
+    for (int field = 0; at && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    if (at && sscanf(at, "%llu", &start) != 1)
+        start = 0;
+    if (f)
+        fclose(f);
+    return start;
+}
+
 /* Creates the temporary file next to path, with the mode of the file that it will replace. */
 static bool outfile_create(struct geul_outfile *f)
 {
     struct stat st;
-    mode_t mode = 0666;
-    if (stat(f->path, &st) == 0) {
-        if (!S_ISREG(st.st_mode)) {
-            geul_fail(f->ctx, GEUL_ERROR_IO, "cannot write %s: it exists and is not a file", f->path);
-            return false;
-        }
-        mode = st.st_mode & 0777;
-    }
-    size_t size = strlen(f->path) + 64;
+    mode_t mode = stat(f->path, &st) == 0 ? st.st_mode & 0777 : 0666;
+    size_t size = strlen(f->path) + 80;
     f->temporary = geul_alloc(f->ctx, size, 1);
-    if (!f->temporary)
+    if (!f->temporary || geul_outfile_check(f->ctx, f->path) != GEUL_OK)
         return false;
+    snprintf(f->temporary, size, "%s.tmp", f->path);
+    geul_outfile_tidy_set(f->ctx, f->temporary);
     for (int attempt = 0; attempt < 100; attempt++) {
-        snprintf(f->temporary, size, "%s.tmp%ld-%d", f->path, (long)getpid(), attempt);
+        snprintf(f->temporary, size, "%s.tmp%ld-%llu-%d", f->path, (long)getpid(), start_of((long)getpid()), attempt);
         /* O_EXCL: never a file or a link that somebody else put there */
         f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-        if (f->fd >= 0)
+        if (f->fd >= 0) {
+            (void)flock(f->fd, LOCK_EX | LOCK_NB); /* tells those who cannot see this process that it lives */
+            list_unfinished(f);
             return true;
+        }
         if (errno != EEXIST)
             break;
     }
-    io_failed(f->ctx, "create", f->temporary);
+    io_failed(f->ctx, "create", f->path);
     return false;
 }
 
@@ -243,6 +446,9 @@ static enum geul_status write_through(struct geul_outfile *f, const unsigned cha
 
 static enum geul_status outfile_flush(struct geul_outfile *f)
 {
+    if (!f->flushed && f->status == GEUL_OK)
+        f->status = geul_outfile_check(f->ctx, f->path);
+    f->flushed = true;
     enum geul_status status = write_through(f, f->held, f->n_held);
     f->n_held = 0;
     return status;
@@ -286,20 +492,21 @@ enum geul_status geul_outfile_rewrite(struct geul_outfile *f, uint64_t offset, c
     return f->status;
 }
 
+const char *geul_outfile_path(const struct geul_outfile *f)
+{
+    return f->path;
+}
+
 uint64_t geul_outfile_tell(const struct geul_outfile *f)
 {
     return f->written;
 }
 
 /* Makes the rename itself survive a power cut. Some file systems refuse to sync directories; that is not an error.
- * scratch has room for path. */
+ * scratch has room for path and 2 bytes. */
 static void sync_directory_of(const char *path, char *scratch)
 {
-    strcpy(scratch, path);
-    char *slash = strrchr(scratch, '/');
-    if (slash)
-        slash[slash == scratch] = '\0'; /* "/" keeps its slash */
-    int fd = open(slash ? scratch : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(directory_of(path, scratch), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
         close(fd);
@@ -326,16 +533,36 @@ const char *geul_outfile_temporary(const struct geul_outfile *f)
     return f->temporary;
 }
 
-enum geul_status geul_outfile_commit(struct geul_outfile *f)
+/* Renames a finished file; frees f whatever happens. */
+static enum geul_status outfile_rename(struct geul_outfile *f)
 {
-    enum geul_status status = geul_outfile_finish(f);
+    enum geul_status status = geul_outfile_check(f->ctx, f->path);
     if (status == GEUL_OK && rename(f->temporary, f->path) != 0)
         status = io_failed(f->ctx, "rename the finished file to", f->path);
-    if (status == GEUL_OK)
-        sync_directory_of(f->path, f->temporary); /* whose name is no longer needed, and is longer than path */
-    else
+    if (status != GEUL_OK)
         unlink(f->temporary);
+    unlist_unfinished(f); /* before its buffer serves for something else */
+    if (status == GEUL_OK)
+        sync_directory_of(f->path, f->temporary);
     outfile_free(f);
+    return status;
+}
+
+enum geul_status geul_outfile_commit(struct geul_outfile *f)
+{
+    struct geul_outset *set = geul_context_outset(f->ctx);
+    enum geul_status status = geul_outfile_finish(f);
+    if (status == GEUL_OK && set->open) {
+        if (set->last)
+            set->last->held_after = f;
+        else
+            set->first = f;
+        set->last = f;
+        return GEUL_OK;
+    }
+    if (status == GEUL_OK)
+        return outfile_rename(f);
+    geul_outfile_abandon(f);
     return status;
 }
 
@@ -347,44 +574,135 @@ void geul_outfile_abandon(struct geul_outfile *f)
     outfile_free(f);
 }
 
+/* ------------------------------------------------------------------------------------- sets -- */
+
+void geul_outset_begin(struct geul_context *ctx)
+{
+    geul_context_outset(ctx)->open = true;
+}
+
+/* Makes the older set incomplete for readers; see geul_outset_begin(). */
+static enum geul_status begin_replacing(struct geul_context *ctx, const char *key, const char *meanwhile)
+{
+    struct geul_outfile *f = meanwhile ? geul_outfile_open(ctx, key) : NULL;
+    if (f && geul_outfile_write(f, meanwhile, strlen(meanwhile)) == GEUL_OK)
+        return geul_outfile_commit(f);
+    geul_outfile_abandon(f);
+    if (meanwhile)
+        return geul_error_status(ctx);
+    char *scratch = geul_alloc(ctx, strlen(key) + 2, 1);
+    enum geul_status status = scratch ? geul_os_remove(ctx, key) : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK) /* or the removal could reach the disk after the renames */
+        sync_directory_of(key, scratch);
+    geul_free(ctx, scratch);
+    return status;
+}
+
+enum geul_status geul_outset_commit(struct geul_context *ctx, const char *meanwhile)
+{
+    struct geul_outset *set = geul_context_outset(ctx);
+    enum geul_status status = GEUL_OK;
+    set->open = false;
+    for (const struct geul_outfile *f = set->first; f && status == GEUL_OK; f = f->held_after)
+        status = geul_outfile_check(ctx, f->path); /* all of them before the first is renamed */
+    if (status == GEUL_OK && set->first != set->last)
+        status = begin_replacing(ctx, set->last->path, meanwhile);
+    while (set->first && status == GEUL_OK) {
+        struct geul_outfile *f = set->first;
+        set->first = f->held_after;
+        status = outfile_rename(f);
+    }
+    geul_outset_abandon(ctx);
+    return status;
+}
+
+void geul_outset_abandon(struct geul_context *ctx)
+{
+    struct geul_outset *set = geul_context_outset(ctx);
+    set->open = false;
+    while (set->first) {
+        struct geul_outfile *f = set->first;
+        set->first = f->held_after;
+        geul_outfile_abandon(f);
+    }
+    set->last = NULL;
+}
+
+/* ---------------------------------------------------------------------------------- tidying -- */
+
 /* What geul_outfile_tidy() works on. */
 struct tidying {
     struct geul_context *ctx;
-    const char *dir;
+    const char *dir, *prefix;
     enum geul_status status;
 };
 
-/* The process in a name that outfile_create() made; -1 when it did not make that name. The last ".tmp" counts, since
- * path may contain one too. */
-static long process_of(const char *name)
+/* The process in a name that outfile_create() made, and when it started (0 in names of an older geul); -1 when it did
+ * not make that name. The last ".tmp" counts, since path may contain one too. */
+static long process_of(const char *name, unsigned long long *start)
 {
     const char *mark = strstr(name, ".tmp");
     for (const char *next; mark && (next = strstr(mark + 1, ".tmp"));)
         mark = next;
     long pid = -1;
     int attempt, length = 0;
+    if (mark && sscanf(mark, ".tmp%9ld-%20llu-%2d%n", &pid, start, &attempt, &length) == 3 && mark[length] == '\0')
+        return pid > 0 ? pid : -1;
+    *start = 0;
     if (!mark || sscanf(mark, ".tmp%9ld-%2d%n", &pid, &attempt, &length) != 2 || mark[length] != '\0')
         return -1;
     return pid > 0 ? pid : -1;
+}
+
+/* Whether the process that wrote a file may still live. When in doubt it does: that is the safe mistake. */
+static bool is_alive(long pid, unsigned long long start)
+{
+    /* Signal 0 only asks. A process of another user (EPERM) is alive. */
+    if (kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+        return false;
+    unsigned long long now = start ? start_of(pid) : 0;
+    return now == 0 || now == start;
+}
+
+/* Whether somebody has the file locked: a process that is not seen here, because it is in another container. */
+static bool is_locked(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool locked = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return locked;
 }
 
 static void tidy_name(void *user, const char *name)
 {
     struct tidying *t = user;
     char path[PATH_MAX];
-    long pid = process_of(name);
-    /* Signal 0 only asks. A process of another user (EPERM) is alive, and so is one that got the number since: its file
-     * is left alone, which is the safe mistake. */
-    bool gone = pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
-    if (t->status == GEUL_OK && gone && snprintf(path, sizeof path, "%s/%s", t->dir, name) < (int)sizeof path)
+    unsigned long long start = 0;
+    if (t->status != GEUL_OK || strncmp(name, t->prefix, strlen(t->prefix)) != 0)
+        return;
+    long pid = process_of(name, &start);
+    if (pid > 0 && !is_alive(pid, start) && snprintf(path, sizeof path, "%s/%s", t->dir, name) < (int)sizeof path &&
+        !is_locked(path))
         t->status = geul_os_remove(t->ctx, path);
 }
 
-enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir)
+enum geul_status geul_outfile_tidy(struct geul_context *ctx, const char *dir, const char *prefix)
 {
-    struct tidying t = {ctx, dir, GEUL_OK};
+    struct tidying t = {ctx, dir, prefix, GEUL_OK};
     enum geul_status status = geul_os_list(ctx, dir, tidy_name, &t);
     return status == GEUL_OK ? t.status : status;
+}
+
+void geul_outfile_tidy_set(struct geul_context *ctx, const char *path)
+{
+    char dir[PATH_MAX];
+    if (strlen(path) + 2 < sizeof dir && geul_os_exists(directory_of(path, dir))) {
+        bool failed = geul_error_status(ctx) != GEUL_OK;
+        if (geul_outfile_tidy(ctx, dir, base_of(path)) != GEUL_OK && !failed)
+            geul_error_clear(ctx); /* opening the output will tell what is wrong with the directory */
+    }
 }
 
 /* ------------------------------------------------------------------------------------- locks -- */
@@ -483,6 +801,8 @@ struct geul_appendfile {
 
 struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool truncate)
 {
+    if (geul_os_file_id(path, &(struct geul_file_id){0}) && geul_outfile_check(ctx, path) != GEUL_OK)
+        return NULL; /* a device or a pipe is fine here */
     struct geul_appendfile *f = geul_alloc(ctx, 1, sizeof *f);
     char *name = f ? geul_strndup(ctx, path, strlen(path)) : NULL;
     int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
@@ -549,6 +869,92 @@ int geul_os_cores(void)
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;
+}
+
+size_t geul_os_thread_stack(void)
+{
+    pthread_attr_t attributes;
+    size_t bytes = 0;
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    pthread_attr_getstacksize(&attributes, &bytes);
+    pthread_attr_destroy(&attributes);
+    return bytes;
+}
+
+/* A thread on trial, which lives until the gate is opened. */
+struct trial {
+    pthread_t thread;
+    pthread_mutex_t *gate;
+    long id; /* the kernel's */
+};
+
+static void *wait_at_gate(void *user)
+{
+    struct trial *t = user;
+#ifdef SYS_gettid
+    t->id = syscall(SYS_gettid);
+#endif
+    pthread_mutex_lock(t->gate);
+    pthread_mutex_unlock(t->gate);
+    return NULL;
+}
+
+/* Waits until the kernel no longer counts a thread that has been joined. pthread_join() returns a little earlier, and
+ * at the limit of processes the next thread could not be made in between. */
+static void wait_until_gone(const struct trial *t)
+{
+    const double longest = 0.1; /* by then it is a new thread that has its number */
+#ifdef SYS_tgkill
+    double start = geul_os_seconds();
+    while (syscall(SYS_tgkill, getpid(), t->id, 0) == 0 && geul_os_seconds() - start < longest)
+        sched_yield();
+#else
+    (void)t, (void)longest;
+#endif
+}
+
+/* Makes up to n threads that wait at the gate, as long as they can be made. No signal is delivered to them. Returns how
+ * many there are. */
+static int make_trials(struct trial *trials, int n, size_t stack_bytes, pthread_mutex_t *gate)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int made = 0;
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool possible = pthread_attr_setstacksize(&attributes, stack_bytes) == 0;
+    for (; possible && made < n; made++) {
+        trials[made].gate = gate;
+        if (pthread_create(&trials[made].thread, &attributes, wait_at_gate, &trials[made]) != 0)
+            break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return made;
+}
+
+int geul_os_try_threads(int n, size_t stack_bytes, size_t heap_bytes)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    /* From the C library and not from a context: what makes threads takes its memory there. */
+    struct trial *trials = malloc((size_t)(n > 0 ? n : 1) * sizeof *trials);
+    void *heap = trials ? malloc(heap_bytes) : NULL;
+    int made = -1;
+    pthread_mutex_lock(&gate);
+    if (heap)
+        made = make_trials(trials, n, stack_bytes, &gate);
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < made; i++)
+        pthread_join(trials[i].thread, NULL);
+    for (int i = 0; i < made; i++)
+        wait_until_gone(&trials[i]);
+    pthread_mutex_destroy(&gate);
+    free(heap);
+    free(trials);
+    return made;
 }
 
 double geul_os_seconds(void)

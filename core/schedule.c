@@ -67,6 +67,7 @@ struct geul_schedule {
 struct geul_runtime {
     struct geul_context *ctx;
     struct geul_device *devices[GEUL_MAX_DEVICES];
+    struct geul_queue *queues[GEUL_MAX_DEVICES]; /* one on each device */
     int n_devices;
     struct geul_buffer memory[GEUL_MAX_DEVICES]; /* of the planned graph's values; grows, never shrinks */
     uint64_t tickets[GEUL_MAX_DEVICES];          /* of each device's latest segment */
@@ -78,7 +79,8 @@ struct geul_runtime {
 
 /* ---------------------------------------------------------------------------------- lifetime -- */
 
-struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices)
+struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices,
+                                         int n_threads)
 {
     if (n_devices < 1 || n_devices > GEUL_MAX_DEVICES) {
         geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a runtime takes 1 to %d devices, not %d", GEUL_MAX_DEVICES, n_devices);
@@ -90,6 +92,13 @@ struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_d
     rt->ctx = ctx;
     rt->n_devices = n_devices;
     memcpy(rt->devices, devices, (size_t)n_devices * sizeof *devices);
+    for (int d = 0; d < n_devices; d++) {
+        rt->queues[d] = devices[d]->backend->queue_new(ctx, devices[d], n_threads);
+        if (!rt->queues[d]) {
+            geul_runtime_free(rt);
+            return NULL;
+        }
+    }
     return rt;
 }
 
@@ -98,7 +107,7 @@ struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geu
     struct geul_device *host = geul_device_open(ctx, GEUL_DEVICE_HOST, options ? options->n_threads : 0);
     if (!host)
         return NULL;
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, &host, 1);
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, &host, 1, 0);
     if (rt)
         rt->own_device = host;
     else
@@ -113,6 +122,9 @@ void geul_runtime_free(struct geul_runtime *rt)
     for (int d = 0; d < rt->n_devices; d++)
         if (rt->memory[d].device)
             rt->devices[d]->backend->buffer_free(rt->ctx, &rt->memory[d]);
+    for (int d = 0; d < rt->n_devices; d++)
+        if (rt->queues[d])
+            rt->devices[d]->backend->queue_free(rt->ctx, rt->queues[d]);
     geul_free(rt->ctx, rt->staging);
     geul_device_close(rt->ctx, rt->own_device);
     geul_free(rt->ctx, rt);
@@ -569,7 +581,7 @@ enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph
                 nodes[n++] = g->nodes[i];
         *values += total;
         size_t more =
-            rt->devices[d]->backend->working ? rt->devices[d]->backend->working(rt->devices[d], nodes, (int)n) : 0;
+            rt->devices[d]->backend->working ? rt->devices[d]->backend->working(rt->queues[d], nodes, (int)n) : 0;
         if (!geul_add_size(*working, more, working))
             return geul_fail(g->ctx, GEUL_ERROR_MEMORY, "the graph's working memory exceeds the address space");
     }
@@ -598,7 +610,7 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
 
 static void wait_for(struct geul_runtime *rt, int device)
 {
-    rt->devices[device]->backend->event_wait(rt->devices[device], rt->tickets[device]);
+    rt->devices[device]->backend->event_wait(rt->queues[device], rt->tickets[device]);
 }
 
 /* Moves one value to another device: directly, or by way of host memory. */
@@ -621,7 +633,8 @@ static void make_copy(struct geul_runtime *rt, const struct copy *c)
     target->upload(to->buffer, to->data, host, bytes);
 }
 
-enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
+/* Computes g; cancel as in struct geul_backend. */
+static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g, const atomic_bool *cancel)
 {
     if (!g || rt->planned != g)
         return geul_fail(g ? g->ctx : rt->ctx, GEUL_ERROR_ARGUMENT, "the graph must be planned on this runtime first");
@@ -630,13 +643,31 @@ enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
     for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
         const struct segment *seg = &s->segments[i];
         struct geul_device *device = rt->devices[seg->device];
+        if (cancel && atomic_load(cancel)) { /* also where the backend does not notice */
+            status = GEUL_ERROR_CANCELLED;
+            break;
+        }
         for (int k = 0; k < seg->n_copies; k++)
             make_copy(rt, &s->copies[seg->first_copy + k]);
-        status = device->backend->run(g->ctx, device, seg->nodes, seg->n_nodes);
-        rt->tickets[seg->device] = device->backend->event_record(device);
+        status = device->backend->run(g->ctx, rt->queues[seg->device], seg->nodes, seg->n_nodes, cancel);
+        rt->tickets[seg->device] = device->backend->event_record(rt->queues[seg->device]);
     }
     /* Also after a failure: nothing may run on memory that the caller is about to use or free. */
     for (int d = 0; d < rt->n_devices; d++)
         wait_for(rt, d);
     return status;
+}
+
+enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
+{
+    enum geul_status status = run_graph(rt, g, geul_context_cancel_flag(rt->ctx));
+    if (status != GEUL_ERROR_CANCELLED)
+        return status;
+    geul_context_uncancel(rt->ctx); /* it has had its effect */
+    return geul_fail(g->ctx, GEUL_ERROR_CANCELLED, "cancelled");
+}
+
+enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_graph *g)
+{
+    return run_graph(rt, g, NULL);
 }

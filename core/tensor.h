@@ -126,6 +126,9 @@ const char *geul_shape_text(const struct geul_tensor *t, char *text, size_t size
 /* codec.c, the reference of every block type: n elements, a multiple of the block. */
 void geul_decode(enum geul_type type, const void *src, float *dst, int64_t n);
 void geul_encode(enum geul_type type, const float *src, void *dst, int64_t n);
+/* How many of the n values x, encoded as that type, are not finite numbers: those that were none before, and those that
+ * the type cannot hold, which take their whole block along when it is the scale that is too large. */
+int64_t geul_count_lost(enum geul_type type, const float *x, const void *encoded, int64_t n);
 /* Whether weights may be of that type: all but i32. */
 bool geul_type_is_weight(enum geul_type type);
 

@@ -10,47 +10,21 @@
 
 /* -------------------------------------------------------------------------------------- rows -- */
 
-/* A copy of the turns whose first question begins with the system's text and a blank line; one block. NULL when memory
- * is short. */
-static struct geul_turn *with_system(struct geul_context *ctx, const struct geul_row *row)
-{
-    size_t head = (size_t)row->n_turns * sizeof(struct geul_turn), n = strlen(row->system);
-    size_t more = strlen(row->turns[0].question), size;
-    if (!geul_add_size(head, n, &size) || !geul_add_size(size, more + 3, &size))
-        return geul_fail_memory(ctx, SIZE_MAX);
-    char *block = geul_alloc(ctx, size, 1), *text = block + head;
-    if (!block)
-        return NULL;
-    struct geul_turn *turns = (struct geul_turn *)(void *)block;
-    memcpy(turns, row->turns, head);
-    memcpy(text, row->system, n);
-    memcpy(text + n, "\n\n", 2);
-    memcpy(text + n + 2, row->turns[0].question, more);
-    turns[0].question = text;
-    return turns;
-}
-
 enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul_tokenizer *tok,
-                                     const struct geul_row *row, const struct geul_template *t, bool whole,
-                                     struct geul_sample *out, bool *joined)
+                                     const struct geul_row *row, const struct geul_template *t, bool whole, bool nfc,
+                                     struct geul_sample *out)
 {
-    *out = (struct geul_sample){.n = 0};
-    *joined = false;
     if (row->kind == GEUL_ROW_TEXT)
-        return geul_sample_of_text(ctx, tok, row->text, row->length, out);
-    bool placed = t && geul_template_takes_input(t);
-    *joined = !placed && (row->input || row->system);
-    /* A template with an input has the system's text there, as in `geul chat`. Without one an input goes into the
-     * question (geul_sample_of_turns()), a system's text before the first one. */
-    if (placed || !row->system)
-        return geul_sample_of_turns(ctx, tok, t, row->turns, row->n_turns, row->input ? row->input : row->system, whole,
-                                    out);
-    struct geul_turn *turns = with_system(ctx, row);
-    if (!turns)
-        return GEUL_ERROR_MEMORY;
-    enum geul_status status = geul_sample_of_turns(ctx, tok, t, turns, row->n_turns, NULL, whole, out);
-    geul_free(ctx, turns);
-    return status;
+        return geul_sample_of_text(ctx, tok, row->text, row->length, nfc, out);
+    const struct geul_conversation c = {.turns = row->turns,
+                                        .n = row->n_turns,
+                                        .system = row->system,
+                                        .input = row->input,
+                                        .input_turn = row->input_turn,
+                                        .learned = row->learned,
+                                        .whole = whole,
+                                        .nfc = nfc};
+    return geul_sample_of_turns(ctx, tok, t, &c, out);
 }
 
 /* ------------------------------------------------------------------------------------- files -- */
@@ -150,13 +124,15 @@ static enum geul_status add_row(void *user, const char *path, const struct geul_
 {
     struct reading *r = user;
     struct geul_sample s;
-    bool joined;
     r->path = path;
-    enum geul_status status = geul_samples_encode(r->ctx, r->tok, row, r->o.prompt_template, r->o.whole, &s, &joined);
+    enum geul_status status =
+        geul_samples_encode(r->ctx, r->tok, row, r->o.prompt_template, r->o.whole, r->report.nfc_applied, &s);
     if (status == GEUL_OK)
         status = add(r, row, &s);
-    if (status == GEUL_OK)
-        r->report.joined_input += joined;
+    if (status == GEUL_OK) {
+        r->report.joined_input += s.joined;
+        r->report.not_nfc += s.not_nfc;
+    }
     geul_sample_free(r->ctx, &s);
     r->number++;
     return status;
@@ -190,6 +166,8 @@ static enum geul_status check_given(const struct reading *r)
     if ((unsigned)o->too_long > GEUL_SAMPLES_REFUSE)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "there is no way %d to treat samples that are too long",
                          (int)o->too_long);
+    if ((unsigned)o->nfc > GEUL_NFC_OFF)
+        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "nfc is %d; there is no such value", (int)o->nfc);
     if (geul_token_end(r->tok) < 0)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
                          "the tokenizer has no <|endoftext|>, which every sample has to end with");
@@ -210,7 +188,8 @@ enum geul_status geul_samples_read(struct geul_context *ctx, const struct geul_t
         status = check_given(&r);
     if (status == GEUL_OK) {
         r.problems.ctx = r.o.problems ? r.o.problems->ctx : ctx;
-        struct geul_rows_walk walk = {&r.problems, add_row, &r, r.o.progress, r.o.user};
+        struct geul_rows_walk walk = {&r.problems, r.o.encoding, add_row, &r, r.o.progress, r.o.user};
+        r.report.nfc_applied = geul_nfc_applies(tok, r.o.nfc);
         status = geul_rows_walk(ctx, paths, n_paths, &walk);
     }
     if (status == GEUL_OK)

@@ -5,10 +5,9 @@
 #include "corpus/rows.h"
 #include "data/encode_sample.h"
 
-/* The ids of one row; free with geul_sample_free(), also after a failure. *joined is set where an input or the system's
- * text went into the question, because the template has no slot for it. */
+/* The ids of one row, whose texts are brought into NFC or not; free with geul_sample_free(), also after a failure. */
 enum geul_status geul_samples_encode(struct geul_context *ctx, const struct geul_tokenizer *tok,
-                                     const struct geul_row *row, const struct geul_template *t, bool whole,
-                                     struct geul_sample *out, bool *joined);
+                                     const struct geul_row *row, const struct geul_template *t, bool whole, bool nfc,
+                                     struct geul_sample *out);
 
 #endif

@@ -140,8 +140,9 @@ enum geul_status geul_dataset_add_turns(struct geul_dataset *d, const struct geu
                                         const struct geul_template *t, const struct geul_turn *turns, int n,
                                         const char *input, bool whole)
 {
+    const struct geul_conversation c = {.turns = turns, .n = n, .input = input, .whole = whole};
     struct geul_sample s;
-    return add_sample(d, geul_sample_of_turns(d->ctx, tok, t, turns, n, input, whole, &s), &s);
+    return add_sample(d, geul_sample_of_turns(d->ctx, tok, t, &c, &s), &s);
 }
 
 enum geul_status geul_dataset_add_answer(struct geul_dataset *d, const struct geul_tokenizer *tok,
@@ -155,7 +156,7 @@ enum geul_status geul_dataset_add_text(struct geul_dataset *d, const struct geul
                                        size_t length)
 {
     struct geul_sample s;
-    return add_sample(d, geul_sample_of_text(d->ctx, tok, text, length, &s), &s);
+    return add_sample(d, geul_sample_of_text(d->ctx, tok, text, length, false, &s), &s);
 }
 
 /* ------------------------------------------------------------------------------------ shards -- */

@@ -15,19 +15,34 @@ struct geul_sample {
     bool *target;
     size_t n;
     size_t id_capacity, target_capacity;
+    bool joined;  /* an input or the system's text went into a question */
+    bool not_nfc; /* a text is not in NFC, or was not */
 };
 
-/* A conversation of n turns with all answers. Targets are every answer, what the template's text has between {output}
- * and its own <|endoftext|> (white space alone does not count), and one end token per answer; with whole everything. An
- * input that the template does not take follows the first question after a blank line. t may be NULL: questions and
- * answers are joined as they are. Fails when an answer is empty or the tokenizer has no end token. Free with
- * geul_sample_free(), also after a failure. */
+/* What becomes a sample; zero is the default of every field but turns and n. */
+struct geul_conversation {
+    const struct geul_turn *turns; /* n of them, all with answers */
+    int n;
+    const char *system; /* before the first question */
+    const char *input;  /* beside question number input_turn */
+    int input_turn;
+    const bool *learned; /* by turn: false: its answer is only read. NULL: all are learned */
+    bool whole;          /* prompts are targets too */
+    bool nfc;            /* texts are brought into NFC */
+};
+
+/* A conversation. Targets are every answer that is learned, what the template's text has between {output} and its own
+ * <|endoftext|> (white space alone does not count), and one end token per answer; with whole the prompts too. A
+ * template's {input} takes the input of a question or, in the first, the system's text. Without one, and where a
+ * question has both, the system's text goes before the question and an input follows it, each after a blank line. t may
+ * be NULL: questions and answers are joined as they are. Fails when an answer is empty or the tokenizer has no end
+ * token. Free with geul_sample_free(), also after a failure. */
 enum geul_status geul_sample_of_turns(struct geul_context *ctx, const struct geul_tokenizer *tok,
-                                      const struct geul_template *t, const struct geul_turn *turns, int n,
-                                      const char *input, bool whole, struct geul_sample *out);
-/* A text and its end token, everything a target. */
+                                      const struct geul_template *t, const struct geul_conversation *c,
+                                      struct geul_sample *out);
+/* A text, which is brought into NFC or not, and its end token, everything a target. */
 enum geul_status geul_sample_of_text(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
-                                     size_t length, struct geul_sample *out);
+                                     size_t length, bool nfc, struct geul_sample *out);
 void geul_sample_free(struct geul_context *ctx, struct geul_sample *s);
 
 #endif

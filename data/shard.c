@@ -6,7 +6,9 @@
 #include "data/shard.h"
 
 #include "core/bytes.h"
+#include "core/file_kind.h"
 #include "core/os.h"
+#include "data/shard_set.h"
 
 #include <string.h>
 
@@ -116,8 +118,7 @@ static enum geul_status check_tokens(const struct geul_shard *s)
 static enum geul_status parse(struct geul_shard *s, const unsigned char *data, size_t size)
 {
     if (size < sizeof magic || memcmp(data, magic, sizeof magic) != 0)
-        return geul_fail(s->ctx, GEUL_ERROR_FORMAT, "%s is not a token shard: it does not begin with geulshrd",
-                         s->name);
+        return geul_fail_kind(s->ctx, s->name, "a token shard", geul_file_kind_of(data, size));
     if (size < GEUL_SHARD_HEADER_BYTES)
         return geul_fail(s->ctx, GEUL_ERROR_FORMAT, "%s ends within its header at byte %zu of %d", s->name, size,
                          GEUL_SHARD_HEADER_BYTES);
@@ -162,7 +163,9 @@ struct geul_shard *geul_shard_open(struct geul_context *ctx, const char *path)
     struct geul_map map;
     if (geul_os_map(ctx, path, &map) != GEUL_OK)
         return NULL;
-    struct geul_shard *s = geul_shard_open_memory(ctx, map.data, map.size, path);
+    struct geul_shard *s = NULL;
+    if (geul_shard_set_check(ctx, path, map.size) == GEUL_OK)
+        s = geul_shard_open_memory(ctx, map.data, map.size, path);
     if (s)
         s->map = map;
     else

@@ -10,8 +10,6 @@
 #include "core/context.h"
 #include "geul.h"
 
-#define GEUL_SHARD_EXTENSION ".geulshard"
-
 enum { GEUL_SHARD_HEADER_BYTES = 40 };
 
 /* Identifies the tokenizer that a shard's tokens are of. */
@@ -34,7 +32,8 @@ void geul_shard_write_tokens(const int32_t *ids, size_t n, int bytes, unsigned c
 
 struct geul_shard;
 /* Maps the shard at path and looks at every token once, so that none can point outside the vocabulary. NULL when it is
- * missing, not a shard, truncated, or has a token outside; the message names path. Free with geul_shard_close(). */
+ * missing, of a set that is not complete (data/shard_set.h), not a shard, truncated, or has a token outside; the
+ * message names path. Free with geul_shard_close(). */
 struct geul_shard *geul_shard_open(struct geul_context *ctx, const char *path);
 /* The same over bytes, which must stay until close; name is for messages. */
 struct geul_shard *geul_shard_open_memory(struct geul_context *ctx, const void *data, size_t size, const char *name);

@@ -2,6 +2,7 @@
 #include "eval/base_logits.h"
 
 #include "core/bytes.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 
 #include <string.h>
@@ -132,8 +133,8 @@ static enum geul_status parse(struct geul_context *ctx, const unsigned char *dat
 {
     struct header h;
     if (size < sizeof h || memcmp(data, magic, sizeof magic) != 0)
-        return geul_fail(ctx, GEUL_ERROR_FORMAT,
-                         "%s holds no logits of a base model; an evaluation of that model can write them", name);
+        return geul_fail_kind(ctx, name, "a file of logits of a base model, which an evaluation of that model writes",
+                              geul_file_kind_of(data, size));
     memcpy(&h, data, sizeof h);
     if (h.version != VERSION)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s has version %u of the format; %d is known", name, h.version,

@@ -37,6 +37,8 @@ static enum geul_status read_text(struct job *j, const char *text, size_t length
         j->report.misfit = GEUL_EVALUATION_MISFIT_START;
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "nothing can be put before the text of %s", o->compare_base);
     }
+    if (text && length == 0)
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "the text is empty: it has 0 tokens, and at least 2 are needed");
     if (o->start && geul_token_end(j->tok) < 0) {
         j->report.misfit = GEUL_EVALUATION_MISFIT_START;
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "the model has no <|endoftext|>");

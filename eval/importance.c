@@ -339,7 +339,12 @@ enum geul_status geul_importance_save(struct geul_importance *m, const char *pat
             for (int64_t k = 0; k < from->columns; k++)
                 *next++ = (float)from->sums[k];
         }
-        struct geul_imatrix file = {entries, m->n, m->dataset, m->chunks, m->chunk_size, m->ctx};
+        struct geul_imatrix file = {.entries = entries,
+                                    .n_entries = m->n,
+                                    .dataset = m->dataset,
+                                    .chunks = m->chunks,
+                                    .chunk_size = m->chunk_size,
+                                    .ctx = m->ctx};
         status = geul_imatrix_save(m->ctx, &file, path);
     }
     geul_free(m->ctx, entries);

@@ -30,6 +30,7 @@ enum { N_FORMS = sizeof forms / sizeof *forms, N_PEFT_FORMS = sizeof peft_forms 
 
 struct geul_checkpoint {
     struct geul_context *ctx;
+    const struct geul_checkpoint_names *names; /* NULL: as they are */
     struct geul_map *maps;
     size_t n_maps;
     struct geul_source_list list; /* sorted by name */
@@ -46,7 +47,16 @@ static enum geul_status add_file(struct geul_checkpoint *c, const char *path, re
     if (status != GEUL_OK)
         return status;
     struct geul_map *map = &maps[c->n_maps++]; /* counted before it is read, so that close unmaps it either way */
-    return read(c->ctx, path, map->data, map->size, &c->list);
+    size_t first = c->list.count;
+    status = read(c->ctx, path, map->data, map->size, &c->list);
+    for (size_t i = first; status == GEUL_OK && c->names && i < c->list.count; i++) {
+        char *plain = c->names->plain(c->ctx, c->list.items[i].name);
+        if (!plain)
+            return GEUL_ERROR_MEMORY;
+        geul_free(c->ctx, c->list.items[i].name);
+        c->list.items[i].name = plain;
+    }
+    return status;
 }
 
 /* Whether a shard's name stays in its directory: an index from elsewhere names no files outside of it. */
@@ -87,7 +97,21 @@ static enum geul_status add_shards(struct geul_checkpoint *c, const char *dir, c
     return GEUL_OK;
 }
 
-/* Adds all shards of an index. Every tensor that it names must be in one of them, whichever. */
+/* Checks that a tensor of the index is in one of the shards, whichever. Indices list buffers that later versions of
+ * transformers no longer save. */
+static enum geul_status check_listed(struct geul_checkpoint *c, const char *index, const char *name)
+{
+    char *plain = c->names ? c->names->plain(c->ctx, name) : NULL, text[100];
+    if (c->names && !plain)
+        return GEUL_ERROR_MEMORY;
+    bool fine = geul_source_find(&c->list, plain ? plain : name) || (plain && c->names->is_buffer(plain));
+    geul_free(c->ctx, plain);
+    return fine ? GEUL_OK
+                : geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: names tensor %s, which no shard holds", index,
+                            geul_printable(name, text, sizeof text));
+}
+
+/* Adds all shards of an index. */
 static enum geul_status add_index(struct geul_checkpoint *c, const char *dir, const char *path, read_tensors read)
 {
     json_t *index = geul_json_load(c->ctx, path);
@@ -103,10 +127,8 @@ static enum geul_status add_index(struct geul_checkpoint *c, const char *dir, co
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)map, key, value)
     {
-        char text[100];
-        if (status == GEUL_OK && !geul_source_find(&c->list, key))
-            status = geul_fail(c->ctx, GEUL_ERROR_FORMAT, "%s: names tensor %s, which no shard holds", path,
-                               geul_printable(key, text, sizeof text));
+        if (status == GEUL_OK)
+            status = check_listed(c, path, key);
     }
     json_decref(index);
     return status;
@@ -137,13 +159,14 @@ static enum geul_status add_directory(struct geul_checkpoint *c, const char *dir
 
 /* A checkpoint of the first of n forms that dir has; missing says which there are. */
 static struct geul_checkpoint *open_forms(struct geul_context *ctx, const char *dir, const struct form *form, int n,
-                                          const char *missing)
+                                          const struct geul_checkpoint_names *names, const char *missing)
 {
     struct geul_checkpoint *c = geul_alloc(ctx, 1, sizeof *c);
     bool found = false;
     if (!c)
         return NULL;
     c->ctx = ctx;
+    c->names = names;
     enum geul_status status = add_directory(c, dir, form, n, &found);
     if (status == GEUL_OK && !found)
         status = geul_fail(ctx, GEUL_ERROR_IO, "%s: has no weights: %s", dir, missing);
@@ -153,16 +176,45 @@ static struct geul_checkpoint *open_forms(struct geul_context *ctx, const char *
     return NULL;
 }
 
-struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const char *dir)
+struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const char *dir,
+                                             const struct geul_checkpoint_names *names)
 {
-    return open_forms(ctx, dir, forms, N_FORMS,
+    return open_forms(ctx, dir, forms, N_FORMS, names,
                       "neither model.safetensors nor pytorch_model.bin, nor an index of either "
                       "(model.safetensors.index.json, pytorch_model.bin.index.json)");
 }
 
-struct geul_checkpoint *geul_checkpoint_open_peft(struct geul_context *ctx, const char *dir)
+struct geul_checkpoint *geul_checkpoint_open_peft(struct geul_context *ctx, const char *dir,
+                                                  const struct geul_checkpoint_names *names)
 {
-    return open_forms(ctx, dir, peft_forms, N_PEFT_FORMS, "neither adapter_model.safetensors nor adapter_model.bin");
+    return open_forms(ctx, dir, peft_forms, N_PEFT_FORMS, names,
+                      geul_checkpoint_has_model(dir)
+                          ? "neither adapter_model.safetensors nor adapter_model.bin; it holds those of a whole model"
+                          : "neither adapter_model.safetensors nor adapter_model.bin");
+}
+
+/* Whether dir has the file of one of the forms. */
+static bool has_form(const char *dir, const struct form *form, int n)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    bool found = false;
+    for (int i = 0; ctx && !found && i < n; i++) {
+        char *path = geul_os_join_path(ctx, dir, form[i].file);
+        found = path && geul_os_exists(path);
+        geul_free(ctx, path);
+    }
+    geul_context_free(ctx);
+    return found;
+}
+
+bool geul_checkpoint_has_model(const char *dir)
+{
+    return has_form(dir, forms, N_FORMS);
+}
+
+bool geul_checkpoint_has_peft(const char *dir)
+{
+    return has_form(dir, peft_forms, N_PEFT_FORMS);
 }
 
 void geul_checkpoint_close(struct geul_checkpoint *c)

@@ -6,9 +6,12 @@
 
 #include <jansson.h>
 
-/* The document in [data, data + size), or NULL with a message that begins with name. Duplicate keys and anything after
- * the document are refused. Free with json_decref(). */
+/* The document in [data, data + size), read as Python reads it (json_text.h), or NULL with a message that begins with
+ * name. Anything after the document is refused. Free with json_decref(). */
 json_t *geul_json_parse(struct geul_context *ctx, const char *name, const void *data, size_t size);
+/* The same by the letter of the standard, without a key twice: the headers of safetensors files, which no Python
+ * writes. */
+json_t *geul_json_parse_strict(struct geul_context *ctx, const char *name, const void *data, size_t size);
 /* The document in the file at path; NULL when it is missing, too large or not an object. */
 json_t *geul_json_load(struct geul_context *ctx, const char *path);
 /* Writes the document with an indent of 2, in one atomic step. sorted: keys in alphabetical order. */

@@ -56,8 +56,13 @@ struct geul_npy_writer *geul_npy_writer_new(struct geul_context *ctx, const char
     }
     char header[HEADER_BYTES];
     size_t size = make_header(header, n_dims, shape);
-    w->status = geul_outfile_write(w->file, header, size);
-    return w;
+    w->status = geul_os_check_space(ctx, path, size + values * sizeof(float));
+    if (w->status == GEUL_OK)
+        w->status = geul_outfile_write(w->file, header, size);
+    if (w->status == GEUL_OK)
+        return w;
+    geul_npy_abandon(w);
+    return NULL;
 }
 
 void geul_npy_write_rows(struct geul_npy_writer *w, const float *data, size_t count)

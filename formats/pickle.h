@@ -1,8 +1,9 @@
-/* pickle.h: reading the state dictionaries that torch.save() writes (PyTorch 1.6 and later) without executing anything.
+/* pickle.h: reading the state dictionaries that torch.save() writes, as ZIP archives or in the older form (before
+ * PyTorch 1.6), without executing anything.
  *
- * A pickle is a program. This reader runs the few instructions that lists of tensors are made of and knows four names:
- * collections.OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter and the storage classes
- * torch.*Storage. Any other name is an error that says which. */
+ * A pickle is a program. This reader runs the few instructions that lists of tensors are made of and knows few names:
+ * collections.OrderedDict, torch._utils._rebuild_tensor_v2 and its relatives, the storage classes torch.*Storage and
+ * the types. Any other name is an error that says which. */
 #ifndef GEUL_PICKLE_H
 #define GEUL_PICKLE_H
 

@@ -7,6 +7,7 @@
 #include "formats/safetensors.h"
 
 #include "formats/json_file.h"
+#include "core/file_kind.h"
 #include "core/os.h"
 
 #include <stdlib.h>
@@ -89,6 +90,9 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
     uint64_t length = 0;
     for (size_t i = 0; size >= 8 && i < 8; i++)
         length |= (uint64_t)data[i] << (8 * i);
+    const struct geul_file_kind *kind = geul_file_kind_foreign(data, size, GEUL_FILE_SAFETENSORS);
+    if (kind)
+        return geul_fail_kind(ctx, name, "a safetensors file", kind);
     if (size < 8)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %zu bytes are too few for a safetensors file%s", name, size,
                          size == 0 ? ": it is empty" : "");
@@ -97,7 +101,7 @@ enum geul_status geul_safetensors_read(struct geul_context *ctx, const char *nam
         return geul_fail(ctx, GEUL_ERROR_FORMAT,
                          "%s: claims a header of %llu bytes, %zu follow; the file is incomplete or not safetensors",
                          name, (unsigned long long)length, size - 8);
-    json_t *header = geul_json_parse(ctx, name, data + 8, (size_t)length);
+    json_t *header = geul_json_parse_strict(ctx, name, data + 8, (size_t)length);
     if (!header)
         return geul_error_status(ctx);
     enum geul_status status = GEUL_OK;
@@ -161,6 +165,7 @@ static void emit_header(struct geul_safetensors_writer *w, const char *json, uin
     for (size_t i = 0; i < 8; i++)
         head[i] = (uint8_t)(total >> (8 * i));
     w->expected = 8 + total + data_bytes;
+    w->status = geul_os_check_space(w->ctx, geul_outfile_path(w->file), w->expected);
     geul_safetensors_write(w, head, sizeof head);
     geul_safetensors_write(w, json, length);
     geul_safetensors_write(w, "        ", padding);
@@ -177,9 +182,10 @@ struct geul_safetensors_writer *geul_safetensors_writer_new(struct geul_context 
     if (w) {
         w->ctx = ctx;
         w->file = geul_outfile_open(ctx, path);
-        if (w->file) {
+        if (w->file)
             emit_header(w, json, bytes);
-        } else {
+        if (!w->file || w->status != GEUL_OK) {
+            geul_outfile_abandon(w->file);
             geul_free(ctx, w);
             w = NULL;
         }

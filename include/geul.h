@@ -20,7 +20,12 @@
  *              context's last failure.
  * Threads      Models, tokenizers and templates are read-only once made, and so is a filled dataset: they may serve
  *              several threads, each with a context of its own. Everything else belongs to one thread at a time,
- *              together with its context.
+ *              together with its context; only geul_context_cancel() may be called from any.
+ *              Sessions and trainers compute with threads of their own: those of one model, each used by one thread,
+ *              run at the same time. So give them together as many as there are cores (n_threads; 0 is all cores,
+ *              for each). No result depends on the number of threads. Where the system refuses threads (limits of
+ *              processes or memory, OMP_THREAD_LIMIT) calls compute with fewer; inside an OpenMP region of the
+ *              application they compute with the calling thread alone.
  * Structs      Those of geul.h and geul_tensor.h do not begin with their size, and a section may say that one of them
  *              can gain fields. So start from its _default() function, or from all zero where it has none, set fields
  *              by name, and compile against the headers of the very library that is linked. Options are copied; what
@@ -46,7 +51,7 @@ extern "C" {
 GEUL_API const char *geul_version(void);
 
 /* --------------------------------------------------------------------------------- tokenizer -- */
-/* Stability: stable but for geul_token_end(), which may still change (models with several end tokens). */
+/* Stability: stable. */
 
 struct geul_tokenizer;
 
@@ -59,6 +64,11 @@ struct geul_regex_engine {
      * concurrently. */
     bool (*match)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to);
     void (*free)(void *compiled);
+    /* As match, in text that is valid UTF-8, for patterns of unknown origin: takes the steps of its work from *budget
+     * and, when they do not suffice, gives up with false and *budget 0. The same arguments take the same steps. NULL:
+     * match is called instead and has to bound its work itself. */
+    bool (*match_within)(void *compiled, const char *text, size_t length, size_t start, size_t *from, size_t *to,
+                         uint64_t *budget);
 };
 
 /* Reads the tokenizer that a GGUF file carries. engine may be NULL; otherwise it must outlive the tokenizer. NULL on
@@ -73,6 +83,13 @@ GEUL_API int32_t geul_tokenizer_size(const struct geul_tokenizer *tok);
  * text. Safe to call from several threads on one tokenizer if each passes its own ctx. */
 GEUL_API enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
                                         size_t length, bool parse_special, int32_t **ids, size_t *count);
+/* The same with the ids that the tokenizer puts before and after a text: what Hugging Face calls add_special_tokens
+ * (TemplateProcessing, add_bos_token, add_eos_token); for most GPT-NeoX models there are none. open: without those
+ * after it, for a text that is to be continued. geul_generate() and the training data begin with the ids before a text;
+ * geul_tokenize() adds none. */
+GEUL_API enum geul_status geul_tokenize_whole(struct geul_context *ctx, const struct geul_tokenizer *tok,
+                                              const char *text, size_t length, bool parse_special, bool open,
+                                              int32_t **ids, size_t *count);
 /* ctx: the one they were made with. */
 GEUL_API void geul_tokens_free(struct geul_context *ctx, int32_t *ids);
 /* The bytes of one id as they appear in a text, *length of them, not NUL-terminated; 0 for ids without a text or out of
@@ -82,14 +99,33 @@ GEUL_API const char *geul_token_text(const struct geul_tokenizer *tok, int32_t i
 GEUL_API bool geul_token_is_special(const struct geul_tokenizer *tok, int32_t id);
 /* The id whose exact text this is (special tokens included), -1 when there is none. */
 GEUL_API int32_t geul_token_find(const struct geul_tokenizer *tok, const char *text, size_t length);
-/* The token that ends a text (<|endoftext|>), -1 when the tokenizer has none. */
+/* The token that ends a text, usually <|endoftext|>, -1 when the tokenizer has none. Where there are several it is the
+ * first: the one that is put after a text that is learned. */
 GEUL_API int32_t geul_token_end(const struct geul_tokenizer *tok);
+/* All tokens that end a text: *ids, in order; returns how many. Valid as long as tok. */
+GEUL_API int geul_token_ends(const struct geul_tokenizer *tok, const int32_t **ids);
+/* Whether id is one of them; false for ids out of range. */
+GEUL_API bool geul_token_is_end(const struct geul_tokenizer *tok, int32_t id);
 /* Text of count ids, *length bytes and a NUL; free with geul_text_free(). NULL on failure. skip_special leaves special
  * tokens out; ids out of range give no text. Thread-safe like geul_tokenize(). */
 GEUL_API char *geul_detokenize(struct geul_context *ctx, const struct geul_tokenizer *tok, const int32_t *ids,
                                size_t count, bool skip_special, size_t *length);
 /* ctx: the one it was made with. */
 GEUL_API void geul_text_free(struct geul_context *ctx, char *text);
+
+/* Whether texts are brought into NFC, the composed form, before they become ids. Hangul from macOS is often decomposed
+ * (NFD): it looks the same, but to a model that learned from composed text it is another, unknown text. */
+enum geul_nfc {
+    GEUL_NFC_AUTO, /* where the tokenizer does not bring texts into a normal form by itself */
+    GEUL_NFC_ON,
+    GEUL_NFC_OFF,
+};
+/* Whether texts for this tokenizer are to be brought into NFC: what AUTO comes to. */
+GEUL_API bool geul_nfc_applies(const struct geul_tokenizer *tok, enum geul_nfc nfc);
+/* The NFC of a text, *nfc_length bytes and a NUL; bytes that are not UTF-8 are kept. Free with geul_text_free(); NULL
+ * when memory is short. Nothing else applies it on its own but geul_samples_read() and geul_shards_write(): a program
+ * calls it on what its users write. */
+GEUL_API char *geul_text_nfc(struct geul_context *ctx, const char *text, size_t length, size_t *nfc_length);
 
 /* Streaming: bytes come in token by token, whole code points go out. A byte that can no longer become valid UTF-8 goes
  * out as U+FFFD. Plain data that owns no memory: zero it to start. */
@@ -105,12 +141,12 @@ GEUL_API size_t geul_utf8_finish(struct geul_utf8_stream *s, char *out);
 
 /* ------------------------------------------------------------------------------------- model -- */
 /* Stability: stable but for geul_model_options and geul_model_shape, which may still change (they may gain fields:
- * devices, progress and cancelling; other shapes of models). */
+ * devices and progress; other shapes of models). */
 
 struct geul_model;
 
 struct geul_model_options {
-    int n_threads;                         /* used by each call that computes; 0: one per core */
+    int n_threads;                         /* of sessions that do not say; 0: one per core */
     const struct geul_regex_engine *regex; /* for tokenizers with unusual patterns; may be NULL */
     bool no_tokenizer;                     /* the tokenizer is not loaded: the model takes ids only */
 };
@@ -165,6 +201,7 @@ struct geul_session_options {
     int n_sequences;           /* independent texts in the cache; 0: 1 */
     int n_batch;               /* most tokens computed at once; 0: 512 */
     enum geul_type cache_type; /* of keys and values: F32 (0), F16, BF16, or Q8_0 where d_head is a multiple of 32 */
+    int n_threads;             /* that its calls compute with; 0: the model's */
 };
 
 /* KV cache and working memory for evaluating texts. options may be NULL: as with all zero, but an F16 cache. NULL on
@@ -194,7 +231,8 @@ typedef bool (*geul_logits_callback)(void *user, int item, const float *logits, 
 /* Appends n items to their sequences and computes them together, in pieces of n_batch. A token's logits depend on the
  * tokens up to it in its sequence and on nothing else, to the last bit: not on how these were divided into calls and
  * pieces, not on other sequences computed in the same batch, and not on the number of threads. (They do depend on
- * weights, cache type and instruction set.) callback may be NULL. On failure the sequences keep their old lengths. */
+ * weights, cache type and instruction set.) callback may be NULL. On failure, geul_context_cancel() included, the
+ * sequences keep their old lengths. */
 GEUL_API enum geul_status geul_session_eval(struct geul_session *s, const struct geul_batch_item *items, int n,
                                             geul_logits_callback callback, void *user);
 /* The common case: appends n tokens to seq; *logits (n_vocab floats of the last token; NULL when n is 0) is valid until
@@ -286,18 +324,20 @@ GEUL_API struct geul_speculator *geul_speculator_new(struct geul_session *s, con
 GEUL_API void geul_speculator_free(struct geul_speculator *p);
 
 /* -------------------------------------------------------------------------------- generation -- */
-/* Stability: may still change (geul_generation and geul_generation_result may gain fields: cancelling from any thread,
- * grammars, log-probabilities). */
+/* Stability: may still change (geul_generation and geul_generation_result may gain fields: grammars,
+ * log-probabilities). */
 
-/* What ended a text: max_tokens; an end token; a stop string; a full sequence; on_text. */
+/* What ended a text: max_tokens; an end token; a stop string; a full sequence; on_text or geul_context_cancel(). */
 enum geul_stop_reason { GEUL_STOP_LENGTH, GEUL_STOP_END_TOKEN, GEUL_STOP_STRING, GEUL_STOP_CONTEXT, GEUL_STOP_CALLER };
 
 struct geul_generation {
     const struct geul_sampling *sampling; /* NULL: the default */
     int max_tokens;                       /* <= 0: no limit but the session's capacity */
-    const char *const *stop;              /* strings that end the text; never part of it, not even their beginnings */
+    /* Strings that end the text; never part of it, not even their beginnings. One that is a special token's text ends
+     * it at that token too, which gives no text. */
+    const char *const *stop;
     int n_stop;
-    bool ignore_end_token;              /* the end token does not end the text */
+    bool ignore_end_token;              /* end tokens do not end the text */
     int seq;                            /* sequence of the session to continue */
     struct geul_speculator *speculator; /* made for the session; NULL: one token at a time */
     /* Receives the text as it is generated, in whole code points, not NUL-terminated, once no stop string can begin
@@ -318,11 +358,14 @@ struct geul_generation_result {
     size_t text_length;
 };
 
-/* Continues prompt, which is NUL-terminated; special tokens in it count as such; an empty one is one <|endoftext|>. The
- * longest prefix of the prompt's tokens that the sequence already holds is not computed again; what follows it there is
- * discarded. result may be NULL; on failure it is all zeros, otherwise tokens and text belong to the caller, to be
- * freed with the session's context. On success the sequence holds the prompt and the continuation except its last
- * token. */
+/* Continues prompt, which is NUL-terminated, after the tokens that the tokenizer puts before a text; special tokens in
+ * it count as such; without any token the text begins after geul_token_end(). The longest prefix of the prompt's tokens
+ * that the sequence already holds is not computed again; what follows it there is discarded. result may be NULL; on
+ * failure it is all zeros, otherwise tokens and text belong to the caller, to be freed with the session's context. On
+ * success the sequence holds the prompt and the continuation except its last token. geul_context_cancel() of the
+ * session's context ends the text like an on_text that returns false; while the prompt is read it is a failure: the
+ * sequence then holds the pieces of n_batch tokens that were evaluated, which the next call with this prompt finds
+ * there. */
 GEUL_API enum geul_status geul_generate(struct geul_session *s, const char *prompt, const struct geul_generation *how,
                                         struct geul_generation_result *result);
 /* The same for n >= 1 ids. Without a tokenizer only tokens are generated: text is empty. */
@@ -507,8 +550,8 @@ struct geul_trainer;
 GEUL_API struct geul_trainer *geul_trainer_new(struct geul_context *ctx, const struct geul_train_options *options,
                                                const struct geul_dataset *data);
 GEUL_API void geul_trainer_free(struct geul_trainer *t);
-/* One optimizer step. report may be NULL. On failure (out of memory, cancelled)
- * weights and step count are unchanged, unless a device failed in the middle of the update. */
+/* One optimizer step. report may be NULL. On failure (out of memory, cancelled) weights and step count are unchanged,
+ * unless a device failed in the middle of the update. */
 GEUL_API enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report);
 /* From the next step on the learning rate is scale (>= 0) times the schedule's: to go on more carefully after a
  * failure. 1 at first; not a part of what geul_trainer_save() keeps. */
@@ -538,8 +581,8 @@ GEUL_API enum geul_status geul_trainer_load(struct geul_trainer *t, const char *
 /* Writes the result as a GGUF file for geul_model_load(), or for geul_model_add_adapter() with a rank: matrices in type
  * (F32, F16 or BF16; adapters are always F32). Written atomically. */
 GEUL_API enum geul_status geul_trainer_export(struct geul_trainer *t, const char *path, enum geul_type type);
-/* From any thread or signal handler: cancels the step or evaluation in progress, or the next one, before its next batch
- * or update; it fails with GEUL_ERROR_CANCELLED. */
+/* From any thread or signal handler: geul_context_cancel() of the trainer's context. The step or evaluation in
+ * progress, or the next one, fails with GEUL_ERROR_CANCELLED; an update of the weights that has begun is completed. */
 GEUL_API void geul_trainer_cancel(struct geul_trainer *t);
 
 /* Estimated memory and time of a run, before anything large is allocated. */

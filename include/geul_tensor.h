@@ -21,8 +21,10 @@
  * Errors       Builders accept NULL operands and return NULL, so a chain of them is checked once, at geul_graph_new().
  *              Other calls return geul_status or NULL. The context keeps the FIRST failure; geul_error() returns it.
  *              The library never aborts, exits or prints.
- * Threads      A context and what was made in it belong to one thread at a time. Different contexts are independent.
- * Stability    A line below each section's title, in the terms that geul.h defines.
+ * Threads      A context and what was made in it belong to one thread at a time; only geul_context_cancel() may be
+ * called from others. Different contexts are independent. A runtime's threads are its own: several runtimes, each used
+ * by one thread, compute at the same time. Stability    A line below each section's title, in the terms that geul.h
+ * defines.
  */
 #ifndef GEUL_TENSOR_H
 #define GEUL_TENSOR_H
@@ -48,7 +50,7 @@ enum geul_status {
     GEUL_ERROR_IO,          /* the operating system refused */
     GEUL_ERROR_FORMAT,      /* a file is not what it claims to be */
     GEUL_ERROR_UNSUPPORTED, /* valid, but this build or device cannot do it */
-    GEUL_ERROR_CANCELLED,   /* a callback asked to stop */
+    GEUL_ERROR_CANCELLED,   /* a callback or geul_context_cancel() asked to stop */
 };
 
 enum geul_log_level { GEUL_LOG_DEBUG, GEUL_LOG_INFO, GEUL_LOG_WARN };
@@ -81,6 +83,15 @@ GEUL_API const char *geul_error(const struct geul_context *ctx);
 GEUL_API enum geul_status geul_error_status(const struct geul_context *ctx);
 /* Clears it, so that the next failure is recorded. */
 GEUL_API void geul_error_clear(struct geul_context *ctx);
+/* From any thread and from signal handlers, while ctx exists: cancels what is being computed with ctx (that of the
+ * runtime, session or trainer) within a few milliseconds, or else the next computation; that call fails with
+ * GEUL_ERROR_CANCELLED and leaves what it was called on as its declaration says. A cancel takes effect once. What it
+ * cancels: runs of graphs, and all calls of geul.h that evaluate, generate or train, in whose declarations there is
+ * more. What is computed with other contexts, also on the same model, goes on. */
+GEUL_API void geul_context_cancel(struct geul_context *ctx);
+/* Likewise from anywhere: withdraws a cancel that came when there was nothing left to cancel, so that the next
+ * computation is spared. No effect without one. */
+GEUL_API void geul_context_uncancel(struct geul_context *ctx);
 
 /* ------------------------------------------------------------------------------------- types -- */
 /* Stability: stable. All of these may be called from any thread. */
@@ -248,7 +259,8 @@ GEUL_API int geul_runtime_thread_count(const struct geul_runtime *rt);
  * next one ends the use of the one before, outputs included. Failures are in the graph's context. */
 GEUL_API enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *graph);
 /* Computes the graph that was planned last; returns when its outputs can be read. Failures are in the graph's context.
- */
+ * Cancelled by geul_context_cancel() of the runtime's context: what the graph computes, and what it stores, is then
+ * undefined until the next run. */
 GEUL_API enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *graph);
 
 #ifdef __cplusplus

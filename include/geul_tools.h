@@ -23,6 +23,7 @@
  *              text is a GEUL_ERROR_ARGUMENT that names it, as is a number out of range (n_threads: 0 to 1024).
  * Progress     A callback gets what is done and the total; false stops the work, which then fails with
  *              GEUL_ERROR_CANCELLED. It is called on the thread that called the function. May be NULL.
+ *              geul_context_cancel() stops the same work between two calls, too.
  * Files        Other than logs are written atomically: until one is complete, an older file of that name stays.
  */
 #ifndef GEUL_TOOLS_H
@@ -58,6 +59,8 @@ struct geul_convert_options {
     /* Bytes of the checkpoint. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool no_tokenizer; /* the file holds no texts, ids only; otherwise a tokenizer that cannot be read is a failure */
+    bool strict;       /* values that are not finite in the output are a failure, not a warning */
 };
 
 /* Number i of the types that geul_convert_hf() can write; GEUL_TYPE_COUNT after the last. Any thread. */
@@ -67,24 +70,28 @@ GEUL_API enum geul_type geul_convert_type_at(size_t i);
  *
  * Matrices get options->type; biases and norms are float32; a matrix whose rows are not a multiple of the block is
  * float16. With blocks of 4 or 5 bits the output matrix is q8_0: it decides every token, no activation after it softens
- * an error, and llama.cpp's users expect a better type there. token_embd is treated like the other matrices.
+ * an error, and llama.cpp's users expect a better type there. token_embd is treated like the other matrices. A model
+ * whose output is the embedding gets a copy of it, and one without attention biases zeros, because llama.cpp asks for
+ * them; geul.tied_embeddings and geul.attention_bias say so, by which training and exporting go.
  *
  * What GGUF has no standard keys for is kept in tokenizer.huggingface.json, geul.hf.config and similar ones, so that
  * geul_export_hf() can restore the directory. */
 GEUL_API enum geul_status geul_convert_hf(struct geul_context *ctx, const char *dir, const char *out_path,
                                           const struct geul_convert_options *options);
 
-/* KEEP: the type of the matrices in the file; float16 if they are quantized. */
+/* KEEP: the type of the matrices in the file, float16 if they are quantized; norms and biases that it would change are
+ * written as float32, and then config.json says float32, so that transformers keeps them. */
 enum geul_export_dtype { GEUL_EXPORT_KEEP, GEUL_EXPORT_F32, GEUL_EXPORT_F16, GEUL_EXPORT_BF16 };
 
 struct geul_export_options {
     size_t size;
-    enum geul_export_dtype dtype; /* of every tensor, norms and biases too */
+    enum geul_export_dtype dtype; /* but for KEEP, of every tensor, norms and biases too */
     uint64_t max_shard_bytes;     /* 0: 5 GB */
     int n_threads;                /* 0: one per core */
     /* Bytes of the output. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool strict; /* values that are not finite in the output are a failure, not a warning */
 };
 
 /* Writes into dir (created when missing) model.safetensors, or shards with their index if it would be larger than
@@ -115,15 +122,22 @@ struct geul_new_model_options {
     enum geul_init init;
     uint64_t seed;
     const char *name; /* general.name; NULL: "geul" */
+    /* Bytes of the file. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
 };
 
 /* Writes a GPT-NeoX model with random weights, a float32 GGUF file for geul_trainer_new() to start from. Biases are 0,
- * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. */
+ * and norms scale by 1; the same options give the same bytes. path must not be the tokenizer's file. Nothing is written
+ * where the file would not find room. */
 GEUL_API enum geul_status geul_new_model_write(struct geul_context *ctx, const char *path,
                                                const struct geul_new_model_options *options);
+/* Bytes that the file would have; 0 on failure. */
+GEUL_API uint64_t geul_new_model_bytes(struct geul_context *ctx, const struct geul_new_model_options *options);
 
-/* The tokenizer of a tokenizer.json file, or of a directory with one, with PCRE2 for unusual patterns. NULL on failure;
- * free with geul_tokenizer_free(). */
+/* The tokenizer of a tokenizer.json file, or of a Hugging Face directory as transformers' AutoTokenizer reads it
+ * (tokenizer.json, or vocab.json with merges.txt, and the files that add tokens and settings), with PCRE2 for unusual
+ * patterns. NULL on failure; free with geul_tokenizer_free(). */
 GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ctx, const char *path);
 
 /* ---------------------------------------------------------------------------------- adapters -- */
@@ -134,11 +148,16 @@ GEUL_API struct geul_tokenizer *geul_tokenizer_from_json(struct geul_context *ct
 
 /* Whether path is a directory with an adapter_config.json, that is, of PEFT. */
 GEUL_API bool geul_peft_is(const char *path);
+/* Whether path is a directory with the weights of a whole model, beside those of an adapter or without any: trainers
+ * and merging tools leave an adapter_config.json beside a model. geul_convert_hf() converts the model,
+ * geul_convert_peft() the adapter. */
+GEUL_API bool geul_peft_has_model(const char *path);
 
 struct geul_peft_options {
     size_t size;
     /* The model that the adapter is for, a GGUF file or a Hugging Face directory; its number of heads determines the
-     * order of rows. NULL: as the adapter itself says; a PEFT directory may name a directory on this machine. */
+     * order of rows. NULL: as the adapter itself says; a PEFT directory may hold a config.json or name a directory on
+     * this machine. */
     const char *base;
     const char *name; /* general.name of a GGUF file; NULL: the directory's name */
 };
@@ -272,6 +291,7 @@ struct geul_quantize_options {
     /* Tensors measured for a bound, in geul_quantize_new(); as progress. */
     bool (*measuring)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool strict; /* values that are not finite in the output are a failure of geul_quantize_write(), not a warning */
 };
 
 /* A tensor before and after. */
@@ -460,6 +480,21 @@ GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const str
                                              size_t length, const struct geul_evaluation_options *options,
                                              struct geul_evaluation_report *report);
 
+/* ------------------------------------------------------------------------------------- texts -- */
+/* Stability: may still change (more encodings that are guessed). */
+
+/* A text as a tokenizer should get it, from the bytes of a file as people have them: UTF-8 without byte order mark, and
+ * LF where they have CR LF. encoding is that of the bytes, a name that iconv knows ("cp949", "utf-16"). NULL: UTF-8;
+ * bytes that geul_text_guess_encoding() takes for something else are refused with GEUL_ERROR_FORMAT and a message that
+ * names it, other bytes that are not UTF-8 are kept. name stands for the text in messages. Returns *length bytes and a
+ * NUL; free with geul_text_free(). NULL on failure. */
+GEUL_API char *geul_text_decode(struct geul_context *ctx, const void *data, size_t size, const char *name,
+                                const char *encoding, size_t *length);
+/* The encoding that bytes which are not UTF-8 most likely have, by byte order mark or by what Korean texts consist of:
+ * "utf-16le", "utf-16be", "utf-32le", "utf-32be" or "cp949" (Windows in Korean; EUC-KR is a part of it). NULL: UTF-8,
+ * or there is no telling. */
+GEUL_API const char *geul_text_guess_encoding(const void *data, size_t size);
+
 /* ------------------------------------------------------------------ rows, samples and shards -- */
 /* Stability: may still change (more shapes of rows, more in the reports; what is here stays). */
 
@@ -467,13 +502,16 @@ GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const str
  *
  *     {"instruction": ..., "input": ..., "output": ...}       input may be missing, null or ""
  *     {"messages": [{"role": "user", "content": ...}, ...]}   user and assistant in turn, optionally system first
+ *     {"conversations": [{"from": "human", "value": ...}, ...]}
  *     {"question": ..., "answer": ...}
- *     {"prompt": ..., "completion": ...}
+ *     {"prompt": ..., "completion": ...}                      texts, or messages
  *     {"text": ...}
  *
- * A file is JSON Lines, one of these per line, or one plain text if its name ends in .txt. Shapes may be mixed. The
- * first shape whose keys a line has is taken, other keys are ignored, blank lines skipped. A line that is none of them
- * is a problem, which does not affect the other lines. Files are mapped, never loaded.
+ * and some more (docs/training-data.md), with "system" and "history" beside them. A file holds such objects, one per
+ * line (JSON Lines), over several lines each or in one array; or it is a table, if its name ends in .csv or .tsv, or
+ * one plain text, .txt. Shapes may be mixed. The first shape whose keys an object has is taken; what is not used of it
+ * is noted (geul_row_problems_note()). What is no row is a problem, which does not affect the others. Files in UTF-8
+ * are mapped, never loaded.
  *
  * Rows become samples (a dataset for geul_trainer_new()) or documents in token shards, which geul_dataset_add_shard()
  * maps. Everything here belongs to one thread at a time, like its context.
@@ -500,6 +538,11 @@ GEUL_API void geul_row_problems_free(struct geul_row_problems *p);
 GEUL_API int64_t geul_row_problems_count(const struct geul_row_problems *p);
 /* Number i: "FILE:LINE: what", without control characters; valid as long as p. NULL after the last that was kept. */
 GEUL_API const char *geul_row_problems_text(const struct geul_row_problems *p, int i);
+/* Number i of what was not used, or not as it stands, in rows that could be used: "FILE: not used: label (3 rows)".
+ * Each file is said once, when its reading ends. As above otherwise; NULL after the last. */
+GEUL_API const char *geul_row_problems_note(const struct geul_row_problems *p, int i);
+/* Number i of the files that were read, and which form each has: "FILE: JSON Lines; messages (3 rows)". */
+GEUL_API const char *geul_row_problems_form(const struct geul_row_problems *p, int i);
 
 enum geul_row_kind { GEUL_ROW_TURNS, GEUL_ROW_TEXT };
 
@@ -509,22 +552,28 @@ struct geul_row {
     int64_t line;                  /* in the file, from 1 */
     const struct geul_turn *turns; /* TURNS: each with a question and an answer that is not empty */
     int n_turns;                   /* at least 1; 0 for TEXT */
-    const char *input;             /* extra context of the first question; NULL: none */
-    const char *system;            /* the system message; NULL: none. At most one of input and system is set */
+    const char *input;             /* extra context of the question of turn input_turn; NULL: none */
+    const char *system;            /* the system message; NULL: none */
     const char *text;              /* TEXT: length bytes of UTF-8 without NUL, not NUL-terminated */
     size_t length;
+    const bool *learned; /* TURNS: by turn, whether its answer is to be learned, or only read; one is */
+    int input_turn;      /* 0 without a history */
 };
 
 /* A file of rows that is being read. */
 struct geul_rows;
 
-/* Opens a file. problems receives lines that are not rows, and must live until geul_rows_close(); NULL: such lines are
- * just skipped. Returns NULL when the file cannot be read, or is one JSON array instead of a row per line. Free with
- * geul_rows_close(). */
+/* Opens a file in UTF-8. problems receives what is no row, and must live until geul_rows_close(); NULL: it is just
+ * skipped. Returns NULL when the file cannot be read, or is something else, which the message names: text in UTF-16, a
+ * table whose columns are no shape of rows, Parquet, an archive. Free with geul_rows_close(). */
 GEUL_API struct geul_rows *geul_rows_open(struct geul_context *ctx, const char *path,
                                           struct geul_row_problems *problems);
+/* The same for a file in another encoding, named as for geul_text_decode(): it is loaded whole. NULL: UTF-8. */
+GEUL_API struct geul_rows *geul_rows_open_encoded(struct geul_context *ctx, const char *path, const char *encoding,
+                                                  struct geul_row_problems *problems);
 /* Sets *row to the next row, NULL at the end; it and what it points to are valid until the next call on rows. Fails
- * when memory is short, and at the end of a file that had neither rows nor problems. */
+ * when memory is short, at the end of a file that had neither rows nor problems, and where nothing says where the next
+ * row begins: in an array that is not valid JSON between its elements, in a table behind a quote that has no end. */
 GEUL_API enum geul_status geul_rows_next(struct geul_rows *rows, const struct geul_row **row);
 /* NULL is accepted. */
 GEUL_API void geul_rows_close(struct geul_rows *rows);
@@ -550,6 +599,8 @@ struct geul_samples_options {
     /* Bytes of all files, after every row. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    const char *encoding; /* of the files, as for geul_text_decode(); NULL: UTF-8 */
+    enum geul_nfc nfc;    /* what is done with texts that are not in NFC */
 };
 
 struct geul_samples_report {
@@ -561,6 +612,8 @@ struct geul_samples_report {
     int64_t long_line;     /* and its line */
     int64_t joined_input;  /* rows whose input or system text was put into the question, for lack of {input} */
     int64_t longest;       /* tokens of the longest row before truncation */
+    int64_t not_nfc;       /* rows with a text that is not in NFC */
+    bool nfc_applied;      /* such texts were brought into it */
 };
 
 /* Appends the rows of all files as samples, in order, to train, or to held_out, which may be NULL if that share is 0.
@@ -579,12 +632,18 @@ struct geul_shards_options {
     struct geul_row_problems *problems;
     bool (*progress)(void *user, uint64_t done, uint64_t total); /* as for samples */
     void *user;
+    const char *encoding; /* as for samples */
+    enum geul_nfc nfc;    /* likewise */
 };
 
 struct geul_shards_report {
     size_t size;
     int64_t documents, tokens;
     int files; /* PREFIX-00000.geulshard and so on */
+    /* Answers that rows mark as not to be learned. They are in the shards like all others: shards have no masks. */
+    int64_t marked;
+    int64_t not_nfc; /* as for samples */
+    bool nfc_applied;
 };
 
 /* Writes every row of the files as a document with its end token into token shards: files of ids that together are one

@@ -88,6 +88,7 @@ static enum geul_status read_lines(struct geul_journal *log, const struct geul_l
     geul_free(log->ctx, path);
     if (status != GEUL_OK)
         return status;
+    geul_os_disown(&map);
     if (map.size)
         status = geul_log_lines_read(&log->history, source->parse, (const char *)map.data, map.size);
     geul_os_unmap(&map);

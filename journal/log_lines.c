@@ -108,6 +108,7 @@ static enum geul_status cut(struct geul_log_output *o, const char *path)
     enum geul_status status = geul_os_map(o->ctx, path, &map);
     if (status != GEUL_OK)
         return status;
+    geul_os_disown(&map);
     const char *data = map.size ? (const char *)map.data : "";
     status = geul_log_lines_resume_size(o->ctx, o->format->parse, data, map.size, o->resume_step, &resume_size);
     if (status == GEUL_OK)

@@ -125,7 +125,6 @@ struct job {
     struct output out;
     struct geul_generation_result r;
     size_t tokens_size; /* of r.tokens */
-    int32_t end;        /* the token that ends the text, -1: none */
     int32_t draft[GEUL_DRAFT_MAX], chosen[GEUL_DRAFT_MAX + 1];
     int n_draft, n_chosen; /* chosen: by the sampler, in the text's order; -1 where no logit was finite */
 };
@@ -154,6 +153,29 @@ static bool on_draft_piece(void *user)
     return tell_prompt(j, j->r.n_prompt);
 }
 
+/* Chooses a token by logits. A model whose weights were lost on the way computes NaN, of which no choice follows: that
+ * is said, rather than an empty answer. false then. */
+static bool choose_token(struct job *j, const float *logits)
+{
+    int n = geul_model_get_shape(geul_session_model(j->s))->n_vocab;
+    uint32_t odd = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        odd |= (bits & 0x7f800000u) == 0x7f800000u; /* infinity and NaN alone have all bits of the exponent */
+    }
+    if (odd) {
+        geul_fail(
+            geul_session_context(j->s), GEUL_ERROR_FORMAT,
+            "the model's logits after token %d are not finite: its file is damaged, or holds values that were too "
+            "large for their type",
+            j->r.n_prompt + j->r.n_generated);
+        return false;
+    }
+    j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    return true;
+}
+
 /* Computes what is new of the prompt and chooses the first token. When it fails or is stopped, the session keeps the
  * pieces that were evaluated, and the next call with this prompt continues behind them. */
 static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
@@ -179,7 +201,8 @@ static enum geul_status run_prompt(struct job *j, const int32_t *ids, int n)
     }
     for (int i = 0; i < n; i++) /* also what was reused: penalties count the whole prompt */
         geul_sampler_accept(j->sampler, ids[i]);
-    j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    if (!choose_token(j, logits))
+        return GEUL_ERROR_FORMAT;
     enum geul_status status = GEUL_OK;
     if (j->how->speculator)
         status = geul_speculator_start(j->how->speculator, seq, ids, n, on_draft_piece, j);
@@ -202,6 +225,19 @@ static bool remember_token(struct job *j, int32_t token)
     return true;
 }
 
+/* Whether a stop string is the text of this special token, which gives no text that take() could find it in. */
+static bool is_special_stop(const struct job *j, int32_t token)
+{
+    if (!j->tok || !geul_token_is_special(j->tok, token))
+        return false;
+    size_t n;
+    const char *text = geul_token_text(j->tok, token, &n);
+    for (int i = 0; i < j->how->n_stop; i++)
+        if (n > 0 && strlen(j->how->stop[i]) == n && memcmp(j->how->stop[i], text, n) == 0)
+            return true;
+    return false;
+}
+
 /* Adds a chosen token to the text. *ended: it was the last one, and r.reason says why. */
 static enum geul_status emit(struct job *j, int32_t token, bool *ended)
 {
@@ -212,8 +248,9 @@ static enum geul_status emit(struct job *j, int32_t token, bool *ended)
                          "no logit is a finite number: the weights or the prompt's activations are broken");
     if (!remember_token(j, token))
         return GEUL_ERROR_MEMORY;
-    if (token == j->end) {
-        j->r.reason = GEUL_STOP_END_TOKEN;
+    bool ends = j->tok && !j->how->ignore_end_token && geul_token_is_end(j->tok, token);
+    if (ends || is_special_stop(j, token)) {
+        j->r.reason = ends ? GEUL_STOP_END_TOKEN : GEUL_STOP_STRING;
         return GEUL_OK;
     }
     if (!output_token(&j->out, j->tok, token, &stop))
@@ -238,7 +275,7 @@ static bool choose(void *user, int item, const float *logits, int n_vocab)
     struct job *j = user;
     (void)n_vocab;
     if (item == 0 || (item == j->n_chosen && j->chosen[item - 1] == j->draft[item - 1]))
-        j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+        return choose_token(j, logits);
     return true;
 }
 
@@ -273,8 +310,8 @@ static enum geul_status step(struct job *j)
         items[i] = (struct geul_batch_item){i == 0 ? last : j->draft[i - 1], seq, true};
     double start = geul_os_seconds();
     enum geul_status status = geul_session_eval(j->s, items, j->n_draft + 1, choose, j);
-    if (status != GEUL_OK)
-        return status;
+    if (status != GEUL_OK) /* what choose() recorded, if it was that */
+        return geul_error_status(geul_session_context(j->s));
     /* Stays: last and the guesses that were chosen, n_chosen - 1 of them. The final choice is not evaluated yet. */
     geul_session_truncate(j->s, seq, length + j->n_chosen);
     if (p)
@@ -294,6 +331,12 @@ static enum geul_status run_generation(struct job *j)
             status = emit(j, j->chosen[i], &ended);
         if (!ended && status == GEUL_OK)
             status = step(j);
+        if (status == GEUL_ERROR_CANCELLED) { /* the text so far is a result */
+            geul_error_clear(j->out.ctx);
+            j->r.reason = GEUL_STOP_CALLER;
+            status = GEUL_OK;
+            break;
+        }
     }
     /* Guesses that were accepted behind the end leave again: the session then holds the text but for its last token, as
      * between steps. */
@@ -320,7 +363,6 @@ enum geul_status geul_generate_ids(struct geul_session *s, const int32_t *ids, i
     if (how->speculator && geul_speculator_session(how->speculator) != s)
         return geul_fail(ctx, GEUL_ERROR_ARGUMENT, "the speculator was made for another session");
     struct job j = {.s = s, .how = how, .tok = geul_model_get_tokenizer(m), .out = {.ctx = ctx, .how = how}};
-    j.end = j.tok && !how->ignore_end_token ? geul_token_end(j.tok) : -1;
     j.sampler = geul_sampler_new(ctx, how->sampling, geul_model_get_shape(m)->n_vocab, geul_model_usable_vocab(m));
     enum geul_status status = j.sampler ? run_prompt(&j, ids, n) : geul_error_status(ctx);
     if (status == GEUL_OK)
@@ -349,7 +391,7 @@ enum geul_status geul_generate(struct geul_session *s, const char *prompt, const
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "the model has no tokenizer: give it token ids");
     int32_t *ids;
     size_t n;
-    enum geul_status status = geul_tokenize(ctx, tok, prompt, strlen(prompt), true, &ids, &n);
+    enum geul_status status = geul_tokenize_whole(ctx, tok, prompt, strlen(prompt), true, true, &ids, &n);
     if (status != GEUL_OK)
         return status;
     int32_t end = geul_token_end(tok);

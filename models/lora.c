@@ -1,13 +1,15 @@
 /* lora.c: see lora.h. */
 #include "models/lora.h"
 
+#include "core/gguf_kind.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Limits far above any adapter, so that products of sizes cannot overflow. */
-enum { MOST_RANK = 1 << 20, MOST_LAYERS = 4096, MOST_HEADS = 1 << 20, CHUNK = 1024 };
+enum { MOST_RANK = 1 << 20, MOST_LAYERS = 4096, MOST_SIZE = 1 << 20, CHUNK = 1024 };
 
 /* -------------------------------------------------------------------------------------- data -- */
 
@@ -110,9 +112,61 @@ enum geul_status geul_lora_check(struct geul_context *ctx, const struct geul_lor
     return GEUL_OK;
 }
 
+struct geul_lora_shape geul_lora_shape_of(const struct geul_model_shape *shape)
+{
+    return (struct geul_lora_shape){shape->n_layers, shape->n_heads, shape->d_model, shape->d_ff};
+}
+
+/* The sizes that are known, in words: key of GGUF, name, and place in the struct. */
+static const struct {
+    const char *key, *before, *after;
+    size_t field;
+    int most;
+} sizes[] = {
+    {"gptneox.block_count", "", " layers", offsetof(struct geul_lora_shape, n_layers), MOST_LAYERS},
+    {"gptneox.attention.head_count", "", " heads", offsetof(struct geul_lora_shape, n_heads), MOST_SIZE},
+    {"gptneox.embedding_length", "width ", "", offsetof(struct geul_lora_shape, d_model), MOST_SIZE},
+    {"gptneox.feed_forward_length", "", " inside of the MLP", offsetof(struct geul_lora_shape, d_ff), MOST_SIZE},
+};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+static int *size_of(const struct geul_lora_shape *s, int i)
+{
+    return (int *)(void *)((char *)(uintptr_t)s + sizes[i].field);
+}
+
+/* "2 layers, 2 heads, width 32, 64 inside of the MLP" into text; returns text. */
+static const char *sizes_text(const struct geul_lora_shape *s, char *text, size_t size)
+{
+    size_t n = 0;
+    text[0] = '\0';
+    for (int i = 0; i < N_SIZES; i++)
+        if (*size_of(s, i) && n < size)
+            n += (size_t)snprintf(text + n, size - n, "%s%s%d%s", n ? ", " : "", sizes[i].before, *size_of(s, i),
+                                  sizes[i].after);
+    return text;
+}
+
+enum geul_status geul_lora_check_made_for(struct geul_context *ctx, const struct geul_lora_shape *made_for,
+                                          const struct geul_lora_shape *model, const char *where)
+{
+    char a[160], b[160];
+    for (int i = 0; i < N_SIZES; i++)
+        if (*size_of(made_for, i) && *size_of(model, i) && *size_of(made_for, i) != *size_of(model, i))
+            return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
+                             "%s: was made for another model: one of %s, where this one has %s; use it with the model "
+                             "that it was trained on",
+                             where, sizes_text(made_for, a, sizeof a), sizes_text(model, b, sizeof b));
+    return GEUL_OK;
+}
+
 enum geul_status geul_lora_check_shape(struct geul_context *ctx, const struct geul_lora *d,
                                        const struct geul_model_shape *shape, const char *where)
 {
+    const struct geul_lora_shape model = geul_lora_shape_of(shape);
+    enum geul_status status = geul_lora_check_made_for(ctx, &d->made_for, &model, where);
+    if (status != GEUL_OK)
+        return status;
     for (int i = 0; i < d->n_pairs; i++) {
         const struct geul_lora_pair *s = &d->pairs[i];
         int64_t want[2];
@@ -144,7 +198,7 @@ static enum geul_status check_kind(struct geul_context *ctx, const struct geul_g
 {
     const char *path = geul_gguf_path(g);
     if (!key_is(g, "general.type", "adapter"))
-        return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s is not an adapter: its general.type is not \"adapter\"", path);
+        return geul_fail_kind(ctx, path, "an adapter", geul_gguf_kind(g));
     if (!key_is(g, "adapter.type", "lora"))
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: adapter.type is not \"lora\", the only one geul knows",
                          path);
@@ -320,8 +374,8 @@ static enum geul_status read_all(struct geul_context *ctx, struct geul_lora *d, 
     if (status != GEUL_OK)
         return status;
     read_alpha(d, g);
-    d->n_layers = read_count(g, "gptneox.block_count", MOST_LAYERS);
-    d->n_heads = read_count(g, "gptneox.attention.head_count", MOST_HEADS);
+    for (int i = 0; i < N_SIZES; i++)
+        *size_of(&d->made_for, i) = read_count(g, sizes[i].key, sizes[i].most);
     d->name = read_text(ctx, d, g, "general.name", &ok);
     d->base = read_text(ctx, d, g, "general.base_model.0.name", &ok);
     d->template_text = read_text(ctx, d, g, "geul.template", &ok);
@@ -379,10 +433,9 @@ static void set_keys(struct geul_gguf_writer *w, const struct geul_lora *d)
         geul_gguf_set_f32(w, "geul.lora.alpha", d->alpha);
     }
     set_text(w, "geul.template", d->template_text);
-    if (d->n_layers)
-        geul_gguf_set_u32(w, "gptneox.block_count", (uint32_t)d->n_layers);
-    if (d->n_heads)
-        geul_gguf_set_u32(w, "gptneox.attention.head_count", (uint32_t)d->n_heads);
+    for (int i = 0; i < N_SIZES; i++)
+        if (*size_of(&d->made_for, i))
+            geul_gguf_set_u32(w, sizes[i].key, (uint32_t)*size_of(&d->made_for, i));
 }
 
 static void declare(struct geul_gguf_writer *w, const struct geul_lora_pair *s, char half)

@@ -2,8 +2,9 @@
  *
  * The form is llama.cpp's: general.type "adapter", adapter.type "lora", adapter.lora.alpha, and for every adapted
  * matrix blk.N.attn_qkv.weight.lora_a (r, K) and .lora_b (N, r), row-major. geul adds keys that others skip:
- * geul.lora.rslora and geul.lora.alpha (as the trainer was given them), geul.template, gptneox.block_count and
- * gptneox.attention.head_count (of the model; PEFT's order of rows needs the latter).
+ * geul.lora.rslora and geul.lora.alpha (as the trainer was given them), geul.template, and of the model that it was
+ * made for gptneox.block_count, .attention.head_count (PEFT's order of rows needs it), .embedding_length and
+ * .feed_forward_length.
  */
 #ifndef GEUL_LORA_H
 #define GEUL_LORA_H
@@ -20,14 +21,19 @@ struct geul_lora_pair {
     const float *b; /* (n, rank); of attn_qkv all of Q, then K, then V */
 };
 
+/* Sizes of the model that an adapter was made for; 0: not known. */
+struct geul_lora_shape {
+    int n_layers, n_heads, d_model, d_ff;
+};
+
 struct geul_lora {
     struct geul_lora_pair *pairs; /* at most one for each product of each layer */
     int n_pairs;
-    float alpha;           /* > 0; scale = alpha / rank */
-    bool rslora;           /* scale = alpha / sqrt(rank) instead (Kalajdzievski 2023) */
-    int n_layers, n_heads; /* of the model it is for; 0: not known */
-    const char *name;      /* the adapter's own; NULL: not known, here and in the next two */
-    const char *base;      /* name of the model it is for */
+    float alpha; /* > 0; scale = alpha / rank */
+    bool rslora; /* scale = alpha / sqrt(rank) instead (Kalajdzievski 2023) */
+    struct geul_lora_shape made_for;
+    const char *name; /* the adapter's own; NULL: not known, here and in the next two */
+    const char *base; /* name of the model it is for */
     const char *template_text;
     struct geul_context *own; /* holds all of this when it was read from a file; NULL: the pointers are the caller's */
 };
@@ -61,7 +67,12 @@ const char *geul_lora_copy_text(struct geul_context *ctx, struct geul_lora *d, c
 /* Checks that there are pairs, that alpha is positive and that every value is finite. where begins the message, here
  * and below. */
 enum geul_status geul_lora_check(struct geul_context *ctx, const struct geul_lora *d, const char *where);
-/* Checks layers and sizes against a model's. */
+/* The sizes of a model of that shape. */
+struct geul_lora_shape geul_lora_shape_of(const struct geul_model_shape *shape);
+/* Fails unless every size that both know is the same. */
+enum geul_status geul_lora_check_made_for(struct geul_context *ctx, const struct geul_lora_shape *made_for,
+                                          const struct geul_lora_shape *model, const char *where);
+/* Checks what it was made for, layers and sizes against a model's. */
 enum geul_status geul_lora_check_shape(struct geul_context *ctx, const struct geul_lora *d,
                                        const struct geul_model_shape *shape, const char *where);
 

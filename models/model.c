@@ -133,7 +133,8 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
         geul_fail_memory(ctx, sizeof *m);
         return GEUL_ERROR_MEMORY;
     }
-    enum geul_status status = geul_neox_bind(m->own, m->file, &m->neox, make_weight, m);
+    enum geul_status status =
+        geul_neox_bind(m->own, m->file, &m->neox, make_weight, m, m->weights != GEUL_WEIGHTS_MAPPED);
     if (status != GEUL_OK)
         return geul_fail_from(ctx, m->own);
     status = read_labels(ctx, m);

@@ -1,15 +1,14 @@
 /* neox.c: GPT-NeoX: hyper-parameters, tensors and graph. (Black et al. 2022; transformers' GPTNeoXForCausalLM) */
 #include "models/neox.h"
 
+#include "core/gguf_kind.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* -------------------------------------------------------------------------- hyper-parameters -- */
-
-/* Limits far above any model, so that products of sizes cannot overflow. */
-enum { MOST_LAYERS = 4096, MOST_WIDTH = 1 << 20, MOST_POSITIONS = 1 << 24, MOST_VOCAB = 1 << 24 };
 
 /* A required integer key within 1..most. */
 static bool read_size(struct geul_context *ctx, const struct geul_gguf *g, const char *key, int most, int *out)
@@ -32,6 +31,8 @@ static enum geul_status check_architecture(struct geul_context *ctx, const struc
 {
     const char *s;
     size_t n;
+    if (geul_gguf_check_model(ctx, g) != GEUL_OK)
+        return GEUL_ERROR_FORMAT;
     if (!geul_gguf_string(g, "general.architecture", &s, &n))
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: key general.architecture is missing", geul_gguf_path(g));
     if (n != 7 || memcmp(s, "gptneox", 7) != 0)
@@ -76,11 +77,11 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
         status = read_gelu(ctx, g, &s.gelu);
     if (status != GEUL_OK)
         return status;
-    if (!read_size(ctx, g, "gptneox.block_count", MOST_LAYERS, &s.n_layers) ||
-        !read_size(ctx, g, "gptneox.embedding_length", MOST_WIDTH, &s.d_model) ||
-        !read_size(ctx, g, "gptneox.feed_forward_length", MOST_WIDTH, &s.d_ff) ||
-        !read_size(ctx, g, "gptneox.attention.head_count", MOST_WIDTH, &s.n_heads) ||
-        !read_size(ctx, g, "gptneox.context_length", MOST_POSITIONS, &s.n_context))
+    if (!read_size(ctx, g, "gptneox.block_count", GEUL_NEOX_MOST_LAYERS, &s.n_layers) ||
+        !read_size(ctx, g, "gptneox.embedding_length", GEUL_NEOX_MOST_WIDTH, &s.d_model) ||
+        !read_size(ctx, g, "gptneox.feed_forward_length", GEUL_NEOX_MOST_WIDTH, &s.d_ff) ||
+        !read_size(ctx, g, "gptneox.attention.head_count", GEUL_NEOX_MOST_WIDTH, &s.n_heads) ||
+        !read_size(ctx, g, "gptneox.context_length", GEUL_NEOX_MOST_POSITIONS, &s.n_context))
         return GEUL_ERROR_FORMAT;
     if (s.d_model % s.n_heads != 0)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %d heads do not divide the width %d", geul_gguf_path(g),
@@ -95,7 +96,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
     double eps = 1e-5, base = 10000;
     geul_gguf_f64(g, "gptneox.attention.layer_norm_epsilon", &eps);
     geul_gguf_f64(g, "gptneox.rope.freq_base", &base);
-    if (!(eps >= 0 && eps < 1) || !(base > 0 && base < 1e12))
+    if (!(eps >= 0 && eps <= 1) || !(base > 0 && base <= 1e12)) /* as convert takes them */
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: layer_norm_epsilon %g or rope.freq_base %g is out of range",
                          geul_gguf_path(g), eps, base);
     s.norm_eps = (float)eps;
@@ -105,7 +106,7 @@ enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geu
     char name[GEUL_MAX_NAME];
     geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), -1);
     const struct geul_gguf_tensor *embed = geul_gguf_find_tensor(g, name);
-    if (!embed || embed->n_dims != 2 || embed->shape[0] < 1 || embed->shape[0] > MOST_VOCAB)
+    if (!embed || embed->n_dims != 2 || embed->shape[0] < 1 || embed->shape[0] > GEUL_NEOX_MOST_VOCAB)
         return geul_fail(ctx, GEUL_ERROR_FORMAT, "%s: %s (vocabulary, %d) is missing or misshapen", geul_gguf_path(g),
                          name, s.d_model);
     s.n_vocab = (int)embed->shape[0];
@@ -291,6 +292,7 @@ struct binder {
     struct geul_neox *m;
     geul_neox_make_weight make_weight;
     void *user;
+    bool no_bias, tied; /* tensors that the file has only for programs that need them, and that are not to be bound */
 };
 
 /* Checks that the file's tensor t has n_dims dimensions `want` and a type that can be computed with. */
@@ -308,8 +310,23 @@ static enum geul_status check_weight(const struct binder *b, const struct geul_g
     return GEUL_OK;
 }
 
+/* The tensor that the one weight of tied embeddings is read from: of the two that the file has, which quantizing may
+ * have given different types, the finer. *copy holds it under the embedding's name. */
+static const struct geul_gguf_tensor *finer(const struct binder *b, const struct geul_gguf_tensor *embed,
+                                            struct geul_gguf_tensor *copy)
+{
+    char name[GEUL_MAX_NAME];
+    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_OUTPUT), -1);
+    const struct geul_gguf_tensor *out = geul_gguf_find_tensor(b->g, name);
+    if (!out || out->bytes <= embed->bytes)
+        return embed;
+    *copy = *out;
+    copy->name = embed->name;
+    return copy;
+}
+
 /* Finds and checks one weight and makes its leaf. One that may be absent becomes NULL, or the embedding where the
- * output is tied to it. */
+ * output is tied to it; so does one that counts as absent. */
 static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_info *info, int layer)
 {
     char name[GEUL_MAX_NAME];
@@ -317,6 +334,8 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
     geul_neox_tensor_name(name, info, layer);
     const struct geul_gguf_tensor *t = geul_gguf_find_tensor(b->g, name);
     struct geul_tensor **field = weight_field(b->m, info, layer);
+    if ((b->no_bias && info->when == GEUL_NEOX_WHEN_BIAS) || (b->tied && info->when == GEUL_NEOX_WHEN_UNTIED))
+        t = NULL;
     if (!t && info->when != GEUL_NEOX_WHEN_ALWAYS) {
         *field = info->when == GEUL_NEOX_WHEN_UNTIED ? b->m->embed : NULL;
         return true;
@@ -325,6 +344,9 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
         geul_fail(b->ctx, GEUL_ERROR_FORMAT, "%s: tensor %s is missing", geul_gguf_path(b->g), name);
         return false;
     }
+    struct geul_gguf_tensor copy;
+    if (b->tied && info->role == GEUL_NEOX_ROLE_EMBEDDING)
+        t = finer(b, t, &copy);
     int n_dims = geul_neox_tensor_dims(info, &b->m->shape, want);
     if (check_weight(b, t, n_dims, want) != GEUL_OK)
         return false;
@@ -334,7 +356,7 @@ static bool bind_weight(const struct binder *b, const struct geul_neox_tensor_in
 }
 
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
-                                geul_neox_make_weight make_weight, void *user)
+                                geul_neox_make_weight make_weight, void *user, bool trained)
 {
     enum geul_status status = geul_neox_read_shape(ctx, g, &m->shape);
     if (status != GEUL_OK)
@@ -346,7 +368,10 @@ enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf
     m->layers = geul_arena(ctx, (size_t)m->shape.n_layers, sizeof *m->layers);
     if (!m->layers)
         return GEUL_ERROR_MEMORY;
-    struct binder b = {ctx, g, m, make_weight, user};
+    bool bias = true, tied = false;
+    geul_gguf_bool(g, GEUL_NEOX_KEY_BIAS, &bias);
+    geul_gguf_bool(g, GEUL_NEOX_KEY_TIED, &tied);
+    struct binder b = {ctx, g, m, make_weight, user, trained && !bias, trained && tied};
     bool ok = true;
     for (int64_t i = 0; ok && i < geul_neox_tensor_count(m->shape.n_layers); i++) {
         int layer;

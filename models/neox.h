@@ -10,6 +10,20 @@
 #include "core/gguf.h"
 #include "core/tensor.h"
 
+/* Limits far above any model, so that products of sizes cannot overflow. */
+enum {
+    GEUL_NEOX_MOST_LAYERS = 4096,
+    GEUL_NEOX_MOST_WIDTH = 1 << 20,
+    GEUL_NEOX_MOST_POSITIONS = 1 << 24,
+    GEUL_NEOX_MOST_VOCAB = 1 << 24
+};
+
+/* Keys, true or false, of models whose output is the embedding and of models without attention biases. Their files have
+ * these tensors none the less, a copy and zeros, because llama.cpp asks for them. Where a key is missing the tensors
+ * are the model's own. */
+#define GEUL_NEOX_KEY_TIED "geul.tied_embeddings"
+#define GEUL_NEOX_KEY_BIAS "geul.attention_bias"
+
 /* The weights of one layer, shaped as neox.def says. Biases are NULL in models without attention bias. */
 struct geul_neox_layer {
 #define LAYER(field, ...) struct geul_tensor *field;
@@ -91,9 +105,11 @@ typedef struct geul_tensor *(*geul_neox_make_weight)(void *user, const struct ge
 /* Reads and checks the hyper-parameters of a "gptneox" file. */
 enum geul_status geul_neox_read_shape(struct geul_context *ctx, const struct geul_gguf *g,
                                       struct geul_model_shape *shape);
-/* Finds every weight, checks its shape and makes its leaf; fills all of m, whose arrays live in ctx's arena. */
+/* Finds every weight, checks its shape and makes its leaf; fills all of m, whose arrays live in ctx's arena. trained:
+ * the weights are going to change, so that copies and zeros which the file has by the keys above are not bound: tied
+ * weights stay one tensor, and absent biases absent. */
 enum geul_status geul_neox_bind(struct geul_context *ctx, const struct geul_gguf *g, struct geul_neox *m,
-                                geul_neox_make_weight make_weight, void *user);
+                                geul_neox_make_weight make_weight, void *user, bool trained);
 /* Every weight once, in the order of neox.def; returns their number. out may be NULL. */
 int geul_neox_weights(const struct geul_neox *m, struct geul_tensor **out);
 

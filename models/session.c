@@ -10,7 +10,7 @@
  */
 #include "models/session.h"
 
-#include "core/os.h"
+#include "core/check.h"
 
 #include <string.h>
 
@@ -20,7 +20,7 @@ struct geul_session {
     struct geul_context *graphs; /* the graph of the last batch shape; rebuilt when the shape changes */
     const struct geul_model *model;
     struct geul_runtime *runtime;
-    int n_context, n_sequences, n_batch;
+    int n_context, n_sequences, n_batch, n_threads;
     enum geul_type cache_type;
     struct geul_tensor **k, **v; /* per layer (S, H, P, D) */
     struct geul_buffer *buffers; /* k and v of layer i at 2i and 2i + 1 */
@@ -104,7 +104,7 @@ static bool make_parts(struct geul_session *s)
     if (!s->k || !s->v || !s->buffers || !s->length || !s->next_length || !s->tokens || !s->ids || !s->seq_pos ||
         !s->rows || !s->items || !s->logits)
         return false;
-    s->runtime = geul_runtime_new_on(ctx, s->model->devices, s->model->n_devices);
+    s->runtime = geul_runtime_new_on(ctx, s->model->devices, s->model->n_devices, s->n_threads);
     return s->runtime && make_caches(s);
 }
 
@@ -137,7 +137,8 @@ struct geul_session *geul_session_new(struct geul_context *ctx, const struct geu
                   o->n_context, o->n_sequences, o->n_batch);
         return NULL;
     }
-    if (!check_cache_type(ctx, o->cache_type, model->neox.shape.d_head))
+    if (geul_check_threads(ctx, o->n_threads) != GEUL_OK ||
+        !check_cache_type(ctx, o->cache_type, model->neox.shape.d_head))
         return NULL;
     struct geul_session *s = geul_alloc(ctx, 1, sizeof *s);
     if (!s)
@@ -147,6 +148,7 @@ struct geul_session *geul_session_new(struct geul_context *ctx, const struct geu
     s->n_context = o->n_context ? o->n_context : model->neox.shape.n_context;
     s->n_sequences = o->n_sequences ? o->n_sequences : 1;
     s->n_batch = o->n_batch ? o->n_batch : 512;
+    s->n_threads = o->n_threads;
     s->cache_type = o->cache_type;
     if (!make_parts(s)) {
         geul_session_free(s);

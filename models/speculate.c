@@ -16,10 +16,10 @@
 struct geul_speculator {
     struct geul_session *s; /* it drafts for this one */
     struct geul_speculation how;
-    struct geul_lookup *lookup; /* NULL: off */
-    int32_t end;                /* end token; nothing is drafted behind it. -1: none */
-    bool unknown;               /* the text holds ids that the draft model does not have */
-    int32_t *piece;             /* tokens for the draft session, room for one batch */
+    struct geul_lookup *lookup;       /* NULL: off */
+    const struct geul_tokenizer *tok; /* nothing is drafted behind its end tokens; NULL: none are known */
+    bool unknown;                     /* the text holds ids that the draft model does not have */
+    int32_t *piece;                   /* tokens for the draft session, room for one batch */
     struct geul_pace pace;
     enum geul_draft_source source; /* of the last draft */
 };
@@ -88,8 +88,7 @@ struct geul_speculator *geul_speculator_new(struct geul_session *s, const struct
     struct geul_speculator *p = geul_alloc(ctx, 1, sizeof *p);
     if (!p)
         return NULL;
-    const struct geul_tokenizer *tok = geul_model_get_tokenizer(geul_session_model(s));
-    *p = (struct geul_speculator){.s = s, .how = *how, .end = tok ? geul_token_end(tok) : -1};
+    *p = (struct geul_speculator){.s = s, .how = *how, .tok = geul_model_get_tokenizer(geul_session_model(s))};
     geul_pace_init(&p->pace);
     if (how->lookup)
         p->lookup = geul_lookup_new(ctx, geul_session_capacity(s) + 1);
@@ -122,8 +121,10 @@ const struct geul_session *geul_speculator_session(const struct geul_speculator 
 /* Appends n tokens to the draft session; its failures go to the context of the session it drafts for. */
 static enum geul_status append(struct geul_speculator *p, int seq, const int32_t *tokens, int n, const float **logits)
 {
-    enum geul_status status = geul_session_append(p->how.draft, seq, tokens, n, logits);
     struct geul_context *from = geul_session_context(p->how.draft), *ctx = geul_session_context(p->s);
+    if (geul_context_take_cancel(ctx)) /* the draft's context has a flag of its own */
+        return geul_fail(ctx, GEUL_ERROR_CANCELLED, "cancelled");
+    enum geul_status status = geul_session_append(p->how.draft, seq, tokens, n, logits);
     return status == GEUL_OK || from == ctx ? status : geul_fail_from(ctx, from);
 }
 
@@ -187,7 +188,7 @@ static enum geul_status guess(struct geul_speculator *p, int seq, const float *l
         if (geul_sampler_confidence(sampler) < (double)p->how.p_min)
             break;
         draft[(*n)++] = token;
-        if (token == p->end)
+        if (p->tok && geul_token_is_end(p->tok, token))
             break;
         if (*n < k) /* the last guess is not evaluated: its logits would not be used */
             status = append(p, seq, &token, 1, &logits);

@@ -17,6 +17,7 @@
 
 #include "core/gguf.h"
 #include "core/os.h"
+#include "core/team.h"
 #include "core/tensor.h"
 #include "models/neox.h"
 #include "quantize/search.h"
@@ -128,16 +129,32 @@ static double sample_power(const struct sample *s, const float *importance)
     return sum / (double)s->rows;
 }
 
+/* A sample that is encoded in one type. */
+struct attempt {
+    const struct sample *s;
+    enum geul_type type;
+    size_t bytes; /* of a row */
+    const float *importance;
+};
+
+#define BEYOND 1e100
+
+static void encode_row(void *user, int64_t i, int thread)
+{
+    const struct attempt *a = user;
+    const struct sample *s = a->s;
+    (void)thread;
+    double error =
+        geul_search_rows(a->type, s->x + i * s->cols, s->out + (size_t)i * a->bytes, 1, s->cols, a->importance);
+    s->errors[i] = error < BEYOND ? error : BEYOND; /* a type that cannot hold the values comes last */
+}
+
 /* Mean over the rows of sum of importance * (x - x')^2 for a type. */
 static double sample_error(const struct sample *s, enum geul_type type, const float *importance)
 {
     size_t bytes = (size_t)(s->cols / geul_type_block(type)) * geul_type_bytes(type);
     double sum = 0;
-#ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic) num_threads(s->n_threads)
-#endif
-    for (int64_t i = 0; i < s->rows; i++)
-        s->errors[i] = geul_search_rows(type, s->x + i * s->cols, s->out + (size_t)i * bytes, 1, s->cols, importance);
+    geul_team_loop(s->n_threads, s->rows, encode_row, &(struct attempt){s, type, bytes, importance});
     for (int64_t i = 0; i < s->rows; i++) /* in row order: the sum does not depend on threads */
         sum += s->errors[i];
     return sum / (double)s->rows;
@@ -197,6 +214,10 @@ static bool measure_item(struct geul_quantize *q, const struct geul_quantize_cho
         if (!geul_type_is_weight(type) || !geul_shape_bytes(type, t->n_dims, t->shape, &bytes) || bytes > t->from_bytes)
             continue;
         double error = type == t->from ? 0 : sample_error(&s, type, t->sums);
+        if (geul_context_take_cancel(q->ctx)) {
+            geul_fail(q->ctx, GEUL_ERROR_CANCELLED, "cancelled");
+            ok = false;
+        }
         add_step(item, (struct step){type, bytes, power > 0 ? weight * error / power : 0});
     }
     keep_hull(item);

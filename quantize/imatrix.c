@@ -3,7 +3,9 @@
  * length and bytes of the data set's name. */
 #include "quantize/imatrix.h"
 
+#include "core/file_kind.h"
 #include "core/gguf.h"
+#include "core/gguf_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 
@@ -111,6 +113,11 @@ static bool read_dat_entry(struct cursor *c, struct geul_imatrix_entry *e)
 static bool read_dat(struct cursor *c, struct geul_imatrix *m)
 {
     size_t n, length, chunks;
+    const struct geul_file_kind *kind = geul_file_kind_of(c->data, c->size);
+    if (kind && kind->file != GEUL_FILE_DAT) {
+        geul_fail_kind(c->ctx, c->path, "an importance matrix", kind);
+        return false;
+    }
     if (!read_i32(c, 1, "the number of entries", &n))
         return false;
     if ((c->size - c->pos) / DAT_ENTRY_BYTES < n) { /* before memory is taken for so many */
@@ -188,8 +195,7 @@ static bool read_gguf(struct cursor *c, struct geul_imatrix *m)
         return false;
     bool ok = geul_gguf_string(g, "general.type", &type, &length) && length == 7 && memcmp(type, "imatrix", 7) == 0;
     if (!ok)
-        geul_fail(c->ctx, GEUL_ERROR_FORMAT,
-                  "%s: is a GGUF file, but not an importance matrix (general.type is not imatrix)", c->path);
+        geul_fail_kind(c->ctx, c->path, "an importance matrix", geul_gguf_kind(g));
     geul_gguf_u64(g, "imatrix.chunk_count", &m->chunks);
     geul_gguf_u64(g, "imatrix.chunk_size", &m->chunk_size);
     if (ok)
@@ -234,7 +240,10 @@ struct geul_imatrix *geul_imatrix_load(struct geul_context *ctx, const char *pat
     if (geul_os_map(ctx, path, &map) != GEUL_OK)
         return NULL;
     struct geul_imatrix *m = geul_imatrix_parse(ctx, map.data, map.size, path);
-    geul_os_unmap(&map);
+    if (m)
+        m->map = map; /* everything is copied, but the file stays an input as long as m */
+    else
+        geul_os_unmap(&map);
     return m;
 }
 
@@ -243,6 +252,7 @@ void geul_imatrix_free(struct geul_imatrix *m)
     if (!m)
         return;
     struct geul_context *ctx = m->ctx;
+    geul_os_unmap(&m->map);
     for (int64_t i = 0; i < m->n_entries; i++) {
         geul_free(ctx, (void *)(uintptr_t)m->entries[i].name);
         geul_free(ctx, (void *)(uintptr_t)m->entries[i].sums);

@@ -5,7 +5,7 @@
 #ifndef GEUL_IMATRIX_H
 #define GEUL_IMATRIX_H
 
-#include "core/context.h"
+#include "core/os.h"
 #include "geul_tools.h"
 
 /* One matrix. */
@@ -22,6 +22,7 @@ struct geul_imatrix {
     char *dataset;               /* the text it was made from; "" when the file does not say */
     uint64_t chunks, chunk_size; /* pieces of text, and tokens in each; 0 when the file does not say */
     struct geul_context *ctx;    /* whose memory it is */
+    struct geul_map map;         /* the file; of none when it was made or parsed */
 };
 
 /* geul_imatrix_load() from bytes, which may be freed afterwards; name is for messages. */

@@ -17,6 +17,7 @@
 #include "quantize/transcode.h"
 #include "core/check.h"
 #include "core/gguf.h"
+#include "core/gguf_kind.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "models/neox.h"
@@ -110,21 +111,46 @@ static uint32_t common_file_type(const struct geul_quantize *q)
     return geul_mix_file_type(geul_mix_of_type(most));
 }
 
+/* Names the matrices that the importance matrix should know and does not. The embedding is looked up, not multiplied:
+ * nobody collects its inputs. */
+static void warn_of_gaps(const struct geul_quantize *q)
+{
+    enum { SHOWN = 4 };
+    char names[SHOWN * (GEUL_MAX_NAME + 2) + 32] = "", embedding[GEUL_MAX_NAME];
+    size_t length = 0;
+    int64_t gaps = 0;
+    geul_neox_tensor_name(embedding, geul_neox_role_info(GEUL_NEOX_ROLE_EMBEDDING), 0);
+    for (int64_t i = 0; i < q->n_tensors; i++) {
+        const struct geul_quantize_choice *t = &q->tensors[i];
+        if (!is_matrix(t) || t->sums || !is_block_type(t->to) || strcmp(t->name, embedding) == 0)
+            continue;
+        if (gaps++ < SHOWN)
+            length += (size_t)snprintf(names + length, sizeof names - length, "%s%s", gaps > 1 ? ", " : "", t->name);
+    }
+    if (gaps > SHOWN)
+        snprintf(names + length, sizeof names - length, " and %lld more", (long long)(gaps - SHOWN));
+    if (gaps > 0)
+        geul_log(
+            q->ctx, GEUL_LOG_WARN,
+            "the importance matrix has no entry for %lld of the matrices to be quantized, whose columns count alike: "
+            "%s",
+            (long long)gaps, names);
+}
+
 /* Warnings before the work begins. */
 static void warn(const struct geul_quantize *q)
 {
-    int64_t again = 0, without = 0, matrices = 0;
+    int64_t again = 0, matrices = 0;
     enum geul_type from = GEUL_TYPE_F32;
     for (int64_t i = 0; i < q->n_tensors; i++) {
         const struct geul_quantize_choice *t = &q->tensors[i];
         if (!is_matrix(t))
             continue;
         matrices++;
-        if (t->to != t->from && is_block_type(t->from)) {
+        if (t->to != t->from && is_block_type(t->from) && is_block_type(t->to)) {
             again++;
             from = t->from;
         }
-        without += q->options.imatrix && !t->sums && is_block_type(t->to);
     }
     if (again)
         geul_log(q->ctx, GEUL_LOG_WARN,
@@ -132,9 +158,8 @@ static void warn(const struct geul_quantize *q)
                  "from the f16 "
                  "or f32 file where there is one",
                  (long long)again, (long long)matrices, geul_type_name(from));
-    if (without > 0)
-        geul_log(q->ctx, GEUL_LOG_INFO, "the importance matrix has no entry for %lld of the matrices to be quantized",
-                 (long long)without);
+    if (q->options.imatrix)
+        warn_of_gaps(q);
     if (q->n_fallbacks)
         geul_log(q->ctx, GEUL_LOG_WARN,
                  "%lld matrices have rows that do not fit their intended type and get the nearest one that fits",
@@ -455,7 +480,9 @@ struct geul_quantize *geul_quantize_new(struct geul_context *ctx, const char *pa
     q->options = o;
     q->hooks = hooks;
     q->gguf = geul_gguf_open(ctx, path);
-    enum geul_status status = q->gguf ? list_tensors(q) : geul_error_status(ctx);
+    enum geul_status status = q->gguf ? geul_gguf_check_model(ctx, q->gguf) : geul_error_status(ctx);
+    if (status == GEUL_OK)
+        status = list_tensors(q);
     if (status == GEUL_OK)
         status = choose_types(q);
     if (status == GEUL_OK) {
@@ -554,46 +581,32 @@ static enum geul_status write_tensor(struct job *j, struct geul_quantize_choice 
     t->error = result.norm > 0 ? result.error / result.norm : 0;
     t->lost = result.lost;
     t->written = status == GEUL_OK;
-    if (result.lost > 0)
-        geul_log(j->q->ctx, GEUL_LOG_WARN, "%s: %lld values are NaN, infinite or too large for %s", t->name,
-                 (long long)result.lost, geul_type_name(t->to));
+    if (status == GEUL_OK)
+        status = geul_transcode_tell_lost(j->q->ctx, &result, t->name, geul_type_name(t->to), o->strict);
     return status;
 }
 
-/* Fails when an output would replace a part of the input. */
-static enum geul_status check_name(const struct geul_quantize *q, const char *name)
+/* Fails when an output would be refused, or all would not find room. */
+static enum geul_status check_outputs(const struct job *j)
 {
-    const char *in = geul_gguf_path(q->gguf);
-    size_t length = strlen(in), tail = sizeof "-00001-of-00001.gguf" - 1;
-    int64_t n_in = q->n_tensors ? q->tensors[q->n_tensors - 1].source->part + 1 : 1;
-    /* the input may be split: the other parts' names differ from the first one's in their number only */
-    char *part = geul_strndup(q->ctx, in, length);
-    bool same = part && geul_os_same_file(part, name);
-    for (int64_t i = 1; part && !same && i < n_in && length > tail; i++) {
-        char number[32];
-        snprintf(number, sizeof number, "-%05lld", (long long)i + 1);
-        memcpy(part + length - tail, number, 6);
-        same = geul_os_same_file(part, name);
-    }
-    geul_free(q->ctx, part);
-    if (!part)
-        return GEUL_ERROR_MEMORY;
-    if (same)
-        return geul_fail(q->ctx, GEUL_ERROR_ARGUMENT,
-                         "%s is the input itself, which could not be recovered from the output; name another file",
-                         name);
-    return GEUL_OK;
-}
-
-static enum geul_status check_all_names(const struct job *j)
-{
-    enum geul_status status = GEUL_OK;
+    enum geul_status status = geul_os_check_space(j->q->ctx, j->path, j->q->to_bytes);
     for (int64_t p = 0; status == GEUL_OK && p < j->q->n_parts; p++) {
         char *name = geul_quantize_part_name(j->q, j->path, p);
-        status = name ? check_name(j->q, name) : GEUL_ERROR_MEMORY;
+        status = name ? geul_outfile_check(j->q->ctx, name) : GEUL_ERROR_MEMORY;
         geul_free(j->q->ctx, name);
     }
     return status;
+}
+
+/* Removes what killed processes left of parts, also of another number of them. */
+static void tidy_parts(const struct job *j)
+{
+    char *name = geul_quantize_part_name(j->q, j->path, 0);
+    if (name) {
+        name[strlen(name) - (sizeof "00001-of-00001.gguf" - 1)] = '\0';
+        geul_outfile_tidy_set(j->q->ctx, name);
+    }
+    geul_free(j->q->ctx, name);
 }
 
 /* Finishes the part that is being written, if there is one, and opens the next. Finished parts are synced temporary
@@ -609,14 +622,18 @@ static enum geul_status next_part(struct job *j, int64_t part)
     return j->writers[part] ? GEUL_OK : geul_error_status(j->q->ctx);
 }
 
-/* Renames all parts, the first one last: it is the one that readers open, and then it finds the others. */
+/* Commits all parts, the first one last: it is the one that readers open, and it names the number of the others. */
 static enum geul_status commit_parts(struct job *j)
 {
-    enum geul_status status = geul_gguf_writer_finish(j->writers[j->part]);
+    enum geul_status status = GEUL_OK;
+    geul_outset_begin(j->q->ctx);
     for (int64_t p = j->q->n_parts - 1; status == GEUL_OK && p >= 0; p--) {
         status = geul_gguf_writer_commit(j->writers[p]);
         j->writers[p] = NULL;
     }
+    if (status == GEUL_OK)
+        return geul_outset_commit(j->q->ctx, NULL);
+    geul_outset_abandon(j->q->ctx);
     return status;
 }
 
@@ -625,7 +642,9 @@ enum geul_status geul_quantize_write(struct geul_quantize *q, const char *path)
     struct job j = {.q = q, .path = path, .total = tensor_bytes(q)};
     geul_error_clear(q->ctx);
     j.writers = geul_alloc(q->ctx, (size_t)q->n_parts, sizeof *j.writers);
-    enum geul_status status = j.writers ? check_all_names(&j) : GEUL_ERROR_MEMORY;
+    enum geul_status status = j.writers ? check_outputs(&j) : GEUL_ERROR_MEMORY;
+    if (status == GEUL_OK && q->n_parts > 1)
+        tidy_parts(&j);
     if (status == GEUL_OK)
         status = next_part(&j, 0);
     for (int64_t i = 0; status == GEUL_OK && i < q->n_tensors; i++) {

@@ -5,18 +5,14 @@
 #include "quantize/transcode.h"
 
 #include "core/os.h"
+#include "core/team.h"
 #include "core/tensor.h"
 #include "quantize/search.h"
 
 #include <math.h>
 #include <string.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #define BLOCK_BYTES ((size_t)4 << 20) /* of a block's rows as floats */
-#define LARGEST_F16 65520.0f          /* from here on float16 rounds to infinity */
 
 struct scratch {
     uint8_t *out, *rows; /* a block of output rows; per thread a source row and, at raw_bytes, its floats */
@@ -27,29 +23,10 @@ struct scratch {
     int n_threads;
 };
 
-static int thread_number(void)
+/* The number of the source row that output row r is. */
+static int64_t source_row(const struct geul_transcode *t, int64_t r)
 {
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-/* Source row of output row r. */
-static const uint8_t *source_row(const struct geul_transcode *t, const struct scratch *s, int64_t r)
-{
-    return t->data + (size_t)(t->row_of ? t->row_of(t->row_order, r) : r) * s->from_bytes;
-}
-
-/* Values of x that the output type cannot hold as finite numbers. */
-static int64_t count_lost(const float *x, int64_t n, enum geul_type to)
-{
-    const float most = to == GEUL_TYPE_F16 ? LARGEST_F16 : INFINITY;
-    int64_t lost = 0;
-    for (int64_t i = 0; i < n; i++)
-        lost += !(fabsf(x[i]) < most);
-    return lost;
+    return t->row_of ? t->row_of(t->row_order, r) : r;
 }
 
 /* Sum of importance * x^2 over a row. */
@@ -61,17 +38,19 @@ static double row_norm(const float *x, int64_t n, const float *importance)
     return sum;
 }
 
-/* Encodes output row r into out. */
+/* Encodes output row r into out, on a thread of the team. */
 static struct geul_transcode_result convert_row(const struct geul_transcode *t, const struct scratch *s, int64_t r,
-                                                uint8_t *out)
+                                                uint8_t *out, int thread)
 {
     struct geul_transcode_result result = {0};
-    uint8_t *raw = s->rows + (size_t)thread_number() * s->per_thread;
+    uint8_t *raw = s->rows + (size_t)thread * s->per_thread;
     float *x = (float *)(void *)(raw + s->raw_bytes);
-    if (!t->data) {
+    if (t->fetch) {
+        t->fetch(t->source, source_row(t, r), x, t->cols);
+    } else if (!t->data) {
         memset(x, 0, (size_t)t->cols * sizeof *x);
     } else {
-        memcpy(raw, source_row(t, s, r), s->from_bytes); /* in a file it may be at any address */
+        memcpy(raw, t->data + (size_t)source_row(t, r) * s->from_bytes, s->from_bytes); /* it may be at any address */
         geul_decode(t->from, raw, x, t->cols);
     }
     if (t->change)
@@ -81,8 +60,28 @@ static struct geul_transcode_result convert_row(const struct geul_transcode *t, 
     else
         result.error = geul_search_rows(t->to, x, out, 1, t->cols, t->importance);
     result.norm = row_norm(x, t->cols, t->importance);
-    result.lost = count_lost(x, t->cols, t->to);
+    result.lost = geul_count_lost(t->to, x, out, t->cols);
     return result;
+}
+
+/* Output rows of t from `from` on, to be encoded into the scratch. */
+struct block_of_rows {
+    const struct geul_transcode *t;
+    const struct scratch *s;
+    int64_t from;
+    const atomic_bool *cancel;
+    atomic_bool cancelled; /* rows were left out, also if the cancel is withdrawn since */
+};
+
+static void convert_item(void *user, int64_t i, int thread)
+{
+    struct block_of_rows *b = user;
+    if (atomic_load_explicit(b->cancel, memory_order_relaxed)) {
+        b->cancelled = true;
+        return;
+    }
+    uint8_t *out = b->s->out + (size_t)i * b->s->to_bytes;
+    b->s->results[i] = convert_row(b->t, b->s, b->from + i, out, thread);
 }
 
 /* Allocates the buffers for t. */
@@ -125,11 +124,13 @@ enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul
     enum geul_status status = make_scratch(ctx, t, &s) ? GEUL_OK : geul_error_status(ctx);
     for (int64_t from = 0; status == GEUL_OK && from < t->rows; from += s.block) {
         int64_t n = t->rows - from < s.block ? t->rows - from : s.block;
-#ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic) num_threads(s.n_threads)
-#endif
-        for (int64_t i = 0; i < n; i++)
-            s.results[i] = convert_row(t, &s, from + i, s.out + (size_t)i * s.to_bytes);
+        struct block_of_rows block = {.t = t, .s = &s, .from = from, .cancel = geul_context_cancel_flag(ctx)};
+        geul_team_loop(s.n_threads, n, convert_item, &block);
+        if (block.cancelled) {
+            geul_context_uncancel(ctx);
+            status = geul_fail(ctx, GEUL_ERROR_CANCELLED, "cancelled");
+            break;
+        }
         add_results(&s, n, result);
         if (t->data && !t->row_of) /* in another order the rows of a block lie anywhere: callers discard the tensor */
             geul_os_map_discard(t->data + (size_t)from * s.from_bytes, (size_t)n * s.from_bytes);
@@ -139,4 +140,19 @@ enum geul_status geul_transcode_rows(struct geul_context *ctx, const struct geul
     geul_free(ctx, s.rows);
     geul_free(ctx, s.out);
     return status;
+}
+
+enum geul_status geul_transcode_tell_lost(struct geul_context *ctx, const struct geul_transcode_result *result,
+                                          const char *name, const char *type, bool strict)
+{
+    if (result->lost == 0)
+        return GEUL_OK;
+    if (strict)
+        return geul_fail(ctx, GEUL_ERROR_FORMAT,
+                         "%s: %lld values are NaN, infinite or too large for %s; nothing was written, as --strict asks",
+                         name, (long long)result->lost, type);
+    geul_log(ctx, GEUL_LOG_WARN,
+             "%s: %lld values are NaN, infinite or too large for %s; what the model computes with them is not a number",
+             name, (long long)result->lost, type);
+    return GEUL_OK;
 }

@@ -64,6 +64,9 @@ expect models/a.c 'models/a.c:1: geul_cpu_open' <<<'void *device = geul_cpu_open
 expect models/a.c '"backends/cpu/cpu.h" of one backend' <<<'#include "backends/cpu/cpu.h"'
 expect models/a.c '' <<<'#include "backends/host.h"'
 expect backends/a.c 'one backend includes' <<<'#include "backends/cpu/cpu.h"'
+expect models/a.c 'models/a.c:1: use core/team.h' <<<'#pragma omp parallel for'
+expect command/a.c 'command/a.c:1: use core/team.h' <<<'#include <omp.h>'
+expect core/team.c '' <<<'#pragma omp parallel'
 expect models/a.c 'the limit is 1500' < <(yes 'int x;' | head -n 1501)
 expect models/a.c '' < <(yes 'int x;' | head -n 1500)
 expect models/a.c 'models/a.c:2: long_one has 61 lines' < <(printf 'int long_one(int a)\n{\n'; yes 'a++;' | head -n 59; echo '}')

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #if defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED 1
 #endif
 #endif
@@ -92,7 +92,7 @@ void test_skip(const char *format, ...)
     va_end(args);
 }
 
-/* Whether this build carries the address sanitizer, which changes memory and time figures. */
+/* Whether this build carries the address or the thread sanitizer, which change memory and time figures. */
 bool test_sanitized(void)
 {
     return SANITIZED;

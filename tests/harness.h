@@ -51,7 +51,7 @@ bool test_check_str(const char *a, const char *b, const char *file, int line, co
     } while (0)
 /* Counts the test as skipped, with the reason; return afterwards. */
 void test_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Whether this build carries the address sanitizer: memory and time figures mean little then. */
+/* Whether this build carries the address or thread sanitizer: memory and time figures mean little then. */
 bool test_sanitized(void);
 
 /* Repeatable random numbers; the seed is printed with a failing test. */

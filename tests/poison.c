@@ -9,6 +9,7 @@ enum { MOST_QUEUED = 4096 };
 
 struct poison {
     struct geul_device *cpu;
+    struct geul_queue *on_cpu;
     struct geul_context *ctx;
     struct geul_tensor *queue[MOST_QUEUED]; /* twins of nodes that nobody waited for yet, in ctx's arena */
     int n_queued;
@@ -58,7 +59,7 @@ static void flush(struct geul_device *device)
 {
     struct poison *p = device->state;
     if (p->n_queued)
-        p->cpu->backend->run(p->ctx, p->cpu, p->queue, p->n_queued);
+        p->cpu->backend->run(p->ctx, p->on_cpu, p->queue, p->n_queued, NULL);
     p->nodes += p->n_queued;
     p->n_queued = 0;
     p->done = p->given;
@@ -110,10 +111,27 @@ static struct geul_tensor *reveal(struct poison *p, const struct geul_tensor *t)
     return twin;
 }
 
-static enum geul_status run(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
-                            int n_nodes)
+/* All queues of a device are its one list of work. */
+static struct geul_queue *queue_new(struct geul_context *ctx, struct geul_device *device, int n_threads)
 {
+    struct geul_queue *queue = geul_alloc(ctx, 1, sizeof *queue);
+    (void)n_threads;
+    if (queue)
+        queue->device = device;
+    return queue;
+}
+
+static void queue_free(struct geul_context *ctx, struct geul_queue *queue)
+{
+    geul_free(ctx, queue);
+}
+
+static enum geul_status run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
+                            int n_nodes, const atomic_bool *cancel)
+{
+    struct geul_device *device = queue->device;
     struct poison *p = device->state;
+    (void)cancel;
     for (int i = 0; i < n_nodes; i++) {
         if (p->n_queued == MOST_QUEUED)
             flush(device);
@@ -134,15 +152,15 @@ static enum geul_status run(struct geul_context *ctx, struct geul_device *device
     return GEUL_OK;
 }
 
-static uint64_t event_record(struct geul_device *device)
+static uint64_t event_record(struct geul_queue *queue)
 {
-    return ((struct poison *)device->state)->given;
+    return ((struct poison *)queue->device->state)->given;
 }
 
-static void event_wait(struct geul_device *device, uint64_t ticket)
+static void event_wait(struct geul_queue *queue, uint64_t ticket)
 {
-    if (ticket > ((struct poison *)device->state)->done)
-        flush(device);
+    if (ticket > ((struct poison *)queue->device->state)->done)
+        flush(queue->device);
 }
 
 static const struct geul_backend backend = {
@@ -155,6 +173,8 @@ static const struct geul_backend backend = {
     .download = download,
     .has_op = has_op,
     .supports = supports,
+    .queue_new = queue_new,
+    .queue_free = queue_free,
     .run = run,
     .event_record = event_record,
     .event_wait = event_wait,
@@ -167,7 +187,8 @@ struct geul_device *poison_open(struct geul_context *ctx, int n_threads)
     if (d && p) {
         p->cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, n_threads);
         p->ctx = geul_context_new_like(ctx);
-        if (p->cpu && p->ctx) {
+        p->on_cpu = p->cpu && p->ctx ? p->cpu->backend->queue_new(ctx, p->cpu, 0) : NULL;
+        if (p->on_cpu) {
             *d = (struct geul_device){.backend = &backend, .name = "poisoned", .state = p};
             return d;
         }
@@ -185,6 +206,7 @@ void poison_close(struct geul_context *ctx, struct geul_device *device)
         return;
     struct poison *p = device->state;
     flush(device);
+    p->cpu->backend->queue_free(ctx, p->on_cpu);
     geul_device_close(ctx, p->cpu);
     geul_context_free(p->ctx);
     geul_free(ctx, p);

@@ -242,12 +242,12 @@ size_t geul_find_text(const char *text, size_t text_n, size_t start, struct geul
     return text_n;
 }
 
-/* The next match of a Replace in [s, s + n) at or after start. What an engine answers is not trusted. */
-static bool next_match(const struct geul_normal_step *step, const char *s, size_t n, size_t start, size_t *from,
-                       size_t *to)
+/* The next match of a Replace in [s, s + n) at or after start. */
+static bool next_match(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
+                       size_t start, size_t *from, size_t *to, uint64_t *budget)
 {
-    if (step->compiled)
-        return step->engine->match(step->compiled, s, n, start, from, to) && *from >= start && *to >= *from && *to <= n;
+    if (step->search.compiled)
+        return geul_search_next(ctx, &step->search, s, n, start, from, to, budget);
     *from = geul_find_text(s, n, start, step->text);
     *to = *from + step->text.n;
     return *from < n;
@@ -255,10 +255,10 @@ static bool next_match(const struct geul_normal_step *step, const char *s, size_
 
 /* Replaces in a text that the engine may be given: valid UTF-8 where there is one. */
 static bool replace_valid(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
-                          struct geul_bytes *out)
+                          struct geul_bytes *out, uint64_t *budget)
 {
     size_t done = 0, start = 0, from, to;
-    while (start <= n && next_match(step, s, n, start, &from, &to)) {
+    while (start <= n && next_match(ctx, step, s, n, start, &from, &to, budget)) {
         if (!geul_bytes_add(ctx, out, s + done, from - done) ||
             !geul_bytes_add(ctx, out, step->content.s, step->content.n))
             return false;
@@ -268,18 +268,18 @@ static bool replace_valid(struct geul_context *ctx, const struct geul_normal_ste
             start += to < n ? (size_t)geul_utf8_decode(s + to, s + n, &c) : 1;
         }
     }
-    return geul_bytes_add(ctx, out, s + done, n - done);
+    return geul_error_status(ctx) == GEUL_OK && geul_bytes_add(ctx, out, s + done, n - done);
 }
 
 bool geul_replace(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
-                  struct geul_bytes *out)
+                  struct geul_bytes *out, uint64_t *budget)
 {
-    if (!step->compiled)
-        return replace_valid(ctx, step, s, n, out);
+    if (!step->search.compiled)
+        return replace_valid(ctx, step, s, n, out, budget);
     const char *end = s + n;
     while (s < end) { /* an engine gets the stretches of valid UTF-8; broken bytes between them are copied */
         const char *valid = geul_utf8_valid_end(s, end);
-        if (valid > s && !replace_valid(ctx, step, s, (size_t)(valid - s), out))
+        if (valid > s && !replace_valid(ctx, step, s, (size_t)(valid - s), out, budget))
             return false;
         if (valid < end && !geul_bytes_add(ctx, out, valid, 1))
             return false;
@@ -289,7 +289,7 @@ bool geul_replace(struct geul_context *ctx, const struct geul_normal_step *step,
 }
 
 bool geul_normalize(struct geul_context *ctx, const struct geul_normal_step *step, const char *s, size_t n,
-                    struct geul_bytes *out)
+                    struct geul_bytes *out, uint64_t *budget)
 {
     switch (step->kind) {
     case GEUL_TOK_STEP_NFC:
@@ -306,6 +306,19 @@ bool geul_normalize(struct geul_context *ctx, const struct geul_normal_step *ste
     case GEUL_TOK_STEP_PREPEND:
         return (n == 0 || geul_bytes_add(ctx, out, step->text.s, step->text.n)) && geul_bytes_add(ctx, out, s, n);
     default:
-        return geul_replace(ctx, step, s, n, out);
+        return geul_replace(ctx, step, s, n, out, budget);
     }
+}
+
+char *geul_text_nfc(struct geul_context *ctx, const char *text, size_t length, size_t *nfc_length)
+{
+    struct geul_bytes out = {0};
+    *nfc_length = 0;
+    geul_error_clear(ctx);
+    if (!normalize_form(ctx, form_bit(GEUL_TOK_STEP_NFC), text, length, &out) || !geul_bytes_add(ctx, &out, "", 1)) {
+        geul_free(ctx, out.data);
+        return NULL;
+    }
+    *nfc_length = out.length - 1;
+    return out.data;
 }

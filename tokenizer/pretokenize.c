@@ -20,6 +20,7 @@ struct splitter {
     size_t n_steps;
     geul_word_callback word;
     void *user;
+    uint64_t *budget; /* of searches */
 };
 
 static bool run(const struct splitter *sp, size_t step, const char *s, const char *end);
@@ -82,12 +83,12 @@ static bool next_of_class(enum geul_matcher matcher, const char *p, const char *
     return false;
 }
 
-/* The next match of the engine at or after p in [s, end), which is valid UTF-8. What it answers is not trusted. */
-static bool next_of_engine(const struct geul_split_step *st, const char *s, const char *p, const char *end,
-                           const char **from, const char **to)
+/* The next match of the engine at or after p in [s, end), which is valid UTF-8. */
+static bool next_of_engine(const struct splitter *sp, const struct geul_split_step *st, const char *s, const char *p,
+                           const char *end, const char **from, const char **to)
 {
-    size_t a, b, n = (size_t)(end - s);
-    if (!st->engine->match(st->compiled, s, n, (size_t)(p - s), &a, &b) || a < (size_t)(p - s) || b < a || b > n)
+    size_t a, b;
+    if (!geul_search_next(sp->ctx, &st->search, s, (size_t)(end - s), (size_t)(p - s), &a, &b, sp->budget))
         return false;
     *from = s + a;
     *to = s + b;
@@ -95,8 +96,8 @@ static bool next_of_engine(const struct geul_split_step *st, const char *s, cons
 }
 
 /* The next match of step st in the text [s, end) at or after p. */
-static bool next_match(const struct geul_split_step *st, const char *s, const char *p, const char *end,
-                       const char **from, const char **to)
+static bool next_match(const struct splitter *sp, const struct geul_split_step *st, const char *s, const char *p,
+                       const char *end, const char **from, const char **to)
 {
     if (p >= end)
         return false;
@@ -104,7 +105,7 @@ static bool next_match(const struct geul_split_step *st, const char *s, const ch
     case GEUL_MATCHER_SCANNER:
         return geul_scan(st->scanner, p, end, from, to);
     case GEUL_MATCHER_REGEX:
-        return next_of_engine(st, s, p, end, from, to);
+        return next_of_engine(sp, st, s, p, end, from, to);
     case GEUL_MATCHER_TEXT:
         *from = s + geul_find_text(s, (size_t)(end - s), (size_t)(p - s), st->text);
         *to = *from + (*from < end ? st->text.n : 0);
@@ -120,7 +121,7 @@ static bool split_stretch(const struct splitter *sp, size_t step, struct pending
                           const char **covered)
 {
     const char *from, *to;
-    for (const char *p = s; next_match(&sp->steps[step], s, p, end, &from, &to);) {
+    for (const char *p = s; next_match(sp, &sp->steps[step], s, p, end, &from, &to);) {
         if (from > *covered && !feed(sp, step, held, *covered, from, false))
             return false;
         if (to == from) { /* an empty match splits nothing; look again after the next character */
@@ -132,7 +133,7 @@ static bool split_stretch(const struct splitter *sp, size_t step, struct pending
             return false;
         *covered = p = to;
     }
-    return true;
+    return geul_error_status(sp->ctx) == GEUL_OK;
 }
 
 /* Splits [s, end) by one step and hands the pieces to the next. */
@@ -196,8 +197,8 @@ static bool run(const struct splitter *sp, size_t step, const char *s, const cha
 }
 
 bool geul_pretokenize(struct geul_context *ctx, const struct geul_split_step *steps, size_t n_steps, const char *s,
-                      size_t n, geul_word_callback word, void *user)
+                      size_t n, geul_word_callback word, void *user, uint64_t *budget)
 {
-    struct splitter sp = {ctx, steps, n_steps, word, user};
+    struct splitter sp = {ctx, steps, n_steps, word, user, budget};
     return n == 0 || run(&sp, 0, s, s + n);
 }

@@ -3,6 +3,7 @@
 #define GEUL_PRETOKENIZE_H
 
 #include "tokenizer/scan.h"
+#include "tokenizer/pattern_search.h"
 #include "tokenizer/text_table.h"
 #include "tokenizer/tokenizer_spec.h"
 #include "geul.h"
@@ -24,16 +25,16 @@ struct geul_split_step {
     enum geul_scanner scanner;
     enum geul_tok_behavior behavior;
     bool invert;
-    struct geul_slice text; /* TEXT; belongs to the spec */
-    void *compiled;         /* REGEX */
-    const struct geul_regex_engine *engine;
+    struct geul_slice text;    /* TEXT; belongs to the spec */
+    struct geul_search search; /* REGEX */
 };
 
 /* Receives the words in order; false stops. The text is valid during the call only. */
 typedef bool (*geul_word_callback)(void *user, const char *s, size_t n);
 
-/* Splits [s, s+n) by the steps. false when the callback stopped or memory was short (recorded). */
+/* Splits [s, s+n) by the steps. false when the callback stopped, memory was short or searching took more than is left
+ * of *budget (pattern_search.h; both recorded). */
 bool geul_pretokenize(struct geul_context *ctx, const struct geul_split_step *steps, size_t n_steps, const char *s,
-                      size_t n, geul_word_callback word, void *user);
+                      size_t n, geul_word_callback word, void *user, uint64_t *budget);
 
 #endif

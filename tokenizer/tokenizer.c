@@ -33,6 +33,7 @@ struct encoder {
     size_t count, capacity;
     struct cached *cache; /* NULL: short text */
     struct geul_bytes buffers[2];
+    uint64_t budget; /* what searching may still cost */
 };
 
 /* Room for n more ids. */
@@ -172,13 +173,14 @@ bool geul_tok_growth_fits(struct geul_context *ctx, size_t n, size_t now)
 }
 
 bool geul_tok_normalize(struct geul_context *ctx, const struct geul_tokenizer *tok, const char **s, size_t *n,
-                        struct geul_bytes buffers[2])
+                        struct geul_bytes buffers[2], uint64_t *budget)
 {
     size_t before = *n;
     for (size_t i = 0; i < tok->n_normal; i++) {
         struct geul_bytes *out = &buffers[i % 2];
         out->length = 0;
-        if (!geul_normalize(ctx, &tok->normal[i], *s, *n, out) || !geul_tok_growth_fits(ctx, before, out->length))
+        if (!geul_normalize(ctx, &tok->normal[i], *s, *n, out, budget) ||
+            !geul_tok_growth_fits(ctx, before, out->length))
             return false;
         *s = out->data ? out->data : "";
         *n = out->length;
@@ -188,7 +190,7 @@ bool geul_tok_normalize(struct geul_context *ctx, const struct geul_tokenizer *t
 
 static bool encode_plain(struct encoder *e, const char *s, size_t n)
 {
-    return geul_pretokenize(e->ctx, e->tok->split, e->tok->n_split, s, n, encode_word, e);
+    return geul_pretokenize(e->ctx, e->tok->split, e->tok->n_split, s, n, encode_word, e, &e->budget);
 }
 
 /* Cuts the added tokens of set out of a text; what is between them goes to rest. */
@@ -211,7 +213,7 @@ static bool cut_added(struct encoder *e, const struct geul_added_set *set, const
 /* Encodes a text from which added_raw's tokens have been cut. */
 static bool encode_piece(struct encoder *e, const char *s, size_t n)
 {
-    if (!geul_tok_normalize(e->ctx, e->tok, &s, &n, e->buffers))
+    if (!geul_tok_normalize(e->ctx, e->tok, &s, &n, e->buffers, &e->budget))
         return false;
     if (!e->tok->has_added_normal)
         return encode_plain(e, s, n);
@@ -228,6 +230,7 @@ static bool encode_text(struct encoder *e, const char *s, size_t n)
 static bool reserve_ids(struct encoder *e, size_t length)
 {
     geul_error_clear(e->ctx);
+    e->budget = geul_search_budget(length);
     if (!room(e, length / 3 + 16)) /* about what Korean needs at most */
         return false;
     if (length >= CACHE_FROM)
@@ -253,6 +256,24 @@ enum geul_status geul_tokenize(struct geul_context *ctx, const struct geul_token
 {
     struct encoder e = {.ctx = ctx, .tok = tok, .special = parse_special};
     bool ok = reserve_ids(&e, length) && (length == 0 || encode_text(&e, text, length));
+    return finish(&e, ok, ids, count);
+}
+
+/* Appends the ids of a short list. */
+static bool push_list(struct encoder *e, const struct geul_tok_ids *list)
+{
+    for (int i = 0; i < list->n; i++)
+        if (!push(e, (uint32_t)list->id[i]))
+            return false;
+    return true;
+}
+
+enum geul_status geul_tokenize_whole(struct geul_context *ctx, const struct geul_tokenizer *tok, const char *text,
+                                     size_t length, bool parse_special, bool open, int32_t **ids, size_t *count)
+{
+    struct encoder e = {.ctx = ctx, .tok = tok, .special = parse_special};
+    bool ok = reserve_ids(&e, length) && push_list(&e, &tok->spec.before) &&
+              (length == 0 || encode_text(&e, text, length)) && (open || push_list(&e, &tok->spec.after));
     return finish(&e, ok, ids, count);
 }
 
@@ -324,7 +345,18 @@ int32_t geul_token_find(const struct geul_tokenizer *tok, const char *text, size
 
 int32_t geul_token_end(const struct geul_tokenizer *tok)
 {
-    return tok->end;
+    return tok->spec.ends.n ? tok->spec.ends.id[0] : -1;
+}
+
+int geul_token_ends(const struct geul_tokenizer *tok, const int32_t **ids)
+{
+    *ids = tok->spec.ends.id;
+    return tok->spec.ends.n;
+}
+
+bool geul_token_is_end(const struct geul_tokenizer *tok, int32_t id)
+{
+    return id >= 0 && id < tok->n_ids && (tok->flags[id] & GEUL_TOK_IS_END);
 }
 
 const struct geul_tokenizer_spec *geul_tokenizer_get_spec(const struct geul_tokenizer *tok)
@@ -379,4 +411,13 @@ char *geul_detokenize(struct geul_context *ctx, const struct geul_tokenizer *tok
 void geul_text_free(struct geul_context *ctx, char *text)
 {
     geul_free(ctx, text);
+}
+
+bool geul_nfc_applies(const struct geul_tokenizer *tok, enum geul_nfc nfc)
+{
+    bool normalizes = false;
+    for (size_t i = 0; i < tok->n_normal; i++)
+        normalizes |= tok->normal[i].kind == GEUL_TOK_STEP_NFC || tok->normal[i].kind == GEUL_TOK_STEP_NFD ||
+                      tok->normal[i].kind == GEUL_TOK_STEP_NFKC || tok->normal[i].kind == GEUL_TOK_STEP_NFKD;
+    return nfc == GEUL_NFC_ON || (nfc == GEUL_NFC_AUTO && !normalizes);
 }

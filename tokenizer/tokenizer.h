@@ -41,8 +41,7 @@ struct geul_tokenizer *geul_tokenizer_from_gguf(struct geul_context *ctx, const 
 /* Whether an open file has a tokenizer that geul_tokenizer_from_gguf() would try to read. */
 bool geul_gguf_has_tokenizer(const struct geul_gguf *g);
 /* Sets the standard tokenizer keys (llama.cpp reads those) and geul's own, which carry what the standard ones cannot.
- * Ids from the spec's size up to n_vocab (rows of the model) are written as unused "[PAD<id>]". spec->eos and
- * spec->bos become the end and start token ids when >= 0. */
+ * Ids from the spec's size up to n_vocab (rows of the model) are written as unused "[PAD<id>]". */
 enum geul_status geul_tokenizer_write_gguf(struct geul_context *ctx, struct geul_gguf_writer *w,
                                            const struct geul_tokenizer_spec *spec, int32_t n_vocab);
 

@@ -149,7 +149,7 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
         } else if (step->kind == GEUL_TOK_STEP_FROM_BYTE_LEVEL || step->kind == GEUL_TOK_STEP_REPLACE_BACK) {
             bool changed = step->kind == GEUL_TOK_STEP_FROM_BYTE_LEVEL
                                ? from_byte_level(tok->ctx, byte_of, now, to)
-                               : geul_replace(tok->ctx, &tok->decode[i], now.s, now.n, to);
+                               : geul_replace(tok->ctx, &tok->decode[i], now.s, now.n, to, &tok->budget);
             if (changed) { /* the next step reads this buffer and writes to the other */
                 now = (struct geul_slice){to->data ? to->data : "", to->length};
                 which ^= 1;
@@ -166,7 +166,7 @@ static bool decode_token(struct geul_tokenizer *tok, const int16_t *byte_of, str
 static bool decode_added(struct geul_tokenizer *tok, int32_t id, struct geul_bytes work[2])
 {
     struct geul_slice s = tok->raw[id];
-    if (tok->flags[id] & GEUL_TOK_IS_NORMALIZED && !geul_tok_normalize(tok->ctx, tok, &s.s, &s.n, work))
+    if (tok->flags[id] & GEUL_TOK_IS_NORMALIZED && !geul_tok_normalize(tok->ctx, tok, &s.s, &s.n, work, &tok->budget))
         return false;
     return geul_bytes_add(tok->ctx, &tok->decoded, s.s, s.n);
 }
@@ -346,7 +346,6 @@ static bool build_normal_step(struct geul_tokenizer *tok, const struct geul_rege
     *to = (struct geul_normal_step){.kind = from->kind,
                                     .left = from->left != 0,
                                     .right = from->right != 0,
-                                    .engine = engine,
                                     .text = slice_of(&tok->spec, from->text),
                                     .content = slice_of(&tok->spec, from->content)};
     unsigned fields = geul_tok_step_info(from->kind)->fields;
@@ -361,8 +360,8 @@ static bool build_normal_step(struct geul_tokenizer *tok, const struct geul_rege
         return false;
     }
     if (replace && from->regex)
-        to->compiled = compile(tok, engine, to->text);
-    return !replace || !from->regex || to->compiled;
+        to->search = (struct geul_search){engine, compile(tok, engine, to->text), to->text};
+    return !replace || !from->regex || to->search.compiled;
 }
 
 /* Makes the steps of normalizer or decoder, as many as the spec has; those not reached are zero. */
@@ -383,7 +382,7 @@ static bool build_split_step(struct geul_tokenizer *tok, const struct geul_regex
 {
     struct geul_split_step *to = &tok->split[tok->n_split];
     *to = (struct geul_split_step){
-        .behavior = from->behavior, .invert = from->invert, .engine = engine, .text = slice_of(&tok->spec, from->text)};
+        .behavior = from->behavior, .invert = from->invert, .text = slice_of(&tok->spec, from->text)};
     switch (from->kind) {
     case GEUL_TOK_STEP_BYTE_LEVEL:
         tok->byte_level = true;
@@ -419,7 +418,9 @@ static bool build_split_step(struct geul_tokenizer *tok, const struct geul_regex
         to->matcher = !from->regex                        ? GEUL_MATCHER_TEXT
                       : to->scanner != GEUL_SCANNER_COUNT ? GEUL_MATCHER_SCANNER
                                                           : GEUL_MATCHER_REGEX;
-        if (to->matcher == GEUL_MATCHER_REGEX && !(to->compiled = compile(tok, engine, to->text)))
+        if (to->matcher == GEUL_MATCHER_REGEX)
+            to->search = (struct geul_search){engine, compile(tok, engine, to->text), to->text};
+        if (to->matcher == GEUL_MATCHER_REGEX && !to->search.compiled)
             return false;
     }
     tok->n_split++;
@@ -480,14 +481,29 @@ static bool build_added(struct geul_tokenizer *tok)
     return true;
 }
 
-/* The token that ends a text: <|endoftext|> where there is one, before what the file says, which is wrong in
- * Polyglot-Ko's own files. */
-static void choose_end(struct geul_tokenizer *tok)
+/* Drops the ids of the list that are no tokens: a model cannot choose them. */
+static void keep_tokens(const struct geul_tokenizer *tok, struct geul_tok_ids *list)
+{
+    int n = 0;
+    for (int i = 0; i < list->n; i++)
+        if (list->id[i] >= 0 && list->id[i] < tok->n_ids && tok->raw[list->id[i]].s)
+            list->id[n++] = list->id[i];
+    list->n = n;
+}
+
+/* Settles the tokens that end a text: those that the spec says, and <|endoftext|> where it says none. */
+static void build_ends(struct geul_tokenizer *tok)
 {
     static const char name[] = "<|endoftext|>";
-    tok->end = geul_text_table_find(&tok->raw_table, tok->raw, name, sizeof name - 1);
-    if (tok->end < 0 && tok->spec.eos >= 0 && tok->spec.eos < tok->n_ids && tok->raw[tok->spec.eos].s)
-        tok->end = tok->spec.eos;
+    struct geul_tok_ids *ends = &tok->spec.ends;
+    keep_tokens(tok, ends);
+    keep_tokens(tok, &tok->spec.before);
+    keep_tokens(tok, &tok->spec.after);
+    int32_t usual = geul_text_table_find(&tok->raw_table, tok->raw, name, sizeof name - 1);
+    if (ends->n == 0 && usual >= 0)
+        geul_tok_ids_add(ends, usual);
+    for (int i = 0; i < ends->n; i++)
+        tok->flags[ends->id[i]] |= GEUL_TOK_IS_END;
 }
 
 struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_tokenizer_spec *spec,
@@ -502,11 +518,12 @@ struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_
         return NULL;
     }
     tok->ctx = own;
+    tok->budget = geul_search_budget(spec->pool_length);
     tok->spec = *spec; /* moved: the caller's is empty, whatever happens */
     geul_tokenizer_spec_init(spec);
     if (build_vocabulary(tok) && build_steps(tok, engine) && build_texts(tok) && build_symbols(tok) &&
         build_merges(tok) && build_whole(tok) && build_added(tok)) {
-        choose_end(tok);
+        build_ends(tok);
         return tok;
     }
     geul_fail_from(ctx, own);
@@ -518,8 +535,8 @@ struct geul_tokenizer *geul_tokenizer_new(struct geul_context *ctx, struct geul_
 static void free_normal(struct geul_context *ctx, struct geul_normal_step *steps, size_t n)
 {
     for (size_t i = 0; steps && i < n; i++)
-        if (steps[i].compiled)
-            steps[i].engine->free(steps[i].compiled);
+        if (steps[i].search.compiled)
+            steps[i].search.engine->free(steps[i].search.compiled);
     geul_free(ctx, steps);
 }
 
@@ -531,8 +548,8 @@ void geul_tokenizer_free(struct geul_tokenizer *tok)
     free_normal(ctx, tok->normal, tok->spec.stages[GEUL_TOK_STAGE_NORMALIZE].count);
     free_normal(ctx, tok->decode, tok->spec.stages[GEUL_TOK_STAGE_DECODE].count);
     for (size_t i = 0; i < tok->n_split; i++)
-        if (tok->split[i].compiled)
-            tok->split[i].engine->free(tok->split[i].compiled);
+        if (tok->split[i].search.compiled)
+            tok->split[i].search.engine->free(tok->split[i].search.compiled);
     geul_free(ctx, tok->split);
     geul_added_free(ctx, &tok->added_raw);
     geul_added_free(ctx, &tok->added_normal);

@@ -10,6 +10,9 @@
  *     geul.tokenizer.added_flags     int32s: 1 special, 2 lstrip, 4 rstrip, 8 single_word, 16 normalized
  *     geul.tokenizer.flags           uint32: 1 ignore_merges, 2 byte_fallback, 4 fuse_unk
  *     geul.tokenizer.unk             string
+ *     geul.tokenizer.end_ids         int32s, where there are more than eos, eot and eom can name
+ *     geul.tokenizer.before_ids      int32s put before every text, where they are not the start token alone
+ *     geul.tokenizer.after_ids       int32s put after it, where they are not the end token alone
  */
 #include "core/bytes.h"
 #include "tokenizer/scan.h"
@@ -26,8 +29,14 @@ enum { FLAG_IGNORE_MERGES = 1, FLAG_BYTE_FALLBACK = 2, FLAG_FUSE_UNK = 4 };
 static const char *const stage_keys[GEUL_TOK_STAGE_COUNT] = {"geul.tokenizer.normalizer",
                                                              "geul.tokenizer.pre_tokenizer", "geul.tokenizer.decoder"};
 
-/* llama.cpp's names for ways of splitting, and what they are. digits: every digit is first split off as a word. Of
- * several names for one way the first is written. */
+/* Each of them ends a text, as in llama.cpp; the first is the one put after a text that is learned. */
+static const char *const end_keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+#define N_END_KEYS ((int)(sizeof end_keys / sizeof *end_keys))
+
+/* llama.cpp's names for ways of splitting, and what they are. digits: every digit is first split off as a word;
+ * ignore_merges: also, the start token is put before every text unless a key says otherwise. Of several names for one
+ * way the first is written. */
 static const struct {
     const char *name;
     enum geul_scanner scanner;
@@ -223,8 +232,9 @@ static bool read_own(struct geul_context *ctx, const struct geul_gguf *g, struct
            geul_tokenizer_spec_intern(ctx, spec, s, n, &spec->unk);
 }
 
-/* The steps that tokenizer.ggml.pre stands for. */
-static bool read_pre(struct geul_context *ctx, const struct geul_gguf *g, struct geul_tokenizer_spec *spec)
+/* The steps that tokenizer.ggml.pre stands for. *adds_start: whether the start token is put before every text. */
+static bool read_pre(struct geul_context *ctx, const struct geul_gguf *g, struct geul_tokenizer_spec *spec,
+                     bool *adds_start)
 {
     const char *name = "gpt-2"; /* where the key is missing */
     size_t n = 5, i = 0;
@@ -237,7 +247,7 @@ static bool read_pre(struct geul_context *ctx, const struct geul_gguf *g, struct
                   geul_gguf_path(g), (int)(n < 40 ? n : 40), name);
         return false;
     }
-    spec->ignore_merges = pre_names[i].ignore_merges;
+    spec->ignore_merges = *adds_start = pre_names[i].ignore_merges;
     struct geul_tok_step digits = {.kind = GEUL_TOK_STEP_DIGITS, .left = 1};
     struct geul_tok_step bytes = {.kind = GEUL_TOK_STEP_BYTE_LEVEL, .right = pre_names[i].scanner == GEUL_SCANNER_GPT2};
     struct geul_tok_step split = {.kind = GEUL_TOK_STEP_SPLIT, .regex = true, .behavior = GEUL_TOK_BEHAVIOR_ISOLATED};
@@ -254,6 +264,56 @@ static int32_t read_id(const struct geul_gguf *g, const char *key, int32_t n_tok
 {
     uint64_t id;
     return geul_gguf_u64(g, key, &id) && id < (uint64_t)n_tokens ? (int32_t)id : -1;
+}
+
+/* Appends the ids of an array key to the list, those that are no tokens as well. false: there is no such key. */
+static bool read_list(const struct geul_gguf *g, const char *key, struct geul_tok_ids *list)
+{
+    struct geul_gguf_array ids;
+    if (!geul_gguf_get_array(g, key, &ids) || ids.type == GEUL_GGUF_STRING)
+        return false;
+    for (uint64_t i = 0; i < ids.count && list->n < GEUL_TOK_MAX_IDS; i++) {
+        int64_t id = geul_gguf_array_i64(&ids, i);
+        list->id[list->n++] = id < 0 || id > INT32_MAX ? -1 : (int32_t)id;
+    }
+    return true;
+}
+
+/* Polyglot-Ko's config.json, which converters copy, says that texts end with id 0, an unused token. */
+static void right_unused_end(struct geul_context *ctx, const struct geul_gguf *g, struct geul_tokenizer_spec *spec)
+{
+    static const char end[] = "<|endoftext|>";
+    int32_t right = geul_tokenizer_spec_find(spec, end, sizeof end - 1);
+    if (spec->ends.n != 1 || spec->ends.id[0] != 0 || right <= 0 || !geul_tokenizer_spec_is_unused(spec, 0))
+        return;
+    geul_log(ctx, GEUL_LOG_WARN, "%s says that an unused token, id 0, ends a text; %s, id %d, is used instead",
+             geul_gguf_path(g), end, right);
+    spec->ends.id[0] = right;
+    if (spec->bos == 0) /* by the same mistake */
+        spec->bos = right;
+}
+
+/* Reads what begins and ends a text. own: geul wrote the file; adds_start: where no key says whether the start token is
+ * put before it. */
+static void read_borders(struct geul_context *ctx, const struct geul_gguf *g, bool own, bool adds_start,
+                         struct geul_tokenizer_spec *spec)
+{
+    bool adds_end = false;
+    spec->bos = read_id(g, "tokenizer.ggml.bos_token_id", spec->n_tokens);
+    if (!read_list(g, "geul.tokenizer.end_ids", &spec->ends))
+        for (int i = 0; i < N_END_KEYS; i++) {
+            int32_t id = read_id(g, end_keys[i], spec->n_tokens);
+            if (id >= 0)
+                geul_tok_ids_add(&spec->ends, id);
+        }
+    if (!own)
+        right_unused_end(ctx, g, spec);
+    geul_gguf_bool(g, "tokenizer.ggml.add_bos_token", &adds_start);
+    geul_gguf_bool(g, "tokenizer.ggml.add_eos_token", &adds_end);
+    if (!read_list(g, "geul.tokenizer.before_ids", &spec->before) && adds_start && spec->bos >= 0)
+        geul_tok_ids_add(&spec->before, spec->bos);
+    if (!read_list(g, "geul.tokenizer.after_ids", &spec->after) && adds_end && spec->ends.n > 0)
+        geul_tok_ids_add(&spec->after, spec->ends.id[0]);
 }
 
 bool geul_gguf_has_tokenizer(const struct geul_gguf *g)
@@ -283,12 +343,11 @@ enum geul_status geul_tokenizer_spec_from_gguf(struct geul_context *ctx, const s
         return geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "%s: tokenizer.ggml.model is \"%.*s\"; geul reads \"gpt2\" only",
                          geul_gguf_path(g), (int)(n < 40 ? n : 40), model);
     /* Geul's own keys say everything; without them, tokenizer.ggml.pre and the token types have to do. */
-    bool own = geul_gguf_has(g, stage_keys[GEUL_TOK_STAGE_SPLIT]);
+    bool own = geul_gguf_has(g, stage_keys[GEUL_TOK_STAGE_SPLIT]), adds_start = false;
     if (!read_tokens(ctx, g, own, spec) || !read_merges(ctx, g, spec) ||
-        !(own ? read_own(ctx, g, spec) : read_pre(ctx, g, spec)))
+        !(own ? read_own(ctx, g, spec) : read_pre(ctx, g, spec, &adds_start)))
         return geul_error_status(ctx);
-    spec->bos = read_id(g, "tokenizer.ggml.bos_token_id", spec->n_tokens);
-    spec->eos = read_id(g, "tokenizer.ggml.eos_token_id", spec->n_tokens);
+    read_borders(ctx, g, own, adds_start, spec);
     return GEUL_OK;
 }
 
@@ -486,6 +545,26 @@ static const char *pre_name(const struct geul_tokenizer_spec *spec)
     return "default";
 }
 
+/* What begins and ends a text: llama.cpp's keys say as much as they can, geul's own the rest. */
+static void write_borders(struct geul_gguf_writer *w, const struct geul_tokenizer_spec *spec)
+{
+    const struct geul_tok_ids *ends = &spec->ends, *before = &spec->before, *after = &spec->after;
+    int32_t bos = before->n == 1 ? before->id[0] : spec->bos;
+    if (bos >= 0)
+        geul_gguf_set_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
+    for (int i = 0; i < ends->n && i < N_END_KEYS; i++)
+        geul_gguf_set_u32(w, end_keys[i], (uint32_t)ends->id[i]);
+    if (ends->n > N_END_KEYS)
+        geul_gguf_set_i32s(w, "geul.tokenizer.end_ids", ends->id, (size_t)ends->n);
+    bool ends_with_end = after->n == 1 && ends->n > 0 && after->id[0] == ends->id[0];
+    geul_gguf_set_bool(w, "tokenizer.ggml.add_bos_token", before->n == 1);
+    geul_gguf_set_bool(w, "tokenizer.ggml.add_eos_token", ends_with_end);
+    if (before->n > 1)
+        geul_gguf_set_i32s(w, "geul.tokenizer.before_ids", before->id, (size_t)before->n);
+    if (after->n > 0 && !ends_with_end)
+        geul_gguf_set_i32s(w, "geul.tokenizer.after_ids", after->id, (size_t)after->n);
+}
+
 enum geul_status geul_tokenizer_write_gguf(struct geul_context *ctx, struct geul_gguf_writer *w,
                                            const struct geul_tokenizer_spec *spec, int32_t n_vocab)
 {
@@ -497,10 +576,7 @@ enum geul_status geul_tokenizer_write_gguf(struct geul_context *ctx, struct geul
     if (!write_tokens(ctx, w, spec, n_vocab) || !write_merges(ctx, w, spec) || !write_stages(ctx, w, spec) ||
         !write_added(ctx, w, spec))
         return geul_error_status(ctx);
-    if (spec->bos >= 0)
-        geul_gguf_set_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)spec->bos);
-    if (spec->eos >= 0)
-        geul_gguf_set_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)spec->eos);
+    write_borders(w, spec);
     geul_gguf_set_u32(w, "geul.tokenizer.flags",
                       (spec->ignore_merges ? FLAG_IGNORE_MERGES : 0u) |
                           (spec->byte_fallback ? FLAG_BYTE_FALLBACK : 0u) | (spec->fuse_unk ? FLAG_FUSE_UNK : 0u));

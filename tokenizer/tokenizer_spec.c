@@ -54,7 +54,7 @@ void geul_tokenizer_spec_init(struct geul_tokenizer_spec *spec)
 {
     memset(spec, 0, sizeof *spec);
     spec->unk.at = GEUL_TOK_ABSENT;
-    spec->bos = spec->eos = -1;
+    spec->bos = -1;
 }
 
 void geul_tokenizer_spec_free(struct geul_context *ctx, struct geul_tokenizer_spec *spec)
@@ -188,6 +188,32 @@ bool geul_tokenizer_spec_step(struct geul_context *ctx, struct geul_tokenizer_sp
     if (ok)
         steps->items[steps->count++] = *step;
     return ok;
+}
+
+bool geul_tok_ids_have(const struct geul_tok_ids *list, int32_t id)
+{
+    for (int i = 0; i < list->n; i++)
+        if (list->id[i] == id)
+            return true;
+    return false;
+}
+
+bool geul_tok_ids_add(struct geul_tok_ids *list, int32_t id)
+{
+    if (geul_tok_ids_have(list, id))
+        return true;
+    if (list->n == GEUL_TOK_MAX_IDS)
+        return false;
+    list->id[list->n++] = id;
+    return true;
+}
+
+bool geul_tokenizer_spec_is_unused(const struct geul_tokenizer_spec *spec, int32_t id)
+{
+    static const char begins[] = "<|unused";
+    const struct geul_tok_text *t = &spec->tokens[id];
+    return id < spec->n_tokens && t->at != GEUL_TOK_ABSENT && t->length >= sizeof begins - 1 &&
+           memcmp(spec->pool + t->at, begins, sizeof begins - 1) == 0;
 }
 
 int32_t geul_tokenizer_spec_find(const struct geul_tokenizer_spec *spec, const char *s, size_t n)

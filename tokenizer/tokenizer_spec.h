@@ -6,7 +6,8 @@
 
 #include "core/context.h"
 
-#define GEUL_TOK_ABSENT SIZE_MAX
+#define GEUL_TOK_ABSENT  SIZE_MAX
+#define GEUL_TOK_MAX_IDS 32 /* of a short list: end tokens, tokens put before or after a text */
 
 /* length bytes at pool + at; at is GEUL_TOK_ABSENT where there is no text. */
 struct geul_tok_text {
@@ -84,6 +85,12 @@ struct geul_tok_added {
     bool normalized;     /* searched for after normalization */
 };
 
+/* A short list of ids. */
+struct geul_tok_ids {
+    int32_t id[GEUL_TOK_MAX_IDS];
+    int n;
+};
+
 struct geul_tokenizer_spec {
     char *pool;
     size_t pool_length, pool_capacity;
@@ -94,11 +101,13 @@ struct geul_tokenizer_spec {
     struct geul_tok_added *added; /* their texts are in tokens */
     size_t n_added, added_capacity;
     struct geul_tok_steps stages[GEUL_TOK_STAGE_COUNT];
-    struct geul_tok_text unk; /* text of the token for the unknown */
-    bool ignore_merges;       /* a word that is a token is taken whole */
-    bool byte_fallback;       /* unknown characters become <0xXX> tokens */
-    bool fuse_unk;            /* neighbouring unknown characters become one unk token */
-    int32_t bos, eos;         /* -1: not given */
+    struct geul_tok_text unk;          /* text of the token for the unknown */
+    bool ignore_merges;                /* a word that is a token is taken whole */
+    bool byte_fallback;                /* unknown characters become <0xXX> tokens */
+    bool fuse_unk;                     /* neighbouring unknown characters become one unk token */
+    int32_t bos;                       /* the start token, which GGUF names; -1: not given */
+    struct geul_tok_ids ends;          /* any of them ends a text; the first is put after texts that are learned */
+    struct geul_tok_ids before, after; /* what is put before and after every text (TemplateProcessing, add_bos_token) */
 };
 
 /* An empty spec, and back to it. spec_free() may be called on any spec that was initialised. */
@@ -123,6 +132,11 @@ bool geul_tokenizer_spec_step(struct geul_context *ctx, struct geul_tokenizer_sp
 /* A merge in the form "left right": exactly one space. number is for the message. */
 bool geul_tokenizer_spec_merge_line(struct geul_context *ctx, struct geul_tokenizer_spec *spec, const char *s, size_t n,
                                     size_t number);
+/* Whether the list has the id, and appending it unless it is there already; false: the list is full. */
+bool geul_tok_ids_have(const struct geul_tok_ids *list, int32_t id);
+bool geul_tok_ids_add(struct geul_tok_ids *list, int32_t id);
+/* Whether the token's text is that of one that stands for nothing, "<|unused0|>" and its like. */
+bool geul_tokenizer_spec_is_unused(const struct geul_tokenizer_spec *spec, int32_t id);
 /* The id of that text (as the file writes it), -1 when there is none. Looks at every token: for a few look-ups only. */
 int32_t geul_tokenizer_spec_find(const struct geul_tokenizer_spec *spec, const char *s, size_t n);
 

@@ -25,18 +25,55 @@ void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_write
     geul_gguf_set_u32(w, "general.file_type", type == GEUL_TYPE_F16 ? 1 : type == GEUL_TYPE_BF16 ? 32 : 0);
 }
 
-/* Writes a weight row by row in the type it was declared with. */
-static enum geul_status write_weight(struct geul_trainer *t, struct geul_gguf_writer *w, const struct geul_tensor *x,
-                                     enum geul_type type)
+/* A tensor of the result. */
+struct output {
+    char name[GEUL_MAX_NAME];
+    const struct geul_tensor *x; /* NULL: zeros, a bias that the model lacks and llama.cpp asks for */
+    int n_dims;
+    int64_t shape[2];
+    enum geul_type type;
+};
+
+/* Fills in number i of neox.def's order; false: it is not written, because the model's file neither has it nor says
+ * that it should. Matrices are written as `type`, vectors as float32. Where embeddings are tied the output is the
+ * embedding.
+ */
+static bool find_output(const struct geul_trainer *t, int64_t i, enum geul_type type, struct output *o)
 {
-    size_t cols = (size_t)geul_cols(x), row_bytes = cols * sizeof(float), out_bytes = cols * geul_type_bytes(type);
-    float *row = geul_alloc(t->ctx, cols, sizeof *row);
+    const struct geul_neox *m = &t->model->neox;
+    int layer;
+    const struct geul_neox_tensor_info *info = geul_neox_tensor_at(m->shape.n_layers, i, &layer);
+    geul_neox_tensor_name(o->name, info, layer);
+    o->x = geul_neox_weight(m, info, layer);
+    o->n_dims = geul_neox_tensor_dims(info, &m->shape, o->shape);
+    o->type = o->n_dims == 1 ? GEUL_TYPE_F32 : type;
+    const char *key = info->when == GEUL_NEOX_WHEN_UNTIED ? GEUL_NEOX_KEY_TIED : GEUL_NEOX_KEY_BIAS;
+    return geul_gguf_find_tensor(t->model->file, o->name) ||
+           (info->when != GEUL_NEOX_WHEN_ALWAYS && geul_gguf_has(t->model->file, key));
+}
+
+/* Writes a tensor row by row. */
+static enum geul_status write_output(struct geul_trainer *t, struct geul_gguf_writer *w, const struct output *o)
+{
+    const struct geul_tensor *x = o->x;
+    const enum geul_type type = o->type;
+    int64_t rows = o->n_dims == 1 ? 1 : o->shape[0];
+    size_t cols = (size_t)o->shape[o->n_dims - 1], row_bytes = cols * sizeof(float);
+    size_t out_bytes = cols * geul_type_bytes(type);
+    float *row = geul_alloc(t->ctx, cols, sizeof *row); /* zeros */
     void *out = geul_alloc(t->ctx, out_bytes, 1);
-    for (int64_t r = 0; row && out && r < geul_rows(x) && geul_gguf_writer_status(w) == GEUL_OK; r++) {
-        x->buffer->device->backend->download(x->buffer, (const char *)x->data + (size_t)r * row_bytes, row, row_bytes);
+    int64_t lost = 0;
+    for (int64_t r = 0; row && out && r < rows && geul_gguf_writer_status(w) == GEUL_OK; r++) {
+        if (x)
+            x->buffer->device->backend->download(x->buffer, (const char *)x->data + (size_t)r * row_bytes, row,
+                                                 row_bytes);
         geul_encode(type, row, out, (int64_t)cols);
+        lost += geul_count_lost(type, row, out, (int64_t)cols);
         geul_gguf_write_data(w, out, out_bytes);
     }
+    if (lost > 0)
+        geul_log(t->ctx, GEUL_LOG_WARN, "%s: %lld trained values are NaN, infinite or too large for %s", o->name,
+                 (long long)lost, geul_type_name(type));
     geul_free(t->ctx, row);
     geul_free(t->ctx, out);
     return row && out ? geul_gguf_writer_status(w) : GEUL_ERROR_MEMORY;
@@ -53,16 +90,16 @@ static enum geul_status export_model(struct geul_trainer *t, const char *path, e
     if (!w)
         return geul_error_status(t->ctx);
     geul_trainer_copy_keys(t, w, type);
-    /* All weights are trained here, so the parameters are the model, in neox.def's order. Vectors stay float32. */
-    for (int i = 0; i < t->params.n; i++) {
-        const struct geul_tensor *x = t->params.items[i].weight;
-        geul_gguf_declare_tensor(w, x->name, x->n_dims == 1 ? GEUL_TYPE_F32 : type, x->n_dims, x->shape);
-    }
+    /* All weights are trained here, so what is written is the model. */
+    struct output o;
+    const int64_t n = geul_neox_tensor_count(t->model->neox.shape.n_layers);
+    for (int64_t i = 0; i < n; i++)
+        if (find_output(t, i, type, &o))
+            geul_gguf_declare_tensor(w, o.name, o.type, o.n_dims, o.shape);
     enum geul_status status = GEUL_OK;
-    for (int i = 0; i < t->params.n && status == GEUL_OK; i++) {
-        const struct geul_tensor *x = t->params.items[i].weight;
-        status = write_weight(t, w, x, x->n_dims == 1 ? GEUL_TYPE_F32 : type);
-    }
+    for (int64_t i = 0; i < n && status == GEUL_OK; i++)
+        if (find_output(t, i, type, &o))
+            status = write_output(t, w, &o);
     if (status == GEUL_OK)
         return geul_gguf_writer_commit(w);
     geul_gguf_writer_abandon(w);
@@ -90,8 +127,7 @@ struct geul_lora *geul_trainer_lora(struct geul_trainer *t)
         return NULL;
     d->alpha = lora->alpha;
     d->rslora = lora->rslora;
-    d->n_layers = shape->n_layers;
-    d->n_heads = shape->n_heads;
+    d->made_for = geul_lora_shape_of(shape);
     const char *name = t->model->name, *text = t->model->template_text;
     bool ok = true;
     if (name && *name)

@@ -7,6 +7,8 @@
 #include "train/trainer.h"
 
 #include "core/gguf.h"
+#include "core/gguf_kind.h"
+#include "core/os.h"
 
 #include <string.h>
 
@@ -110,7 +112,7 @@ static enum geul_status check(struct geul_trainer *t, const struct geul_gguf *g,
     if (!geul_gguf_u64(g, "geul.train.version", &version) || !geul_gguf_u64(g, "geul.train.step", step) ||
         !geul_gguf_u64(g, "geul.train.position", position) || !geul_gguf_u64(g, "geul.train.seed", &seed) ||
         !geul_gguf_string(g, "geul.train.optimizer", &s, &n) || !geul_gguf_f64(g, "geul.train.lora_scale", &scale))
-        return geul_fail(t->ctx, GEUL_ERROR_FORMAT, "%s is not a checkpoint of a training run", geul_gguf_path(g));
+        return geul_fail_kind(t->ctx, geul_gguf_path(g), "a checkpoint of a training run", geul_gguf_kind(g));
     if (version > VERSION)
         return geul_fail(t->ctx, GEUL_ERROR_UNSUPPORTED, "%s was written by a newer geul", geul_gguf_path(g));
     if (n != strlen(optimizer) || memcmp(s, optimizer, n) != 0)
@@ -180,5 +182,6 @@ enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, boo
         t->batcher.position = (int64_t)position;
     }
     geul_gguf_close(g);
+    geul_os_forget_input(t->ctx, path); /* a run goes on in its checkpoint, which the next one may replace */
     return status;
 }

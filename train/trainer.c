@@ -237,7 +237,7 @@ static bool make_parts(struct geul_trainer *t)
     for (size_t i = 0; i < n; i++)
         if (!geul_batch_init(&t->batches[i], t->ctx, most))
             return false;
-    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices);
+    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
     return t->runtime && geul_batch_graph_init(&t->train, t->ctx) && geul_batch_graph_init(&t->evaluate, t->ctx) &&
            geul_update_init(t);
 }
@@ -313,7 +313,7 @@ void geul_trainer_scale_rate(struct geul_trainer *t, double scale)
 
 void geul_trainer_cancel(struct geul_trainer *t)
 {
-    atomic_store(&t->cancelled, true);
+    geul_context_cancel(t->ctx);
 }
 
 /* ------------------------------------------------------------------------------------- steps -- */
@@ -332,15 +332,13 @@ static void take_batches(struct geul_trainer *t, struct geul_train_report *r)
 }
 
 /* Adds the gradients of all batches to the parameters', and computes the mean loss. *at: the batch at which the loss
- * ceased to be finite, 0 when it is. Cancelling is noticed before each batch. */
+ * ceased to be finite, 0 when it is. */
 static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_report *r, int *at)
 {
     double total = 0;
     *at = 0;
     for (int i = 0; i < t->options.n_accumulate; i++) {
         double sum;
-        if (atomic_exchange(&t->cancelled, false))
-            return geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
         if (t->batches[i].n_targets == 0)
             continue;
         /* for dropout: a function of step and batch, so that a resumed run drops the same */
@@ -359,12 +357,10 @@ static enum geul_status accumulate(struct geul_trainer *t, struct geul_train_rep
 }
 
 /* The update, unless loss or gradients are not finite, where the report says what caused it, or judge refuses. The
- * update also clears the gradients; who returns without it has to (after a failure geul_trainer_step() does). */
+ * update also clears the gradients; who returns without it has to (after a failure the next step does). */
 static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *r, int at)
 {
     int bad;
-    if (atomic_exchange(&t->cancelled, false))
-        return geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
     enum geul_status status = geul_update_norm(t, &r->grad_norm, &bad);
     if (status != GEUL_OK)
         return status;
@@ -391,6 +387,9 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
     int64_t position = t->batcher.position;
     int at;
     geul_error_clear(t->ctx);
+    if (t->stale)
+        geul_params_clear(&t->params);
+    t->stale = false;
     take_batches(t, &r);
     enum geul_status status = GEUL_OK;
     if (r.targets == 0)
@@ -404,7 +403,7 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
         status = apply(t, &r, at);
     if (status != GEUL_OK) { /* as if the step had not started */
         t->batcher.position = position;
-        geul_params_clear(&t->params);
+        t->stale = true; /* clearing gigabytes can wait: who cancelled a step waits for its end */
         return status;
     }
     t->step++;
@@ -429,9 +428,7 @@ enum geul_status geul_trainer_evaluate(struct geul_trainer *t, const struct geul
     for (int64_t end = status == GEUL_OK ? geul_batcher_epoch(&b) : 0; status == GEUL_OK && b.position < end;) {
         double sum = 0;
         geul_batcher_next(&b, batch, end);
-        if (atomic_exchange(&t->cancelled, false))
-            status = geul_fail(t->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
-        else if (batch->n_targets > 0)
+        if (batch->n_targets > 0)
             status = geul_batch_graph_run(t, &t->evaluate, batch, 0, 0, &sum);
         total += sum;
         targets += batch->n_targets;

@@ -6,8 +6,6 @@
 #include "train/batch.h"
 #include "train/params.h"
 
-#include <stdatomic.h>
-
 /* The graph for batches of one shape (train/batch_graph.c): built when a batch of another shape comes, or when another
  * graph has had the runtime's memory. */
 struct geul_batch_graph {
@@ -40,7 +38,7 @@ struct geul_trainer {
     float *loss_rows, *row_weights; /* of a batch */
     int64_t step, steps;
     double rate_scale; /* 1, unless geul_trainer_scale_rate() changed it */
-    atomic_bool cancelled;
+    bool stale;        /* the gradients hold a part of a step that failed: they are cleared before the next */
 };
 
 /* Makes bg the graph for a batch of that shape, unless it is already; with backward also the gradients. *fresh: it was

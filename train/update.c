@@ -39,8 +39,8 @@ bool geul_update_init(struct geul_trainer *t)
         geul_fail_memory(t->ctx, 1);
         return false;
     }
-    t->norm_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices);
-    t->update_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices);
+    t->norm_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
+    t->update_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
     if (!t->norm_runtime || !t->update_runtime)
         return false;
     return !t->params.adds || geul_update_make(t);
@@ -89,7 +89,7 @@ enum geul_status geul_update_apply(struct geul_trainer *t, double rate, double s
         [GEUL_HYPER_GRADIENT_SCALE] = (float)scale,
     };
     if (geul_tensor_write(t->hyper, hyper, sizeof hyper) != GEUL_OK ||
-        geul_runtime_run(t->update_runtime, t->update) != GEUL_OK)
+        geul_runtime_run_whole(t->update_runtime, t->update) != GEUL_OK)
         return geul_fail_from(t->ctx, t->updates);
     return GEUL_OK;
 }

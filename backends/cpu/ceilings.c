@@ -3,8 +3,9 @@
 #include "backends/cpu/cpu.h"
 #include "backends/host.h"
 #include "core/os.h"
+#include "core/team.h"
 
-#include <omp.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum { READ_BYTES = 512 << 20, READ_PASSES = 2, PEAK_PASSES = 4 };
@@ -44,6 +45,13 @@ static uint64_t calibrate(peak_kernel *kernel)
     return (uint64_t)((double)rounds * PEAK_SECONDS / took);
 }
 
+/* Writes this thread's part of the data. */
+static void touch_part(void *user, int thread, int n_threads)
+{
+    size_t each = READ_BYTES / (size_t)n_threads;
+    memset((uint8_t *)user + (size_t)thread * each, 1, each);
+}
+
 struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device)
 {
     if (device->backend != &geul_backend_cpu) {
@@ -66,11 +74,7 @@ struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geu
         .peak = {[PEAK_F32] = kernels->peak_f32, [PEAK_BF16] = kernels->peak_bf16, [PEAK_INT8] = kernels->peak_int8},
         .data = data,
     };
-#pragma omp parallel num_threads(probe->n_threads)
-    {
-        size_t each = READ_BYTES / (size_t)omp_get_num_threads();
-        memset(data + (size_t)omp_get_thread_num() * each, 1, each); /* so that the pages exist */
-    }
+    geul_team_run(probe->n_threads, touch_part, data); /* so that the pages exist */
     for (int i = 0; i < N_PEAKS; i++)
         probe->rounds[i] = calibrate(probe->peak[i]);
     return probe;
@@ -90,16 +94,40 @@ size_t geul_host_probe_bytes(const struct geul_host_probe *probe)
     return READ_BYTES;
 }
 
+/* What the threads of a measurement do, and what they have done. */
+struct measurement {
+    const struct geul_host_probe *probe;
+    enum peak which;
+    size_t streams, distance;
+    _Atomic uint64_t macs, bytes, sum;
+};
+
+static void compute_peak(void *user, int thread, int n_threads)
+{
+    struct measurement *m = user;
+    (void)thread, (void)n_threads;
+    atomic_fetch_add(&m->macs, m->probe->peak[m->which](m->probe->rounds[m->which]));
+}
+
+/* Reads this thread's part of the data. */
+static void read_part(void *user, int thread, int n_threads)
+{
+    struct measurement *m = user;
+    size_t each = READ_BYTES / (size_t)n_threads / 4096 * 4096;
+    const uint8_t *data = m->probe->data + (size_t)thread * each;
+    atomic_fetch_add(&m->sum, m->probe->kernels->read_sum(data, each, m->streams, m->distance));
+    atomic_fetch_add(&m->bytes, each);
+}
+
 /* Multiply-adds per second of one kernel. */
 static double peak_rate(const struct geul_host_probe *probe, enum peak which)
 {
     double best = 0;
     for (int pass = 0; pass < PEAK_PASSES; pass++) {
-        uint64_t macs = 0;
+        struct measurement m = {.probe = probe, .which = which};
         double start = geul_os_seconds();
-#pragma omp parallel num_threads(probe->n_threads) reduction(+ : macs)
-        macs += probe->peak[which](probe->rounds[which]);
-        double rate = (double)macs / (geul_os_seconds() - start);
+        geul_team_run(probe->n_threads, compute_peak, &m);
+        double rate = (double)m.macs / (geul_os_seconds() - start);
         best = rate > best ? rate : best;
     }
     return best;
@@ -108,17 +136,10 @@ static double peak_rate(const struct geul_host_probe *probe, enum peak which)
 /* Bytes per second of one pass in which every thread reads its part of the data. */
 static double read_rate(const struct geul_host_probe *probe, size_t streams, size_t distance)
 {
-    uint64_t sum = 0, bytes = 0;
+    struct measurement m = {.probe = probe, .streams = streams, .distance = distance};
     double start = geul_os_seconds();
-#pragma omp parallel num_threads(probe->n_threads) reduction(+ : sum, bytes)
-    {
-        size_t each = READ_BYTES / (size_t)omp_get_num_threads() / 4096 * 4096;
-        sum += probe->kernels->read_sum(probe->data + (size_t)omp_get_thread_num() * each, each, streams, distance);
-        bytes += each;
-    }
-    volatile uint64_t sink = sum;
-    (void)sink;
-    return (double)bytes / (geul_os_seconds() - start);
+    geul_team_run(probe->n_threads, read_part, &m);
+    return (double)m.bytes / (geul_os_seconds() - start);
 }
 
 struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *probe)

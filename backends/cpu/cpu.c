@@ -4,15 +4,12 @@
 #include "backends/cpu/cpu_ops.h"
 #include "core/check.h"
 #include "core/os.h"
+#include "core/team.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    MAX_THREADS = 1024,
-    SPINS = 4000, /* 50 to 200 microseconds; after that the thread waited for may need the core */
-};
+enum { MAX_THREADS = 1024 };
 
 static void cpu_memory(struct geul_device *device, size_t *free_bytes, size_t *total_bytes)
 {
@@ -74,24 +71,34 @@ static bool cpu_has_op(enum geul_op op)
     return geul_cpu_op(op) != NULL;
 }
 
+static const struct geul_cpu_kernels *kernels_of(const struct geul_device *device)
+{
+    return &((const struct geul_cpu_state *)device->state)->choice.kernels;
+}
+
 static bool cpu_supports(const struct geul_device *device, const struct geul_tensor *node)
 {
-    const struct geul_cpu_state *state = device->state;
     const struct geul_cpu_op *op = geul_cpu_op(node->op);
-    return !op->supports || op->supports(&state->choice.kernels, node);
+    return !op->supports || op->supports(kernels_of(device), node);
 }
+
+/* geul_queue.state of the CPU. */
+struct queue_state {
+    struct geul_context *own; /* scratch comes from here: the contexts of runs may have other allocators */
+    uint8_t *scratch;         /* grows with the graphs that were run */
+    size_t scratch_bytes;
+};
 
 /* The most scratch and the most kept memory that any of the nodes needs, each rounded up to whole cache lines. false on
  * overflow. */
-static bool scratch_needed(const struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes,
+static bool scratch_needed(const struct geul_queue *queue, struct geul_tensor *const *nodes, int n_nodes,
                            size_t *scratch, size_t *kept)
 {
-    const struct geul_cpu_state *state = device->state;
     *scratch = *kept = 0;
     for (int i = 0; i < n_nodes; i++) {
         const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
         size_t bytes = 0;
-        if (op->scratch && !op->scratch(&state->choice.kernels, nodes[i], device->n_threads, &bytes))
+        if (op->scratch && !op->scratch(kernels_of(queue->device), nodes[i], queue->n_threads, &bytes))
             return false;
         *scratch = bytes > *scratch ? bytes : *scratch;
         bytes = 0;
@@ -106,20 +113,20 @@ static bool scratch_needed(const struct geul_device *device, struct geul_tensor 
     return true;
 }
 
-static size_t cpu_working(struct geul_device *device, struct geul_tensor *const *nodes, int n_nodes)
+static size_t cpu_working(const struct geul_queue *queue, struct geul_tensor *const *nodes, int n_nodes)
 {
     size_t scratch, kept, all;
-    bool known = scratch_needed(device, nodes, n_nodes, &scratch, &kept) && geul_add_size(scratch, kept, &all);
+    bool known = scratch_needed(queue, nodes, n_nodes, &scratch, &kept) && geul_add_size(scratch, kept, &all);
     return known ? all : SIZE_MAX;
 }
 
-/* Makes the device's scratch memory large enough for nodes. */
-static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_device *device,
+/* Makes the queue's scratch memory large enough for nodes. */
+static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_queue *queue,
                                      struct geul_tensor *const *nodes, int n_nodes, size_t *kept)
 {
-    struct geul_cpu_state *state = device->state;
+    struct queue_state *state = queue->state;
     size_t scratch, all;
-    if (!scratch_needed(device, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
+    if (!scratch_needed(queue, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
         return geul_fail(ctx, GEUL_ERROR_MEMORY,
                          "the CPU's working memory for this graph exceeds the address space; "
                          "use smaller batches");
@@ -134,6 +141,35 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_devic
         return geul_fail_from(ctx, state->own);
     state->scratch_bytes = all;
     return GEUL_OK;
+}
+
+static struct geul_queue *cpu_queue_new(struct geul_context *ctx, struct geul_device *device, int n_threads)
+{
+    if (geul_check_threads(ctx, n_threads) != GEUL_OK)
+        return NULL;
+    struct geul_queue *queue = geul_alloc(ctx, 1, sizeof *queue);
+    struct queue_state *state = geul_alloc(ctx, 1, sizeof *state);
+    struct geul_context *own = geul_context_new_like(ctx);
+    if (!own)
+        geul_fail_memory(ctx, sizeof *state);
+    if (!queue || !state || !own) {
+        geul_context_free(own);
+        geul_free(ctx, state);
+        geul_free(ctx, queue);
+        return NULL;
+    }
+    state->own = own;
+    *queue = (struct geul_queue){device, n_threads > 0 ? n_threads : device->n_threads, state};
+    return queue;
+}
+
+static void cpu_queue_free(struct geul_context *ctx, struct geul_queue *queue)
+{
+    struct queue_state *state = queue->state;
+    geul_free(state->own, state->scratch);
+    geul_context_free(state->own);
+    geul_free(ctx, state);
+    geul_free(ctx, queue);
 }
 
 /* One thread's walk over all nodes. A node starts when every thread has finished the one before. Two work counters take
@@ -155,50 +191,62 @@ static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int
         run->following = following < n_nodes ? nodes[following] : NULL;
         op->run(run, nodes[i]);
         geul_cpu_barrier(run);
+        if (run->shared->stopped)
+            return;
     }
 }
 
-static enum geul_status cpu_run(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes,
-                                int n_nodes)
+/* A run as its team sees it. */
+struct work {
+    const struct geul_cpu_kernels *kernels;
+    struct geul_cpu_shared *shared;
+    uint8_t *kept, *scratch;
+    struct geul_tensor *const *nodes;
+    int n_nodes;
+};
+
+static void walk_in_team(void *user, int thread, int n_threads)
 {
-    struct geul_cpu_state *state = device->state;
+    const struct work *w = user;
+    /* Fewer threads than the scratch is for compute the same. */
+    struct geul_cpu_run run = {.thread = thread,
+                               .n_threads = n_threads,
+                               .kernels = w->kernels,
+                               .shared = w->shared,
+                               .kept = w->kept,
+                               .scratch = w->scratch};
+    walk(&run, w->nodes, w->n_nodes);
+}
+
+static enum geul_status cpu_run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
+                                int n_nodes, const atomic_bool *cancel)
+{
     size_t kept;
-    /* Sessions of several threads may share a model and so its device. They take turns: scratch and cores are the same.
-     */
-    omp_set_lock(&state->turn);
-    enum geul_status status = grow_scratch(ctx, device, nodes, n_nodes, &kept);
-    if (status != GEUL_OK) {
-        omp_unset_lock(&state->turn);
+    enum geul_status status = grow_scratch(ctx, queue, nodes, n_nodes, &kept);
+    if (status != GEUL_OK)
         return status;
-    }
-    struct geul_cpu_shared shared = {0};
-#pragma omp parallel num_threads(device->n_threads)
-    {
-        struct geul_cpu_run run = {
-            .thread = omp_get_thread_num(),
-            .spins = state->spins,
-            .n_threads = omp_get_num_threads(), /* fewer than requested when a limit is set; results are the same */
-            .kernels = &state->choice.kernels,
-            .shared = &shared,
-            .kept = state->scratch,
-            .scratch = kept ? state->scratch + kept : state->scratch,
-        };
-        walk(&run, nodes, n_nodes);
-    }
-    omp_unset_lock(&state->turn);
-    return GEUL_OK;
+    uint8_t *memory = ((struct queue_state *)queue->state)->scratch;
+    struct geul_cpu_shared shared = {.cancel = cancel};
+    struct work work = {.kernels = kernels_of(queue->device),
+                        .shared = &shared,
+                        .kept = memory,
+                        .scratch = kept ? memory + kept : memory,
+                        .nodes = nodes,
+                        .n_nodes = n_nodes};
+    geul_team_run(queue->n_threads, walk_in_team, &work);
+    return shared.stopped ? GEUL_ERROR_CANCELLED : GEUL_OK;
 }
 
 /* run() has finished when it returns, so there is never anything to wait for. */
-static uint64_t cpu_event_record(struct geul_device *device)
+static uint64_t cpu_event_record(struct geul_queue *queue)
 {
-    (void)device;
+    (void)queue;
     return 0;
 }
 
-static void cpu_event_wait(struct geul_device *device, uint64_t ticket)
+static void cpu_event_wait(struct geul_queue *queue, uint64_t ticket)
 {
-    (void)device;
+    (void)queue;
     (void)ticket;
 }
 
@@ -215,22 +263,14 @@ static struct geul_device *cpu_open(struct geul_context *ctx, int i, int n_threa
     struct geul_device *device = geul_alloc(ctx, 1, sizeof *device);
     struct geul_cpu_state *state = geul_alloc(ctx, 1, sizeof *state);
     const char *cap = geul_os_env("GEUL_CPU");
-    struct geul_context *own = geul_context_new_like(ctx);
-    if (!own)
-        geul_fail_memory(ctx, sizeof *state);
-    if (!device || !state || !own || geul_cpu_choose(ctx, cap && cap[0] ? cap : NULL, &state->choice) != GEUL_OK) {
-        geul_context_free(own);
+    if (!device || !state || geul_cpu_choose(ctx, cap && cap[0] ? cap : NULL, &state->choice) != GEUL_OK) {
         geul_free(ctx, state);
         geul_free(ctx, device);
         return NULL;
     }
-    omp_init_lock(&state->turn);
-    state->own = own;
     device->n_threads = n_threads ? n_threads : geul_os_cores();
     if (device->n_threads > MAX_THREADS)
         device->n_threads = MAX_THREADS;
-    /* With more threads than cores the one that is waited for needs the core of one that waits. */
-    state->spins = device->n_threads > geul_os_cores() ? 0 : SPINS;
     device->backend = &geul_backend_cpu;
     device->state = state;
     snprintf(device->name, sizeof device->name, "CPU, %d thread%s", device->n_threads,
@@ -240,11 +280,7 @@ static struct geul_device *cpu_open(struct geul_context *ctx, int i, int n_threa
 
 static void cpu_close(struct geul_context *ctx, struct geul_device *device)
 {
-    struct geul_cpu_state *state = device->state;
-    omp_destroy_lock(&state->turn);
-    geul_free(state->own, state->scratch);
-    geul_context_free(state->own);
-    geul_free(ctx, state);
+    geul_free(ctx, device->state);
     geul_free(ctx, device);
 }
 
@@ -262,6 +298,8 @@ const struct geul_backend geul_backend_cpu = {
     .copy = cpu_copy,
     .has_op = cpu_has_op,
     .supports = cpu_supports,
+    .queue_new = cpu_queue_new,
+    .queue_free = cpu_queue_free,
     .run = cpu_run,
     .working = cpu_working,
     .event_record = cpu_event_record,

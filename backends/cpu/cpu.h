@@ -5,16 +5,9 @@
 #include "backends/backend.h"
 #include "backends/cpu/cpu_detect.h"
 
-#include <omp.h>
-
-/* geul_device.state of the CPU. */
+/* geul_device.state of the CPU: what its queues share, which does not change. */
 struct geul_cpu_state {
-    int spins; /* see struct geul_cpu_run */
     struct geul_cpu_choice choice;
-    struct geul_context *own; /* scratch comes from here: the contexts of runs may have other allocators */
-    uint8_t *scratch;         /* grows with the graphs that were run */
-    size_t scratch_bytes;
-    omp_lock_t turn; /* held during a run */
 };
 
 extern const struct geul_backend geul_backend_cpu;

@@ -2,6 +2,8 @@
  * share. */
 #include "backends/cpu/cpu_ops.h"
 
+#include "core/team.h"
+
 #include <sched.h>
 
 const struct geul_cpu_op geul_cpu_op_VIEW = {NULL, NULL, NULL, NULL};
@@ -28,9 +30,10 @@ static inline void relax(void)
 }
 
 /* Round i of waiting for another thread. */
-static void wait_round(const struct geul_cpu_run *run, int i)
+static void wait_round(int i)
 {
-    if (i < run->spins)
+    const int spins = 4000; /* 50 to 200 microseconds; after that the thread waited for may need the core */
+    if (i < spins && !geul_team_crowded())
         relax();
     else
         sched_yield();
@@ -39,28 +42,43 @@ static void wait_round(const struct geul_cpu_run *run, int i)
 void geul_cpu_barrier(struct geul_cpu_run *run)
 {
     struct geul_cpu_shared *s = run->shared;
-    if (run->n_threads == 1)
+    if (run->n_threads == 1) {
+        s->stopped = geul_cpu_cancelled(run);
         return;
+    }
     int generation = atomic_load_explicit(&s->generation, memory_order_acquire);
     if (atomic_fetch_add_explicit(&s->arrived, 1, memory_order_acq_rel) + 1 == run->n_threads) {
         /* The last one. Others see the new generation only after this reset, so none of them can arrive at the next
          * barrier too early; and with it they see what all threads wrote before they arrived. */
+        s->stopped = geul_cpu_cancelled(run);
         atomic_store_explicit(&s->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&s->generation, generation + 1, memory_order_release);
         return;
     }
     for (int i = 0; atomic_load_explicit(&s->generation, memory_order_acquire) == generation; i++)
-        wait_round(run, i);
+        wait_round(i);
 }
 
-void geul_cpu_await(const struct geul_cpu_run *run, atomic_int *counter, int value)
+void geul_cpu_await(atomic_int *counter, int value)
 {
     for (int i = 0; atomic_load_explicit(counter, memory_order_acquire) != value; i++)
-        wait_round(run, i);
+        wait_round(i);
+}
+
+bool geul_cpu_cancelled(struct geul_cpu_run *run)
+{
+    struct geul_cpu_shared *s = run->shared;
+    if (!s->cancel)
+        return false;
+    if (atomic_load_explicit(s->cancel, memory_order_relaxed))
+        atomic_store_explicit(&s->noticed, true, memory_order_relaxed);
+    return atomic_load_explicit(&s->noticed, memory_order_relaxed);
 }
 
 size_t geul_cpu_take(struct geul_cpu_run *run)
 {
+    if (geul_cpu_cancelled(run))
+        return GEUL_CPU_NOTHING;
     return atomic_fetch_add_explicit(run->next, 1, memory_order_relaxed);
 }
 
@@ -91,7 +109,7 @@ void geul_cpu_each_segment(struct geul_cpu_run *run, const struct geul_tensor *t
     size_t rows = (size_t)geul_rows(t), cols = (size_t)geul_cols(t), per_row = (cols + length - 1) / length;
     size_t from, to;
     geul_cpu_share(run, rows * per_row, &from, &to);
-    for (size_t i = from; i < to; i++) {
+    for (size_t i = from; i < to && !geul_cpu_cancelled(run); i++) {
         size_t start = i % per_row * length, left = cols - start;
         body(run->kernels, t, i / per_row, start, left < length ? left : length);
     }

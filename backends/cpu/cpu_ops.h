@@ -6,9 +6,16 @@
 
 #include <stdatomic.h>
 
-/* Shared by the threads of one run. Each member has its own cache line, so that waiting on one does not slow the
- * others. */
+/* Shared by the threads of one run. Each member that changes often has its own cache line, so that waiting on one does
+ * not slow the others.
+ *
+ * A cancel: geul_cpu_take() notices it and hands out nothing more, so that a long node ends early; the last thread that
+ * arrives at a barrier notices it too and sets stopped. Only there, while all others wait, may it change: after each
+ * barrier all threads see the same, and stop at the same node. */
 struct geul_cpu_shared {
+    const atomic_bool *cancel; /* NULL: none */
+    atomic_bool noticed;       /* work was withheld: the cancel counts even if it is withdrawn now */
+    bool stopped;              /* the run ends after this node */
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int generation;
     _Alignas(64) atomic_size_t next[2]; /* work counters of even and odd nodes */
@@ -17,7 +24,6 @@ struct geul_cpu_shared {
 /* One thread's view of a run. */
 struct geul_cpu_run {
     int thread, n_threads;
-    int spins; /* rounds of waiting before the core is offered to others */
     const struct geul_cpu_kernels *kernels;
     struct geul_cpu_shared *shared;
     uint8_t *scratch;                    /* of this node; all threads see the same, aligned to 64 */
@@ -46,9 +52,13 @@ const struct geul_cpu_op *geul_cpu_op(enum geul_op op);
 /* Waits until all threads of the run are here. */
 void geul_cpu_barrier(struct geul_cpu_run *run);
 /* Waits until another thread of the run has stored value in *counter. */
-void geul_cpu_await(const struct geul_cpu_run *run, atomic_int *counter, int value);
-/* The next piece of work that no thread has taken yet: 0, 1, 2... */
+void geul_cpu_await(atomic_int *counter, int value);
+/* The next piece of work that no thread has taken yet: 0, 1, 2... GEUL_CPU_NOTHING, more than any node has, once the
+ * run is cancelled: what the node computes then does not matter, but it must come to its end. */
+#define GEUL_CPU_NOTHING ((size_t)1 << 40)
 size_t geul_cpu_take(struct geul_cpu_run *run);
+/* Whether the run is cancelled, for loops that take no pieces. Threads may see it at different times. */
+bool geul_cpu_cancelled(struct geul_cpu_run *run);
 /* Part i of n pieces shared evenly among parts: [*from, *to). */
 void geul_cpu_part(size_t n, size_t parts, size_t i, size_t *from, size_t *to);
 /* This thread's even share of n pieces. */

@@ -220,12 +220,12 @@ static float *result_row(const struct job *j, size_t which, size_t token, size_t
 
 /* Adds dq of a block of queries from block of keys number `turn` of the stretch, when it is its turn: float sums depend
  * on their order, so it is fixed. A token that attends to nothing has no gradient: NaN. */
-static void add_dq(const struct job *j, struct geul_cpu_run *run, size_t block, size_t head, int turn)
+static void add_dq(const struct job *j, size_t block, size_t head, int turn)
 {
     const struct block *b = &j->all.blocks[block];
     atomic_int *added = &j->all.added[head * *j->all.n_blocks + block];
     /* Acquire: the sums of the turns before, by other threads, are visible now. The release below passes them on. */
-    geul_cpu_await(run, added, turn);
+    geul_cpu_await(added, turn);
     for (size_t i = 0; i < b->n; i++) {
         float *out = result_row(j, 0, b->first + i, head), *part = j->dq + i * j->depth;
         if (turn > 0)
@@ -241,7 +241,7 @@ static void add_dq(const struct job *j, struct geul_cpu_run *run, size_t block, 
 
 /* Second pass: one head of a block of keys. The last queries come first: the blocks of keys before this one, which add
  * to dq before it, started with them too, and are usually ahead. */
-static void go_back(const struct job *j, struct geul_cpu_run *run, size_t block, size_t head)
+static void go_back(const struct job *j, size_t block, size_t head)
 {
     const struct block *keys = &j->all.blocks[block];
     size_t last = block + (keys->end - 1 - keys->first) / BLOCK, rows = geul_cpu_round_up(keys->n, QUAD);
@@ -251,7 +251,7 @@ static void go_back(const struct job *j, struct geul_cpu_run *run, size_t block,
     memset(j->dv, 0, rows * j->depth * sizeof *j->dv);
     for (size_t b = last + 1; b-- > block;) {
         pair(j, &j->all.blocks[b], keys, head);
-        add_dq(j, run, b, head, (int)((keys->first - keys->start) / BLOCK));
+        add_dq(j, b, head, (int)((keys->first - keys->start) / BLOCK));
     }
     for (size_t i = 0; i < keys->n; i++) {
         memcpy(result_row(j, 1, keys->first + i, head), j->dk + i * j->depth, j->depth * sizeof *j->dk);
@@ -340,9 +340,11 @@ static void run_back(struct geul_cpu_run *run, const struct geul_tensor *t)
     while ((i = geul_cpu_take(run)) < units) /* the last queries have the longest contexts: they go first */
         measure(&j, blocks - 1 - i % blocks, i / blocks);
     geul_cpu_barrier(run);
-    size_t taken = units + (size_t)run->n_threads; /* the counter: each thread took once when nothing was left */
+    /* The counter: each thread took once when nothing was left. A cancel hands out nothing here or before, and a thread
+     * waits for units before its own only, which others have taken and will finish. */
+    size_t taken = units + (size_t)run->n_threads;
     while ((i = geul_cpu_take(run) - taken) < units)
-        go_back(&j, run, i % blocks, i / blocks);
+        go_back(&j, i % blocks, i / blocks);
 }
 
 const struct geul_cpu_op geul_cpu_op_ATTENTION_BACK = {.scratch = back_scratch, .run = run_back};

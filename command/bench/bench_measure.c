@@ -379,6 +379,6 @@ int geul_bench_measure(const struct geul_model_args *args, const struct geul_ben
     geul_free(b.ctx, b.ids);
     geul_free(b.ctx, b.step);
     geul_free(b.ctx, b.samples);
-    geul_context_free(b.ctx);
+    geul_report_context_free(b.ctx);
     return code;
 }

@@ -18,9 +18,13 @@ enum { MODELS_MAX = 2 * GEUL_TEXT_LIST_MAX };
 struct settings {
     struct geul_model_args model;
     struct geul_text_list files, synthetic, prompts, generates, depths, parallels, threads;
+    const char *form; /* one of forms */
     int repetitions;
     bool json, csv, step;
 };
+
+static const char *const forms[] = {"table", "md", "csv", "json", "jsonl", NULL}; /* enum form */
+enum form { TABLE, MARKDOWN, CSV, JSON, JSON_LINES };
 
 #define SETTINGS struct settings
 /* clang-format off */
@@ -48,9 +52,11 @@ static const struct geul_option options[] = {
     OPTION_CHOICE(GEUL_CACHE_TYPE_NAMES,      model.cache_type,   "TYPE", geul_cache_types, GEUL_CACHE_TYPE_HELP),
     OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", model.n_gpu_layers, 0, 100000,
                   "layers on the GPU; this build has none"),
-    OPTION_FLAG(  "--json",                   json,               "prints every figure as JSON"),
+    OPTION_CHOICE("-o, --output",             form,               "FORM", forms,
+                  "table, md (Markdown), csv, json, or jsonl (a line per test)"),
+    OPTION_FLAG(  "--json",                   json,               "-o json: every figure as JSON"),
     OPTION_FLAG(  "--csv",                    csv,
-                  "prints a header line and a line of figures per test"),
+                  "-o csv: a header line and a line of figures per test"),
     OPTION_FLAG(  "--step",                   step,
                   "waits for a line on standard input before each repetition and prints each as a line of JSON, so "
                   "that another program can be measured in turn"),
@@ -85,7 +91,7 @@ static char *synthetic_path(const char *what, int *code)
         return NULL;
     if (!geul_synth_parse(ctx, what, &synth)) {
         *code = *geul_error(ctx) ? 1 : 2; /* without a failure in ctx it was the word that is wrong */
-        geul_context_free(ctx);
+        geul_report_context_free(ctx);
         return NULL;
     }
     snprintf(name, sizeof name, "synthetic-%s.gguf", synth.label);
@@ -95,13 +101,14 @@ static char *synthetic_path(const char *what, int *code)
     bool fits = g && geul_synth_fits(ctx, &synth, g);
     geul_gguf_close(g);
     if (path && !fits) {
+        geul_os_forget_input(ctx, path);
         geul_error_clear(ctx);
         geul_report_note("making %s", path);
         *code = geul_synth_write(ctx, &synth, 0, path) == GEUL_OK ? 0 : geul_report_failure(ctx);
     } else {
         *code = path ? 0 : geul_report_failure(ctx);
     }
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     if (*code != 0) {
         free(path);
         return NULL;
@@ -196,9 +203,9 @@ static void print_csv_value(const struct column *column, const void *field)
 
 /* What is printed, and what was so far. */
 struct output {
-    const struct settings *s;
-    json_t *cells;                            /* of --json */
-    int name_width, n;                        /* of the longest file name; cells so far */
+    enum form form;
+    json_t *cells;                            /* of JSON */
+    int name_width, test_width, n;            /* of the longest file name and test, in columns; cells so far */
     double read[2], int8[2], bf16[2], f32[2]; /* lowest and highest ceilings */
 };
 
@@ -225,22 +232,50 @@ static void widen(double range[2], double v, bool first)
     range[1] = first || v > range[1] ? v : range[1];
 }
 
+/* "123.4 (120.1 to 125.9)": to about four digits, as machines repeat them no better. */
+static void speed_text(const struct geul_bench_cell *c, char *text, size_t size)
+{
+    int digits = c->tps >= 1000 ? 0 : c->tps >= 100 ? 1 : 2;
+    snprintf(text, size, "%.*f (%.*f to %.*f)", digits, c->tps, digits, c->tps_low, digits, c->tps_high);
+}
+
 static bool print_row(struct output *o, const struct geul_bench_cell *c)
 {
-    char size[32], speed[64];
-    bool first = o->n == 0;
-    if (first)
-        printf("%-*s %9s %-12s %7s  %-17s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "threads",
-               "test", "tokens/s (low to high)", "share of", "over MiB");
-    snprintf(speed, sizeof speed, "%.2f (%.1f to %.1f)", c->tps, c->tps_low, c->tps_high);
-    printf("%-*s %9s %-12s %7d  %-17s %27s  %5.1f %% %-7s %9.0f\n", o->name_width, file_name(c->model),
+    char size[32], speed[96];
+    const char *name = file_name(c->model);
+    if (o->n == 0)
+        printf("%-*s %9s %-15s %7s  %-*s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "threads",
+               o->test_width, "test", "tokens/s (low to high)", "share of", "over MiB");
+    speed_text(c, speed, sizeof speed);
+    printf("%s%*s %9s %-15s %7d  %-*s %27s  %5.1f %% %-7s %9.0f\n", name, o->name_width - geul_report_columns(name), "",
+           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, o->test_width,
+           c->test, speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
+    return geul_report_text("", 0);
+}
+
+static bool print_markdown(const struct output *o, const struct geul_bench_cell *c)
+{
+    char size[32], speed[96];
+    if (o->n == 0)
+        printf("| model | size | types | threads | test | tokens/s (low to high) | share of | over MiB |\n"
+               "| --- | --: | --- | --: | --- | --: | --- | --: |\n");
+    speed_text(c, speed, sizeof speed);
+    printf("| ");
+    for (const char *s = file_name(c->model); *s; s++)
+        printf(*s == '|' ? "\\|" : "%c", *s);
+    printf(" | %s | %s | %d | %s | %s | %.1f %% %s | %.0f |\n",
            geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, c->test, speed,
            100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
+    return geul_report_text("", 0);
+}
+
+static void note_ceilings(struct output *o, const struct geul_bench_cell *c)
+{
+    bool first = o->n == 0;
     widen(o->read, c->ceilings.read_bytes_per_s * 1e-9, first);
     widen(o->int8, c->ceilings.int8_macs_per_s * 1e-9, first);
     widen(o->bf16, c->ceilings.bf16_macs_per_s * 1e-9, first);
     widen(o->f32, c->ceilings.f32_macs_per_s * 1e-9, first);
-    return geul_report_text("", 0);
 }
 
 static bool print_cell(void *user, const struct geul_bench_cell *c)
@@ -248,12 +283,23 @@ static bool print_cell(void *user, const struct geul_bench_cell *c)
     struct output *o = user;
     bool ok = true;
     geul_progress_hide();
-    if (o->s->step)
-        ok = geul_report_json_line(json_cell(c)) == 0 && geul_report_text("", 0);
-    else if (o->s->json)
+    note_ceilings(o, c);
+    switch (o->form) {
+    case TABLE:
+        ok = print_row(o, c);
+        break;
+    case MARKDOWN:
+        ok = print_markdown(o, c);
+        break;
+    case CSV:
+        ok = print_csv(o, c);
+        break;
+    case JSON:
         json_array_append_new(o->cells, json_cell(c));
-    else
-        ok = o->s->csv ? print_csv(o, c) : print_row(o, c);
+        break;
+    case JSON_LINES:
+        ok = geul_report_json_line(json_cell(c)) == 0 && geul_report_text("", 0);
+    }
     o->n++;
     return ok;
 }
@@ -349,29 +395,59 @@ static int find_models(const struct settings *s, char *paths[MODELS_MAX], int *n
     return code;
 }
 
+/* The form of output; --step has its own. */
+static enum form form_of(const struct settings *s)
+{
+    if (s->step)
+        return JSON_LINES;
+    if (s->json || s->csv)
+        return s->json ? JSON : CSV;
+    enum form form = TABLE;
+    while (s->form && strcmp(forms[form], s->form) != 0)
+        form++;
+    return form;
+}
+
+static int largest(const struct geul_bench_list *list)
+{
+    int most = 0;
+    for (int i = 0; i < list->n; i++)
+        most = list->v[i] > most ? list->v[i] : most;
+    return most;
+}
+
+/* Columns of the longest name of a test, as bench_measure.c builds them: "pp2048 x16 @ d4000". */
+static int test_width(const struct geul_bench_sweep *s)
+{
+    int prompt = largest(&s->prompts), generate = largest(&s->generates), most = prompt > generate ? prompt : generate;
+    int n = snprintf(NULL, 0, "pp%d", most), parallel = largest(&s->parallels), depth = largest(&s->depths);
+    n += parallel > 1 ? snprintf(NULL, 0, " x%d", parallel) : 0;
+    return n + (depth > 0 ? snprintf(NULL, 0, " @ d%d", depth) : 0);
+}
+
 /* Measures all models and prints. Returns the exit code. */
 static int bench(struct settings *s, struct geul_bench_sweep *sweep, char *const *paths, int n)
 {
-    struct output o = {.s = s, .name_width = 5};
+    struct output o = {.form = form_of(s), .name_width = 5, .test_width = test_width(sweep)};
     int code = 0;
     sweep->user = &o;
     sweep->cell = print_cell;
     sweep->turn = s->step ? wait_for_line : NULL;
     sweep->repetitions = s->repetitions;
     sweep->seed = 1;
-    o.cells = s->json ? json_array() : NULL;
+    o.cells = o.form == JSON ? json_array() : NULL;
     for (int i = 0; i < n; i++) {
-        int width = (int)strlen(file_name(paths[i]));
+        int width = geul_report_columns(file_name(paths[i]));
         o.name_width = width > o.name_width ? width : o.name_width;
     }
     for (int i = 0; i < n && code == 0; i++) {
         s->model.path = paths[i];
         code = geul_bench_measure(&s->model, sweep);
     }
-    if (code == 0 && s->json && !s->step)
+    if (code == 0 && o.form == JSON)
         return geul_report_json(json_pack("{s:o}", "cells", o.cells));
     json_decref(o.cells);
-    if (code == 0 && !s->csv && !s->step)
+    if (code == 0 && (o.form == TABLE || o.form == MARKDOWN))
         print_end(&o);
     return code;
 }
@@ -389,10 +465,15 @@ int geul_cmd_bench(int argc, char **argv)
         return geul_report_usage("-m FILE or --synthetic SIZE:TYPE is needed");
     if (s.csv && (s.json || s.step))
         return geul_report_usage("--csv and --%s are two forms of output; give one", s.json ? "json" : "step");
+    if (s.form && (s.csv || s.json || s.step))
+        return geul_report_usage("-o and --%s are two forms of output; give one", s.csv    ? "csv"
+                                                                                  : s.json ? "json"
+                                                                                           : "step");
     code = parse_sweep(&s, &sweep);
     if (code != 0)
         return code;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     code = find_models(&s, paths, &n);
     if (code == 0)
         code = bench(&s, &sweep, paths, n);

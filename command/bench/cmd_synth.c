@@ -53,6 +53,7 @@ int geul_cmd_synth(int argc, char **argv)
     if (!ctx)
         return 1;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     double start = geul_os_seconds();
     struct geul_gguf *g = NULL;
     if (!geul_synth_parse(ctx, args[0], &synth))
@@ -67,9 +68,9 @@ int geul_cmd_synth(int argc, char **argv)
             geul_report_json(json_pack("{s:o, s:I, s:f}", "file", geul_report_json_name(s.output), "file_bytes",
                                        (json_int_t)bytes, "seconds", seconds));
         else
-            printf("%s: %s in %.1f s\n", s.output, geul_progress_bytes(bytes, text, sizeof text), seconds);
+            geul_report_line("%s: %s in %.1f s", s.output, geul_progress_bytes(bytes, text, sizeof text), seconds);
     }
     geul_gguf_close(g);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

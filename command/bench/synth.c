@@ -11,6 +11,7 @@
 #include "core/block.h"
 #include "core/half.h"
 #include "core/random.h"
+#include "core/team.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -267,6 +268,22 @@ struct work {
     uint64_t done, total; /* bytes */
 };
 
+/* Elements [from, from + n) of a tensor, PIECE in each piece but the last. */
+struct pieces {
+    const struct source *source;
+    uint8_t *buffer;
+    size_t piece_bytes;
+    int64_t from, n;
+};
+
+static void fill_piece(void *user, int64_t i, int thread)
+{
+    const struct pieces *p = user;
+    int64_t start = i * PIECE, rest = p->n - start;
+    (void)thread;
+    fill(p->source, p->from + start, p->buffer + (size_t)i * p->piece_bytes, rest < PIECE ? rest : PIECE);
+}
+
 /* Fills and writes one tensor. */
 static enum geul_status write_tensor(struct work *k, int64_t elements)
 {
@@ -277,11 +294,7 @@ static enum geul_status write_tensor(struct work *k, int64_t elements)
     for (int64_t from = 0; from < elements; from += (int64_t)PIECE * PIECES) {
         int64_t n = elements - from < (int64_t)PIECE * PIECES ? elements - from : (int64_t)PIECE * PIECES;
         int pieces = (int)((n + PIECE - 1) / PIECE);
-#pragma omp parallel for schedule(static)
-        for (int p = 0; p < pieces; p++) {
-            int64_t rest = n - (int64_t)p * PIECE;
-            fill(s, from + (int64_t)p * PIECE, k->buffer + (size_t)p * piece_bytes, rest < PIECE ? rest : PIECE);
-        }
+        geul_team_loop(0, pieces, fill_piece, &(struct pieces){s, k->buffer, piece_bytes, from, n});
         size_t bytes = (size_t)(n / geul_type_block(s->type)) * geul_type_bytes(s->type);
         geul_gguf_write_data(k->w, k->buffer, bytes);
         k->done += bytes;

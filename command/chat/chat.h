@@ -27,11 +27,14 @@ struct geul_chat {
     bool json;          /* one JSON object a line instead of text */
     bool ignore_eos;    /* answers continue after the end token */
     bool done;          /* /exit */
+    enum geul_nfc nfc;  /* for what the user writes */
     int code;           /* exit code so far */
 };
 
 /* chat_turns.c: the conversation as data. */
 
+/* A malloc()ed copy of what the user wrote, in NFC where that applies; NULL when memory is short. */
+char *geul_chat_text(const struct geul_chat *c, const char *text);
 /* Appends a waiting turn. false when memory is short. */
 bool geul_chat_push(struct geul_chat *c, const char *question);
 void geul_chat_drop_first(struct geul_chat *c);
@@ -57,7 +60,10 @@ struct geul_chat_line;
 struct geul_chat_line *geul_chat_line_new(struct geul_context *ctx);
 void geul_chat_line_free(struct geul_chat_line *l);
 bool geul_chat_line_terminal(const struct geul_chat_line *l);
-/* The next line, valid until the next call; "" after Ctrl-C; NULL at the end. */
+/* The next line, valid until the next call; "" after Ctrl-C; NULL at the end, and after a message about a line that is
+ * no text. */
 const char *geul_chat_line_read(struct geul_chat_line *l);
+/* Whether a line was no text. */
+bool geul_chat_line_failed(const struct geul_chat_line *l);
 
 #endif

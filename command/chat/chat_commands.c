@@ -49,11 +49,13 @@ static bool takes_system_text(struct geul_chat *c)
 static void do_system(struct geul_chat *c, const char *rest)
 {
     if (!*rest) {
-        printf("%s\n", c->system ? c->system : "There is no system text; /system TEXT sets one.");
+        const char *text = c->system ? c->system : "There is no system text; /system TEXT sets one.";
+        geul_report_clean(stdout, text, strlen(text));
+        putchar('\n');
         return;
     }
     free(c->system);
-    c->system = strcmp(rest, "-") == 0 ? NULL : strdup(rest);
+    c->system = strcmp(rest, "-") == 0 ? NULL : geul_chat_text(c, rest);
     if (c->system && !takes_system_text(c)) {
         geul_report_error("the template %s has no place for a system text", geul_template_name(c->form));
         free(c->system);

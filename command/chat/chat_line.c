@@ -12,6 +12,7 @@
 #include "command/chat/chat.h"
 
 #include "command/paths.h"
+#include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
 
@@ -34,6 +35,7 @@ struct geul_chat_line {
     char *history_path; /* NULL: not kept */
     char *line;
     size_t capacity;
+    bool failed; /* a line was no text */
 };
 
 static volatile sig_atomic_t window_changed, continued, ended;
@@ -303,5 +305,15 @@ const char *geul_chat_line_read(struct geul_chat_line *l)
         return read_edited(l);
     if (!geul_text_input_line(stdin, &l->line, &l->capacity, &length))
         return NULL;
-    return l->line;
+    l->failed = !geul_text_input_check(l->line, length);
+    if (!l->failed && memchr(l->line, '\0', length)) { /* questions are C strings */
+        geul_report_error("standard input holds a NUL byte: it is not text");
+        l->failed = true;
+    }
+    return l->failed ? NULL : l->line;
+}
+
+bool geul_chat_line_failed(const struct geul_chat_line *l)
+{
+    return l && l->failed;
 }

@@ -3,10 +3,22 @@
 
 #include "command/report.h"
 
+#include "core/os.h"
 #include "formats/json_file.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+char *geul_chat_text(const struct geul_chat *c, const char *text)
+{
+    size_t length = strlen(text);
+    char *copy = strdup(text);
+    if (copy && !geul_nfc_prompt((struct geul_loaded *)(uintptr_t)&c->loaded, c->nfc, &copy, &length)) {
+        free(copy);
+        return NULL;
+    }
+    return copy;
+}
 
 bool geul_chat_push(struct geul_chat *c, const char *question)
 {
@@ -18,7 +30,7 @@ bool geul_chat_push(struct geul_chat *c, const char *question)
         c->turns = grown;
         c->turns_size = size;
     }
-    char *copy = strdup(question);
+    char *copy = geul_chat_text(c, question);
     if (!copy)
         return false;
     c->turns[c->n_turns++] = (struct geul_chat_turn){copy, NULL};
@@ -130,6 +142,7 @@ bool geul_chat_load(struct geul_chat *c, const char *path)
 {
     geul_error_clear(c->loaded.ctx);
     json_t *json = geul_json_load(c->loaded.ctx, path);
+    geul_os_forget_input(c->loaded.ctx, path); /* /save may go on in it */
     if (!json) {
         geul_report_failure(c->loaded.ctx);
         return false;
@@ -144,7 +157,7 @@ bool geul_chat_load(struct geul_chat *c, const char *path)
     geul_chat_drop_all(c);
     free(c->system);
     const char *system = json_string_value(json_object_get(json, "system"));
-    c->system = system ? strdup(system) : NULL;
+    c->system = system ? geul_chat_text(c, system) : NULL;
     for (size_t i = 0; i < json_array_size(turns); i++) {
         const json_t *t = json_array_get(turns, i);
         if (!geul_chat_push(c, json_string_value(json_object_get(t, "question"))))

@@ -3,6 +3,7 @@
 #include "command/command.h"
 #include "command/report.h"
 #include "command/terminal.h"
+#include "command/text_input.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ struct settings {
     struct geul_model_args model;
     struct geul_chat_settings chat;
     struct geul_draft_args draft;
-    const char *template_name, *system;
+    const char *template_name, *system, *nfc;
     bool ignore_eos, json;
 };
 
@@ -23,6 +24,7 @@ static const struct geul_option options[] = {
                 "koalpaca, kullm, kgoat, a file with {instruction} and {output}, none, or auto for the model's own"),
     OPTION_TEXT("-sys, --system", system,        "TEXT", "text before the conversation, as /system sets it"),
     OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
+    GEUL_NFC_OPTION("questions and the system text"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
     OPTION_GROUP(model, geul_model_options),
     OPTION_GROUP(chat, geul_chat_options),
@@ -90,7 +92,8 @@ int geul_cmd_chat(int argc, char **argv)
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
                          .chat = {.sampling = geul_sampling_args_default(), .n_predict = -1},
                          .draft = geul_draft_args_default(),
-                         .template_name = "auto"};
+                         .template_name = "auto",
+                         .nfc = "auto"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
@@ -99,7 +102,7 @@ int geul_cmd_chat(int argc, char **argv)
         return geul_report_usage("-n 0 leaves no room for an answer");
     if ((code = geul_sampling_args_order(&s.chat.sampling)) != 0)
         return code;
-    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json};
+    struct geul_chat c = {.settings = s.chat, .ignore_eos = s.ignore_eos, .json = s.json, .nfc = geul_nfc_of(s.nfc)};
     geul_interrupt_catch(5); /* Ctrl-C stops an answer; only many in a row end the program */
     geul_sampling_args_seed(&c.settings.sampling);
     code = geul_loaded_open(&s.model, true, &c.loaded);
@@ -111,12 +114,15 @@ int geul_cmd_chat(int argc, char **argv)
         return code;
     }
     if (choose_template(&c, s.template_name)) {
-        c.system = s.system ? strdup(s.system) : NULL;
+        c.system = s.system ? geul_chat_text(&c, s.system) : NULL;
+        const char *name = geul_model_get_name(c.loaded.model);
+        char shown[256];
         struct geul_chat_line *lines = geul_chat_line_new(c.loaded.ctx);
         if (geul_chat_line_terminal(lines))
             fprintf(stderr, "model: %s\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n",
-                    *geul_model_get_name(c.loaded.model) ? geul_model_get_name(c.loaded.model) : s.model.path);
+                    geul_printable(*name ? name : s.model.path, shown, sizeof shown));
         converse(&c, lines);
+        c.code = geul_chat_line_failed(lines) ? 1 : c.code;
         geul_chat_line_free(lines);
     } else {
         c.code = 1;

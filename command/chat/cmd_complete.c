@@ -17,7 +17,7 @@ struct settings {
     struct geul_model_args model;
     struct geul_sampling_args sampling;
     struct geul_draft_args draft;
-    const char *prompt, *file, *template_name;
+    const char *prompt, *file, *encoding, *template_name, *nfc;
     struct geul_text_list stop;
     int n_predict;
     bool echo, json, ignore_eos;
@@ -30,6 +30,8 @@ static const struct geul_option options[] = {
                 "the text to continue; - reads standard input, without its last newline"),
     OPTION_PATH("-f, --file",               file,          "FILE", FILE,
                 "reads the text from a file, without its last newline"),
+    GEUL_ENCODING_OPTION,
+    GEUL_NFC_OPTION("the text"),
     OPTION_INT( "-n, --predict, --n-predict", n_predict,     -1, 1 << 30,
                 "most tokens to write, -1: until the text ends or the context is full"),
     OPTION_LIST("--stop, -r, --reverse-prompt", stop,          "TEXT",
@@ -159,6 +161,7 @@ int geul_cmd_complete(int argc, char **argv)
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT,
                          .sampling = geul_sampling_args_default(),
                          .draft = geul_draft_args_default(),
+                         .nfc = "auto",
                          .n_predict = 128};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
@@ -169,7 +172,7 @@ int geul_cmd_complete(int argc, char **argv)
         return geul_report_usage("-n 0 would print nothing");
     if ((code = geul_sampling_args_order(&s.sampling)) != 0)
         return code;
-    char *prompt = geul_text_input_prompt(s.prompt, s.file, &length, &code);
+    char *prompt = geul_text_input_prompt(s.prompt, s.file, s.encoding, &length, &code);
     if (!prompt)
         return code;
     geul_interrupt_catch(1);
@@ -181,6 +184,8 @@ int geul_cmd_complete(int argc, char **argv)
     code = geul_loaded_open(&s.model, true, &l);
     if (code == 0) {
         code = geul_drafter_open(&s.draft, &s.model, &l, &drafter);
+        if (code == 0)
+            code = geul_nfc_prompt(&l, geul_nfc_of(s.nfc), &prompt, &length) ? 0 : 1;
         if (code == 0)
             code = apply_template(&l, &s, &stops, &used, &prompt, &length) ? 0 : 1;
         if (code == 0)

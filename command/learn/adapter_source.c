@@ -55,12 +55,11 @@ static enum geul_status save_start(struct geul_context *ctx, const struct geul_t
 int geul_adapter_source_take(struct geul_context *ctx, const struct geul_train_args *args, struct geul_train_options *o,
                              const struct geul_model_shape *shape, char **template_text)
 {
-    const struct geul_peft_base base = {shape->n_layers, shape->n_heads};
     const char *path = o->lora.from;
     char file[8];
     *template_text = NULL;
     geul_error_clear(ctx);
-    struct geul_lora *d = geul_lora_read_any(ctx, path, base);
+    struct geul_lora *d = geul_lora_read_any(ctx, path, geul_lora_shape_of(shape));
     if (!d)
         return geul_report_failure(ctx);
     int code = refuse_others(&o->lora, d);

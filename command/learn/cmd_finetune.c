@@ -137,12 +137,13 @@ int geul_cmd_finetune(int argc, char **argv)
         return 2;
     s.train.typed = (const char *const *)argv;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     snprintf(title, sizeof title, "finetune %.200s", s.model);
     code = ctx ? geul_run_dir_take(ctx, &s.train, &dir) : 1;
     if (code == 0)
         code = geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type));
     geul_run_dir_leave(&dir);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return code;
 }

@@ -1,6 +1,7 @@
 /* cmd_train.c: `geul train` trains a new model from scratch: a settings file names its shape, tokenizer and data. */
 #include "command/command.h"
 #include "command/model_args.h"
+#include "command/progress.h"
 #include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
@@ -179,9 +180,28 @@ static bool describe(const struct settings *s, struct geul_new_model_options *m)
     return true;
 }
 
+/* Fails when the model could not be trained for want of memory, before it is written: its weights and their gradients
+ * alone, to which the estimate of the run adds the rest. */
+static bool check_memory(struct geul_context *ctx, const struct geul_new_model_options *m)
+{
+    size_t available, total;
+    char needed[32], left[32];
+    uint64_t bytes = geul_new_model_bytes(ctx, m);
+    geul_os_memory(&available, &total);
+    if (bytes == 0)
+        return false;
+    if (available == 0 || bytes / 2 < available / 4)
+        return true;
+    geul_fail(ctx, GEUL_ERROR_MEMORY,
+              "weights and gradients of this model take %s of memory, %s are free; nothing was written: fewer --layers "
+              "or a smaller --width make it smaller",
+              geul_progress_bytes(2 * bytes, needed, sizeof needed), geul_progress_bytes(available, left, sizeof left));
+    return false;
+}
+
 /* The file that training starts from: --model, or DIR/initial.gguf, which is written unless a resumed run finds
  * it. NULL after a message. */
-static const char *first_model(struct geul_context *ctx, const struct settings *s, char *path, size_t size)
+static const char *first_model(struct geul_context *ctx, const struct settings *s, char *path, size_t size, int *code)
 {
     struct geul_new_model_options m;
     if (s->model)
@@ -191,22 +211,28 @@ static const char *first_model(struct geul_context *ctx, const struct settings *
         return path;
     if (!describe(s, &m))
         return NULL;
-    if (geul_os_make_directory(ctx, s->train.output) == GEUL_OK && geul_new_model_write(ctx, path, &m) == GEUL_OK)
+    m.progress = geul_progress_callback;
+    bool ok = check_memory(ctx, &m) && geul_os_make_directory(ctx, s->train.output) == GEUL_OK;
+    geul_progress_start("writing the model", NULL);
+    ok = ok && geul_new_model_write(ctx, path, &m) == GEUL_OK;
+    geul_progress_hide();
+    if (ok)
         return path;
-    geul_report_failure(ctx);
+    *code = geul_report_failure(ctx);
     return NULL;
 }
 
 static int work(struct geul_context *ctx, const struct settings *s)
 {
     char path[4096], title[256];
+    int code = 1;
     struct geul_train_options o = geul_train_args_options(&s->train);
     o.regex = geul_regex();
     o.rate = s->train.rate > 0 ? s->train.rate : 6e-4f;
     o.attend_across_documents = strcmp(s->attend_across_documents, "on") == 0;
-    o.model_path = first_model(ctx, s, path, sizeof path);
+    o.model_path = first_model(ctx, s, path, sizeof path, &code);
     if (!o.model_path)
-        return 1;
+        return code;
     snprintf(title, sizeof title, "train %.200s", s->train.output);
     return geul_train_on_data(ctx, &s->train, &s->data, &o, title, geul_type_from_name(s->type));
 }
@@ -233,7 +259,7 @@ int geul_cmd_train(int argc, char **argv)
     /* The settings file is applied first, so that options override it: hence it has to be the first word. Its text
      * stays until the end, because the settings point into it. */
     bool file = argc > 1 && argv[1][0] != '-';
-    if (file && !(text = geul_text_input_file(argv[1], &length)))
+    if (file && !(text = geul_text_input_file(argv[1], NULL, &length)))
         return 1;
     if (file && !apply_file(argv[1], text, &s)) {
         free(text);
@@ -249,13 +275,14 @@ int geul_cmd_train(int argc, char **argv)
     }
     s.train.typed = (const char *const *)argv;
     geul_interrupt_catch(1);
+    geul_terminate_catch();
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     struct geul_run_dir dir = {.lock = NULL};
     code = ctx ? geul_run_dir_take(ctx, &s.train, &dir) : 1;
     if (code == 0)
         code = work(ctx, &s);
     geul_run_dir_leave(&dir);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     free(text);
     return code;
 }

@@ -1,6 +1,8 @@
 /* preview.c: see preview.h. */
 #include "command/learn/preview.h"
 
+#include "core/context.h"
+
 #include <stdlib.h>
 
 /* Marks around masked text. */
@@ -27,12 +29,12 @@ static void print_characters(struct printer *p, const char *s, size_t n, bool ma
 {
     if (n > 0)
         switch_to(p, masked);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
-            fprintf(p->f, "\\x%02x", c);
+    for (size_t i = 0, length; i < n; i += length ? length : 1) {
+        length = s[i] == '\n' || s[i] == '\t' ? 1 : geul_printable_length(s + i, n - i);
+        if (length > 0)
+            fwrite(s + i, 1, length, p->f);
         else
-            fputc(c, p->f);
+            fprintf(p->f, "\\x%02x", (unsigned char)s[i]);
     }
 }
 

@@ -8,6 +8,7 @@
 #include "command/report.h"
 #include "command/row_notes.h"
 #include "command/terminal.h"
+#include "command/text_input.h"
 #include "command/learn/training.h"
 #include "command/learn/training_choice.h"
 
@@ -25,7 +26,7 @@ static const char *const too_longs[] = {"truncate", "skip", "refuse", NULL}; /* 
 /* clang-format off */
 const struct geul_option geul_data_option_rows[] = {
     OPTION_PATHS( "--train-file",  files,          "FILE", FILE,
-                  "JSON Lines of questions and answers, conversations or texts, a .txt, or a .geulshard"),
+                  "questions and answers, conversations or texts: JSON Lines or an array, .csv, .tsv, .txt, .geulshard"),
     OPTION_PATHS( "--eval-file",   held_out_files, "FILE", FILE, "the same, for evaluation only"),
     OPTION_REAL(  "--held-out",    held_out,       -1, 0.5,
                   "share of the training rows to hold out for evaluation when no --eval-file is given; -1: 0.02, "
@@ -34,6 +35,8 @@ const struct geul_option geul_data_option_rows[] = {
                   "koalpaca, kullm, kgoat, a file, none, or auto: the model's own"),
     OPTION_CHOICE("--mask-prompt", mask_prompt,    "on|off", switches, "on: only answers are learned"),
     OPTION_CHOICE("--too-long",    too_long,       "WHAT", too_longs, "what to do with conversations longer than -c"),
+    GEUL_ENCODING_OPTION,
+    GEUL_NFC_OPTION("rows"),
     OPTION_END,
 };
 /* clang-format on */
@@ -52,6 +55,7 @@ struct data {
     const struct geul_data_args *args;
     int n_context;
     uint64_t seed;
+    bool preview;             /* which form each file has is shown too */
     struct geul_model *model; /* for its tokenizer and template */
     struct geul_template *t;
     struct files train, measured;  /* measured: of --eval-file */
@@ -108,7 +112,9 @@ static enum geul_status read_files(struct data *d, const struct geul_text_list *
                                        .held_out = (double)share,
                                        .seed = d->seed,
                                        .problems = problems,
-                                       .progress = geul_progress_callback};
+                                       .progress = geul_progress_callback,
+                                       .encoding = d->args->encoding,
+                                       .nfc = geul_nfc_of(d->args->nfc)};
     enum geul_status status = GEUL_OK;
     geul_progress_start("reading", NULL);
     if (n_rows > 0)
@@ -119,6 +125,8 @@ static enum geul_status read_files(struct data *d, const struct geul_text_list *
         if (is_shard(files->items[i]))
             status = geul_dataset_add_shard(out->samples, files->items[i], d->n_context);
     geul_row_notes_print(problems);
+    if (d->preview)
+        geul_row_notes_print_forms(problems);
     geul_row_problems_free(problems);
     return status;
 }
@@ -139,6 +147,7 @@ static void tell_data(const struct files *f, const char *what)
     if (r->joined_input > 0)
         geul_report_note("%lld inputs were joined to their questions: the template has no place for them",
                          (long long)r->joined_input);
+    geul_row_notes_print_nfc(r->not_nfc, r->nfc_applied);
 }
 
 /* Gives the rows that were held out back to training. */
@@ -255,7 +264,7 @@ static int work(struct data *d, const struct geul_train_args *args, const struct
 int geul_train_on_data(struct geul_context *ctx, const struct geul_train_args *args, const struct geul_data_args *data,
                        const struct geul_train_options *o, const char *title, enum geul_type type)
 {
-    struct data d = {.ctx = ctx, .args = data, .seed = args->seed.value};
+    struct data d = {.ctx = ctx, .args = data, .seed = args->seed.value, .preview = args->preview > 0};
     struct geul_train_options effective = *o;
     char *text = NULL; /* the adapter's template */
     int code = 1;

@@ -227,7 +227,7 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     if (status != GEUL_OK)
         return status;
     *found = true;
-    run->saved_at = f.steps[0];
+    run->saved_at = run->state.evaluated_step = f.steps[0];
     if (bytes != sizeof note) {
         geul_report_note("warning: %s is of another version: its settings and best loss are not known",
                          geul_run_checkpoint(run, f.steps[0]));
@@ -335,21 +335,21 @@ enum geul_status geul_run_export(struct geul_run *run)
     if (status != GEUL_OK)
         return status;
     if (!adapter) {
-        printf("result     %s (`geul export` makes a Hugging Face directory of it)\n", path);
+        geul_report_line("result     %s (`geul export` makes a Hugging Face directory of it)", path);
     } else {
         const char *dir = geul_run_path(run, "adapter");
         status = geul_export_peft(run->ctx, path, dir, NULL);
         if (status != GEUL_OK)
             return status;
-        printf("result     %s, and for PEFT %s/\n", path, dir);
+        geul_report_line("result     %s, and for PEFT %s/", path, dir);
     }
     const struct geul_run_state *state = &run->state;
     if (isfinite(state->best_loss) && state->best_step == 0)
-        printf("best       %s, the model as it was before the first step: held-out loss %.4f\n",
-               geul_run_path(run, "best.gguf"), state->best_loss);
+        geul_report_line("best       %s, the model as it was before the first step: held-out loss %.4f",
+                         geul_run_path(run, "best.gguf"), state->best_loss);
     else if (isfinite(state->best_loss))
-        printf("best       %s, held-out loss %.4f after step %lld\n", geul_run_path(run, "best.gguf"), state->best_loss,
-               (long long)state->best_step);
-    printf("report     %s\n", geul_run_path(run, "report.html"));
+        geul_report_line("best       %s, held-out loss %.4f after step %lld", geul_run_path(run, "best.gguf"),
+                         state->best_loss, (long long)state->best_step);
+    geul_report_line("report     %s", geul_run_path(run, "report.html"));
     return GEUL_OK;
 }

@@ -194,7 +194,10 @@ static enum geul_status write_one(struct geul_run *run, struct geul_session *ses
         return status;
     size_t length;
     char *prompt = geul_detokenize(run->ctx, tok, ids, (size_t)n, false, &length);
-    status = prompt ? geul_journal_sample(run->log, step, prompt, r.text) : geul_error_status(run->ctx);
+    if (r.reason == GEUL_STOP_CALLER) /* Ctrl-C: a part of a text is not a sample */
+        status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped");
+    else
+        status = prompt ? geul_journal_sample(run->log, step, prompt, r.text) : geul_error_status(run->ctx);
     *why = geul_watch_text(r.text, r.text_length);
     geul_text_free(run->ctx, prompt);
     geul_text_free(run->ctx, r.text);

@@ -127,6 +127,7 @@ static enum geul_status evaluate(struct geul_run *run)
     enum geul_status status = geul_trainer_evaluate(run->trainer, d, &loss);
     if (status != GEUL_OK)
         return status;
+    run->state.evaluated_step = step;
     /* What the run began with counts: training may make a model worse, and then that is the best. */
     bool best = loss < run->state.best_loss;
     run->state.last_loss = loss;
@@ -205,28 +206,46 @@ static enum geul_status one_step(struct geul_run *run, int64_t steps)
     return status;
 }
 
+/* After Ctrl-C, which has cancelled what was being computed: saves what is done. */
+static enum geul_status stop(struct geul_run *run)
+{
+    int64_t done = geul_trainer_steps_done(run->trainer);
+    geul_error_clear(run->ctx);
+    geul_run_hide();
+    if (done == 0) { /* what the model is like is no result of a run */
+        geul_report_note("stopped before the first step was done; nothing is saved");
+        geul_os_remove(run->ctx, geul_run_path(run, "best.gguf"));
+        return geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped before the first step was done");
+    }
+    /* This checkpoint is not due, so it does not become one to rewind to; otherwise an interrupted run could rewind to
+     * another step than one that ran through. */
+    enum geul_status status = geul_run_save(run, false);
+    geul_run_hide();
+    if (status != GEUL_OK)
+        return status;
+    geul_report_note("stopped after step %lld of %lld; everything is saved in %s", (long long)done,
+                     (long long)geul_trainer_total_steps(run->trainer), geul_run_checkpoint(run, run->saved_at));
+    geul_train_args_print_resume(run->job->args);
+    return geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld", (long long)done);
+}
+
+/* Whether the evaluation that belongs to the steps done is missing: the first one, or one that Ctrl-C cancelled in the
+ * run before. */
+static bool owes_evaluation(const struct geul_run *run, int64_t steps)
+{
+    int64_t done = geul_trainer_steps_done(run->trainer);
+    return done == 0 || (run->state.evaluated_step < done && (due(done, run->evaluate_every) || done == steps));
+}
+
 /* All steps that are left. */
 static enum geul_status all_steps(struct geul_run *run)
 {
     int64_t steps = geul_trainer_total_steps(run->trainer);
-    enum geul_status status = geul_trainer_steps_done(run->trainer) == 0 ? evaluate(run) : GEUL_OK;
-    while (status == GEUL_OK && geul_trainer_steps_done(run->trainer) < steps) {
+    enum geul_status status = owes_evaluation(run, steps) ? evaluate(run) : GEUL_OK;
+    while (status == GEUL_OK && geul_trainer_steps_done(run->trainer) < steps && !geul_interrupted())
         status = one_step(run, steps);
-        if (status != GEUL_OK || !geul_interrupted())
-            continue;
-        /* Ctrl-C: this checkpoint is not due, so it does not become one to rewind to; otherwise an interrupted run
-         * could rewind to another step than one that ran through. */
-        status = geul_run_save(run, false);
-        geul_run_hide();
-        if (status == GEUL_OK) {
-            geul_report_note("stopped after step %lld of %lld; everything is saved in %s",
-                             (long long)geul_trainer_steps_done(run->trainer), (long long)steps,
-                             geul_run_checkpoint(run, run->saved_at));
-            geul_train_args_print_resume(run->job->args);
-            status = geul_fail(run->ctx, GEUL_ERROR_CANCELLED, "stopped after step %lld",
-                               (long long)geul_trainer_steps_done(run->trainer));
-        }
-    }
+    if (geul_interrupted() && (status == GEUL_OK || status == GEUL_ERROR_CANCELLED))
+        status = stop(run);
     geul_run_hide();
     return status;
 }
@@ -263,7 +282,7 @@ static enum geul_status open_run(struct geul_run *run)
 {
     struct geul_training *job = run->job;
     const struct geul_train_args *a = job->args;
-    enum geul_status status = geul_outfile_tidy(run->ctx, a->output);
+    enum geul_status status = geul_outfile_tidy(run->ctx, a->output, "");
     if (status != GEUL_OK)
         return status;
     /* Order: the trainer knows the number of steps, from which the intervals and settings follow; a checkpoint is
@@ -361,8 +380,10 @@ static int estimate_run(struct geul_training *job)
     if (status != GEUL_OK)
         return geul_report_failure(job->ctx);
     bool fits = !estimate.available || estimate.total <= estimate.available;
-    if (!job->args->plan && fits)
-        return -1;
+    if (!job->args->plan && fits) { /* a checkpoint has all that is trained, and the result its weights again */
+        uint64_t bytes = estimate.weights + estimate.states + estimate.weights;
+        return geul_os_check_space(job->ctx, job->args->output, bytes) == GEUL_OK ? -1 : geul_report_failure(job->ctx);
+    }
     geul_run_print_estimate(job, &estimate);
     if (fits || job->args->plan)
         return fits ? 0 : 1;
@@ -380,7 +401,8 @@ int geul_training_run(struct geul_training *job)
                                      .began = NAN,
                                      .level = NAN,
                                      .rate_scale = 1,
-                                     .sound_step = -1}};
+                                     .sound_step = -1,
+                                     .evaluated_step = -1}};
     int code = estimate_run(job);
     if (code >= 0)
         return code;

@@ -20,7 +20,8 @@ struct geul_run_state {
     int64_t
         sound_step; /* of the newest checkpoint that was due while nothing was odd: the one to go back to; -1: none */
     int64_t rewinds;
-    double level; /* of the training loss, over about 10 steps */
+    double level;           /* of the training loss, over about 10 steps */
+    int64_t evaluated_step; /* of the newest evaluation, -1: none yet */
 };
 
 struct geul_run {

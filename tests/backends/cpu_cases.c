@@ -116,7 +116,11 @@ bool cpu_compute(struct geul_context *ctx, struct geul_device *device, struct ge
     for (int i = 0; i < n; i++)
         if (!CHECK_MSG(geul_device_supports(device, nodes[i]), "%s is unsupported", nodes[i]->name))
             return false;
-    return CHECK_MSG(device->backend->run(ctx, device, nodes, n) == GEUL_OK, "%s", geul_error(ctx));
+    struct geul_queue *queue = device->backend->queue_new(ctx, device, 0);
+    bool ok = CHECK_MSG(queue && device->backend->run(ctx, queue, nodes, n, NULL) == GEUL_OK, "%s", geul_error(ctx));
+    if (queue)
+        device->backend->queue_free(ctx, queue);
+    return ok;
 }
 
 bool cpu_close(const char *what, const float *got, const double *want, int64_t n, double absolute, double relative)

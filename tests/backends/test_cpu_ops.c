@@ -503,7 +503,10 @@ TEST(cpu_survives_failing_allocations)
     struct test_shortage s = {.most = 50};
     while (test_shortage_next(&s)) {
         struct geul_device *device = geul_device_open(s.ctx, GEUL_DEVICE_HOST, 2);
-        s.ok = device && device->backend->run(s.ctx, device, &y, 1) == GEUL_OK;
+        struct geul_queue *queue = device ? device->backend->queue_new(s.ctx, device, 0) : NULL;
+        s.ok = queue && device->backend->run(s.ctx, queue, &y, 1, NULL) == GEUL_OK;
+        if (queue)
+            device->backend->queue_free(s.ctx, queue);
         geul_device_close(s.ctx, device);
     }
     geul_context_free(maker);

@@ -188,3 +188,61 @@ TEST(command_bench_keeps_synthetic_files)
     CHECK(strstr(r.out, " q8_0 "));
     test_run_free(&r);
 }
+
+/* The column of "test" starts where its header does, also under names of Hangul and beside speeds of five digits. */
+TEST(command_bench_aligns_hangul_and_depths)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s", test_scratch("한글 모형.gguf"));
+    struct test_run r = GEUL("synth", tiny("q8_0"), "-o", path);
+    CHECK_MSG(r.status == 0, "%s", r.err);
+    test_run_free(&r);
+    r = GEUL("bench", "-m", path, "--synthetic", tiny("q8_0"), "-p", "40", "-n", "2", "-d", "0,100", "-r", "1", "-t",
+             "1");
+    CHECK_MSG(r.status == 0, "%s", r.err);
+    const char *test = strstr(r.out, "test "), *end = strchr(r.out, '\n');
+    REQUIRE(test && end);
+    size_t width = (size_t)(end - r.out);
+    int n = 0;
+    for (const char *line = end + 1; *line && *line != '\n'; line = strchr(line, '\n') + 1, n++) {
+        size_t bytes = (size_t)(strchr(line, '\n') - line), shift = 0; /* bytes beyond columns: a syllable has 3 in 2 */
+        for (size_t i = 0; i < bytes; i++)
+            shift += (unsigned char)line[i] >= 0xea && (unsigned char)line[i] <= 0xed;
+        CHECK_INT(bytes - shift, width);
+        const char *at = line + (test - r.out) + shift;
+        CHECK_MSG(strncmp(at, "pp40", 4) == 0 || strncmp(at, "tg2", 3) == 0, "%.*s", (int)bytes, line);
+    }
+    CHECK_INT(n, 2 * 4);
+    test_run_free(&r);
+}
+
+TEST(command_bench_forms_of_output)
+{
+    struct test_run r = GEUL("bench", "--synthetic", tiny("q8_0"), "-p", "8", "-n", "2", "-r", "1", "-o", "md");
+    CHECK_MSG(r.status == 0 && strncmp(r.out, "| model |", 9) == 0 && strstr(r.out, "\n| --- |"), "%s%s", r.err, r.out);
+    int bars = -1;
+    char *text = r.out, *end = strstr(r.out, "\n\n");
+    REQUIRE(end);
+    end[1] = '\0';
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        int n = 0;
+        for (const char *s = line; *s; s++)
+            n += *s == '|' && (s == line || s[-1] != '\\');
+        CHECK(bars < 0 || n == bars);
+        bars = n;
+    }
+    test_run_free(&r);
+    r = GEUL("bench", "--synthetic", tiny("q8_0"), "-p", "8", "-n", "2", "-r", "1", "-o", "jsonl");
+    CHECK_MSG(r.status == 0, "%s", r.err);
+    int n = 0;
+    for (char *line = strtok(r.out, "\n"); line; line = strtok(NULL, "\n"), n++) {
+        json_t *cell = json_loads(line, 0, NULL);
+        REQUIRE(cell);
+        check_cell(cell);
+        json_decref(cell);
+    }
+    CHECK_INT(n, 2);
+    test_run_free(&r);
+    fixture_fails(GEUL("bench", "-m", "x.gguf", "-o", "sql"), 2, "geul bench: -o", "jsonl");
+    fixture_fails(GEUL("bench", "-m", "x.gguf", "-o", "md", "--csv"), 2, "geul bench: -o", "--csv");
+}

@@ -1,6 +1,8 @@
 /* test_command_merge.c: adapters on the command line: `geul merge`, --lora, and both directions of conversion. */
 #include "tests/command/command_fixture.h"
 
+#include <sys/stat.h>
+
 static void succeed(struct test_run r, const char *holds)
 {
     CHECK_MSG(r.status == 0 && strstr(r.out, holds), "exit code %d, \"%s\" is not in: %s%s", r.status, holds, r.out,
@@ -158,4 +160,54 @@ TEST(command_converts_adapters_both_ways)
     fixture_fails(GEUL("convert", f.peft.text, "-o", again.text), 1, "geul convert: ", "name its base, a GGUF");
     fixture_fails(GEUL("convert", f.peft.text, "-o", again.text, "--base", "/no/base"), 1,
                   "geul convert: ", "/no/base");
+}
+
+/* Copies a file of a golden into dir. */
+static void copy_into(const struct test_kept *dir, const char *golden, const char *file)
+{
+    char from[200], to[1100];
+    size_t size = 0;
+    snprintf(from, sizeof from, "golden/%s/%s", golden, file);
+    snprintf(to, sizeof to, "%s/%s", dir->text, file);
+    char *data = test_slurp(test_path(from), &size);
+    CHECK(data && test_spill(to, data, size));
+    free(data);
+}
+
+/* Trainers leave both in one directory. The model is meant, unless a model is named; with --lora the adapter. */
+TEST(command_convert_a_model_and_an_adapter_in_one_directory)
+{
+    struct files f;
+    REQUIRE(prepare(&f));
+    struct test_kept dir = test_keep(test_scratch("both")), base = test_keep(test_scratch("base.gguf"));
+    struct test_kept model = test_keep(test_scratch("both.gguf")), adapter = test_keep(test_scratch("other.gguf"));
+    REQUIRE(mkdir(dir.text, 0700) == 0);
+    copy_into(&dir, "peft_plain", "adapter_config.json");
+    copy_into(&dir, "peft_plain", "adapter_model.safetensors");
+    copy_into(&dir, "parallel", "config.json");
+    succeed(GEUL("convert", dir.text, "-o", adapter.text), "f32, 16 tensors"); /* heads from config.json */
+    copy_into(&dir, "parallel", "model.safetensors");
+    struct test_run r = GEUL("convert", dir.text, "-o", model.text, "--type", "f32");
+    CHECK_MSG(strstr(r.err, "holds a whole model beside adapter_config.json; the model is converted"), "%s", r.err);
+    succeed(r, "f32, 28 tensors");
+    succeed(GEUL("convert", dir.text, "-o", adapter.text, "--base", dir.text), "f32, 16 tensors");
+    succeed(GEUL("convert", test_path("golden/parallel"), "-o", base.text, "--type", "f32"), "28 tensors");
+    size_t n, size;
+    char *of_model = LOGITS(&size, "-m", model.text), *of_base = LOGITS(&n, "-m", base.text);
+    char *by_dir = LOGITS(&n, "-m", base.text, "--lora", dir.text);
+    char *by_file = LOGITS(&n, "-m", base.text, "--lora", f.peft.text);
+    REQUIRE(of_model && of_base && by_dir && by_file && n == size);
+    CHECK(memcmp(of_model, of_base, size) == 0 && memcmp(by_dir, by_file, size) == 0);
+    CHECK(difference(of_base, by_dir, size) > 0.5);
+    char *all[] = {of_model, of_base, by_dir, by_file};
+    for (int i = 0; i < 4; i++)
+        free(all[i]);
+    /* a merged model that kept its adapter_config.json */
+    char path[1100];
+    snprintf(path, sizeof path, "%s/adapter_model.safetensors", dir.text);
+    remove(path);
+    r = GEUL("convert", dir.text, "-o", model.text, "--type", "f32");
+    succeed(r, "f32, 28 tensors");
+    fixture_fails(GEUL("logits", "-m", base.text, "--lora", dir.text, "--ids", "1", "-o", adapter.text), 1,
+                  "geul logits: ", "it holds those of a whole model");
 }

@@ -95,7 +95,9 @@ TEST(command_perplexity_saves_and_compares)
     fixture_fails(GEUL("perplexity", "-m", other, "-c", "8", "--kl-base", base), 1,
                   "geul perplexity: ", "windows of 16 tokens"); /* not: that the file's stride does not fit 8 */
     fixture_fails(GEUL("perplexity", "-m", other, "--start", "--kl-base", base), 2, "geul perplexity: ", "--start");
-    fixture_fails(GEUL("perplexity", "-m", model, "--kl-base", other), 1, "geul perplexity: ", "no logits");
+    fixture_fails(
+        GEUL("perplexity", "-m", model, "--kl-base", other), 1, "geul perplexity: ",
+        "is not a file of logits of a base model, which an evaluation of that model writes: it is a GGUF file");
 }
 
 TEST(command_perplexity_refuses)
@@ -103,7 +105,7 @@ TEST(command_perplexity_refuses)
     const char *model = fixture_model();
     REQUIRE(model);
     fixture_fails(GEUL("perplexity", "-m", model), 2, "geul perplexity: ", "-p TEXT or -f FILE");
-    fixture_fails(GEUL("perplexity", "-m", model, "-p", ""), 1, "geul perplexity: ", "at least 2");
+    fixture_fails(GEUL("perplexity", "-m", model, "-p", ""), 1, "geul perplexity: ", "0 tokens");
     fixture_fails(GEUL("perplexity", "-m", model, "-p", text, "--method", "llama"), 1,
                   "geul perplexity: ", "one context");
     fixture_fails(GEUL("perplexity", "-m", model, "-p", text, "-c", "8", "--stride", "8"), 1,
@@ -119,4 +121,27 @@ TEST(command_perplexity_refuses)
     struct test_run r = test_geul(piped, text, strlen(text));
     CHECK_MSG(r.status == 0 && strstr(r.out, "method llama"), "%s%s", r.err, r.out);
     test_run_free(&r);
+}
+
+/* From one token no error is known: it is left out and never "nan". */
+TEST(command_perplexity_of_one_token)
+{
+    const char *model = test_mini_model();
+    static const char *const texts[] = {"가나", "ab", "."};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const bool start = i == 2; /* a single token is scored after <|endoftext|> */
+        struct test_run r = start ? GEUL("perplexity", "-m", model, "-p", texts[i], "--start")
+                                  : GEUL("perplexity", "-m", model, "-p", texts[i]);
+        CHECK_MSG(r.status == 0, "%s", r.err);
+        if (strstr(r.out, "1 of 2 tokens scored"))
+            CHECK_MSG(!strstr(r.out, "+-") && !strstr(r.out, "nan") && strstr(r.out, "no error is known"), "%s", r.out);
+        else
+            CHECK_MSG(i == 1, "\"%s\" is more than two tokens: %s", texts[i], r.out);
+        test_run_free(&r);
+    }
+    json_t *json = fixture_json(GEUL("perplexity", "-m", model, "-p", texts[0], "--json"));
+    REQUIRE(json);
+    CHECK(json_is_null(json_object_get(json_object_get(json, "perplexity"), "error")));
+    CHECK(figure(json, "perplexity", "value") > 1);
+    json_decref(json);
 }

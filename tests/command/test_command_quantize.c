@@ -225,3 +225,30 @@ TEST(command_quantize_leaves_the_old_file_when_killed)
         CHECK_MSG(size == 3 || size == whole, "killed after 0.0%d s: %zu bytes", i + 1, size);
     }
 }
+
+/* llama-quantize's word for "as it is": every weight keeps its bytes, also through parts and back. */
+TEST(command_quantize_copies)
+{
+    const char *model = test_mini_model();
+    char whole[1024], parts[1024], first[1100], again[1024];
+    snprintf(whole, sizeof whole, "%s", test_scratch("whole.gguf"));
+    snprintf(parts, sizeof parts, "%s", test_scratch("parts.gguf"));
+    snprintf(again, sizeof again, "%s", test_scratch("again.gguf"));
+    json_t *json = fixture_json(GEUL("quantize", model, whole, "COPY", "--json"));
+    REQUIRE(json);
+    CHECK_STR(json_string_value(json_object_get(json, "type")), "copy");
+    json_decref(json);
+    json = fixture_json(GEUL("quantize", model, parts, "copy", "--split-max-tensors", "30", "--json"));
+    REQUIRE(json);
+    snprintf(first, sizeof first, "%s", json_string_value(json_array_get(json_object_get(json, "files"), 0)));
+    CHECK(json_array_size(json_object_get(json, "files")) > 1);
+    json_decref(json);
+    struct test_run r = GEUL("quantize", first, again, "copy");
+    CHECK_MSG(r.status == 0 && r.err_length == 0, "%s", r.err);
+    test_run_free(&r);
+    size_t a = 0, b = 0;
+    char *x = test_slurp(whole, &a), *y = test_slurp(again, &b);
+    CHECK(x && y && a == b && memcmp(x, y, a) == 0);
+    free(x);
+    free(y);
+}

@@ -172,7 +172,7 @@ static const struct bad {
     {"invalid UTF-8", GOOD GOOD "{\"question\": \"a\", \"answer\": \"b\xff\"}\n", {NULL}, 0, NULL, "bad.jsonl:3: "},
     {"only invalid UTF-8", "{\"question\": \"a\", \"answer\": \"b\xff\"}\n", {NULL}, 1, "bad.jsonl:1: ", NULL},
     {"no JSON", GOOD "hello\n", {NULL}, 0, NULL, "bad.jsonl:2: "},
-    {"an array", "[{\"question\": \"a\", \"answer\": \"b\"}]\n", {NULL}, 1, "bad.jsonl", NULL},
+    {"a cut array", "[{\"question\": \"a\", \"answer\": \"b\"},\n", {NULL}, 1, "bad.jsonl:2: not valid JSON", NULL},
     {"numbers", GOOD "{\"question\": 1, \"answer\": \"b\"}\n", {NULL}, 0, NULL, "bad.jsonl:2: "},
     {"empty answer", GOOD "{\"question\": \"a\", \"answer\": \"\"}\n", {NULL}, 0, NULL, "bad.jsonl:2: "},
     {"too long, cut",

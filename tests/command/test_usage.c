@@ -32,6 +32,10 @@ TEST(command_help)
     r = GEUL("--version");
     CHECK_INT(r.status, 0);
     CHECK_MSG(strncmp(r.out, "geul ", 5) == 0 && strchr(r.out, '.'), "%s", r.out);
+    struct test_run word = GEUL("version");
+    CHECK_INT(word.status, 0);
+    CHECK_STR(word.out, r.out);
+    test_run_free(&word);
     test_run_free(&r);
 }
 
@@ -77,10 +81,10 @@ TEST(command_wrong_usage)
     fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--temp", "nan"), 2, "geul complete: --temp", "not a number");
     fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--top-p=1.5"), 2, "geul complete: --top-p", "outside 0 to 1");
     fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-n", "1e3"), 2, "geul complete: -n", "whole number");
-    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-t", "-1"), 2, "geul complete: -t", "outside");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-t", "-2"), 2, "geul complete: -t", "outside");
     fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "-t", "99999999999999999999"), 2, "geul complete: -t",
                   "outside");
-    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--seed", "-1"), 2, "geul complete: --seed", "whole number");
+    fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--seed", "-2"), 2, "geul complete: --seed", "whole number");
     fixture_fails(GEUL("complete", "-m", "x", "-p", "y", "--echo=1"), 2, "geul complete: --echo", "no value");
     fixture_fails(GEUL("complete", "-m"), 2, "geul complete: -m", "needs a value");
     fixture_fails(GEUL("complete", "-m", "x"), 2, "geul complete: ", "-p TEXT or -f FILE");
@@ -92,7 +96,7 @@ TEST(command_wrong_usage)
     fixture_fails(GEUL("synth", "1.3b:q9", "-o", "x"), 2, "geul synth: ", "q4_0");
     fixture_fails(GEUL("bench"), 2, "geul bench: ", "--synthetic");
     fixture_fails(GEUL("bench", "-m", "x", "-p", "1,x"), 2, "geul bench: -p", "\"1,x\"");
-    fixture_fails(GEUL("bench", "-m", "x", "-t", "-1"), 2, "geul bench: -t", "0 to 1024");
+    fixture_fails(GEUL("bench", "-m", "x", "-t", "-2"), 2, "geul bench: -t", "0 to 1024");
     fixture_fails(GEUL("bench", "-m", "x", "-p", "0", "-n", "0,0"), 2, "geul bench: ", "nothing to measure");
     fixture_fails(GEUL("info", "x", "--cpu"), 2, "geul info: ", "exactly one");
 }

@@ -9,7 +9,7 @@
 #include "tests/harness.h"
 #include "tests/hostile.h"
 
-static const struct geul_peft_base two = {2, 2}, unknown = {0, 0};
+static const struct geul_lora_shape two = {.n_layers = 2, .n_heads = 2}, unknown = {0};
 
 static struct test_kept in(const struct test_kept *dir, const char *file)
 {
@@ -23,7 +23,7 @@ TEST(peft_rows_of_query_key_value_are_parted)
     struct geul_context *ctx = geul_context_new(NULL);
     struct test_kept dir = test_keep(test_path("golden/peft_plain"));
     struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
-    struct geul_checkpoint *c = geul_checkpoint_open_peft(ctx, dir.text);
+    struct geul_checkpoint *c = geul_checkpoint_open_peft(ctx, dir.text, NULL);
     REQUIRE(CHECK_MSG(d && c, "%s", geul_error(ctx)));
     const struct geul_lora_pair *s = geul_lora_find(d, 1, GEUL_NEOX_QKV);
     const struct geul_source_tensor *b =
@@ -34,7 +34,7 @@ TEST(peft_rows_of_query_key_value_are_parted)
             for (int i = 0; i < 16; i++)
                 CHECK(memcmp(s->b + ((part * 2 + head) * 16 + i) * 4, b->data + ((head * 3 + part) * 16 + i) * 16,
                              16) == 0);
-    CHECK(d->alpha == 8 && !d->rslora && d->n_pairs == 8 && d->n_layers == 2 && d->n_heads == 2);
+    CHECK(d->alpha == 8 && !d->rslora && d->n_pairs == 8 && d->made_for.n_layers == 2 && d->made_for.n_heads == 2);
     CHECK_STR(d->name, "peft_plain");
     CHECK_STR(d->base, "golden/parallel");
     geul_checkpoint_close(c);
@@ -105,9 +105,9 @@ TEST(peft_names_single_modules_where_layers_are_missing)
     struct geul_lora *d = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
     REQUIRE(d);
     CHECK_INT(written_targets(ctx, d, out.text), 4);
-    d->n_layers = 3;
+    d->made_for.n_layers = 3;
     CHECK_INT(written_targets(ctx, d, out.text), 8);
-    d->n_layers = 2;
+    d->made_for.n_layers = 2;
     d->n_pairs = 7;
     CHECK_INT(written_targets(ctx, d, out.text), 7);
     geul_lora_free(d);
@@ -118,7 +118,7 @@ TEST(peft_finds_or_asks_for_the_heads)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct test_kept dir = test_keep(test_path("golden/peft_plain")), gguf = test_keep(test_scratch("base.gguf"));
-    struct geul_peft_base base = {0, 0};
+    struct geul_lora_shape base = {0};
     CHECK(!geul_peft_read(ctx, dir.text, unknown));
     CHECK_MSG(strstr(geul_error(ctx), "name its base, a GGUF file"), "%s", geul_error(ctx));
     geul_error_clear(ctx);
@@ -126,12 +126,12 @@ TEST(peft_finds_or_asks_for_the_heads)
     CHECK(base.n_layers == 1 && base.n_heads == 3);
     CHECK(geul_peft_read_base(ctx, gguf.text, &base) != GEUL_OK);
     geul_error_clear(ctx);
-    CHECK(!geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 5}));
+    CHECK(!geul_peft_read(ctx, dir.text, (struct geul_lora_shape){.n_layers = 2, .n_heads = 5}));
     CHECK_MSG(strstr(geul_error(ctx), "do not fit 5 heads"), "%s", geul_error(ctx));
     geul_error_clear(ctx);
     struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
     REQUIRE(d);
-    d->n_heads = 0;
+    d->made_for.n_heads = 0;
     CHECK(geul_peft_write(ctx, d, unknown, test_scratch("out")) != GEUL_OK && strstr(geul_error(ctx), "name its base"));
     geul_lora_free(d);
     geul_context_free(ctx);
@@ -265,4 +265,144 @@ TEST(peft_survives_every_failing_allocation)
         geul_lora_free(d);
     }
     CHECK_MSG(s.n > 10, "%ld calls", s.n);
+}
+
+/* ------------------------------------------------------------------------------------- forms -- */
+
+/* The golden adapter peft_plain with other names of its tensors: `before` in front, and .lora_X. becomes .lora_X.NAME.
+ */
+static struct test_kept rename_adapter(const char *before, const char *prefix, const char *adapter)
+{
+    static int number;
+    char name[32], names[32][200];
+    snprintf(name, sizeof name, "named%d", number++);
+    struct test_kept dir = test_keep(test_scratch(name)), golden = test_keep(test_path("golden/peft_plain")), file;
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_checkpoint *c = geul_checkpoint_open_peft(ctx, golden.text, NULL);
+    struct geul_source_tensor tensors[32];
+    size_t n = geul_checkpoint_count(c), size, skip = strlen("base_model.model.");
+    CHECK(geul_os_make_directory(ctx, dir.text) == GEUL_OK);
+    for (size_t i = 0; i < n && i < 32; i++) {
+        tensors[i] = *geul_checkpoint_at(c, i);
+        const char *rest = tensors[i].name + skip + (prefix ? strlen(prefix) : 0), *half = strstr(rest, ".lora_");
+        snprintf(names[i], sizeof names[i], "%s%.*s%s%s.weight", before, (int)(half - rest) + 7, rest,
+                 *adapter ? "." : "", adapter);
+        tensors[i].name = names[i];
+    }
+    file = in(&dir, "adapter_model.safetensors");
+    struct geul_safetensors_writer *w = geul_safetensors_writer_new(ctx, file.text, tensors, n);
+    for (size_t i = 0; i < n; i++)
+        geul_safetensors_write(w, tensors[i].data, tensors[i].bytes);
+    CHECK(geul_safetensors_commit(w) == GEUL_OK);
+    file = in(&golden, "adapter_config.json");
+    char *config = test_slurp(file.text, &size);
+    file = in(&dir, "adapter_config.json");
+    CHECK(config && test_spill(file.text, config, size));
+    free(config);
+    geul_checkpoint_close(c);
+    geul_context_free(ctx);
+    return dir;
+}
+
+TEST(peft_names_with_an_adapter_s_name_and_wrappers_are_known)
+{
+    static const struct {
+        const char *before, *prefix, *adapter;
+    } forms[] = {
+        {"base_model.model.", NULL, ""},
+        {"base_model.model.", NULL, "default"},
+        {"base_model.model.", NULL, "my_adapter-2"},
+        {"module.base_model.model.", NULL, "default"},
+        {"_fsdp_wrapped_module.base_model.model.", NULL, ""},
+        {"base_model.model.base_model.model.", NULL, "default"},
+        {"base_model.model.", "gpt_neox.", "default"}, /* of a GPTNeoXModel */
+        {"", NULL, "default"},
+    };
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_lora *want = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
+    REQUIRE(want);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct test_kept dir = rename_adapter(forms[i].before, forms[i].prefix, forms[i].adapter);
+        struct geul_lora *d = geul_peft_read(ctx, dir.text, two);
+        if (CHECK_MSG(d, "%s: %s", forms[i].before, geul_error(ctx)))
+            check_equal(want, d);
+        geul_lora_free(d);
+        geul_error_clear(ctx);
+    }
+    geul_lora_free(want);
+    geul_context_free(ctx);
+}
+
+/* Two adapters in one file: which is meant is not known. */
+TEST(peft_two_adapters_in_one_file_are_refused)
+{
+    struct test_kept dir = make_directory(CONFIG(""), DENSE "A.one.weight", DENSE "A.two.weight", 2, 8);
+    refuse(&dir, "occurs twice");
+}
+
+static void put_text(const struct test_kept *dir, const char *file, const char *text)
+{
+    struct test_kept path = in(dir, file);
+    CHECK(test_spill(path.text, text, strlen(text)));
+}
+
+#define NEOX(layers, heads)                                                                                            \
+    "{\"model_type\":\"gpt_neox\",\"num_hidden_layers\":" layers ",\"hidden_size\":32,\"intermediate_size\":64,"       \
+    "\"num_attention_heads\":" heads ",\"max_position_embeddings\":64,\"vocab_size\":64}"
+
+TEST(peft_heads_come_from_the_config_beside_the_adapter)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct test_kept dir = rename_adapter("base_model.model.", NULL, "");
+    put_text(&dir, "config.json", NEOX("2", "2"));
+    struct geul_lora *d = geul_peft_read(ctx, dir.text, unknown),
+                     *want = geul_peft_read(ctx, test_path("golden/peft_plain"), two);
+    REQUIRE(CHECK_MSG(d && want, "%s", geul_error(ctx)));
+    check_equal(want, d);
+    CHECK(d->made_for.n_layers == 2 && d->made_for.n_heads == 2 && d->made_for.d_model == 32 && d->made_for.d_ff == 64);
+    geul_lora_free(d);
+    geul_lora_free(want);
+    CHECK(geul_peft_is(dir.text) && !geul_peft_has_model(dir.text));
+    /* for another model than that config.json's */
+    CHECK(!geul_peft_read(ctx, dir.text, (struct geul_lora_shape){.n_layers = 2, .n_heads = 4, .d_model = 32}));
+    CHECK_MSG(strstr(geul_error(ctx), "one of 2 layers, 2 heads, width 32, 64 inside of the MLP, where this one has 2 "
+                                      "layers, 4 heads, width 32"),
+              "%s", geul_error(ctx));
+    geul_context_free(ctx);
+}
+
+/* In GGUF too an adapter knows the model that it was made for: heads and layers cannot be told from its matrices. */
+TEST(peft_shape_is_kept_in_gguf_and_other_models_refused)
+{
+    static const struct {
+        const char *what;
+        struct geul_model_shape shape;
+    } others[] = {
+        {"heads", {.n_layers = 2, .n_heads = 4, .d_head = 8, .d_model = 32, .d_ff = 64}},
+        {"layers", {.n_layers = 3, .n_heads = 2, .d_head = 16, .d_model = 32, .d_ff = 64}},
+        {"width", {.n_layers = 2, .n_heads = 2, .d_head = 32, .d_model = 64, .d_ff = 64}},
+        {"inner", {.n_layers = 2, .n_heads = 2, .d_head = 16, .d_model = 32, .d_ff = 128}},
+    };
+    const struct geul_model_shape own = {.n_layers = 2, .n_heads = 2, .d_head = 16, .d_model = 32, .d_ff = 64};
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct test_kept gguf = test_keep(test_scratch("adapter.gguf")), dir = test_keep(test_path("golden/peft_plain"));
+    struct test_kept base = test_keep(test_path("golden/parallel")), back = test_keep(test_scratch("back"));
+    struct geul_peft_options o = {.size = sizeof o, .base = base.text};
+    REQUIRE(CHECK_MSG(geul_convert_peft(ctx, dir.text, gguf.text, &o) == GEUL_OK, "%s", geul_error(ctx)));
+    struct geul_lora *d = geul_lora_read(ctx, gguf.text);
+    REQUIRE(d);
+    CHECK(d->made_for.n_layers == 2 && d->made_for.n_heads == 2 && d->made_for.d_model == 32 && d->made_for.d_ff == 64);
+    CHECK_MSG(geul_lora_check_shape(ctx, d, &own, "x") == GEUL_OK, "%s", geul_error(ctx));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        geul_error_clear(ctx);
+        CHECK(geul_lora_check_shape(ctx, d, &others[i].shape, "a.gguf") != GEUL_OK);
+        CHECK_MSG(
+            strstr(geul_error(ctx), "a.gguf: was made for another model: one of 2 layers, 2 heads, width 32, 64 "),
+            "%s: %s", others[i].what, geul_error(ctx));
+    }
+    geul_error_clear(ctx);
+    CHECK(geul_peft_write(ctx, d, (struct geul_lora_shape){.n_heads = 4}, back.text) != GEUL_OK);
+    CHECK_MSG(strstr(geul_error(ctx), "another model"), "%s", geul_error(ctx));
+    geul_lora_free(d);
+    geul_context_free(ctx);
 }

@@ -84,6 +84,37 @@ TEST(context_logs_through_the_callback_only)
     geul_context_free(ctx);
 }
 
+/* What messages do to text out of files. */
+TEST(context_messages_are_printable)
+{
+    static const struct {
+        const char *text, *shown;
+    } cases[] = {
+        {"한글 abc ~", "한글 abc ~"},
+        {"\033[31m빨강\033[0m", "?[31m빨강?[0m"},
+        {"a\tb\r\n\177", "a?b???"},
+        {"\xc2\x80\xc2\x9b\xc2\x9f\xc2\xa0", "???\xc2\xa0"},          /* C1, then a no-break space */
+        {"\xe2\x80\xae\xe2\x81\xa6\xe2\x80\xa8\xe2\x80\xa6", "???…"}, /* RLO, LRI, a line separator */
+        {"\x9b"
+         "31m \xff \xc0\x80 \xed\xa0\x80 \xf4\x90\x80\x80",
+         "?31m ? ?? ??? ????"}, /* not UTF-8 */
+        {"😀 👩\xe2\x80\x8d💻", "😀 👩\xe2\x80\x8d💻"},
+        {"\xea\xb8", ""}, /* cut within a character, as a message that was too long is */
+    };
+    char line[64] = "", small[8];
+    struct geul_context *ctx = geul_context_new(&(struct geul_context_options){.log = remember_line, .log_user = line});
+    REQUIRE(ctx);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        geul_fail(ctx, GEUL_ERROR_IO, "%s", cases[i].text);
+        CHECK_STR(geul_error(ctx), cases[i].shown);
+        geul_log(ctx, GEUL_LOG_WARN, "%s", cases[i].text);
+        CHECK_STR(line + 2, cases[i].shown);
+        geul_error_clear(ctx);
+    }
+    CHECK_STR(geul_printable("가나다", small, sizeof small), "가나"); /* 7 bytes: whole characters only */
+    geul_context_free(ctx);
+}
+
 /* A struct of the public interface: a program's may be shorter (older) or longer (newer) than the library's. */
 struct example {
     size_t size;

@@ -45,7 +45,7 @@ TEST(builders_report_the_first_mistake)
 static void check_split(struct geul_context *ctx, struct geul_device *const *devices, int n, int home,
                         int expected_segments)
 {
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices, n);
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices, n, 0);
     REQUIRE(rt);
     struct geul_context *gctx = geul_context_new_like(ctx);
     float w[8], x[16], y[16];

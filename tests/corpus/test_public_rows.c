@@ -73,7 +73,8 @@ TEST(public_rows_tell_the_end_from_a_failure)
     struct rig r = rig_open();
     const struct geul_row *row;
     CHECK(!geul_rows_open(r.ctx, test_scratch("absent.jsonl"), NULL) && geul_error_status(r.ctx) == GEUL_ERROR_IO);
-    CHECK(!geul_rows_open(r.ctx, put_file("array.jsonl", "[]"), NULL) && geul_error_status(r.ctx) == GEUL_ERROR_FORMAT);
+    CHECK(!geul_rows_open(r.ctx, put_file("rows.parquet", "PAR1"), NULL) &&
+          geul_error_status(r.ctx) == GEUL_ERROR_FORMAT);
     struct geul_rows *rows = geul_rows_open(r.ctx, put_file("empty.jsonl", "\n\n"), NULL);
     REQUIRE(rows && geul_error_status(r.ctx) == GEUL_OK);
     CHECK(geul_rows_next(rows, &row) == GEUL_ERROR_FORMAT && !row);

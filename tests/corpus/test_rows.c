@@ -12,7 +12,7 @@ static void list_rows(struct geul_context *ctx, const char *name, const char *da
 {
     char *exact = malloc(size ? size : 1); /* so that the sanitizer sees a read too far */
     memcpy(exact, data, size);
-    struct geul_rows *rows = geul_rows_open_memory(ctx, exact, size, name, problems);
+    struct geul_rows *rows = geul_rows_open_memory(ctx, exact, size, name, NULL, problems);
     const struct geul_row *row;
     size_t used = 0;
     out[0] = '\0';
@@ -53,6 +53,23 @@ TEST(rows_of_every_shape)
     geul_context_free(ctx);
 }
 
+/* What Python's json module writes and reads, under keys that rows do not use and under those that they do. */
+TEST(rows_are_read_as_python_reads_them)
+{
+    static const char text[] =
+        "\xef\xbb\xbf{\"text\":\"a\",\"id\":1000000000000000019884624838656}\n"
+        "{\"score\":NaN,\"text\":\"b\",\"range\":[-Infinity,Infinity,1e999,-123456789012345678901234567890]}\n"
+        "{\"text\":\"not this\",\"text\":\"c\"}\n"
+        "{\"title\":\"cut \\ud83d\",\"a\\u0000\":1,\"text\":\"NaN \\ud83d\\ude00 1e999\"}\n";
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_row_problems problems = {.ctx = ctx};
+    char out[1024];
+    list_rows(ctx, "a.jsonl", BYTES(text), out, &problems);
+    CHECK_STR(out, "1:a;2:b;3:c;4:NaN \xf0\x9f\x98\x80 1e999;");
+    CHECK_INT(problems.n, 0);
+    geul_context_free(ctx);
+}
+
 static const struct {
     const char *line;
     size_t size;
@@ -61,13 +78,15 @@ static const struct {
     {BYTES("{"), "not valid JSON"},
     {BYTES("instruction,output"), "not valid JSON"},
     {BYTES("{\"text\":\"a\"} {\"text\":\"b\"}"), "not valid JSON"},
-    {BYTES("{\"text\":\"a\",\"text\":\"b\"}"), "duplicate"},
     {BYTES("{\"text\":\"a\xff\"}"), "byte 11 of the line is not UTF-8"},
     {BYTES("{\"text\":\"\xed\xa0\x80\"}"), "byte 10 of the line is not UTF-8"},
     {BYTES("\xbe\xc8\xb3\xe7"), "byte 1 of the line is not UTF-8"}, /* CP949 */
     {BYTES("{\"text\":\"a\0b\"}"), "NUL byte"},
     {BYTES("{\"text\":\"a\\u0000b\"}"), "text holds a NUL"},
-    {BYTES("{\"text\":\"\\ud800\"}"), "not valid JSON"},
+    {BYTES("{\"text\":\"\\ud800\"}"), "text is broken Unicode (half a surrogate pair), not a string"},
+    {BYTES("{\"text\":NaN}"), "text is NaN, not a string"},
+    {BYTES("{\"instruction\":\"a\",\"input\":-Infinity,\"output\":\"b\"}"), "input is -Infinity, not a string"},
+    {BYTES("{\"id\":NaN,\"text\":\"a\" \"b\"}"), "(column 24)"},
     {BYTES("7"), "is a number, not an object"},
     {BYTES("\"text\""), "is a string, not an object"},
     {BYTES("[{\"text\":\"a\"}]"), "is an array, not an object"},
@@ -77,7 +96,8 @@ static const struct {
     {BYTES("{\"instruction\":\"a\",\"output\":5}"), "output is a number, not a string"},
     {BYTES("{\"instruction\":\"a\",\"output\":\"\"}"), "output is empty"},
     {BYTES("{\"instruction\":\" \\n\",\"output\":\"b\"}"), "instruction is empty"},
-    {BYTES("{\"instruction\":\"a\",\"input\":[],\"output\":\"b\"}"), "input is an array"},
+    {BYTES("{\"instruction\":\"a\",\"input\":[5],\"output\":\"b\"}"), "input[0] is a number, not a part"},
+    {BYTES("{\"instruction\":\"a\",\"input\":{},\"output\":\"b\"}"), "input is an object"},
     {BYTES("{\"question\":null,\"answer\":\"b\"}"), "question is null"},
     {BYTES("{\"prompt\":\"a\",\"completion\":\" \"}"), "completion is empty"},
     {BYTES("{\"text\":\"\"}"), "text is empty"},
@@ -89,7 +109,9 @@ static const struct {
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":null}]}"), "messages[0].content is null"},
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}"), "an answer is missing"},
     {BYTES("{\"messages\":[{\"role\":\"system\",\"content\":\"a\"}]}"), "no question with an answer"},
-    {BYTES("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]}"), "messages[0].role is assistant, but it is"},
+    {BYTES("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]}"), "messages holds no question with an answer"},
+    {BYTES("{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"a\"}]}"),
+     "messages[1].role is assistant, but it is"},
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"a\"}]}"),
      "messages[1].role is user, but it is"},
     {BYTES("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"system\",\"content\":\"a\"}]}"),
@@ -171,7 +193,7 @@ TEST(rows_of_empty_files_and_arrays)
         const char *name, *text, *message;
     } cases[] = {{"e.jsonl", "", "holds no rows"},       {"e.jsonl", "\n \r\n\t\n", "holds no rows"},
                  {"e.txt", "", "holds no rows"},         {"e.txt", " \n\n", "holds no rows"},
-                 {"e.jsonl", "\xef\xbb\xbf", "no rows"}, {"e.json", " [\n{\"text\":\"a\"}\n]", "JSON array"}};
+                 {"e.jsonl", "\xef\xbb\xbf", "no rows"}, {"e.json", " [\n]\n", "its JSON array is empty"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct geul_context *ctx = geul_context_new(NULL);
         struct geul_row_problems problems = {.ctx = ctx};

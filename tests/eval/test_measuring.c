@@ -197,7 +197,7 @@ TEST(measuring_refuses)
     struct geul_evaluation_options o = {.size = sizeof o, .n_context = 16, .save_base = base.text};
     REQUIRE(geul_evaluate_text(b.ctx, b.model, text, strlen(text), &o, NULL) == GEUL_OK);
     fails(&b, NULL, NULL, GEUL_EVALUATION_FITS, "no text");
-    fails(&b, "", NULL, GEUL_EVALUATION_FITS, "1 tokens");
+    fails(&b, "", NULL, GEUL_EVALUATION_FITS, "0 tokens");
     o = (struct geul_evaluation_options){.size = sizeof o, .method = (enum geul_windows_method)9};
     fails(&b, text, &o, GEUL_EVALUATION_FITS, "method 9");
     o = (struct geul_evaluation_options){.size = sizeof o, .start = true, .compare_base = base.text};

@@ -270,6 +270,65 @@ static void p_strided(struct bytes *b)
     tensor(b, 6, 0, 3);
     OP(b, 'u', '.');
 }
+static void p_strided_outside(struct bytes *b)
+{
+    open_dict(b);
+    tensor(b, 6, 0, 5);
+    OP(b, 'u', '.');
+}
+static void p_strided_far(struct bytes *b)
+{
+    open_dict(b);
+    tensor(b, 6, 0, 255);
+    OP(b, 'u', '.');
+}
+/* expand(): four elements out of three. */
+static void p_expanded(struct bytes *b)
+{
+    open_dict(b);
+    tensor(b, 3, 0, 0);
+    OP(b, 'u', '.');
+}
+/* The same four elements twice over would be read, but not these strides of 2^62. */
+static void p_huge_stride(struct bytes *b)
+{
+    open_dict(b);
+    global(b, "torch._utils", "_rebuild_tensor_v2");
+    OP(b, '(', '(');
+    text(b, "storage");
+    global(b, "torch", "FloatStorage");
+    text(b, "0");
+    text(b, "cpu");
+    OP(b, 'K', 6, 't', 'Q', 'K', 0, 'K', 3, 0x85, 0x8a, 8, 0, 0, 0, 0, 0, 0, 0, 0x40, 0x85, 0x89, 'N', 't', 'R', 'u',
+       '.');
+}
+static void p_untyped(struct bytes *b)
+{
+    open_dict(b);
+    global(b, "torch._utils", "_rebuild_tensor_v2");
+    OP(b, '(', '(');
+    text(b, "storage");
+    global(b, "torch.storage", "UntypedStorage");
+    text(b, "0");
+    text(b, "cpu");
+    OP(b, 'K', 6, 't', 'Q', 'K', 0, 'K', 3, 0x85, 'K', 1, 0x85, 0x89, 'N', 't', 'R', 'u', '.');
+}
+/* _rebuild_from_type_v2 of itself: no recursion. */
+static void p_from_itself(struct bytes *b)
+{
+    open_dict(b);
+    global(b, "torch._tensor", "_rebuild_from_type_v2");
+    global(b, "torch._tensor", "_rebuild_from_type_v2");
+    OP(b, 'q', 0);
+    global(b, "torch", "Tensor");
+    OP(b, ')', 0x87, 'R', 'u', '.');
+}
+static void p_odd_pairs(struct bytes *b)
+{
+    OP(b, 0x80, 2);
+    global(b, "collections", "OrderedDict");
+    OP(b, ']', ']', 'N', 'a', 'a', 0x85, 'R', '.');
+}
 static void p_persistent(struct bytes *b)
 {
     open_dict(b);
@@ -326,7 +385,8 @@ static void refuse(const char *what, const char *message, const struct bytes *b)
     geul_context_free(ctx);
 }
 
-static void accept(const char *what, const struct bytes *b)
+/* The tensor w is (2, 2), and its first element is `first`, as values[] counts up. */
+static void accept(const char *what, const struct bytes *b, float first, float stride)
 {
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_source_list list = {0};
@@ -334,9 +394,10 @@ static void accept(const char *what, const struct bytes *b)
     if (CHECK(list.count == 1)) {
         const struct geul_source_tensor *t = &list.items[0];
         float x[4];
-        memcpy(x, t->data, sizeof x);
+        geul_source_read(t, 0, 4, x);
         CHECK(strcmp(t->name, "w") == 0 && t->dtype == GEUL_DTYPE_F32 && t->n_dims == 2 && t->shape[0] == 2);
-        CHECK(t->bytes == 16 && x[0] == 1 && x[3] == 4);
+        CHECK(t->bytes == 16 && x[0] == first && x[1] == first + 1 && x[2] == first + stride);
+        CHECK(t->strided == (stride != 2) && x[3] == first + stride + 1);
     }
     geul_source_free(ctx, &list);
     geul_context_free(ctx);
@@ -345,13 +406,16 @@ static void accept(const char *what, const struct bytes *b)
 TEST(pickle_reads_what_torch_writes)
 {
     struct bytes b = make_checkpoint(p_good, HONEST);
-    accept("dictionary", &b);
+    accept("dictionary", &b, 1, 2);
     bytes_free(&b);
     b = make_checkpoint(p_good, ZIP64);
-    accept("zip64", &b);
+    accept("zip64", &b, 1, 2);
     bytes_free(&b);
     b = make_checkpoint(p_parameter, HONEST);
-    accept("OrderedDict with a parameter and attributes", &b);
+    accept("OrderedDict with a parameter and attributes", &b, 1, 2);
+    bytes_free(&b);
+    b = make_checkpoint(p_strided, HONEST);
+    accept("strided tensor", &b, 0, 3);
     bytes_free(&b);
 }
 
@@ -382,7 +446,13 @@ static const struct {
     {"no tensors", "holds no tensors", p_no_tensors},
     {"tensor outside its storage", "outside its storage", p_outside},
     {"storage larger than its member", "smaller than the checkpoint says", p_storage_size},
-    {"strided tensor", "transposed or strided", p_strided},
+    {"strided tensor that ends outside", "outside its storage", p_strided_outside},
+    {"strided tensor far outside", "outside its storage", p_strided_far},
+    {"expanded tensor", "more elements than its storage", p_expanded},
+    {"strides that overflow", "impossibly large", p_huge_stride},
+    {"bytes without a type", "not described", p_untyped},
+    {"a rebuilt rebuilder", "what is not a function", p_from_itself},
+    {"pairs of one", "an OrderedDict is not made", p_odd_pairs},
     {"persistent id without a tuple", "not described", p_persistent},
     {"storage that escapes", "missing in the archive", p_missing_storage},
     {"negative size", "not a number", p_negative_sizes},
@@ -448,11 +518,144 @@ TEST(pickle_refuses_every_truncation)
     bytes_free(&program);
 }
 
+/* ------------------------------------------------------------------------------- legacy form -- */
+
+#define LEGACY_MAGIC 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.'
+
+/* What is wrong with a file of the older form. */
+enum old_lie {
+    OLD_HONEST,
+    OLD_VERSION,
+    OLD_BIG_ENDIAN,
+    OLD_SYSTEM,
+    OLD_NO_KEYS,
+    OLD_OTHER_KEY,
+    OLD_KEY_TWICE,
+    OLD_COUNT,
+    OLD_HUGE,
+    OLD_TWO_TYPES,
+    OLD_VIEW_OUTSIDE,
+    OLD_VIEW,
+    OLD_KEYS_TUPLE,
+    OLD_CUT
+};
+
+/* The description of storage "0" of six floats and its view. */
+static void old_storage(struct bytes *b, enum old_lie lie, const char *type)
+{
+    OP(b, '(');
+    text(b, "storage");
+    global(b, "torch", type);
+    text(b, "0");
+    text(b, "cpu");
+    if (lie == OLD_HUGE)
+        OP(b, 0x8a, 8, 0, 0, 0, 0, 0, 0, 0, 0x40);
+    else
+        OP(b, 'K', 6);
+    if (lie == OLD_VIEW || lie == OLD_VIEW_OUTSIDE) {
+        text(b, "v");
+        OP(b, 'K', 2, 'K', lie == OLD_VIEW ? 4 : 5, 0x87);
+    } else {
+        OP(b, 'N');
+    }
+    OP(b, 't', 'Q');
+}
+
+static struct bytes make_old(enum old_lie lie)
+{
+    struct bytes b = {0};
+    OP(&b, LEGACY_MAGIC, 0x80, 2, 'M', 0xe9, lie == OLD_VERSION ? 4 : 3, '.');
+    OP(&b, 0x80, 2, '}', '(');
+    text(&b, "little_endian");
+    OP(&b, lie == OLD_BIG_ENDIAN ? 0x89 : 0x88, 'u', '.');
+    OP(&b, 0x80, 2, '}', '(');
+    text(&b, "w");
+    global(&b, "torch._utils", "_rebuild_tensor_v2");
+    OP(&b, '(');
+    old_storage(&b, lie, "FloatStorage");
+    OP(&b, 'K', lie == OLD_VIEW ? 0 : 1, 'K', 2, 'K', 2, 0x86, 'K', 2, 'K', 1, 0x86, 0x89, 'N', 't', 'R');
+    if (lie == OLD_SYSTEM) {
+        text(&b, "x");
+        global(&b, "posix", "system");
+        text(&b, "touch /tmp/geul-was-here");
+        OP(&b, 0x85, 'R');
+    }
+    if (lie == OLD_TWO_TYPES) {
+        text(&b, "x");
+        old_storage(&b, lie, "HalfStorage");
+    }
+    OP(&b, 'u', '.');
+    OP(&b, 0x80, 2);
+    if (lie != OLD_KEYS_TUPLE)
+        OP(&b, ']');
+    OP(&b, '(');
+    for (int i = 0; i < (lie == OLD_NO_KEYS ? 0 : lie == OLD_KEY_TWICE ? 2 : 1); i++)
+        text(&b, lie == OLD_OTHER_KEY ? "1" : "0");
+    if (lie == OLD_KEYS_TUPLE)
+        OP(&b, 't', '.');
+    else
+        OP(&b, 'e', '.');
+    for (int i = 0; i < (lie == OLD_KEY_TWICE ? 2 : 1); i++) {
+        bytes_number(&b, lie == OLD_COUNT ? 5 : lie == OLD_HUGE ? UINT64_C(1) << 62 : 6, 8);
+        bytes_put(&b, values, sizeof values - (lie == OLD_CUT));
+    }
+    return b;
+}
+
+TEST(pickle_reads_the_older_form)
+{
+    struct bytes b = make_old(OLD_HONEST);
+    accept("older form", &b, 1, 2);
+    bytes_free(&b);
+    b = make_old(OLD_VIEW);
+    accept("a view of a storage", &b, 2, 2);
+    bytes_free(&b);
+}
+
+TEST(pickle_refuses_lies_of_the_older_form)
+{
+    static const struct {
+        const char *what, *message;
+        enum old_lie lie;
+    } files[] = {
+        {"version", "than 1001", OLD_VERSION},
+        {"big-endian", "big-endian", OLD_BIG_ENDIAN},
+        {"os.system", "posix.system", OLD_SYSTEM},
+        {"no keys", "data of a storage is missing", OLD_NO_KEYS},
+        {"another key", "does not fit the tensors", OLD_OTHER_KEY},
+        {"a key twice", "does not fit the tensors", OLD_KEY_TWICE},
+        {"another number of elements", "another size", OLD_COUNT},
+        {"2^62 elements", "another size", OLD_HUGE},
+        {"two types", "described in two ways", OLD_TWO_TYPES},
+        {"view outside", "outside of it", OLD_VIEW_OUTSIDE},
+        {"keys as a tuple", "list of storages is missing", OLD_KEYS_TUPLE},
+        {"one byte less", "ends too early", OLD_CUT},
+    };
+    remove("/tmp/geul-was-here");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct bytes b = make_old(files[i].lie);
+        refuse(files[i].what, files[i].message, &b);
+        bytes_free(&b);
+    }
+    FILE *f = fopen("/tmp/geul-was-here", "r");
+    CHECK_MSG(f == NULL, "the pickle ran a command");
+    if (f)
+        fclose(f);
+    struct bytes whole = make_old(OLD_HONEST);
+    for (size_t n = 0; n < whole.size; n++) {
+        struct bytes part = {.data = malloc(n + 1), .size = n};
+        memcpy(part.data, whole.data, n);
+        refuse("truncated", "hostile.bin", &part);
+        free(part.data);
+    }
+    bytes_free(&whole);
+}
+
 TEST(pickle_says_how_to_read_old_and_foreign_files)
 {
     struct bytes b = {0};
-    OP(&b, 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.');
-    refuse("before PyTorch 1.6", "torch.save(torch.load", &b);
+    OP(&b, LEGACY_MAGIC);
+    refuse("before PyTorch 1.6, its first pickle only", "ends too early", &b);
     bytes_free(&b);
     bytes_text(&b, "hello, world");
     refuse("text", "not a PyTorch checkpoint", &b);

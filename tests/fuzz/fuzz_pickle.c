@@ -1,5 +1,5 @@
-/* fuzz_pickle.c: any bytes as a PyTorch archive, and as the program inside one (which mutation alone would seldom
- * keep in a well-formed archive). */
+/* fuzz_pickle.c: any bytes as a PyTorch archive or a file of the older form, and as the program inside of either (which
+ * mutation alone would seldom keep well-formed). */
 #include "formats/pickle.h"
 
 #include <stdlib.h>
@@ -66,6 +66,37 @@ static uint8_t *wrap(const uint8_t *program, size_t size, size_t *length)
     return zip;
 }
 
+/* The program as the dictionary of a file of the older form, with the 64 bytes of a storage "0" of 16 floats; free()
+ * it. */
+static uint8_t *wrap_old(const uint8_t *program, size_t size, size_t *length)
+{
+    static const uint8_t head[] = {0x80, 2,   0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50,
+                                   0x19, '.', 0x80, 2,  'M',  0xe9, 3,    '.',  0x80, 2,    '}',  '.'};
+    static const uint8_t keys[] = {0x80, 2, ']', 'X', 1, 0, 0, 0, '0', 'a', '.', 16, 0, 0, 0, 0, 0, 0, 0};
+    uint8_t *file = calloc(size + 256, 1);
+    memcpy(file, head, sizeof head);
+    if (size)
+        memcpy(file + sizeof head, program, size);
+    memcpy(file + sizeof head + size, keys, sizeof keys);
+    *length = sizeof head + size + sizeof keys + 64;
+    return file;
+}
+
+/* The last element has to lie in the file, and none can be counted twice beyond its size. */
+static void check_tensor(const struct geul_source_tensor *t, const uint8_t *data, size_t size)
+{
+    size_t each = geul_dtype_info(t->dtype)->bytes, last = t->bytes / each - 1;
+    float x;
+    if (t->bytes == 0)
+        return;
+    for (int d = 0; t->strided && d < t->n_dims; d++)
+        last = (d ? last : 0) + (size_t)((t->shape[d] - 1) * t->stride[d]);
+    if (t->data < data || t->bytes > size || (last + 1) * each > size - (size_t)(t->data - data))
+        abort();
+    if (geul_source_is_float(t))
+        geul_source_read(t, (int64_t)(t->bytes / each) - 1, 1, &x);
+}
+
 static void check(const uint8_t *data, size_t size)
 {
     struct geul_context *ctx = geul_context_new(NULL);
@@ -73,8 +104,7 @@ static void check(const uint8_t *data, size_t size)
     if ((geul_pickle_read(ctx, "fuzz", data, size, &list) == GEUL_OK) != (geul_error_status(ctx) == GEUL_OK))
         abort();
     for (size_t i = 0; i < list.count; i++)
-        if (list.items[i].data < data || list.items[i].bytes > size - (size_t)(list.items[i].data - data))
-            abort();
+        check_tensor(&list.items[i], data, size);
     geul_source_free(ctx, &list);
     geul_context_free(ctx);
 }
@@ -86,5 +116,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *zip = wrap(data, size, &length);
     check(zip, length);
     free(zip);
+    uint8_t *old = wrap_old(data, size, &length);
+    check(old, length);
+    free(old);
     return 0;
 }

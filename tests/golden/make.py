@@ -49,6 +49,8 @@ CASES = {
                         dtype=torch.float16, weights="bin_sharded", v4=True),
     "head256_bf16": dict(seed=8245, heads=1, d_head=256, layers=1, d_ff=32, vocab=48, pct=0.25, T=24,
                          dtype=torch.bfloat16, coarse=True),
+    "tied":        dict(seed=9300, heads=2, d_head=16, layers=2, d_ff=64, vocab=64, pct=0.25, T=32, train=True,
+                        tied=True, attention_bias=False),
     "full":        dict(seed=9000, heads=2, d_head=16, layers=2, d_ff=64, vocab=448, pct=0.5, T=0,
                         weights="safetensors_sharded", v4=True, tokenizer=True),
 }
@@ -62,7 +64,8 @@ def config_json(c):
         "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "bos_token_id": 0, "eos_token_id": 0,
         "hidden_act": c.get("act", "gelu"), "hidden_size": hidden, "initializer_range": 0.02,
         "intermediate_size": c["d_ff"], "layer_norm_eps": c.get("eps", 1e-5), "max_position_embeddings": 128,
-        "num_attention_heads": c["heads"], "num_hidden_layers": c["layers"], "tie_word_embeddings": False,
+        "num_attention_heads": c["heads"], "num_hidden_layers": c["layers"],
+        "tie_word_embeddings": c.get("tied", False),
         "use_cache": True, "use_parallel_residual": c.get("parallel", True), "vocab_size": c["vocab"],
     }
     dtype = TORCH_NAME[c.get("dtype", torch.float32)]
@@ -71,7 +74,7 @@ def config_json(c):
                  transformers_version="4.22.0.dev0")
     else:
         d.update(rope_parameters={"partial_rotary_factor": c["pct"], "rope_theta": float(c.get("base", 10000)),
-                                  "rope_type": "default"}, dtype=dtype, attention_bias=True, attention_dropout=0.0,
+                                  "rope_type": "default"}, dtype=dtype, attention_bias=c.get("attention_bias", True), attention_dropout=0.0,
                  classifier_dropout=0.1, hidden_dropout=0.0, pad_token_id=None, is_decoder=False,
                  transformers_version="5.23.0")
     return dict(sorted(d.items()))
@@ -95,9 +98,10 @@ def random_weights(c, seed):
 
     def linear(name, rows, cols, gain):
         normal(name + ".weight", (rows, cols), gain / cols ** 0.5)
-        normal(name + ".bias", (rows,), 0.3)
+        if "attention" not in name or c.get("attention_bias", True):
+            normal(name + ".bias", (rows,), 0.3)
 
-    normal("gpt_neox.embed_in.weight", (vocab, hidden), 1.0)
+    normal("gpt_neox.embed_in.weight", (vocab, hidden), 2.2 / hidden ** 0.5 if c.get("tied") else 1.0)
     for i in range(c["layers"]):
         p = f"gpt_neox.layers.{i}."
         norm(p + "input_layernorm")
@@ -107,7 +111,8 @@ def random_weights(c, seed):
         linear(p + "mlp.dense_h_to_4h", ff, hidden, 1.3)
         linear(p + "mlp.dense_4h_to_h", hidden, ff, 1.5)
     norm("gpt_neox.final_layer_norm")
-    normal("lm_head.weight", (vocab, hidden), 2.2 / hidden ** 0.5)
+    if not c.get("tied"):
+        normal("lm_head.weight", (vocab, hidden), 2.2 / hidden ** 0.5)
     return w
 
 

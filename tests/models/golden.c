@@ -2,7 +2,7 @@
 #include "tests/models/golden.h"
 
 const char *const golden_names[] = {"parallel",   "sequential",  "odd_sizes",    "quantizable", "head64_bf16",
-                                    "head80_f16", "head128_f16", "head256_bf16", "full"};
+                                    "head80_f16", "head128_f16", "head256_bf16", "tied",        "full"};
 const int n_goldens = (int)(sizeof golden_names / sizeof *golden_names);
 
 static const char *path_in(const struct golden *g, const char *file)

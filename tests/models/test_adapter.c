@@ -22,7 +22,7 @@ static struct test_kept golden_folder(const char *name)
 static struct geul_lora *read_peft(struct geul_context *ctx, const char *name)
 {
     struct test_kept dir = golden_folder(name);
-    struct geul_lora *d = geul_peft_read(ctx, dir.text, (struct geul_peft_base){2, 2});
+    struct geul_lora *d = geul_peft_read(ctx, dir.text, (struct geul_lora_shape){.n_layers = 2, .n_heads = 2});
     CHECK_MSG(d, "%s", geul_error(ctx));
     return d;
 }
@@ -248,7 +248,7 @@ TEST(adapter_file_round_trip)
         struct geul_lora *d = geul_lora_read(ctx, path.text);
         REQUIRE(CHECK_MSG(d, "%s", geul_error(ctx)));
         check_same(plain_data, d, 0);
-        CHECK(d->alpha == 8 && d->rslora == rslora && d->n_layers == 2 && d->n_heads == 2);
+        CHECK(d->alpha == 8 && d->rslora == rslora && d->made_for.n_layers == 2 && d->made_for.n_heads == 2);
         CHECK_STR(d->name, "a name");
         CHECK_STR(d->base, "golden/parallel");
         CHECK_STR(d->template_text, "koalpaca");

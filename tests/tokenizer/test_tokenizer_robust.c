@@ -183,7 +183,7 @@ TEST(normalization_fast_path_is_safe)
             int n = geul_utf8_encode(0x378, text);
             n += geul_utf8_encode(c, text + n);
             out.length = 0;
-            REQUIRE(geul_normalize(ctx, &step, text, (size_t)n, &out));
+            REQUIRE(geul_normalize(ctx, &step, text, (size_t)n, &out, NULL));
             CHECK_MSG(out.length == (size_t)n && memcmp(out.data, text, (size_t)n) == 0, "U+%04X", (unsigned)c);
         }
         geul_free(ctx, out.data);
@@ -198,7 +198,7 @@ TEST(normalization_of_many_marks)
     struct geul_bytes in = {0}, out = {0};
     for (int i = 0; i < 200000; i++) /* classes 230 and 220 in turn: sorting by exchange would take 10^10 steps */
         geul_bytes_add(ctx, &in, i % 2 ? "\u0316" : "\u0301", 2);
-    REQUIRE(geul_normalize(ctx, &step, in.data, in.length, &out));
+    REQUIRE(geul_normalize(ctx, &step, in.data, in.length, &out, NULL));
     CHECK_INT(out.length, in.length);
     CHECK(memcmp(out.data, "\u0316\u0316", 4) == 0 && memcmp(out.data + out.length - 4, "\u0301\u0301", 4) == 0);
     geul_free(ctx, in.data);
@@ -221,7 +221,7 @@ static const struct {
     {"{\"model\":{\"type\":\"Unigram\"}}", "Unigram"},
     {"{\"model\":{\"type\":\"BPE\",\"vocab\":[],\"merges\":[]}}", "no vocab"},
     {MODEL("", ""), "empty"},
-    {MODEL("\"a\":0,\"a\":1", ""), "tokenizer.json"},
+    {MODEL("\"a\":0,\"a\":1", ""), NULL}, /* the last counts, as with HF */
     {MODEL("\"a\":0,\"b\":0", ""), "id 0"},
     {MODEL("\"a\":-1", ""), "id -1"},
     {MODEL("\"a\":1000000000", ""), "1000000000"},
@@ -439,7 +439,7 @@ TEST(tokenizer_hostile_gguf)
 }
 
 /* A standard file as other programs write it: types say which tokens are special, .pre how to split. */
-static void set_standard(struct geul_gguf_writer *w)
+static void set_six_tokens(struct geul_gguf_writer *w)
 {
     static const char *const tokens[] = {"a", "b", "ab", "\u0120", "<x>", "[PAD5]"};
     static const size_t lengths[] = {1, 1, 2, 2, 3, 6};
@@ -447,6 +447,11 @@ static void set_standard(struct geul_gguf_writer *w)
     geul_gguf_set_strings(w, "tokenizer.ggml.tokens", tokens, lengths, 6);
     geul_gguf_set_strings(w, "tokenizer.ggml.merges", merges, (const size_t[]){3}, 1);
     geul_gguf_set_i32s(w, "tokenizer.ggml.token_type", (const int32_t[]){1, 1, 1, 1, 3, 5}, 6);
+}
+
+static void set_standard(struct geul_gguf_writer *w)
+{
+    set_six_tokens(w);
     geul_gguf_set_u32(w, "tokenizer.ggml.eos_token_id", 4);
 }
 
@@ -470,6 +475,165 @@ TEST(tokenizer_standard_gguf)
     geul_tokens_free(ctx, ids);
     geul_tokenizer_free(tok);
     geul_context_free(ctx);
+}
+
+/* What begins and ends a text in a file of another program: the keys that it sets to an id, and the lists expected. */
+static const struct borders {
+    struct {
+        const char *key;
+        int id;
+    } ids[4];
+    int add_bos, add_eos; /* -1: no such key */
+    const char *pre;
+    int n_ends, ends[3], n_before, before, n_after, after;
+} border_cases[] = {
+    {{{"eos", 4}}, -1, -1, "gpt-2", 1, {4}, 0, 0, 0, 0},
+    {{{"eos", 4}, {"eot", 2}, {"eom", 1}}, -1, -1, "gpt-2", 3, {4, 2, 1}, 0, 0, 0, 0},
+    {{{"eos", 4}, {"eot", 4}}, 1, 1, "gpt-2", 1, {4}, 0, 0, 1, 4}, /* no start token to put */
+    {{{"eom", 2}, {"bos", 3}}, 1, -1, "gpt-2", 1, {2}, 1, 3, 0, 0},
+    {{{"eos", 4}, {"bos", 3}}, -1, -1, "llama-bpe", 1, {4}, 1, 3, 0, 0}, /* as llama.cpp without the key */
+    {{{"eos", 4}, {"bos", 3}}, 0, 1, "llama-bpe", 1, {4}, 0, 0, 1, 4},
+    {{{"eos", 77}, {"eot", 2}}, -1, 1, "gpt-2", 1, {2}, 0, 0, 1, 2},
+    {{{"eos", 0}}, -1, -1, "gpt-2", 1, {0}, 0, 0, 0, 0},
+    {{{"bos", 3}}, 0, 1, "gpt-2", 0, {0}, 0, 0, 0, 0},
+};
+
+static void check_borders(struct geul_context *ctx, const struct borders *b)
+{
+    const char *path = test_scratch("standard.gguf");
+    struct geul_gguf_writer *w = geul_gguf_writer_new(ctx, path);
+    REQUIRE(w != NULL);
+    set_six_tokens(w);
+    geul_gguf_set_string(w, "tokenizer.ggml.pre", b->pre, strlen(b->pre));
+    for (size_t i = 0; i < 4 && b->ids[i].key; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", b->ids[i].key);
+        geul_gguf_set_u32(w, key, (uint32_t)b->ids[i].id);
+    }
+    if (b->add_bos >= 0)
+        geul_gguf_set_bool(w, "tokenizer.ggml.add_bos_token", b->add_bos);
+    if (b->add_eos >= 0)
+        geul_gguf_set_bool(w, "tokenizer.ggml.add_eos_token", b->add_eos);
+    REQUIRE(geul_gguf_writer_commit(w) == GEUL_OK);
+    struct geul_tokenizer *tok = geul_tokenizer_load(ctx, path, NULL);
+    REQUIRE(tok != NULL);
+    const int32_t *ends;
+    int32_t *ids;
+    size_t count;
+    CHECK_INT(geul_token_ends(tok, &ends), b->n_ends);
+    for (int i = 0; i < b->n_ends; i++)
+        CHECK_INT(ends[i], b->ends[i]);
+    CHECK_INT(geul_token_end(tok), b->n_ends ? b->ends[0] : -1);
+    REQUIRE(geul_tokenize_whole(ctx, tok, "a", 1, true, false, &ids, &count) == GEUL_OK);
+    CHECK_INT(count, 1 + b->n_before + b->n_after);
+    CHECK(!b->n_before || ids[0] == b->before);
+    CHECK(!b->n_after || ids[count - 1] == b->after);
+    geul_tokens_free(ctx, ids);
+    REQUIRE(geul_tokenize_whole(ctx, tok, "", 0, true, true, &ids, &count) == GEUL_OK);
+    CHECK_INT(count, b->n_before);
+    geul_tokens_free(ctx, ids);
+    geul_tokenizer_free(tok);
+}
+
+TEST(tokenizer_gguf_begins_and_ends_texts)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    for (size_t i = 0; i < sizeof border_cases / sizeof *border_cases; i++)
+        check_borders(ctx, &border_cases[i]);
+    geul_context_free(ctx);
+}
+
+/* --------------------------------------------------------------------------- hostile patterns -- */
+
+/* Patterns that stay under a limit per match but cost far too much in all, with texts of 20 KB of one character. The
+ * first took 10 s, the fourth minutes. */
+static const struct {
+    const char *pattern;
+    char of;
+    bool fails;
+} slow[] = {
+    {"(?:a|a){17}b", 'a', true},
+    {"(?:a?){14}a{14}b", 'a', true},
+    {"(a|aa)+b", 'a', true},
+    {"\\\\s*\\\\S*\\\\s*x", ' ', true},
+    {"(?:a+)+x|\\\\s+", 'a', true},
+    {"(?:a|a){17}b", 'b', false},
+    {"\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+", ' ', false},
+    {"\\\\p{L}+|\\\\s+", 'a', false},
+};
+
+TEST(tokenizer_patterns_have_a_budget)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    static char text[20001];
+    for (size_t i = 0; i < sizeof slow / sizeof *slow; i++) {
+        const char *path = test_scratch("slow.json");
+        char json[900];
+        int32_t *ids;
+        size_t count;
+        int n = snprintf(json, sizeof json,
+                         "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", "
+                         "\"pattern\": {\"Regex\": \"%s\"}, \"behavior\": \"Isolated\"}, {\"type\": \"ByteLevel\", "
+                         "\"add_prefix_space\": false, \"use_regex\": false}]}, \"model\": {\"type\": \"BPE\", "
+                         "\"vocab\": {\"a\": 0, \"b\": 1, \"x\": 2, \"\u0120\": 3}, \"merges\": []}}",
+                         slow[i].pattern);
+        REQUIRE(test_spill(path, json, (size_t)n));
+        struct geul_tokenizer *tok = geul_tokenizer_from_json(ctx, path);
+        REQUIRE(CHECK_MSG(tok != NULL, "%s: %s", slow[i].pattern, geul_error(ctx)));
+        memset(text, slow[i].of, sizeof text - 1);
+        for (int pass = 0; pass < 2; pass++) { /* the same answer every time */
+            enum geul_status status = geul_tokenize(ctx, tok, text, sizeof text - 1, true, &ids, &count);
+            CHECK_MSG((status != GEUL_OK) == slow[i].fails, "%s: %s", slow[i].pattern, geul_error(ctx));
+            CHECK(!slow[i].fails || strstr(geul_error(ctx), "takes too long"));
+            geul_tokens_free(ctx, ids);
+        }
+        geul_tokenizer_free(tok);
+    }
+    geul_context_free(ctx);
+}
+
+/* match_within finds what match finds, also where a word is longer than the stretch that it looks at first. */
+TEST(tokenizer_patterns_within_a_budget_match_alike)
+{
+    static const char *const patterns[] = {
+        "\\p{Hangul}+| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+        "(?<=a)b+|^\\s|x$|\\bab",
+        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+        "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}",
+        "a*",
+        "\\z|zz",
+    };
+    static const char *const pieces[] = {"a", "b", " ", "ab", "\n", "가", "나다", "1", "23", "é", "x", "!", "  ", "z"};
+    const struct geul_regex_engine *engine = geul_regex_pcre2();
+    uint64_t seed = 7;
+    for (size_t p = 0; p < sizeof patterns / sizeof *patterns; p++) {
+        char why[200];
+        void *compiled = engine->compile(patterns[p], strlen(patterns[p]), why, sizeof why);
+        REQUIRE(CHECK_MSG(compiled != NULL, "%s", why));
+        for (int round = 0; round < 60; round++) {
+            char text[6000];
+            size_t n = 0, start = 0, a = 0, b = 0, c = 0, d = 0;
+            while (n < sizeof text - 900 && test_random(&seed) % 100) {
+                const char *piece = pieces[test_random(&seed) % (sizeof pieces / sizeof *pieces)];
+                for (uint64_t k = test_random(&seed) % 20 ? 1 : test_random(&seed) % 250; k > 0;
+                     k--, n += strlen(piece))
+                    memcpy(text + n, piece, strlen(piece));
+            }
+            for (bool more = true; more && start <= n;) {
+                uint64_t budget = 100000000, again = budget;
+                more = engine->match(compiled, text, n, start, &a, &b);
+                CHECK(engine->match_within(compiled, text, n, start, &c, &d, &budget) == more);
+                CHECK(budget > 0);
+                CHECK(engine->match_within(compiled, text, n, start, &c, &d, &again) == more && again == budget);
+                CHECK_MSG(!more || (a == c && b == d), "%s from %zu: %zu..%zu, not %zu..%zu", patterns[p], start, c, d,
+                          a, b);
+                start = b > start ? b : start + 1;
+                while (start < n && ((unsigned char)text[start] & 0xC0) == 0x80)
+                    start++;
+            }
+        }
+        engine->free(compiled);
+    }
 }
 
 /* ------------------------------------------------------------------------------ short memory -- */

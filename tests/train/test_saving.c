@@ -58,11 +58,14 @@ TEST(saving_goes_on_bit_for_bit)
         {"all weights, 8 bits", GEUL_OPTIMIZER_ADAMW8, 0, GEUL_RECOMPUTE_FULL, true, GEUL_PRECISION_BF16, 1},
         {"all weights, adafactor", GEUL_OPTIMIZER_ADAFACTOR, 0, GEUL_RECOMPUTE_LIGHT, false, GEUL_PRECISION_F32, 1},
         {"all weights, sgd", GEUL_OPTIMIZER_SGD, 0, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_F32, 2},
+        {"tied, all weights", GEUL_OPTIMIZER_ADAMW, 0, GEUL_RECOMPUTE_LIGHT, true, GEUL_PRECISION_F32, 2},
+        {"tied, adapter", GEUL_OPTIMIZER_ADAMW, 3, GEUL_RECOMPUTE_NONE, false, GEUL_PRECISION_F32, 1},
     };
-    const char *model = bed_model("sequential");
+    const struct test_kept model = test_keep(bed_model("sequential")), tied = test_keep(bed_model("tied"));
     unsigned seen = 0;
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
-        struct geul_train_options o = bed_options(model, runs[i].rank);
+        bool is_tied = strncmp(runs[i].name, "tied", 4) == 0;
+        struct geul_train_options o = bed_options(is_tied ? tied.text : model.text, runs[i].rank);
         geul_train_options_set_optimizer(&o, runs[i].optimizer);
         o.recompute = runs[i].recompute;
         o.packing = runs[i].packing;

@@ -8,7 +8,11 @@
 #include "tests/poison.h"
 #include "train/trainer.h"
 
-static const char *const trained[] = {"parallel", "sequential", "odd_sizes"};
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+static const char *const trained[] = {"parallel", "sequential", "odd_sizes", "tied"};
 enum { N_TRAINED = sizeof trained / sizeof *trained };
 
 /* A golden under training. */
@@ -505,4 +509,60 @@ TEST(train_refuses_what_makes_no_sense)
     CHECK(geul_trainer_step(b.t, NULL) == GEUL_ERROR_CANCELLED && geul_trainer_steps_done(b.t) == 2);
     CHECK(geul_trainer_step(b.t, NULL) == GEUL_OK && geul_trainer_steps_done(b.t) == 3);
     bed_close(&b);
+}
+
+/* Cancels the trainer again and again, at times that differ. */
+struct nuisance {
+    struct geul_trainer *t;
+    atomic_bool stop;
+};
+
+static void *cancel_often(void *user)
+{
+    struct nuisance *n = user;
+    uint64_t seed = 3;
+    while (!n->stop) {
+        usleep((useconds_t)(test_uniform(&seed, 0, 4000)));
+        geul_trainer_cancel(n->t);
+    }
+    return NULL;
+}
+
+/* Steps that are cancelled in the middle and tried again train the same bits as steps that nobody cancelled. */
+TEST(trainer_cancelled_at_any_time_trains_the_same)
+{
+    double losses[2] = {0, 0};
+    int cancelled = 0;
+    for (int disturbed = 0; disturbed < 2; disturbed++) {
+        struct bed b;
+        REQUIRE(bed_open(&b, "parallel"));
+        struct test_kept path = test_keep(golden_convert(&b.g, GEUL_TYPE_F32));
+        struct geul_train_options o = golden_options(path.text);
+        o.n_threads = 3;
+        o.n_accumulate = 3;
+        REQUIRE(bed_train(&b, &o));
+        struct nuisance n = {.t = b.t};
+        pthread_t thread;
+        if (disturbed)
+            REQUIRE(pthread_create(&thread, NULL, cancel_often, &n) == 0);
+        for (int tries = 0; tries < 2000 && geul_trainer_steps_done(b.t) < 10; tries++) {
+            int64_t done = geul_trainer_steps_done(b.t);
+            enum geul_status status = geul_trainer_step(b.t, NULL);
+            cancelled += status == GEUL_ERROR_CANCELLED;
+            CHECK(status == GEUL_OK || status == GEUL_ERROR_CANCELLED);
+            CHECK_INT(geul_trainer_steps_done(b.t), done + (status == GEUL_OK));
+        }
+        n.stop = true;
+        if (disturbed)
+            pthread_join(thread, NULL);
+        geul_context_uncancel(b.ctx);
+        CHECK_INT(geul_trainer_steps_done(b.t), 10);
+        CHECK(geul_trainer_evaluate(b.t, b.data, &losses[disturbed]) == GEUL_OK);
+        geul_context_cancel(b.ctx);
+        CHECK(geul_trainer_evaluate(b.t, b.data, &(double){0}) == GEUL_ERROR_CANCELLED);
+        bed_close(&b);
+    }
+    printf("%d cancelled\n", cancelled);
+    CHECK(cancelled > 0);
+    CHECK_MSG(losses[0] == losses[1], "%.17g undisturbed, %.17g", losses[0], losses[1]);
 }
