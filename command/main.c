@@ -66,6 +66,8 @@ static int unknown_command(const char *name)
 int main(int argc, char **argv)
 {
     geul_terminal_start();
+    if (argc > 0)
+        geul_report_set_program(argv[0]);
     geul_report_set_command(NULL);
     int code;
     const char *word = argc > 1 ? argv[1] : "--help";

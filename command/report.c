@@ -15,8 +15,18 @@
 
 #include <utf8proc.h>
 
-static const char *command; /* of this process */
-static int write_error;     /* errno of the first failed write to stdout */
+static const char *command, *program = "geul"; /* of this process */
+static int write_error;                        /* errno of the first failed write to stdout */
+
+void geul_report_set_program(const char *word)
+{
+    program = word;
+}
+
+const char *geul_report_program(void)
+{
+    return program;
+}
 
 enum { MOST_INPUTS = 8 };
 static struct input {

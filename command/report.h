@@ -8,6 +8,9 @@
 #include <jansson.h>
 #include <stdio.h>
 
+/* Sets the word that the program was started by, and returns it: for commands that are printed to be typed again. */
+void geul_report_set_program(const char *word);
+const char *geul_report_program(void);
 /* Sets the subcommand that the messages below begin with; NULL: none is known yet. */
 void geul_report_set_command(const char *command);
 /* "geul <command>: <message>" on stderr; returns 1. */

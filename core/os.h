@@ -25,6 +25,10 @@ void geul_os_map_discard(const void *data, size_t size);
 char *geul_os_join_path(struct geul_context *ctx, const char *dir, const char *name);
 /* Whether path names something that exists (of any kind). */
 bool geul_os_exists(const char *path);
+/* When a file was last changed, in seconds since 1970; 0 when that is unknown. */
+double geul_os_modified(const char *path);
+/* Removes a directory that is empty; any other stays. */
+void geul_os_remove_empty_directory(const char *path);
 /* The size of the file that path names. false when there is none. */
 bool geul_os_file_size(const char *path, uint64_t *bytes);
 /* The file that path names, or that the descriptor has open. false when there is none, or none of the usual kind. */
@@ -86,8 +90,17 @@ void geul_outfile_tidy_set(struct geul_context *ctx, const char *path);
  * it. */
 void geul_outfile_remove_all(void);
 
+/* The right to write into a directory, for one process at a time: a lock on the file DIR/lock, which the system frees
+ * when the process ends, however it ends. Where the file system has no locks, it is given to everybody. NULL on
+ * failure: GEUL_ERROR_ARGUMENT when another process has it (the message names it). */
+struct geul_dirlock;
+struct geul_dirlock *geul_dirlock_take(struct geul_context *ctx, const char *dir);
+/* Gives it back and removes the file; NULL is fine. */
+void geul_dirlock_free(struct geul_dirlock *lock);
+
 /* A file that only grows. When a write returns, its data is in the file, all of it or (disk full) nothing, so that
- * others can follow the file and nothing half-written stays. truncate: existing contents are discarded. */
+ * others can follow the file and nothing half-written stays. truncate: existing contents are discarded. A file that
+ * another append file already writes, in any process, is refused. */
 struct geul_appendfile;
 struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const char *path, bool truncate);
 enum geul_status geul_appendfile_write(struct geul_appendfile *f, const void *data, size_t size);

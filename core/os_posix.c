@@ -213,6 +213,17 @@ enum geul_status geul_os_check_space(struct geul_context *ctx, const char *path,
                      size_text((double)fs.f_bavail * (double)fs.f_frsize, left, sizeof left));
 }
 
+double geul_os_modified(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (double)st.st_mtime : 0;
+}
+
+void geul_os_remove_empty_directory(const char *path)
+{
+    (void)rmdir(path); /* fails when it is not empty */
+}
+
 enum geul_status geul_os_remove(struct geul_context *ctx, const char *path)
 {
     return unlink(path) == 0 || errno == ENOENT ? GEUL_OK : io_failed(ctx, "remove", path);
@@ -694,6 +705,94 @@ void geul_outfile_tidy_set(struct geul_context *ctx, const char *path)
     }
 }
 
+/* ------------------------------------------------------------------------------------- locks -- */
+
+/* flock() belongs to the open file: it ends with the process. Some file systems have none (ENOLCK, EOPNOTSUPP, EBADF on
+ * some network ones); only a lock that another holds is a reason to stop. */
+static bool is_locked_by_another(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+struct geul_dirlock {
+    struct geul_context *ctx;
+    char *path;
+    int fd; /* -1: the directory takes no such file */
+};
+
+/* Whether fd is still what path names: its last owner may have removed the file between opening and locking it. */
+static bool is_current(int fd, const char *path)
+{
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Records that fd's lock is taken; its owner wrote its number into the file. */
+static void fail_locked(struct geul_context *ctx, const char *dir, int fd)
+{
+    char text[32] = "";
+    long pid = 0;
+    if (pread(fd, text, sizeof text - 1, 0) > 0)
+        pid = strtol(text, NULL, 10);
+    if (pid > 0)
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is in use: process %ld writes there", dir, pid);
+    else
+        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "%s is in use: another process writes there", dir);
+}
+
+/* Opens and locks path in dir. Returns the file, -1: the directory takes none, which its other files will report;
+ * -2: another process has the lock, recorded. */
+static int take_lock(struct geul_context *ctx, const char *dir, const char *path)
+{
+    char text[32];
+    for (int attempt = 0; attempt < 100; attempt++) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (fd < 0)
+            return -1;
+        if (is_locked_by_another(fd)) {
+            fail_locked(ctx, dir, fd);
+            close(fd);
+            return -2;
+        }
+        if (is_current(fd, path)) {
+            int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+            bool written = ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) == n;
+            (void)written; /* on a full disk the lock holds without a number */
+            return fd;
+        }
+        close(fd);
+    }
+    return -1;
+}
+
+struct geul_dirlock *geul_dirlock_take(struct geul_context *ctx, const char *dir)
+{
+    struct geul_dirlock *lock = geul_alloc(ctx, 1, sizeof *lock);
+    char *path = lock ? geul_os_join_path(ctx, dir, "lock") : NULL;
+    int fd = path ? take_lock(ctx, dir, path) : -2;
+    if (fd == -2) {
+        geul_free(ctx, path);
+        geul_free(ctx, lock);
+        return NULL;
+    }
+    *lock = (struct geul_dirlock){ctx, path, fd};
+    return lock;
+}
+
+void geul_dirlock_free(struct geul_dirlock *lock)
+{
+    if (!lock)
+        return;
+    if (lock->fd >= 0) {
+        unlink(lock->path); /* while the lock is held: nobody else's file goes */
+        close(lock->fd);
+    }
+    geul_free(lock->ctx, lock->path);
+    geul_free(lock->ctx, lock);
+}
+
+/* ------------------------------------------------------------------------------ append files -- */
+
 struct geul_appendfile {
     struct geul_context *ctx;
     char *path;
@@ -706,13 +805,19 @@ struct geul_appendfile *geul_appendfile_open(struct geul_context *ctx, const cha
         return NULL; /* a device or a pipe is fine here */
     struct geul_appendfile *f = geul_alloc(ctx, 1, sizeof *f);
     char *name = f ? geul_strndup(ctx, path, strlen(path)) : NULL;
-    int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (truncate ? O_TRUNC : 0), 0666) : -1;
-    if (fd >= 0) {
+    int fd = name ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
+    bool taken = fd >= 0 && is_locked_by_another(fd);
+    /* Emptied only now that it is nobody else's. A device cannot be, and need not. */
+    if (fd >= 0 && !taken && (!truncate || ftruncate(fd, 0) == 0 || errno == EINVAL)) {
         *f = (struct geul_appendfile){ctx, name, fd};
         return f;
     }
-    if (name)
+    if (taken)
+        geul_fail(ctx, GEUL_ERROR_IO, "cannot write %s: another process, or another log, is writing it", path);
+    else if (name)
         io_failed(ctx, "open", path);
+    if (fd >= 0)
+        close(fd);
     geul_free(ctx, name);
     geul_free(ctx, f);
     return NULL;

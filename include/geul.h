@@ -482,6 +482,9 @@ struct geul_lora_options {
     float dropout;    /* on the adapter's input: probability, 0: none */
     bool rslora;      /* scaled by alpha / sqrt(rank) instead */
     unsigned targets; /* GEUL_LORA_... */
+    /* A GGUF adapter to go on from, with new optimizer states; NULL: a new one. Its rank, alpha, rslora and targets are
+     * taken from it: the fields above must be the same, or 0 (targets also GEUL_LORA_ALL). */
+    const char *from; /* has to live as long as the trainer */
 };
 
 struct geul_train_options {
@@ -551,6 +554,9 @@ GEUL_API void geul_trainer_free(struct geul_trainer *t);
 /* One optimizer step. report may be NULL. On failure (out of memory, cancelled) weights and step count are unchanged,
  * unless a device failed in the middle of the update. */
 GEUL_API enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report);
+/* From the next step on the learning rate is scale (>= 0) times the schedule's: to go on more carefully after a
+ * failure. 1 at first; not a part of what geul_trainer_save() keeps. */
+GEUL_API void geul_trainer_scale_rate(struct geul_trainer *t, double scale);
 /* The options in use: as given, with -1 for the warm-up replaced by its steps. Valid as long as t. */
 GEUL_API const struct geul_train_options *geul_trainer_get_options(const struct geul_trainer *t);
 /* Steps of the whole run, and steps done. */

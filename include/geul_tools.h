@@ -749,21 +749,25 @@ enum geul_watch_verdict {
     GEUL_WATCH_LOSS_SPIKE,
     GEUL_WATCH_LOSS_DROP,
     GEUL_WATCH_GRADIENT_SPIKE,
+    GEUL_WATCH_LOSS_CLIMB, /* step by step, none of them a spike, far above where the run has been */
 };
 
 enum {
     GEUL_WATCH_WHY = 160, /* bytes that hold any reason */
-    GEUL_WATCH_STATE_BYTES = 64,
+    GEUL_WATCH_STATE_BYTES = 112,
 };
 
 /* A watch that has seen no step. NULL when memory is short. Free with geul_watch_free(). */
 GEUL_API struct geul_watch *geul_watch_new(struct geul_context *ctx);
 GEUL_API void geul_watch_free(struct geul_watch *w);
 /* Judges a step by the steps before it; loss in nats. why (size bytes, may be NULL) receives one line that says more,
- * "" when it is fine. In the first 20 steps only NOT_FINITE is reported. Odd steps do not enter the usual level, unless
+ * "" when it is fine. In the first 20 steps only NOT_FINITE and LOSS_CLIMB are reported; a climb is reported once, and
+ * again when the loss has climbed as far again. Odd steps do not enter the usual level, unless
  * they last: after 10 in a row the level restarts from where the run is now. */
 GEUL_API enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, double grad_norm, char *why,
                                                  size_t size);
+/* Whether the loss is about as low as it has been: not in the middle of a climb that is not far enough yet. */
+GEUL_API bool geul_watch_is_calm(const struct geul_watch *w);
 /* "loss spike"; never NULL. */
 GEUL_API const char *geul_watch_name(enum geul_watch_verdict v);
 /* Get and set everything that later verdicts depend on, to be kept in checkpoints. The bytes are in this machine's byte

@@ -123,8 +123,12 @@ enum geul_status geul_log_lines_open(struct geul_log_output *o)
     if (!path)
         return GEUL_ERROR_MEMORY;
     bool fresh = o->resume_step <= 0 || !geul_os_exists(path);
-    enum geul_status status = fresh ? GEUL_OK : cut(o, path);
-    o->file = status == GEUL_OK ? geul_appendfile_open(o->ctx, path, fresh) : NULL;
+    o->file = geul_appendfile_open(o->ctx, path, fresh); /* also before cutting: nobody else may be writing it */
+    if (o->file && !fresh) {
+        enum geul_status status = cut(o, path);
+        geul_appendfile_close(o->file);
+        o->file = status == GEUL_OK ? geul_appendfile_open(o->ctx, path, false) : NULL;
+    }
     geul_free(o->ctx, path);
     if (!o->file)
         return geul_error_status(o->ctx);

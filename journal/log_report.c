@@ -54,7 +54,7 @@ static const char style[] =
     "td,th{padding:7px 10px;text-align:left;vertical-align:top;border-top:1px solid var(--edge)}"
     "tr:first-child>*{border-top:0}th{font-weight:500;color:var(--soft);white-space:nowrap}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap;width:1%}"
-    "td.text{white-space:pre-wrap;overflow-wrap:anywhere}td.kind{white-space:nowrap}"
+    "td.text,th.text{white-space:pre-wrap;overflow-wrap:anywhere}td.kind{white-space:nowrap}"
     ".settings table{width:auto}.settings td{overflow-wrap:anywhere}"
     ".badge{display:inline-block;padding:0 8px;border-radius:9px;font-size:12px;color:var(--mark);"
     "border:1px solid var(--mark);margin-left:6px;white-space:nowrap}"
@@ -296,24 +296,48 @@ static void add_events(struct geul_log_text *t, const struct geul_log_history *h
         geul_log_text_add(t, "</table></div>\n");
 }
 
-/* Samples, newest first; what looks broken gets a badge that says how. */
-static void add_samples(struct geul_log_text *t, const struct geul_log_history *h)
+/* Whether an earlier sample has this one's prompt. */
+static bool is_told(const struct geul_log_notes *samples, size_t i, size_t from)
 {
-    if (!h->samples.n)
-        return;
-    geul_log_text_add(t, "<h2>What the model writes</h2><div class=\"card\"><table>"
-                         "<tr><th>step</th><th>prompt</th><th>continued</th></tr>\n");
-    for (size_t i = h->samples.n; i-- > 0 && h->samples.n - i <= LISTED_SAMPLES;) {
-        const struct geul_log_note *s = &h->samples.items[i];
+    for (size_t k = from; k < i; k++)
+        if (strcmp(samples->items[k].label, samples->items[i].label) == 0)
+            return true;
+    return false;
+}
+
+/* What the model wrote for the prompt of sample i, newest first; what looks broken gets a badge that says how. */
+static void add_continuations(struct geul_log_text *t, const struct geul_log_notes *samples, size_t i)
+{
+    for (size_t k = samples->n; k-- > i;) {
+        const struct geul_log_note *s = &samples->items[k];
+        if (strcmp(s->label, samples->items[i].label) != 0)
+            continue;
         const char *wrong = geul_watch_text(s->text, strlen(s->text));
         begin_row(t, s->step);
         geul_log_text_add(t, "<td class=\"text\">");
-        geul_log_text_add_html(t, s->label);
-        geul_log_text_add(t, "</td><td class=\"text\">");
         geul_log_text_add_html(t, s->text);
         if (wrong)
             geul_log_text_add_format(t, "<span class=\"badge\">%s</span>", wrong);
         geul_log_text_add(t, "</td></tr>\n");
+    }
+}
+
+/* The newest samples: each prompt once, and under it what the model made of it as it learned. */
+static void add_samples(struct geul_log_text *t, const struct geul_log_history *h)
+{
+    const struct geul_log_notes *samples = &h->samples;
+    if (!samples->n)
+        return;
+    geul_log_text_add(t, "<h2>What the model writes</h2><div class=\"card\"><table>"
+                         "<tr><th>step</th><th>prompt, and how it continued</th></tr>\n");
+    size_t from = samples->n > LISTED_SAMPLES ? samples->n - LISTED_SAMPLES : 0;
+    for (size_t i = from; i < samples->n; i++) {
+        if (is_told(samples, i, from))
+            continue;
+        geul_log_text_add(t, "<tr><td></td><th class=\"text\">");
+        geul_log_text_add_html(t, samples->items[i].label);
+        geul_log_text_add(t, "</th></tr>\n");
+        add_continuations(t, samples, i);
     }
     geul_log_text_add(t, "</table></div>\n");
 }

@@ -3,6 +3,10 @@
  * A number is judged against its level, the mean and the width of those before it, and only then enters the level,
  * unless it is odd: a spike must not make the next one look normal. If LASTING odd numbers follow each other, the level
  * is wrong, not the numbers: it starts again from nothing, with its warm-up.
+ *
+ * A level follows a slow change, so a loss that climbs step by step is never odd. That is seen by a second measure: the
+ * mean of the last losses against the lowest that it has been, from the first step on. How much of a difference is
+ * noise is told by how far a loss falls from one step to the next, which a climb does not widen.
  */
 #include "journal/watch.h"
 
@@ -14,21 +18,28 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WARM_UP    20   /* numbers in a level before any is judged by it */
-#define MEAN_RATE  0.05 /* weight of a new number in the mean: a window of about 20 steps */
-#define WIDTH_RATE 0.02 /* and in the variance: about 50 */
-#define FAR        8.0  /* deviations; noise with heavy tails stays below */
-#define HELD       4.0  /* deviations at which the influence of a number on the level is clipped */
-#define LASTING    10   /* odd steps in a row that are a new level */
-#define LOSS_PART  0.3  /* a spike or drop is at least this part of the level, */
-#define LOSS_NATS  0.5  /* and at least this much */
-#define GRAD_TIMES 5.0  /* a gradient spike is at least this many times the level */
+#define WARM_UP      20   /* numbers in a level before any is judged by it */
+#define MEAN_RATE    0.05 /* weight of a new number in the mean: a window of about 20 steps */
+#define WIDTH_RATE   0.02 /* and in the variance: about 50 */
+#define FAR          8.0  /* deviations; noise with heavy tails stays below */
+#define HELD         4.0  /* deviations at which the influence of a number on the level is clipped */
+#define LASTING      10   /* odd steps in a row that are a new level */
+#define LOSS_PART    0.3  /* a spike or drop is at least this part of the level, */
+#define LOSS_NATS    0.5  /* and at least this much */
+#define GRAD_TIMES   5.0  /* a gradient spike is at least this many times the level */
+
+#define CLIMB_WINDOW 10  /* steps */
+#define CLIMB_SEEN   10  /* losses before any climb is reported */
+#define CLIMB_PART   0.3 /* a climb is at least this part of the lowest mean, */
+#define CLIMB_NATS   1.0 /* at least this much, */
+#define CLIMB_FAR    9.0 /* and this many deviations of the mean */
 
 static const int64_t MOST_SEEN = (int64_t)1 << 48; /* more steps than any run has */
 
 const char *geul_watch_name(enum geul_watch_verdict v)
 {
-    static const char *const names[] = {"fine", "not finite", "loss spike", "loss drop", "gradient spike"};
+    static const char *const names[] = {"fine",      "not finite",     "loss spike",
+                                        "loss drop", "gradient spike", "loss climb"};
     return (unsigned)v < sizeof names / sizeof names[0] ? names[v] : "?";
 }
 
@@ -65,6 +76,60 @@ void geul_watch_set_state(struct geul_watch *w, const unsigned char state[GEUL_W
     memcpy(&w->levels, state, GEUL_WATCH_STATE_BYTES);
     w->levels.loss = checked(w->levels.loss);
     w->levels.log_grad = checked(w->levels.log_grad);
+    const struct geul_watch_slope *s = &w->levels.slope;
+    if (s->seen < 0 || s->seen > MOST_SEEN || !isfinite(s->mean) || !isfinite(s->lowest) || !isfinite(s->noise) ||
+        s->noise < 0 || !isfinite(s->previous) || s->of < 0 || s->of > s->seen)
+        w->levels.slope = (struct geul_watch_slope){0};
+}
+
+/* ------------------------------------------------------------------------------------- slope -- */
+
+/* How far the mean has to be above its lowest, however small the noise. */
+static double climb_floor(const struct geul_watch_slope *s)
+{
+    return fmax(CLIMB_NATS, CLIMB_PART * fabs(s->lowest));
+}
+
+/* How far for a climb. */
+static double climb_least(const struct geul_watch_slope *s)
+{
+    /* An exponential mean of rate r over numbers of variance v has the variance v r / (2 - r); of the first n numbers
+     * v / n. The very first loss may be all that the lowest mean is of. */
+    double rate = 1.0 / CLIMB_WINDOW, part = rate / (2 - rate), of = fmax(1, (double)s->of);
+    double deviation = sqrt(s->noise * (part + fmax(part, 1 / of)));
+    return fmax(CLIMB_FAR * deviation, climb_floor(s));
+}
+
+/* Takes a loss in, and says whether the run has climbed with it; *lowest is then where from. */
+static bool climb(struct geul_watch_slope *s, double loss, double *lowest)
+{
+    double first = 1.0 / (double)(s->seen + 1), rate = fmax(first, 1.0 / CLIMB_WINDOW);
+    /* Of two numbers with the same mean, the square of how far the second is below the first, 0 above, has the mean of
+     * their variance. */
+    double fall = s->seen ? fmax(0, s->previous - loss) : 0;
+    s->mean += rate * (loss - s->mean);
+    if (s->seen)
+        s->noise += fmax(1.0 / (double)s->seen, MEAN_RATE) * (fall * fall - s->noise);
+    s->previous = loss;
+    if (s->seen++ == 0 || s->mean < s->lowest) {
+        s->lowest = s->mean;
+        s->of = s->seen;
+    }
+    *lowest = s->lowest;
+    if (s->seen <= CLIMB_SEEN || s->mean - s->lowest < climb_least(s))
+        return false;
+    s->lowest = s->mean; /* the next is measured from here */
+    s->of = s->seen;
+    return true;
+}
+
+bool geul_watch_is_calm(const struct geul_watch *w)
+{
+    /* Half of the floor, and the noise of a mean: less than what is a climb, so that what is saved on the way is not
+     * trusted. */
+    const struct geul_watch_slope *s = &w->levels.slope;
+    double rate = 1.0 / CLIMB_WINDOW;
+    return s->mean - s->lowest < climb_floor(s) / 2 + 2 * sqrt(s->noise * rate / (2 - rate));
 }
 
 /* ------------------------------------------------------------------------------------ levels -- */
@@ -146,6 +211,10 @@ enum geul_watch_verdict geul_watch_step(struct geul_watch *w, double loss, doubl
     int where = judge(&w->levels.loss, loss, fmax(LOSS_NATS, LOSS_PART * fabs(mean)));
     if (where == 0) {
         enter(&w->levels.loss, loss);
+        if (climb(&w->levels.slope, loss, &mean)) {
+            explain(why, size, "the loss has climbed: now", loss, mean, "");
+            return GEUL_WATCH_LOSS_CLIMB;
+        }
         return step_gradient(&w->levels.log_grad, grad_norm, why, size);
     }
     explain(why, size, "loss", loss, mean, where > 0 ? "" : ": does the data repeat, or show its answers?");

@@ -188,7 +188,7 @@ enum geul_status geul_train_estimate(struct geul_context *ctx, const struct geul
               geul_update_init(t) && mapped_bytes(t, &p.mapped);
     /* Nothing of what is counted below is resident yet: a dry trainer's weights are mapped or without memory. */
     p.other = (size_t)geul_os_resident() + WRITING; /* the program, its data, the model's list of tensors, the graphs */
-    if (options->lora.rank)
+    if (t->options.lora.rank)
         p.other += t->params.weight_bytes; /* an adapter is copied while it is written */
     p.weights = t->params.weight_bytes;
     p.gradients = (size_t)t->params.elements * sizeof(float);

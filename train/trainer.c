@@ -14,6 +14,7 @@
 #include "core/os.h"
 #include "core/random.h"
 #include "data/dataset.h"
+#include "models/lora.h"
 
 #include <math.h>
 #include <string.h>
@@ -181,19 +182,24 @@ struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct ge
 {
     const struct geul_trainer_devices host = {NULL, 0, 0}, *on = where ? where : &host;
     geul_error_clear(ctx);
-    if (check_options(ctx, options) != GEUL_OK)
+    struct geul_train_options effective = *options;
+    struct geul_lora *start = options->lora.from ? geul_adapter_start_read(ctx, &effective.lora) : NULL;
+    if (options->lora.from && !start)
         return NULL;
-    struct geul_trainer *t = geul_alloc(ctx, 1, sizeof *t);
-    if (!t)
+    struct geul_trainer *t = check_options(ctx, &effective) == GEUL_OK ? geul_alloc(ctx, 1, sizeof *t) : NULL;
+    if (!t) {
+        geul_lora_free(start);
         return NULL;
+    }
     t->ctx = ctx;
-    t->options = *options;
+    t->options = effective;
+    t->rate_scale = 1;
     t->model_path = geul_strndup(ctx, options->model_path, strlen(options->model_path));
     struct geul_model_options how = {.n_threads = options->n_threads, .regex = options->regex};
-    enum geul_weights weights = options->lora.rank ? GEUL_WEIGHTS_MAPPED : dry ? GEUL_WEIGHTS_NONE : GEUL_WEIGHTS_OWN;
+    enum geul_weights weights = effective.lora.rank ? GEUL_WEIGHTS_MAPPED : dry ? GEUL_WEIGHTS_NONE : GEUL_WEIGHTS_OWN;
     if (t->model_path)
         t->model = geul_model_load_as(ctx, t->model_path, &how, on->devices, on->n, on->first_layers, weights);
-    bool ok = t->model && check_data(t, data) == GEUL_OK;
+    bool ok = t->model && (!start || geul_adapter_start_check(t, start) == GEUL_OK) && check_data(t, data) == GEUL_OK;
     if (ok) {
         t->options.model_path = t->model_path;
         t->n_context = options->n_context ? options->n_context : t->model->neox.shape.n_context;
@@ -204,6 +210,9 @@ struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct ge
     }
     ok = ok && geul_batcher_init(&t->batcher, ctx, data, &t->options, t->n_context, t->end_token, true) &&
          geul_params_make(&t->params, ctx, t->model, &t->options, dry);
+    if (ok && start && !dry)
+        geul_adapter_start_fill(t, start);
+    geul_lora_free(start);
     if (!ok) {
         geul_trainer_free(t);
         return NULL;
@@ -297,6 +306,11 @@ struct geul_model *geul_trainer_model(struct geul_trainer *t)
     return t->model;
 }
 
+void geul_trainer_scale_rate(struct geul_trainer *t, double scale)
+{
+    t->rate_scale = scale >= 0 ? scale : 1;
+}
+
 void geul_trainer_cancel(struct geul_trainer *t)
 {
     geul_context_cancel(t->ctx);
@@ -368,7 +382,8 @@ static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *
 enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_report *report)
 {
     double start = geul_os_seconds();
-    struct geul_train_report r = {.step = t->step + 1, .rate = geul_rate_at(&t->options, t->step + 1, t->steps)};
+    struct geul_train_report r = {.step = t->step + 1,
+                                  .rate = t->rate_scale * geul_rate_at(&t->options, t->step + 1, t->steps)};
     int64_t position = t->batcher.position;
     int at;
     geul_error_clear(t->ctx);

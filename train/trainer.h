@@ -37,7 +37,8 @@ struct geul_trainer {
     struct geul_tensor *hyper;
     float *loss_rows, *row_weights; /* of a batch */
     int64_t step, steps;
-    bool stale; /* the gradients hold a part of a step that failed: they are cleared before the next */
+    double rate_scale; /* 1, unless geul_trainer_scale_rate() changed it */
+    bool stale;        /* the gradients hold a part of a step that failed: they are cleared before the next */
 };
 
 /* Makes bg the graph for a batch of that shape, unless it is already; with backward also the gradients. *fresh: it was
@@ -71,6 +72,13 @@ void geul_trainer_copy_keys(const struct geul_trainer *t, struct geul_gguf_write
 struct geul_lora;
 /* The adapter under training as it is now, copied. NULL when memory is short; free with geul_lora_free(). */
 struct geul_lora *geul_trainer_lora(struct geul_trainer *t);
+/* Reads the adapter that o goes on from, and sets its rank, alpha, rslora and targets in o. NULL, recorded in ctx, when
+ * o asks for others. Free with geul_lora_free(). (train/adapter_start.c) */
+struct geul_lora *geul_adapter_start_read(struct geul_context *ctx, struct geul_lora_options *o);
+/* Whether it fits the model and can be trained. */
+enum geul_status geul_adapter_start_check(struct geul_trainer *t, const struct geul_lora *d);
+/* Makes its values those of the parameters. */
+void geul_adapter_start_fill(struct geul_trainer *t, const struct geul_lora *d);
 /* The devices that a model is trained on, as for geul_model_load_on(). n 0: the trainer's model opens the host's. */
 struct geul_trainer_devices {
     struct geul_device *const *devices;

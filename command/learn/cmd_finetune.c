@@ -3,6 +3,7 @@
 #include "command/model_args.h"
 #include "command/report.h"
 #include "command/terminal.h"
+#include "command/learn/training.h"
 #include "command/learn/training_data.h"
 
 #include "convert/neox_tensors.h"
@@ -13,10 +14,10 @@
 struct settings {
     struct geul_train_args train;
     struct geul_data_args data;
-    const char *model, *targets, *type;
+    const char *model, *targets, *type, *from;
     float alpha, dropout;
     int rank;
-    bool full, rslora;
+    bool rslora;
 };
 
 static const char *const types[] = {"f32", "f16", "bf16", NULL};
@@ -26,12 +27,14 @@ static const char *const types[] = {"f32", "f16", "bf16", NULL};
 static const struct geul_option options[] = {
     REQUIRED_PATH("-m, --model",             model,   "FILE", FILE,
                   "the model to start from, of any type; it is not changed"),
-    OPTION_FLAG(  "--full",                  full,    "trains all weights instead of an adapter"),
-    OPTION_INT(   "-r, --rank, --lora-rank", rank,    1, 4096, "of the adapter"),
+    OPTION_PATH(  "--lora",                  from,    "ADAPTER", FILE_OR_DIR,
+                  "goes on from this adapter, a GGUF file or a directory of PEFT, with its rank, alpha and targets"),
+    OPTION_FLAG(  "--full",                  train.full, "trains all weights instead of an adapter"),
+    OPTION_INT(   "-r, --rank, --lora-rank", rank,    0, 4096, "of the adapter, 0: chosen by the number of samples"),
     OPTION_REAL(  "--lora-alpha",            alpha,   0, 1e6, "the adapter's scale times its rank, 0: twice the rank"),
     OPTION_REAL(  "--lora-dropout",          dropout, 0, 0.9, "share of the adapter's inputs to drop"),
     OPTION_FLAG(  "--rslora",                rslora,  "scale alpha / sqrt(rank) instead of alpha / rank"),
-    OPTION_TEXT(  "--lora-targets",          targets, "LIST", "which products: qkv,out,up,down"),
+    OPTION_TEXT(  "--lora-targets",          targets, "LIST", "which products: qkv,out,up,down, or all (default all)"),
     OPTION_CHOICE("--type",                  type,    "TYPE", types, "with --full: of the result's matrices"),
     OPTION_GROUP(data, geul_data_option_rows),
     OPTION_GROUP(train, geul_train_option_rows),
@@ -99,37 +102,48 @@ static bool make_options(const struct settings *s, struct geul_train_options *o)
     *o = geul_train_args_options(&s->train);
     o->model_path = s->model;
     o->regex = geul_regex();
-    if (s->train.rate == 0)
-        o->rate = s->full ? 2e-5f : 2e-4f;
-    if (s->full)
+    if (s->train.full && s->from) {
+        geul_report_usage(
+            "--lora goes on from an adapter, --full trains all weights: leave one of them out (`geul merge` "
+            "puts an adapter into the weights)");
+        return false;
+    }
+    if (s->train.full)
         return true;
     o->lora = (struct geul_lora_options){.rank = s->rank,
-                                         .alpha = s->alpha > 0 ? s->alpha : 2 * (float)s->rank,
+                                         .alpha = s->alpha,
                                          .dropout = s->dropout,
                                          .rslora = s->rslora,
-                                         .targets = parse_targets(s->targets)};
+                                         .targets = s->targets ? parse_targets(s->targets)
+                                                    : s->from  ? 0
+                                                               : GEUL_LORA_ALL,
+                                         .from = s->from};
     if (s->train.weight_decay < 0)
         o->weight_decay = 0;
-    return o->lora.targets != 0;
+    return o->lora.targets != 0 || (s->from && !s->targets);
 }
 
 int geul_cmd_finetune(int argc, char **argv)
 {
-    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT, .data = GEUL_DATA_ARGS_DEFAULT, .type = "f16", .rank = 8};
+    struct settings s = {.train = GEUL_TRAIN_ARGS_DEFAULT, .data = GEUL_DATA_ARGS_DEFAULT, .type = "f16"};
     struct geul_train_options o;
+    struct geul_run_dir dir = {.lock = NULL};
     const char *args[GEUL_ARGS_MAX];
-    char title[256], targets[100];
+    char title[256];
     int n_args, code;
-    s.targets = geul_neox_list_targets(targets, sizeof targets, geul_neox_target_word, ",", ",");
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
     if (!make_options(&s, &o))
         return 2;
+    s.train.typed = (const char *const *)argv;
     geul_interrupt_catch(1);
     geul_terminate_catch();
     struct geul_context *ctx = geul_report_context(s.train.verbose);
     snprintf(title, sizeof title, "finetune %.200s", s.model);
-    code = ctx ? geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type)) : 1;
+    code = ctx ? geul_run_dir_take(ctx, &s.train, &dir) : 1;
+    if (code == 0)
+        code = geul_train_on_data(ctx, &s.train, &s.data, &o, title, geul_type_from_name(s.type));
+    geul_run_dir_leave(&dir);
     geul_report_context_free(ctx);
     return code;
 }

@@ -5,6 +5,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
+#include "command/learn/training.h"
 #include "command/learn/training_data.h"
 
 #include "geul_tools.h"
@@ -248,6 +249,9 @@ int geul_cmd_train(int argc, char **argv)
                          .type = "f16",
                          .rotary = 0.5f};
     s.data.template_name = "none";
+    s.train.n_batch = 4; /* a corpus is read once, in batches of a usual size */
+    s.train.epochs = 1;
+    s.train.full = true;
     const char *args[GEUL_ARGS_MAX];
     int n_args, code;
     size_t length;
@@ -269,10 +273,15 @@ int geul_cmd_train(int argc, char **argv)
         free(text);
         return geul_report_usage("the settings file, %s, has to come before the options", args[0]);
     }
+    s.train.typed = (const char *const *)argv;
     geul_interrupt_catch(1);
     geul_terminate_catch();
     struct geul_context *ctx = geul_report_context(s.train.verbose);
-    code = ctx ? work(ctx, &s) : 1;
+    struct geul_run_dir dir = {.lock = NULL};
+    code = ctx ? geul_run_dir_take(ctx, &s.train, &dir) : 1;
+    if (code == 0)
+        code = work(ctx, &s);
+    geul_run_dir_leave(&dir);
     geul_report_context_free(ctx);
     free(text);
     return code;

@@ -1,15 +1,18 @@
 /* train_args.c: see train_args.h. */
 #include "command/learn/train_args.h"
 
+#include "command/report.h"
+
 #include "models/neox.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const recomputes[] = {"light", "full", "none", "auto", NULL}; /* enum geul_recompute, then auto */
-static const char *const switches[] = {"on", "off", NULL};
+static const char *const packings[] = {"auto", "on", "off", NULL};
 static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL}; /* enum geul_rate_schedule */
 static const char *const troubles[] = {"rewind", "skip", "ignore", NULL};
 
@@ -50,15 +53,17 @@ const struct geul_option geul_train_option_rows[] = {
     REQUIRED_PATH("-o, --output",      output,         "DIR", DIR, "where checkpoints, logs and the result go"),
     OPTION_INT(   "-t, --threads",     n_threads,      0, 1024, "threads, 0: one per core"),
     OPTION_INT(   "-c, --ctx-size",    n_context,      0, 1 << 20,
-                  "most tokens of a sample, 0: the model's context"),
-    OPTION_INT(   "-b, --batch-size",  n_batch,        1, 1 << 16,
-                  "samples computed together; with packing as many as fit into N times -c tokens"),
+                  "most tokens of a sample, 0: the model's context, or what the longest sample needs"),
+    OPTION_INT(   "-b, --batch-size",  n_batch,        0, 1 << 16,
+                  "samples computed together; with packing as many as fit into N times -c tokens; 0: chosen by the number of samples"),
     OPTION_INT(   "--accumulate",      n_accumulate,   1, 1 << 16, "batches whose gradients each step adds up"),
-    OPTION_REAL(  "--epochs",          epochs,         0.001, 1e6, "passes over the data"),
+    OPTION_REAL(  "--epochs",          epochs,         0, 1e6,
+                  "passes over the data, 0: chosen by the number of samples"),
     OPTION_INT(   "--steps",           steps,          0, 1 << 30, "steps in all, instead of --epochs"),
-    OPTION_CHOICE("--packing",         packing,        "on|off", switches,
-                  "puts several samples into a row; they do not attend to each other"),
-    OPTION_REAL(  "--lr",              rate,           0, 100, "learning rate, 0: a default for the kind of training"),
+    OPTION_CHOICE("--packing",         packing,        "WHEN", packings,
+                  "on puts several samples into a row, where they do not attend to each other; off; auto: on unless the batch is chosen"),
+    OPTION_REAL(  "--lr",              rate,           0, 100,
+                  "learning rate, 0: a default for the kind of training and the model's width"),
     OPTION_CHOICE("--schedule",        schedule,       "NAME", schedules, "how the rate falls"),
     OPTION_INT(   "--warmup",          warmup,         -1, 1 << 30, "steps over which the rate rises, -1: 3 % of all"),
     OPTION_REAL(  "--lr-floor",        rate_floor,     0, 1, "final rate, as a share of --lr"),
@@ -109,7 +114,7 @@ struct geul_train_options geul_train_args_options(const struct geul_train_args *
     o.n_context = a->n_context;
     o.n_batch = a->n_batch;
     o.n_accumulate = a->n_accumulate;
-    o.packing = strcmp(a->packing, "on") == 0;
+    o.packing = strcmp(a->packing, "off") != 0;
     o.precision = strcmp(a->precision, "f32") == 0 ? GEUL_PRECISION_F32 : GEUL_PRECISION_BF16;
     int recompute = index_of(recomputes, a->recompute);
     o.recompute = recompute <= GEUL_RECOMPUTE_NONE ? (enum geul_recompute)recompute : GEUL_RECOMPUTE_LIGHT;
@@ -130,6 +135,37 @@ struct geul_train_options geul_train_args_options(const struct geul_train_args *
     o.epochs = (double)a->epochs;
     o.seed = a->seed.value;
     return o;
+}
+
+/* Prints a word as a shell takes it back. */
+static void print_quoted(const char *word)
+{
+    bool plain = *word != '\0';
+    for (const char *c = word; *c; c++)
+        plain &= (unsigned char)*c >= 0x80 || isalnum((unsigned char)*c) || strchr("_@%+=:,./-", *c);
+    if (plain) {
+        fputs(word, stderr);
+        return;
+    }
+    fputc('\'', stderr);
+    for (; *word; word++)
+        if (*word == '\'')
+            fputs("'\\''", stderr);
+        else
+            fputc(*word, stderr);
+    fputc('\'', stderr);
+}
+
+void geul_train_args_print_resume(const struct geul_train_args *a)
+{
+    geul_report_note("this goes on from there:");
+    fputs("  ", stderr);
+    print_quoted(geul_report_program());
+    for (const char *const *word = a->typed; word && *word; word++) {
+        fputc(' ', stderr);
+        print_quoted(*word);
+    }
+    fputs(a->resume ? "\n" : " --resume\n", stderr);
 }
 
 void geul_settings_add(struct geul_settings *s, const char *name, const char *format, ...)
@@ -165,6 +201,8 @@ void geul_settings_of(struct geul_settings *s, const struct geul_train_options *
         geul_settings_add(s, "adapter", "rank %d, alpha %g, dropout %g%s", o->lora.rank, (double)o->lora.alpha,
                           (double)o->lora.dropout, o->lora.rslora ? ", rank-stabilized" : "");
         add_targets(s, o->lora.targets);
+        if (o->lora.from)
+            geul_settings_add(s, "begun from", "%s", o->lora.from);
     }
     geul_settings_add(s, "precision", "%s", o->precision == GEUL_PRECISION_F32 ? "f32" : "bf16");
     geul_settings_add(s, "context", "%d", o->n_context);

@@ -7,11 +7,11 @@
 struct geul_data_args {
     const char *template_name, *mask_prompt, *too_long, *encoding, *nfc;
     struct geul_text_list files, held_out_files;
-    float held_out;
+    float held_out; /* -1: 2 % of 100 rows or more */
 };
 #define GEUL_DATA_ARGS_DEFAULT                                                                                         \
     {                                                                                                                  \
-        .template_name = "auto", .mask_prompt = "on", .too_long = "truncate", .nfc = "auto", .held_out = 0.02f         \
+        .template_name = "auto", .mask_prompt = "on", .too_long = "truncate", .nfc = "auto", .held_out = -1            \
     }
 extern const struct geul_option geul_data_option_rows[];
 

@@ -23,17 +23,24 @@ enum { PATHS = 4, PATH_SIZE = 4096, MOST_CHECKPOINTS = 4096 };
 
 static const char stem[] = "checkpoint-";
 
-const char *geul_run_path(const struct geul_run *run, const char *format, ...)
+/* dir/name in one of PATHS buffers. */
+static const char *path_in(const char *dir, const char *name)
 {
     static char paths[PATHS][PATH_SIZE];
     static int next;
-    char name[256], *path = paths[next++ % PATHS];
+    char *path = paths[next++ % PATHS];
+    snprintf(path, PATH_SIZE, "%s/%s", dir, name);
+    return path;
+}
+
+const char *geul_run_path(const struct geul_run *run, const char *format, ...)
+{
+    char name[256];
     va_list args;
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    snprintf(path, PATH_SIZE, "%s/%s", run->job->args->output, name);
-    return path;
+    return path_in(run->job->args->output, name);
 }
 
 /* ------------------------------------------------------------------------------- checkpoints -- */
@@ -61,21 +68,29 @@ static int newest_first(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-static enum geul_status find_checkpoints(const struct geul_run *run, struct found *f)
+static enum geul_status find_checkpoints(struct geul_context *ctx, const char *dir, struct found *f)
 {
     f->n = 0;
-    enum geul_status status = geul_os_list(run->ctx, run->job->args->output, take_name, f);
+    enum geul_status status = geul_os_list(ctx, dir, take_name, f);
     qsort(f->steps, (size_t)f->n, sizeof *f->steps, newest_first);
     return status;
 }
 
-static const char *checkpoint_path(const struct geul_run *run, int64_t step)
+static const char *checkpoint_in(const char *dir, int64_t step)
 {
-    return geul_run_path(run, "%s%08lld.gguf", stem, (long long)step);
+    char name[64];
+    snprintf(name, sizeof name, "%s%08lld.gguf", stem, (long long)step);
+    return path_in(dir, name);
 }
 
-/* What the command adds to the trainer's checkpoint, as raw bytes: the state of the run, and its settings as
- * consecutive NUL-terminated strings. A checkpoint with a note of another size (another version's) loads without it. */
+const char *geul_run_checkpoint(const struct geul_run *run, int64_t step)
+{
+    return checkpoint_in(run->job->args->output, step);
+}
+
+/* What the command adds to the trainer's checkpoint, as raw bytes: the state of the run, and its settings, name and
+ * value in turn, as consecutive NUL-terminated strings, an empty name at the end. A checkpoint with a note of another
+ * size (another version's) loads without it. */
 struct note {
     struct geul_run_state state;
     char settings[GEUL_SETTINGS_TEXT];
@@ -86,7 +101,16 @@ static void fill_note(const struct geul_run *run, struct note *note)
     memset(note, 0, sizeof *note); /* padding too: equal runs write equal files */
     note->state = run->state;
     geul_watch_get_state(run->watch, note->state.watch);
-    memcpy(note->settings, run->settings.text, run->settings.used);
+    size_t used = 0;
+    for (int i = 0; i < run->settings.n; i++) {
+        const char *name = run->settings.rows[i].name, *value = run->settings.rows[i].value;
+        size_t n = strlen(name) + 1, m = strlen(value) + 1;
+        if (used + n + m >= sizeof note->settings)
+            break;
+        memcpy(note->settings + used, name, n);
+        memcpy(note->settings + used + n, value, m);
+        used += n + m;
+    }
 }
 
 /* Removes the oldest checkpoints beyond --keep, but never the sound one, which a rewind needs. Checkpoints of later
@@ -94,10 +118,10 @@ static void fill_note(const struct geul_run *run, struct note *note)
 static enum geul_status remove_old(struct geul_run *run)
 {
     static struct found f;
-    enum geul_status status = find_checkpoints(run, &f);
+    enum geul_status status = find_checkpoints(run->ctx, run->job->args->output, &f);
     for (int i = 0, kept = 0; status == GEUL_OK && i < f.n; i++)
         if (f.steps[i] <= run->saved_at && ++kept > run->job->args->keep_newest && f.steps[i] != run->state.sound_step)
-            status = geul_os_remove(run->ctx, checkpoint_path(run, f.steps[i]));
+            status = geul_os_remove(run->ctx, geul_run_checkpoint(run, f.steps[i]));
     return status;
 }
 
@@ -106,28 +130,71 @@ enum geul_status geul_run_save(struct geul_run *run, bool due)
     struct note note;
     int64_t step = geul_trainer_steps_done(run->trainer);
     /* Only checkpoints that are due become sound (an interrupted run and one that ran through then rewind alike), and
-     * only when the step before them was applied. It is set before writing: the checkpoint names itself. */
-    if (due && run->state.refused == 0)
+     * only when the step before them was applied and the loss is not climbing. It is set before writing: the checkpoint
+     * names itself. */
+    if (due && run->state.refused == 0 && geul_watch_is_calm(run->watch))
         run->state.sound_step = step;
     fill_note(run, &note);
-    enum geul_status status = geul_trainer_save(run->trainer, checkpoint_path(run, step), &note, sizeof note);
+    enum geul_status status = geul_trainer_save(run->trainer, geul_run_checkpoint(run, step), &note, sizeof note);
     if (status != GEUL_OK)
         return status;
     run->saved_at = step;
     return remove_old(run);
 }
 
-/* Warns of settings that differ from those the checkpoint was written with. held: their values, see struct note. */
-static void compare_settings(const struct geul_run *run, const char *held)
+/* Appends a line "NAME: was OLD, is NEW" to run->changes; old or new NULL: the run had, has no such setting. */
+static bool add_change(struct geul_run *run, const char *name, const char *then, const char *now)
 {
-    size_t at = 0;
-    for (int i = 0; i < run->settings.n && at < GEUL_SETTINGS_TEXT; i++) {
-        const char *then = held + at, *now = run->settings.rows[i].value;
-        if (strcmp(then, now) != 0)
-            geul_report_note("warning: %s is now \"%s\", and was \"%s\" when the checkpoint was written",
-                             run->settings.rows[i].name, now, then);
-        at += strlen(then) + 1;
+    char line[1024];
+    size_t used = run->changes ? strlen(run->changes) : 0;
+    int n = snprintf(line, sizeof line, "%s: was %s, is %s\n", name, then ? then : "not set", now ? now : "not set");
+    size_t length = n < (int)sizeof line ? (size_t)n : sizeof line - 1;
+    char *grown = geul_alloc(run->ctx, used + length + 1, 1);
+    if (!grown)
+        return false;
+    if (used)
+        memcpy(grown, run->changes, used);
+    memcpy(grown + used, line, length);
+    grown[used + length - 1] = '\n';
+    geul_free(run->ctx, run->changes);
+    run->changes = grown;
+    return true;
+}
+
+/* The value of a setting in a note; NULL: there is none. */
+static const char *held_value(const struct note *note, const char *name)
+{
+    for (const char *at = note->settings; *at;) {
+        const char *value = at + strlen(at) + 1;
+        if (strcmp(at, name) == 0)
+            return value;
+        at = value + strlen(value) + 1;
     }
+    return NULL;
+}
+
+static const char *present_value(const struct geul_run *run, const char *name)
+{
+    for (int i = 0; i < run->settings.n; i++)
+        if (strcmp(run->settings.rows[i].name, name) == 0)
+            return run->settings.rows[i].value;
+    return NULL;
+}
+
+/* Lists the settings that differ from those the checkpoint was written with. false when memory is short. */
+static bool compare_settings(struct geul_run *run, const struct note *note)
+{
+    for (const char *at = note->settings; *at;) {
+        const char *then = at + strlen(at) + 1, *now = present_value(run, at);
+        if ((!now || strcmp(then, now) != 0) && !add_change(run, at, then, now))
+            return false;
+        at = then + strlen(then) + 1;
+    }
+    for (int i = 0; i < run->settings.n; i++)
+        if (!held_value(note, run->settings.rows[i].name) &&
+            !add_change(run, run->settings.rows[i].name, NULL, run->settings.rows[i].value))
+            return false;
+    return true;
 }
 
 enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...)
@@ -150,48 +217,83 @@ enum geul_status geul_run_load(struct geul_run *run, bool *found)
     size_t bytes = 0;
     char held[4000];
     *found = false;
-    enum geul_status status = find_checkpoints(run, &f);
+    enum geul_status status = find_checkpoints(run->ctx, run->job->args->output, &f);
     if (status != GEUL_OK || f.n == 0)
         return status;
     /* The newest one or an error: whether to lose the steps since an older one is for the user to decide. */
-    status = geul_trainer_load(run->trainer, checkpoint_path(run, f.steps[0]), false, held, &bytes);
+    status = geul_trainer_load(run->trainer, geul_run_checkpoint(run, f.steps[0]), false, held, &bytes);
     if (status == GEUL_ERROR_FORMAT && f.n > 1)
         return geul_run_advise(run, "without this file --resume continues from step %lld", (long long)f.steps[1]);
     if (status != GEUL_OK)
         return status;
     *found = true;
     run->saved_at = run->state.evaluated_step = f.steps[0];
-    if (bytes != sizeof note)
+    if (bytes != sizeof note) {
+        geul_report_note("warning: %s is of another version: its settings and best loss are not known",
+                         geul_run_checkpoint(run, f.steps[0]));
         return GEUL_OK;
+    }
     memcpy(&note, held, sizeof note);
-    note.settings[sizeof note.settings - 1] = '\0';
+    /* two, so that a name without an end has an empty value behind it */
+    note.settings[sizeof note.settings - 1] = note.settings[sizeof note.settings - 2] = '\0';
     run->state = note.state;
     geul_watch_set_state(run->watch, note.state.watch);
-    compare_settings(run, note.settings);
-    return GEUL_OK;
+    geul_trainer_scale_rate(run->trainer, run->state.rate_scale);
+    return compare_settings(run, &note) ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
 enum geul_status geul_run_rewind(struct geul_run *run, bool *found)
 {
     *found = run->state.sound_step >= 0;
-    return *found ? geul_trainer_load(run->trainer, checkpoint_path(run, run->state.sound_step), true, NULL, NULL)
+    return *found ? geul_trainer_load(run->trainer, geul_run_checkpoint(run, run->state.sound_step), true, NULL, NULL)
                   : GEUL_OK;
 }
 
-const char *geul_run_older(const struct geul_run *run)
+/* --------------------------------------------------------------------------------- directory -- */
+
+/* A checkpoint or result that an earlier run left in the directory; NULL: none. Logs alone, of a run that never saved
+ * anything, do no harm. */
+static const char *older_run(struct geul_context *ctx, const char *dir)
 {
     static const char *const results[] = {"best.gguf", "adapter.gguf", "model.gguf"};
     static struct found f;
-    if (!geul_os_exists(run->job->args->output))
-        return NULL;
-    if (find_checkpoints(run, &f) != GEUL_OK) /* writing there will fail and report it */
-        geul_error_clear(run->ctx);
+    if (find_checkpoints(ctx, dir, &f) != GEUL_OK) /* writing there will fail and report it */
+        geul_error_clear(ctx);
     if (f.n > 0)
-        return checkpoint_path(run, f.steps[0]);
+        return checkpoint_in(dir, f.steps[0]);
     for (size_t i = 0; i < sizeof results / sizeof *results; i++)
-        if (geul_os_exists(geul_run_path(run, "%s", results[i])))
-            return geul_run_path(run, "%s", results[i]);
+        if (geul_os_exists(path_in(dir, results[i])))
+            return path_in(dir, results[i]);
     return NULL;
+}
+
+int geul_run_dir_take(struct geul_context *ctx, const struct geul_train_args *args, struct geul_run_dir *dir)
+{
+    *dir = (struct geul_run_dir){.path = args->output, .made = !geul_os_exists(args->output)};
+    if (args->plan || args->preview > 0)
+        return 0;
+    if (geul_os_make_directory(ctx, args->output) != GEUL_OK)
+        return geul_report_failure(ctx);
+    dir->lock = geul_dirlock_take(ctx, args->output);
+    if (!dir->lock && geul_error_status(ctx) == GEUL_ERROR_ARGUMENT)
+        return geul_report_error("%s; wait until it ends, or choose another -o", geul_error(ctx));
+    if (!dir->lock)
+        return geul_report_failure(ctx);
+    /* Without --resume an older run's checkpoints would be taken for this one's, and its result would be overwritten.
+     */
+    const char *older = args->resume ? NULL : older_run(ctx, args->output);
+    return older ? geul_report_error(
+                       "%s exists already, from an earlier run: continue it with --resume, or choose another -o", older)
+                 : 0;
+}
+
+void geul_run_dir_leave(struct geul_run_dir *dir)
+{
+    if (!dir->lock)
+        return;
+    geul_dirlock_free(dir->lock);
+    if (dir->made)
+        geul_os_remove_empty_directory(dir->path);
 }
 
 /* ----------------------------------------------------------------------------------- results -- */
@@ -199,6 +301,30 @@ const char *geul_run_older(const struct geul_run *run)
 enum geul_status geul_run_save_best(struct geul_run *run)
 {
     return geul_trainer_export(run->trainer, geul_run_path(run, "best.gguf"), run->job->type);
+}
+
+enum geul_status geul_run_judge_end(struct geul_run *run)
+{
+    const struct geul_run_state *state = &run->state;
+    double rate = (double)geul_trainer_get_options(run->trainer)->rate, rise = state->level - state->began;
+    char what[160], text[400], best[160] = "";
+    if (isfinite(state->first_loss) && !(state->last_loss <= state->first_loss + 1e-4)) /* NaN is worse too */
+        snprintf(what, sizeof what, "held-out loss %.4f before the first step, %.4f after the last", state->first_loss,
+                 state->last_loss);
+    else if (!isfinite(state->first_loss) && rise > fmax(0.5, 0.3 * fabs(state->began)))
+        snprintf(what, sizeof what, "training loss %.4f at the first step, about %.4f at the last", state->began,
+                 state->level);
+    else
+        return GEUL_OK;
+    if (isfinite(state->best_loss) && state->best_step == 0)
+        snprintf(best, sizeof best, " No step was better than the model as it was, which best.gguf holds.");
+    else if (isfinite(state->best_loss))
+        snprintf(best, sizeof best, " best.gguf holds the best state, %.4f after step %lld.", state->best_loss,
+                 (long long)state->best_step);
+    snprintf(text, sizeof text, "%s.%s A lower --lr (it was %g) or fewer --epochs may help", what, best, rate);
+    geul_run_hide();
+    geul_report_note("WARNING: the run ended worse than it began: %s", text);
+    return geul_journal_event(run->log, geul_trainer_steps_done(run->trainer), "ended worse than it began", text);
 }
 
 enum geul_status geul_run_export(struct geul_run *run)
@@ -217,9 +343,13 @@ enum geul_status geul_run_export(struct geul_run *run)
             return status;
         geul_report_line("result     %s, and for PEFT %s/", path, dir);
     }
-    if (isfinite(run->state.best_loss))
+    const struct geul_run_state *state = &run->state;
+    if (isfinite(state->best_loss) && state->best_step == 0)
+        geul_report_line("best       %s, the model as it was before the first step: held-out loss %.4f",
+                         geul_run_path(run, "best.gguf"), state->best_loss);
+    else if (isfinite(state->best_loss))
         geul_report_line("best       %s, held-out loss %.4f after step %lld", geul_run_path(run, "best.gguf"),
-                         run->state.best_loss, (long long)run->state.best_step);
+                         state->best_loss, (long long)state->best_step);
     geul_report_line("report     %s", geul_run_path(run, "report.html"));
     return GEUL_OK;
 }

@@ -186,6 +186,11 @@ static enum geul_status write_one(struct geul_run *run, struct geul_session *ses
     int64_t step = geul_trainer_steps_done(run->trainer);
     *why = NULL;
     enum geul_status status = geul_generate_ids(session, ids, n, &how, &r);
+    if (status == GEUL_ERROR_FORMAT) { /* no logit is a finite number: the next steps will tell */
+        *why = "no logits";
+        geul_error_clear(run->ctx);
+        return GEUL_OK;
+    }
     if (status != GEUL_OK)
         return status;
     size_t length;

@@ -11,12 +11,16 @@
 struct geul_run_state {
     unsigned char watch[GEUL_WATCH_STATE_BYTES]; /* filled in when a checkpoint is written */
     double best_loss;                            /* of held-out data; infinity: none yet */
+    double first_loss, last_loss;                /* of held-out data, before the first step and the last time; NaN */
+    double began;                                /* training loss of the first step, which no update has changed */
+    double rate_scale;                           /* halved by every climb that was rewound */
     int64_t best_step;
     int64_t tokens;
     int64_t refused; /* steps in a row that were not applied */
     int64_t
         sound_step; /* of the newest checkpoint that was due while nothing was odd: the one to go back to; -1: none */
     int64_t rewinds;
+    double level;           /* of the training loss, over about 10 steps */
     int64_t evaluated_step; /* of the newest evaluation, -1: none yet */
 };
 
@@ -28,6 +32,7 @@ struct geul_run {
     struct geul_watch *watch;
     struct geul_run_state state;
     struct geul_settings settings;
+    char *changes; /* from the settings of the checkpoint that the run was resumed from; NULL: none. "\n" ends each */
     double started_at; /* clock when the run would have begun, had it never been interrupted */
     int64_t saved_at;  /* step of the newest checkpoint, -1: none */
     int64_t evaluate_every, save_every, sample_every;
@@ -44,15 +49,16 @@ enum geul_status geul_run_save(struct geul_run *run, bool due);
 enum geul_status geul_run_load(struct geul_run *run, bool *found);
 /* Restores weights and optimizer states from the newest sound checkpoint; *found: whether there was one. */
 enum geul_status geul_run_rewind(struct geul_run *run, bool *found);
-/* A checkpoint or result that an earlier run left in the directory, in a static buffer; NULL: none. */
-const char *geul_run_older(const struct geul_run *run);
 /* Appends advice to the failure in the context; returns its status. */
 enum geul_status geul_run_advise(struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
 /* Writes the current weights as best.gguf. */
 enum geul_status geul_run_save_best(struct geul_run *run);
+/* Says so when the run ended worse than it began: as a warning and an event. */
+enum geul_status geul_run_judge_end(struct geul_run *run);
 /* Writes the result and prints where it is. */
 enum geul_status geul_run_export(struct geul_run *run);
 /* DIR/NAME in one of four static buffers, which are used in turn. */
+const char *geul_run_checkpoint(const struct geul_run *run, int64_t step);
 const char *geul_run_path(const struct geul_run *run, const char *format, ...) GEUL_PRINTF(2, 3);
 
 /* training_output.c */

@@ -4,6 +4,8 @@
 
 #include "tests/command/command_fixture.h"
 
+#include <sys/types.h>
+
 /* Arguments of one run; add() takes NULL for none. */
 struct words {
     const char *items[64];
@@ -19,6 +21,8 @@ struct words finetune_words(const char *model, const char *rows);
 
 /* Runs it to its end. */
 struct test_run finetune(const struct words *w);
+/* Starts it, with its output in a file; the caller waits for it. */
+pid_t finetune_start(const struct words *w, const char *output);
 /* Runs it until dir/log.csv has a step >= `step`, waits `more` microseconds and sends SIGKILL. Returns the last step of
  * the log then; -1: the run ended before, with a failed check unless it went well. */
 long finetune_killed(const struct words *w, const char *dir, long step, unsigned more);
@@ -30,7 +34,7 @@ const char *in(const char *dir, const char *name);
 bool exists(const char *path);
 /* Checks that both files hold the same bytes. */
 void check_same_file(const char *dir, const char *other, const char *name);
-/* The same for log.csv and log.jsonl, but for what comes from the clock. */
+/* The same for log.csv and log.jsonl, but for what comes from the clock and for what tells of resuming. */
 void check_same_logs(const char *dir, const char *other);
 /* Checks the exit code, and that the last line on stderr begins with "geul finetune: " and holds `holds`; frees r. */
 void check_stops(const char *what, struct test_run r, int status, const char *holds);

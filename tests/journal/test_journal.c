@@ -301,6 +301,29 @@ TEST(train_log_resumes_as_if_uninterrupted)
 }
 
 /* A step that begins again after a rewind: the log keeps both, the report shows the second. */
+/* A second log in the same folder, of this process or another, is refused before it empties or cuts what is there. */
+TEST(train_log_has_one_writer)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_journal_options o = all;
+    char dir[1024];
+    snprintf(dir, sizeof dir, "%s", test_scratch("log/"));
+    struct geul_journal *log = geul_journal_open(ctx, dir, &o, 0);
+    REQUIRE(log && log_steps(log, 1, 6) == GEUL_OK);
+    for (int64_t from = 0; from <= 3; from += 3) {
+        CHECK(geul_journal_open(ctx, dir, &o, from) == NULL);
+        CHECK_MSG(strstr(geul_error(ctx), "log.csv: another process, or another log, is writing it"), "%s",
+                  geul_error(ctx));
+    }
+    CHECK(log_steps(log, 7, 8) == GEUL_OK);
+    geul_journal_close(log);
+    log = geul_journal_open(ctx, dir, &o, 8); /* all is there, and free again */
+    REQUIRE(log != NULL);
+    CHECK(geul_journal_seconds(log) == 2);
+    geul_journal_close(log);
+    geul_context_free(ctx);
+}
+
 TEST(train_log_keeps_rewinds)
 {
     static const char *const csv = "1,1,1,1,1,1,1,1,1,0,\n2,1,1,1,1,1,1,1,1,0,\n3,9,1,1,1,1,1,1,1,0,\n"
@@ -485,6 +508,8 @@ TEST(train_log_report_shows_the_run)
     CHECK(strstr(html, "Step 10 of 20 (50 %), about 2 s left") != NULL);
     CHECK(strstr(html, "step 10, ppl") != NULL); /* the best evaluation */
     CHECK(strstr(html, "네, &lt;안녕&gt;하세요.\n반갑\xEF\xBF\xBD") != NULL);
+    CHECK_INT(count(html, "### 질문: 안녕?"), 1); /* each prompt once, with what was made of it at steps 6 and 8 */
+    CHECK_INT(count(html, "네, &lt;안녕&gt;하세요."), 2);
     CHECK(strstr(html, "a &quot;quoted&quot;\\\nline &lt;b&gt;") != NULL);
     CHECK_INT(count(html, "<svg "), 4);
     CHECK_INT(count(html, "</svg>"), 4);

@@ -93,6 +93,54 @@ TEST(watch_judges_nothing_while_it_warms_up)
     CHECK(geul_watch_step(&w, (double)NAN, 1, NULL, 0) == GEUL_WATCH_NOT_FINITE);
 }
 
+/* A loss that climbs to 26, fast or slowly, from the first step on or later, is named before it is there, by this or as
+ * a spike; losses that are only noisy climb nowhere. */
+TEST(watch_names_a_climb)
+{
+    static const double speeds[] = {0.05, 0.2, 0.6, 1.5}; /* nats a step */
+    static const int before[] = {0, 1, 10, 40, 300};      /* quiet steps */
+    for (uint64_t s = 1; s <= 20; s++)
+        for (size_t i = 0; i < sizeof speeds / sizeof *speeds; i++)
+            for (size_t k = 0; k < sizeof before / sizeof *before; k++) {
+                struct geul_watch w = {.ctx = NULL};
+                uint64_t seed = s;
+                char why[GEUL_WATCH_WHY];
+                double loss = 3.6, named = 0;
+                for (int step = 0; loss < 26; step++) {
+                    loss = fmax(3.6, 3.6 + speeds[i] * (step - before[k])) + 0.15 * (double)test_normal(&seed);
+                    enum geul_watch_verdict v = geul_watch_step(&w, loss, 1, why, sizeof why);
+                    if (v == GEUL_WATCH_LOSS_CLIMB)
+                        CHECK_MSG(strstr(why, "climbed: now "), "%s", why);
+                    if (named == 0 && (v == GEUL_WATCH_LOSS_CLIMB || v == GEUL_WATCH_LOSS_SPIKE))
+                        named = loss;
+                }
+                CHECK_MSG(named > 4 && named < 22, "seed %d, %g nats a step after %d: named at %g", (int)s, speeds[i],
+                          before[k], named);
+                CHECK_STR(geul_watch_name(GEUL_WATCH_LOSS_CLIMB), "loss climb");
+            }
+    for (uint64_t s = 1; s <= 40; s++) { /* as of batches of one short row */
+        struct geul_watch w = {.ctx = NULL};
+        uint64_t seed = s;
+        for (int step = 0; step < 3000; step++) {
+            enum geul_watch_verdict v = geul_watch_step(&w, fmax(0, 3 + 1.2 * (double)test_normal(&seed)), 1, NULL, 0);
+            CHECK_MSG(v == GEUL_WATCH_FINE, "seed %d, step %d: %s", (int)s, step, geul_watch_name(v));
+        }
+    }
+}
+
+/* In the middle of a climb a run is not calm, so that what it saves then is not what to go back to. */
+TEST(watch_is_calm_but_in_a_climb)
+{
+    struct geul_watch w = {.ctx = NULL};
+    uint64_t seed = 9;
+    CHECK(geul_watch_is_calm(&w));
+    settle(&w, &seed, 200);
+    CHECK(geul_watch_is_calm(&w));
+    for (int i = 1; i <= 14; i++)
+        geul_watch_step(&w, 2.3 + 0.08 * i, 0.5, NULL, 0);
+    CHECK(!geul_watch_is_calm(&w));
+}
+
 /* A level that lasts is named for a while, then it is where the run is. */
 TEST(watch_gets_used_to_a_new_level)
 {
@@ -143,7 +191,7 @@ TEST(watch_refuses_impossible_levels)
     struct geul_watch w = {.ctx = NULL};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         for (int k = 0; k < 2; k++) {
-            struct geul_watch_levels levels = {k ? good : bad[i], k ? bad[i] : good};
+            struct geul_watch_levels levels = {.loss = k ? good : bad[i], .log_grad = k ? bad[i] : good};
             unsigned char bytes[GEUL_WATCH_STATE_BYTES];
             memcpy(bytes, &levels, sizeof bytes);
             geul_watch_set_state(&w, bytes);

@@ -469,6 +469,26 @@ TEST(train_optimizers_come_with_usual_values)
     bed_close(&b);
 }
 
+/* A scale multiplies the schedule's rate from the next step on. */
+TEST(train_rate_can_be_scaled)
+{
+    struct bed b;
+    REQUIRE(bed_open(&b, "parallel"));
+    struct geul_train_options o = golden_options(golden_convert(&b.g, GEUL_TYPE_F32));
+    o.schedule = GEUL_RATE_CONSTANT;
+    o.warmup = 0;
+    o.rate = 0.25f;
+    REQUIRE(bed_train(&b, &o));
+    static const double scales[] = {1, 0.5, 0, 2};
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
+        struct geul_train_report r;
+        geul_trainer_scale_rate(b.t, scales[i]);
+        CHECK(geul_trainer_step(b.t, &r) == GEUL_OK);
+        CHECK_MSG(r.rate == 0.25 * scales[i], "the rate is %g", r.rate);
+    }
+    bed_close(&b);
+}
+
 /* What a caller may get wrong has a message and does no harm. */
 TEST(train_refuses_what_makes_no_sense)
 {
