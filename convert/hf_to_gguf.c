@@ -53,7 +53,7 @@ struct job {
 static const struct geul_file_kind *other_kind(struct geul_context *ctx, const char *dir)
 {
     struct geul_context *quiet = geul_context_new_like(ctx);
-    const struct geul_file_kind *kind = quiet ? geul_file_kind_of_directory(quiet, dir) : NULL;
+    const struct geul_file_kind *kind = geul_file_kind_of_directory(dir);
     struct geul_map map;
     if (quiet && !kind && geul_os_map(quiet, dir, &map) == GEUL_OK) {
         kind = geul_file_kind_of(map.data, map.size);

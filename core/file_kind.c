@@ -3,6 +3,7 @@
 
 #include "core/os.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -127,13 +128,12 @@ const struct geul_file_kind *geul_file_kind_foreign(const void *data, size_t siz
     return kind && kind->file != own && kind->file != GEUL_FILE_TEXT ? kind : NULL;
 }
 
-const struct geul_file_kind *geul_file_kind_of_directory(struct geul_context *ctx, const char *path)
+const struct geul_file_kind *geul_file_kind_of_directory(const char *path)
 {
+    char file[4096]; /* as long as a path can be on Linux */
     for (size_t i = 0; i < COUNT(insides); i++) {
-        char *file = geul_os_join_path(ctx, path, insides[i].file);
-        bool here = file && geul_os_exists(file);
-        geul_free(ctx, file);
-        if (here)
+        int n = snprintf(file, sizeof file, "%s/%s", path, insides[i].file);
+        if (n > 0 && (size_t)n < sizeof file && geul_os_exists(file))
             return &insides[i].kind;
     }
     return NULL;
