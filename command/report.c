@@ -161,7 +161,8 @@ int geul_report_columns(const char *text)
 
 void geul_report_context_free(struct geul_context *ctx)
 {
-    geul_interrupt_cancels(NULL);
+    if (ctx)
+        geul_interrupt_spares(ctx);
     geul_context_free(ctx);
 }
 

@@ -29,8 +29,8 @@ void geul_report_clean(FILE *f, const char *text, size_t n);
  * called before the context is made. */
 void geul_report_input(const char *path);
 /* A context that uses the C library's memory and passes warnings (with verbose also notes) on to stderr; Ctrl-C cancels
- * what is computed with it (the newest, if there are several). Its inputs stay inputs until it is freed. NULL after a
- * message. Free with geul_report_context_free(). */
+ * what is computed with it. Its inputs stay inputs until it is freed. NULL after a message. Free with
+ * geul_report_context_free(). */
 struct geul_context *geul_report_context(bool verbose);
 void geul_report_context_free(struct geul_context *ctx);
 

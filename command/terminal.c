@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupts, most_interrupts, last_signal;
-static struct geul_context *_Atomic cancelled; /* by an interrupt; NULL: none */
+/* Contexts that an interrupt cancels; NULL where there is none. */
+enum { MOST_CANCELLED = 8 };
+static struct geul_context *_Atomic cancelled[MOST_CANCELLED];
 
 void geul_terminal_start(void)
 {
@@ -43,9 +45,11 @@ static void on_interrupt(int signal_number)
         geul_outfile_remove_all();
         _exit(128 + signal_number);
     }
-    struct geul_context *ctx = cancelled;
-    if (ctx)
-        geul_context_cancel(ctx);
+    for (int i = 0; i < MOST_CANCELLED; i++) {
+        struct geul_context *ctx = cancelled[i];
+        if (ctx)
+            geul_context_cancel(ctx);
+    }
 }
 
 static void catch_signal(int signal_number)
@@ -83,12 +87,29 @@ bool geul_interrupted(void)
 void geul_interrupt_clear(void)
 {
     interrupts = 0;
-    struct geul_context *ctx = cancelled;
-    if (ctx)
-        geul_context_uncancel(ctx);
+    for (int i = 0; i < MOST_CANCELLED; i++) {
+        struct geul_context *ctx = cancelled[i];
+        if (ctx)
+            geul_context_uncancel(ctx);
+    }
+}
+
+/* Puts `to` in the place of `from`, where there is such a place. */
+static void replace_cancelled(struct geul_context *from, struct geul_context *to)
+{
+    for (int i = 0; i < MOST_CANCELLED; i++)
+        if (cancelled[i] == from) {
+            cancelled[i] = to;
+            return;
+        }
 }
 
 void geul_interrupt_cancels(struct geul_context *ctx)
 {
-    cancelled = ctx;
+    replace_cancelled(NULL, ctx);
+}
+
+void geul_interrupt_spares(struct geul_context *ctx)
+{
+    replace_cancelled(ctx, NULL);
 }

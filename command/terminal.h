@@ -22,7 +22,9 @@ int geul_interrupt_code(void);
 /* Clears the flag, and a cancel that has not taken effect. */
 void geul_interrupt_clear(void);
 struct geul_context;
-/* From here on Ctrl-C also cancels what is computed with ctx; NULL, before ctx is freed: nothing. */
+/* From here on Ctrl-C also cancels what is computed with ctx (one of at most 8), until it is spared, which has to
+ * happen before it is freed. */
 void geul_interrupt_cancels(struct geul_context *ctx);
+void geul_interrupt_spares(struct geul_context *ctx);
 
 #endif

@@ -62,7 +62,7 @@ static char *decode(char *bytes, const char *name, const char *encoding, size_t 
     else if (ctx)
         geul_report_failure(ctx);
     geul_text_free(ctx, text);
-    geul_context_free(ctx);
+    geul_report_context_free(ctx);
     return copy;
 }
 
