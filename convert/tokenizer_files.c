@@ -464,6 +464,8 @@ static bool add_wishes(struct source *s)
     bool ok = n == 0 || (wishes && list_wishes(s, from, decoder != NULL, wishes));
     for (size_t i = 0; ok && i < n; i++) {
         const struct wish *w = &wishes[i];
+        if (w->value ? json_string_length(json_object_get(w->value, "content")) == 0 : !w->text[0])
+            continue; /* as add_tokens() passes over a token without a text */
         json_t *text = json_string(w->text);
         json_t *token = w->value ? token_object(w->value, false) : token_object(text, is_named(s, w->text, true));
         if (token && w->value && is_named(s, token_text(w->value), false))
