@@ -9,7 +9,7 @@ struct geul_lora *geul_lora_read_any(struct geul_context *ctx, const char *path,
 {
     if (geul_peft_is(path))
         return geul_peft_read(ctx, path, base);
-    const struct geul_file_kind *kind = geul_file_kind_of_directory(ctx, path);
+    const struct geul_file_kind *kind = geul_file_kind_of_directory(path);
     if (!kind)
         return geul_lora_read(ctx, path);
     geul_fail_kind(ctx, path, "an adapter (it has no adapter_config.json)", kind);

@@ -127,15 +127,11 @@ const struct geul_file_kind *geul_file_kind_foreign(const void *data, size_t siz
     return kind && kind->file != own && kind->file != GEUL_FILE_TEXT ? kind : NULL;
 }
 
-const struct geul_file_kind *geul_file_kind_of_directory(struct geul_context *ctx, const char *path)
+const struct geul_file_kind *geul_file_kind_of_directory(const char *path)
 {
-    for (size_t i = 0; i < COUNT(insides); i++) {
-        char *file = geul_os_join_path(ctx, path, insides[i].file);
-        bool here = file && geul_os_exists(file);
-        geul_free(ctx, file);
-        if (here)
+    for (size_t i = 0; i < COUNT(insides); i++)
+        if (geul_os_has(path, insides[i].file))
             return &insides[i].kind;
-    }
     return NULL;
 }
 

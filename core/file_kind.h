@@ -31,7 +31,7 @@ const struct geul_file_kind *geul_file_kind_of(const void *data, size_t size);
  * texts and for empty files. */
 const struct geul_file_kind *geul_file_kind_foreign(const void *data, size_t size, enum geul_file own);
 /* Of a directory, by the files in it; NULL: not known, or no directory. */
-const struct geul_file_kind *geul_file_kind_of_directory(struct geul_context *ctx, const char *path);
+const struct geul_file_kind *geul_file_kind_of_directory(const char *path);
 /* Records "NAME is not WANTED: it is ...; ADVICE"; without the second half when kind is NULL. Returns
  * GEUL_ERROR_FORMAT. */
 enum geul_status geul_fail_kind(struct geul_context *ctx, const char *name, const char *wanted,

@@ -494,7 +494,7 @@ static bool open_part(struct geul_gguf *g, const char *path, uint64_t *split_cou
         return false;
     g->maps = maps;
     struct geul_map *map = &maps[g->n_maps];
-    const struct geul_file_kind *directory = geul_file_kind_of_directory(g->ctx, path);
+    const struct geul_file_kind *directory = geul_file_kind_of_directory(path);
     if (directory) {
         geul_fail_kind(g->ctx, path, "a GGUF file", directory);
         return false;
