@@ -83,7 +83,7 @@ TEST(command_manual_says_what_a_value_is)
 {
     struct test_run page = GEUL("finetune", "--help=man");
     static const char *const want[] = {
-        "\n.br\nOne of bf16, f32.\n",       "\n.br\nA whole number from 1 to 4096.\n",
+        "\n.br\nOne of bf16, f32.\n",       "\n.br\nA whole number from 0 to 4096.\n",
         "\n.br\nA number from 0 to 0.9.\n", "\n.br\nA whole number from 0 to 2\\(ha63 \\- 1.\n",
         "\n.br\nA directory. Required.\n",  "\n.br\nA name or a file.\n",
     };
