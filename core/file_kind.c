@@ -21,8 +21,8 @@ static const struct mark {
 #define MARK(at, bytes, file, what, advice) {at, bytes, sizeof bytes - 1, {GEUL_FILE_##file, what, advice}},
     /* clang-format off */
     MARK(0, "GGUF", OTHER, "a GGUF file", "it is converted already, and can be used as it is")
-    MARK(0, "version https://git-lfs.github.com/spec/", OTHER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
-    MARK(0, "version https://hawser.github.com/spec/", OTHER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
+    MARK(0, "version https://git-lfs.github.com/spec/", POINTER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
+    MARK(0, "version https://hawser.github.com/spec/", POINTER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
     MARK(0, "PK\3\4", TORCH, "a ZIP archive, as torch.save() writes checkpoints", CONVERT)
     MARK(0, "PK\5\6", OTHER, "an empty ZIP archive", "fetch it again")
     MARK(0, "\x80\2\x8a\nl\xfc\x9c\x46\xf9\x20j\xa8P\x19.", TORCH, "a PyTorch checkpoint", CONVERT)
