@@ -37,7 +37,7 @@ struct geul_queue {
 };
 
 /* What may be seen of a run, and stop it, while it computes. */
-struct geul_watch {
+struct geul_run_watch {
     const atomic_bool *cancel; /* NULL: none */
     /* Called on the thread that called run() with the nodes that are done, as often as the backend finds convenient,
      * perhaps never. NULL: nobody asks. */
@@ -80,7 +80,7 @@ struct geul_backend {
      * once its cancel is true, the rest is left undone as soon as that is possible, and the result is
      * GEUL_ERROR_CANCELLED (not recorded), if the backend notices. */
     enum geul_status (*run)(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                            int n_nodes, const struct geul_watch *watch);
+                            int n_nodes, const struct geul_run_watch *watch);
     /* Bytes of its own that run() would take for these nodes; SIZE_MAX when that cannot be counted. May be NULL. */
     size_t (*working)(const struct geul_queue *queue, struct geul_tensor *const *nodes, int n_nodes);
     /* A ticket for all work given so far, and waiting for it. */

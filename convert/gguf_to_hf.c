@@ -388,10 +388,7 @@ static enum geul_status write_index(struct job *j)
 static enum geul_status write_weights(struct job *j)
 {
     /* readers prefer a single file over an index (formats/checkpoint.c): one left there would hide the shards */
-    char *single = geul_os_join_path(j->ctx, j->dir, "model.safetensors");
-    bool stale = single && j->n_shards > 1 && geul_os_exists(single);
-    geul_free(j->ctx, single);
-    if (stale)
+    if (j->n_shards > 1 && geul_os_has(j->dir, "model.safetensors"))
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT,
                          "%s holds a model.safetensors, which would be loaded instead of the shards to be written; "
                          "remove it or give another directory",

@@ -52,10 +52,10 @@ struct job {
 /* What dir is that has no config.json: an adapter, a single file, weights alone; NULL: not known. */
 static const struct geul_file_kind *other_kind(struct geul_context *ctx, const char *dir)
 {
-    struct geul_context *quiet = geul_context_new_like(ctx);
     const struct geul_file_kind *kind = geul_file_kind_of_directory(dir);
+    struct geul_context *quiet = kind ? NULL : geul_context_new_like(ctx);
     struct geul_map map;
-    if (quiet && !kind && geul_os_map(quiet, dir, &map) == GEUL_OK) {
+    if (quiet && geul_os_map(quiet, dir, &map) == GEUL_OK) {
         kind = geul_file_kind_of(map.data, map.size);
         geul_os_unmap(&map);
     }
@@ -318,7 +318,7 @@ static enum geul_status set_tokenizer_keys(struct job *j)
     struct geul_tokenizer_notes notes;
     if (j->options->no_tokenizer)
         return GEUL_OK;
-    if (!geul_tokenizer_files_exist(j->ctx, j->dir)) {
+    if (!geul_tokenizer_files_exist(j->dir)) {
         geul_log(
             j->ctx, GEUL_LOG_WARN,
             "%s has no tokenizer.json: the file will hold ids only, no texts; for texts copy the model's there and "

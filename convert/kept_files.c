@@ -55,21 +55,12 @@ enum geul_status geul_kept_write(struct geul_context *ctx, const char *dir, cons
     return status;
 }
 
-/* Whether dir has the file; false also when memory is short (recorded). */
-static bool has_file(struct geul_context *ctx, const char *dir, const char *file)
-{
-    char *path = geul_os_join_path(ctx, dir, file);
-    bool there = path && geul_os_exists(path);
-    geul_free(ctx, path);
-    return there;
-}
-
 /* Keeps the files from number first on. */
 static enum geul_status keep(struct geul_context *ctx, const char *dir, size_t first, struct geul_gguf_writer *w)
 {
     for (size_t i = first; i < N_KEPT; i++) {
         size_t length;
-        if (kept[i].other && has_file(ctx, dir, kept[i].other))
+        if (kept[i].other && geul_os_has(dir, kept[i].other))
             continue;
         char *text = geul_kept_read(ctx, dir, kept[i].file, &length);
         if (text)

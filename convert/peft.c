@@ -50,33 +50,21 @@ static bool rows_config(int64_t n, int n_heads, struct geul_neox_config *c)
 
 /* -------------------------------------------------------------------------------------- base -- */
 
-/* dir/file exists. */
-static bool has_file(const char *dir, const char *file)
-{
-    struct geul_context *ctx = geul_context_new(NULL);
-    char *path = ctx ? geul_os_join_path(ctx, dir, file) : NULL;
-    bool here = path && geul_os_exists(path);
-    if (ctx)
-        geul_free(ctx, path);
-    geul_context_free(ctx);
-    return here;
-}
-
 bool geul_peft_is(const char *path)
 {
-    return has_file(path, CONFIG_FILE);
+    return geul_os_has(path, CONFIG_FILE);
 }
 
 bool geul_peft_has_model(const char *path)
 {
-    return has_file(path, "config.json") && geul_checkpoint_has_model(path);
+    return geul_os_has(path, "config.json") && geul_checkpoint_has_model(path);
 }
 
 enum geul_status geul_peft_read_base(struct geul_context *ctx, const char *path, struct geul_lora_shape *base)
 {
     struct geul_neox_config c = {0};
     enum geul_status status;
-    if (has_file(path, "config.json")) {
+    if (geul_os_has(path, "config.json")) {
         char *file = geul_os_join_path(ctx, path, "config.json");
         json_t *json = file ? geul_json_load(ctx, file) : NULL;
         status = json ? geul_neox_config_read(ctx, file, json, &c) : geul_error_status(ctx);
@@ -255,9 +243,9 @@ static enum geul_status read_general(struct reader *r)
 static enum geul_status find_base(struct reader *r)
 {
     struct geul_lora_shape own = {0}, *base = &r->base;
-    const char *dir = has_file(r->dir, "config.json") ? r->dir : r->config.base;
+    const char *dir = geul_os_has(r->dir, "config.json") ? r->dir : r->config.base;
     /* if it cannot be read, decode() says what is missing */
-    struct geul_context *quiet = dir && has_file(dir, "config.json") ? geul_context_new_like(r->ctx) : NULL;
+    struct geul_context *quiet = dir && geul_os_has(dir, "config.json") ? geul_context_new_like(r->ctx) : NULL;
     if (quiet)
         geul_peft_read_base(quiet, dir, &own);
     geul_context_free(quiet);

@@ -105,19 +105,11 @@ static bool malformed(struct source *s, enum file file, const char *what)
 
 /* ------------------------------------------------------------------------------------- files -- */
 
-static bool has_file(const struct source *s, const char *name)
-{
-    char *path = geul_os_join_path(s->ctx, s->dir, name);
-    bool there = path && geul_os_exists(path);
-    geul_free(s->ctx, path);
-    return there;
-}
-
 /* Reads the files that are there. vocab.json is only read without a tokenizer.json. */
 static bool load(struct source *s)
 {
     for (int i = 0; i < N_FILES; i++) {
-        if (!has_file(s, names[i]) || (i == VOCAB && s->files[TOKENIZER]))
+        if (!geul_os_has(s->dir, names[i]) || (i == VOCAB && s->files[TOKENIZER]))
             continue;
         char *path = geul_os_join_path(s->ctx, s->dir, names[i]);
         s->files[i] = path ? geul_json_load(s->ctx, path) : NULL;
@@ -169,24 +161,23 @@ static const struct {
 enum { N_OTHERS = sizeof others / sizeof *others };
 
 /* The first of them that is there; N_OTHERS: none. */
-static size_t find_other(const struct source *s)
+static size_t find_other(const char *dir)
 {
     size_t i = 0;
-    while (i < N_OTHERS && !has_file(s, others[i].file))
+    while (i < N_OTHERS && !geul_os_has(dir, others[i].file))
         i++;
     return i;
 }
 
-bool geul_tokenizer_files_exist(struct geul_context *ctx, const char *dir)
+bool geul_tokenizer_files_exist(const char *dir)
 {
-    struct source s = {.ctx = ctx, .dir = dir};
-    return has_file(&s, names[TOKENIZER]) || find_other(&s) < N_OTHERS;
+    return geul_os_has(dir, names[TOKENIZER]) || find_other(dir) < N_OTHERS;
 }
 
 /* Records that there is no tokenizer, and what there is instead. */
 static bool no_tokenizer(struct source *s)
 {
-    size_t i = find_other(s), n = N_OTHERS, length;
+    size_t i = find_other(s->dir), n = N_OTHERS, length;
     char shown[64];
     const char *name = class_name(s, &length);
     geul_fail(s->ctx, GEUL_ERROR_UNSUPPORTED,
@@ -231,7 +222,7 @@ static bool make_root(struct source *s)
     if (s->files[TOKENIZER]) {
         s->root = json_incref(s->files[TOKENIZER]);
     } else {
-        if (!s->files[VOCAB] || !has_file(s, "merges.txt"))
+        if (!s->files[VOCAB] || !geul_os_has(s->dir, "merges.txt"))
             return no_tokenizer(s);
         if (!s->class) {
             size_t n;
@@ -464,6 +455,8 @@ static bool add_wishes(struct source *s)
     bool ok = n == 0 || (wishes && list_wishes(s, from, decoder != NULL, wishes));
     for (size_t i = 0; ok && i < n; i++) {
         const struct wish *w = &wishes[i];
+        if (w->value ? json_string_length(json_object_get(w->value, "content")) == 0 : !w->text[0])
+            continue; /* as add_tokens() passes over a token without a text */
         json_t *text = json_string(w->text);
         json_t *token = w->value ? token_object(w->value, false) : token_object(text, is_named(s, w->text, true));
         if (token && w->value && is_named(s, token_text(w->value), false))

@@ -22,6 +22,6 @@ enum geul_status geul_tokenizer_spec_from_directory(struct geul_context *ctx, co
                                                     struct geul_tokenizer_spec *spec,
                                                     struct geul_tokenizer_notes *notes);
 /* Whether dir has files of a tokenizer, whether or not geul can read it. */
-bool geul_tokenizer_files_exist(struct geul_context *ctx, const char *dir);
+bool geul_tokenizer_files_exist(const char *dir);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include "core/os.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -22,8 +21,8 @@ static const struct mark {
 #define MARK(at, bytes, file, what, advice) {at, bytes, sizeof bytes - 1, {GEUL_FILE_##file, what, advice}},
     /* clang-format off */
     MARK(0, "GGUF", OTHER, "a GGUF file", "it is converted already, and can be used as it is")
-    MARK(0, "version https://git-lfs.github.com/spec/", OTHER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
-    MARK(0, "version https://hawser.github.com/spec/", OTHER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
+    MARK(0, "version https://git-lfs.github.com/spec/", POINTER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
+    MARK(0, "version https://hawser.github.com/spec/", POINTER, "a git-lfs pointer, a few lines that stand for the file", FETCH)
     MARK(0, "PK\3\4", TORCH, "a ZIP archive, as torch.save() writes checkpoints", CONVERT)
     MARK(0, "PK\5\6", OTHER, "an empty ZIP archive", "fetch it again")
     MARK(0, "\x80\2\x8a\nl\xfc\x9c\x46\xf9\x20j\xa8P\x19.", TORCH, "a PyTorch checkpoint", CONVERT)
@@ -130,12 +129,9 @@ const struct geul_file_kind *geul_file_kind_foreign(const void *data, size_t siz
 
 const struct geul_file_kind *geul_file_kind_of_directory(const char *path)
 {
-    char file[4096]; /* as long as a path can be on Linux */
-    for (size_t i = 0; i < COUNT(insides); i++) {
-        int n = snprintf(file, sizeof file, "%s/%s", path, insides[i].file);
-        if (n > 0 && (size_t)n < sizeof file && geul_os_exists(file))
+    for (size_t i = 0; i < COUNT(insides); i++)
+        if (geul_os_has(path, insides[i].file))
             return &insides[i].kind;
-    }
     return NULL;
 }
 

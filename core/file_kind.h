@@ -5,9 +5,10 @@
 
 #include "core/context.h"
 
-/* The kinds that some reader takes, and TEXT, which is a guess. */
+/* The kinds that some reader takes; POINTER, which none takes for a text; and TEXT, which is a guess. */
 enum geul_file {
     GEUL_FILE_OTHER,
+    GEUL_FILE_POINTER,
     GEUL_FILE_MODEL,
     GEUL_FILE_SAFETENSORS,
     GEUL_FILE_TORCH,

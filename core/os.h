@@ -25,6 +25,8 @@ void geul_os_map_discard(const void *data, size_t size);
 char *geul_os_join_path(struct geul_context *ctx, const char *dir, const char *name);
 /* Whether path names something that exists (of any kind). */
 bool geul_os_exists(const char *path);
+/* The same for name in the directory dir. */
+bool geul_os_has(const char *dir, const char *name);
 /* When a file was last changed, in seconds since 1970; 0 when that is unknown. */
 double geul_os_modified(const char *path);
 /* Removes a directory that is empty; any other stays. */

@@ -130,6 +130,12 @@ bool geul_os_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool geul_os_has(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && geul_os_exists(path);
+}
+
 bool geul_os_file_size(const char *path, uint64_t *bytes)
 {
     struct stat st;
@@ -664,12 +670,13 @@ static bool is_alive(long pid, unsigned long long start)
     return now == 0 || now == start;
 }
 
-/* Whether somebody has the file locked: a process that is not seen here, because it is in another container. */
+/* Whether somebody may have the file locked: a process that is not seen here, because it is in another container. A
+ * file that cannot be opened to ask is another user's, and stays. */
 static bool is_locked(const char *path)
 {
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
-        return false;
+        return true;
     bool locked = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     close(fd);
     return locked;

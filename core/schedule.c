@@ -647,14 +647,14 @@ static void tell_progress(void *user, int done)
     p->rt->progress(p->rt->progress_user, p->before + done, p->total);
 }
 
-/* Computes g; cancel as in struct geul_watch. */
+/* Computes g; cancel as in struct geul_run_watch. */
 static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g, const atomic_bool *cancel)
 {
     if (!g || rt->planned != g)
         return geul_fail(g ? g->ctx : rt->ctx, GEUL_ERROR_ARGUMENT, "the graph must be planned on this runtime first");
     const struct geul_schedule *s = g->schedule;
     struct place place = {.rt = rt};
-    const struct geul_watch watch = {cancel, rt->progress ? tell_progress : NULL, &place};
+    const struct geul_run_watch watch = {cancel, rt->progress ? tell_progress : NULL, &place};
     enum geul_status status = GEUL_OK;
     for (int i = 0; i < s->n_segments; i++)
         place.total += s->segments[i].n_nodes;

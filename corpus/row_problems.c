@@ -1,8 +1,6 @@
 /* row_problems.c: see geul_tools.h and row_problems.h. */
 #include "corpus/row_problems.h"
 
-#include "tokenizer/unicode.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -47,14 +45,6 @@ const char *geul_row_problems_form(const struct geul_row_problems *p, int i)
     return text_of(&p->forms, i);
 }
 
-/* What control characters become, so that nothing in a text moves the cursor of a terminal. */
-static void mask_controls(char *s)
-{
-    for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            *s = '?';
-}
-
 void geul_row_problem(struct geul_row_problems *p, const char *path, int64_t line, const char *format, ...)
 {
     char text[768];
@@ -65,15 +55,12 @@ void geul_row_problem(struct geul_row_problems *p, const char *path, int64_t lin
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    size_t cut = strlen(text);
-    if (cut == sizeof text - 1) /* cut off: at the end of a character */
-        cut = (size_t)(geul_utf8_valid_end(text, text + cut) - text);
-    size_t size = strlen(path) + cut + 32;
+    size_t size = strlen(path) + strlen(text) + 32;
     char *whole = geul_alloc(p->ctx, size, 1);
     if (!whole)
         return;
-    snprintf(whole, size, "%s:%lld: %.*s", path, (long long)line, (int)cut, text);
-    mask_controls(whole);
+    snprintf(whole, size, "%s:%lld: %s", path, (long long)line, text);
+    geul_printable(whole, whole, size); /* leaves out a character that was cut in two */
     p->texts[p->n_texts++] = whole;
 }
 
@@ -87,7 +74,7 @@ void geul_row_problems_add(struct geul_row_problems *p, struct geul_row_texts *l
     if (!whole)
         return;
     snprintf(whole, size, "%s: %s", path, text);
-    mask_controls(whole);
+    geul_printable(whole, whole, size);
     list->items[list->n++] = whole;
 }
 

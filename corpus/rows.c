@@ -2,6 +2,7 @@
 #include "corpus/rows.h"
 
 #include "core/check.h"
+#include "core/file_kind.h"
 #include "corpus/row_reader.h"
 #include "corpus/text_decode.h"
 
@@ -27,7 +28,8 @@ bool geul_rows_problem(struct geul_rows *r, const char *format, ...)
 
 /* ------------------------------------------------------------------------------------ opening -- */
 
-/* Files that are no text at all, by how they begin, and what makes rows of them. */
+/* Files that are no rows yet, by how they begin, and what makes rows of them. What else people give by mistake is named
+ * by core/file_kind.h. */
 static const struct {
     const char *bytes;
     size_t n;
@@ -90,6 +92,10 @@ static enum geul_status check_bytes(struct geul_context *ctx, const char *data, 
                              (int)(file ? (size_t)(file - advice) : strlen(advice)), advice, file ? name : "",
                              file ? file + 4 : "");
     }
+    const struct geul_file_kind *kind = geul_file_kind_foreign(data, size, GEUL_FILE_JSON);
+    /* a plain text may begin in any way, as "GGUF is a format", but for what git-lfs writes */
+    if (kind && (kind->file == GEUL_FILE_POINTER || !has_extension(path, ".txt")))
+        return geul_fail_kind(ctx, name, "a file of rows", kind);
     const char *guess = geul_text_guess_encoding(data, size < HEAD ? size : HEAD);
     if (guess && (strncmp(guess, "utf-", 4) == 0 || is_table(path)))
         return geul_fail(ctx, GEUL_ERROR_FORMAT,

@@ -169,8 +169,9 @@ static enum geul_status check_given(const struct reading *r)
     if ((unsigned)o->nfc > GEUL_NFC_OFF)
         return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT, "nfc is %d; there is no such value", (int)o->nfc);
     if (geul_token_end(r->tok) < 0)
-        return geul_fail(r->ctx, GEUL_ERROR_ARGUMENT,
-                         "the tokenizer has no <|endoftext|>, which every sample has to end with");
+        return geul_fail(
+            r->ctx, GEUL_ERROR_ARGUMENT,
+            "the tokenizer names no end token and has no <|endoftext|>, which every sample has to end with");
     return GEUL_OK;
 }
 

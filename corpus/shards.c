@@ -252,8 +252,9 @@ static bool watch_space(void *user, uint64_t done, uint64_t total)
 static enum geul_status write_rows(struct writing *c, const char *const *paths, int n_paths, const char *prefix)
 {
     if (geul_token_end(c->tok) < 0)
-        return geul_fail(c->ctx, GEUL_ERROR_ARGUMENT,
-                         "the tokenizer has no <|endoftext|>, which every document has to end with");
+        return geul_fail(
+            c->ctx, GEUL_ERROR_ARGUMENT,
+            "the tokenizer names no end token and has no <|endoftext|>, which every document has to end with");
     c->w = geul_shards_writer_new(c->ctx, c->tok, prefix, c->o.shard_tokens ? c->o.shard_tokens : (uint64_t)1 << 27);
     if (!c->w)
         return geul_error_status(c->ctx);

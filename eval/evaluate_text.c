@@ -41,7 +41,7 @@ static enum geul_status read_text(struct job *j, const char *text, size_t length
         return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "the text is empty: it has 0 tokens, and at least 2 are needed");
     if (o->start && geul_token_end(j->tok) < 0) {
         j->report.misfit = GEUL_EVALUATION_MISFIT_START;
-        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "the model has no <|endoftext|>");
+        return geul_fail(j->ctx, GEUL_ERROR_ARGUMENT, "the model has no end token, which the text would follow");
     }
     return text ? geul_text_ids(j->ctx, j->tok, text, length, o->start, &j->ids, &j->n_ids) : GEUL_OK;
 }

@@ -193,28 +193,12 @@ struct geul_checkpoint *geul_checkpoint_open_peft(struct geul_context *ctx, cons
                           : "neither adapter_model.safetensors nor adapter_model.bin");
 }
 
-/* Whether dir has the file of one of the forms. */
-static bool has_form(const char *dir, const struct form *form, int n)
-{
-    struct geul_context *ctx = geul_context_new(NULL);
-    bool found = false;
-    for (int i = 0; ctx && !found && i < n; i++) {
-        char *path = geul_os_join_path(ctx, dir, form[i].file);
-        found = path && geul_os_exists(path);
-        geul_free(ctx, path);
-    }
-    geul_context_free(ctx);
-    return found;
-}
-
 bool geul_checkpoint_has_model(const char *dir)
 {
-    return has_form(dir, forms, N_FORMS);
-}
-
-bool geul_checkpoint_has_peft(const char *dir)
-{
-    return has_form(dir, peft_forms, N_PEFT_FORMS);
+    int i = 0;
+    while (i < N_FORMS && !geul_os_has(dir, forms[i].file))
+        i++;
+    return i < N_FORMS;
 }
 
 void geul_checkpoint_close(struct geul_checkpoint *c)

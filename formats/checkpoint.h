@@ -21,9 +21,8 @@ struct geul_checkpoint *geul_checkpoint_open(struct geul_context *ctx, const cha
 /* The same for a directory of PEFT: adapter_model.safetensors or adapter_model.bin. */
 struct geul_checkpoint *geul_checkpoint_open_peft(struct geul_context *ctx, const char *dir,
                                                   const struct geul_checkpoint_names *names);
-/* Whether dir holds a model's weights, in any form, and an adapter's. */
+/* Whether dir holds a model's weights, in any form. */
 bool geul_checkpoint_has_model(const char *dir);
-bool geul_checkpoint_has_peft(const char *dir);
 void geul_checkpoint_close(struct geul_checkpoint *c);
 size_t geul_checkpoint_count(const struct geul_checkpoint *c);
 /* In order of the names. */

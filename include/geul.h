@@ -416,15 +416,15 @@ GEUL_API void geul_dataset_free(struct geul_dataset *d);
 /* Appends a copy of n >= 2 ids. target[i] says whether id i is a target; NULL: all of them are. A sample without any
  * target is refused. */
 GEUL_API enum geul_status geul_dataset_add(struct geul_dataset *d, const int32_t *ids, const bool *target, int n);
-/* Appends a question (with extra input, or NULL) and its answer in a template, ended by exactly one <|endoftext|>. The
- * prompt is tokenized separately, as it is in a conversation; the text of a special token inside question, input or
+/* Appends a question (with extra input, or NULL) and its answer in a template, ended by exactly one geul_token_end().
+ * The prompt is tokenized separately, as it is in a conversation; the text of a special token inside question, input or
  * answer is ordinary text. Targets are the answer and that end token, with whole also the prompt. If the template has
  * no {input}, the input follows the question after a blank line. t may be NULL: question and answer are then simply
  * concatenated. An empty answer is refused. */
 GEUL_API enum geul_status geul_dataset_add_answer(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                                   const struct geul_template *t, const char *question,
                                                   const char *input, const char *answer, bool whole);
-/* Appends a plain text, ended by one <|endoftext|>; everything but the first token is a target. */
+/* Appends a plain text, ended by one geul_token_end(); everything but the first token is a target. */
 GEUL_API enum geul_status geul_dataset_add_text(struct geul_dataset *d, const struct geul_tokenizer *tok,
                                                 const char *text, size_t length);
 /* Maps a token shard (docs/training-data.md has the format), checks each of its ids once and appends its windows of

@@ -22,9 +22,9 @@
  *              Other calls return geul_status or NULL. The context keeps the FIRST failure; geul_error() returns it.
  *              The library never aborts, exits or prints.
  * Threads      A context and what was made in it belong to one thread at a time; only geul_context_cancel() may be
- * called from others. Different contexts are independent. A runtime's threads are its own: several runtimes, each used
- * by one thread, compute at the same time. Stability    A line below each section's title, in the terms that geul.h
- * defines.
+ *              called from others. Different contexts are independent. A runtime's threads are its own: several
+ *              runtimes, each used by one thread, compute at the same time.
+ * Stability    A line below each section's title, in the terms that geul.h defines.
  */
 #ifndef GEUL_TENSOR_H
 #define GEUL_TENSOR_H

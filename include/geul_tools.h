@@ -215,7 +215,7 @@ struct geul_importance_options {
 };
 
 /* Adds the inputs that the model, with its adapters, computes for a text, in a session that is made for it. options may
- * be NULL. An empty text is one <|endoftext|>. After a failure m may hold part of the text. */
+ * be NULL. An empty text is one geul_token_end(). After a failure m may hold part of the text. */
 GEUL_API enum geul_status geul_importance_collect_text(struct geul_importance *m, const struct geul_model *model,
                                                        const char *text, size_t length,
                                                        const struct geul_importance_options *options);
@@ -408,7 +408,7 @@ struct geul_evaluation_options {
     size_t n_windows;          /* most windows; 0: as in compare_base; without one all */
     int n_batch;               /* most tokens computed at once; 0: 512. Short windows share a batch */
     enum geul_type cache_type; /* of keys and values, as in geul_session_options */
-    bool start;                /* puts <|endoftext|> before the text, so that its first token is scored too */
+    bool start;                /* puts geul_token_end() before the text, so that its first token is scored too */
     const char *save_base;     /* a file to write: the text's ids and all logits of every scored token; or NULL */
     const char *compare_base;  /* such a file, of a model with the same ids, to compare with; or NULL */
     /* Tokens; called with 0 first, when everything is ready. The report then holds the figures so far. */
@@ -455,7 +455,7 @@ struct geul_divergence_report {
 /* Which option does not fit the text, the model or compare_base. */
 enum geul_evaluation_misfit {
     GEUL_EVALUATION_FITS,
-    GEUL_EVALUATION_MISFIT_START,   /* start: there is no <|endoftext|>, or no text to put it before */
+    GEUL_EVALUATION_MISFIT_START,   /* start: there is no end token, or no text to put it before */
     GEUL_EVALUATION_MISFIT_TEXT,    /* the text, or the tokenizer, is not that of compare_base */
     GEUL_EVALUATION_MISFIT_WINDOWS, /* method, n_context, stride or n_windows are not those of compare_base */
 };
@@ -473,7 +473,7 @@ struct geul_evaluation_report {
 };
 
 /* Scores a text with a model and its adapters, in a session that is made for it. text NULL: that of compare_base. An
- * empty text is one <|endoftext|>, as in geul_generate(). options and report may be NULL; of report only the size is
+ * empty text is one geul_token_end(), as in geul_generate(). options and report may be NULL; of report only the size is
  * read, and after a failure it holds what was known by then. save_base is written only on success. GEUL_ERROR_FORMAT if
  * logits are not finite. */
 GEUL_API enum geul_status geul_evaluate_text(struct geul_context *ctx, const struct geul_model *model, const char *text,

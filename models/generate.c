@@ -126,7 +126,7 @@ struct job {
     struct geul_generation_result r;
     size_t tokens_size; /* of r.tokens */
     int32_t draft[GEUL_DRAFT_MAX], chosen[GEUL_DRAFT_MAX + 1];
-    int n_draft, n_chosen; /* chosen: by the sampler, in the text's order; -1 where no logit was finite */
+    int n_draft, n_chosen; /* chosen: by the sampler, in the text's order */
     /* Of the prompt: where the piece that is being evaluated begins and its length, the tokens that on_prompt last
      * heard of, and whether it wants to stop. */
     int piece_at, piece, told;
@@ -189,17 +189,18 @@ static enum geul_status run_piece(struct job *j, const int32_t *ids, int at, int
 }
 
 /* Chooses a token by logits. A model whose weights were lost on the way computes NaN, of which no choice follows: that
- * is said, rather than an empty answer. false then. */
+ * is said, rather than an empty answer. false then. What rows of padding hold does not matter: they are not chosen. */
 static bool choose_token(struct job *j, const float *logits)
 {
-    int n = geul_model_get_shape(geul_session_model(j->s))->n_vocab;
+    int n = geul_model_usable_vocab(geul_session_model(j->s));
     uint32_t odd = 0;
     for (int i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &logits[i], sizeof bits);
         odd |= (bits & 0x7f800000u) == 0x7f800000u; /* infinity and NaN alone have all bits of the exponent */
     }
-    if (odd) {
+    int32_t token = odd ? -1 : geul_sampler_next(j->sampler, logits); /* -1 too where penalties leave none finite */
+    if (token < 0) {
         geul_fail(
             geul_session_context(j->s), GEUL_ERROR_FORMAT,
             "the model's logits after token %d are not finite: its file is damaged, or holds values that were too "
@@ -207,7 +208,7 @@ static bool choose_token(struct job *j, const float *logits)
             j->r.n_prompt + j->r.n_generated);
         return false;
     }
-    j->chosen[j->n_chosen++] = geul_sampler_next(j->sampler, logits);
+    j->chosen[j->n_chosen++] = token;
     return true;
 }
 
@@ -277,9 +278,6 @@ static enum geul_status emit(struct job *j, int32_t token, bool *ended)
 {
     bool stop;
     *ended = true;
-    if (token < 0)
-        return geul_fail(j->out.ctx, GEUL_ERROR_FORMAT,
-                         "no logit is a finite number: the weights or the prompt's activations are broken");
     if (!remember_token(j, token))
         return GEUL_ERROR_MEMORY;
     bool ends = j->tok && !j->how->ignore_end_token && geul_token_is_end(j->tok, token);

@@ -127,7 +127,7 @@ static void queue_free(struct geul_context *ctx, struct geul_queue *queue)
 }
 
 static enum geul_status run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                            int n_nodes, const struct geul_watch *watch)
+                            int n_nodes, const struct geul_run_watch *watch)
 {
     struct geul_device *device = queue->device;
     struct poison *p = device->state;

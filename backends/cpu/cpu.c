@@ -176,7 +176,7 @@ static void cpu_queue_free(struct geul_context *ctx, struct geul_queue *queue)
  * turns: while the nodes of one are computed, the other is set to 0 for the next; the barrier publishes that. */
 static void walk(struct geul_cpu_run *run, struct geul_tensor *const *nodes, int n_nodes)
 {
-    const struct geul_watch *watch = run->shared->watch;
+    const struct geul_run_watch *watch = run->shared->watch;
     int step = 0, following = 0;
     for (int i = 0; i < n_nodes; i++) {
         const struct geul_cpu_op *op = geul_cpu_op(nodes[i]->op);
@@ -222,7 +222,7 @@ static void walk_in_team(void *user, int thread, int n_threads)
 }
 
 static enum geul_status cpu_run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                                int n_nodes, const struct geul_watch *watch)
+                                int n_nodes, const struct geul_run_watch *watch)
 {
     size_t kept;
     enum geul_status status = grow_scratch(ctx, queue, nodes, n_nodes, &kept);

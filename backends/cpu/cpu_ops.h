@@ -13,9 +13,9 @@
  * arrives at a barrier notices it too and sets stopped. Only there, while all others wait, may it change: after each
  * barrier all threads see the same, and stop at the same node. */
 struct geul_cpu_shared {
-    const struct geul_watch *watch; /* NULL: none */
-    atomic_bool noticed;            /* work was withheld: the cancel counts even if it is withdrawn now */
-    bool stopped;                   /* the run ends after this node */
+    const struct geul_run_watch *watch; /* NULL: none */
+    atomic_bool noticed;                /* work was withheld: the cancel counts even if it is withdrawn now */
+    bool stopped;                       /* the run ends after this node */
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int generation;
     _Alignas(64) atomic_size_t next[2]; /* work counters of even and odd nodes */

@@ -330,7 +330,7 @@ TEST(outputs_tidy_after_the_dead_only)
 {
     struct test_kept kept = test_keep(test_scratch("bed"));
     const char *dir = kept.text;
-    char dead[3][80], alive[3][80];
+    char dead[3][80], alive[3][80], link[80];
     REQUIRE(mkdir(dir, 0700) == 0);
     pid_t living = fork();
     if (living == 0) {
@@ -351,11 +351,15 @@ TEST(outputs_tidy_after_the_dead_only)
         REQUIRE(test_spill(in(dir, dead[i]), "dead", 4) && test_spill(in(dir, alive[i]), "alive", 5));
     int fd = open(in(dir, alive[1]), O_RDWR);
     REQUIRE(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    snprintf(link, sizeof link, "o.gguf.tmp%d-12345-1",
+             (int)gone); /* no file of geul's: it cannot be asked for a lock */
+    REQUIRE(symlink(alive[2], in(dir, link)) == 0);
     runs(GEUL("quantize", test_mini_model(), in(dir, "o.gguf"), "f16"));
     for (int i = 0; i < 3; i++) {
         CHECK_MSG(access(in(dir, dead[i]), F_OK) != 0, "%s is left", dead[i]);
         CHECK_MSG(access(in(dir, alive[i]), F_OK) == 0, "%s is gone", alive[i]);
     }
+    CHECK_MSG(access(in(dir, link), F_OK) == 0, "%s is gone", link);
     close(fd);
     kill(living, SIGKILL);
     waitpid(living, NULL, 0);

@@ -455,6 +455,37 @@ TEST(tokenizer_files_that_make_none_are_refused)
     geul_context_free(ctx);
 }
 
+/* tokenizers' add_tokens() passes over a token without a text, whichever file it stands in. */
+TEST(tokenizer_files_pass_over_empty_tokens)
+{
+    static const struct {
+        const char *file, *text;
+    } cases[] = {
+        {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"400\": {\"content\": \"\"}}}"},
+        {"added_tokens.json", "{\"\": 400}"},
+        {"special_tokens_map.json", "{\"pad_token\": \"\", \"additional_special_tokens\": [\"\"]}"},
+    };
+    struct geul_context *ctx = geul_context_new(NULL);
+    size_t n;
+    char *tokenizer = test_slurp(full("tokenizer.json"), &n);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "dir%zu", i);
+        struct test_kept dir = test_keep(test_scratch(name));
+        REQUIRE(geul_os_make_directory(ctx, dir.text) == GEUL_OK);
+        spill(dir.text, "tokenizer.json", tokenizer, n);
+        struct geul_tokenizer *plain = geul_tokenizer_from_json(ctx, dir.text);
+        spill(dir.text, cases[i].file, cases[i].text, strlen(cases[i].text));
+        struct geul_tokenizer *tok = geul_tokenizer_from_json(ctx, dir.text);
+        if (CHECK_MSG(plain && tok, "%s: %s", cases[i].file, geul_error(ctx)))
+            CHECK_INT(geul_tokenizer_size(tok), geul_tokenizer_size(plain));
+        geul_tokenizer_free(plain);
+        geul_tokenizer_free(tok);
+    }
+    free(tokenizer);
+    geul_context_free(ctx);
+}
+
 /* Added tokens without a row in the model are left out and named; a vocabulary beyond it is refused. */
 TEST(tokenizer_files_know_the_rows_of_the_model)
 {

@@ -77,6 +77,8 @@ static const struct {
      "\"\"a\"\"}]\"\n",
      "2:q|a|;", NULL},
     {"p.txt", "첫 줄\r\n둘\r\n", "1:첫 줄\n둘;", NULL},
+    {"p.txt", "<html> is a tag, GGUF a format", "1:<html> is a tag, GGUF a format;", NULL},
+    {"p.txt", "GGUF", "1:GGUF;", NULL},
 };
 
 TEST(row_forms_of_files)
@@ -100,6 +102,9 @@ TEST(row_forms_of_files)
     }
 }
 
+#define POINTER                                                                                                        \
+    "version https://git-lfs.github.com/spec/v1\noid sha256:"                                                          \
+    "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 2662345678\n"
 static const struct {
     const char *name, *text;
     size_t size;
@@ -125,6 +130,11 @@ static const struct {
     {"r.jsonl.gz", BYTES("\x1f\x8b\x08\0"), "",
      "r.jsonl.gz is compressed by gzip; unpack it first: gunzip -k r.jsonl.gz"},
     {"r.csv", BYTES("PK\3\4\x14\0"), "", "(.xlsx, .ods, .docx); unpack it first"},
+    {"r.jsonl", BYTES(POINTER), "", "r.jsonl is not a file of rows: it is a git-lfs pointer"},
+    {"r.csv", BYTES(POINTER), "", "r.csv is not a file of rows: it is a git-lfs pointer"},
+    {"r.txt", BYTES(POINTER), "", "r.txt is not a file of rows: it is a git-lfs pointer"},
+    {"r.jsonl", BYTES("<!DOCTYPE html>\n<html></html>\n"), "", "it is a web page; a download went wrong"},
+    {"r.jsonl", BYTES("GGUF\3\0\0\0"), "", "it is a GGUF file"},
 };
 
 TEST(row_forms_that_end_the_reading)

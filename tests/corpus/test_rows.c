@@ -187,6 +187,22 @@ TEST(rows_messages_are_utf8)
     geul_context_free(ctx);
 }
 
+/* A terminal may take U+009B for ESC [, and U+202E turns the line around. */
+TEST(rows_messages_are_printable)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_row_problems problems = {.ctx = ctx};
+    static const char row[] = "{\"\302\2332J\342\200\256 \\u009b \\u001b[2J\":1}";
+    char out[1024];
+    list_rows(ctx, "d\302\2331m.jsonl", row, sizeof row - 1, out, &problems);
+    REQUIRE(problems.n_texts == 1);
+    CHECK_MSG(!strstr(problems.texts[0], "\302\233") && !strstr(problems.texts[0], "\342\200\256") &&
+                  !strchr(problems.texts[0], '\33') && strstr(problems.texts[0], "?2J? ? ?[2J"),
+              "%s", problems.texts[0]);
+    geul_row_problems_clear(&problems);
+    geul_context_free(ctx);
+}
+
 TEST(rows_of_empty_files_and_arrays)
 {
     static const struct {
