@@ -235,6 +235,7 @@ static pid_t start(const char *const *argv)
     if (pid == 0) {
         freopen("/dev/null", "w", stdout);
         freopen("/dev/null", "w", stderr);
+        signal(SIGHUP, SIG_DFL); /* nohup has it ignored, and geul leaves it so */
         execv(GEUL_BINARY, (char *const *)(uintptr_t)words);
         _exit(127);
     }
