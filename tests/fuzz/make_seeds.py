@@ -312,3 +312,10 @@ put("fuzz_checkpoint", "full", checkpoint_full())
 put("fuzz_json", "python", b'\xef\xbb\xbf{"a":NaN,"b":[-Infinity,1e999,1000000000000000019884624838656],"a":0.5e-3,'
     b'"\\ud83d":"\\ud83d\\ude00 \\udc00","z\\u0000":{"Infinity":Infinity}}')
 put("fuzz_json", "plain", b'[{"x":true,"y":null},-9223372036854775808,17976931348623157.0E+292,"\\"\\\\"]')
+put("fuzz_config", "v4", b'{"model_type":"gpt_neox","hidden_size":32,"num_attention_heads":2,"num_hidden_layers":2,'
+    b'"intermediate_size":64,"vocab_size":96,"max_position_embeddings":32,"rotary_pct":0.25,"rotary_emb_base":10000,'
+    b'"hidden_act":"gelu_new","layer_norm_eps":1e-5,"use_parallel_residual":false,"tie_word_embeddings":true,'
+    b'"attention_bias":true,"bos_token_id":0,"eos_token_id":[2,0,9],"torch_dtype":"float16"}')
+put("fuzz_config", "v5", b'{"model_type":"gpt_neox","hidden_size":32,"num_attention_heads":2,"num_hidden_layers":2,'
+    b'"intermediate_size":64,"vocab_size":96,"head_dim":16,"rope_parameters":{"rope_theta":10000.0,'
+    b'"rope_type":"default","partial_rotary_factor":0.5},"dtype":"float32","eos_token_id":0,"loss":NaN}')
