@@ -193,8 +193,10 @@ static enum geul_status prepare_ends(struct job *j)
     size_t n;
     bool wrong, ok = true;
     struct geul_context *quiet = geul_context_new_like(j->ctx); /* what cannot be read is no hindrance here */
+    if (!quiet) /* but the wrong end token must not come back for lack of memory */
+        return geul_fail(j->ctx, GEUL_ERROR_MEMORY, "out of memory");
     geul_tokenizer_spec_init(&spec);
-    if (quiet && geul_gguf_has_tokenizer(j->gguf) && geul_tokenizer_spec_from_gguf(quiet, j->gguf, &spec) == GEUL_OK &&
+    if (geul_gguf_has_tokenizer(j->gguf) && geul_tokenizer_spec_from_gguf(quiet, j->gguf, &spec) == GEUL_OK &&
         spec.ends.n > 0) {
         bool kept = geul_gguf_string(j->gguf, geul_kept_key(file), &text, &n);
         json_t *generation = kept ? geul_json_parse(quiet, file, text, n) : json_object();
