@@ -344,7 +344,8 @@ struct geul_generation {
      * there any more; false ends it (GEUL_STOP_CALLER). Both callbacks run on the calling thread. May be NULL. */
     bool (*on_text)(void *user, const char *text, size_t length);
     /* While the prompt is read, in tokens: many times in each piece of n_batch tokens, where the part that is done is
-     * an estimate, and after it; false stops with GEUL_ERROR_CANCELLED. It must not use the session. May be NULL. */
+     * an estimate, and after it; false stops with GEUL_ERROR_CANCELLED. It must not use the session, and should return
+     * soon: the session's other threads wait for it. May be NULL. */
     bool (*on_prompt)(void *user, int done, int total);
     void *user;
 };
