@@ -13,8 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <utf8proc.h>
-
 static const char *command, *program = "geul"; /* of this process */
 static int write_error;                        /* errno of the first failed write to stdout */
 
@@ -142,21 +140,6 @@ struct geul_context *geul_report_context(bool verbose)
             geul_inputs_close(ctx, inputs[i].id);
     geul_interrupt_cancels(ctx);
     return ctx;
-}
-
-int geul_report_columns(const char *text)
-{
-    int columns = 0;
-    utf8proc_int32_t c;
-    for (utf8proc_ssize_t n; *text; text += n) {
-        n = utf8proc_iterate((const utf8proc_uint8_t *)text, -1, &c);
-        if (n <= 0) { /* a byte that is not UTF-8 is shown as one mark */
-            n = 1;
-            c = 0xfffd;
-        }
-        columns += utf8proc_charwidth(c);
-    }
-    return columns;
 }
 
 void geul_report_context_free(struct geul_context *ctx)

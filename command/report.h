@@ -34,8 +34,6 @@ void geul_report_input(const char *path);
 struct geul_context *geul_report_context(bool verbose);
 void geul_report_context_free(struct geul_context *ctx);
 
-/* Columns that a text takes on a terminal: wide characters two, combining ones none. */
-int geul_report_columns(const char *text);
 /* Writes text to stdout and flushes it. false when a write has failed, so that nobody reads it any more. */
 bool geul_report_text(const char *text, size_t length);
 /* A document on stdout, or one line of JSON; json is released, also on failure. Returns the exit code. */

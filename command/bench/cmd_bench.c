@@ -5,6 +5,7 @@
 #include "command/progress.h"
 #include "command/report.h"
 #include "command/bench/synth.h"
+#include "command/line/cluster.h"
 #include "command/terminal.h"
 
 #include "core/os.h"
@@ -247,7 +248,8 @@ static bool print_row(struct output *o, const struct geul_bench_cell *c)
         printf("%-*s %9s %-15s %7s  %-*s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "threads",
                o->test_width, "test", "tokens/s (low to high)", "share of", "over MiB");
     speed_text(c, speed, sizeof speed);
-    printf("%s%*s %9s %-15s %7d  %-*s %27s  %5.1f %% %-7s %9.0f\n", name, o->name_width - geul_report_columns(name), "",
+    printf("%s%*s %9s %-15s %7d  %-*s %27s  %5.1f %% %-7s %9.0f\n", name,
+           o->name_width - geul_cluster_columns(name, strlen(name)), "",
            geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, o->test_width,
            c->test, speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
     return geul_report_text("", 0);
@@ -437,7 +439,8 @@ static int bench(struct settings *s, struct geul_bench_sweep *sweep, char *const
     sweep->seed = 1;
     o.cells = o.form == JSON ? json_array() : NULL;
     for (int i = 0; i < n; i++) {
-        int width = geul_report_columns(file_name(paths[i]));
+        const char *name = file_name(paths[i]);
+        int width = geul_cluster_columns(name, strlen(name));
         o.name_width = width > o.name_width ? width : o.name_width;
     }
     for (int i = 0; i < n && code == 0; i++) {
