@@ -92,7 +92,12 @@ TEST(team_is_smaller_when_memory_is_short)
     struct rlimit limit;
     REQUIRE(getrlimit(RLIMIT_AS, &limit) == 0);
     limit.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)100 << 20);
-    REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0);
+    const rlim_t wanted = limit.rlim_cur;
+    REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0 && getrlimit(RLIMIT_AS, &limit) == 0);
+    if (limit.rlim_cur != wanted) {
+        test_skip("limits of memory do not hold here (qemu ignores them)");
+        return;
+    }
     int had = region(MOST);
     printf("%d threads\n", had);
     CHECK(had < MOST);
