@@ -31,13 +31,23 @@ TEST(file_kind_by_the_first_bytes)
 
 TEST(file_kind_reads_no_byte_too_far)
 {
-    static const char *const begins[] = {"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n",
-                                         "\x10\0\0\0\0\0\0\0{\"a\":1}", "\1\0\0\0\23\0\0\0blk.0.attn_qkv.weight",
-                                         "<!DOCTYPE html><html>"};
-    static const size_t sizes[] = {66, 15, 29, 21};
-    for (size_t i = 0; i < 4; i++)
-        for (size_t n = 0; n <= sizes[i]; n++)
-            CHECK(what(begins[i], n)[0] != '\0');
+#define BEGIN(text)                                                                                                    \
+    {                                                                                                                  \
+        text, sizeof text - 1                                                                                          \
+    }
+    static const struct {
+        const char *text;
+        size_t size;
+    } begins[] = {
+        BEGIN("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n"),
+        BEGIN("\x10\0\0\0\0\0\0\0{\"a\":1}"),
+        BEGIN("\1\0\0\0\23\0\0\0blk.0.attn_qkv.weight"),
+        BEGIN("<!DOCTYPE html><html>"),
+    };
+#undef BEGIN
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        for (size_t n = 0; n <= begins[i].size; n++)
+            CHECK(what(begins[i].text, n)[0] != '\0');
     uint64_t seed = 1;
     for (int i = 0; i < 2000; i++) {
         uint8_t data[300];

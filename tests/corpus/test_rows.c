@@ -50,6 +50,7 @@ TEST(rows_of_every_shape)
     CHECK_STR(out, "1:가|다|나|;4:i|o||;5:i|o||;6:q|\n a||;7:p|c||;8:t\n\"x\";9:u1|a1||s;u2|a2||s;10:u|a||;");
     CHECK_INT(problems.n, 0);
     CHECK(geul_error_status(ctx) == GEUL_OK);
+    geul_row_problems_clear(&problems);
     geul_context_free(ctx);
 }
 
@@ -67,6 +68,7 @@ TEST(rows_are_read_as_python_reads_them)
     list_rows(ctx, "a.jsonl", BYTES(text), out, &problems);
     CHECK_STR(out, "1:a;2:b;3:c;4:NaN \xf0\x9f\x98\x80 1e999;");
     CHECK_INT(problems.n, 0);
+    geul_row_problems_clear(&problems);
     geul_context_free(ctx);
 }
 
