@@ -521,8 +521,9 @@ static void *cancel_often(void *user)
 {
     struct nuisance *n = user;
     uint64_t seed = 3;
-    while (!n->stop) {
-        usleep((useconds_t)(test_uniform(&seed, 0, 4000)));
+    /* Less and less often, so that steps get done however slow the machine is. */
+    for (double most = 4000; !n->stop; most *= 1.01) {
+        usleep((useconds_t)(test_uniform(&seed, 0, most < 200000 ? most : 200000)));
         geul_trainer_cancel(n->t);
     }
     return NULL;
