@@ -1,0 +1,93 @@
+/* cuda.h: what the C files of the CUDA backend share: the card, and the plan that a segment of nodes becomes.
+ *
+ *   device.c     cards, memory, queues, events: the backend's struct geul_backend
+ *   gpu.h        the few calls to CUDA that device.c and plan.c need, as a table: runtime.cu fills it with the CUDA
+ *                runtime's, tests/cuda_host/ with the CPU's
+ *   prepare.c    nodes -> plan: walks the nodes, tries the patterns of fuse.c, otherwise emits each node by itself; owns
+ *                scratch; captures the steps as a CUDA graph
+ *   cuda_ops.c   the dispatch array over core/ops.def
+ *   cuda_*.c     per family: which nodes the kernels take, and the steps that a node becomes; with it
+ *   *.cu, *.h    the kernels of that family, which know no tensor: a struct of pointers, strides and sizes, and an
+ *                extern "C" function that launches
+ */
+#ifndef GEUL_CUDA_H
+#define GEUL_CUDA_H
+
+#include "backends/backend.h"
+#include "backends/cuda/stream.h"
+
+/* What a card can do; everything that differs between cards is looked up here and never asked of the compiler. */
+struct cuda_card {
+    char name[64];
+    int major, minor;    /* compute capability */
+    int n_sm;            /* multiprocessors */
+    size_t shared_most;  /* bytes of shared memory that a block may ask for */
+    size_t l2_bytes;     /* second-level cache */
+    bool bfloat_products; /* multiply_bfloat(): from 8.0 on */
+    bool async_copies;    /* copy16_async() really is: from 8.0 on */
+};
+
+/* ------------------------------------------------------------------------------------- plans -- */
+
+/* One launch, or one call of a library that launches. args is the plan's copy. Returns 0 or an error number. */
+typedef int cuda_launch(struct cuda_stream *stream, const void *args);
+
+/* What a segment becomes. Nodes are emitted twice, by the same code: once to count steps and scratch, once with the
+ * memory there. So emitting depends on the nodes and the card alone, and does not look at addresses. */
+struct cuda_plan {
+    const struct cuda_card *card;
+    bool exact; /* every product and sum has one order whatever the batch */
+    struct geul_tensor *const *nodes;
+    int n_nodes;
+    int at; /* the node that is being emitted, or the last one of the pattern */
+    struct cuda_plan_state *state; /* prepare.c's own */
+};
+
+/* Appends a launch with a copy of args. what: the kernel's name, for messages and counts. */
+void geul_cuda_step(struct cuda_plan *plan, const char *what, cuda_launch *launch, const void *args, size_t bytes);
+/* Device memory for the steps from now on up to those of node number `until` (plan->at: of this node alone), 256-byte
+ * aligned, not set. Never NULL: what fails is recorded in the plan, and its steps are never launched. */
+void *geul_cuda_scratch(struct cuda_plan *plan, size_t bytes, int until);
+/* As geul_cuda_scratch(), zero before the first run and not shared with anything: counters that kernels leave at 0. */
+void *geul_cuda_zeros(struct cuda_plan *plan, size_t bytes);
+/* The number of the last node of the plan that reads t or a view of it; -1: none. And how many nodes do. */
+int geul_cuda_last_reader(const struct cuda_plan *plan, const struct geul_tensor *t);
+int geul_cuda_readers(const struct cuda_plan *plan, const struct geul_tensor *t);
+
+/* ------------------------------------------------------------------------------- operations -- */
+
+struct cuda_op {
+    /* Whether the kernels take node's types and shapes; NULL: all that the layout column of ops.def lets through. */
+    bool (*supports)(const struct cuda_card *card, const struct geul_tensor *node);
+    void (*emit)(struct cuda_plan *plan, const struct geul_tensor *node);
+};
+/* NULL where there is no kernel. */
+const struct cuda_op *geul_cuda_op(enum geul_op op);
+
+/* Nodes plan->nodes[at] and following that one launch can do: emits it and returns how many nodes that were, 0 when the
+ * pattern is not there. plan->at is set to the last node that a pattern takes before it emits. */
+typedef int cuda_pattern(struct cuda_plan *plan, int at);
+
+/* ------------------------------------------------------------------- rows rounded to int8 -- */
+
+/* Rows of activations as the products of block types read them: as the CPU rounds them (q = x * 127 / amax to nearest,
+ * ties to even, in groups of 32), n_rows x n_cols, n_cols a multiple of 32. One memory block:
+ *   int8  q[n_rows][n_cols]
+ *   float scale[n_rows][n_cols / 32]    amax / 127
+ *   int32 sum[n_rows][n_cols / 32]      of the group's q, for types with a minimum */
+struct cuda_rounded {
+    const int8_t *q;
+    const float *scale;
+    const int32_t *sum;
+};
+/* Bytes of the block, and its parts. */
+size_t geul_cuda_rounded_bytes(int64_t n_rows, int64_t n_cols);
+struct cuda_rounded geul_cuda_rounded_at(void *block, int64_t n_rows, int64_t n_cols);
+/* The rounded form of x (rows of float32), made by a step before unless a kernel that computed x has left it already
+ * (geul_cuda_leave_rounded()). */
+struct cuda_rounded geul_cuda_round(struct cuda_plan *plan, const struct geul_tensor *x);
+/* Whether a product of this plan will want t rounded; then the block that the kernel which computes t may fill in its
+ * epilogue, kept up to t's last reader. NULL: nobody wants it. t's float32 values are not needed when *only. */
+void *geul_cuda_leave_rounded(struct cuda_plan *plan, const struct geul_tensor *t, bool *only);
+
+#endif
