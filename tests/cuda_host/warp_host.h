@@ -7,9 +7,9 @@
 
 #include <string.h>
 
-#define KERNEL(threads, blocks) [[maybe_unused]] static
+#define KERNEL(threads, blocks) static __attribute__((unused))
 #define DEVICE                  static inline
-#define CONSTANT                [[maybe_unused]] static const
+#define CONSTANT                static __attribute__((unused)) const
 #define SHARED(type, name, count)                                                                                      \
     static cuda_host_array name##_array = {#name, sizeof(type[count]), 0, nullptr};                                    \
     type(&name)[count] = *(type(*)[count])shared_array(name##_array)
