@@ -73,7 +73,7 @@ enum { GRID_MOST_YZ = 65535, WARP = 32 };
 #ifdef __CUDACC__
 #include "backends/cuda/warp_cuda.h"
 #else
-#include "warp_host.h"
+#include "tests/cuda_host/warp_host.h"
 #endif
 
 /* -------------------------------------------------------------------------------------- both -- */

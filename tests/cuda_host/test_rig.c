@@ -1,9 +1,9 @@
-/* test_rig.c: the rig of rig.h: kernels that are right pass under every schedule, conversions and fragments are CUDA's,
+/* test_rig.c: the rig of cuda_rig.h: right kernels pass under every schedule, conversions and fragments are CUDA's,
  * and what is wrong is found. */
 #include "tests/harness.h"
 
 #include "tests/backends/cpu_cases.h"
-#include "tests/cuda_host/rig.h"
+#include "tests/cuda_host/cuda_rig.h"
 #include "tests/cuda_host/rig_kernels.h"
 
 enum { SEED = 20261201 };

@@ -1,8 +1,9 @@
-/* warp_host.h: what backends/cuda/warp.h lists, for the CPU: a thread is a fiber, and rig.c decides which one runs. */
+/* warp_host.h: what backends/cuda/warp.h lists, for the CPU: a thread is a fiber, and cuda_rig.c decides which one
+ * runs. */
 #ifndef GEUL_TESTS_WARP_HOST_H
 #define GEUL_TESTS_WARP_HOST_H
 
-#include "tests/cuda_host/rig.h"
+#include "tests/cuda_host/cuda_rig.h"
 
 #include <string.h>
 

@@ -1,11 +1,11 @@
-/* rig.c: launches, the order of threads, collectives, shared memory, asynchronous copies. What the collectives compute
- * is in rig_math.c.
+/* cuda_rig.c: launches, the order of threads, collectives, shared memory, asynchronous copies. What the collectives
+ * compute is in cuda_rig_math.c.
  *
  * A segment of a warp is what its 32 lanes do up to their next collective, or up to their end; each runs once in it. At
  * the end of a segment all lanes must stand at the same collective; it is completed, and the schedule chooses the warp
  * whose next segment runs. A fiber that comes to the end of a thread begins the next one itself: where a kernel has no
  * collectives, one fiber runs all threads of a block without a switch. */
-#include "tests/cuda_host/rig.h"
+#include "tests/cuda_host/cuda_rig.h"
 
 #include "tests/cuda_host/fibers.h"
 

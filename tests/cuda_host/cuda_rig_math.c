@@ -1,5 +1,5 @@
-/* rig_math.c: what the collectives of a warp compute, and conversions, bit for bit as CUDA has them. */
-#include "tests/cuda_host/rig.h"
+/* cuda_rig_math.c: what the collectives of a warp compute, and conversions, bit for bit as CUDA has them. */
+#include "tests/cuda_host/cuda_rig.h"
 
 #include <math.h>
 #include <string.h>

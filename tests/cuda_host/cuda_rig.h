@@ -1,4 +1,4 @@
-/* rig.h: runs the kernels of the CUDA backend on the CPU, one fiber per thread, and looks at what they do on the way.
+/* cuda_rig.h: runs the kernels of the CUDA backend on the CPU, one fiber per thread, and checks what they do.
  * What a kernel calls stands in warp_host.h; this is what tests and the stand-in for CUDA's runtime call.
  *
  * A launch runs its blocks one after the other, and in a block one thread at a time: up to its next collective, where
@@ -14,8 +14,8 @@
  * Not seen are the limits that KERNEL() names (the card refuses such a launch), two threads that add to the same place
  * of device memory in either order, and a thread that waits in a loop for another (it never ends).
  * Launches of several threads of the program run one after the other. */
-#ifndef GEUL_TESTS_RIG_H
-#define GEUL_TESTS_RIG_H
+#ifndef GEUL_TESTS_CUDA_RIG_H
+#define GEUL_TESTS_CUDA_RIG_H
 
 #include "backends/cuda/stream.h"
 
