@@ -51,6 +51,12 @@ struct segment {
     struct geul_tensor **nodes;
 };
 
+/* What a backend has made of a segment. */
+struct ready {
+    int device;
+    struct geul_prepared *prepared;
+};
+
 struct geul_schedule {
     int *device; /* per node */
     int *value;  /* per node: index in its device's plan, -1 for views and stores */
@@ -73,7 +79,10 @@ struct geul_runtime {
     uint64_t tickets[GEUL_MAX_DEVICES];          /* of each device's latest segment */
     struct geul_device *own_device;              /* opened by geul_runtime_new() */
     const struct geul_graph *planned;            /* whose values the memory holds; another plan takes it over */
-    void *staging;                               /* host memory for copies that no pair of devices can make */
+    /* Of each of its segments. Here and not with the graph, which can be gone before the runtime is freed. */
+    struct ready *ready;
+    int n_ready;
+    void *staging; /* host memory for copies that no pair of devices can make */
     size_t staging_bytes;
     void (*progress)(void *user, int done, int total); /* see geul_runtime_watch() */
     void *progress_user;
@@ -81,8 +90,21 @@ struct geul_runtime {
 
 /* ---------------------------------------------------------------------------------- lifetime -- */
 
+/* Ends the use of the planned graph. The graph itself may be gone. */
+static void unplan(struct geul_runtime *rt)
+{
+    for (int i = 0; i < rt->n_ready; i++) {
+        const struct ready *r = &rt->ready[i];
+        rt->devices[r->device]->backend->release(rt->ctx, rt->queues[r->device], r->prepared);
+    }
+    geul_free(rt->ctx, rt->ready);
+    rt->ready = NULL;
+    rt->n_ready = 0;
+    rt->planned = NULL;
+}
+
 struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices,
-                                         int n_threads)
+                                         const struct geul_queue_options *options)
 {
     if (n_devices < 1 || n_devices > GEUL_MAX_DEVICES) {
         geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a runtime takes 1 to %d devices, not %d", GEUL_MAX_DEVICES, n_devices);
@@ -95,7 +117,7 @@ struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_d
     rt->n_devices = n_devices;
     memcpy(rt->devices, devices, (size_t)n_devices * sizeof *devices);
     for (int d = 0; d < n_devices; d++) {
-        rt->queues[d] = devices[d]->backend->queue_new(ctx, devices[d], n_threads);
+        rt->queues[d] = devices[d]->backend->queue_new(ctx, devices[d], options);
         if (!rt->queues[d]) {
             geul_runtime_free(rt);
             return NULL;
@@ -109,7 +131,8 @@ struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geu
     struct geul_device *host = geul_device_open(ctx, GEUL_DEVICE_HOST, options ? options->n_threads : 0);
     if (!host)
         return NULL;
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, &host, 1, 0);
+    struct geul_queue_options how = {.exact = options && options->exact};
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, &host, 1, &how);
     if (rt)
         rt->own_device = host;
     else
@@ -121,6 +144,7 @@ void geul_runtime_free(struct geul_runtime *rt)
 {
     if (!rt)
         return;
+    unplan(rt);
     for (int d = 0; d < rt->n_devices; d++)
         if (rt->memory[d].device)
             rt->devices[d]->backend->buffer_free(rt->ctx, &rt->memory[d]);
@@ -505,6 +529,40 @@ static enum geul_status make_segments(const struct geul_runtime *rt, struct geul
     return GEUL_OK;
 }
 
+/* Marks, from the end, what is read by others than its own segment: outputs, and what later segments or copies need. */
+static void mark_kept(const struct geul_graph *g, const struct geul_schedule *s)
+{
+    int step = g->n_nodes - 1;
+    for (int i = s->n_segments - 1, behind = g->n_nodes; i >= 0; i--) {
+        const struct segment *seg = &s->segments[i];
+        for (int k = seg->n_nodes - 1; k >= 0; k--, step--) {
+            while (g->nodes[step]->op == GEUL_OP_VIEW)
+                step--;
+            seg->nodes[k]->kept = s->last[step] >= behind; /* the node's twin, where it has one */
+        }
+        behind = step + 1;
+    }
+}
+
+/* Lets the backends prepare the segments. On failure those that are prepared are in rt->ready. */
+static enum geul_status prepare_segments(struct geul_runtime *rt, const struct geul_graph *g,
+                                         const struct geul_schedule *s)
+{
+    rt->ready = geul_alloc(rt->ctx, (size_t)s->n_segments, sizeof *rt->ready);
+    if (!rt->ready)
+        return geul_fail_from(g->ctx, rt->ctx);
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
+        const struct segment *seg = &s->segments[i];
+        struct ready *r = &rt->ready[i];
+        r->device = seg->device;
+        status = rt->devices[seg->device]->backend->prepare(g->ctx, rt->queues[seg->device], seg->nodes, seg->n_nodes,
+                                                            &r->prepared);
+        rt->n_ready += status == GEUL_OK;
+    }
+    return status;
+}
+
 /* Host memory for the largest copy: copies are made one at a time. */
 static enum geul_status make_staging(struct geul_runtime *rt, const struct geul_graph *g, const struct geul_schedule *s)
 {
@@ -592,7 +650,7 @@ enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph
 
 enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
 {
-    rt->planned = NULL;
+    unplan(rt);
     struct geul_schedule *s = make_schedule(rt, g);
     if (!s)
         return g ? geul_error_status(g->ctx) : GEUL_ERROR_ARGUMENT;
@@ -601,8 +659,14 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
         status = make_segments(rt, g, s);
     if (status == GEUL_OK)
         status = make_staging(rt, g, s);
-    if (status != GEUL_OK)
+    if (status == GEUL_OK) {
+        mark_kept(g, s);
+        status = prepare_segments(rt, g, s);
+    }
+    if (status != GEUL_OK) {
+        unplan(rt);
         return status;
+    }
     g->schedule = s;
     rt->planned = g;
     return GEUL_OK;
@@ -610,29 +674,33 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
 
 /* --------------------------------------------------------------------------------------- run -- */
 
-static void wait_for(struct geul_runtime *rt, int device)
+static enum geul_status wait_for(struct geul_runtime *rt, struct geul_context *ctx, int device)
 {
-    rt->devices[device]->backend->event_wait(rt->queues[device], rt->tickets[device]);
+    return rt->devices[device]->backend->event_wait(ctx, rt->queues[device], rt->tickets[device]);
 }
 
 /* Moves one value to another device: directly, or by way of host memory. */
-static void make_copy(struct geul_runtime *rt, const struct copy *c)
+static enum geul_status make_copy(struct geul_runtime *rt, struct geul_context *ctx, const struct copy *c)
 {
     const struct geul_tensor *from = c->root;
     struct geul_tensor *to = c->on;
     size_t bytes = geul_tensor_bytes(from);
     const struct geul_backend *target = to->buffer->device->backend;
     int source = device_index(rt, from->buffer->device);
+    enum geul_status status = GEUL_OK;
+    bool done = false;
     if (source < rt->n_devices) /* the value may still be on its way; upload() itself waits for its device */
-        wait_for(rt, source);
-    if (target->copy && target->copy(to->buffer, to->data, from->buffer, from->data, bytes))
-        return;
+        status = wait_for(rt, ctx, source);
+    if (status == GEUL_OK && target->copy)
+        status = target->copy(ctx, rt->queues[c->device], to->buffer, to->data, from->buffer, from->data, bytes, &done);
+    if (status != GEUL_OK || done)
+        return status;
     const void *host = from->data;
     if (!from->buffer->host) {
-        from->buffer->device->backend->download(from->buffer, from->data, rt->staging, bytes);
+        status = from->buffer->device->backend->download(ctx, from->buffer, from->data, rt->staging, bytes);
         host = rt->staging;
     }
-    target->upload(to->buffer, to->data, host, bytes);
+    return status == GEUL_OK ? target->upload(ctx, to->buffer, to->data, host, bytes) : status;
 }
 
 /* Where a run is, for rt->progress. */
@@ -665,15 +733,21 @@ static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g,
             status = GEUL_ERROR_CANCELLED;
             break;
         }
-        for (int k = 0; k < seg->n_copies; k++)
-            make_copy(rt, &s->copies[seg->first_copy + k]);
-        status = device->backend->run(g->ctx, rt->queues[seg->device], seg->nodes, seg->n_nodes, &watch);
+        for (int k = 0; k < seg->n_copies && status == GEUL_OK; k++)
+            status = make_copy(rt, g->ctx, &s->copies[seg->first_copy + k]);
+        if (status != GEUL_OK)
+            break;
+        struct geul_queue *queue = rt->queues[seg->device];
+        status = device->backend->run(g->ctx, queue, rt->ready[i].prepared, &watch);
         place.before += seg->n_nodes;
-        rt->tickets[seg->device] = device->backend->event_record(rt->queues[seg->device]);
+        enum geul_status recorded = device->backend->event_record(g->ctx, queue, &rt->tickets[seg->device]);
+        status = status == GEUL_OK ? recorded : status;
     }
     /* Also after a failure: nothing may run on memory that the caller is about to use or free. */
-    for (int d = 0; d < rt->n_devices; d++)
-        wait_for(rt, d);
+    for (int d = 0; d < rt->n_devices; d++) {
+        enum geul_status waited = wait_for(rt, g->ctx, d);
+        status = status == GEUL_OK ? waited : status;
+    }
     return status;
 }
 

@@ -8,11 +8,11 @@
 #define GEUL_MAX_DEVICES 8
 
 /* A runtime over devices that the caller opened and closes (models and trainers; tests with devices of their own). The
- * first device gets what no other claims and must support every op. It computes with n_threads CPU threads, 0: as many
- * as each device was opened with; runtimes of the same devices are independent. Graphs planned on a runtime must come
- * from contexts with ctx's allocator. Free with geul_runtime_free(), before the devices are closed. */
+ * first device gets what no other claims and must support every op. options, of its queues, may be NULL: the defaults;
+ * runtimes of the same devices are independent. Graphs planned on a runtime must come from contexts with ctx's
+ * allocator. Free with geul_runtime_free(), before the devices are closed. */
 struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices,
-                                         int n_threads);
+                                         const struct geul_queue_options *options);
 /* geul_runtime_run() without cancelling, for a graph that must not be left half computed: one that changes weights. */
 enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_graph *graph);
 /* From now on runs call progress, on the thread that runs, with the nodes done so far of all nodes; NULL: no longer. It

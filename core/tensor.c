@@ -170,7 +170,7 @@ enum geul_status geul_tensor_write(struct geul_tensor *t, const void *src, size_
 {
     enum geul_status status = check_transfer(t, bytes);
     if (status == GEUL_OK)
-        t->buffer->device->backend->upload(t->buffer, t->data, src, bytes);
+        status = t->buffer->device->backend->upload(t->ctx, t->buffer, t->data, src, bytes);
     return status;
 }
 
@@ -178,7 +178,7 @@ enum geul_status geul_tensor_read(const struct geul_tensor *t, void *dst, size_t
 {
     enum geul_status status = check_transfer(t, bytes);
     if (status == GEUL_OK)
-        t->buffer->device->backend->download(t->buffer, t->data, dst, bytes);
+        status = t->buffer->device->backend->download(t->ctx, t->buffer, t->data, dst, bytes);
     return status;
 }
 

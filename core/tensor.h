@@ -29,6 +29,7 @@ struct geul_tensor {
     uint32_t mark;                /* scratch of graph.c; while planning, its index in the graph */
     bool input;                   /* a leaf whose memory comes from planning and whose values come from the caller */
     bool output;                  /* values must survive until the run ends */
+    bool kept;                    /* while planned: not only nodes of its own segment read its values */
     char name[GEUL_MAX_NAME];
 };
 

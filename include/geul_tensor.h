@@ -51,6 +51,7 @@ enum geul_status {
     GEUL_ERROR_FORMAT,      /* a file is not what it claims to be */
     GEUL_ERROR_UNSUPPORTED, /* valid, but this build or device cannot do it */
     GEUL_ERROR_CANCELLED,   /* a callback or geul_context_cancel() asked to stop */
+    GEUL_ERROR_DEVICE, /* a device is lost, with all that was on it; what used it can only be freed, and made anew */
 };
 
 enum geul_log_level { GEUL_LOG_DEBUG, GEUL_LOG_INFO, GEUL_LOG_WARN };
@@ -247,6 +248,9 @@ GEUL_API int geul_graph_node_count(const struct geul_graph *graph);
 
 struct geul_runtime_options {
     int n_threads; /* CPU threads; 0: one per core that this process may use */
+    /* Every product and sum has one order, whatever is computed beside it: a row of a result has the same bits with any
+     * number of other rows. The CPU computes so in any case; a GPU is slower with it, most of all at many rows. */
+    bool exact;
 };
 
 /* The devices that graphs run on: today the CPU. options may be NULL. NULL on failure, with the reason in ctx, which

@@ -35,11 +35,15 @@ static enum geul_status decode_weight(struct geul_model *m, struct geul_device *
         return GEUL_ERROR_MEMORY;
     }
     size_t from = cols / (size_t)geul_type_block(t->type) * geul_type_bytes(t->type);
-    for (size_t r = 0; row_bytes && r < bytes / row_bytes; r++) {
+    for (size_t r = 0; status == GEUL_OK && row_bytes && r < bytes / row_bytes; r++) {
         geul_decode(t->type, (const uint8_t *)t->data + r * from, row, (int64_t)cols);
-        device->backend->upload(b, (uint8_t *)b->base + r * row_bytes, row, row_bytes);
+        status = device->backend->upload(m->own, b, (uint8_t *)b->base + r * row_bytes, row, row_bytes);
     }
     geul_free(m->own, row);
+    if (status != GEUL_OK) {
+        device->backend->buffer_free(m->own, b);
+        return status;
+    }
     geul_os_map_discard(t->data, t->bytes); /* not read again: memory need not hold the weight twice */
     return GEUL_OK;
 }
@@ -60,8 +64,11 @@ static enum geul_status hold_weight(struct geul_model *m, struct geul_device *de
         return device->backend->buffer_wrap(m->own, device, mapped, t->bytes, b);
     }
     enum geul_status status = device->backend->buffer_new(m->own, device, t->bytes, b);
-    if (status == GEUL_OK)
-        device->backend->upload(b, b->base, t->data, t->bytes);
+    if (status != GEUL_OK)
+        return status;
+    status = device->backend->upload(m->own, b, b->base, t->data, t->bytes);
+    if (status != GEUL_OK)
+        device->backend->buffer_free(m->own, b);
     return status;
 }
 

@@ -20,7 +20,8 @@ struct geul_session {
     struct geul_context *graphs; /* the graph of the last batch shape; rebuilt when the shape changes */
     const struct geul_model *model;
     struct geul_runtime *runtime;
-    int n_context, n_sequences, n_batch, n_threads;
+    int n_context, n_sequences, n_batch;
+    struct geul_queue_options computing;
     enum geul_type cache_type;
     struct geul_tensor **k, **v; /* per layer (S, H, P, D) */
     struct geul_buffer *buffers; /* k and v of layer i at 2i and 2i + 1 */
@@ -104,7 +105,7 @@ static bool make_parts(struct geul_session *s)
     if (!s->k || !s->v || !s->buffers || !s->length || !s->next_length || !s->tokens || !s->ids || !s->seq_pos ||
         !s->rows || !s->items || !s->logits)
         return false;
-    s->runtime = geul_runtime_new_on(ctx, s->model->devices, s->model->n_devices, s->n_threads);
+    s->runtime = geul_runtime_new_on(ctx, s->model->devices, s->model->n_devices, &s->computing);
     return s->runtime && make_caches(s);
 }
 
@@ -148,7 +149,7 @@ struct geul_session *geul_session_new(struct geul_context *ctx, const struct geu
     s->n_context = o->n_context ? o->n_context : model->neox.shape.n_context;
     s->n_sequences = o->n_sequences ? o->n_sequences : 1;
     s->n_batch = o->n_batch ? o->n_batch : 512;
-    s->n_threads = o->n_threads;
+    s->computing = (struct geul_queue_options){.n_threads = o->n_threads, .exact = o->exact};
     s->cache_type = o->cache_type;
     if (!make_parts(s)) {
         geul_session_free(s);
@@ -273,7 +274,8 @@ static enum geul_status show_observed(struct geul_session *s, bool wanted)
             s->observed = grown;
             s->observed_bytes = bytes;
         }
-        x->buffer->device->backend->download(x->buffer, x->data, s->observed, bytes);
+        if (x->buffer->device->backend->download(s->ctx, x->buffer, x->data, s->observed, bytes) != GEUL_OK)
+            return geul_error_status(s->ctx);
         if (!s->observer(s->observer_user, weight->name, s->observed, (int)geul_rows(x), (int)geul_cols(x)))
             return geul_fail(s->ctx, GEUL_ERROR_CANCELLED, "stopped by the observer");
     }
@@ -360,7 +362,10 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
     for (int r = 0; r < n_rows && wanted; r++) {
         size_t row_bytes = (size_t)n_vocab * sizeof *s->logits;
         const struct geul_buffer *b = s->out->buffer;
-        b->device->backend->download(b, (const char *)s->out->data + (size_t)r * row_bytes, s->logits, row_bytes);
+        const char *row = (const char *)s->out->data + (size_t)r * row_bytes;
+        status = b->device->backend->download(s->ctx, b, row, s->logits, row_bytes);
+        if (status != GEUL_OK)
+            return status;
         if (callback && !callback(user, first_item + s->rows[r], s->logits, n_vocab))
             return geul_fail(s->ctx, GEUL_ERROR_CANCELLED, "stopped by the caller");
     }
@@ -427,16 +432,20 @@ enum geul_status geul_session_copy(struct geul_session *s, int from, int to)
     void *rows = geul_alloc(s->ctx, bytes, 1); /* the valid positions of one head: contiguous, (length, D) */
     if (!rows)
         return GEUL_ERROR_MEMORY;
-    for (int i = 0; i < s->n_buffers; i++) {
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; i < s->n_buffers && status == GEUL_OK; i++) {
         struct geul_tensor *t = i % 2 ? s->v[i / 2] : s->k[i / 2];
         const struct geul_backend *backend = t->buffer->device->backend;
-        for (int64_t h = 0; h < t->shape[1]; h++) {
+        for (int64_t h = 0; h < t->shape[1] && status == GEUL_OK; h++) {
             char *head = (char *)t->data + (size_t)h * t->stride[1];
-            backend->download(t->buffer, head + (size_t)from * t->stride[0], rows, bytes);
-            backend->upload(t->buffer, head + (size_t)to * t->stride[0], rows, bytes);
+            status = backend->download(s->ctx, t->buffer, head + (size_t)from * t->stride[0], rows, bytes);
+            if (status == GEUL_OK)
+                status = backend->upload(s->ctx, t->buffer, head + (size_t)to * t->stride[0], rows, bytes);
         }
     }
     geul_free(s->ctx, rows);
+    if (status != GEUL_OK)
+        return status;
     memcpy(s->tokens + (size_t)to * (size_t)s->n_context, s->tokens + (size_t)from * (size_t)s->n_context,
            length * sizeof *s->tokens);
     s->length[to] = s->length[from];

@@ -54,12 +54,21 @@ static enum geul_status buffer_new(struct geul_context *ctx, struct geul_device 
     return GEUL_OK;
 }
 
+static void compute(struct poison *p)
+{
+    const struct geul_backend *cpu = p->cpu->backend;
+    struct geul_prepared *prepared = NULL;
+    if (cpu->prepare(p->ctx, p->on_cpu, p->queue, p->n_queued, &prepared) == GEUL_OK)
+        cpu->run(p->ctx, p->on_cpu, prepared, NULL);
+    cpu->release(p->ctx, p->on_cpu, prepared);
+}
+
 /* Computes everything queued. */
 static void flush(struct geul_device *device)
 {
     struct poison *p = device->state;
     if (p->n_queued)
-        p->cpu->backend->run(p->ctx, p->on_cpu, p->queue, p->n_queued, NULL);
+        compute(p);
     p->nodes += p->n_queued;
     p->n_queued = 0;
     p->done = p->given;
@@ -76,16 +85,22 @@ static void buffer_free(struct geul_context *ctx, struct geul_buffer *b)
     *b = (struct geul_buffer){0};
 }
 
-static void upload(struct geul_buffer *b, void *address, const void *src, size_t size)
+static enum geul_status upload(struct geul_context *ctx, struct geul_buffer *b, void *address, const void *src,
+                               size_t size)
 {
+    (void)ctx;
     flush(b->device);
     memcpy(real(b, address), src, size);
+    return GEUL_OK;
 }
 
-static void download(const struct geul_buffer *b, const void *address, void *dst, size_t size)
+static enum geul_status download(struct geul_context *ctx, const struct geul_buffer *b, const void *address, void *dst,
+                                 size_t size)
 {
+    (void)ctx;
     flush(b->device);
     memcpy(dst, real(b, address), size);
+    return GEUL_OK;
 }
 
 static bool has_op(enum geul_op op)
@@ -112,10 +127,11 @@ static struct geul_tensor *reveal(struct poison *p, const struct geul_tensor *t)
 }
 
 /* All queues of a device are its one list of work. */
-static struct geul_queue *queue_new(struct geul_context *ctx, struct geul_device *device, int n_threads)
+static struct geul_queue *queue_new(struct geul_context *ctx, struct geul_device *device,
+                                    const struct geul_queue_options *options)
 {
     struct geul_queue *queue = geul_alloc(ctx, 1, sizeof *queue);
-    (void)n_threads;
+    (void)options;
     if (queue)
         queue->device = device;
     return queue;
@@ -126,16 +142,38 @@ static void queue_free(struct geul_context *ctx, struct geul_queue *queue)
     geul_free(ctx, queue);
 }
 
-static enum geul_status run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                            int n_nodes, const struct geul_run_watch *watch)
+struct geul_prepared {
+    struct geul_tensor *const *nodes;
+    int n_nodes;
+};
+
+static enum geul_status prepare(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
+                                int n_nodes, struct geul_prepared **out)
+{
+    (void)queue;
+    *out = geul_alloc(ctx, 1, sizeof **out);
+    if (!*out)
+        return GEUL_ERROR_MEMORY;
+    **out = (struct geul_prepared){nodes, n_nodes};
+    return GEUL_OK;
+}
+
+static void release(struct geul_context *ctx, struct geul_queue *queue, struct geul_prepared *prepared)
+{
+    (void)queue;
+    geul_free(ctx, prepared);
+}
+
+static enum geul_status run(struct geul_context *ctx, struct geul_queue *queue, struct geul_prepared *prepared,
+                            const struct geul_run_watch *watch)
 {
     struct geul_device *device = queue->device;
     struct poison *p = device->state;
     (void)watch;
-    for (int i = 0; i < n_nodes; i++) {
+    for (int i = 0; i < prepared->n_nodes; i++) {
         if (p->n_queued == MOST_QUEUED)
             flush(device);
-        struct geul_tensor *twin = reveal(p, nodes[i]);
+        struct geul_tensor *twin = reveal(p, prepared->nodes[i]);
         bool ok = twin != NULL;
         for (int k = 0; ok && k < twin->n_src; k++) {
             if (twin->src[k]->buffer->device != device)
@@ -152,15 +190,19 @@ static enum geul_status run(struct geul_context *ctx, struct geul_queue *queue, 
     return GEUL_OK;
 }
 
-static uint64_t event_record(struct geul_queue *queue)
+static enum geul_status event_record(struct geul_context *ctx, struct geul_queue *queue, uint64_t *ticket)
 {
-    return ((struct poison *)queue->device->state)->given;
+    (void)ctx;
+    *ticket = ((struct poison *)queue->device->state)->given;
+    return GEUL_OK;
 }
 
-static void event_wait(struct geul_queue *queue, uint64_t ticket)
+static enum geul_status event_wait(struct geul_context *ctx, struct geul_queue *queue, uint64_t ticket)
 {
+    (void)ctx;
     if (ticket > ((struct poison *)queue->device->state)->done)
         flush(queue->device);
+    return GEUL_OK;
 }
 
 static const struct geul_backend backend = {
@@ -175,7 +217,9 @@ static const struct geul_backend backend = {
     .supports = supports,
     .queue_new = queue_new,
     .queue_free = queue_free,
+    .prepare = prepare,
     .run = run,
+    .release = release,
     .event_record = event_record,
     .event_wait = event_wait,
 };
@@ -187,9 +231,14 @@ struct geul_device *poison_open(struct geul_context *ctx, int n_threads)
     if (d && p) {
         p->cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, n_threads);
         p->ctx = geul_context_new_like(ctx);
-        p->on_cpu = p->cpu && p->ctx ? p->cpu->backend->queue_new(ctx, p->cpu, 0) : NULL;
+        p->on_cpu = p->cpu && p->ctx ? p->cpu->backend->queue_new(ctx, p->cpu, NULL) : NULL;
         if (p->on_cpu) {
-            *d = (struct geul_device){.backend = &backend, .name = "poisoned", .state = p};
+            *d = (struct geul_device){.backend = &backend,
+                                      .name = "poisoned",
+                                      .id = "poison",
+                                      .alignment = 64,
+                                      .max_buffer = SIZE_MAX,
+                                      .state = p};
             return d;
         }
         geul_device_close(ctx, p->cpu);
