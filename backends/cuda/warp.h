@@ -8,7 +8,7 @@
  *                                             template <...>. Arguments are values and structs of values and pointers.
  *   DEVICE                                    before a function that kernels call (inlined)
  *   CONSTANT type name[n] = {...}             a table
- *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at the top of a kernel
+ *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at a kernel's top
  *   SHARED_DYNAMIC(type, name)                the bytes that LAUNCH() asked for, 16-byte aligned; once per kernel
  *   LAUNCH(stream, kernel, GRID(x, y, z), threads, shared_bytes, args...)
  *                                             returns 0 or the runtime's error number; nothing is launched for an empty
@@ -40,8 +40,8 @@
  *                                             b[0] column g  k 2t, 2t+1     b[1] k 8+2t, 9+2t
  *                                      d[0], d[1] row g, columns 2t, 2t+1;  d[2], d[3] row g+8
  *   load_matrices4(r[4], row)          four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the
- *   load_matrices2(r[2], row)          address (16-byte aligned) of row i % 8 of matrix i / 8, and gets in r[m] elements
- *                                      2t and 2t+1 of row g of matrix m; of load_matrices2 lanes 16.. give any valid one
+ *   load_matrices2(r[2], row)          address (16-byte aligned) of row i % 8 of matrix i / 8, and gets elements 2t and
+ *                                      2t+1 of row g of matrix m in r[m]; load_matrices2: lanes 16.. give any valid one
  *   load_matrices4_turned, load_matrices2_turned    of each matrix, its transpose
  */
 #ifndef GEUL_CUDA_WARP_H

@@ -6,10 +6,20 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#define KERNEL(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
-#define DEVICE                  static __device__ __forceinline__
-#define CONSTANT                static __constant__ const
-#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+/* Threads that a multiprocessor holds: more blocks than fit there cannot be wanted. */
+#if __CUDA_ARCH__ == 750
+#define SM_THREADS 1024
+#elif __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ == 1200
+#define SM_THREADS 1536
+#else
+#define SM_THREADS 2048
+#endif
+#define BLOCKS_THAT_FIT(threads, blocks) ((threads) * (blocks) <= SM_THREADS ? (blocks) : SM_THREADS / (threads))
+
+#define KERNEL(threads, blocks)          static __global__ __launch_bounds__(threads, BLOCKS_THAT_FIT(threads, blocks))
+#define DEVICE                           static __device__ __forceinline__
+#define CONSTANT                         static __constant__ const
+#define SHARED(type, name, count)        __shared__ __align__(16) type name[count]
 #define SHARED_DYNAMIC(type, name)                                                                                     \
     extern __shared__ __align__(16) unsigned char dynamic_shared[];                                                    \
     type *const name = (type *)dynamic_shared
