@@ -10,6 +10,7 @@
  *   CONSTANT type name[n] = {...}             a table
  *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at a kernel's top
  *   SHARED_DYNAMIC(type, name)                the bytes that LAUNCH() asked for, 16-byte aligned; once per kernel
+ *   UNROLL                                    before a loop whose index chooses registers
  *   LAUNCH(stream, kernel, GRID(x, y, z), threads, shared_bytes, args...)
  *                                             returns 0 or the runtime's error number; nothing is launched for an empty
  *                                             grid. A template kernel in parentheses: LAUNCH(s, (rows<32>), ...).
@@ -22,6 +23,8 @@
  *   votes(condition)                                 bit i: lane i's
  * Other
  *   dot4(a, b, sum)                  sum + the four products of the signed bytes of a and b
+ *   permute_bytes(a, b, selector)    byte i of the result is byte s of the eight bytes of b and a (a's are 0 to 3), s
+ *                                    being nibble i of selector, 0 to 7
  *   round_to_int(x)                  to nearest, ties to even
  *   half_to_float(u16)  float_to_half(x)  bfloat_to_float(u16)  float_to_bfloat(x)  halves(lo, hi)  bfloats(lo, hi)
  *   load16(p)  load8(p)              16 or 8 aligned bytes as words
@@ -53,10 +56,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct words4 {
+struct alignas(16) words4 {
     uint32_t w[4];
 };
-struct words2 {
+struct alignas(8) words2 {
     uint32_t w[2];
 };
 struct grid {
@@ -69,6 +72,13 @@ struct grid {
     }
 /* CUDA's limits of a grid: y and z. */
 enum { GRID_MOST_YZ = 65535, WARP = 32 };
+
+/* Blocks for n items, per of them each, but at most `most`: kernels whose threads walk through what is left. */
+static inline int64_t blocks_for(int64_t n, int64_t per, int64_t most)
+{
+    int64_t blocks = (n + per - 1) / per;
+    return blocks < most ? blocks : most;
+}
 
 #ifdef __CUDACC__
 #include "backends/cuda/warp_cuda.h"

@@ -23,6 +23,7 @@
 #define SHARED_DYNAMIC(type, name)                                                                                     \
     extern __shared__ __align__(16) unsigned char dynamic_shared[];                                                    \
     type *const name = (type *)dynamic_shared
+#define UNROLL                              _Pragma("unroll")
 #define LAUNCH(stream, kernel, blocks, ...) launch_kernel(stream, kernel, blocks, __VA_ARGS__)
 
 /* Keeps arguments from taking part in the choice of a kernel's parameter types. */
@@ -114,6 +115,10 @@ DEVICE uint32_t votes(bool condition)
 DEVICE int dot4(int a, int b, int sum)
 {
     return __dp4a(a, b, sum);
+}
+DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector)
+{
+    return __byte_perm(a, b, selector);
 }
 DEVICE int round_to_int(float x)
 {

@@ -14,6 +14,7 @@
     static cuda_host_array name##_array = {#name, sizeof(type[count]), 0, nullptr};                                    \
     type(&name)[count] = *(type(*)[count])shared_array(name##_array)
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)cuda_host_shared_dynamic()
+#define UNROLL
 #define LAUNCH(stream, kernel, blocks, ...)                                                                            \
     launch_kernel(#kernel, __FILE__, __LINE__, stream, kernel, blocks, __VA_ARGS__)
 
@@ -114,6 +115,14 @@ DEVICE int dot4(int a, int b, int sum)
     for (int i = 0; i < 32; i += 8)
         sum = (int)((unsigned)sum + (unsigned)((int8_t)(a >> i) * (int8_t)(b >> i)));
     return sum;
+}
+DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector)
+{
+    uint64_t bytes = (uint64_t)b << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; i++)
+        result |= (uint32_t)(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    return result;
 }
 DEVICE int round_to_int(float x)
 {
