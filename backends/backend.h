@@ -155,16 +155,22 @@ struct geul_backend {
 /* The backends of this build (registry.c, from backends.def); NULL after the last. */
 const struct geul_backend *geul_backend_at(int i);
 /* The devices of this machine: those of the first backend, then those of the next. */
+enum { GEUL_MAX_DEVICES = 8 }; /* that one model or runtime uses */
 enum { GEUL_DEVICE_HOST = 0 }; /* the CPU: always there, has every op and defines what it means */
 int geul_device_count(void);
 /* Opens device i. n_threads: CPU threads for a device that computes on the CPU; 0: one per core. NULL (recorded) when
  * there is no such device or it cannot be opened. Close with geul_device_close(). */
 struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_threads);
+/* ctx as when it was opened; device may be NULL. */
+void geul_device_close(struct geul_context *ctx, struct geul_device *device);
+
+/* The rest is core's own (division.c, schedule.c). */
+/* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
+ * and shapes. For the scheduler and for tests that run single nodes. */
+bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
 /* buffer_new() for any size: one that is larger than the device's largest buffer is refused. what, for the message,
  * names what the memory is for. */
 enum geul_status geul_device_buffer(struct geul_context *ctx, struct geul_device *device, size_t size, const char *what,
                                     struct geul_buffer *out);
-/* ctx as when it was opened; device may be NULL. */
-void geul_device_close(struct geul_context *ctx, struct geul_device *device);
 
 #endif

@@ -38,15 +38,6 @@ struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_thre
     return NULL;
 }
 
-enum geul_status geul_device_buffer(struct geul_context *ctx, struct geul_device *device, size_t size, const char *what,
-                                    struct geul_buffer *out)
-{
-    if (size > device->max_buffer)
-        return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s needs %zu bytes in one piece; the largest buffer of %s holds %zu",
-                         what, size, device->name, device->max_buffer);
-    return device->backend->buffer_new(ctx, device, size, out);
-}
-
 void geul_device_close(struct geul_context *ctx, struct geul_device *device)
 {
     if (device)

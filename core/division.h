@@ -1,9 +1,10 @@
-/* division.h: a graph divided among devices, as schedule.c makes it and runtime.c runs it. */
+/* division.h: a graph divided among devices: what schedule.c runs. */
 #ifndef GEUL_DIVISION_H
 #define GEUL_DIVISION_H
 
+#include "backends/backend.h"
+#include "core/graph.h"
 #include "core/plan.h"
-#include "core/schedule.h"
 
 struct geul_devices {
     struct geul_device *at[GEUL_MAX_DEVICES];

@@ -5,8 +5,6 @@
 #include "backends/backend.h"
 #include "core/graph.h"
 
-#define GEUL_MAX_DEVICES 8
-
 /* A runtime over devices that the caller opened and closes (models and trainers; tests with devices of their own). The
  * first device gets what no other claims and must support every op. options, of its queues, may be NULL: the defaults;
  * runtimes of the same devices are independent. Graphs planned on a runtime must come from contexts with ctx's
@@ -38,8 +36,5 @@ void geul_host_memory_free(struct geul_context *ctx, struct geul_device *device,
 /* The memory that planning and running g would take, without allocating it: bytes of values, and of the backends'
  * working memory. */
 enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working);
-/* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
- * and shapes. For the scheduler and for tests that run single nodes. */
-bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
 
 #endif
