@@ -78,7 +78,7 @@ static const struct geul_backend *backend_of(const struct geul_runtime *rt, int 
     return rt->devices.at[d]->backend;
 }
 
-/* ---------------------------------------------------------------------------- pieces of memory -- */
+/* -------------------------------------------------------------------------- pieces of memory -- */
 
 enum geul_status geul_device_buffer(struct geul_context *ctx, struct geul_device *device, size_t size, const char *what,
                                     struct geul_buffer *out)
