@@ -156,8 +156,11 @@ static enum geul_status check_size(struct geul_context *ctx, const struct geul_d
 {
     if (bytes <= device->max_buffer)
         return GEUL_OK;
-    return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s takes %zu bytes, but the largest buffer of %s holds %zu; %s", what,
-                     bytes, device->name, device->max_buffer, "use smaller batches or another device");
+    return geul_fail(
+        ctx, GEUL_ERROR_MEMORY,
+        "%s: %zu bytes in one piece are more than the largest buffer of %s holds, %zu; use smaller batches "
+        "or another device",
+        what, bytes, device->name, device->max_buffer);
 }
 
 /* The copy of root on device, NULL when there is none yet. */

@@ -293,7 +293,7 @@ static enum geul_status copy(struct geul_context *ctx, struct geul_queue *queue,
     struct poison *p = queue->device->state;
     enum geul_status status = begin(ctx, queue->device);
     CHECK(queue->device == dst->device);
-    *done = src->device->backend == queue->device->backend;
+    *done = src->device->backend == queue->device->backend && !p->options.no_copy;
     if (status != GEUL_OK || !*done)
         return status;
     p->counts.copies++;

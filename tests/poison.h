@@ -20,6 +20,7 @@ struct poison_options {
     size_t alignment;  /* 0: 64 */
     size_t max_buffer; /* 0: any size */
     bool plain;        /* without the functions that a backend need not have */
+    bool no_copy;      /* has copy(), which never can: everything goes through the host */
     long lost_at;      /* at which of the calls that can fail the device is lost; 0: never */
     long no_memory_at; /* which buffer there is no memory for; 0: none */
 };
