@@ -31,16 +31,21 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Median seconds of running the nodes. */
+/* Median seconds of running the nodes; NaN on failure. */
 static double measure(const struct bench *b, struct geul_tensor **nodes, int n_nodes)
 {
     double seconds[MOST_REPEATS];
+    const struct geul_backend *backend = b->device->backend;
+    struct geul_prepared *prepared;
+    if (backend->prepare(b->ctx, b->queue, nodes, n_nodes, &prepared) != GEUL_OK)
+        return NAN;
     for (int i = -1; i < b->repeats; i++) {
         double start = geul_os_seconds();
-        b->device->backend->run(b->ctx, b->queue, nodes, n_nodes, NULL);
+        backend->run(b->ctx, b->queue, prepared, NULL);
         if (i >= 0)
             seconds[i] = geul_os_seconds() - start;
     }
+    backend->release(b->ctx, b->queue, prepared);
     qsort(seconds, (size_t)b->repeats, sizeof seconds[0], compare);
     return seconds[b->repeats / 2];
 }
@@ -231,7 +236,7 @@ int main(int argc, char **argv)
     }
     b.repeats = b.repeats < 1 ? 1 : b.repeats > MOST_REPEATS ? MOST_REPEATS : b.repeats;
     b.device = b.ctx ? geul_device_open(b.ctx, GEUL_DEVICE_HOST, threads) : NULL;
-    b.queue = b.device ? b.device->backend->queue_new(b.ctx, b.device, 0) : NULL;
+    b.queue = b.device ? b.device->backend->queue_new(b.ctx, b.device, NULL) : NULL;
     struct geul_host_probe *probe = b.queue ? geul_host_probe_new(b.ctx, b.device) : NULL;
     if (!probe) {
         fprintf(stderr, "%s\n", b.ctx ? geul_error(b.ctx) : "out of memory");

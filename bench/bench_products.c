@@ -61,7 +61,7 @@ static bool measure(struct geul_device *device, const struct geul_host_probe *pr
 {
     static const char *const kinds[] = {"forward", "dx", "dW"};
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, &device, 1, 0);
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, &device, 1, NULL);
     struct geul_tensor *y = build(ctx, device, kind, type, precision, T, N, K);
     struct geul_graph *g = geul_graph_new(ctx, &y, 1);
     bool ok = rt && g && geul_runtime_plan(rt, g) == GEUL_OK && geul_runtime_run(rt, g) == GEUL_OK;

@@ -190,9 +190,8 @@ GEUL_API enum geul_status geul_model_add_adapter(struct geul_context *ctx, struc
 GEUL_API int geul_model_adapter_count(const struct geul_model *model);
 
 /* ----------------------------------------------------------------------------------- session -- */
-/* Stability: may still change (geul_session_options and geul_batch_item may gain fields: exact sums on GPUs, adapters
- * per sequence; embeddings in addition to logits; a tolerance on GPUs where geul_session_eval() promises equal bits).
- */
+/* Stability: may still change (geul_session_options and geul_batch_item may gain fields: adapters
+ * per sequence; embeddings in addition to logits). */
 
 struct geul_session;
 
@@ -202,6 +201,7 @@ struct geul_session_options {
     int n_batch;               /* most tokens computed at once; 0: 512 */
     enum geul_type cache_type; /* of keys and values: F32 (0), F16, BF16, or Q8_0 where d_head is a multiple of 32 */
     int n_threads;             /* that its calls compute with; 0: the model's */
+    bool exact;                /* equal bits however texts are divided, on every device: see geul_session_eval() */
 };
 
 /* KV cache and working memory for evaluating texts. options may be NULL: as with all zero, but an F16 cache. NULL on
@@ -231,8 +231,11 @@ typedef bool (*geul_logits_callback)(void *user, int item, const float *logits, 
 /* Appends n items to their sequences and computes them together, in pieces of n_batch. A token's logits depend on the
  * tokens up to it in its sequence and on nothing else, to the last bit: not on how these were divided into calls and
  * pieces, not on other sequences computed in the same batch, and not on the number of threads. (They do depend on
- * weights, cache type and instruction set.) callback may be NULL. On failure, geul_context_cancel() included, the
- * sequences keep their old lengths. */
+ * weights, cache type, device and instruction set.) That holds on the CPU, and where the session is `exact` on every
+ * device. Without it a GPU chooses, by how many tokens it computes at once, among kernels that add in different orders:
+ * there the logits of the same text divided differently differ by roundings of its arithmetic, and with the same
+ * division are equal to the last bit. callback may be NULL. On failure, geul_context_cancel() included, the sequences
+ * keep their old lengths; after GEUL_ERROR_DEVICE, their contents are gone too. */
 GEUL_API enum geul_status geul_session_eval(struct geul_session *s, const struct geul_batch_item *items, int n,
                                             geul_logits_callback callback, void *user);
 /* The common case: appends n tokens to seq; *logits (n_vocab floats of the last token; NULL when n is 0) is valid until
@@ -241,7 +244,7 @@ GEUL_API enum geul_status geul_session_append(struct geul_session *s, int seq, c
                                               const float **logits);
 /* Discards the tokens of seq from position length on; no effect if the sequence is shorter. */
 GEUL_API void geul_session_truncate(struct geul_session *s, int seq, int length);
-/* Makes sequence `to` an exact copy of sequence `from`. */
+/* Makes sequence `to` an exact copy of sequence `from`. On failure it is empty, or as it was. */
 GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, int to);
 
 /* ---------------------------------------------------------------------------------- sampling -- */

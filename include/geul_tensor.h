@@ -51,6 +51,7 @@ enum geul_status {
     GEUL_ERROR_FORMAT,      /* a file is not what it claims to be */
     GEUL_ERROR_UNSUPPORTED, /* valid, but this build or device cannot do it */
     GEUL_ERROR_CANCELLED,   /* a callback or geul_context_cancel() asked to stop */
+    GEUL_ERROR_DEVICE, /* a device is lost, with all that was on it; what used it can only be freed, and made anew */
 };
 
 enum geul_log_level { GEUL_LOG_DEBUG, GEUL_LOG_INFO, GEUL_LOG_WARN };
@@ -233,8 +234,8 @@ GEUL_API enum geul_status geul_gradients_flow(struct geul_gradients *g, struct g
 GEUL_API struct geul_tensor *geul_gradients_of(struct geul_gradients *g, struct geul_tensor *t);
 
 /* ------------------------------------------------------------------------ graphs and devices -- */
-/* Stability: may still change (devices by name, several planned graphs per runtime, exact sums on GPUs;
- * geul_runtime_options may gain fields). */
+/* Stability: may still change (devices by name; geul_runtime_options may gain
+ * fields). */
 
 struct geul_graph;
 struct geul_runtime;
@@ -247,6 +248,9 @@ GEUL_API int geul_graph_node_count(const struct geul_graph *graph);
 
 struct geul_runtime_options {
     int n_threads; /* CPU threads; 0: one per core that this process may use */
+    /* Every product and sum has one order, whatever is computed beside it: a row of a result has the same bits with any
+     * number of other rows. The CPU computes so in any case; a GPU is slower with it, most of all at many rows. */
+    bool exact;
 };
 
 /* The devices that graphs run on: today the CPU. options may be NULL. NULL on failure, with the reason in ctx, which
@@ -255,10 +259,13 @@ GEUL_API struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const s
 GEUL_API void geul_runtime_free(struct geul_runtime *rt);
 /* CPU threads in use. */
 GEUL_API int geul_runtime_thread_count(const struct geul_runtime *rt);
-/* Assigns a device and memory to every node of graph. A runtime holds the memory of one graph at a time: planning the
- * next one ends the use of the one before, outputs included. Failures are in the graph's context. */
+/* Assigns a device and memory to every node of graph and prepares to run it. Two graphs, of different contexts, can be
+ * planned at a time, so that two shapes of one computation alternate; planning a third ends the use of the one that was
+ * not used for longest. They share the runtime's memory: writing to one of them or running it ends what the other
+ * holds, inputs and outputs. A graph that needs more memory than there is ends the use of the other, which can be
+ * planned again. Failures are in the graph's context. */
 GEUL_API enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *graph);
-/* Computes the graph that was planned last; returns when its outputs can be read. Failures are in the graph's context.
+/* Computes a graph that is planned; returns when its outputs can be read. Failures are in the graph's context.
  * Cancelled by geul_context_cancel() of the runtime's context: what the graph computes, and what it stores, is then
  * undefined until the next run. */
 GEUL_API enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *graph);

@@ -2,8 +2,8 @@
  *
  *     geul-tests [-v] [-l] [PART OF A NAME]...      -v shows the output of tests that pass, -l only lists names
  *
- * GEUL_TEST_SECONDS changes the time limit of each test. The last line is "N passed, N failed, N skipped"; the exit
- * code is 1 when one failed.
+ * GEUL_TEST_SECONDS changes the time limit of each test, GEUL_TEST_ROOT the folder that has tests/ and share/. The last
+ * line is "N passed, N failed, N skipped"; the exit code is 1 when one failed.
  */
 #include "tests/harness.h"
 
@@ -132,10 +132,17 @@ static char *path_buffer(void)
     return paths[turn];
 }
 
+/* Where tests/ and share/ are: in the sources, or where a copy of the test program lies on another machine. */
+static const char *root_folder(void)
+{
+    const char *root = getenv("GEUL_TEST_ROOT");
+    return root && root[0] ? root : GEUL_SOURCE_DIR;
+}
+
 const char *test_path(const char *relative)
 {
     char *path = path_buffer();
-    snprintf(path, sizeof(char[1024]), "%s/tests/%s", GEUL_SOURCE_DIR, relative);
+    snprintf(path, sizeof(char[1024]), "%s/tests/%s", root_folder(), relative);
     return path;
 }
 

@@ -65,15 +65,20 @@ enum geul_status geul_adapter_start_check(struct geul_trainer *t, const struct g
     return status == GEUL_OK ? check_even(t->ctx, d, shape->n_layers, t->options.lora.from) : status;
 }
 
-void geul_adapter_start_fill(struct geul_trainer *t, const struct geul_lora *d)
+enum geul_status geul_adapter_start_fill(struct geul_trainer *t, const struct geul_lora *d)
 {
     for (int i = 0; i < d->n_pairs; i++) {
         const struct geul_lora_pair *from = &d->pairs[i];
         const struct geul_neox_pair *to = &t->params.adapter.pairs[from->layer * GEUL_NEOX_TARGETS + (int)from->target];
         const struct geul_tensor *halves[2] = {to->a, to->b};
         const float *values[2] = {from->a, from->b};
-        for (int h = 0; h < 2; h++)
-            halves[h]->buffer->device->backend->upload(halves[h]->buffer, halves[h]->data, values[h],
-                                                       geul_tensor_bytes(halves[h]));
+        for (int h = 0; h < 2; h++) {
+            const struct geul_tensor *x = halves[h];
+            enum geul_status status =
+                x->buffer->device->backend->upload(t->ctx, x->buffer, x->data, values[h], geul_tensor_bytes(x));
+            if (status != GEUL_OK)
+                return status;
+        }
     }
+    return GEUL_OK;
 }

@@ -94,7 +94,7 @@ static enum geul_status check_layers(struct geul_trainer *t, const struct geul_b
 static struct geul_context *open_scratch(struct geul_trainer *t, struct geul_runtime **rt, char *where)
 {
     struct geul_context *ctx = geul_context_new_like(t->ctx);
-    *rt = ctx ? geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0) : NULL;
+    *rt = ctx ? geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, NULL) : NULL;
     where[0] = '\0';
     if (!ctx)
         geul_fail_memory(t->ctx, 1);

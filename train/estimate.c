@@ -124,7 +124,7 @@ static struct geul_graph *sample_graph(const struct geul_trainer *t, struct geul
 static double measure_rate(struct geul_trainer *t, int64_t T)
 {
     struct geul_context *ctx = geul_context_new_like(t->ctx);
-    struct geul_runtime *rt = ctx ? geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0) : NULL;
+    struct geul_runtime *rt = ctx ? geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, NULL) : NULL;
     struct geul_graph *g = rt ? sample_graph(t, ctx, T) : NULL;
     double best = 0, started = geul_os_seconds();
     if (g && geul_runtime_plan(rt, g) == GEUL_OK)
@@ -142,8 +142,8 @@ static double measure_rate(struct geul_trainer *t, int64_t T)
 
 /* ------------------------------------------------------------------------------------- whole -- */
 
-/* Makes a graph for a batch and raises the estimate's sizes to what it takes: the maximum, since a runtime holds the
- * memory of one graph at a time. */
+/* Makes a graph for a batch and raises the estimate's sizes to what it takes: the maximum, since the graphs
+ * of a runtime share its memory. */
 static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_graph *bg,
                                       const struct geul_batch *batch, bool backward,
                                       struct geul_train_estimate *estimate)
@@ -163,7 +163,7 @@ static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_
 static enum geul_status measure_graphs(struct geul_trainer *t, const struct geul_batch *most,
                                        struct geul_train_estimate *estimate, double *macs)
 {
-    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
+    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, NULL);
     if (!t->runtime || measure_graph(t, &t->train, most, true, estimate) != GEUL_OK ||
         measure_graph(t, &t->evaluate, most, false, estimate) != GEUL_OK)
         return geul_error_status(t->ctx);

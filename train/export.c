@@ -63,20 +63,22 @@ static enum geul_status write_output(struct geul_trainer *t, struct geul_gguf_wr
     float *row = geul_alloc(t->ctx, cols, sizeof *row); /* zeros */
     void *out = geul_alloc(t->ctx, out_bytes, 1);
     int64_t lost = 0;
-    for (int64_t r = 0; row && out && r < rows && geul_gguf_writer_status(w) == GEUL_OK; r++) {
-        if (x)
-            x->buffer->device->backend->download(x->buffer, (const char *)x->data + (size_t)r * row_bytes, row,
-                                                 row_bytes);
+    enum geul_status status = row && out ? GEUL_OK : GEUL_ERROR_MEMORY;
+    for (int64_t r = 0; status == GEUL_OK && r < rows; r++) {
+        const char *from = x ? (const char *)x->data + (size_t)r * row_bytes : NULL;
+        if (x && (status = x->buffer->device->backend->download(t->ctx, x->buffer, from, row, row_bytes)) != GEUL_OK)
+            break;
         geul_encode(type, row, out, (int64_t)cols);
         lost += geul_count_lost(type, row, out, (int64_t)cols);
         geul_gguf_write_data(w, out, out_bytes);
+        status = geul_gguf_writer_status(w);
     }
     if (lost > 0)
         geul_log(t->ctx, GEUL_LOG_WARN, "%s: %lld trained values are NaN, infinite or too large for %s", o->name,
                  (long long)lost, geul_type_name(type));
     geul_free(t->ctx, row);
     geul_free(t->ctx, out);
-    return row && out ? geul_gguf_writer_status(w) : GEUL_ERROR_MEMORY;
+    return status;
 }
 
 static enum geul_status export_model(struct geul_trainer *t, const char *path, enum geul_type type)
@@ -108,14 +110,15 @@ static enum geul_status export_model(struct geul_trainer *t, const char *path, e
 
 /* ---------------------------------------------------------------------------------- adapters -- */
 
-/* x's values on the host; NULL when memory is short. Free with geul_free(). */
+/* x's values on the host; NULL (recorded) on failure. Free with geul_free(). */
 static float *fetch(struct geul_trainer *t, const struct geul_tensor *x)
 {
     size_t bytes = geul_tensor_bytes(x);
     float *values = geul_alloc(t->ctx, bytes, 1);
-    if (values)
-        x->buffer->device->backend->download(x->buffer, x->data, values, bytes);
-    return values;
+    if (!values || x->buffer->device->backend->download(t->ctx, x->buffer, x->data, values, bytes) == GEUL_OK)
+        return values;
+    geul_free(t->ctx, values);
+    return NULL;
 }
 
 struct geul_lora *geul_trainer_lora(struct geul_trainer *t)

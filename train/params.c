@@ -12,13 +12,15 @@
 /* ----------------------------------------------------------------------------------- tensors -- */
 
 /* Sets t to zeros, which are zero bytes in every type. */
-static void clear(struct geul_tensor *t)
+static enum geul_status clear(struct geul_context *ctx, struct geul_tensor *t)
 {
     static const char zeros[1 << 16];
     size_t bytes = geul_tensor_bytes(t);
-    for (size_t at = 0; at < bytes; at += sizeof zeros)
-        t->buffer->device->backend->upload(t->buffer, (char *)t->data + at, zeros,
-                                           bytes - at < sizeof zeros ? bytes - at : sizeof zeros);
+    enum geul_status status = GEUL_OK;
+    for (size_t at = 0; status == GEUL_OK && at < bytes; at += sizeof zeros)
+        status = t->buffer->device->backend->upload(ctx, t->buffer, (char *)t->data + at, zeros,
+                                                    bytes - at < sizeof zeros ? bytes - at : sizeof zeros);
+    return status;
 }
 
 /* A tensor of zeros on device, owned by p, its bytes added to *sum; dry: without memory. NULL on failure. */
@@ -33,7 +35,7 @@ static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *d
     }
     if (dry)
         *b = (struct geul_buffer){.device = device};
-    else if (device->backend->buffer_new(p->ctx, device, bytes, b) != GEUL_OK)
+    else if (geul_device_buffer(p->ctx, device, bytes, name, b) != GEUL_OK)
         return NULL;
     p->n_buffers++;
     if (b->host)
@@ -42,8 +44,8 @@ static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *d
     struct geul_tensor *t = geul_leaf(p->leaves, type, n_dims, shape, name, b, b->base);
     if (!t)
         geul_fail_from(p->ctx, p->leaves);
-    else if (!dry)
-        clear(t);
+    else if (!dry && clear(p->ctx, t) != GEUL_OK)
+        return NULL;
     return t;
 }
 
@@ -77,13 +79,15 @@ static bool fill_random(struct geul_params *p, struct geul_tensor *t, uint64_t s
     size_t cols = (size_t)geul_cols(t), row_bytes = cols * sizeof(float);
     float *row = geul_alloc(p->ctx, cols, sizeof *row);
     double bound = 1 / sqrt((double)cols);
-    for (int64_t r = 0; row && r < geul_rows(t); r++) {
+    bool ok = row != NULL;
+    for (int64_t r = 0; ok && r < geul_rows(t); r++) {
         for (size_t i = 0; i < cols; i++)
             row[i] = (float)(bound * (2 * geul_random_unit(seed, (uint64_t)r * cols + i) - 1));
-        t->buffer->device->backend->upload(t->buffer, (char *)t->data + (size_t)r * row_bytes, row, row_bytes);
+        char *to = (char *)t->data + (size_t)r * row_bytes;
+        ok = t->buffer->device->backend->upload(p->ctx, t->buffer, to, row, row_bytes) == GEUL_OK;
     }
     geul_free(p->ctx, row);
-    return row != NULL;
+    return ok;
 }
 
 /* One half of a pair, (rows, cols). */
@@ -173,10 +177,12 @@ void geul_params_free(struct geul_params *p)
     *p = (struct geul_params){0};
 }
 
-void geul_params_clear(struct geul_params *p)
+enum geul_status geul_params_clear(struct geul_params *p)
 {
-    for (int i = 0; p->adds && i < p->n; i++)
-        clear(p->items[i].gradient);
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; status == GEUL_OK && p->adds && i < p->n; i++)
+        status = clear(p->ctx, p->items[i].gradient);
+    return status;
 }
 
 struct geul_tensor *geul_params_saved(const struct geul_params *p, int i, char *name)

@@ -37,7 +37,7 @@ bool geul_params_make(struct geul_params *p, struct geul_context *ctx, struct ge
                       const struct geul_train_options *o, bool dry);
 void geul_params_free(struct geul_params *p);
 /* Sets gradients that batches add to back to zero. */
-void geul_params_clear(struct geul_params *p);
+enum geul_status geul_params_clear(struct geul_params *p);
 /* Tensor number i of a saved state, whose order is: of each parameter the weight, then its states. name (GEUL_MAX_NAME
  * bytes) gets its name there. NULL behind the last. */
 struct geul_tensor *geul_params_saved(const struct geul_params *p, int i, char *name);

@@ -36,15 +36,20 @@ static void set_keys(struct geul_trainer *t, struct geul_gguf_writer *w, const v
 }
 
 /* Hands t's values to the writer, a piece at a time. */
-static enum geul_status write_tensor(struct geul_gguf_writer *w, const struct geul_tensor *t, void *piece)
+static enum geul_status write_tensor(struct geul_context *ctx, struct geul_gguf_writer *w, const struct geul_tensor *t,
+                                     void *piece)
 {
     size_t bytes = geul_tensor_bytes(t);
-    for (size_t at = 0; at < bytes && geul_gguf_writer_status(w) == GEUL_OK; at += PIECE) {
+    enum geul_status status = geul_gguf_writer_status(w);
+    for (size_t at = 0; at < bytes && status == GEUL_OK; at += PIECE) {
         size_t n = bytes - at < PIECE ? bytes - at : PIECE;
-        t->buffer->device->backend->download(t->buffer, (const char *)t->data + at, piece, n);
+        status = t->buffer->device->backend->download(ctx, t->buffer, (const char *)t->data + at, piece, n);
+        if (status != GEUL_OK)
+            return status;
         geul_gguf_write_data(w, piece, n);
+        status = geul_gguf_writer_status(w);
     }
-    return geul_gguf_writer_status(w);
+    return status;
 }
 
 /* Trained weights that are not finite must not replace an older checkpoint. */
@@ -74,13 +79,17 @@ enum geul_status geul_trainer_save(struct geul_trainer *t, const char *path, con
         return geul_error_status(t->ctx);
     }
     set_keys(t, w, note, note_bytes);
-    /* Data follows in the order of the declarations. The writer's failures are sticky: commit reports the first. */
+    /* Data follows in the order of the declarations. */
     for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++)
         geul_gguf_declare_tensor(w, name, x->type, x->n_dims, x->shape);
-    for (int i = 0; (x = geul_params_saved(&t->params, i, name)) && write_tensor(w, x, piece) == GEUL_OK; i++)
-        ;
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; status == GEUL_OK && (x = geul_params_saved(&t->params, i, name)); i++)
+        status = write_tensor(t->ctx, w, x, piece);
     geul_free(t->ctx, piece);
-    return geul_gguf_writer_commit(w);
+    if (status == GEUL_OK)
+        return geul_gguf_writer_commit(w);
+    geul_gguf_writer_abandon(w);
+    return status;
 }
 
 /* ----------------------------------------------------------------------------------- loading -- */
@@ -157,11 +166,12 @@ static enum geul_status take_over(struct geul_trainer *t, const struct geul_gguf
         return geul_fail(t->ctx, GEUL_ERROR_FORMAT,
                          "%s holds %lld tensors, not %d: the checkpoint belongs to another model or other options",
                          geul_gguf_path(g), (long long)geul_gguf_tensor_count(g), n);
-    for (int i = 0; (x = geul_params_saved(&t->params, i, name)); i++)
-        x->buffer->device->backend->upload(x->buffer, x->data, geul_gguf_find_tensor(g, name)->data,
-                                           geul_tensor_bytes(x));
-    geul_params_clear(&t->params); /* nothing of a step that was begun before remains */
-    return GEUL_OK;
+    enum geul_status status = GEUL_OK;
+    for (int i = 0; status == GEUL_OK && (x = geul_params_saved(&t->params, i, name)); i++)
+        status = x->buffer->device->backend->upload(t->ctx, x->buffer, x->data, geul_gguf_find_tensor(g, name)->data,
+                                                    geul_tensor_bytes(x));
+    /* nothing of a step that was begun before remains */
+    return status == GEUL_OK ? geul_params_clear(&t->params) : status;
 }
 
 enum geul_status geul_trainer_load(struct geul_trainer *t, const char *path, bool keep_position, void *note,

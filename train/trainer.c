@@ -210,8 +210,7 @@ struct geul_trainer *geul_trainer_open(struct geul_context *ctx, const struct ge
     }
     ok = ok && geul_batcher_init(&t->batcher, ctx, data, &t->options, t->n_context, t->end_token, true) &&
          geul_params_make(&t->params, ctx, t->model, &t->options, dry);
-    if (ok && start && !dry)
-        geul_adapter_start_fill(t, start);
+    ok = ok && (!start || dry || geul_adapter_start_fill(t, start) == GEUL_OK);
     geul_lora_free(start);
     if (!ok) {
         geul_trainer_free(t);
@@ -237,7 +236,7 @@ static bool make_parts(struct geul_trainer *t)
     for (size_t i = 0; i < n; i++)
         if (!geul_batch_init(&t->batches[i], t->ctx, most))
             return false;
-    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
+    t->runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, NULL);
     return t->runtime && geul_batch_graph_init(&t->train, t->ctx) && geul_batch_graph_init(&t->evaluate, t->ctx) &&
            geul_update_init(t);
 }
@@ -367,13 +366,12 @@ static enum geul_status apply(struct geul_trainer *t, struct geul_train_report *
     if (!isfinite(r->loss) || bad >= 0) {
         r->outcome = GEUL_STEP_NOT_FINITE;
         r->grad_norm = NAN;
-        geul_params_clear(&t->params);
-        return geul_diagnose(t, &t->batches[at], bad, r->where, sizeof r->where);
+        status = geul_params_clear(&t->params);
+        return status != GEUL_OK ? status : geul_diagnose(t, &t->batches[at], bad, r->where, sizeof r->where);
     }
     if (t->options.judge && !t->options.judge(t->options.user, r->loss, r->grad_norm)) {
         r->outcome = GEUL_STEP_REFUSED;
-        geul_params_clear(&t->params);
-        return GEUL_OK;
+        return geul_params_clear(&t->params);
     }
     double clip = (double)t->options.clip, scale = clip > 0 ? clip / (r->grad_norm + 1e-6) : 1;
     return geul_update_apply(t, r->rate, scale < 1 ? scale : 1);
@@ -387,8 +385,8 @@ enum geul_status geul_trainer_step(struct geul_trainer *t, struct geul_train_rep
     int64_t position = t->batcher.position;
     int at;
     geul_error_clear(t->ctx);
-    if (t->stale)
-        geul_params_clear(&t->params);
+    if (t->stale && geul_params_clear(&t->params) != GEUL_OK)
+        return geul_error_status(t->ctx);
     t->stale = false;
     take_batches(t, &r);
     enum geul_status status = GEUL_OK;

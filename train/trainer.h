@@ -78,7 +78,7 @@ struct geul_lora *geul_adapter_start_read(struct geul_context *ctx, struct geul_
 /* Whether it fits the model and can be trained. */
 enum geul_status geul_adapter_start_check(struct geul_trainer *t, const struct geul_lora *d);
 /* Makes its values those of the parameters. */
-void geul_adapter_start_fill(struct geul_trainer *t, const struct geul_lora *d);
+enum geul_status geul_adapter_start_fill(struct geul_trainer *t, const struct geul_lora *d);
 /* The devices that a model is trained on, as for geul_model_load_on(). n 0: the trainer's model opens the host's. */
 struct geul_trainer_devices {
     struct geul_device *const *devices;

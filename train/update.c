@@ -39,8 +39,8 @@ bool geul_update_init(struct geul_trainer *t)
         geul_fail_memory(t->ctx, 1);
         return false;
     }
-    t->norm_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
-    t->update_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, 0);
+    t->norm_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, NULL);
+    t->update_runtime = geul_runtime_new_on(t->ctx, t->model->devices, t->model->n_devices, NULL);
     if (!t->norm_runtime || !t->update_runtime)
         return false;
     return !t->params.adds || geul_update_make(t);

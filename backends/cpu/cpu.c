@@ -42,28 +42,36 @@ static void cpu_buffer_free(struct geul_context *ctx, struct geul_buffer *buffer
     *buffer = (struct geul_buffer){0};
 }
 
-static void cpu_upload(struct geul_buffer *buffer, void *address, const void *src, size_t size)
+static enum geul_status cpu_upload(struct geul_context *ctx, struct geul_buffer *buffer, void *address, const void *src,
+                                   size_t size)
 {
+    (void)ctx;
     (void)buffer;
     if (size > 0)
         memcpy(address, src, size);
+    return GEUL_OK;
 }
 
-static void cpu_download(const struct geul_buffer *buffer, const void *address, void *dst, size_t size)
+static enum geul_status cpu_download(struct geul_context *ctx, const struct geul_buffer *buffer, const void *address,
+                                     void *dst, size_t size)
 {
+    (void)ctx;
     (void)buffer;
     if (size > 0)
         memcpy(dst, address, size);
+    return GEUL_OK;
 }
 
-static bool cpu_copy(struct geul_buffer *dst, void *dst_address, const struct geul_buffer *src, const void *src_address,
-                     size_t size)
+static enum geul_status cpu_copy(struct geul_context *ctx, struct geul_queue *queue, struct geul_buffer *dst,
+                                 void *dst_address, const struct geul_buffer *src, const void *src_address, size_t size,
+                                 bool *done)
 {
-    if (!dst->host || !src->host)
-        return false;
-    if (size > 0)
-        memmove(dst_address, src_address, size);
-    return true;
+    (void)ctx;
+    (void)queue;
+    *done = dst->host && src->host;
+    if (*done && size > 0)
+        memcpy(dst_address, src_address, size);
+    return GEUL_OK;
 }
 
 static bool cpu_has_op(enum geul_op op)
@@ -120,16 +128,10 @@ static size_t cpu_working(const struct geul_queue *queue, struct geul_tensor *co
     return known ? all : SIZE_MAX;
 }
 
-/* Makes the queue's scratch memory large enough for nodes. */
-static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_queue *queue,
-                                     struct geul_tensor *const *nodes, int n_nodes, size_t *kept)
+/* Makes the queue's scratch memory at least `all` bytes. */
+static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_queue *queue, size_t all)
 {
     struct queue_state *state = queue->state;
-    size_t scratch, all;
-    if (!scratch_needed(queue, nodes, n_nodes, &scratch, kept) || !geul_add_size(scratch, *kept, &all))
-        return geul_fail(ctx, GEUL_ERROR_MEMORY,
-                         "the CPU's working memory for this graph exceeds the address space; "
-                         "use smaller batches");
     if (all <= state->scratch_bytes)
         return GEUL_OK;
     /* Nothing in the scratch outlives a run, so the old one is freed before: no peak of both. */
@@ -143,9 +145,12 @@ static enum geul_status grow_scratch(struct geul_context *ctx, struct geul_queue
     return GEUL_OK;
 }
 
-static struct geul_queue *cpu_queue_new(struct geul_context *ctx, struct geul_device *device, int n_threads)
+static struct geul_queue *cpu_queue_new(struct geul_context *ctx, struct geul_device *device,
+                                        const struct geul_queue_options *options)
 {
-    if (geul_check_threads(ctx, n_threads) != GEUL_OK)
+    static const struct geul_queue_options defaults = {0};
+    const struct geul_queue_options *o = options ? options : &defaults;
+    if (geul_check_threads(ctx, o->n_threads) != GEUL_OK)
         return NULL;
     struct geul_queue *queue = geul_alloc(ctx, 1, sizeof *queue);
     struct queue_state *state = geul_alloc(ctx, 1, sizeof *state);
@@ -159,7 +164,9 @@ static struct geul_queue *cpu_queue_new(struct geul_context *ctx, struct geul_de
         return NULL;
     }
     state->own = own;
-    *queue = (struct geul_queue){device, n_threads > 0 ? n_threads : device->n_threads, state};
+    int n_threads = o->n_threads > 0 ? o->n_threads : device->n_threads;
+    /* Exact whether that was asked for or not: no sum depends on how many rows are computed together. */
+    *queue = (struct geul_queue){.device = device, .n_threads = n_threads, .exact = true, .state = state};
     return queue;
 }
 
@@ -221,36 +228,69 @@ static void walk_in_team(void *user, int thread, int n_threads)
     walk(&run, w->nodes, w->n_nodes);
 }
 
-static enum geul_status cpu_run(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
-                                int n_nodes, const struct geul_run_watch *watch)
-{
+/* The nodes, and how the queue's scratch memory is divided between what is kept from node to node and the rest. */
+struct geul_prepared {
+    struct geul_tensor *const *nodes;
+    int n_nodes;
     size_t kept;
-    enum geul_status status = grow_scratch(ctx, queue, nodes, n_nodes, &kept);
+};
+
+static enum geul_status cpu_prepare(struct geul_context *ctx, struct geul_queue *queue,
+                                    struct geul_tensor *const *nodes, int n_nodes, struct geul_prepared **out)
+{
+    size_t scratch, kept, all;
+    if (!scratch_needed(queue, nodes, n_nodes, &scratch, &kept) || !geul_add_size(scratch, kept, &all))
+        return geul_fail(ctx, GEUL_ERROR_MEMORY,
+                         "the CPU's working memory for this graph exceeds the address space; "
+                         "use smaller batches");
+    enum geul_status status = grow_scratch(ctx, queue, all);
     if (status != GEUL_OK)
         return status;
+    struct geul_prepared *prepared = geul_alloc(ctx, 1, sizeof *prepared);
+    if (!prepared)
+        return GEUL_ERROR_MEMORY;
+    *prepared = (struct geul_prepared){nodes, n_nodes, kept};
+    *out = prepared;
+    return GEUL_OK;
+}
+
+static enum geul_status cpu_run(struct geul_context *ctx, struct geul_queue *queue, struct geul_prepared *prepared,
+                                const struct geul_run_watch *watch)
+{
+    (void)ctx;
     uint8_t *memory = ((struct queue_state *)queue->state)->scratch;
     struct geul_cpu_shared shared = {.watch = watch};
     struct work work = {.kernels = kernels_of(queue->device),
                         .shared = &shared,
                         .kept = memory,
-                        .scratch = kept ? memory + kept : memory,
-                        .nodes = nodes,
-                        .n_nodes = n_nodes};
+                        .scratch = prepared->kept ? memory + prepared->kept : memory,
+                        .nodes = prepared->nodes,
+                        .n_nodes = prepared->n_nodes};
     geul_team_run(queue->n_threads, walk_in_team, &work);
     return shared.stopped ? GEUL_ERROR_CANCELLED : GEUL_OK;
 }
 
-/* run() has finished when it returns, so there is never anything to wait for. */
-static uint64_t cpu_event_record(struct geul_queue *queue)
+static void cpu_release(struct geul_context *ctx, struct geul_queue *queue, struct geul_prepared *prepared)
 {
     (void)queue;
-    return 0;
+    geul_free(ctx, prepared);
 }
 
-static void cpu_event_wait(struct geul_queue *queue, uint64_t ticket)
+/* run() has finished when it returns, so there is never anything to wait for. */
+static enum geul_status cpu_event_record(struct geul_context *ctx, struct geul_queue *queue, uint64_t *ticket)
 {
+    (void)ctx;
+    (void)queue;
+    *ticket = 0;
+    return GEUL_OK;
+}
+
+static enum geul_status cpu_event_wait(struct geul_context *ctx, struct geul_queue *queue, uint64_t ticket)
+{
+    (void)ctx;
     (void)queue;
     (void)ticket;
+    return GEUL_OK;
 }
 
 static int cpu_count(void)
@@ -275,7 +315,10 @@ static struct geul_device *cpu_open(struct geul_context *ctx, int i, int n_threa
     if (device->n_threads > MAX_THREADS)
         device->n_threads = MAX_THREADS;
     device->backend = &geul_backend_cpu;
+    device->alignment = 64;
+    device->max_buffer = SIZE_MAX;
     device->state = state;
+    snprintf(device->id, sizeof device->id, "cpu");
     snprintf(device->name, sizeof device->name, "CPU, %d thread%s", device->n_threads,
              device->n_threads > 1 ? "s" : "");
     return device;
@@ -303,7 +346,9 @@ const struct geul_backend geul_backend_cpu = {
     .supports = cpu_supports,
     .queue_new = cpu_queue_new,
     .queue_free = cpu_queue_free,
+    .prepare = cpu_prepare,
     .run = cpu_run,
+    .release = cpu_release,
     .working = cpu_working,
     .event_record = cpu_event_record,
     .event_wait = cpu_event_wait,

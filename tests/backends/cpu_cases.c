@@ -107,6 +107,23 @@ static int collect(struct geul_context *ctx, struct geul_tensor *t, struct geul_
     return n + 1;
 }
 
+bool cpu_run_nodes(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes, int n)
+{
+    const struct geul_backend *backend = device->backend;
+    struct geul_queue *queue = backend->queue_new(ctx, device, NULL);
+    if (!queue)
+        return false;
+    struct geul_prepared *prepared = NULL;
+    uint64_t ticket;
+    bool ok = backend->prepare(ctx, queue, nodes, n, &prepared) == GEUL_OK &&
+              backend->run(ctx, queue, prepared, NULL) == GEUL_OK &&
+              backend->event_record(ctx, queue, &ticket) == GEUL_OK &&
+              backend->event_wait(ctx, queue, ticket) == GEUL_OK;
+    backend->release(ctx, queue, prepared);
+    backend->queue_free(ctx, queue);
+    return ok;
+}
+
 bool cpu_compute(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *t)
 {
     struct geul_tensor *nodes[64];
@@ -116,10 +133,7 @@ bool cpu_compute(struct geul_context *ctx, struct geul_device *device, struct ge
     for (int i = 0; i < n; i++)
         if (!CHECK_MSG(geul_device_supports(device, nodes[i]), "%s is unsupported", nodes[i]->name))
             return false;
-    struct geul_queue *queue = device->backend->queue_new(ctx, device, 0);
-    bool ok = CHECK_MSG(queue && device->backend->run(ctx, queue, nodes, n, NULL) == GEUL_OK, "%s", geul_error(ctx));
-    if (queue)
-        device->backend->queue_free(ctx, queue);
+    bool ok = CHECK_MSG(cpu_run_nodes(ctx, device, nodes, n), "%s", geul_error(ctx));
     return ok;
 }
 

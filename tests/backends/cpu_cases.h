@@ -32,6 +32,8 @@ struct geul_tensor *cpu_leaf(struct geul_context *ctx, uint64_t *seed, enum geul
 struct geul_tensor *cpu_view(struct geul_tensor *t);
 /* Element i (in row-major order of its shape) of a tensor of any type and strides. */
 double cpu_value(const struct geul_tensor *t, int64_t i);
+/* Computes nodes that have memory; false (recorded) on failure. */
+bool cpu_run_nodes(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes, int n);
 /* Gives every node of the chain that ends in t memory and computes it. false (and a failed check) on failure. */
 bool cpu_compute(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *t);
 /* Whether all of n values agree: |got - want| <= absolute + relative * |want|, NaN with NaN, infinities alike. */

@@ -474,14 +474,16 @@ TEST(cpu_device_basics)
     struct geul_device *device = cpu_device(ctx, NULL, 3);
     REQUIRE(device);
     CHECK_INT(device->n_threads, 3);
+    CHECK_STR(device->id, "cpu");
     struct geul_buffer buffer, wrapped;
     char memory[64] = "mapped", out[64];
     CHECK(device->backend->buffer_new(ctx, device, 100, &buffer) == GEUL_OK);
     CHECK((uintptr_t)buffer.base % 64 == 0 && buffer.size == 100 && buffer.host);
     CHECK(device->backend->buffer_wrap(ctx, device, memory, sizeof memory, &wrapped) == GEUL_OK);
     CHECK(wrapped.base == memory);
-    CHECK(device->backend->copy(&buffer, buffer.base, &wrapped, memory, sizeof memory));
-    device->backend->download(&buffer, buffer.base, out, sizeof out);
+    bool done = false;
+    CHECK(device->backend->copy(ctx, NULL, &buffer, buffer.base, &wrapped, memory, sizeof memory, &done) == GEUL_OK);
+    CHECK(done && device->backend->download(ctx, &buffer, buffer.base, out, sizeof out) == GEUL_OK);
     CHECK_STR(out, "mapped");
     device->backend->buffer_free(ctx, &wrapped);
     device->backend->buffer_free(ctx, &buffer);
@@ -503,10 +505,7 @@ TEST(cpu_survives_failing_allocations)
     struct test_shortage s = {.most = 50};
     while (test_shortage_next(&s)) {
         struct geul_device *device = geul_device_open(s.ctx, GEUL_DEVICE_HOST, 2);
-        struct geul_queue *queue = device ? device->backend->queue_new(s.ctx, device, 0) : NULL;
-        s.ok = queue && device->backend->run(s.ctx, queue, &y, 1, NULL) == GEUL_OK;
-        if (queue)
-            device->backend->queue_free(s.ctx, queue);
+        s.ok = device && cpu_run_nodes(s.ctx, device, &y, 1);
         geul_device_close(s.ctx, device);
     }
     geul_context_free(maker);

@@ -45,7 +45,7 @@ TEST(builders_report_the_first_mistake)
 static void check_split(struct geul_context *ctx, struct geul_device *const *devices, int n, int home,
                         int expected_segments)
 {
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices, n, 0);
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices, n, NULL);
     REQUIRE(rt);
     struct geul_context *gctx = geul_context_new_like(ctx);
     float w[8], x[16], y[16];
@@ -55,7 +55,7 @@ static void check_split(struct geul_context *ctx, struct geul_device *const *dev
         w[i] = 1 - (float)i * 0.3f;
     struct geul_buffer buffer;
     REQUIRE(devices[home]->backend->buffer_new(ctx, devices[home], sizeof w, &buffer) == GEUL_OK);
-    devices[home]->backend->upload(&buffer, buffer.base, w, sizeof w);
+    REQUIRE(devices[home]->backend->upload(ctx, &buffer, buffer.base, w, sizeof w) == GEUL_OK);
     struct geul_tensor *weight = geul_leaf(gctx, GEUL_TYPE_F32, 1, (int64_t[]){8}, "w", &buffer, buffer.base);
     struct geul_tensor *in = geul_input(gctx, GEUL_TYPE_F32, 2, (int64_t[]){2, 8}, "x");
     /* The first GELU reads only an input, so it goes to device 0. */
@@ -92,16 +92,16 @@ static void check_split(struct geul_context *ctx, struct geul_device *const *dev
 TEST(schedule_copies_between_devices)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_device *cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, 1), *p = poison_open(ctx, 1),
-                       *q = poison_open(ctx, 1);
+    struct geul_device *cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, 1), *p = poison_open(ctx, NULL),
+                       *q = poison_open(ctx, NULL);
     REQUIRE(cpu && p && q);
     check_split(ctx, (struct geul_device *[]){cpu}, 1, 0, 1);
     check_split(ctx, (struct geul_device *[]){cpu, p}, 2, 1, 3);
     check_split(ctx, (struct geul_device *[]){p, cpu}, 2, 1, 3);
     check_split(ctx, (struct geul_device *[]){p, q}, 2, 1, 3);
     check_split(ctx, (struct geul_device *[]){p, q}, 2, 0, 1);
-    poison_close(ctx, q);
-    poison_close(ctx, p);
+    geul_device_close(ctx, q);
+    geul_device_close(ctx, p);
     geul_device_close(ctx, cpu);
     geul_context_free(ctx);
 }
