@@ -127,8 +127,12 @@ static enum geul_status place_pieces(struct cuda_plan *plan)
         int last = s->group_of[until] > p->first ? s->group_of[until] : p->first;
         values[n++] = (struct geul_plan_value){.bytes = p->bytes, .first = p->first, .last = last, .reuses = -1};
     }
+    const struct geul_plan_limits limits = {ALIGNMENT, SIZE_MAX};
+    int n_blocks = 0;
     if (status == GEUL_OK)
-        status = geul_plan(s->ctx, values, n, &shared);
+        status = geul_plan(s->ctx, values, n, &limits, &n_blocks);
+    if (status == GEUL_OK)
+        shared = geul_plan_block_bytes(values, n, 0);
     n = 0;
     for (size_t i = 0; i < s->n_pieces && status == GEUL_OK; i++)
         if (!s->pieces[i].zero)
