@@ -406,6 +406,71 @@ TEST(cuda_rows_are_rounded_again_when_they_have_changed)
     close_bed(&b);
 }
 
+TEST(cuda_and_the_cpu_divide_a_graph)
+{
+    struct bed b;
+    if (!open_bed(&b, &bed_kernels, NULL))
+        return;
+    static float weights[N * N], offsets[N];
+    for (int i = 0; i < N * N; i++)
+        weights[i] = 1;
+    struct geul_device *devices[] = {geul_device_open(b.ctx, GEUL_DEVICE_HOST, 1), b.device};
+    struct geul_runtime *rt = geul_runtime_new_on(b.ctx, devices, 2, NULL);
+    struct geul_buffer on_card, on_cpu;
+    REQUIRE(rt && geul_backend_cuda.buffer_new(b.ctx, b.device, sizeof weights, &on_card) == GEUL_OK &&
+            geul_backend_cuda.upload(b.ctx, &on_card, on_card.base, weights, sizeof weights) == GEUL_OK &&
+            devices[0]->backend->buffer_wrap(b.ctx, devices[0], offsets, sizeof offsets, &on_cpu) == GEUL_OK);
+    struct geul_tensor *w = geul_leaf(b.ctx, GEUL_TYPE_F32, 2, (const int64_t[]){N, N}, "w", &on_card, on_card.base);
+    struct geul_tensor *c = geul_leaf(b.ctx, GEUL_TYPE_F32, 1, (const int64_t[]){N}, "c", &on_cpu, on_cpu.base);
+    /* Both products read the CPU's sum, by twins of it that are different structs. */
+    struct geul_tensor *x = input(&b, 1, N), *sum = geul_add(b.ctx, x, c);
+    struct geul_tensor *both = geul_add(b.ctx, product(&b, sum, w), product(&b, sum, w));
+    struct geul_tensor *out = geul_add(b.ctx, both, c);
+    struct geul_graph *g = geul_graph_new(b.ctx, &out, 1);
+    REQUIRE(g && is(geul_runtime_plan(rt, g), GEUL_OK, b.ctx));
+    CHECK_INT(geul_runtime_segment_count(rt), 3);
+    for (int run = 0; run < 4; run++) {
+        offsets[0] = (float)run;
+        write_all(x, (float)run);
+        host_gpu_count_anew();
+        is(geul_runtime_run(rt, g), GEUL_OK, b.ctx);
+        float want = 2 * (row_sum() + N * (float)(run - 1) + (float)run) + (float)run;
+        CHECK_MSG(value(out, 0) == want, "run %d: %g, expected %g", run, (double)value(out, 0), (double)want);
+        if (run == 0)
+            CHECK_INT(host_gpu_calls(HOST_GPU_launch), 5); /* rounded once, two products, the sum's two steps */
+    }
+    geul_runtime_free(rt);
+    geul_backend_cuda.buffer_free(b.ctx, &on_card);
+    geul_device_close(b.ctx, devices[0]);
+    close_bed(&b);
+}
+
+TEST(cuda_memory_that_overlaps_is_seen)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    static float memory[64 * 64];
+    struct geul_tensor *all = geul_input(ctx, GEUL_TYPE_F32, 2, (const int64_t[]){64, 64}, "all");
+    CHECK(geul_cuda_apart(all, all)); /* no addresses yet */
+    all->data = memory;
+    const struct {
+        int64_t row, rows, col, cols;
+        bool apart; /* of rows 8 to 15 */
+    } cases[] = {{0, 8, 0, 64, true},   {16, 8, 0, 64, true}, {0, 9, 0, 64, false}, {15, 9, 0, 64, false},
+                 {8, 0, 0, 64, true},   {0, 9, 0, 32, false}, {0, 8, 32, 32, true}, {10, 1, 5, 1, false},
+                 {0, 64, 0, 64, false}, {7, 1, 63, 1, true}};
+    struct geul_tensor *part = geul_narrow(ctx, all, 0, 8, 8);
+    part->data = memory + 8 * 64;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct geul_tensor *t =
+            geul_narrow(ctx, geul_narrow(ctx, all, 0, cases[i].row, cases[i].rows), 1, cases[i].col, cases[i].cols);
+        REQUIRE(t);
+        t->data = memory + cases[i].row * 64 + cases[i].col;
+        CHECK_MSG(geul_cuda_apart(part, t) == cases[i].apart && geul_cuda_apart(t, part) == cases[i].apart, "case %zu",
+                  i);
+    }
+    geul_context_free(ctx);
+}
+
 /* ---------------------------------------------------------------------------------- failures -- */
 
 TEST(cuda_steps_that_fail_are_named)
