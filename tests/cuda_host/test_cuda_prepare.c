@@ -323,12 +323,13 @@ static struct geul_tensor *product(struct bed *b, struct geul_tensor *x, struct 
     return geul_linear(b->ctx, x, w, NULL, false);
 }
 
-/* Runs the graph of an output and checks its first element; returns the launches. */
+/* Runs the graph of an output, and perhaps another, and checks its first element; returns the launches. */
 static long launches_of(struct bed *b, struct geul_tensor *x, struct geul_tensor *w, struct geul_tensor *out,
-                        float want)
+                        struct geul_tensor *other, float want)
 {
     static float weights[N * N];
-    struct geul_graph *g = plan(b, &out, 1);
+    struct geul_tensor *const outputs[] = {out, other};
+    struct geul_graph *g = plan(b, outputs, other ? 2 : 1);
     for (int i = 0; i < N * N; i++)
         weights[i] = 1;
     if (!g || !write_all(x, 1) || !is(geul_tensor_write(w, weights, sizeof weights), GEUL_OK, b->ctx))
@@ -357,13 +358,15 @@ TEST(cuda_rows_are_rounded_once_for_all_readers)
     struct geul_tensor *again = geul_reshape(b.ctx, geul_reshape(b.ctx, x, 2, wide), 2, one);
     struct geul_tensor *out = geul_add(b.ctx, product(&b, x, w), product(&b, again, w));
     /* round, product, product, and add's two */
-    CHECK_INT(launches_of(&b, x, w, out, 2 * row_sum()), 5);
+    long launches = launches_of(&b, x, w, out, NULL, 2 * row_sum());
+    CHECK_INT(launches, 5);
     close_bed(&b);
 }
 
 TEST(cuda_rows_are_left_rounded_by_who_computes_them)
 {
-    for (int other = 0; other < 2; other++) { /* whether somebody reads the values themselves */
+    /* Who reads the values themselves: nobody, another node, the caller. */
+    for (int other = 0; other < 3; other++) {
         struct bed b;
         if (!open_bed(&b, &bed_kernels, NULL))
             return;
@@ -371,11 +374,14 @@ TEST(cuda_rows_are_left_rounded_by_who_computes_them)
         struct geul_tensor *ones = geul_narrow(b.ctx, w, 0, 0, 1);
         struct geul_tensor *gain = geul_reshape(b.ctx, ones, 1, (const int64_t[]){N});
         struct geul_tensor *y = geul_layernorm(b.ctx, x, gain, gain, 1e-5f);
-        struct geul_tensor *out = geul_add(b.ctx, product(&b, y, w), other ? y : product(&b, y, w));
+        struct geul_tensor *out = geul_add(b.ctx, product(&b, y, w), other == 1 ? y : product(&b, y, w));
         /* norm, one or two products, and add's two: no rounding by itself */
-        long launches = launches_of(&b, x, w, out, row_sum() + (other ? 1 : row_sum()));
-        CHECK_INT(launches, other ? 4 : 5);
+        float want = row_sum() + (other == 1 ? 1 : row_sum());
+        long launches = launches_of(&b, x, w, out, other == 2 ? y : NULL, want);
+        CHECK_INT(launches, other == 1 ? 4 : 5);
         CHECK_INT(bed_left, other ? 1 : 2);
+        if (other == 2)
+            CHECK_MSG(value(y, 1) == 2, "%g", (double)value(y, 1));
         close_bed(&b);
     }
 }
@@ -388,7 +394,8 @@ TEST(cuda_rows_that_nobody_wants_are_not_rounded)
     struct geul_tensor *w = geul_input(b.ctx, GEUL_TYPE_F32, 2, (const int64_t[]){N, N}, "w"), *x = input(&b, 1, N);
     struct geul_tensor *gain = geul_reshape(b.ctx, geul_narrow(b.ctx, w, 0, 0, 1), 1, (const int64_t[]){N});
     struct geul_tensor *out = geul_scale(b.ctx, geul_layernorm(b.ctx, x, gain, gain, 1e-5f), 2);
-    CHECK_INT(launches_of(&b, x, w, out, 2), 2);
+    long launches = launches_of(&b, x, w, out, NULL, 2);
+    CHECK_INT(launches, 2);
     CHECK_INT(bed_left, 0);
     close_bed(&b);
 }
@@ -400,9 +407,10 @@ TEST(cuda_rows_are_rounded_again_when_they_have_changed)
         return;
     struct geul_tensor *w = geul_input(b.ctx, GEUL_TYPE_F32, 2, (const int64_t[]){N, N}, "w"), *x = input(&b, 1, N);
     struct geul_tensor *before = product(&b, x, w), *twice = geul_accumulate(b.ctx, x, geul_scale(b.ctx, x, 1));
-    struct geul_tensor *out = geul_add(b.ctx, before, product(&b, twice, w));
+    struct geul_tensor *after = product(&b, x, w); /* reads x itself, which the node before has changed */
     /* round, product, scale, accumulate, round, product, and add's two */
-    CHECK_INT(launches_of(&b, x, w, out, 3 * row_sum()), 8);
+    long launches = launches_of(&b, x, w, geul_add(b.ctx, before, after), twice, 3 * row_sum());
+    CHECK_INT(launches, 8);
     close_bed(&b);
 }
 
