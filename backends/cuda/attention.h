@@ -24,16 +24,17 @@ struct cuda_attention {
     float *y;                      /* (T, H * D), packed; never NULL */
     bool rounded_only;             /* nobody reads y, so it need not be stored */
     struct cuda_int8_rows rounded; /* of y, D a multiple of 32; q NULL: not wanted */
-    /* Of the chunks alone: blocks for each head of a token, 0: one, which takes all its chunks. Otherwise as many as
-     * the cache has chunks, memory for what they leave, and a counter for each head of each token, 0 before and after.
-     * The bits are the same either way. */
+    /* How the cache is divided among blocks; below, parts is 0 or a form's own number, then there are memory for what
+     * blocks leave to the last of them to end, and counters, 0 before and after. */
     int64_t parts;
-    float *partial; /* (T, H, parts, D + 2) */
+    float *partial;
     uint32_t *counters;
 };
 
 /* Chunks of so many positions, for depths that are multiples of 8 up to 256. Scores, probabilities and sums are
- * float32. A token's bits depend on its own sequence alone, not on the other tokens nor on the size of the cache. */
+ * float32. A token's bits depend on its own sequence alone, not on the other tokens nor on the size of the cache. parts
+ * 0: a block takes all chunks of a token's head; else as many as the cache has chunks, a block each, with the same
+ * bits: partial (T, H, parts, D + 2), counters (T, H). */
 enum { CUDA_ATTENTION_CHUNK = 64 };
 bool geul_cuda_attention_has_chunks(enum cuda_type type, int64_t depth);
 int geul_cuda_launch_attention_chunks(struct cuda_stream *stream, const void *args);
@@ -42,10 +43,15 @@ int geul_cuda_launch_attention_chunks(struct cuda_stream *stream, const void *ar
  * float16: queries and probabilities are rounded, and so are keys and values but those of float16 caches (bfloat16 ones
  * are exact from 2^-14 to 2^16), each by at most 2^-11 of itself, or 2^-25 where it is below 2^-14. Scores, softmax and
  * sums are float32. A row that comes out as NaN or infinity, be it from numbers above 65504 or from another token's
- * NaN, is computed anew in float32. */
+ * NaN, is computed anew in float32. parts 0: a block takes a tile of tokens of a head; else up to so many do, of equal
+ * parts of the positions, if there are enough: partial of parts times geul_cuda_attention_tile_partial() bytes,
+ * counters (tiles, H). */
+enum { CUDA_ATTENTION_TILE = 64 };
 bool geul_cuda_attention_has_tiles(int64_t depth);
 /* Bytes of shared memory of a block. */
 size_t geul_cuda_attention_tile_shared(int64_t depth);
+/* Bytes that one block of each tile and head leaves. */
+size_t geul_cuda_attention_tile_partial(const struct cuda_attention *args);
 int geul_cuda_launch_attention_tiles(struct cuda_stream *stream, const void *args);
 
 /* Everything, a block to each head of a token; the other two launch it too where rows do not lie on 16 bytes. It has

@@ -195,21 +195,6 @@ DEVICE void leave_result(const cuda_attention &a, const chunk_place &c, const ch
         round_result(a, at + g, spare[g + lane()]);
 }
 
-/* Whether this block is the last of a head's n to end. */
-DEVICE bool ends_last(uint32_t *counter, int n, uint32_t *order)
-{
-    fence();
-    barrier();
-    if (thread() == 0) {
-        order[0] = atomic_add(counter, 1);
-        if (order[0] == (uint32_t)n - 1)
-            *counter = 0;
-    }
-    barrier();
-    fence();
-    return order[0] == (uint32_t)n - 1;
-}
-
 /* Block x takes heads of the tokens from the last, which attends to the most, to the first; where they have parts, the
  * first chunks of all, then the second ones. */
 template <cuda_type type, int L>

@@ -11,10 +11,13 @@
  * anew when it is done, alone and in float32.
  *
  * Bounded by the products and, about as much, by reading their fragments: per 16 x 64 x 16 products of a warp, 8 on the
- * tensor cores and 4 matrices of shared memory. At depth 128 35 KB and 168 registers: 3 blocks of 4 warps. */
+ * tensor cores and 4 matrices of shared memory. Registers allow 3 blocks of 4
+ * warps up to depth 96, 2 above; shared memory is 18 (depth 64) to 35 KB (128), 68 at 256. */
 #include "backends/cuda/cache_rows.h"
 
-enum { ROWS = 64, WARPS = 4, THREADS = WARPS * WARP, GROUP = 32 };
+enum { ROWS = CUDA_ATTENTION_TILE, WARPS = 4, THREADS = WARPS * WARP, GROUP = 32 };
+/* Tiles of positions that are worth a block of their own. */
+enum { TILES_OF_PART = 4 };
 
 template <int D> struct tile_shape {
     enum { held = D <= 128 };                                /* queries, in registers */
@@ -220,9 +223,9 @@ DEVICE void sum_tile(const walk_memory<D> &s, const float p[tile_shape<D>::keys 
 /* One run of tokens of a sequence. */
 struct run {
     cache_walk k, v;
-    int last;      /* position of the deepest of them */
-    int limits[2]; /* of the thread's rows, as softmax_tile() has them */
-    int warp_last; /* of the warp's rows; -1: none is of the run */
+    int first, end; /* positions that are this block's */
+    int limits[2];  /* of the thread's rows, as softmax_tile() has them */
+    int warp_last;  /* of the warp's rows; -1: none is of the run */
 };
 
 template <int D>
@@ -230,19 +233,20 @@ DEVICE void attend_run(const cuda_attention &a, walk_memory<D> &s, const tile_pl
                        const uint32_t held[D / 16][4], row_state<D> &r)
 {
     enum { KEYS = tile_shape<D>::keys };
-    const int end = u.last + 1;
-    bring_tile<D>(a.k.type, s.k, u.k, 0, end);
-    for (int first = 0; first < end; first += KEYS) {
+    if (u.first >= u.end)
+        return;
+    bring_tile<D>(a.k.type, s.k, u.k, u.first, u.end);
+    for (int first = u.first; first < u.end; first += KEYS) {
         float score[KEYS / 8][4];
-        const bool more = first + KEYS < end, takes_part = first <= u.warp_last;
-        bring_tile<D>(a.v.type, s.v, u.v, first, end);
+        const bool more = first + KEYS < u.end, takes_part = first <= u.warp_last;
+        bring_tile<D>(a.v.type, s.v, u.v, first, u.end);
         copies_wait<1>();
         barrier();
         if (takes_part)
             score_tile<D>(s, b, held, score);
         barrier();
         if (more)
-            bring_tile<D>(a.k.type, s.k, u.k, first + KEYS, end);
+            bring_tile<D>(a.k.type, s.k, u.k, first + KEYS, u.end);
         if (takes_part)
             softmax_tile<D>(score, r, first, u.limits);
         if (more)
@@ -390,20 +394,127 @@ template <int D> DEVICE void leave_rows(const cuda_attention &a, const tile_plac
     }
 }
 
+/* ---------------------------------------------------------------------------------- the parts -- */
+
+enum { STATE_FLOATS = 4 }; /* of a thread, besides its sums */
+
+/* What the thread has goes to memory, each number of all threads side by side. */
+template <int D> DEVICE void leave_state(float *to, const row_state<D> &r)
+{
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        to[2 * i * THREADS + thread()] = r.highest[i];
+        to[(2 * i + 1) * THREADS + thread()] = r.total[i];
+    }
+    UNROLL
+    for (int n = 0; n < D / 8; n++) {
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            to[(STATE_FLOATS + 4 * n + j) * THREADS + thread()] = r.sum[n][j];
+    }
+}
+
+/* Adds what another block left, which is not looked for in the first-level cache. */
+template <int D> DEVICE void fold_state(row_state<D> &r, const volatile float *from)
+{
+    float shrink[2], part[2];
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        const float other = from[2 * i * THREADS + thread()], highest = fmaxf(r.highest[i], other);
+        shrink[i] = exp2f(r.highest[i] - finite_or_0(highest));
+        part[i] = exp2f(other - finite_or_0(highest));
+        r.highest[i] = highest;
+        r.total[i] = fmaf(r.total[i], shrink[i], part[i] * from[(2 * i + 1) * THREADS + thread()]);
+    }
+    UNROLL
+    for (int n = 0; n < D / 8; n++) {
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            r.sum[n][j] =
+                fmaf(r.sum[n][j], shrink[j / 2], part[j / 2] * from[(STATE_FLOATS + 4 * n + j) * THREADS + thread()]);
+    }
+}
+
+template <int D> DEVICE row_state<D> no_state()
+{
+    row_state<D> r = {};
+    r.highest[0] = r.highest[1] = -INFINITY;
+    return r;
+}
+
 /* ---------------------------------------------------------------------------------- the kernel -- */
 
-template <int D> KERNEL(THREADS, (D <= 128 ? 3 : 2)) void attention_tiles(cuda_attention a)
+/* The end of the run of one sequence that begins at row `from`; *deepest becomes the largest of its positions, -1 when
+ * it is outside. */
+DEVICE int end_of_run(const tile_place &b, const int *sequence, const int *last, int from, int *deepest)
+{
+    int to = from;
+    *deepest = -1;
+    for (; to < b.n && sequence[to] == sequence[from]; to++)
+        *deepest = last[to] > *deepest ? last[to] : *deepest;
+    return to;
+}
+
+/* Among how many blocks the positions are divided: as many as have enough to do. */
+template <int D> DEVICE int parts_of(const cuda_attention &a, const tile_place &b, const int *sequence, const int *last)
+{
+    int64_t tiles = 0;
+    for (int from = 0; a.parts > 1 && from < b.n;) {
+        int deepest;
+        from = end_of_run(b, sequence, last, from, &deepest);
+        tiles += (deepest + tile_shape<D>::keys) / tile_shape<D>::keys;
+    }
+    const int64_t parts = tiles / TILES_OF_PART < a.parts ? tiles / TILES_OF_PART : a.parts;
+    return parts > 1 ? (int)parts : 1;
+}
+
+/* Rows [from, to) of the block as the thread sees them, and part of n of their positions. */
+template <int D>
+DEVICE run run_of(const cuda_attention &a, const tile_place &b, const int *last, int from, int to, int deepest,
+                  int part, int n)
+{
+    enum { KEYS = tile_shape<D>::keys };
+    const int warp_row = warp_number() * 16, tiles = deepest / KEYS + 1;
+    const int64_t token = b.first + from;
+    const int32_t *place = a.places.data + token * a.places.stride;
+    run u;
+    u.k = walk_of(a.k, place, token, b.head);
+    u.v = walk_of(a.v, place, token, b.head);
+    u.first = (int)((int64_t)tiles * part / n) * KEYS;
+    u.end = part + 1 < n ? (int)((int64_t)tiles * (part + 1) / n) * KEYS : deepest + 1;
+    u.warp_last = -1;
+    for (int row = warp_row; row < warp_row + 16; row++)
+        if (row >= from && row < to && last[row] > u.warp_last)
+            u.warp_last = last[row];
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        const int row = warp_row + lane() / 4 + 8 * i;
+        u.limits[i] = row >= from && row < to ? last[row] : -1;
+    }
+    return u;
+}
+
+template <int D> DEVICE tile_place place_of_block(const cuda_attention &a, int64_t x, uint8_t *memory)
+{
+    const int64_t tiles = (a.n_tokens + ROWS - 1) / ROWS;
+    tile_place b; /* the last tokens, which attend to the most, come first */
+    b.first = (tiles - 1 - x / a.n_heads) * ROWS;
+    b.n = a.n_tokens - b.first < ROWS ? (int)(a.n_tokens - b.first) : (int)ROWS;
+    b.head = (int)(x % a.n_heads);
+    b.q = memory + (tile_shape<D>::held ? 0 : sizeof(walk_memory<D>));
+    return b;
+}
+
+/* Block x takes a tile and head; where they have parts, the first ones of all, then the second ones. */
+template <int D> KERNEL(THREADS, (D <= 96 ? 3 : 2)) void attention_tiles(cuda_attention a)
 {
     SHARED_DYNAMIC(uint8_t, memory);
     SHARED(int, sequence, ROWS); /* of a cache, or the token that it begins with */
     SHARED(int, last, ROWS);     /* position; -1: outside */
-    walk_memory<D> &s = *(walk_memory<D> *)memory;
-    const int64_t tiles = (a.n_tokens + ROWS - 1) / ROWS;
-    tile_place b; /* the last tokens, which attend to the most, come first */
-    b.first = (tiles - 1 - block_x() / a.n_heads) * ROWS;
-    b.n = a.n_tokens - b.first < ROWS ? (int)(a.n_tokens - b.first) : (int)ROWS;
-    b.head = (int)(block_x() % a.n_heads);
-    b.q = memory + (tile_shape<D>::held ? 0 : sizeof(walk_memory<D>));
+    SHARED(uint32_t, order, 1);
+    const int64_t tiles = (a.n_tokens + ROWS - 1) / ROWS * a.n_heads, x = block_x() % tiles;
+    const int part = (int)(block_x() / tiles);
+    const tile_place b = place_of_block<D>(a, x, memory);
     for (int i = thread(); i < ROWS; i += THREADS) {
         const int64_t token = b.first + (i < b.n ? i : 0);
         const int32_t *place = a.places.data + token * a.places.stride;
@@ -413,6 +524,9 @@ template <int D> KERNEL(THREADS, (D <= 128 ? 3 : 2)) void attention_tiles(cuda_a
     }
     bring_queries<D>(a, b);
     barrier();
+    const int parts = parts_of<D>(a, b, sequence, last);
+    if (part >= parts)
+        return;
     uint32_t held[D / 16][4];
     if constexpr (tile_shape<D>::held) {
         UNROLL
@@ -420,36 +534,28 @@ template <int D> KERNEL(THREADS, (D <= 128 ? 3 : 2)) void attention_tiles(cuda_a
             load_query_fragment<D>(held[at / 16], b, at);
         barrier(); /* keys come there */
     }
-    row_state<D> r = {};
-    r.highest[0] = r.highest[1] = -INFINITY;
-    const int warp_row = warp_number() * 16;
-    for (int from = 0, to; from < b.n; from = to) {
-        run u = {{}, {}, -1, {-1, -1}, -1};
-        for (to = from; to < b.n && sequence[to] == sequence[from]; to++) {
-            u.last = last[to] > u.last ? last[to] : u.last;
-            if (to >= warp_row && to < warp_row + 16 && last[to] > u.warp_last)
-                u.warp_last = last[to];
-        }
-        if (u.last < 0)
-            continue;
-        UNROLL
-        for (int i = 0; i < 2; i++) {
-            const int row = warp_row + lane() / 4 + 8 * i;
-            if (row >= from && row < to)
-                u.limits[i] = last[row];
-        }
-        const int64_t token = b.first + from;
-        const int32_t *place = a.places.data + token * a.places.stride;
-        u.k = walk_of(a.k, place, token, b.head);
-        u.v = walk_of(a.v, place, token, b.head);
-        attend_run<D>(a, s, b, u, held, r);
+    row_state<D> r = no_state<D>();
+    for (int from = 0, to, deepest; from < b.n; from = to) {
+        to = end_of_run(b, sequence, last, from, &deepest);
+        if (deepest >= 0)
+            attend_run<D>(a, *(walk_memory<D> *)memory, b, run_of<D>(a, b, last, from, to, deepest, part, parts), held,
+                          r);
+    }
+    if (parts > 1) {
+        const int64_t floats = (STATE_FLOATS + D / 2) * THREADS;
+        leave_state<D>(a.partial + (part * tiles + x) * floats, r);
+        if (!ends_last(a.counters + x, parts, order))
+            return;
+        r = no_state<D>();
+        for (int i = 0; i < parts; i++)
+            fold_state<D>(r, a.partial + (i * tiles + x) * floats);
     }
     leave_rows<D>(a, b, r, last);
 }
 
 template <int D> static int launch(struct cuda_stream *stream, const cuda_attention &a)
 {
-    const int64_t blocks = (a.n_tokens + ROWS - 1) / ROWS * a.n_heads;
+    const int64_t blocks = (a.n_tokens + ROWS - 1) / ROWS * a.n_heads * (a.parts > 0 ? a.parts : 1);
     return LAUNCH(stream, attention_tiles<D>, GRID(blocks, 1, 1), THREADS, tile_bytes<D>(), a);
 }
 
@@ -480,6 +586,12 @@ size_t geul_cuda_attention_tile_shared(int64_t depth)
 {
     const struct tiles *t = find(depth);
     return t ? t->shared : 0;
+}
+
+size_t geul_cuda_attention_tile_partial(const struct cuda_attention *a)
+{
+    const int64_t tiles = (a->n_tokens + ROWS - 1) / ROWS * a->n_heads;
+    return (size_t)(tiles * (STATE_FLOATS + a->depth / 2) * THREADS) * sizeof(float);
 }
 
 int geul_cuda_launch_attention_tiles(struct cuda_stream *stream, const void *args)

@@ -108,6 +108,21 @@ DEVICE float finite_or_0(float highest)
     return highest == -INFINITY ? 0 : highest;
 }
 
+/* Whether this block is the last of n to end that share a counter: then it sees what the others left. order: shared. */
+DEVICE bool ends_last(uint32_t *counter, int n, uint32_t *order)
+{
+    fence();
+    barrier();
+    if (thread() == 0) {
+        order[0] = atomic_add(counter, 1);
+        if (order[0] == (uint32_t)n - 1)
+            *counter = 0;
+    }
+    barrier();
+    fence();
+    return order[0] == (uint32_t)n - 1;
+}
+
 /* Leaves 32 values of a result rounded, one a lane, which are elements at .. at + 31 of y. */
 DEVICE void round_result(const cuda_attention &a, int64_t at, float v)
 {

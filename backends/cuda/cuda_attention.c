@@ -4,9 +4,11 @@
 
 /* Crossovers. To be measured where a card is at hand (tools/gpu_check). */
 enum {
-    TILES_FROM = 16,  /* tokens: with fewer, a tile is mostly empty */
-    TILES_EACH = 3,   /* tokens of each of the cache's sequences, if all take part: a tile does one after the other */
-    ENOUGH_BLOCKS = 8 /* for each multiprocessor: heads of tokens from which on one block takes all chunks of each */
+    TILES_FROM = 16,   /* tokens: with fewer, a tile is mostly empty */
+    TILES_EACH = 3,    /* tokens of each of the cache's sequences, if all take part: a tile does one after the other */
+    ENOUGH_CHUNKS = 8, /* for each multiprocessor: heads of tokens from which on one block takes all chunks of each */
+    ENOUGH_TILES = 3,  /* for each multiprocessor: as many blocks as fit on it */
+    PART_LEAST = 512   /* positions of the cache that are worth one more block to a tile */
 };
 static const size_t most_partial = 256 << 20; /* bytes of the chunks' partial results */
 
@@ -35,12 +37,26 @@ static void divide_chunks(struct cuda_plan *plan, struct cuda_attention *a)
     const int64_t heads = a->n_tokens * a->n_heads, positions = a->k.n_positions;
     const int64_t parts = (positions + CUDA_ATTENTION_CHUNK - 1) / CUDA_ATTENTION_CHUNK;
     size_t bytes;
-    if (parts < 2 || heads >= (int64_t)ENOUGH_BLOCKS * plan->card->n_sm || parts > INT32_MAX / heads ||
+    if (parts < 2 || heads >= (int64_t)ENOUGH_CHUNKS * plan->card->n_sm || parts > INT32_MAX / heads ||
         !geul_mul_size((size_t)(heads * parts), (size_t)(a->depth + 2) * sizeof(float), &bytes) || bytes > most_partial)
         return;
     a->parts = parts;
     a->partial = geul_cuda_scratch(plan, bytes, plan->at);
     a->counters = geul_cuda_zeros(plan, (size_t)heads * sizeof *a->counters);
+}
+
+/* The same for tiles: as many parts as make the card full. */
+static void divide_tiles(struct cuda_plan *plan, struct cuda_attention *a)
+{
+    const int64_t tiles = (a->n_tokens + CUDA_ATTENTION_TILE - 1) / CUDA_ATTENTION_TILE * a->n_heads;
+    int64_t parts = (int64_t)ENOUGH_TILES * plan->card->n_sm / tiles;
+    if (parts > a->k.n_positions / PART_LEAST)
+        parts = a->k.n_positions / PART_LEAST;
+    if (parts < 2)
+        return;
+    a->parts = parts;
+    a->partial = geul_cuda_scratch(plan, (size_t)parts * geul_cuda_attention_tile_partial(a), plan->at);
+    a->counters = geul_cuda_zeros(plan, (size_t)tiles * sizeof *a->counters);
 }
 
 static void emit_attention(struct cuda_plan *plan, const struct geul_tensor *t)
@@ -60,6 +76,7 @@ static void emit_attention(struct cuda_plan *plan, const struct geul_tensor *t)
         args.rounded = (struct cuda_int8_rows){(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
     }
     if (wants_tiles(plan, &args)) {
+        divide_tiles(plan, &args);
         geul_cuda_step(plan, "attention in tiles", geul_cuda_launch_attention_tiles, &args, sizeof args);
     } else if (geul_cuda_attention_has_chunks(args.k.type, args.depth)) {
         divide_chunks(plan, &args);

@@ -78,7 +78,7 @@ DEVICE void store_q8_0(uint8_t *block, float v)
     q += q < 127 && size - (float)q >= 0.5f;
     block[2 + lane()] = (uint8_t)(int8_t)(v < 0 ? -q : q);
     if (lane() == 0)
-        *(uint16_t *)block = float_to_half(d);
+        *(uint16_t *)block = finite ? float_to_half(d) : 0x7e00;
 }
 
 DEVICE void store_value(void *row, cuda_type type, int d, float v)

@@ -4,8 +4,8 @@
 #include "tests/cuda_host/cuda_caches.h"
 #include "tests/cuda_host/cuda_rig.h"
 
-enum form { CHUNKS, PARTS, PLAIN, TILES };
-static const char *const form_names[] = {"chunks", "chunks of many blocks", "plain", "tiles"};
+enum form { CHUNKS, PARTS, PLAIN, TILES, DIVIDED };
+static const char *const form_names[] = {"chunks", "chunks of many blocks", "plain", "tiles", "divided tiles"};
 
 /* ------------------------------------------------------------------------------- by the book -- */
 
@@ -19,7 +19,7 @@ struct rounding {
 static struct rounding rounding_of(enum form form, enum geul_type type)
 {
     const double half = 0x1p-11, other = type == GEUL_TYPE_F16 || type == GEUL_TYPE_BF16 ? 0 : half;
-    return form == TILES ? (struct rounding){half, other, other, half, 0x1p-25} : (struct rounding){0};
+    return form >= TILES ? (struct rounding){half, other, other, half, 0x1p-25} : (struct rounding){0};
 }
 
 /* A row of keys or values, and the largest error of what is computed from it. */
@@ -103,9 +103,11 @@ static int run_form(struct cuda_stream *stream, const struct cuda_attention *a, 
 {
     static int (*const launches[])(struct cuda_stream *, const void *) = {
         geul_cuda_launch_attention_chunks, geul_cuda_launch_attention_chunks, geul_cuda_launch_attention_plain,
-        geul_cuda_launch_attention_tiles};
+        geul_cuda_launch_attention_tiles, geul_cuda_launch_attention_tiles};
     return launches[form](stream, a);
 }
+
+enum { TILE_PARTS = 3 };
 
 /* A batch over two caches, and memory for all that a kernel may want. */
 struct batch {
@@ -124,7 +126,10 @@ static struct batch batch_new(uint64_t *seed, struct shape s, int64_t run)
     struct batch b = {
         .s = s, .k = cache_new(seed, &s), .v = cache_new(seed, &s), .q = randoms(seed, s.tokens * stride)};
     b.y = cpu_guard((size_t)n * 4, 0);
-    b.partial = cpu_guard((size_t)(s.tokens * s.heads * parts * (s.depth + 2)) * 4, 0);
+    size_t chunks = (size_t)(s.tokens * s.heads * parts * (s.depth + 2)) * 4;
+    size_t tiles = TILE_PARTS * geul_cuda_attention_tile_partial(&(struct cuda_attention){
+                                    .n_tokens = s.tokens, .n_heads = s.heads, .depth = s.depth});
+    b.partial = cpu_guard(chunks > tiles ? chunks : tiles, 0);
     b.counters = cpu_guard((size_t)(s.tokens * s.heads) * 4, 0);
     b.q8 = cpu_guard((size_t)n, 0);
     b.scale = cpu_guard((size_t)(n + 31) / 32 * 4, 0);
@@ -160,7 +165,9 @@ static void batch_free(struct batch *b, const char *what)
 
 static void use_form(struct batch *b, enum form form)
 {
-    b->args.parts = form == PARTS ? (b->s.room + CUDA_ATTENTION_CHUNK - 1) / CUDA_ATTENTION_CHUNK : 0;
+    b->args.parts = form == PARTS     ? (b->s.room + CUDA_ATTENTION_CHUNK - 1) / CUDA_ATTENTION_CHUNK
+                    : form == DIVIDED ? TILE_PARTS
+                                      : 0;
     memset(b->y.data, 0x55, b->y.bytes);
     memset(b->partial.data, 0xff, b->partial.bytes);
 }
@@ -253,8 +260,21 @@ TEST(cuda_attention_in_tiles)
             b.places[2 * 1 + 1] = (int32_t)b.s.room;
             b.places[2 * 4] = -1;
         }
-        check_batch(&b, TILES, TILES);
+        check_batch(&b, TILES, DIVIDED);
         batch_free(&b, "attention in tiles");
+    }
+    /* Deep enough for two and for three parts of each tile; the last with runs of few positions among long ones. */
+    static const struct shape deep[] = {{GEUL_TYPE_F16, 3, 2, 600, 64, 1, 520},
+                                        {GEUL_TYPE_Q8_0, 17, 1, 800, 64, 1, 780},
+                                        {GEUL_TYPE_BF16, 9, 1, 420, 256, 1, 400},
+                                        {GEUL_TYPE_F16, 12, 1, 300, 80, 3, 280}};
+    for (size_t i = 0; i < sizeof deep / sizeof *deep; i++) {
+        struct batch b = batch_new(&seed, deep[i], 4);
+        if (i == 3)
+            for (int t = 4; t < 8; t++)
+                b.places[2 * t + 1] = t;
+        check_batch(&b, TILES, DIVIDED);
+        batch_free(&b, "attention in divided tiles");
     }
     CHECK(!geul_cuda_attention_has_tiles(72) && geul_cuda_attention_tile_shared(72) == 0);
     CHECK(geul_cuda_attention_tile_shared(128) <= 48 << 10);
@@ -303,7 +323,9 @@ TEST(cuda_attention_of_the_tokens_themselves)
                                .scale = 0.2f,
                                .y = y};
     a.v.data = qkv + 2 * W;
-    for (enum form form = CHUNKS; form <= TILES; form++) {
+    static const enum form forms[] = {CHUNKS, PLAIN, TILES}; /* parts are of caches alone */
+    for (int f = 0; f < 3; f++) {
+        const enum form form = forms[f];
         struct book b = {D, (double)a.scale, rounding_of(form, GEUL_TYPE_F32), p, NULL, NULL};
         for (int i = 0; i < T * H; i++) {
             int t = i / H, at = i % H * D, first = t - places[2 * t + 1];
@@ -317,8 +339,6 @@ TEST(cuda_attention_of_the_tokens_themselves)
         }
         for (EACH_SCHEDULE(schedule)) {
             struct cuda_stream stream = {0};
-            if (form == PARTS)
-                continue; /* of a cache alone */
             CHECK_LAUNCH(run_form(&stream, &a, form));
             check_rows(form_names[form], y, want, bound, T * W);
         }
