@@ -16,12 +16,13 @@ define build
 	@cmake --build $(2) -j $(JOBS) $(if $(3),--target $(3))
 endef
 
-.PHONY: help setup run build test debug asan clang fuzz tsan bench install format format-check clean
+.PHONY: help setup run build test cuda debug asan clang fuzz tsan bench install format format-check clean
 
 help:
 	@echo 'make run       set up this machine, build, and chat with the shipped model'
 	@echo 'make test      set up, build, run every test (ARGS=... names parts: unit aarch64 tree scripts)'
 	@echo 'make build     leaves build/geul'
+	@echo 'make cuda      build/libgeul-cuda.so, for NVIDIA cards (needs nvcc of CUDA 12.8 or later, no card)'
 	@echo 'make install   PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make debug     build-debug/, without optimisation'
 	@echo 'make asan      the tests under the address and undefined-behaviour sanitizers (build-asan/)'
@@ -45,6 +46,12 @@ build: setup
 
 test: build
 	@tests/run build $(ARGS)
+
+# Configured again, in case nvcc has come since.
+cuda: setup
+	@test -f build/libgeul-cuda.so || test ! -f build/CMakeCache.txt || cmake build >/dev/null
+	$(call build,release,build,geul-cuda)
+	@tools/check_cuda build
 
 debug: setup
 	$(call build,debug,build-debug)
@@ -74,13 +81,13 @@ install: build
 	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ! command -v ldconfig >/dev/null || ldconfig
 
 format:
-	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
+	git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' | xargs clang-format -i
 
 # Other versions of clang-format would format some lines differently.
 format-check:
 	@clang-format --version | grep -q 'version 14\.' || \
 	    { echo '0 passed, 0 failed, 1 skipped'; exit 0; }; \
-	git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format --dry-run --Werror
+	git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' | xargs clang-format --dry-run --Werror
 
 clean:
 	rm -rf build build-debug build-asan build-clang build-tsan build-fuzz build-aarch64

@@ -79,6 +79,26 @@ expect models/a.c '' < <(printf 'int long_one(int a)\n{\n'; yes 'a++;' | head -n
 expect models/tensor.h 'has the same file name as' <<<''
 expect models/a.c 'finish it' <<<"/* TO""DO: later */"
 
+# Kernels of CUDA: only warp_cuda.h and runtime.cu are its own.
+expect backends/cuda/a.cu 'a.cu:1: __shfl_xor_sync: no intrinsic' <<<'DEVICE float f(float v) { return __shfl_xor_sync(~0u, v, 1); }'
+expect backends/cuda/a.cu 'a.cu:1: __shared__: no intrinsic' <<<'__shared__ float x[32];'
+expect backends/cuda/a.cu 'a.cu:1: __CUDA_ARCH__: no intrinsic' <<<'#if __CUDA_ARCH__ >= 800'
+expect backends/cuda/a.cu 'a.cu:2: <<<: use LAUNCH()' < <(printf '\nvoid f() { k<<<1, 32>>>(); }\n')
+expect backends/cuda/a.cu 'a.cu:1: threadIdx: use thread()' <<<'int i = threadIdx.x;'
+expect backends/cuda/a.cu 'a.cu:1: asm: no PTX' <<<'void f() { asm volatile("bar.sync 0;"); }'
+expect backends/cuda/a.cu 'a.cu:1: atomicAdd: use atomic_add()' <<<'void f(float *p) { atomicAdd(p, 1.0f); }'
+expect backends/cuda/a.c 'a.c:1: cudaMalloc: no call' <<<'void f(void) { cudaMalloc(0, 0); }'
+expect backends/cuda/a.h 'a.h:1: __ldg: no intrinsic' <<<'#define READ(p) __ldg(p)'
+expect backends/cuda/a.cu 'a.cu:1: includes <cuda_fp16.h>' <<<'#include <cuda_fp16.h>'
+expect backends/cuda/a.cu 'a.cu:1: includes "backends/backend.h"' <<<'#include "backends/backend.h"'
+expect backends/cuda/a.cu 'a.cu:1: includes "backends/cuda/cuda.h"' <<<'#include "backends/cuda/cuda.h"'
+expect backends/cuda/a.cu '' < <(printf '#include <math.h>\n#include "backends/cuda/a.h" /* __ldg */\nextern "C" int f(int thread);\n')
+expect_too backends/cuda/warp_cuda.h '' <<<'#define DEVICE static __device__'
+expect_too backends/cuda/runtime.cu '' < <(printf '#include <cuda_runtime.h>\nint f() { return cudaGetLastError(); }\n')
+expect backends/cuda/a.cu 'the limit is 1500' < <(yes 'int x;' | head -n 1501)
+expect backends/cuda/a.cu 'a.cu:2: long_one has 121 lines' < <(printf 'KERNEL(32, 1) void long_one(int a)\n{\n'; yes 'a++;' | head -n 119; echo '}')
+expect tests/cuda_host/backends_cuda.h 'has the same file name as' <<<'int x;'
+
 # A table whose rows a page for users does not name.
 clean_tree
 expect_too docs/training.md '' <<<'one or another'

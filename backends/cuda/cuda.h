@@ -3,10 +3,9 @@
  *   device.c     cards, memory, queues, events: the backend's struct geul_backend
  *   gpu.h        the few calls to CUDA that device.c and plan.c need, as a table: runtime.cu fills it with the CUDA
  *                runtime's, tests/cuda_host/ with the CPU's
- *   prepare.c    nodes -> plan: walks the nodes, tries the patterns of fuse.c, otherwise emits each node by itself; owns
- *                scratch; captures the steps as a CUDA graph
- *   cuda_ops.c   the dispatch array over core/ops.def
- *   cuda_*.c     per family: which nodes the kernels take, and the steps that a node becomes; with it
+ *   prepare.c    nodes -> plan: walks the nodes, tries the patterns of fuse.c, otherwise emits each node by itself;
+ * owns scratch; captures the steps as a CUDA graph cuda_ops.c   the dispatch array over core/ops.def cuda_*.c     per
+ * family: which nodes the kernels take, and the steps that a node becomes; with it
  *   *.cu, *.h    the kernels of that family, which know no tensor: a struct of pointers, strides and sizes, and an
  *                extern "C" function that launches
  */
@@ -19,10 +18,10 @@
 /* What a card can do; everything that differs between cards is looked up here and never asked of the compiler. */
 struct cuda_card {
     char name[64];
-    int major, minor;    /* compute capability */
-    int n_sm;            /* multiprocessors */
-    size_t shared_most;  /* bytes of shared memory that a block may ask for */
-    size_t l2_bytes;     /* second-level cache */
+    int major, minor;     /* compute capability */
+    int n_sm;             /* multiprocessors */
+    size_t shared_most;   /* bytes of shared memory that a block may ask for */
+    size_t l2_bytes;      /* second-level cache */
     bool bfloat_products; /* multiply_bfloat(): from 8.0 on */
     bool async_copies;    /* copy16_async() really is: from 8.0 on */
 };
@@ -39,7 +38,7 @@ struct cuda_plan {
     bool exact; /* every product and sum has one order whatever the batch */
     struct geul_tensor *const *nodes;
     int n_nodes;
-    int at; /* the node that is being emitted, or the last one of the pattern */
+    int at;                        /* the node that is being emitted, or the last one of the pattern */
     struct cuda_plan_state *state; /* prepare.c's own */
 };
 

@@ -8,8 +8,9 @@
  *                                             template <...>. Arguments are values and structs of values and pointers.
  *   DEVICE                                    before a function that kernels call (inlined)
  *   CONSTANT type name[n] = {...}             a table
- *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at the top of a kernel
+ *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at a kernel's top
  *   SHARED_DYNAMIC(type, name)                the bytes that LAUNCH() asked for, 16-byte aligned; once per kernel
+ *   UNROLL                                    before a loop whose index chooses registers
  *   LAUNCH(stream, kernel, GRID(x, y, z), threads, shared_bytes, args...)
  *                                             returns 0 or the runtime's error number; nothing is launched for an empty
  *                                             grid. A template kernel in parentheses: LAUNCH(s, (rows<32>), ...).
@@ -22,6 +23,8 @@
  *   votes(condition)                                 bit i: lane i's
  * Other
  *   dot4(a, b, sum)                  sum + the four products of the signed bytes of a and b
+ *   permute_bytes(a, b, selector)    byte i of the result is byte s of the eight bytes of b and a (a's are 0 to 3), s
+ *                                    being nibble i of selector, 0 to 7
  *   round_to_int(x)                  to nearest, ties to even
  *   half_to_float(u16)  float_to_half(x)  bfloat_to_float(u16)  float_to_bfloat(x)  halves(lo, hi)  bfloats(lo, hi)
  *   load16(p)  load8(p)              16 or 8 aligned bytes as words
@@ -35,13 +38,14 @@
  *   multiply_int8(d[4], a[4], b[2])    K 32:  a[0] row g     k 4t..4t+3     a[1] row g+8, the same k
  *                                             a[2] row g     k 16+4t..      a[3] row g+8
  *                                             b[0] column g  k 4t..4t+3     b[1] k 16+4t..
+ *   multiply_int8_half(d[4], a[2], b)  K 16: a[0], a[1] and b as a[0], a[1] and b[0] there
  *   multiply_half, multiply_bfloat     K 16:  a[0] row g     k 2t, 2t+1     a[1] row g+8
  *                                             a[2] row g     k 8+2t, 9+2t   a[3] row g+8
  *                                             b[0] column g  k 2t, 2t+1     b[1] k 8+2t, 9+2t
  *                                      d[0], d[1] row g, columns 2t, 2t+1;  d[2], d[3] row g+8
  *   load_matrices4(r[4], row)          four 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the
- *   load_matrices2(r[2], row)          address (16-byte aligned) of row i % 8 of matrix i / 8, and gets in r[m] elements
- *                                      2t and 2t+1 of row g of matrix m; of load_matrices2 lanes 16.. give any valid one
+ *   load_matrices2(r[2], row)          address (16-byte aligned) of row i % 8 of matrix i / 8, and gets elements 2t and
+ *                                      2t+1 of row g of matrix m in r[m]; load_matrices2: lanes 16.. give any valid one
  *   load_matrices4_turned, load_matrices2_turned    of each matrix, its transpose
  */
 #ifndef GEUL_CUDA_WARP_H
@@ -53,10 +57,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct words4 {
+struct alignas(16) words4 {
     uint32_t w[4];
 };
-struct words2 {
+struct alignas(8) words2 {
     uint32_t w[2];
 };
 struct grid {
@@ -69,6 +73,13 @@ struct grid {
     }
 /* CUDA's limits of a grid: y and z. */
 enum { GRID_MOST_YZ = 65535, WARP = 32 };
+
+/* Blocks for n items, per of them each, but at most `most`: kernels whose threads walk through what is left. */
+static inline int64_t blocks_for(int64_t n, int64_t per, int64_t most)
+{
+    int64_t blocks = (n + per - 1) / per;
+    return blocks < most ? blocks : most;
+}
 
 #ifdef __CUDACC__
 #include "backends/cuda/warp_cuda.h"

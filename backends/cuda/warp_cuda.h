@@ -6,13 +6,24 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#define KERNEL(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
-#define DEVICE                  static __device__ __forceinline__
-#define CONSTANT                static __constant__ const
-#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+/* Threads that a multiprocessor holds: more blocks than fit there cannot be wanted. */
+#if __CUDA_ARCH__ == 750
+#define SM_THREADS 1024
+#elif __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ == 1200
+#define SM_THREADS 1536
+#else
+#define SM_THREADS 2048
+#endif
+#define BLOCKS_THAT_FIT(threads, blocks) ((threads) * (blocks) <= SM_THREADS ? (blocks) : SM_THREADS / (threads))
+
+#define KERNEL(threads, blocks)          static __global__ __launch_bounds__(threads, BLOCKS_THAT_FIT(threads, blocks))
+#define DEVICE                           static __device__ __forceinline__
+#define CONSTANT                         static __constant__ const
+#define SHARED(type, name, count)        __shared__ __align__(16) type name[count]
 #define SHARED_DYNAMIC(type, name)                                                                                     \
     extern __shared__ __align__(16) unsigned char dynamic_shared[];                                                    \
     type *const name = (type *)dynamic_shared
+#define UNROLL                              _Pragma("unroll")
 #define LAUNCH(stream, kernel, blocks, ...) launch_kernel(stream, kernel, blocks, __VA_ARGS__)
 
 /* Keeps arguments from taking part in the choice of a kernel's parameter types. */
@@ -104,6 +115,10 @@ DEVICE uint32_t votes(bool condition)
 DEVICE int dot4(int a, int b, int sum)
 {
     return __dp4a(a, b, sum);
+}
+DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector)
+{
+    return __byte_perm(a, b, selector);
 }
 DEVICE int round_to_int(float x)
 {
@@ -206,6 +221,19 @@ DEVICE void multiply_int8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]
             asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
                          : "+r"(d[2 * half]), "+r"(d[2 * half + 1])
                          : "r"(a[half + 2 * k]), "r"(b[k]));
+#endif
+}
+DEVICE void multiply_int8_half(int32_t d[4], const uint32_t a[2], uint32_t b)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b));
+#else
+    for (int half = 0; half < 2; half++)
+        asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                     : "+r"(d[2 * half]), "+r"(d[2 * half + 1])
+                     : "r"(a[half]), "r"(b));
 #endif
 }
 DEVICE void multiply_half(float d[4], const uint32_t a[4], const uint32_t b[2])

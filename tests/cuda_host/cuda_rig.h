@@ -11,8 +11,11 @@
  *   - asynchronous copies: NaN until waited for; inside shared memory; aligned. So are 16- and 8-byte loads
  *   - launches: whole warps, at most 1024 threads, grid within CUDA's limits
  * The first failure of a launch ends it: LAUNCH() returns an error number and cuda_host_failure() says what and where.
- * Not seen are the limits that KERNEL() names (the card refuses such a launch), two threads that add to the same place
- * of device memory in either order, and a thread that waits in a loop for another (it never ends).
+ * Not seen are
+ *   - the limits that KERNEL() names: the card refuses such a launch
+ *   - a missing fence(), and a shuffle or vote in place of a barrier: here they order memory, on a card they do not
+ *   - two threads that write the same place of device memory, or add to it, in either order
+ *   - a thread that waits in a loop for another: it never ends
  * Launches of several threads of the program run one after the other. */
 #ifndef GEUL_TESTS_CUDA_RIG_H
 #define GEUL_TESTS_CUDA_RIG_H

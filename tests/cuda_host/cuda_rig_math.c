@@ -87,8 +87,8 @@ static void complete_votes(void *const *args)
         ((struct cuda_host_votes_args *)args[i])->votes = votes;
 }
 
-/* Gathers the fragments into matrices of elements of `bytes` bytes, M x K and N x K, K consecutive: the layout that
- * warp.h states, which in bytes is the same for all types. */
+/* Gathers the fragments of the 32 lanes into matrices of bytes, M x K and N x K, K consecutive: the layout that warp.h
+ * states, which in bytes is the same for all types. */
 static void gather(void *const *args, uint8_t a[M][MOST_K], uint8_t b[N][MOST_K])
 {
     for (int lane = 0; lane < LANES; lane++) {
@@ -112,7 +112,7 @@ static void complete_multiply_int8(void *const *args)
         for (int i = 0; i < 4; i++) {
             const int8_t *row = (const int8_t *)a[g + i / 2 * 8], *column = (const int8_t *)b[2 * t + i % 2];
             int32_t sum = 0;
-            for (int k = 0; k < 32; k++)
+            for (int k = 0; k < MOST_K; k++)
                 sum += row[k] * column[k];
             d[i] = (int32_t)((uint32_t)d[i] + (uint32_t)sum);
         }
@@ -123,26 +123,31 @@ static void complete_multiply_int8(void *const *args)
  * roundings.) */
 static void multiply_16(void *const *args, float (*to_float)(uint16_t))
 {
+    enum { K = MOST_K / 2 };
     uint8_t raw[M + N][MOST_K];
-    float values[M + N][MOST_K / 2];
+    float values[M + N][K], columns[K][N], d[M][N];
     gather(args, raw, raw + M);
     for (int row = 0; row < M + N; row++)
-        for (int k = 0; k < MOST_K / 2; k++) {
+        for (int k = 0; k < K; k++) {
             uint16_t h;
             memcpy(&h, &raw[row][2 * k], 2);
             values[row][k] = to_float(h);
         }
-    for (int lane = 0; lane < LANES; lane++) {
-        float *d = ((struct cuda_host_multiply_args *)args[lane])->d;
-        int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < 4; i++) {
-            const float *row = values[g + i / 2 * 8], *column = values[M + 2 * t + i % 2];
-            float sum = d[i];
-            for (int k = 0; k < MOST_K / 2; k++)
-                sum += row[k] * column[k];
-            d[i] = sum;
-        }
-    }
+    for (int k = 0; k < K; k++)
+        for (int n = 0; n < N; n++)
+            columns[k][n] = values[M + n][k];
+    for (int lane = 0; lane < LANES; lane++)
+        for (int half = 0; half < 2; half++)
+            memcpy(&d[lane / 4 + 8 * half][lane % 4 * 2],
+                   (float *)((struct cuda_host_multiply_args *)args[lane])->d + 2 * half, 8);
+    for (int m = 0; m < M; m++)
+        for (int k = 0; k < K; k++)
+            for (int n = 0; n < N; n++)
+                d[m][n] += values[m][k] * columns[k][n];
+    for (int lane = 0; lane < LANES; lane++)
+        for (int half = 0; half < 2; half++)
+            memcpy((float *)((struct cuda_host_multiply_args *)args[lane])->d + 2 * half,
+                   &d[lane / 4 + 8 * half][lane % 4 * 2], 8);
 }
 
 static void complete_multiply_half(void *const *args)

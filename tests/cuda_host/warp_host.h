@@ -7,13 +7,14 @@
 
 #include <string.h>
 
-#define KERNEL(threads, blocks) [[maybe_unused]] static
+#define KERNEL(threads, blocks) static __attribute__((unused))
 #define DEVICE                  static inline
-#define CONSTANT                [[maybe_unused]] static const
+#define CONSTANT                static __attribute__((unused)) const
 #define SHARED(type, name, count)                                                                                      \
     static cuda_host_array name##_array = {#name, sizeof(type[count]), 0, nullptr};                                    \
     type(&name)[count] = *(type(*)[count])shared_array(name##_array)
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)cuda_host_shared_dynamic()
+#define UNROLL
 #define LAUNCH(stream, kernel, blocks, ...)                                                                            \
     launch_kernel(#kernel, __FILE__, __LINE__, stream, kernel, blocks, __VA_ARGS__)
 
@@ -115,6 +116,14 @@ DEVICE int dot4(int a, int b, int sum)
         sum = (int)((unsigned)sum + (unsigned)((int8_t)(a >> i) * (int8_t)(b >> i)));
     return sum;
 }
+DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector)
+{
+    uint64_t bytes = (uint64_t)b << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; i++)
+        result |= (uint32_t)(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    return result;
+}
 DEVICE int round_to_int(float x)
 {
     return cuda_host_round_to_int(x);
@@ -197,6 +206,11 @@ DEVICE void multiply_int8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]
 {
     cuda_host_multiply_args args = {d, a, b};
     cuda_host_collect(&cuda_host_multiply_int8, &args, {file, line});
+}
+DEVICE void multiply_int8_half(int32_t d[4], const uint32_t a[2], uint32_t b, CALLED_AT)
+{
+    const uint32_t whole_a[4] = {a[0], a[1], 0, 0}, whole_b[2] = {b, 0};
+    multiply_int8(d, whole_a, whole_b, file, line);
 }
 DEVICE void multiply_half(float d[4], const uint32_t a[4], const uint32_t b[2], CALLED_AT)
 {

@@ -113,20 +113,26 @@ static void expect_reductions(const uint32_t *in, uint32_t *out)
 
 KERNEL(64, 1) void arithmetic(const uint32_t *in, uint32_t *out)
 {
-    uint32_t a = in[thread()], b = in[64 + thread()], *o = out + 2 * thread();
+    uint32_t a = in[thread()], b = in[64 + thread()], *o = out + 3 * thread();
     o[0] = (uint32_t)dot4((int)a, (int)b, 7);
     o[1] = (uint32_t)round_to_int((float)(int32_t)(a % 4001) * 0.5f - 1000.0f);
+    o[2] = permute_bytes(a, b, (a ^ b) & 0x7777);
 }
 LAUNCHES(arithmetic, GRID(1, 1, 1), 64, 0)
 
 static void expect_arithmetic(const uint32_t *in, uint32_t *out)
 {
+    memset(out, 0, 192 * sizeof *out);
     for (int i = 0; i < 64; i++) {
         int32_t sum = 7;
         for (int k = 0; k < 32; k += 8)
             sum += (int8_t)(in[i] >> k) * (int8_t)(in[64 + i] >> k);
-        out[2 * i] = (uint32_t)sum;
-        out[2 * i + 1] = (uint32_t)(int32_t)lrintf((float)(int32_t)(in[i] % 4001) * 0.5f - 1000.0f);
+        out[3 * i] = (uint32_t)sum;
+        out[3 * i + 1] = (uint32_t)(int32_t)lrintf((float)(int32_t)(in[i] % 4001) * 0.5f - 1000.0f);
+        for (int k = 0; k < 4; k++) {
+            uint32_t from = (in[i] ^ in[64 + i]) >> 4 * k & 7, word = from < 4 ? in[i] : in[64 + i];
+            out[3 * i + 2] |= (word >> 8 * (from % 4) & 0xff) << 8 * k;
+        }
     }
 }
 
@@ -338,6 +344,21 @@ KERNEL(32, 1) void products_int8(const uint32_t *in, uint32_t *out)
 }
 LAUNCHES(products_int8, GRID(1, 1, 1), 32, 0)
 
+KERNEL(32, 1) void products_int8_half(const uint32_t *in, uint32_t *out)
+{
+    int g = lane() / 4, t = lane() % 4, d[4] = {1, 2, 3, 4};
+    uint32_t a[2] = {0, 0}, b = 0;
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < 2; i++)
+            a[i] |= (uint32_t)(number_of(in, A_AT + (g + i * 8) * 32 + 4 * t + k) & 255) << 8 * k;
+        b |= (uint32_t)(number_of(in, B_AT + (4 * t + k) * 8 + g) & 255) << 8 * k;
+    }
+    multiply_int8_half(d, a, b);
+    for (int i = 0; i < 4; i++)
+        out[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = (uint32_t)d[i];
+}
+LAUNCHES(products_int8_half, GRID(1, 1, 1), 32, 0)
+
 /* Places of the registers: row of a[i] and k of the lower half of it. */
 template <bool bfloat> DEVICE void products(const uint32_t *in, uint32_t *out)
 {
@@ -391,6 +412,12 @@ static void expect_products_int8(const uint32_t *in, uint32_t *out)
         out[i] = (uint32_t)product_at(in, i / 8, i % 8, 32);
 }
 
+static void expect_products_int8_half(const uint32_t *in, uint32_t *out)
+{
+    for (int i = 0; i < 128; i++)
+        out[i] = (uint32_t)product_at(in, i / 8, i % 8, 16);
+}
+
 static void expect_products_half(const uint32_t *in, uint32_t *out)
 {
     for (int i = 0; i < 128; i++)
@@ -404,13 +431,14 @@ static const struct wrapper_check checks[] = {
     {"places",          1,   12 * 64, launch_places,          expect_places,        false},
     {"collectives",     64,  256,     launch_collectives,     expect_collectives,   false},
     {"reductions",      128, 256,     launch_reductions,      expect_reductions,    false},
-    {"arithmetic",      128, 128,     launch_arithmetic,      expect_arithmetic,    false},
+    {"arithmetic",      128, 192,     launch_arithmetic,      expect_arithmetic,    false},
     {"conversions",     256, 1024,    launch_conversions,     expect_conversions,   false},
     {"loads",           128, 128,     launch_loads,           expect_loads,         false},
     {"copies",          512, 256,     launch_copies,          expect_copies,        false},
     {"last_block",      50,  101,     launch_last_block,      expect_last_block,    false},
     {"matrices",        128, 384,     launch_matrices,        expect_matrices,      false},
     {"products_int8",   192, 128,     launch_products_int8,   expect_products_int8, false},
+    {"products_int8_half", 192, 128, launch_products_int8_half, expect_products_int8_half, false},
     {"products_half",   192, 128,     launch_products_half,   expect_products_half, false},
     {"products_bfloat", 192, 128,     launch_products_bfloat, expect_products_half, true},
 };
