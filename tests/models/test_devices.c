@@ -10,7 +10,7 @@ enum { PROMPT = 12, DECODED = 3 };
 
 /* Everything that a program does with a model: loads it with layers from `first` on on the last device, evaluates a
  * prompt and a few tokens behind it, copies the sequence. The logits of the last token go to `last`. The status is that
- * of the first failure. */
+ * of the first failure; a session whose device is lost goes on refusing. */
 static enum geul_status use_model(struct geul_context *ctx, const struct golden *g, const char *path,
                                   struct geul_device *const *devices, int n, int first, float *last)
 {
@@ -27,6 +27,9 @@ static enum geul_status use_model(struct geul_context *ctx, const struct golden 
         status = geul_session_copy(s, 0, 1);
     for (int i = 0; i < DECODED && status == GEUL_OK; i++)
         status = geul_session_append(s, 1, ids + PROMPT + i, 1, &logits);
+    if (status == GEUL_ERROR_DEVICE && s)
+        for (int i = 0; i < 2; i++) /* another shape, and the same once more */
+            CHECK(geul_session_append(s, 0, ids, 2, NULL) == GEUL_ERROR_DEVICE);
     if (status == GEUL_OK && last)
         memcpy(last, logits, (size_t)g->logits.shape[1] * sizeof *last);
     geul_session_free(s);
