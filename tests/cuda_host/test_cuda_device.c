@@ -366,6 +366,29 @@ TEST(cuda_card_that_is_lost_is_told_by_every_call)
     bed_is_clean();
 }
 
+TEST(cuda_card_that_does_not_come_back_is_told)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_device *d = bed_device(ctx, "sm_90");
+    struct geul_buffer buffer;
+    REQUIRE(d);
+    host_gpu_fail(HOST_GPU_allocate, 1, 719);
+    is(cuda->buffer_new(ctx, d, 1, &buffer), GEUL_ERROR_DEVICE, ctx);
+    host_gpu_fail(HOST_GPU_reset, -2, 719); /* the next two */
+    cuda->close(ctx, d);
+    geul_error_clear(ctx);
+    CHECK(!cuda->open(ctx, 0, 0));
+    is(geul_error_status(ctx), GEUL_ERROR_DEVICE, ctx);
+    says(geul_error(ctx), "cuda:0 is lost since an earlier failure and does not come back: unspecified launch failure "
+                          "(CUDA error 719); start the program anew");
+    geul_error_clear(ctx);
+    d = cuda->open(ctx, 0, 0);
+    CHECK_MSG(d != NULL, "%s", geul_error(ctx));
+    cuda->close(ctx, d);
+    geul_context_free(ctx);
+    bed_is_clean();
+}
+
 TEST(cuda_card_that_is_lost_leaves_the_others)
 {
     struct geul_context *ctx = geul_context_new(NULL);
