@@ -428,6 +428,8 @@ static void free_queue(struct geul_context *ctx, struct geul_queue *queue)
     d->gpu->use(d->number);
     if (q->stream.handle)
         d->gpu->stream_wait(q->stream.handle);
+    if (q->stream.detach)
+        q->stream.detach(&q->stream);
     for (int i = 0; i < CUDA_TICKETS; i++)
         if (q->tickets[i])
             d->gpu->event_free(q->tickets[i]);

@@ -278,6 +278,25 @@ TEST(cuda_copies_between_cards_and_not_to_others)
     tear_down(&s);
 }
 
+static void detach(struct cuda_stream *stream)
+{
+    CHECK(stream->handle && stream->attached);
+    ++*(int *)stream->attached;
+}
+
+TEST(cuda_queue_gives_up_what_is_attached_to_it)
+{
+    struct bench s;
+    int detached = 0;
+    if (!set_up(&s, "sm_90"))
+        return;
+    struct cuda_stream *stream = &geul_cuda_queue(s.one)->stream;
+    stream->attached = &detached;
+    stream->detach = detach;
+    tear_down(&s);
+    CHECK_INT(detached, 1);
+}
+
 /* -------------------------------------------------------------------------------------- loss -- */
 
 TEST(cuda_card_that_is_lost_is_told_by_every_call)
