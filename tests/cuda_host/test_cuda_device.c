@@ -145,9 +145,9 @@ static bool set_up(struct bench *s, const char *cards)
     s->one = cuda->queue_new(s->ctx, s->device, NULL);
     s->two = cuda->queue_new(s->ctx, s->device, NULL);
     s->pinned = cuda->host_alloc(s->ctx, s->device, BYTES);
-    return CHECK(s->one && s->two && s->pinned && (uintptr_t)s->pinned % 64 == 0) &
-           is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->a), GEUL_OK, s->ctx) &
-           is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->b), GEUL_OK, s->ctx) &
+    bool ok = CHECK(s->one && s->two && s->pinned && (uintptr_t)s->pinned % 64 == 0);
+    ok = is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->a), GEUL_OK, s->ctx) && ok;
+    return is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->b), GEUL_OK, s->ctx) && ok &&
            CHECK((uintptr_t)s->a.base % 256 == 0);
 }
 
