@@ -86,8 +86,8 @@ struct geul_backend {
                                     struct geul_buffer *out);
     /* Waits for the device itself. */
     void (*buffer_free)(struct geul_context *ctx, struct geul_buffer *buffer);
-    /* Host memory, aligned to 64, that the device copies to and from beside its work (pinned). NULL (recorded) when it
-     * is short. Both functions NULL: any host memory will do. */
+    /* Host memory, aligned to 64, that the device copies to and from beside its work (pinned); it serves all devices of
+     * the backend. NULL (recorded) when it is short. Both functions NULL: any host memory will do. */
     void *(*host_alloc)(struct geul_context *ctx, struct geul_device *device, size_t size);
     void (*host_free)(struct geul_context *ctx, struct geul_device *device, void *memory);
 
@@ -126,8 +126,9 @@ struct geul_backend {
     void (*queue_free)(struct geul_context *ctx, struct geul_queue *queue);
     /* Makes queue ready to run nodes, which have their addresses, in order and as often as wanted: the place for
      * fusing, scratch, pipelines. The list, the nodes and what they point to are as they are now whenever run() is
-     * called; they may be gone when release() is, which therefore looks at nothing of them. A result that is not `kept`
-     * (tensor.h) need not be stored if the nodes that read it are computed without. */
+     * called; they may be gone when release() is, which therefore looks at nothing of them. A queue is ready for
+     * several lists at a time, which run one after the other and may share the memory of their values. A result that is
+     * not `kept` (tensor.h) need not be stored if the nodes that read it are computed without. */
     enum geul_status (*prepare)(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
                                 int n_nodes, struct geul_prepared **out);
     /* Starts computing them. watch may be NULL; once its cancel is true, the rest is left undone as soon as that is
@@ -154,6 +155,7 @@ struct geul_backend {
 /* The backends of this build (registry.c, from backends.def); NULL after the last. */
 const struct geul_backend *geul_backend_at(int i);
 /* The devices of this machine: those of the first backend, then those of the next. */
+enum { GEUL_MAX_DEVICES = 8 }; /* that one model or runtime uses */
 enum { GEUL_DEVICE_HOST = 0 }; /* the CPU: always there, has every op and defines what it means */
 int geul_device_count(void);
 /* Opens device i. n_threads: CPU threads for a device that computes on the CPU; 0: one per core. NULL (recorded) when
@@ -161,5 +163,14 @@ int geul_device_count(void);
 struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_threads);
 /* ctx as when it was opened; device may be NULL. */
 void geul_device_close(struct geul_context *ctx, struct geul_device *device);
+
+/* The rest is core's own (division.c, schedule.c). */
+/* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
+ * and shapes. For the scheduler and for tests that run single nodes. */
+bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
+/* buffer_new() for any size: one that is larger than the device's largest buffer is refused. what, for the message,
+ * names what the memory is for. */
+enum geul_status geul_device_buffer(struct geul_context *ctx, struct geul_device *device, size_t size, const char *what,
+                                    struct geul_buffer *out);
 
 #endif

@@ -11,6 +11,7 @@ struct geul_graph {
     int n_leaves;
     struct geul_tensor **leaves;
     struct geul_schedule *schedule; /* set by geul_runtime_plan() */
+    uint64_t planned;               /* the number of the plan that this is of; 0: none yet */
 };
 
 #endif

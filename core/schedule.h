@@ -1,11 +1,9 @@
-/* schedule.h: which device computes which node, what is copied between devices, and the memory for all of it. */
+/* schedule.h: runtimes: which device computes which node, what is copied between devices, and the memory for it all. */
 #ifndef GEUL_SCHEDULE_H
 #define GEUL_SCHEDULE_H
 
 #include "backends/backend.h"
 #include "core/graph.h"
-
-#define GEUL_MAX_DEVICES 8
 
 /* A runtime over devices that the caller opened and closes (models and trainers; tests with devices of their own). The
  * first device gets what no other claims and must support every op. options, of its queues, may be NULL: the defaults;
@@ -18,18 +16,25 @@ enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_gra
 /* From now on runs call progress, on the thread that runs, with the nodes done so far of all nodes; NULL: no longer. It
  * must not use the runtime; it may cancel. */
 void geul_runtime_watch(struct geul_runtime *rt, void (*progress)(void *user, int done, int total), void *user);
-/* Of the planned graph: segments, and copies between devices. Bytes of a device's memory, which may be left from a
- * larger graph. */
+/* Of the graph that was planned or run last: segments, and copies between devices. Bytes of a device's memory, which
+ * may be left from a larger graph. */
 int geul_runtime_segment_count(const struct geul_runtime *rt);
 int geul_runtime_copy_count(const struct geul_runtime *rt);
 size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
-/* Whether g is the graph that rt is planned for and holds the values of. */
+/* Whether g, which exists, is planned on rt (still). */
 bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g);
+/* Moves size bytes from one address of b, a buffer of one of rt's devices, to another, without the host where the
+ * device can; ranges do not overlap. They have moved when geul_runtime_wait() has returned. Failures are in rt's
+ * context. */
+enum geul_status geul_runtime_move(struct geul_runtime *rt, struct geul_buffer *b, void *to, const void *from,
+                                   size_t size);
+enum geul_status geul_runtime_wait(struct geul_runtime *rt);
+/* Host memory that device copies from and to fastest: host_alloc()'s where its backend has that. NULL (recorded) on
+ * failure. The free function takes NULL. */
+void *geul_host_memory(struct geul_context *ctx, struct geul_device *device, size_t size);
+void geul_host_memory_free(struct geul_context *ctx, struct geul_device *device, void *memory);
 /* The memory that planning and running g would take, without allocating it: bytes of values, and of the backends'
  * working memory. */
 enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working);
-/* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
- * and shapes. For the scheduler and for tests that run single nodes. */
-bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);
 
 #endif

@@ -156,8 +156,8 @@ const char *geul_tensor_name(const struct geul_tensor *t)
 /* Whether bytes may be copied into or out of t; records why not. */
 static enum geul_status check_transfer(const struct geul_tensor *t, size_t bytes)
 {
-    if (!t->buffer)
-        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s has no memory yet: plan its graph first", t->name);
+    if (!t->buffer || !t->buffer->device)
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s has no memory: plan its graph first", t->name);
     if (!geul_is_contiguous(t))
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s is a strided view: copy it with geul_contiguous()", t->name);
     if (bytes != geul_tensor_bytes(t))
@@ -169,7 +169,9 @@ static enum geul_status check_transfer(const struct geul_tensor *t, size_t bytes
 enum geul_status geul_tensor_write(struct geul_tensor *t, const void *src, size_t bytes)
 {
     enum geul_status status = check_transfer(t, bytes);
-    if (status == GEUL_OK)
+    if (status == GEUL_OK && t->mirror)
+        memcpy(t->mirror, src, bytes);
+    else if (status == GEUL_OK)
         status = t->buffer->device->backend->upload(t->ctx, t->buffer, t->data, src, bytes);
     return status;
 }
@@ -177,7 +179,9 @@ enum geul_status geul_tensor_write(struct geul_tensor *t, const void *src, size_
 enum geul_status geul_tensor_read(const struct geul_tensor *t, void *dst, size_t bytes)
 {
     enum geul_status status = check_transfer(t, bytes);
-    if (status == GEUL_OK)
+    if (status == GEUL_OK && t->mirror)
+        memcpy(dst, t->mirror, bytes);
+    else if (status == GEUL_OK)
         status = t->buffer->device->backend->download(t->ctx, t->buffer, t->data, dst, bytes);
     return status;
 }

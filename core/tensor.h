@@ -23,6 +23,7 @@ struct geul_tensor {
     struct geul_buffer *buffer; /* where the values are; NULL before planning */
     void *data;                 /* address of the first element in the buffer's device; only that backend may
                                    dereference it */
+    void *mirror; /* of an input: host memory that each run copies to the device; NULL: data is written itself */
     struct geul_context *ctx;
     struct geul_tensor *previous; /* the tensor made before this one in ctx */
     uint32_t serial;              /* how many were made before it */

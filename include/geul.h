@@ -244,7 +244,7 @@ GEUL_API enum geul_status geul_session_append(struct geul_session *s, int seq, c
                                               const float **logits);
 /* Discards the tokens of seq from position length on; no effect if the sequence is shorter. */
 GEUL_API void geul_session_truncate(struct geul_session *s, int seq, int length);
-/* Makes sequence `to` an exact copy of sequence `from`. */
+/* Makes sequence `to` an exact copy of sequence `from`. On failure it is empty, or as it was. */
 GEUL_API enum geul_status geul_session_copy(struct geul_session *s, int from, int to);
 
 /* ---------------------------------------------------------------------------------- sampling -- */

@@ -234,8 +234,8 @@ GEUL_API enum geul_status geul_gradients_flow(struct geul_gradients *g, struct g
 GEUL_API struct geul_tensor *geul_gradients_of(struct geul_gradients *g, struct geul_tensor *t);
 
 /* ------------------------------------------------------------------------ graphs and devices -- */
-/* Stability: may still change (devices by name, several planned graphs per runtime, exact sums on GPUs;
- * geul_runtime_options may gain fields). */
+/* Stability: may still change (devices by name; geul_runtime_options may gain
+ * fields). */
 
 struct geul_graph;
 struct geul_runtime;
@@ -259,10 +259,13 @@ GEUL_API struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const s
 GEUL_API void geul_runtime_free(struct geul_runtime *rt);
 /* CPU threads in use. */
 GEUL_API int geul_runtime_thread_count(const struct geul_runtime *rt);
-/* Assigns a device and memory to every node of graph. A runtime holds the memory of one graph at a time: planning the
- * next one ends the use of the one before, outputs included. Failures are in the graph's context. */
+/* Assigns a device and memory to every node of graph and prepares to run it. Two graphs, of different contexts, can be
+ * planned at a time, so that two shapes of one computation alternate; planning a third ends the use of the one that was
+ * not used for longest. They share the runtime's memory: writing to one of them or running it ends what the other
+ * holds, inputs and outputs. A graph that needs more memory than there is ends the use of the other, which can be
+ * planned again. Failures are in the graph's context. */
 GEUL_API enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *graph);
-/* Computes the graph that was planned last; returns when its outputs can be read. Failures are in the graph's context.
+/* Computes a graph that is planned; returns when its outputs can be read. Failures are in the graph's context.
  * Cancelled by geul_context_cancel() of the runtime's context: what the graph computes, and what it stores, is then
  * undefined until the next run. */
 GEUL_API enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *graph);

@@ -43,7 +43,7 @@ static struct geul_tensor *upload(struct geul_adapter *adapter, struct geul_devi
 {
     struct geul_buffer *b = &adapter->buffers[adapter->n_buffers];
     size_t bytes = (size_t)(rows * cols) * sizeof *values;
-    if (device->backend->buffer_new(adapter->own, device, bytes, b) != GEUL_OK)
+    if (geul_device_buffer(adapter->own, device, bytes, "half of an adapter's pair", b) != GEUL_OK)
         return NULL;
     adapter->n_buffers++;
     if (device->backend->upload(adapter->own, b, b->base, values, bytes) != GEUL_OK)

@@ -3,6 +3,7 @@
 
 #include "core/os.h"
 #include "models/adapter.h"
+#include "models/weights.h"
 #include "tokenizer/tokenizer.h"
 
 #include <string.h>
@@ -24,7 +25,7 @@ static enum geul_status decode_weight(struct geul_model *m, struct geul_device *
     size_t bytes, cols = (size_t)t->shape[t->n_dims - 1], row_bytes = cols * sizeof(float);
     if (!geul_shape_bytes(GEUL_TYPE_F32, t->n_dims, t->shape, &bytes))
         return geul_fail(m->own, GEUL_ERROR_MEMORY, "%s is too large as float32", t->name);
-    enum geul_status status = device->backend->buffer_new(m->own, device, bytes, b);
+    enum geul_status status = geul_device_buffer(m->own, device, bytes, t->name, b);
     if (status != GEUL_OK)
         return status;
     if (b->host)
@@ -48,40 +49,93 @@ static enum geul_status decode_weight(struct geul_model *m, struct geul_device *
     return GEUL_OK;
 }
 
-/* Makes b the buffer of t's values as m->weights says. Mapped weights are used in place where the device can read host
- * memory, otherwise copied to it in the file's type. */
+/* Where a weight's values are. */
+struct held {
+    struct geul_buffer *buffer;
+    void *data;
+};
+
+/* Finds or makes the memory of t's values as m->weights says. Mapped weights are used in place where the device can
+ * read host memory, otherwise copied to it in the file's type. */
 static enum geul_status hold_weight(struct geul_model *m, struct geul_device *device, const struct geul_gguf_tensor *t,
-                                    struct geul_buffer *b)
+                                    struct held *held)
 {
-    if (m->weights == GEUL_WEIGHTS_OWN)
-        return decode_weight(m, device, t, b);
-    if (m->weights == GEUL_WEIGHTS_NONE) {
+    if (m->weights == GEUL_WEIGHTS_MAPPED && !device->backend->buffer_wrap)
+        return geul_weights_upload_put(m->upload, t, &held->buffer, &held->data);
+    struct geul_buffer *b = held->buffer = &m->buffers[m->n_buffers];
+    enum geul_status status = GEUL_OK;
+    if (m->weights == GEUL_WEIGHTS_NONE)
         *b = (struct geul_buffer){.device = device};
-        return GEUL_OK;
-    }
-    if (device->backend->buffer_wrap) {
-        void *mapped = (void *)(uintptr_t)t->data; /* read-only; no operation writes to a mapped weight */
-        return device->backend->buffer_wrap(m->own, device, mapped, t->bytes, b);
-    }
-    enum geul_status status = device->backend->buffer_new(m->own, device, t->bytes, b);
+    else if (m->weights == GEUL_WEIGHTS_OWN)
+        status = decode_weight(m, device, t, b);
+    else /* read-only; no operation writes to a mapped weight */
+        status = device->backend->buffer_wrap(m->own, device, (void *)(uintptr_t)t->data, t->bytes, b);
     if (status != GEUL_OK)
         return status;
-    status = device->backend->upload(m->own, b, b->base, t->data, t->bytes);
-    if (status != GEUL_OK)
-        device->backend->buffer_free(m->own, b);
-    return status;
+    m->n_buffers++; /* from here on geul_model_free() frees it */
+    held->data = b->base;
+    return GEUL_OK;
 }
 
 /* A leaf for a tensor of the file. */
 static struct geul_tensor *make_weight(void *user, const struct geul_gguf_tensor *t, int layer)
 {
     struct geul_model *m = user;
-    struct geul_buffer *b = &m->buffers[m->n_buffers];
-    if (hold_weight(m, geul_model_layer_device(m, layer), t, b) != GEUL_OK)
+    struct held held;
+    if (hold_weight(m, geul_model_layer_device(m, layer), t, &held) != GEUL_OK)
         return NULL;
-    m->n_buffers++; /* from here on geul_model_free() frees it */
     enum geul_type type = m->weights == GEUL_WEIGHTS_MAPPED ? t->type : GEUL_TYPE_F32;
-    return geul_leaf(m->own, type, t->n_dims, t->shape, t->name, b, b->base);
+    return geul_leaf(m->own, type, t->n_dims, t->shape, t->name, held.buffer, held.data);
+}
+
+/* A rehearsal of make_weight(), which tells m->upload what will come; dry is its context. */
+struct rehearsal {
+    struct geul_model *m;
+    struct geul_context *dry;
+};
+
+static struct geul_tensor *expect_weight(void *user, const struct geul_gguf_tensor *t, int layer)
+{
+    struct rehearsal *r = user;
+    struct geul_device *device = geul_model_layer_device(r->m, layer);
+    if (!device->backend->buffer_wrap)
+        geul_weights_upload_expect(r->m->upload, device, t->bytes);
+    return geul_leaf(r->dry, t->type, t->n_dims, t->shape, t->name, NULL, NULL);
+}
+
+/* Makes m->upload where a device needs it. */
+static enum geul_status rehearse(struct geul_model *m)
+{
+    bool needed = false;
+    for (int d = 0; d < m->n_devices; d++)
+        needed |= !m->devices[d]->backend->buffer_wrap;
+    if (!needed || m->weights != GEUL_WEIGHTS_MAPPED)
+        return GEUL_OK;
+    m->upload = geul_weights_upload_new(m->own, geul_gguf_tensor_count(m->file), m->buffers, &m->n_buffers);
+    struct rehearsal r = {m, m->upload ? geul_context_new_like(m->own) : NULL};
+    if (!r.dry) {
+        geul_fail_memory(m->own, sizeof *m);
+        return GEUL_ERROR_MEMORY;
+    }
+    struct geul_neox neox = {0};
+    enum geul_status status = geul_neox_bind(r.dry, m->file, &neox, expect_weight, &r, false);
+    if (status != GEUL_OK)
+        geul_fail_from(m->own, r.dry);
+    geul_context_free(r.dry);
+    return status;
+}
+
+/* Every weight on its device. */
+static enum geul_status load_weights(struct geul_model *m)
+{
+    enum geul_status status = rehearse(m);
+    if (status == GEUL_OK)
+        status = geul_neox_bind(m->own, m->file, &m->neox, make_weight, m, m->weights != GEUL_WEIGHTS_MAPPED);
+    if (status == GEUL_OK && m->upload)
+        status = geul_weights_upload_finish(m->upload);
+    geul_weights_upload_free(m->upload);
+    m->upload = NULL;
+    return status;
 }
 
 /* Chat templates in files are Jinja programs; the three families are recognized by words that only they use. */
@@ -140,8 +194,7 @@ static enum geul_status load(struct geul_context *ctx, struct geul_model *m, con
         geul_fail_memory(ctx, sizeof *m);
         return GEUL_ERROR_MEMORY;
     }
-    enum geul_status status =
-        geul_neox_bind(m->own, m->file, &m->neox, make_weight, m, m->weights != GEUL_WEIGHTS_MAPPED);
+    enum geul_status status = load_weights(m);
     if (status != GEUL_OK)
         return geul_fail_from(ctx, m->own);
     status = read_labels(ctx, m);

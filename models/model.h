@@ -12,6 +12,7 @@ enum geul_weights { GEUL_WEIGHTS_MAPPED, GEUL_WEIGHTS_OWN, GEUL_WEIGHTS_NONE };
 
 struct geul_adapter;
 struct geul_lora;
+struct geul_weights_upload;
 
 struct geul_model {
     struct geul_context *ctx; /* the caller's, for errors while loading and for memory */
@@ -24,8 +25,9 @@ struct geul_model {
     struct geul_device *own_device;
     enum geul_weights weights;
     int first_device_layers;     /* layers from this one on live on the last device */
-    struct geul_buffer *buffers; /* one per tensor of the file */
+    struct geul_buffer *buffers; /* room for one per tensor of the file */
     int64_t n_buffers;
+    struct geul_weights_upload *upload; /* while loading, where a device cannot read the mapped file */
     char *name;
     char *template_text;            /* NULL: a base model */
     struct geul_adapter **adapters; /* neox.n_adapters of them */

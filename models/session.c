@@ -14,10 +14,24 @@
 
 #include <string.h>
 
+/* The graph of one batch shape. */
+struct shape {
+    struct geul_context *ctx; /* holds the graph, and the failures of its runs */
+    struct geul_graph *graph; /* NULL: none yet */
+    struct geul_neox_inputs in;
+    struct geul_tensor *out; /* logits (R, V) */
+    int n_tokens, n_rows;
+    uint64_t used; /* when, in counts of batches */
+};
+
+/* Prompts and the tokens that follow them alternate without being built and planned again. */
+enum { N_SHAPES = 2 };
+
 struct geul_session {
     struct geul_context *ctx;    /* the caller's */
     struct geul_context *leaves; /* cache tensors */
-    struct geul_context *graphs; /* the graph of the last batch shape; rebuilt when the shape changes */
+    struct shape shapes[N_SHAPES];
+    uint64_t clock; /* for shape.used */
     const struct geul_model *model;
     struct geul_runtime *runtime;
     int n_context, n_sequences, n_batch;
@@ -27,16 +41,12 @@ struct geul_session {
     struct geul_buffer *buffers; /* k and v of layer i at 2i and 2i + 1 */
     int n_buffers;
     size_t cache_bytes;
-    int *length;      /* per sequence */
-    int32_t *tokens;  /* (S, P) */
-    int *next_length; /* per sequence: length once the evaluation in progress has succeeded */
-    struct geul_neox_inputs in;
-    struct geul_tensor *out; /* logits (R, V) of the current graph */
-    struct geul_graph *graph;
-    int graph_tokens, graph_rows;
+    int *length;                    /* per sequence */
+    int32_t *tokens;                /* (S, P) */
+    int *next_length;               /* per sequence: length once the evaluation in progress has succeeded */
     int32_t *ids, *seq_pos, *rows;  /* host copies of the inputs, n_batch each (seq_pos 2 n_batch) */
     struct geul_batch_item *items;  /* n_batch, for geul_session_append() */
-    float *logits;                  /* one row */
+    float *logits;                  /* one row, in memory of the host that the device copies to fastest */
     geul_session_observer observer; /* NULL: none */
     void *observer_user;
     float *observed; /* host copy of what is shown, observed_bytes */
@@ -58,7 +68,8 @@ static struct geul_tensor *new_cache(struct geul_session *s, int i)
     }
     struct geul_device *device = geul_model_layer_device(s->model, i / 2);
     struct geul_buffer *b = &s->buffers[i];
-    if (device->backend->buffer_new(s->ctx, device, bytes, b) != GEUL_OK)
+    if (geul_device_buffer(s->ctx, device, bytes, "a cache tensor (fewer sequences or positions are smaller)", b) !=
+        GEUL_OK)
         return NULL;
     s->n_buffers = i + 1; /* from here on geul_session_free() frees it */
     s->cache_bytes += bytes;
@@ -86,8 +97,10 @@ static bool make_parts(struct geul_session *s)
     struct geul_context *ctx = s->ctx;
     size_t layers = (size_t)s->model->neox.shape.n_layers, batch = (size_t)s->n_batch;
     s->leaves = geul_context_new_like(ctx);
-    s->graphs = geul_context_new_like(ctx);
-    if (!s->leaves || !s->graphs) {
+    bool ok = s->leaves != NULL;
+    for (int i = 0; i < N_SHAPES; i++)
+        ok = (s->shapes[i].ctx = geul_context_new_like(ctx)) && ok;
+    if (!ok) {
         geul_fail_memory(ctx, sizeof *s);
         return false;
     }
@@ -101,7 +114,7 @@ static bool make_parts(struct geul_session *s)
     s->seq_pos = geul_alloc(ctx, 2 * batch, sizeof *s->seq_pos);
     s->rows = geul_alloc(ctx, batch, sizeof *s->rows);
     s->items = geul_alloc(ctx, batch, sizeof *s->items);
-    s->logits = geul_alloc(ctx, (size_t)s->model->neox.shape.n_vocab, sizeof *s->logits);
+    s->logits = geul_host_memory(ctx, s->model->devices[0], (size_t)s->model->neox.shape.n_vocab * sizeof *s->logits);
     if (!s->k || !s->v || !s->buffers || !s->length || !s->next_length || !s->tokens || !s->ids || !s->seq_pos ||
         !s->rows || !s->items || !s->logits)
         return false;
@@ -166,12 +179,14 @@ void geul_session_free(struct geul_session *s)
     geul_runtime_free(s->runtime);
     for (int i = 0; i < s->n_buffers; i++)
         s->buffers[i].device->backend->buffer_free(ctx, &s->buffers[i]);
+    geul_host_memory_free(ctx, s->model->devices[0], s->logits);
     void *parts[] = {s->k,   s->v,       s->buffers, s->length, s->next_length, s->tokens,
-                     s->ids, s->seq_pos, s->rows,    s->items,  s->logits,      s->observed};
+                     s->ids, s->seq_pos, s->rows,    s->items,  s->observed};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         geul_free(ctx, parts[i]);
     geul_context_free(s->leaves);
-    geul_context_free(s->graphs);
+    for (int i = 0; i < N_SHAPES; i++)
+        geul_context_free(s->shapes[i].ctx);
     geul_free(ctx, s);
 }
 
@@ -238,7 +253,8 @@ void geul_session_observe(struct geul_session *s, geul_session_observer observer
 {
     s->observer = observer;
     s->observer_user = user;
-    s->graph = NULL; /* which values outlive a run depends on it */
+    for (int i = 0; i < N_SHAPES; i++)
+        s->shapes[i].graph = NULL; /* which values outlive a run depends on it */
 }
 
 size_t geul_session_observed_floats(const struct geul_model_shape *shape)
@@ -257,11 +273,11 @@ static void mark_observed(const struct geul_session *s, const struct geul_graph 
 
 /* Shows the inputs of all products of the last run; those of the output matrix only if some logits were wanted, since
  * otherwise its one row is there for the graph's sake alone. */
-static enum geul_status show_observed(struct geul_session *s, bool wanted)
+static enum geul_status show_observed(struct geul_session *s, const struct shape *shape, bool wanted)
 {
-    for (int i = 0; i < s->graph->n_nodes; i++) {
-        const struct geul_tensor *node = s->graph->nodes[i], *weight = weight_of(s, node);
-        if (!weight || (node == s->out && !wanted))
+    for (int i = 0; i < shape->graph->n_nodes; i++) {
+        const struct geul_tensor *node = shape->graph->nodes[i], *weight = weight_of(s, node);
+        if (!weight || (node == shape->out && !wanted))
             continue;
         const struct geul_tensor *x = node->src[0];
         size_t bytes = geul_tensor_bytes(x);
@@ -282,30 +298,51 @@ static enum geul_status show_observed(struct geul_session *s, bool wanted)
     return GEUL_OK;
 }
 
-/* Makes the planned graph one of n_tokens tokens and n_rows rows of logits. Which tokens, sequences and
- * positions it computes are inputs, so generating one token at a time builds it once. */
-static enum geul_status prepare_graph(struct geul_session *s, int n_tokens, int n_rows)
+/* Builds the graph of n_tokens tokens and n_rows rows of logits. Which tokens, sequences and positions it computes are
+ * inputs, so generating one token at a time builds it once. */
+static bool build_graph(struct geul_session *s, struct shape *shape, int n_tokens, int n_rows)
 {
-    if (s->graph && s->graph_tokens == n_tokens && s->graph_rows == n_rows)
-        return GEUL_OK;
-    struct geul_context *g = s->graphs;
-    s->graph = NULL; /* until the new one is planned there is none, also after a failure */
+    struct geul_context *g = shape->ctx;
+    shape->graph = NULL;
     geul_context_reset(g);
-    s->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");            /* (T) */
-    s->in.seq_pos = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "seq_pos"); /* (T, 2) */
-    s->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");            /* (R) */
-    struct geul_neox_pass pass = {.in = s->in, .k = s->k, .v = s->v};
-    struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass); /* (R, C) */
-    s->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision);    /* (R, V) */
-    struct geul_graph *graph = geul_graph_new(g, &s->out, 1);
-    if (graph && s->observer) /* before planning, which would reuse the memory of these inputs */
-        mark_observed(s, graph);
-    if (!graph || geul_runtime_plan(s->runtime, graph) != GEUL_OK)
-        return geul_fail_from(s->ctx, g);
-    s->graph = graph;
-    s->graph_tokens = n_tokens;
-    s->graph_rows = n_rows;
-    return GEUL_OK;
+    shape->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");            /* (T) */
+    shape->in.seq_pos = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "seq_pos"); /* (T, 2) */
+    shape->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");            /* (R) */
+    struct geul_neox_pass pass = {.in = shape->in, .k = s->k, .v = s->v};
+    struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass);  /* (R, C) */
+    shape->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision); /* (R, V) */
+    shape->graph = geul_graph_new(g, &shape->out, 1);
+    shape->n_tokens = n_tokens;
+    shape->n_rows = n_rows;
+    if (shape->graph && s->observer) /* before planning, which would reuse the memory of these inputs */
+        mark_observed(s, shape->graph);
+    return shape->graph != NULL;
+}
+
+/* Finds or makes the planned graph of n_tokens tokens and n_rows rows of logits; a new one takes the place of the one
+ * that has not been used for longest. NULL (recorded) on failure. */
+static struct shape *prepare_graph(struct geul_session *s, int n_tokens, int n_rows)
+{
+    struct shape *shape = &s->shapes[0];
+    for (int i = 0; i < N_SHAPES; i++) {
+        struct shape *other = &s->shapes[i];
+        if (other->graph && other->n_tokens == n_tokens && other->n_rows == n_rows) {
+            shape = other;
+            break;
+        }
+        shape = other->used < shape->used ? other : shape;
+    }
+    bool ok = true;
+    if (!shape->graph || shape->n_tokens != n_tokens || shape->n_rows != n_rows)
+        ok = build_graph(s, shape, n_tokens, n_rows);
+    shape->used = ++s->clock;
+    /* The other shape may have needed more memory since this one was planned. */
+    if (ok &&
+        (geul_runtime_planned(s->runtime, shape->graph) || geul_runtime_plan(s->runtime, shape->graph) == GEUL_OK))
+        return shape;
+    geul_fail_from(s->ctx, shape->ctx);
+    shape->graph = NULL;
+    return NULL;
 }
 
 /* Checks all items before anything is computed. Uses s->next_length to count. */
@@ -346,23 +383,24 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
     bool wanted = n_rows > 0;
     if (!wanted)
         s->rows[n_rows++] = 0; /* a graph has at least one output row */
-    enum geul_status status = prepare_graph(s, n, n_rows);
-    if (status != GEUL_OK)
-        return status;
-    if (geul_tensor_write(s->in.ids, s->ids, (size_t)n * sizeof *s->ids) != GEUL_OK ||
-        geul_tensor_write(s->in.seq_pos, s->seq_pos, 2 * (size_t)n * sizeof *s->seq_pos) != GEUL_OK ||
-        geul_tensor_write(s->in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
-        geul_runtime_run(s->runtime, s->graph) != GEUL_OK) {
-        geul_fail_from(s->ctx, s->graphs);
-        s->graph = NULL; /* its context holds the failure; the next evaluation starts from an empty one */
+    struct shape *shape = prepare_graph(s, n, n_rows);
+    if (!shape)
+        return geul_error_status(s->ctx);
+    if (geul_tensor_write(shape->in.ids, s->ids, (size_t)n * sizeof *s->ids) != GEUL_OK ||
+        geul_tensor_write(shape->in.seq_pos, s->seq_pos, 2 * (size_t)n * sizeof *s->seq_pos) != GEUL_OK ||
+        geul_tensor_write(shape->in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
+        geul_runtime_run(s->runtime, shape->graph) != GEUL_OK) {
+        geul_fail_from(s->ctx, shape->ctx);
+        shape->graph = NULL; /* its context holds the failure; the next evaluation starts from an empty one */
         return geul_error_status(s->ctx);
     }
-    if (s->observer && (status = show_observed(s, wanted)) != GEUL_OK)
+    enum geul_status status = s->observer ? show_observed(s, shape, wanted) : GEUL_OK;
+    if (status != GEUL_OK)
         return status;
     for (int r = 0; r < n_rows && wanted; r++) {
         size_t row_bytes = (size_t)n_vocab * sizeof *s->logits;
-        const struct geul_buffer *b = s->out->buffer;
-        const char *row = (const char *)s->out->data + (size_t)r * row_bytes;
+        const struct geul_buffer *b = shape->out->buffer;
+        const char *row = (const char *)shape->out->data + (size_t)r * row_bytes;
         status = b->device->backend->download(s->ctx, b, row, s->logits, row_bytes);
         if (status != GEUL_OK)
             return status;
@@ -418,6 +456,26 @@ void geul_session_truncate(struct geul_session *s, int seq, int length)
         s->length[seq] = length;
 }
 
+/* Moves the valid positions of sequence `from` of one cache tensor (S, H, P, D) to sequence `to`, without the host
+ * where the device can. */
+static enum geul_status copy_cache(struct geul_session *s, struct geul_tensor *t, int from, int to)
+{
+    size_t blocks = (size_t)s->model->neox.shape.d_head / (size_t)geul_type_block(s->cache_type);
+    size_t bytes = (size_t)s->length[from] * blocks * geul_type_bytes(s->cache_type); /* of one head: (length, D) */
+    int64_t pieces = t->shape[1];
+    if (!t->buffer->host) { /* one copy that takes what is not valid between the heads along, instead of one per head */
+        bytes += (size_t)(pieces - 1) * t->stride[1];
+        pieces = 1;
+    }
+    enum geul_status status = GEUL_OK;
+    for (int64_t h = 0; h < pieces && status == GEUL_OK; h++) {
+        char *head = (char *)t->data + (size_t)h * t->stride[1];
+        status = geul_runtime_move(s->runtime, t->buffer, head + (size_t)to * t->stride[0],
+                                   head + (size_t)from * t->stride[0], bytes);
+    }
+    return status;
+}
+
 enum geul_status geul_session_copy(struct geul_session *s, int from, int to)
 {
     geul_error_clear(s->ctx);
@@ -426,28 +484,16 @@ enum geul_status geul_session_copy(struct geul_session *s, int from, int to)
                          s->n_sequences);
     if (from == to)
         return GEUL_OK;
-    size_t length = (size_t)s->length[from];
-    size_t blocks = (size_t)s->model->neox.shape.d_head / (size_t)geul_type_block(s->cache_type);
-    size_t bytes = length * blocks * geul_type_bytes(s->cache_type);
-    void *rows = geul_alloc(s->ctx, bytes, 1); /* the valid positions of one head: contiguous, (length, D) */
-    if (!rows)
-        return GEUL_ERROR_MEMORY;
     enum geul_status status = GEUL_OK;
-    for (int i = 0; i < s->n_buffers && status == GEUL_OK; i++) {
-        struct geul_tensor *t = i % 2 ? s->v[i / 2] : s->k[i / 2];
-        const struct geul_backend *backend = t->buffer->device->backend;
-        for (int64_t h = 0; h < t->shape[1] && status == GEUL_OK; h++) {
-            char *head = (char *)t->data + (size_t)h * t->stride[1];
-            status = backend->download(s->ctx, t->buffer, head + (size_t)from * t->stride[0], rows, bytes);
-            if (status == GEUL_OK)
-                status = backend->upload(s->ctx, t->buffer, head + (size_t)to * t->stride[0], rows, bytes);
-        }
+    for (int i = 0; s->length[from] > 0 && i < s->n_buffers && status == GEUL_OK; i++)
+        status = copy_cache(s, i % 2 ? s->v[i / 2] : s->k[i / 2], from, to);
+    enum geul_status waited = geul_runtime_wait(s->runtime); /* also behind a failure */
+    if (status != GEUL_OK || waited != GEUL_OK) {
+        s->length[to] = 0; /* part of it may have been overwritten */
+        return status != GEUL_OK ? status : waited;
     }
-    geul_free(s->ctx, rows);
-    if (status != GEUL_OK)
-        return status;
     memcpy(s->tokens + (size_t)to * (size_t)s->n_context, s->tokens + (size_t)from * (size_t)s->n_context,
-           length * sizeof *s->tokens);
+           (size_t)s->length[from] * sizeof *s->tokens);
     s->length[to] = s->length[from];
     return GEUL_OK;
 }

@@ -146,8 +146,8 @@ static bool plan_memory(struct geul_trainer *t, struct geul_batch_graph *bg)
 bool geul_batch_graph_make(struct geul_trainer *t, struct geul_batch_graph *bg, const struct geul_batch *batch,
                            bool backward, bool *fresh)
 {
-    /* A runtime holds the memory of one graph at a time: an evaluation takes it from training and back. A graph that
-     * has lost its memory is built from scratch, since planning it again would leave the old plan in the arena. */
+    /* The graphs of training and evaluation share the runtime's memory; the larger one takes it from the other. A graph
+     * that has lost its memory is built from scratch, since planning it again would leave the old plan in the arena. */
     *fresh = !geul_runtime_planned(t->runtime, bg->graph) || bg->n_tokens != batch->n_tokens ||
              bg->n_rows != batch->n_rows || bg->all_rows != batch->all_rows || bg->backward != backward;
     if (!*fresh)

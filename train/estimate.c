@@ -142,8 +142,8 @@ static double measure_rate(struct geul_trainer *t, int64_t T)
 
 /* ------------------------------------------------------------------------------------- whole -- */
 
-/* Makes a graph for a batch and raises the estimate's sizes to what it takes: the maximum, since a runtime holds the
- * memory of one graph at a time. */
+/* Makes a graph for a batch and raises the estimate's sizes to what it takes: the maximum, since the graphs
+ * of a runtime share its memory. */
 static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_graph *bg,
                                       const struct geul_batch *batch, bool backward,
                                       struct geul_train_estimate *estimate)

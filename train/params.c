@@ -35,7 +35,7 @@ static struct geul_tensor *new_leaf(struct geul_params *p, struct geul_device *d
     }
     if (dry)
         *b = (struct geul_buffer){.device = device};
-    else if (device->backend->buffer_new(p->ctx, device, bytes, b) != GEUL_OK)
+    else if (geul_device_buffer(p->ctx, device, bytes, name, b) != GEUL_OK)
         return NULL;
     p->n_buffers++;
     if (b->host)

@@ -101,10 +101,14 @@ DEVICE float half_at(const uint8_t *p)
     return half_to_float(*(const uint16_t *)p);
 }
 
-/* Byte i of a word. */
-DEVICE int byte_of(const uint32_t *words, int i)
+/* Byte i of n words; registers cannot be indexed, so the word is chosen. */
+template <int n> DEVICE int byte_of(const uint32_t (&words)[n], int i)
 {
-    return (int)(words[i / 4] >> 8 * (i % 4) & 0xff);
+    uint32_t w = words[0];
+    UNROLL
+    for (int k = 1; k < n; k++)
+        w = i / 4 == k ? words[k] : w;
+    return (int)(w >> 8 * (i % 4) & 0xff);
 }
 
 /* Each byte of w, 0 to 127, less n: the borrow stops at a bit that is set for it. */
@@ -134,16 +138,16 @@ DEVICE void levels_of(uint32_t nibbles, uint32_t *low, uint32_t *high)
     *high = permute_bytes(found[0], found[1], 0x7531);
 }
 
-/* Scale and minimum of group g of Q4_K and Q5_K; words: their 12 bytes. */
-DEVICE void scale_pair(const uint32_t words[3], int g, int *scale, int *minimum)
+/* Scale and minimum of group g of Q4_K and Q5_K, which have them in bytes 4 to 15. */
+DEVICE void scale_pair(const uint32_t (&words)[4], int g, int *scale, int *minimum)
 {
     if (g < 4) {
-        *scale = byte_of(words, g) & 63;
-        *minimum = byte_of(words, 4 + g) & 63;
+        *scale = byte_of(words, 4 + g) & 63;
+        *minimum = byte_of(words, 8 + g) & 63;
     } else {
-        int low = byte_of(words, 4 + g);
-        *scale = (low & 15) | (byte_of(words, g - 4) >> 6) << 4;
-        *minimum = low >> 4 | (byte_of(words, g) >> 6) << 4;
+        int low = byte_of(words, 8 + g);
+        *scale = (low & 15) | (byte_of(words, g) >> 6) << 4;
+        *minimum = low >> 4 | (byte_of(words, 4 + g) >> 6) << 4;
     }
 }
 
@@ -220,7 +224,7 @@ template <cuda_type type> DEVICE void unpack_pairs(const uint8_t *block, int uni
     const float d = half_to_float((uint16_t)head[0]), m = half_to_float((uint16_t)(head[0] >> 16));
     for (int p = 0; p < 4; p++) {
         int scale, minimum, bit = 2 * unit + p / 2;
-        scale_pair(head + 1, bit, &scale, &minimum);
+        scale_pair(head, bit, &scale, &minimum);
         u->scale[p] = d * (float)scale;
         u->minimum[p] = m * (float)minimum;
         for (int j = 0; j < 4; j++) {

@@ -3,8 +3,8 @@
  */
 #include "backends/cuda/matvec.h"
 
-#include "backends/cuda/activations.h"
 #include "backends/cuda/blocks.h"
+#include "backends/cuda/epilogue.h"
 #include "backends/cuda/round_lane.h"
 
 enum {
@@ -43,17 +43,6 @@ int geul_cuda_launch_round(struct cuda_stream *stream, const void *args)
 }
 
 /* --------------------------------------------------------------------------------- epilogues -- */
-
-/* What becomes of a sum, but for storing and rounding. */
-DEVICE float finish(const cuda_epilogue &out, float sum, int64_t token, int64_t row)
-{
-    if (out.bias)
-        sum += out.bias[row];
-    sum = activate(sum, out.activation);
-    if (out.add)
-        sum += out.add[token * out.add_stride + row];
-    return sum;
-}
 
 /* The warp's sums of rows row .. row + ROWS - 1 and tokens token .. token + T - 1: each lane finishes one of them.
  * kept: where a block that rounds keeps them, (T, GROUP), from the warp's first row on; NULL: it does not. */

@@ -38,6 +38,7 @@
  *   multiply_int8(d[4], a[4], b[2])    K 32:  a[0] row g     k 4t..4t+3     a[1] row g+8, the same k
  *                                             a[2] row g     k 16+4t..      a[3] row g+8
  *                                             b[0] column g  k 4t..4t+3     b[1] k 16+4t..
+ *   multiply_int8_half(d[4], a[2], b)  K 16: a[0], a[1] and b as a[0], a[1] and b[0] there
  *   multiply_half, multiply_bfloat     K 16:  a[0] row g     k 2t, 2t+1     a[1] row g+8
  *                                             a[2] row g     k 8+2t, 9+2t   a[3] row g+8
  *                                             b[0] column g  k 2t, 2t+1     b[1] k 8+2t, 9+2t

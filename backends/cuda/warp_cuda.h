@@ -223,6 +223,19 @@ DEVICE void multiply_int8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]
                          : "r"(a[half + 2 * k]), "r"(b[k]));
 #endif
 }
+DEVICE void multiply_int8_half(int32_t d[4], const uint32_t a[2], uint32_t b)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b));
+#else
+    for (int half = 0; half < 2; half++)
+        asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                     : "+r"(d[2 * half]), "+r"(d[2 * half + 1])
+                     : "r"(a[half]), "r"(b));
+#endif
+}
 DEVICE void multiply_half(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
 #if __CUDA_ARCH__ >= 800

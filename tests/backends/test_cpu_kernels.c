@@ -94,12 +94,12 @@ TEST(cpu_every_slot_of_every_instruction_set)
 TEST(host_looks_only_at_its_own_devices)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_device *device = poison_open(ctx, 1);
+    struct geul_device *device = poison_open(ctx, NULL);
     struct geul_host_kernel k;
     REQUIRE(device);
     CHECK(!geul_host_kernel_at(device, 0, &k));
     CHECK(!geul_host_probe_new(ctx, device) && geul_error_status(ctx) == GEUL_ERROR_ARGUMENT);
-    poison_close(ctx, device);
+    geul_device_close(ctx, device);
     geul_context_free(ctx);
 }
 

@@ -92,16 +92,16 @@ static void check_split(struct geul_context *ctx, struct geul_device *const *dev
 TEST(schedule_copies_between_devices)
 {
     struct geul_context *ctx = geul_context_new(NULL);
-    struct geul_device *cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, 1), *p = poison_open(ctx, 1),
-                       *q = poison_open(ctx, 1);
+    struct geul_device *cpu = geul_device_open(ctx, GEUL_DEVICE_HOST, 1), *p = poison_open(ctx, NULL),
+                       *q = poison_open(ctx, NULL);
     REQUIRE(cpu && p && q);
     check_split(ctx, (struct geul_device *[]){cpu}, 1, 0, 1);
     check_split(ctx, (struct geul_device *[]){cpu, p}, 2, 1, 3);
     check_split(ctx, (struct geul_device *[]){p, cpu}, 2, 1, 3);
     check_split(ctx, (struct geul_device *[]){p, q}, 2, 1, 3);
     check_split(ctx, (struct geul_device *[]){p, q}, 2, 0, 1);
-    poison_close(ctx, q);
-    poison_close(ctx, p);
+    geul_device_close(ctx, q);
+    geul_device_close(ctx, p);
     geul_device_close(ctx, cpu);
     geul_context_free(ctx);
 }

@@ -207,6 +207,11 @@ DEVICE void multiply_int8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]
     cuda_host_multiply_args args = {d, a, b};
     cuda_host_collect(&cuda_host_multiply_int8, &args, {file, line});
 }
+DEVICE void multiply_int8_half(int32_t d[4], const uint32_t a[2], uint32_t b, CALLED_AT)
+{
+    const uint32_t whole_a[4] = {a[0], a[1], 0, 0}, whole_b[2] = {b, 0};
+    multiply_int8(d, whole_a, whole_b, file, line);
+}
 DEVICE void multiply_half(float d[4], const uint32_t a[4], const uint32_t b[2], CALLED_AT)
 {
     cuda_host_multiply_args args = {d, a, b};

@@ -344,6 +344,21 @@ KERNEL(32, 1) void products_int8(const uint32_t *in, uint32_t *out)
 }
 LAUNCHES(products_int8, GRID(1, 1, 1), 32, 0)
 
+KERNEL(32, 1) void products_int8_half(const uint32_t *in, uint32_t *out)
+{
+    int g = lane() / 4, t = lane() % 4, d[4] = {1, 2, 3, 4};
+    uint32_t a[2] = {0, 0}, b = 0;
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < 2; i++)
+            a[i] |= (uint32_t)(number_of(in, A_AT + (g + i * 8) * 32 + 4 * t + k) & 255) << 8 * k;
+        b |= (uint32_t)(number_of(in, B_AT + (4 * t + k) * 8 + g) & 255) << 8 * k;
+    }
+    multiply_int8_half(d, a, b);
+    for (int i = 0; i < 4; i++)
+        out[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = (uint32_t)d[i];
+}
+LAUNCHES(products_int8_half, GRID(1, 1, 1), 32, 0)
+
 /* Places of the registers: row of a[i] and k of the lower half of it. */
 template <bool bfloat> DEVICE void products(const uint32_t *in, uint32_t *out)
 {
@@ -397,6 +412,12 @@ static void expect_products_int8(const uint32_t *in, uint32_t *out)
         out[i] = (uint32_t)product_at(in, i / 8, i % 8, 32);
 }
 
+static void expect_products_int8_half(const uint32_t *in, uint32_t *out)
+{
+    for (int i = 0; i < 128; i++)
+        out[i] = (uint32_t)product_at(in, i / 8, i % 8, 16);
+}
+
 static void expect_products_half(const uint32_t *in, uint32_t *out)
 {
     for (int i = 0; i < 128; i++)
@@ -417,6 +438,7 @@ static const struct wrapper_check checks[] = {
     {"last_block",      50,  101,     launch_last_block,      expect_last_block,    false},
     {"matrices",        128, 384,     launch_matrices,        expect_matrices,      false},
     {"products_int8",   192, 128,     launch_products_int8,   expect_products_int8, false},
+    {"products_int8_half", 192, 128, launch_products_int8_half, expect_products_int8_half, false},
     {"products_half",   192, 128,     launch_products_half,   expect_products_half, false},
     {"products_bfloat", 192, 128,     launch_products_bfloat, expect_products_half, true},
 };

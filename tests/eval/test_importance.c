@@ -115,7 +115,7 @@ TEST(importance_reads_through_the_backend)
     snprintf(model, sizeof model, "%s", golden_convert(&g, GEUL_TYPE_F32));
     struct geul_context *ctx = geul_context_new(NULL);
     for (int poisoned = 0; poisoned < 2; poisoned++) {
-        struct geul_device *device = poisoned ? poison_open(ctx, 1) : geul_device_open(ctx, GEUL_DEVICE_HOST, 1);
+        struct geul_device *device = poisoned ? poison_open(ctx, NULL) : geul_device_open(ctx, GEUL_DEVICE_HOST, 1);
         struct geul_model *m = geul_model_load_on(ctx, model, NULL, &device, 1, -1);
         struct geul_session_options o = {.n_batch = 8, .cache_type = GEUL_TYPE_F32};
         struct geul_session *s = m ? geul_session_new(ctx, m, &o) : NULL;
@@ -127,10 +127,7 @@ TEST(importance_reads_through_the_backend)
         geul_importance_free(importance);
         geul_session_free(s);
         geul_model_free(m);
-        if (poisoned)
-            poison_close(ctx, device);
-        else
-            geul_device_close(ctx, device);
+        geul_device_close(ctx, device);
     }
     size_t a_size, b_size;
     char *a = test_slurp(path[0], &a_size), *b = test_slurp(path[1], &b_size);

@@ -2,7 +2,6 @@
 #include "tests/models/rig.h"
 
 #include "backends/host.h"
-#include "tests/poison.h"
 
 bool rig_open(struct rig *r, const char *path, struct rig_options o)
 {
@@ -10,10 +9,11 @@ bool rig_open(struct rig *r, const char *path, struct rig_options o)
     int n_threads = o.n_threads ? o.n_threads : 1, n_devices = o.poisoned_from >= 0 ? 2 : 1;
     if (o.cpu)
         setenv("GEUL_CPU", o.cpu, 1);
+    o.poison.n_threads = n_threads;
     r->devices[0] =
-        o.all_poisoned ? poison_open(r->ctx, n_threads) : geul_device_open(r->ctx, GEUL_DEVICE_HOST, n_threads);
+        o.all_poisoned ? poison_open(r->ctx, &o.poison) : geul_device_open(r->ctx, GEUL_DEVICE_HOST, n_threads);
     if (n_devices == 2)
-        r->devices[1] = poison_open(r->ctx, n_threads);
+        r->devices[1] = poison_open(r->ctx, &o.poison);
     if (o.cpu)
         unsetenv("GEUL_CPU");
     r->model = geul_model_load_on(r->ctx, path, NULL, r->devices, n_devices, o.poisoned_from);

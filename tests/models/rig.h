@@ -4,6 +4,7 @@
 
 #include "models/session.h"
 #include "tests/harness.h"
+#include "tests/poison.h"
 
 struct rig {
     struct geul_context *ctx;
@@ -15,9 +16,10 @@ struct rig {
 struct rig_options {
     int n_threads, n_batch, n_sequences; /* 0: 1, the default, 1 */
     enum geul_type cache;
-    const char *cpu;   /* the best instruction set to use; NULL: what the machine has */
-    int poisoned_from; /* layers from here on are on a poisoned device; < 0: none */
-    bool all_poisoned; /* everything is on it */
+    const char *cpu;              /* the best instruction set to use; NULL: what the machine has */
+    int poisoned_from;            /* layers from here on are on a poisoned device; < 0: none */
+    bool all_poisoned;            /* everything is on it */
+    struct poison_options poison; /* but for its threads */
 };
 
 /* false (and a failed check) when it cannot be opened; close it all the same. */

@@ -389,18 +389,17 @@ static float *three_steps(struct bed *b, const struct geul_train_options *o, con
 static void check_devices(struct bed *b, const struct geul_train_options *o, const float *want, size_t n, bool both,
                           int first)
 {
-    struct geul_device *devices[2] = {both ? poison_open(b->ctx, 2) : geul_device_open(b->ctx, GEUL_DEVICE_HOST, 2),
-                                      poison_open(b->ctx, 1)};
+    const struct poison_options two_threads = {.n_threads = 2};
+    struct geul_device *devices[2] = {both ? poison_open(b->ctx, &two_threads)
+                                           : geul_device_open(b->ctx, GEUL_DEVICE_HOST, 2),
+                                      poison_open(b->ctx, NULL)};
     struct geul_trainer_devices where = {devices, 2, first};
     size_t m;
     float *got = three_steps(b, o, &where, &m);
     CHECK_MSG(got && m == n && memcmp(got, want, n * sizeof *got) == 0, "other bits on devices (%d, %d)", both, first);
     free(got);
-    if (both)
-        poison_close(b->ctx, devices[0]);
-    else
-        geul_device_close(b->ctx, devices[0]);
-    poison_close(b->ctx, devices[1]);
+    for (int d = 0; d < 2; d++)
+        geul_device_close(b->ctx, devices[d]);
 }
 
 static void check_places(const char *name, struct geul_train_options o)

@@ -1,0 +1,73 @@
+/* narrow.cu: see narrow.h. Memory bounds these kernels: every value is read and written once or twice. */
+#include "backends/cuda/narrow.h"
+
+#include "backends/cuda/epilogue.h"
+
+#include <string.h>
+
+enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
+
+/* 2^e of the scale that makes x 2^8 <= |x| < 2^9; x finite and not 0. */
+DEVICE float power_for(float largest)
+{
+    uint32_t bits;
+    memcpy(&bits, &largest, sizeof bits);
+    int exponent = (int)(bits >> 23); /* of the largest, biased; 0 for denormals */
+    int wanted = 127 + 8 - (exponent - 127);
+    wanted = wanted < 1 ? 1 : wanted > 253 ? 253 : wanted; /* so that 1 / scale is a normal number too */
+    bits = (uint32_t)wanted << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+/* A block takes a row. */
+KERNEL(THREADS, 4) void narrow_rows(cuda_narrow a)
+{
+    SHARED(float, spare, 32);
+    for (int64_t row = block_x(); row < a.n_rows; row += grid_x()) {
+        const float *x = a.x + row * a.stride;
+        float power = 1;
+        if (!a.bfloat) {
+            float most = 0;
+            bool finite = true;
+            for (int64_t i = thread(); i < a.n_cols; i += THREADS) {
+                float size = fabsf(x[i]);
+                finite = finite && size < INFINITY;
+                most = fmaxf(most, size);
+            }
+            most = block_max(finite ? most : INFINITY, spare);
+            power = most > 0 && most < INFINITY ? power_for(most) : 1;
+            if (thread() == 0)
+                a.scale[row] = most < INFINITY ? 1 / power : NAN;
+            barrier(); /* spare is free again */
+        }
+        for (int64_t i = thread(); i < a.out_stride; i += THREADS) {
+            float v = i < a.n_cols ? x[i] * power : 0;
+            a.out[row * a.out_stride + i] = a.bfloat ? float_to_bfloat(v) : float_to_half(v);
+        }
+    }
+}
+
+int geul_cuda_launch_narrow(struct cuda_stream *stream, const void *args)
+{
+    const struct cuda_narrow *a = (const struct cuda_narrow *)args;
+    return LAUNCH(stream, narrow_rows, GRID(blocks_for(a->n_rows, 1, MOST_BLOCKS), 1, 1), THREADS, 0, *a);
+}
+
+KERNEL(THREADS, 4) void finish_rows(cuda_finish a)
+{
+    const int64_t n = a.n_rows * a.n_cols;
+    for (int64_t i = (int64_t)block_x() * THREADS + thread(); i < n; i += (int64_t)grid_x() * THREADS) {
+        int64_t row = i / a.n_cols, column = i % a.n_cols;
+        float v = a.sums[row * a.stride + column];
+        a.out.y[row * a.out.y_stride + column] = finish(a.out, a.scale ? v * a.scale[row] : v, row, column);
+    }
+}
+
+int geul_cuda_launch_finish(struct cuda_stream *stream, const void *args)
+{
+    const struct cuda_finish *a = (const struct cuda_finish *)args;
+    return LAUNCH(stream, finish_rows, GRID(blocks_for(a->n_rows * a->n_cols, THREADS, MOST_BLOCKS), 1, 1), THREADS, 0,
+                  *a);
+}
