@@ -1,4 +1,4 @@
-/* attention_plain.cu: attention of any depth, type and alignment (attention_kernels.h), in chunks one after the other, with the
+/* attention_plain.cu: attention of any depth, type and alignment (cuda_attention.h), in chunks one after the other, with the
  * sums of values in the result itself. No model of ours needs it: it is written to be right, not fast. */
 #include "backends/cuda/cache_rows.h"
 
