@@ -101,16 +101,6 @@ DEVICE float half_at(const uint8_t *p)
     return half_to_float(*(const uint16_t *)p);
 }
 
-/* Byte i of n words; registers cannot be indexed, so the word is chosen. */
-template <int n> DEVICE int byte_of(const uint32_t (&words)[n], int i)
-{
-    uint32_t w = words[0];
-    UNROLL
-    for (int k = 1; k < n; k++)
-        w = i / 4 == k ? words[k] : w;
-    return (int)(w >> 8 * (i % 4) & 0xff);
-}
-
 /* Each byte of w, 0 to 127, less n: the borrow stops at a bit that is set for it. */
 DEVICE uint32_t subtract_bytes(uint32_t w, int n)
 {
@@ -138,17 +128,14 @@ DEVICE void levels_of(uint32_t nibbles, uint32_t *low, uint32_t *high)
     *high = permute_bytes(found[0], found[1], 0x7531);
 }
 
-/* Scale and minimum of group g of Q4_K and Q5_K, which have them in bytes 4 to 15. */
-DEVICE void scale_pair(const uint32_t (&words)[4], int g, int *scale, int *minimum)
+/* Scale and minimum of group g of Q4_K and Q5_K, which have them in bytes 4 to 15. No word is chosen by g: that would
+ * take the words out of the registers. */
+DEVICE void scale_pair(const uint32_t words[4], int g, int *scale, int *minimum)
 {
-    if (g < 4) {
-        *scale = byte_of(words, 4 + g) & 63;
-        *minimum = byte_of(words, 8 + g) & 63;
-    } else {
-        int low = byte_of(words, 8 + g);
-        *scale = (low & 15) | (byte_of(words, g) >> 6) << 4;
-        *minimum = low >> 4 | (byte_of(words, 4 + g) >> 6) << 4;
-    }
+    const int shift = 8 * (g & 3);
+    const uint32_t a = words[1] >> shift, b = words[2] >> shift, c = words[3] >> shift;
+    *scale = (int)(g < 4 ? a & 63 : (c & 15) | (a >> 6 & 3) << 4);
+    *minimum = (int)(g < 4 ? b & 63 : (c >> 4 & 15) | (b >> 6 & 3) << 4);
 }
 
 /* ---------------------------------------------------------------------------------- unpacking -- */
@@ -241,8 +228,10 @@ DEVICE void unpack_q2_k(const uint8_t *block, int unit, unpacked<CUDA_Q2_K> *u)
     load_words_at_4<4>(block + 16 + 16 * unit, low);
     load_words_at_4<4>(block, scales);
     const float d = half_at(block + 80), m = half_at(block + 82);
+    const uint32_t upper = 0u - (uint32_t)(unit >> 1); /* all bits where the unit is in the block's second half */
     for (int p = 0; p < 4; p++) {
-        int both = byte_of(scales, unit / 2 * 8 + 2 * p + unit % 2);
+        uint32_t pair = scales[p / 2] ^ ((scales[p / 2] ^ scales[2 + p / 2]) & upper);
+        int both = (int)(pair >> 8 * (2 * p % 4 + (unit & 1)) & 0xff);
         u->scale[p] = d * (float)(both & 15);
         u->minimum[p] = m * (float)(both >> 4);
         for (int j = 0; j < 4; j++)
@@ -258,8 +247,10 @@ DEVICE void unpack_q3_k(const uint8_t *block, int unit, unpacked<CUDA_Q3_K> *u)
     load_words_at_2<3>(block + 96, scales);
     const float d = half_at(block + 108);
     for (int p = 0; p < 4; p++) {
-        int g = unit / 2 * 8 + 2 * p + unit % 2;
-        int scale = (byte_of(scales, g % 8) >> g / 8 * 4 & 15) | (byte_of(scales, 8 + g % 4) >> g / 4 * 2 & 3) << 4;
+        const int half = unit >> 1, shift = 8 * (2 * p % 4 + (unit & 1)); /* of group 8 half + 2 p + unit % 2 */
+        uint32_t low_bits = scales[p / 2] >> (shift + 4 * half) & 15;
+        uint32_t high_bits = scales[2] >> (shift + 4 * half + p / 2 * 2) & 3;
+        int scale = (int)(low_bits | high_bits << 4);
         u->scale[p] = d * (float)(scale - 32);
         u->minimum[p] = 0;
         for (int j = 0; j < 4; j++) {

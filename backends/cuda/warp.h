@@ -11,6 +11,7 @@
  *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at a kernel's top
  *   SHARED_DYNAMIC(type, name)                the bytes that LAUNCH() asked for, 16-byte aligned; once per kernel
  *   UNROLL                                    before a loop whose index chooses registers
+ *   ROLLED                                    before a loop that unrolled would take too many of them
  *   LAUNCH(stream, kernel, GRID(x, y, z), threads, shared_bytes, args...)
  *                                             returns 0 or the runtime's error number; nothing is launched for an empty
  *                                             grid. A template kernel in parentheses: LAUNCH(s, (rows<32>), ...).
