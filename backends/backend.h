@@ -72,6 +72,9 @@ struct geul_backend {
     const char *name; /* "cpu" */
     /* How many devices it has on this machine. Finding none, for lack of a driver perhaps, is not a failure. */
     int (*count)(void);
+    /* Writes why there are no more than these, for people: the driver that is missing, a card that is too old. "" when
+     * nothing is in the way. NULL: nothing ever is. */
+    void (*missing)(char *text, size_t size);
     /* Device i of those; NULL (recorded) when it cannot be opened. n_threads as in geul_device_open(). */
     struct geul_device *(*open)(struct geul_context *ctx, int i, int n_threads);
     void (*close)(struct geul_context *ctx, struct geul_device *device);
@@ -152,8 +155,12 @@ struct geul_backend {
     enum geul_status (*measure)(struct geul_context *ctx, struct geul_device *device, struct geul_device_ceilings *out);
 };
 
-/* The backends of this build (registry.c, from backends.def); NULL after the last. */
+/* The backends (registry.c, from backends.def): those in the library, then those that were found as modules; NULL after
+ * the last. Like all functions here it may be called from any thread. */
 const struct geul_backend *geul_backend_at(int i);
+/* Writes the i-th reason, from 0, why there is no more than that, a line for people: a module that is not installed or
+ * was refused, a driver that is missing. false after the last. */
+bool geul_backend_missing(int i, char *text, size_t size);
 /* The devices of this machine: those of the first backend, then those of the next. */
 enum { GEUL_MAX_DEVICES = 8 }; /* that one model or runtime uses */
 enum { GEUL_DEVICE_HOST = 0 }; /* the CPU: always there, has every op and defines what it means */

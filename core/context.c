@@ -38,6 +38,8 @@ struct geul_context {
     struct geul_tensor *last_tensor; /* head of the list of tensors in creation order, see tensor.c */
 };
 
+const size_t geul_context_bytes = sizeof(struct geul_context);
+
 /* Sits right before every block that geul_alloc() returns, since the allocator gets back raw and its size:
  *
  *   raw ... | struct block | size bytes, from a multiple of 64 on ... | to raw + raw_size

@@ -13,6 +13,9 @@
 #define GEUL_PRINTF(a, b)
 #endif
 
+/* sizeof(struct geul_context), for those who check that two builds agree (backends/module.h). */
+extern const size_t geul_context_bytes;
+
 /* Records a failure, unless one is recorded already, and returns status. The text says what, where and what to do;
  * no newline. ctx may be NULL. */
 enum geul_status geul_fail(struct geul_context *ctx, enum geul_status status, const char *format, ...)

@@ -135,6 +135,14 @@ bool geul_os_peak_rss_reset(void);
 void geul_os_memory(size_t *available, size_t *total);
 /* 64 bits that differ from run to run; for default seeds only. */
 uint64_t geul_os_entropy(void);
+/* Opens a shared library, without giving its symbols to others. NULL: why says why not, without the path. A file that
+ * is cut off is refused, which the system's loader would crash on. */
+void *geul_os_library_open(const char *path, char *why, size_t size);
+/* The address of what the library calls name; NULL when there is nothing. */
+void *geul_os_library_symbol(void *library, const char *name);
+void geul_os_library_close(void *library);
+/* The folder of the library or program that holds address. false when that is unknown, or longer than size. */
+bool geul_os_folder_of(const void *address, char *folder, size_t size);
 /* The value of an environment variable, NULL when unset. */
 const char *geul_os_env(const char *name);
 

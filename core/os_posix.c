@@ -5,9 +5,12 @@
 #include "core/os.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -1040,6 +1044,77 @@ uint64_t geul_os_entropy(void)
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return ((uint64_t)t.tv_sec << 30 ^ (uint64_t)t.tv_nsec) * 0x9e3779b97f4a7c15u + (uint64_t)getpid();
+}
+
+/* Whether an ELF file has all bytes that its headers speak of; true for what is no ELF file, which the loader
+ * refuses.*/
+static bool elf_is_whole(int fd, uint64_t size)
+{
+    ElfW(Ehdr) head;
+    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0)
+        return true;
+    uint64_t sections = head.e_shoff + (uint64_t)head.e_shnum * head.e_shentsize;
+    if (sections > size || head.e_shoff > size)
+        return false;
+    for (unsigned i = 0; i < head.e_phnum; i++) {
+        ElfW(Phdr) part;
+        off_t at = (off_t)(head.e_phoff + (uint64_t)i * head.e_phentsize);
+        if (pread(fd, &part, sizeof part, at) != (ssize_t)sizeof part)
+            return false;
+        if (part.p_type == PT_LOAD && (part.p_offset > size || part.p_filesz > size - part.p_offset))
+            return false;
+    }
+    return true;
+}
+
+void *geul_os_library_open(const char *path, char *why, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    bool whole = fd < 0 || fstat(fd, &st) != 0 || elf_is_whole(fd, (uint64_t)st.st_size);
+    if (fd >= 0)
+        close(fd);
+    if (!whole) {
+        snprintf(why, size, "the file is cut off: install it again");
+        return NULL;
+    }
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        const char *text = dlerror();
+        size_t n = strlen(path);
+        bool named = text && strncmp(text, path, n) == 0 && strncmp(text + n, ": ", 2) == 0;
+        snprintf(why, size, "%s", !text ? "unknown error" : named ? text + n + 2 : text);
+    }
+    return library;
+}
+
+void *geul_os_library_symbol(void *library, const char *name)
+{
+    return dlsym(library, name);
+}
+
+void geul_os_library_close(void *library)
+{
+    dlclose(library);
+}
+
+bool geul_os_folder_of(const void *address, char *folder, size_t size)
+{
+    Dl_info in, program;
+    char path[PATH_MAX];
+    /* For the program dladdr() has the name by which it was called, which need not lead to it. */
+    bool known = dladdr(address, &in) != 0;
+    bool is_program = !known || (dladdr((const void *)(uintptr_t)getauxval(AT_PHDR), &program) != 0 &&
+                                 program.dli_fbase == in.dli_fbase);
+    if (!realpath(is_program ? "/proc/self/exe" : in.dli_fname, path))
+        return false;
+    size_t n = (size_t)(strrchr(path, '/') - path);
+    n = n ? n : 1; /* the root */
+    if (n >= size)
+        return false;
+    memcpy(folder, path, n);
+    folder[n] = '\0';
+    return true;
 }
 
 const char *geul_os_env(const char *name)

@@ -79,6 +79,7 @@ set(cuda_map ${PROJECT_SOURCE_DIR}/tools/geul-cuda.map)
 add_library(geul-cuda MODULE EXCLUDE_FROM_ALL ${cuda_sources} ${cuda_objects})
 set_target_properties(geul-cuda PROPERTIES OUTPUT_NAME geul-cuda LINKER_LANGUAGE C C_VISIBILITY_PRESET default
                                            LINK_DEPENDS ${cuda_map})
+target_compile_definitions(geul-cuda PRIVATE GEUL_VERSION="${PROJECT_VERSION}")
 target_link_options(geul-cuda PRIVATE -Wl,--version-script=${cuda_map} -Wl,-Bsymbolic -Wl,-z,defs -Wl,--gc-sections)
 target_link_libraries(geul-cuda PRIVATE $<TARGET_FILE:libgeul_static> ${GEUL_CUDART} dl pthread rt m)
 add_dependencies(geul-cuda libgeul_static)

@@ -24,6 +24,7 @@
     extern __shared__ __align__(16) unsigned char dynamic_shared[];                                                    \
     type *const name = (type *)dynamic_shared
 #define UNROLL                              _Pragma("unroll")
+#define UNROLL_4                            _Pragma("unroll 4")
 #define ROLLED                              _Pragma("unroll 1")
 #define LAUNCH(stream, kernel, blocks, ...) launch_kernel(stream, kernel, blocks, __VA_ARGS__)
 
