@@ -32,13 +32,13 @@ static const struct {
     const char *name;
     size_t at;
 } functions[] = {
-#define FUNCTION(field, name) {name, offsetof(__typeof__(blas), field)}
-    FUNCTION(create, "cublasCreate_v2"),
-    FUNCTION(destroy, "cublasDestroy_v2"),
-    FUNCTION(set_stream, "cublasSetStream_v2"),
-    FUNCTION(set_workspace, "cublasSetWorkspace_v2"),
-    FUNCTION(set_math_mode, "cublasSetMathMode"),
-    FUNCTION(gemm, "cublasGemmEx"),
+#define FUNCTION(field, name)                                                                                          \
+    {                                                                                                                  \
+        name, offsetof(__typeof__(blas), field)                                                                        \
+    }
+    FUNCTION(create, "cublasCreate_v2"),          FUNCTION(destroy, "cublasDestroy_v2"),
+    FUNCTION(set_stream, "cublasSetStream_v2"),   FUNCTION(set_workspace, "cublasSetWorkspace_v2"),
+    FUNCTION(set_math_mode, "cublasSetMathMode"), FUNCTION(gemm, "cublasGemmEx"),
 #undef FUNCTION
 };
 
@@ -117,8 +117,8 @@ static bool has_handle(struct cuda_stream *stream)
         return false;
     stream->attached = handle;
     stream->detach = detach;
-    stream->given_up = blas.set_stream(handle, stream->handle) != 0 ||
-                       blas.set_math_mode(handle, NO_REDUCED_PRECISION_SUMS) != 0;
+    stream->given_up =
+        blas.set_stream(handle, stream->handle) != 0 || blas.set_math_mode(handle, NO_REDUCED_PRECISION_SUMS) != 0;
     return !stream->given_up;
 }
 

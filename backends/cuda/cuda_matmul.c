@@ -9,11 +9,12 @@
  *   halves  both factors as float16 or bfloat16, by cuBLAS or by tiles of our own. What does not lie as these read it
  *           (packed along K, rows on 16 bytes) or is of another type is first written so, weights a slab at a time
  *   floats  float32, by cuBLAS or by our own kernel */
+#include "backends/cuda/cuda_matmul.h"
+
 #include "backends/cuda/blas.h"
 #include "backends/cuda/matmul.h"
 #include "backends/cuda/narrow.h"
 #include "backends/cuda/prepare.h"
-#include "backends/cuda/product.h"
 
 #include <string.h>
 
@@ -81,13 +82,14 @@ static const struct tile {
 /* clang-format on */
 
 enum {
-    BLAS_TOKENS = 64,       /* from here on halves and floats go through cuBLAS: with fewer our tiles read weights as fast */
-    TILE_START = 300,       /* what a tile takes besides its steps, and more when its sums go through memory */
-    TILE_SPLIT = 200,       /* */
-    MOST_SPLIT = 16,        /* */
-    LEAST_STEPS = 2,        /* of a piece of K */
-    SLAB_BYTES = 64 << 20,  /* weights that are written anew at a time: enough for the card, and half of it in its cache */
-    SLAB_STEP = 256,        /* rows of a slab: a multiple of every block and tile */
+    BLAS_TOKENS = 64, /* from here on halves and floats go through cuBLAS: with fewer our tiles read weights as fast */
+    TILE_START = 300, /* what a tile takes besides its steps, and more when its sums go through memory */
+    TILE_SPLIT = 200, /* */
+    MOST_SPLIT = 16,  /* */
+    LEAST_STEPS = 2,  /* of a piece of K */
+    SLAB_BYTES =
+        64 << 20,    /* weights that are written anew at a time: enough for the card, and half of it in its cache */
+    SLAB_STEP = 256, /* rows of a slab: a multiple of every block and tile */
     PARTIAL_BYTES = 32 << 20,
     STEP_BYTES = 128, /* of K in a tile's step */
     PAD = 8,          /* 16-bit elements on 16 bytes */
@@ -103,8 +105,8 @@ struct product {
     bool packed; /* turned, and as dots read it */
     bool bfloat; /* the card's products */
     int64_t m, n, k;
-    struct cuda_epilogue out;       /* all but what is rounded */
-    const struct geul_tensor *last; /* what out.y holds */
+    struct cuda_epilogue out;         /* all but what is rounded */
+    const struct geul_tensor *result; /* what out.y holds */
 };
 
 /* From one of b's rows in memory to the next, in bytes. */
@@ -141,12 +143,36 @@ static bool as_they_are(const struct product *p)
     return p->form == FORM_F32 ? !of_blocks(p->b) : p->form != FORM_ROUNDED || p->b->type == GEUL_TYPE_BF16;
 }
 
-static struct product look(const struct cuda_card *card, const struct geul_tensor *node,
-                           const struct cuda_product_end *end)
+/* In floats. */
+static int64_t stride_of(const struct geul_tensor *t, int dim)
 {
+    return (int64_t)(t->stride[dim] / sizeof(float));
+}
+
+static struct cuda_epilogue epilogue_of(const struct cuda_product *c)
+{
+    const bool grows = c->node->op == GEUL_OP_ADDMM;
+    const struct geul_tensor *bias = !grows && c->node->n_src > 2 ? c->node->src[2] : NULL;
+    const struct geul_tensor *add = grows ? c->node->src[0] : c->add;
+    struct cuda_epilogue out = {.activation = c->activation, .y = c->result->data, .y_stride = stride_of(c->result, 0)};
+    out.bias = bias ? bias->data : NULL;
+    if (add) {
+        out.add = add->data;
+        out.add_stride = stride_of(add, 0);
+    }
+    if (c->then_add) {
+        out.then_add = c->then_add->data;
+        out.then_add_stride = stride_of(c->then_add, 0);
+    }
+    return out;
+}
+
+static struct product look(const struct cuda_card *card, const struct cuda_product *c)
+{
+    const struct geul_tensor *node = c->node;
     const bool grows = node->op == GEUL_OP_ADDMM;
-    const struct geul_tensor *bias = !grows && node->n_src > 2 ? node->src[2] : NULL;
-    struct product p = {.node = node, .a = node->src[grows], .b = node->src[grows + 1], .bfloat = card->bfloat_products};
+    struct product p = {
+        .node = node, .a = node->src[grows], .b = node->src[grows + 1], .bfloat = card->bfloat_products};
     p.form = form_of(p.b, node->params.matmul.precision);
     if (p.form == FORM_ROUNDED && !card->bfloat_products)
         p.form = FORM_F32; /* as on a CPU without them */
@@ -156,16 +182,8 @@ static struct product look(const struct cuda_card *card, const struct geul_tenso
     p.turned = p.b->stride[0] == geul_type_bytes(p.b->type) && (!of_blocks(p.b) || p.b->block_dim == 0);
     p.rows = p.a->stride[1] == sizeof(float);
     p.packed = p.turned && as_they_are(&p);
-    p.last = end && end->out ? end->out : node;
-    p.out = (struct cuda_epilogue){.y = p.last->data, .y_stride = (int64_t)(p.last->stride[0] / sizeof(float))};
-    p.out.bias = bias ? bias->data : NULL;
-    if (end)
-        p.out.activation = end->activation;
-    const struct geul_tensor *add = grows ? node->src[0] : end ? end->add : NULL;
-    if (add) {
-        p.out.add = add->data;
-        p.out.add_stride = (int64_t)(add->stride[0] / sizeof(float));
-    }
+    p.result = c->result;
+    p.out = epilogue_of(c);
     return p;
 }
 
@@ -173,9 +191,10 @@ static struct product look(const struct cuda_card *card, const struct geul_tenso
 static struct cuda_epilogue epilogue_at(const struct product *p, int64_t n0)
 {
     struct cuda_epilogue out = p->out;
-    out.y += n0;
+    out.y = out.y ? out.y + n0 : NULL; /* while there are no addresses */
     out.bias = out.bias ? out.bias + n0 : NULL;
     out.add = out.add ? out.add + n0 : NULL;
+    out.then_add = out.then_add ? out.then_add + n0 : NULL;
     return out;
 }
 
@@ -185,9 +204,8 @@ static struct cuda_epilogue epilogue_at(const struct product *p, int64_t n0)
 static void *pack_left(struct cuda_plan *plan, const struct product *p, enum cuda_type to, int64_t k_stride)
 {
     void *out = geul_cuda_scratch(plan, (size_t)(p->m * k_stride * element_bytes((enum geul_type)to)), plan->at);
-    struct cuda_pack pack = {
-        CUDA_F32,  to,   p->a->data, {(int64_t)(p->a->stride[0] / sizeof(float)), (int64_t)(p->a->stride[1] / sizeof(float))},
-        p->m,      p->k, out,        k_stride};
+    struct cuda_pack pack = {CUDA_F32, to,   p->a->data, {stride_of(p->a, 0), stride_of(p->a, 1)},
+                             p->m,     p->k, out,        k_stride};
     geul_cuda_step(plan, "pack", geul_cuda_launch_pack, &pack, sizeof pack);
     return out;
 }
@@ -201,21 +219,18 @@ struct float_rows {
 static struct float_rows left_rows(struct cuda_plan *plan, const struct product *p)
 {
     if (p->rows)
-        return (struct float_rows){p->a->data, (int64_t)(p->a->stride[0] / sizeof(float))};
+        return (struct float_rows){p->a->data, stride_of(p->a, 0)};
     return (struct float_rows){pack_left(plan, p, CUDA_F32, p->k), p->k};
 }
 
 /* a rounded to int8. */
 static struct cuda_int8_rows left_int8(struct cuda_plan *plan, const struct product *p)
 {
-    if (p->rows) {
-        struct cuda_rounded r = geul_cuda_round(plan, p->a);
-        return (struct cuda_int8_rows){(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
-    }
+    if (p->rows)
+        return geul_cuda_writable(geul_cuda_round(plan, p->a));
     struct float_rows x = left_rows(plan, p);
     void *block = geul_cuda_scratch(plan, geul_cuda_rounded_bytes(p->m, p->k), plan->at);
-    struct cuda_rounded r = geul_cuda_rounded_at(block, p->m, p->k);
-    struct cuda_int8_rows out = {(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
+    struct cuda_int8_rows out = geul_cuda_writable(geul_cuda_rounded_at(block, p->m, p->k));
     struct cuda_round round = {x.x, x.stride, p->m, p->k, out};
     geul_cuda_step(plan, "round", geul_cuda_launch_round, &round, sizeof round);
     return out;
@@ -273,9 +288,9 @@ static void dequantize(struct cuda_plan *plan, const struct product *p, const vo
 /* Where weights n0 and following begin. */
 static const uint8_t *weights_at(const struct product *p, int64_t n0)
 {
+    const int64_t block = geul_type_block(p->b->type), bytes = (int64_t)geul_type_bytes(p->b->type);
     const uint8_t *b = p->b->data;
-    return p->turned ? b + n0 * row_bytes(p)
-                     : b + n0 / geul_type_block(p->b->type) * (int64_t)geul_type_bytes(p->b->type);
+    return !b ? NULL : b + (p->turned ? n0 * row_bytes(p) : n0 / block * bytes);
 }
 
 /* Fills the slab with weights n0 .. n0 + n - 1, packed along K. */
@@ -307,11 +322,11 @@ static void fill_slab(struct cuda_plan *plan, const struct product *p, const str
 static void leave_rounded(struct cuda_plan *plan, const struct product *p, struct cuda_epilogue *out)
 {
     bool only = false;
-    void *block = p->n % 32 == 0 && geul_is_contiguous(p->last) ? geul_cuda_leave_rounded(plan, p->last, &only) : NULL;
+    bool can = p->node->op == GEUL_OP_MATMUL && p->n % 32 == 0 && geul_is_contiguous(p->result);
+    void *block = can ? geul_cuda_leave_rounded(plan, p->result, &only) : NULL;
     if (!block)
         return;
-    struct cuda_rounded r = geul_cuda_rounded_at(block, p->m, p->n);
-    out->rounded = (struct cuda_int8_rows){(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
+    out->rounded = geul_cuda_writable(geul_cuda_rounded_at(block, p->m, p->n));
     if (only)
         out->y = NULL;
 }
@@ -410,22 +425,27 @@ static void emit_int8(struct cuda_plan *plan, const struct product *p)
 
 /* ---------------------------------------------------------------------------- by cuBLAS or us -- */
 
-/* What is left to do with sums that lie in out.y. scale: of the rows, or NULL. */
-static int finish_sums(struct cuda_stream *stream, const struct cuda_epilogue *out, bool added, const float *scale,
-                       int64_t m, int64_t n)
+/* How cuBLAS leaves sums in y, and what then is left to do: scales of the rows (NULL: none), and the epilogue. What is
+ * to be added and lies in y already is added by cuBLAS, where nothing comes between. */
+static bool leave_to_blas(const struct cuda_epilogue *out, const float *scale, bool *adds, struct cuda_finish *left)
 {
-    struct cuda_finish f = {out->y, out->y_stride, m, n, scale, *out};
-    if (added)
-        f.out.add = NULL;
-    if (!f.out.add && !f.out.bias && !scale && f.out.activation == CUDA_NO_ACTIVATION)
-        return 0;
-    return geul_cuda_launch_finish(stream, &f);
+    bool first = out->add == out->y, second = out->then_add == out->y;
+    *adds = first || second;
+    *left = (struct cuda_finish){.sums = out->y, .stride = out->y_stride, .scale = scale, .out = *out};
+    if (first)
+        left->out.add = NULL;
+    if (second)
+        left->out.then_add = NULL;
+    return !*adds || (!scale && out->activation == CUDA_NO_ACTIVATION && !(first && second));
 }
 
-/* Whether cuBLAS can leave the sums in y: what is added lies elsewhere, or is y and added by cuBLAS itself. */
-static bool sums_fit(const struct cuda_epilogue *out, bool plain)
+static int finish(struct cuda_stream *stream, struct cuda_finish *left, int64_t m, int64_t n)
 {
-    return out->add != out->y || (plain && !out->bias && out->activation == CUDA_NO_ACTIVATION);
+    const struct cuda_epilogue *out = &left->out;
+    left->n_rows = m;
+    left->n_cols = n;
+    bool nothing = !left->scale && !out->bias && !out->add && !out->then_add && out->activation == CUDA_NO_ACTIVATION;
+    return nothing ? 0 : geul_cuda_launch_finish(stream, left);
 }
 
 struct halves_step {
@@ -438,7 +458,8 @@ static int launch_halves(struct cuda_stream *stream, const void *args)
 {
     const struct halves_step *s = args;
     const struct cuda_matmul_half *h = &s->own;
-    bool adds = h->out.add == h->out.y;
+    struct cuda_finish left;
+    bool adds, fits = leave_to_blas(&h->out, h->row_scale, &adds, &left);
     struct cuda_blas_product p = {.type = h->bfloat ? CUDA_BF16 : CUDA_F16,
                                   .a = h->x,
                                   .b = h->weights,
@@ -452,8 +473,8 @@ static int launch_halves(struct cuda_stream *stream, const void *args)
                                   .adds = adds,
                                   .workspace = s->workspace,
                                   .workspace_bytes = s->workspace_bytes};
-    if (s->workspace && sums_fit(&h->out, !h->row_scale) && geul_cuda_blas_multiply(stream, &p))
-        return finish_sums(stream, &h->out, adds, h->row_scale, h->n_tokens, h->n);
+    if (s->workspace && fits && geul_cuda_blas_multiply(stream, &p))
+        return finish(stream, &left, h->n_tokens, h->n);
     return geul_cuda_launch_matmul_half(stream, h);
 }
 
@@ -467,7 +488,8 @@ static int launch_floats(struct cuda_stream *stream, const void *args)
 {
     const struct floats_step *s = args;
     const struct cuda_matmul_plain *f = &s->own;
-    bool adds = f->out.add == f->out.y;
+    struct cuda_finish left;
+    bool adds, fits = leave_to_blas(&f->out, NULL, &adds, &left);
     struct cuda_blas_product p = {.type = CUDA_F32,
                                   .a = f->a,
                                   .b = f->b,
@@ -481,8 +503,8 @@ static int launch_floats(struct cuda_stream *stream, const void *args)
                                   .adds = adds,
                                   .workspace = s->workspace,
                                   .workspace_bytes = s->workspace_bytes};
-    if (s->workspace && f->type == CUDA_F32 && sums_fit(&f->out, true) && geul_cuda_blas_multiply(stream, &p))
-        return finish_sums(stream, &f->out, adds, NULL, f->m, f->n);
+    if (s->workspace && fits && f->type == CUDA_F32 && geul_cuda_blas_multiply(stream, &p))
+        return finish(stream, &left, f->m, f->n);
     return geul_cuda_launch_matmul_plain(stream, f);
 }
 
@@ -493,8 +515,8 @@ static bool blas_there(const struct cuda_plan *plan)
     const char *reason;
     bool there = geul_cuda_blas_there(&reason);
     if (!there && !atomic_flag_test_and_set(&told))
-        geul_log(plan->state->ctx, GEUL_LOG_DEBUG, "without cuBLAS, which long prompts and training are faster with: %s",
-                 reason);
+        geul_log(plan->state->ctx, GEUL_LOG_DEBUG,
+                 "without cuBLAS, which long prompts and training are faster with: %s", reason);
     return there;
 }
 
@@ -519,8 +541,8 @@ static void emit_halves(struct cuda_plan *plan, const struct product *p)
     const bool bfloat = p->form != FORM_F16;
     const enum cuda_type type = bfloat ? CUDA_BF16 : CUDA_F16;
     const int64_t k_stride = ceil_div(p->k, PAD) * PAD;
-    const bool direct = (enum cuda_type)p->b->type == type && p->turned && p->k % PAD == 0 &&
-                        row_bytes(p) % 16 == 0 && on_16_bytes(p->b);
+    const bool direct = (enum cuda_type)p->b->type == type && p->turned && p->k % PAD == 0 && row_bytes(p) % 16 == 0 &&
+                        on_16_bytes(p->b);
     struct half_rows x = left_halves(plan, p, k_stride, bfloat);
     struct halves_step s = {.own = {.bfloat = bfloat,
                                     .weights = p->b->data,
@@ -539,12 +561,12 @@ static void emit_halves(struct cuda_plan *plan, const struct product *p)
         return;
     }
     struct slab slab = slab_new(plan, p, type, k_stride, false);
+    s.own.cut = cut(plan, p, slab.rows, k_stride * 2);
     s.own.weights = slab.at;
     s.own.weight_stride = k_stride;
     for (int64_t n0 = 0; n0 < p->n; n0 += slab.rows) {
         s.own.n = p->n - n0 < slab.rows ? p->n - n0 : slab.rows;
         s.own.out = epilogue_at(p, n0);
-        s.own.cut = cut(plan, p, s.own.n, k_stride * 2);
         fill_slab(plan, p, &slab, n0, s.own.n);
         geul_cuda_step(plan, "matmul halves", launch_halves, &s, sizeof s);
     }
@@ -559,15 +581,14 @@ static void float_strides(const struct product *p, int64_t apart, int64_t stride
 
 static void emit_floats(struct cuda_plan *plan, const struct product *p)
 {
-    struct floats_step s = {
-        .own = {.a = p->a->data,
-                .a_stride = {(int64_t)(p->a->stride[0] / sizeof(float)), (int64_t)(p->a->stride[1] / sizeof(float))},
-                .type = (enum cuda_type)p->b->type,
-                .b = p->b->data,
-                .m = p->m,
-                .n = p->n,
-                .k = p->k,
-                .out = p->out}};
+    struct floats_step s = {.own = {.a = p->a->data,
+                                    .a_stride = {stride_of(p->a, 0), stride_of(p->a, 1)},
+                                    .type = (enum cuda_type)p->b->type,
+                                    .b = p->b->data,
+                                    .m = p->m,
+                                    .n = p->n,
+                                    .k = p->k,
+                                    .out = p->out}};
     s.workspace = take_workspace(plan, p, &s.workspace_bytes);
     /* Our own kernel reads every plain type. */
     if (p->b->type == GEUL_TYPE_F32 || (!of_blocks(p->b) && !s.workspace)) {
@@ -600,9 +621,9 @@ static bool fits(const struct cuda_plan *plan, const struct way *way, const stru
            (!(way->needs & BLAS) || blas_there(plan));
 }
 
-void geul_cuda_emit_product(struct cuda_plan *plan, const struct geul_tensor *node, const struct cuda_product_end *end)
+void geul_cuda_emit_product(struct cuda_plan *plan, const struct cuda_product *product)
 {
-    const struct product p = look(plan->card, node, end);
+    const struct product p = look(plan->card, product);
     emit_way *emit = plan->exact ? emit_dots : NULL;
     for (size_t i = 0; !emit; i++)
         if (fits(plan, &ways[i], &p))
@@ -611,20 +632,20 @@ void geul_cuda_emit_product(struct cuda_plan *plan, const struct geul_tensor *no
         emit(plan, &p);
 }
 
-/* Grids are as high as tokens: dots take the most. */
+/* Grids are as high as there are tokens: that of dots the most. */
 enum { MOST_TOKENS = 4 * 65535 };
 
-static bool supports(const struct cuda_card *card, const struct geul_tensor *node)
+static bool matmul_supports(const struct cuda_card *card, const struct geul_tensor *node)
 {
-    const struct product p = look(card, node, NULL);
     const struct geul_tensor *bias = node->op == GEUL_OP_MATMUL && node->n_src > 2 ? node->src[2] : NULL;
-    return p.m <= MOST_TOKENS && (!bias || bias->stride[0] == sizeof(float));
+    (void)card;
+    return node->shape[0] <= MOST_TOKENS && (!bias || bias->stride[0] == sizeof(float));
 }
 
 static void emit_matmul(struct cuda_plan *plan, const struct geul_tensor *node)
 {
-    geul_cuda_emit_product(plan, node, NULL);
+    geul_cuda_emit_product(plan, &(struct cuda_product){.node = node, .result = node});
 }
 
-const struct cuda_op geul_cuda_op_MATMUL = {.supports = supports, .emit = emit_matmul};
-const struct cuda_op geul_cuda_op_ADDMM = {.supports = supports, .emit = emit_matmul};
+const struct cuda_op geul_cuda_op_MATMUL = {.supports = matmul_supports, .emit = emit_matmul};
+const struct cuda_op geul_cuda_op_ADDMM = {.supports = matmul_supports, .emit = emit_matmul};

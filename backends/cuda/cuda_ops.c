@@ -11,6 +11,8 @@
     X(DROPOUT)                                                                                                         \
     X(GELU)                                                                                                            \
     X(LAYERNORM)                                                                                                       \
+    X(MATMUL)                                                                                                          \
+    X(ADDMM)                                                                                                           \
     X(EMBED)                                                                                                           \
     X(CROSS_ENTROPY)                                                                                                   \
     X(GELU_BACK)                                                                                                       \

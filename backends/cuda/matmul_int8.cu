@@ -236,9 +236,10 @@ int geul_cuda_launch_matmul_int8(struct cuda_stream *stream, const void *args)
 
 size_t geul_cuda_tile_shared(int tokens)
 {
-    /* groups of 16 with minima need the most; the halves of matmul_half.cu need no more than sums or those */
+    /* Of block types those with groups of 16 and minima need the most; matmul_half.cu keeps both sides twice. */
     static const size_t bytes[] = {
         tile_memory<int8_memory<CUDA_Q2_K, 16>, 16>(), tile_memory<int8_memory<CUDA_Q2_K, 32>, 32>(),
         tile_memory<int8_memory<CUDA_Q2_K, 64>, 64>(), tile_memory<int8_memory<CUDA_Q2_K, 128>, 128>()};
-    return bytes[which_tile(tokens)];
+    size_t halves = 2 * (size_t)(CUDA_TILE_ROWS + tokens) * TILE_STRIDE, blocks = bytes[which_tile(tokens)];
+    return halves > blocks ? halves : blocks;
 }

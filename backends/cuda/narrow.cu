@@ -56,7 +56,8 @@ int geul_cuda_launch_narrow(struct cuda_stream *stream, const void *args)
     return LAUNCH(stream, narrow_rows, GRID(blocks_for(a->n_rows, 1, MOST_BLOCKS), 1, 1), THREADS, 0, *a);
 }
 
-/* A block moves tiles of 32 x 32 by way of shared memory: it reads along what is packed there, and writes along rows. */
+/* A block moves tiles of 32 x 32 by way of shared memory: it reads along what is packed there, and writes along rows.
+ */
 enum { TILE = 32 };
 
 template <cuda_type from> KERNEL(THREADS, 4) void pack_tiles(cuda_pack a)
