@@ -26,7 +26,7 @@ enum { WARM_UP_TOKENS = 32 };
 /* One repetition. */
 struct sample {
     double tps, ceiling_tps, share;
-    struct geul_host_ceilings ceilings;
+    struct geul_device_ceilings ceilings;
 };
 
 /* The state of one model's measurement. */
@@ -133,9 +133,9 @@ static enum geul_status deepen(struct bench *b)
     return status;
 }
 
-static struct geul_host_ceilings mean_of(const struct geul_host_ceilings *a, const struct geul_host_ceilings *b)
+static struct geul_device_ceilings mean_of(const struct geul_device_ceilings *a, const struct geul_device_ceilings *b)
 {
-    return (struct geul_host_ceilings){.read_bytes_per_s = (a->read_bytes_per_s + b->read_bytes_per_s) / 2,
+    return (struct geul_device_ceilings){.read_bytes_per_s = (a->read_bytes_per_s + b->read_bytes_per_s) / 2,
                                        .f32_macs_per_s = (a->f32_macs_per_s + b->f32_macs_per_s) / 2,
                                        .bf16_macs_per_s = (a->bf16_macs_per_s + b->bf16_macs_per_s) / 2,
                                        .int8_macs_per_s = (a->int8_macs_per_s + b->int8_macs_per_s) / 2};
@@ -165,7 +165,7 @@ static double median(const struct sample *samples, int n, size_t member, double 
 static bool hand_out(struct bench *b, const struct sample *samples, int n)
 {
     struct geul_bench_cell *c = &b->cell;
-    struct geul_host_ceilings sum = {0};
+    struct geul_device_ceilings sum = {0};
     for (int i = 0; i < n; i++) {
         sum.read_bytes_per_s += samples[i].ceilings.read_bytes_per_s / n;
         sum.f32_macs_per_s += samples[i].ceilings.f32_macs_per_s / n;
@@ -204,7 +204,7 @@ static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_genera
     rewind_sequences(b);
     enum geul_status status = run(b, n_prompt < b->args.n_batch ? n_prompt : b->args.n_batch, 1);
     /* The ceilings after one repetition are those before the next, unless the caller's turn lies between them. */
-    struct geul_host_ceilings before = geul_host_probe_measure(b->probe), after;
+    struct geul_device_ceilings before = geul_host_probe_measure(b->probe), after;
     for (int i = 0; i < b->sweep->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
         struct sample *s = &b->samples[i];
         if (b->sweep->turn) { /* another program is measured meanwhile, so this may wait for long */

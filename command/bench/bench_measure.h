@@ -26,7 +26,7 @@ struct geul_bench_cell {
     double share;                       /* median of tokens/s over the ceiling of the same moment, 0 to 1 */
     double ceiling_tps;                 /* median */
     const char *bound;                  /* what the ceiling is made of: "int8", "bf16", "f32", "memory" */
-    struct geul_host_ceilings ceilings; /* means of those before and after each repetition */
+    struct geul_device_ceilings ceilings; /* means of those before and after each repetition */
     double macs, bytes; /* multiply-adds of the matrices, and bytes of weights and cache read, in one repetition */
     double load_seconds;
     int64_t file_bytes, kv_cache_bytes;

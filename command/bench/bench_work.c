@@ -88,7 +88,7 @@ struct geul_bench_amount geul_bench_generation_amount(const struct geul_bench_wo
     return amount;
 }
 
-double geul_bench_least_seconds(const struct geul_bench_amount *amount, const struct geul_host_ceilings *ceilings,
+double geul_bench_least_seconds(const struct geul_bench_amount *amount, const struct geul_device_ceilings *ceilings,
                                 const char **bound)
 {
     static const char *const names[GEUL_BENCH_ARITHMETICS] = {"f32", "bf16", "int8"};

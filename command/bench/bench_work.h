@@ -32,7 +32,7 @@ struct geul_bench_amount geul_bench_generation_amount(const struct geul_bench_wo
                                                       int depth, double cache_bytes);
 /* Seconds that the amount takes at least: for its arithmetic or for reading its bytes, whichever is longer. *bound says
  * which: "memory", or the kind of products that takes longest. */
-double geul_bench_least_seconds(const struct geul_bench_amount *amount, const struct geul_host_ceilings *ceilings,
+double geul_bench_least_seconds(const struct geul_bench_amount *amount, const struct geul_device_ceilings *ceilings,
                                 const char **bound);
 
 #endif
