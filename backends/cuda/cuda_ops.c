@@ -12,6 +12,9 @@
     X(GELU)                                                                                                            \
     X(LAYERNORM)                                                                                                       \
     X(EMBED)                                                                                                           \
+    X(ROPE)                                                                                                            \
+    X(STORE)                                                                                                           \
+    X(ATTENTION)                                                                                                       \
     X(CROSS_ENTROPY)                                                                                                   \
     X(GELU_BACK)                                                                                                       \
     X(NORM_BACK)                                                                                                       \
