@@ -20,6 +20,7 @@ static struct {
     struct {
         int users;
         atomic_bool lost;
+        atomic_bool reaches[MOST_CARDS]; /* whose memory it has been let read, or must copy by way of the host */
     } cards[MOST_CARDS];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -29,7 +30,6 @@ static struct {
 static bool is_fatal(int error)
 {
     static const int fatal[] = {
-        46,                           /* devices unavailable: taken away, or by another process for itself */
         201, 214, 220,                /* no context any more; memory or link errors that cannot be corrected */
         700, 702, 709,                /* illegal address, timeout of the display's watchdog, context destroyed */
         710, 714, 715, 716, 717, 718, /* assertion, stack, instruction, alignment, address space, program counter */
@@ -159,6 +159,10 @@ static int ask_card(struct cuda_device *d)
 
 static int reset_card(const struct cuda_device *d)
 {
+    for (int i = 0; i < MOST_CARDS; i++) {
+        atomic_store(&shared.cards[d->number].reaches[i], false);
+        atomic_store(&shared.cards[i].reaches[d->number], false);
+    }
     int error = d->gpu->use(d->number);
     return error ? error : d->gpu->reset();
 }
@@ -309,7 +313,7 @@ static enum geul_status copy_now(struct geul_context *ctx, struct geul_device *d
         return status;
     int error = gpu->wait();
     error = error ? error : gpu->copy(to, from, size, direction);
-    /* What lies in ordinary memory has been taken over, but perhaps not arrived, and our streams do not wait for it. */
+    /* What lies in ordinary memory has been taken over, but perhaps not arrived, and streams do not wait for it. */
     if (!error && direction == CUDA_UP)
         error = gpu->wait();
     return geul_cuda_check(ctx, device, error, "copying %zu bytes %s", size,
@@ -357,13 +361,18 @@ static enum geul_status cuda_download_async(struct geul_context *ctx, struct geu
 /* Lets the card of device read other's memory, where they are connected; otherwise CUDA copies by way of the host. */
 static int connect(const struct cuda_device *device, const struct cuda_device *other)
 {
-    int can = 0, error = device->gpu->can_reach(device->number, other->number, &can);
+    atomic_bool *reaches = &shared.cards[device->number].reaches[other->number];
+    int can = 0, error = 0;
+    if (atomic_load(reaches))
+        return 0;
+    error = device->gpu->can_reach(device->number, other->number, &can);
     if (!error && can)
         error = device->gpu->reach(other->number);
     if (error == CUDA_PEERS_ALREADY) {
         device->gpu->last_error();
         error = 0;
     }
+    atomic_store(reaches, error == 0);
     return error;
 }
 

@@ -10,7 +10,8 @@
  *   CONSTANT type name[n] = {...}             a table
  *   SHARED(type, name, count)                 shared memory of the block, not set (NaN on the CPU); at a kernel's top
  *   SHARED_DYNAMIC(type, name)                the bytes that LAUNCH() asked for, 16-byte aligned; once per kernel
- *   UNROLL                                    before a loop whose index chooses registers
+ *   UNROLL, UNROLL_4                          before a loop whose index chooses registers; before one of which four
+ *                                             rounds are to be under way at once
  *   LAUNCH(stream, kernel, GRID(x, y, z), threads, shared_bytes, args...)
  *                                             returns 0 or the runtime's error number; nothing is launched for an empty
  *                                             grid. A template kernel in parentheses: LAUNCH(s, (rows<32>), ...).

@@ -260,6 +260,7 @@ TEST(cuda_copies_between_cards_and_not_to_others)
         is(cuda->copy(s.ctx, queue, &there, there.base, &s.a, s.a.base, BYTES, &done), GEUL_OK, s.ctx);
         CHECK(done);
     }
+    CHECK_INT(host_gpu_calls(HOST_GPU_reach), 1);
     uint8_t got[BYTES] = {0};
     is(cuda->download(s.ctx, &there, there.base, got, BYTES), GEUL_OK, s.ctx);
     CHECK(got[0] == 9 && got[BYTES - 1] == 9);

@@ -333,12 +333,13 @@ static struct geul_tensor *product(struct bed *b, struct geul_tensor *x, struct 
     return geul_linear(b->ctx, x, w, NULL, false);
 }
 
-/* Runs the graph of an output and checks its first element; returns the launches. */
+/* Runs the graph of an output, and perhaps another, and checks its first element; returns the launches. */
 static long launches_of(struct bed *b, struct geul_tensor *x, struct geul_tensor *w, struct geul_tensor *out,
-                        float want)
+                        struct geul_tensor *other, float want)
 {
     static float weights[N * N];
-    struct geul_graph *g = plan(b, &out, 1);
+    struct geul_tensor *const outputs[] = {out, other};
+    struct geul_graph *g = plan(b, outputs, other ? 2 : 1);
     for (int i = 0; i < N * N; i++)
         weights[i] = 1;
     if (!g || !write_all(x, 1) || !is(geul_tensor_write(w, weights, sizeof weights), GEUL_OK, b->ctx))
@@ -367,13 +368,15 @@ TEST(cuda_rows_are_rounded_once_for_all_readers)
     struct geul_tensor *again = geul_reshape(b.ctx, geul_reshape(b.ctx, x, 2, wide), 2, one);
     struct geul_tensor *out = geul_add(b.ctx, product(&b, x, w), product(&b, again, w));
     /* round, product, product, and add's two */
-    CHECK_INT(launches_of(&b, x, w, out, 2 * row_sum()), 5);
+    long launches = launches_of(&b, x, w, out, NULL, 2 * row_sum());
+    CHECK_INT(launches, 5);
     close_bed(&b);
 }
 
 TEST(cuda_rows_are_left_rounded_by_who_computes_them)
 {
-    for (int other = 0; other < 2; other++) { /* whether somebody reads the values themselves */
+    /* Who reads the values themselves: nobody, another node, the caller. */
+    for (int other = 0; other < 3; other++) {
         struct bed b;
         if (!open_bed(&b, &bed_kernels, NULL))
             return;
@@ -381,11 +384,14 @@ TEST(cuda_rows_are_left_rounded_by_who_computes_them)
         struct geul_tensor *ones = geul_narrow(b.ctx, w, 0, 0, 1);
         struct geul_tensor *gain = geul_reshape(b.ctx, ones, 1, (const int64_t[]){N});
         struct geul_tensor *y = geul_layernorm(b.ctx, x, gain, gain, 1e-5f);
-        struct geul_tensor *out = geul_add(b.ctx, product(&b, y, w), other ? y : product(&b, y, w));
+        struct geul_tensor *out = geul_add(b.ctx, product(&b, y, w), other == 1 ? y : product(&b, y, w));
         /* norm, one or two products, and add's two: no rounding by itself */
-        long launches = launches_of(&b, x, w, out, row_sum() + (other ? 1 : row_sum()));
-        CHECK_INT(launches, other ? 4 : 5);
+        float want = row_sum() + (other == 1 ? 1 : row_sum());
+        long launches = launches_of(&b, x, w, out, other == 2 ? y : NULL, want);
+        CHECK_INT(launches, other == 1 ? 4 : 5);
         CHECK_INT(bed_left, other ? 1 : 2);
+        if (other == 2)
+            CHECK_MSG(value(y, 1) == 2, "%g", (double)value(y, 1));
         close_bed(&b);
     }
 }
@@ -398,7 +404,8 @@ TEST(cuda_rows_that_nobody_wants_are_not_rounded)
     struct geul_tensor *w = geul_input(b.ctx, GEUL_TYPE_F32, 2, (const int64_t[]){N, N}, "w"), *x = input(&b, 1, N);
     struct geul_tensor *gain = geul_reshape(b.ctx, geul_narrow(b.ctx, w, 0, 0, 1), 1, (const int64_t[]){N});
     struct geul_tensor *out = geul_scale(b.ctx, geul_layernorm(b.ctx, x, gain, gain, 1e-5f), 2);
-    CHECK_INT(launches_of(&b, x, w, out, 2), 2);
+    long launches = launches_of(&b, x, w, out, NULL, 2);
+    CHECK_INT(launches, 2);
     CHECK_INT(bed_left, 0);
     close_bed(&b);
 }
@@ -410,10 +417,76 @@ TEST(cuda_rows_are_rounded_again_when_they_have_changed)
         return;
     struct geul_tensor *w = geul_input(b.ctx, GEUL_TYPE_F32, 2, (const int64_t[]){N, N}, "w"), *x = input(&b, 1, N);
     struct geul_tensor *before = product(&b, x, w), *twice = geul_accumulate(b.ctx, x, geul_scale(b.ctx, x, 1));
-    struct geul_tensor *out = geul_add(b.ctx, before, product(&b, twice, w));
+    struct geul_tensor *after = product(&b, x, w); /* reads x itself, which the node before has changed */
     /* round, product, scale, accumulate, round, product, and add's two */
-    CHECK_INT(launches_of(&b, x, w, out, 3 * row_sum()), 8);
+    long launches = launches_of(&b, x, w, geul_add(b.ctx, before, after), twice, 3 * row_sum());
+    CHECK_INT(launches, 8);
     close_bed(&b);
+}
+
+TEST(cuda_and_the_cpu_divide_a_graph)
+{
+    struct bed b;
+    if (!open_bed(&b, &bed_kernels, NULL))
+        return;
+    static float weights[N * N], offsets[N];
+    for (int i = 0; i < N * N; i++)
+        weights[i] = 1;
+    struct geul_device *devices[] = {geul_device_open(b.ctx, GEUL_DEVICE_HOST, 1), b.device};
+    struct geul_runtime *rt = geul_runtime_new_on(b.ctx, devices, 2, NULL);
+    struct geul_buffer on_card, on_cpu;
+    REQUIRE(rt && geul_backend_cuda.buffer_new(b.ctx, b.device, sizeof weights, &on_card) == GEUL_OK &&
+            geul_backend_cuda.upload(b.ctx, &on_card, on_card.base, weights, sizeof weights) == GEUL_OK &&
+            devices[0]->backend->buffer_wrap(b.ctx, devices[0], offsets, sizeof offsets, &on_cpu) == GEUL_OK);
+    struct geul_tensor *w = geul_leaf(b.ctx, GEUL_TYPE_F32, 2, (const int64_t[]){N, N}, "w", &on_card, on_card.base);
+    struct geul_tensor *c = geul_leaf(b.ctx, GEUL_TYPE_F32, 1, (const int64_t[]){N}, "c", &on_cpu, on_cpu.base);
+    /* Both products read the CPU's sum, by twins of it that are different structs. */
+    struct geul_tensor *x = input(&b, 1, N), *sum = geul_add(b.ctx, x, c);
+    struct geul_tensor *both = geul_add(b.ctx, product(&b, sum, w), product(&b, sum, w));
+    struct geul_tensor *out = geul_add(b.ctx, both, c);
+    struct geul_graph *g = geul_graph_new(b.ctx, &out, 1);
+    REQUIRE(g && is(geul_runtime_plan(rt, g), GEUL_OK, b.ctx));
+    CHECK_INT(geul_runtime_segment_count(rt), 3);
+    for (int run = 0; run < 4; run++) {
+        offsets[0] = (float)run;
+        write_all(x, (float)run);
+        host_gpu_count_anew();
+        is(geul_runtime_run(rt, g), GEUL_OK, b.ctx);
+        float want = 2 * (row_sum() + N * (float)(run - 1) + (float)run) + (float)run;
+        CHECK_MSG(value(out, 0) == want, "run %d: %g, expected %g", run, (double)value(out, 0), (double)want);
+        if (run == 0)
+            CHECK_INT(host_gpu_calls(HOST_GPU_launch), 5); /* rounded once, two products, the sum's two steps */
+    }
+    geul_runtime_free(rt);
+    geul_backend_cuda.buffer_free(b.ctx, &on_card);
+    geul_device_close(b.ctx, devices[0]);
+    close_bed(&b);
+}
+
+TEST(cuda_memory_that_overlaps_is_seen)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    static float memory[64 * 64];
+    struct geul_tensor *all = geul_input(ctx, GEUL_TYPE_F32, 2, (const int64_t[]){64, 64}, "all");
+    CHECK(geul_cuda_apart(all, all)); /* no addresses yet */
+    all->data = memory;
+    const struct {
+        int64_t row, rows, col, cols;
+        bool apart; /* of rows 8 to 15 */
+    } cases[] = {{0, 8, 0, 64, true},   {16, 8, 0, 64, true}, {0, 9, 0, 64, false}, {15, 9, 0, 64, false},
+                 {8, 0, 0, 64, true},   {0, 9, 0, 32, false}, {0, 8, 32, 32, true}, {10, 1, 5, 1, false},
+                 {0, 64, 0, 64, false}, {7, 1, 63, 1, true}};
+    struct geul_tensor *part = geul_narrow(ctx, all, 0, 8, 8);
+    part->data = memory + 8 * 64;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct geul_tensor *t =
+            geul_narrow(ctx, geul_narrow(ctx, all, 0, cases[i].row, cases[i].rows), 1, cases[i].col, cases[i].cols);
+        REQUIRE(t);
+        t->data = memory + cases[i].row * 64 + cases[i].col;
+        CHECK_MSG(geul_cuda_apart(part, t) == cases[i].apart && geul_cuda_apart(t, part) == cases[i].apart, "case %zu",
+                  i);
+    }
+    geul_context_free(ctx);
 }
 
 /* ---------------------------------------------------------------------------------- failures -- */

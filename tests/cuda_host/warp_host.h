@@ -15,6 +15,7 @@
     type(&name)[count] = *(type(*)[count])shared_array(name##_array)
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)cuda_host_shared_dynamic()
 #define UNROLL
+#define UNROLL_4
 #define LAUNCH(stream, kernel, blocks, ...)                                                                            \
     launch_kernel(#kernel, __FILE__, __LINE__, stream, kernel, blocks, __VA_ARGS__)
 
