@@ -7,14 +7,6 @@
 
 /* ---------------------------------------------------------------------------------- ceilings -- */
 
-/* The most that this machine can do, measured with all threads of the device together, in the best instruction set that
- * it uses. */
-struct geul_host_ceilings {
-    double read_bytes_per_s;
-    /* Multiply-adds. Where the processor has no bfloat16 products they are float32 ones, with the same ceiling. */
-    double f32_macs_per_s, bf16_macs_per_s, int8_macs_per_s;
-};
-
 /* Measures the ceilings of the host's device, as often as wanted, since those of a shared machine change. Holds
  * geul_host_probe_bytes() of resident memory. Used by one thread at a time; device must outlive it. */
 struct geul_host_probe;
@@ -22,8 +14,9 @@ struct geul_host_probe;
 struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device);
 void geul_host_probe_free(struct geul_host_probe *probe);
 size_t geul_host_probe_bytes(const struct geul_host_probe *probe);
-/* The ceilings now; takes about a quarter of a second. */
-struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *probe);
+/* The ceilings now, of all threads of the device together in the best instruction set that it uses; takes about a
+ * quarter of a second. Where the processor has no bfloat16 products they are float32 ones, with the same ceiling. */
+struct geul_device_ceilings geul_host_probe_measure(const struct geul_host_probe *probe);
 
 /* ------------------------------------------------------------------------------------ search -- */
 

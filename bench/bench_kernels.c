@@ -20,7 +20,7 @@ struct bench {
     struct geul_context *ctx;
     struct geul_device *device;
     struct geul_queue *queue;
-    struct geul_host_ceilings ceilings;
+    struct geul_device_ceilings ceilings;
     int repeats;
     const char *kinds; /* names of the types, separated by commas; NULL: all */
 };

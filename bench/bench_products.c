@@ -67,7 +67,7 @@ static bool measure(struct geul_device *device, const struct geul_host_probe *pr
     bool ok = rt && g && geul_runtime_plan(rt, g) == GEUL_OK && geul_runtime_run(rt, g) == GEUL_OK;
     double rate[REPEATS], share[REPEATS];
     for (int i = 0; ok && i < REPEATS; i++) {
-        struct geul_host_ceilings c = geul_host_probe_measure(probe);
+        struct geul_device_ceilings c = geul_host_probe_measure(probe);
         double start = geul_os_seconds();
         ok = geul_runtime_run(rt, g) == GEUL_OK;
         rate[i] = (double)T * (double)N * (double)K / (geul_os_seconds() - start);

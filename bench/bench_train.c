@@ -68,7 +68,7 @@ struct bench {
     struct geul_trainer *trainer;
     struct geul_train_estimate estimate;
     struct geul_host_probe *probe;
-    struct geul_host_ceilings ceilings; /* of just now */
+    struct geul_device_ceilings ceilings; /* of just now */
     struct geul_train_report report;
     double cpu_seconds; /* of all threads; other programs on the machine change it less than seconds */
     double macs_per_s;

@@ -142,14 +142,14 @@ static double read_rate(const struct geul_host_probe *probe, size_t streams, siz
     return (double)m.bytes / (geul_os_seconds() - start);
 }
 
-struct geul_host_ceilings geul_host_probe_measure(const struct geul_host_probe *probe)
+struct geul_device_ceilings geul_host_probe_measure(const struct geul_host_probe *probe)
 {
     double read = 0;
     for (int i = 0; i < READ_PASSES * N_PATTERNS; i++) {
         double rate = read_rate(probe, patterns[i % N_PATTERNS].streams, patterns[i % N_PATTERNS].distance);
         read = rate > read ? rate : read;
     }
-    return (struct geul_host_ceilings){.read_bytes_per_s = read,
+    return (struct geul_device_ceilings){.read_bytes_per_s = read,
                                        .f32_macs_per_s = peak_rate(probe, PEAK_F32),
                                        .bf16_macs_per_s = peak_rate(probe, PEAK_BF16),
                                        .int8_macs_per_s = peak_rate(probe, PEAK_INT8)};
