@@ -7,15 +7,16 @@
 
 /* ---------------------------------------------------------------------------------- ceilings -- */
 
-/* Measures the ceilings of the host's device, as often as wanted, since those of a shared machine change. Holds
- * geul_host_probe_bytes() of resident memory. Used by one thread at a time; device must outlive it. */
+/* Measures the ceilings of the host's device, with all its threads together and in the best instruction set that it
+ * uses, as often as wanted, since those of a shared machine change. Where the processor has no bfloat16 products they
+ * are float32 ones, with the same ceiling. Holds geul_host_probe_bytes() of resident memory. Used by one thread at a
+ * time; device must outlive it. */
 struct geul_host_probe;
 /* NULL (recorded) when memory is short or device is of another backend. Free with geul_host_probe_free(). */
 struct geul_host_probe *geul_host_probe_new(struct geul_context *ctx, struct geul_device *device);
 void geul_host_probe_free(struct geul_host_probe *probe);
 size_t geul_host_probe_bytes(const struct geul_host_probe *probe);
-/* The ceilings now, of all threads of the device together in the best instruction set that it uses; takes about a
- * quarter of a second. Where the processor has no bfloat16 products they are float32 ones, with the same ceiling. */
+/* The ceilings now; takes about a quarter of a second. */
 struct geul_device_ceilings geul_host_probe_measure(const struct geul_host_probe *probe);
 
 /* ------------------------------------------------------------------------------------ search -- */

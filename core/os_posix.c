@@ -1051,7 +1051,9 @@ uint64_t geul_os_entropy(void)
 static bool elf_is_whole(int fd, uint64_t size)
 {
     ElfW(Ehdr) head;
-    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0)
+    const unsigned char of_this_machine = sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32;
+    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 ||
+        head.e_ident[EI_CLASS] != of_this_machine)
         return true;
     uint64_t sections = head.e_shoff + (uint64_t)head.e_shnum * head.e_shentsize;
     if (sections > size || head.e_shoff > size)

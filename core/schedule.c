@@ -62,6 +62,7 @@ struct unit {
 
 struct geul_runtime {
     struct geul_context *ctx;
+    struct geul_context *own; /* memory and failures of what is done here: contexts of graphs may allocate otherwise */
     struct geul_devices devices;
     struct unit units[GEUL_MAX_DEVICES];
     bool owns_devices; /* geul_runtime_new() has opened them */
@@ -105,13 +106,24 @@ void geul_host_memory_free(struct geul_context *ctx, struct geul_device *device,
 
 /* ---------------------------------------------------------------------------------- lifetime -- */
 
+/* The end of a call: a failure of it goes to ctx. */
+static enum geul_status report(struct geul_runtime *rt, struct geul_context *ctx, enum geul_status status)
+{
+    if (geul_error_status(rt->own) != GEUL_OK) {
+        if (status != GEUL_OK)
+            geul_fail_from(ctx, rt->own);
+        geul_error_clear(rt->own);
+    }
+    return status;
+}
+
 static void unplan(struct geul_runtime *rt, struct plan *p)
 {
     for (int i = 0; i < p->n_ready; i++) {
         int d = p->ready[i].device;
-        backend_of(rt, d)->release(rt->ctx, rt->units[d].queue, p->ready[i].prepared);
+        backend_of(rt, d)->release(rt->own, rt->units[d].queue, p->ready[i].prepared);
     }
-    geul_free(rt->ctx, p->ready);
+    geul_free(rt->own, p->ready);
     *p = (struct plan){0};
     if (rt->latest == p)
         rt->latest = NULL;
@@ -134,11 +146,17 @@ struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_d
     if (!rt)
         return NULL;
     rt->ctx = ctx;
+    rt->own = geul_context_new_like(ctx);
+    if (!rt->own) {
+        geul_free(ctx, rt);
+        return geul_fail_memory(ctx, sizeof *rt);
+    }
     rt->devices.n = n_devices;
     memcpy(rt->devices.at, devices, (size_t)n_devices * sizeof *devices);
     for (int d = 0; d < n_devices; d++) {
-        rt->units[d].queue = devices[d]->backend->queue_new(ctx, devices[d], options);
+        rt->units[d].queue = devices[d]->backend->queue_new(rt->own, devices[d], options);
         if (!rt->units[d].queue) {
+            geul_fail_from(ctx, rt->own);
             geul_runtime_free(rt);
             return NULL;
         }
@@ -168,15 +186,15 @@ static void free_unit(struct geul_runtime *rt, int d)
     struct unit *u = &rt->units[d];
     for (int k = 0; k < u->n_blocks; k++) {
         if (u->blocks[k]->device)
-            device->backend->buffer_free(rt->ctx, u->blocks[k]);
-        geul_free(rt->ctx, u->blocks[k]);
+            device->backend->buffer_free(rt->own, u->blocks[k]);
+        geul_free(rt->own, u->blocks[k]);
     }
-    geul_free(rt->ctx, u->blocks);
-    geul_host_memory_free(rt->ctx, device, u->mirror);
+    geul_free(rt->own, u->blocks);
+    geul_host_memory_free(rt->own, device, u->mirror);
     for (int k = 0; k < N_STAGES; k++)
-        geul_host_memory_free(rt->ctx, device, u->stages[k].memory);
+        geul_host_memory_free(rt->own, device, u->stages[k].memory);
     if (u->queue)
-        device->backend->queue_free(rt->ctx, u->queue);
+        device->backend->queue_free(rt->own, u->queue);
 }
 
 void geul_runtime_free(struct geul_runtime *rt)
@@ -186,6 +204,7 @@ void geul_runtime_free(struct geul_runtime *rt)
     unplan_all(rt);
     for (int d = 0; d < rt->devices.n; d++)
         free_unit(rt, d);
+    geul_context_free(rt->own);
     if (rt->owns_devices)
         geul_devices_close(rt->ctx, &rt->devices);
     geul_free(rt->ctx, rt);
@@ -270,25 +289,24 @@ static bool memory_fits(const struct geul_runtime *rt, const struct geul_schedul
 }
 
 /* Makes block k of device d as large as s needs it. */
-static enum geul_status grow_block(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_schedule *s,
-                                   int d, int k)
+static enum geul_status grow_block(struct geul_runtime *rt, const struct geul_schedule *s, int d, int k)
 {
     struct unit *u = &rt->units[d];
     struct geul_device *device = rt->devices.at[d];
     if (k == u->n_blocks) {
-        struct geul_buffer **more = geul_realloc(rt->ctx, u->blocks, (size_t)k + 1, sizeof(struct geul_buffer *));
+        struct geul_buffer **more = geul_realloc(rt->own, u->blocks, (size_t)k + 1, sizeof(struct geul_buffer *));
         if (more)
             u->blocks = more;
-        struct geul_buffer *b = more ? geul_alloc(rt->ctx, 1, sizeof *b) : NULL;
+        struct geul_buffer *b = more ? geul_alloc(rt->own, 1, sizeof *b) : NULL;
         if (!b)
-            return geul_fail_from(ctx, rt->ctx);
+            return GEUL_ERROR_MEMORY;
         u->blocks[u->n_blocks++] = b;
     }
     struct geul_buffer *b = u->blocks[k], fresh = {0};
     if (b->device) /* before the larger one is allocated: both may not fit */
-        device->backend->buffer_free(rt->ctx, b);
+        device->backend->buffer_free(rt->own, b);
     *b = fresh;
-    enum geul_status status = geul_device_buffer(ctx, device, block_needs(rt, s, d, k), "a graph", &fresh);
+    enum geul_status status = geul_device_buffer(rt->own, device, block_needs(rt, s, d, k), "a graph", &fresh);
     if (status != GEUL_OK)
         return status;
     *b = fresh;
@@ -297,22 +315,21 @@ static enum geul_status grow_block(struct geul_runtime *rt, struct geul_context 
     return GEUL_OK;
 }
 
-static enum geul_status grow_host(struct geul_runtime *rt, struct geul_context *ctx, int d, void **memory,
-                                  size_t *bytes, size_t need)
+static enum geul_status grow_host(struct geul_runtime *rt, int d, void **memory, size_t *bytes, size_t need)
 {
     enum { PIECE = 1 << 14 }; /* so that a few more tokens do not make it grow again */
-    geul_host_memory_free(rt->ctx, rt->devices.at[d], *memory);
+    geul_host_memory_free(rt->own, rt->devices.at[d], *memory);
     *bytes = 0;
     need = (need + PIECE - 1) / PIECE * PIECE;
-    *memory = geul_host_memory(ctx, rt->devices.at[d], need);
+    *memory = geul_host_memory(rt->own, rt->devices.at[d], need);
     if (!*memory)
-        return geul_error_status(ctx);
+        return geul_error_status(rt->own);
     *bytes = need;
     return GEUL_OK;
 }
 
 /* Makes room for s; everything else is unplanned if there is too little. */
-static enum geul_status make_room(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_schedule *s)
+static enum geul_status make_room(struct geul_runtime *rt, const struct geul_schedule *s)
 {
     if (memory_fits(rt, s))
         return GEUL_OK;
@@ -322,9 +339,9 @@ static enum geul_status make_room(struct geul_runtime *rt, struct geul_context *
         struct unit *u = &rt->units[d];
         for (int k = 0; k < s->n_blocks[d] && status == GEUL_OK; k++)
             if (!block_fits(rt, s, d, k))
-                status = grow_block(rt, ctx, s, d, k);
+                status = grow_block(rt, s, d, k);
         if (status == GEUL_OK && u->mirror_bytes < mirror_needs(rt, s, d))
-            status = grow_host(rt, ctx, d, &u->mirror, &u->mirror_bytes, mirror_needs(rt, s, d));
+            status = grow_host(rt, d, &u->mirror, &u->mirror_bytes, mirror_needs(rt, s, d));
     }
     return status;
 }
@@ -341,7 +358,7 @@ static int stage_owner(const struct geul_runtime *rt, const struct geul_copy *c)
 }
 
 /* Host memory for the largest copy of each device: no copy is under way. */
-static enum geul_status make_stages(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_schedule *s)
+static enum geul_status make_stages(struct geul_runtime *rt, const struct geul_schedule *s)
 {
     for (int i = 0; i < s->n_copies; i++) {
         const struct geul_copy *c = &s->copies[i];
@@ -351,7 +368,7 @@ static enum geul_status make_stages(struct geul_runtime *rt, struct geul_context
             struct stage *a = &rt->units[d].stages[k];
             if (a->bytes >= bytes && a->memory)
                 continue;
-            enum geul_status status = grow_host(rt, ctx, d, &a->memory, &a->bytes, bytes);
+            enum geul_status status = grow_host(rt, d, &a->memory, &a->bytes, bytes);
             if (status != GEUL_OK)
                 return status;
         }
@@ -404,16 +421,16 @@ static enum geul_status prepare_segments(struct geul_runtime *rt, struct geul_gr
 {
     static _Atomic uint64_t numbers; /* of all plans of all runtimes */
     const struct geul_schedule *s = g->schedule;
-    p->ready = geul_alloc(rt->ctx, (size_t)s->n_segments, sizeof *p->ready);
+    p->ready = geul_alloc(rt->own, (size_t)s->n_segments, sizeof *p->ready);
     if (!p->ready)
-        return geul_fail_from(g->ctx, rt->ctx);
+        return GEUL_ERROR_MEMORY;
     enum geul_status status = GEUL_OK;
     for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
         const struct geul_segment *seg = &s->segments[i];
         struct ready *r = &p->ready[i];
         r->device = seg->device;
         status = backend_of(rt, seg->device)
-                     ->prepare(g->ctx, rt->units[seg->device].queue, seg->nodes, seg->n_nodes, &r->prepared);
+                     ->prepare(rt->own, rt->units[seg->device].queue, seg->nodes, seg->n_nodes, &r->prepared);
         p->n_ready += status == GEUL_OK;
     }
     if (status != GEUL_OK) {
@@ -441,9 +458,9 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
     struct geul_schedule *s = geul_schedule_make(&rt->devices, g);
     if (!s)
         return geul_error_status(g->ctx);
-    enum geul_status status = make_room(rt, g->ctx, s);
+    enum geul_status status = make_room(rt, s);
     if (status != GEUL_OK)
-        return status;
+        return report(rt, g->ctx, status);
     struct geul_place places[GEUL_MAX_DEVICES];
     for (int d = 0; d < rt->devices.n; d++) {
         const struct unit *u = &rt->units[d];
@@ -452,12 +469,12 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
     }
     status = geul_schedule_place(&rt->devices, g, s, places);
     if (status == GEUL_OK)
-        status = make_stages(rt, g->ctx, s);
+        status = make_stages(rt, s);
     if (status != GEUL_OK)
-        return status;
+        return report(rt, g->ctx, status);
     tell_copied_weights(rt, s);
     g->schedule = s;
-    return prepare_segments(rt, g, free_plan(rt));
+    return report(rt, g->ctx, prepare_segments(rt, g, free_plan(rt)));
 }
 
 /* What device d needs for s: nodes is room for all of g's. */
@@ -497,41 +514,40 @@ enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph
 /* ------------------------------------------------------------------------------------- order -- */
 
 /* The work that device d is given from now on starts after ticket of device other. */
-static enum geul_status order_behind(struct geul_runtime *rt, struct geul_context *ctx, int d, int other,
-                                     uint64_t ticket)
+static enum geul_status order_behind(struct geul_runtime *rt, int d, int other, uint64_t ticket)
 {
     const struct geul_backend *backend = backend_of(rt, d);
     enum geul_status status = GEUL_OK;
     bool done = false;
     if (backend->wait_on)
-        status = backend->wait_on(ctx, rt->units[d].queue, rt->units[other].queue, ticket, &done);
+        status = backend->wait_on(rt->own, rt->units[d].queue, rt->units[other].queue, ticket, &done);
     if (status != GEUL_OK || done)
         return status;
-    return backend_of(rt, other)->event_wait(ctx, rt->units[other].queue, ticket);
+    return backend_of(rt, other)->event_wait(rt->own, rt->units[other].queue, ticket);
 }
 
-static enum geul_status record(struct geul_runtime *rt, struct geul_context *ctx, int d, uint64_t *ticket)
+static enum geul_status record(struct geul_runtime *rt, int d, uint64_t *ticket)
 {
-    return backend_of(rt, d)->event_record(ctx, rt->units[d].queue, ticket);
+    return backend_of(rt, d)->event_record(rt->own, rt->units[d].queue, ticket);
 }
 
 /* Waits for all work of device d. */
-static enum geul_status finish(struct geul_runtime *rt, struct geul_context *ctx, int d)
+static enum geul_status finish(struct geul_runtime *rt, int d)
 {
     uint64_t ticket;
-    enum geul_status status = record(rt, ctx, d, &ticket);
-    return status == GEUL_OK ? backend_of(rt, d)->event_wait(ctx, rt->units[d].queue, ticket) : status;
+    enum geul_status status = record(rt, d, &ticket);
+    return status == GEUL_OK ? backend_of(rt, d)->event_wait(rt->own, rt->units[d].queue, ticket) : status;
 }
 
 /* Before device d is given work that writes: other devices may still be copying from its memory. */
-static enum geul_status fence(struct geul_runtime *rt, struct geul_context *ctx, int d)
+static enum geul_status fence(struct geul_runtime *rt, int d)
 {
     struct unit *u = &rt->units[d];
     enum geul_status status = GEUL_OK;
     for (int other = 0; other < rt->devices.n && status == GEUL_OK; other++) {
         if (!u->copied_from[other])
             continue;
-        status = order_behind(rt, ctx, d, other, u->copy_tickets[other]);
+        status = order_behind(rt, d, other, u->copy_tickets[other]);
         u->copied_from[other] = false;
     }
     return status;
@@ -540,46 +556,45 @@ static enum geul_status fence(struct geul_runtime *rt, struct geul_context *ctx,
 /* ------------------------------------------------------------------------------------ copies -- */
 
 /* The next staging area of device d, free to be filled. */
-static enum geul_status take_stage(struct geul_runtime *rt, struct geul_context *ctx, int d, struct stage **out)
+static enum geul_status take_stage(struct geul_runtime *rt, int d, struct stage **out)
 {
     struct unit *u = &rt->units[d];
     struct stage *a = *out = &u->stages[u->next_stage];
     u->next_stage = (u->next_stage + 1) % N_STAGES;
     enum geul_status status = GEUL_OK;
     if (a->busy)
-        status = backend_of(rt, d)->event_wait(ctx, u->queue, a->ticket);
+        status = backend_of(rt, d)->event_wait(rt->own, u->queue, a->ticket);
     a->busy = false;
     return status;
 }
 
 /* Directly from device to device, behind the work of source; *done: whether they can. */
-static enum geul_status copy_directly(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_copy *c,
-                                      int source, bool *done)
+static enum geul_status copy_directly(struct geul_runtime *rt, const struct geul_copy *c, int source, bool *done)
 {
     const struct geul_tensor *from = c->root;
     struct geul_tensor *to = c->on;
     uint64_t ticket;
     enum geul_status status = GEUL_OK;
     if (source < rt->devices.n) {
-        status = record(rt, ctx, source, &ticket);
+        status = record(rt, source, &ticket);
         if (status == GEUL_OK)
-            status = order_behind(rt, ctx, c->device, source, ticket);
+            status = order_behind(rt, c->device, source, ticket);
     }
     if (status == GEUL_OK)
         status = backend_of(rt, c->device)
-                     ->copy(ctx, rt->units[c->device].queue, to->buffer, to->data, from->buffer, from->data,
+                     ->copy(rt->own, rt->units[c->device].queue, to->buffer, to->data, from->buffer, from->data,
                             geul_tensor_bytes(from), done);
     if (status != GEUL_OK || !*done || source >= rt->devices.n)
         return status;
     struct unit *u = &rt->units[source];
     u->copied_from[c->device] = true;
-    return record(rt, ctx, c->device, &u->copy_tickets[c->device]);
+    return record(rt, c->device, &u->copy_tickets[c->device]);
 }
 
 /* Brings the values of c to host memory: *host, which is a's or the tensor's own. When the values are there is said by
  * *ready, a ticket of the source; *waits false: they are there now. */
-static enum geul_status fetch(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_copy *c, int source,
-                              struct stage *a, const void **host, bool *waits, uint64_t *ready)
+static enum geul_status fetch(struct geul_runtime *rt, const struct geul_copy *c, int source, struct stage *a,
+                              const void **host, bool *waits, uint64_t *ready)
 {
     const struct geul_tensor *from = c->root;
     size_t bytes = geul_tensor_bytes(from);
@@ -589,23 +604,22 @@ static enum geul_status fetch(struct geul_runtime *rt, struct geul_context *ctx,
         return GEUL_OK;
     if (from->buffer->host) {
         *host = from->data;
-        return source < rt->devices.n ? finish(rt, ctx, source) : GEUL_OK;
+        return source < rt->devices.n ? finish(rt, source) : GEUL_OK;
     }
     const struct geul_backend *backend = from->buffer->device->backend;
     *host = a->memory;
     /* The area is of the memory that the other device allocates, where it lies on one. */
     bool pinned = !backend->host_alloc || backend == backend_of(rt, c->device) || c->on->buffer->host;
     if (source >= rt->devices.n || !backend->download_async || !pinned)
-        return backend->download(ctx, from->buffer, from->data, a->memory, bytes);
+        return backend->download(rt->own, from->buffer, from->data, a->memory, bytes);
     enum geul_status status =
-        backend->download_async(ctx, rt->units[source].queue, from->buffer, from->data, a->memory, bytes);
+        backend->download_async(rt->own, rt->units[source].queue, from->buffer, from->data, a->memory, bytes);
     *waits = true;
-    return status == GEUL_OK ? record(rt, ctx, source, ready) : status;
+    return status == GEUL_OK ? record(rt, source, ready) : status;
 }
 
 /* By way of the host. */
-static enum geul_status copy_by_host(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_copy *c,
-                                     int source)
+static enum geul_status copy_by_host(struct geul_runtime *rt, const struct geul_copy *c, int source)
 {
     const struct geul_backend *target = backend_of(rt, c->device);
     struct geul_tensor *to = c->on;
@@ -615,34 +629,47 @@ static enum geul_status copy_by_host(struct geul_runtime *rt, struct geul_contex
     bool waits;
     uint64_t ready;
     int owner = stage_owner(rt, c);
-    enum geul_status status = owner < 0 ? GEUL_OK : take_stage(rt, ctx, owner, &a);
+    enum geul_status status = owner < 0 ? GEUL_OK : take_stage(rt, owner, &a);
     if (status == GEUL_OK)
-        status = fetch(rt, ctx, c, source, a, &host, &waits, &ready);
+        status = fetch(rt, c, source, a, &host, &waits, &ready);
     bool at_once = to->buffer->host || !target->upload_async;
     if (status == GEUL_OK && waits)
-        status = at_once ? backend_of(rt, source)->event_wait(ctx, rt->units[source].queue, ready)
-                         : order_behind(rt, ctx, c->device, source, ready);
+        status = at_once ? backend_of(rt, source)->event_wait(rt->own, rt->units[source].queue, ready)
+                         : order_behind(rt, c->device, source, ready);
     if (status != GEUL_OK)
         return status;
     if (at_once)
-        return target->upload(ctx, to->buffer, to->data, host, bytes);
+        return target->upload(rt->own, to->buffer, to->data, host, bytes);
     if (host != a->memory) /* which is pinned, and stays as it is */
         memcpy(a->memory, host, bytes);
-    status = target->upload_async(ctx, rt->units[c->device].queue, to->buffer, to->data, a->memory, bytes);
+    status = target->upload_async(rt->own, rt->units[c->device].queue, to->buffer, to->data, a->memory, bytes);
     a->busy = true;
-    return status == GEUL_OK ? record(rt, ctx, c->device, &a->ticket) : status;
+    return status == GEUL_OK ? record(rt, c->device, &a->ticket) : status;
 }
 
 /* Moves one value to another device. */
-static enum geul_status make_copy(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_copy *c)
+static enum geul_status make_copy(struct geul_runtime *rt, const struct geul_copy *c)
 {
     const struct geul_tensor *from = c->root;
     int source = geul_device_index(&rt->devices, from->buffer->device);
     bool done = false;
-    enum geul_status status = fence(rt, ctx, c->device);
+    enum geul_status status = fence(rt, c->device);
     if (status == GEUL_OK && backend_of(rt, c->device)->copy && from->buffer->host == c->on->buffer->host)
-        status = copy_directly(rt, ctx, c, source, &done);
-    return status == GEUL_OK && !done ? copy_by_host(rt, ctx, c, source) : status;
+        status = copy_directly(rt, c, source, &done);
+    return status == GEUL_OK && !done ? copy_by_host(rt, c, source) : status;
+}
+
+enum geul_status geul_runtime_read(struct geul_runtime *rt, const struct geul_buffer *b, const void *address,
+                                   void *host, size_t size)
+{
+    int d = geul_device_index(&rt->devices, b->device);
+    const struct geul_backend *backend = b->device->backend;
+    if (d >= rt->devices.n || !backend->download_async)
+        return backend->download(rt->ctx, b, address, host, size);
+    enum geul_status status = backend->download_async(rt->own, rt->units[d].queue, b, address, host, size);
+    if (status == GEUL_OK)
+        status = finish(rt, d);
+    return report(rt, rt->ctx, status);
 }
 
 enum geul_status geul_runtime_move(struct geul_runtime *rt, struct geul_buffer *b, void *to, const void *from,
@@ -674,12 +701,12 @@ enum geul_status geul_runtime_move(struct geul_runtime *rt, struct geul_buffer *
 /* --------------------------------------------------------------------------------------- run -- */
 
 /* Waits for all devices, also those behind one that fails. The first failure is the result. */
-static enum geul_status finish_all(struct geul_runtime *rt, struct geul_context *ctx)
+static enum geul_status finish_all(struct geul_runtime *rt)
 {
     enum geul_status status = GEUL_OK;
     for (int d = 0; d < rt->devices.n; d++) {
         struct unit *u = &rt->units[d];
-        enum geul_status finished = finish(rt, ctx, d);
+        enum geul_status finished = finish(rt, d);
         status = status == GEUL_OK ? finished : status;
         for (int k = 0; k < N_STAGES; k++)
             u->stages[k].busy = false;
@@ -690,11 +717,11 @@ static enum geul_status finish_all(struct geul_runtime *rt, struct geul_context 
 
 enum geul_status geul_runtime_wait(struct geul_runtime *rt)
 {
-    return finish_all(rt, rt->ctx);
+    return report(rt, rt->ctx, finish_all(rt));
 }
 
 /* Every device's inputs go there in one copy. They are in front of its memory. */
-static enum geul_status upload_inputs(struct geul_runtime *rt, struct geul_context *ctx, const struct geul_schedule *s)
+static enum geul_status upload_inputs(struct geul_runtime *rt, const struct geul_schedule *s)
 {
     enum geul_status status = GEUL_OK;
     for (int d = 0; d < rt->devices.n && status == GEUL_OK; d++) {
@@ -704,8 +731,8 @@ static enum geul_status upload_inputs(struct geul_runtime *rt, struct geul_conte
         if (bytes == 0)
             continue;
         struct geul_buffer *b = u->blocks[0];
-        status = backend->upload_async ? backend->upload_async(ctx, u->queue, b, b->base, u->mirror, bytes)
-                                       : backend->upload(ctx, b, b->base, u->mirror, bytes);
+        status = backend->upload_async ? backend->upload_async(rt->own, u->queue, b, b->base, u->mirror, bytes)
+                                       : backend->upload(rt->own, b, b->base, u->mirror, bytes);
     }
     return status;
 }
@@ -728,12 +755,12 @@ static enum geul_status run_segment(struct geul_runtime *rt, const struct geul_g
 {
     enum geul_status status = GEUL_OK;
     for (int k = 0; k < seg->n_copies && status == GEUL_OK; k++)
-        status = make_copy(rt, g->ctx, &g->schedule->copies[seg->first_copy + k]);
+        status = make_copy(rt, &g->schedule->copies[seg->first_copy + k]);
     if (status == GEUL_OK)
-        status = fence(rt, g->ctx, seg->device);
+        status = fence(rt, seg->device);
     if (status != GEUL_OK)
         return status;
-    return backend_of(rt, seg->device)->run(g->ctx, rt->units[seg->device].queue, r->prepared, watch);
+    return backend_of(rt, seg->device)->run(rt->own, rt->units[seg->device].queue, r->prepared, watch);
 }
 
 /* Computes g; cancel as in struct geul_run_watch. */
@@ -750,7 +777,7 @@ static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g,
     const struct geul_run_watch watch = {cancel, rt->progress ? tell_progress : NULL, &place};
     for (int i = 0; i < s->n_segments; i++)
         place.total += s->segments[i].n_nodes;
-    enum geul_status status = upload_inputs(rt, g->ctx, s);
+    enum geul_status status = upload_inputs(rt, s);
     for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
         if (cancel && atomic_load(cancel)) /* also where the backend does not notice */
             status = GEUL_ERROR_CANCELLED;
@@ -759,8 +786,8 @@ static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g,
         place.before += s->segments[i].n_nodes;
     }
     /* Also after a failure: nothing may run on memory that the caller is about to use or free. */
-    enum geul_status finished = finish_all(rt, g->ctx);
-    return status == GEUL_OK ? finished : status;
+    enum geul_status finished = finish_all(rt);
+    return report(rt, g->ctx, status == GEUL_OK ? finished : status);
 }
 
 enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)

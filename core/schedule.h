@@ -7,8 +7,7 @@
 
 /* A runtime over devices that the caller opened and closes (models and trainers; tests with devices of their own). The
  * first device gets what no other claims and must support every op. options, of its queues, may be NULL: the defaults;
- * runtimes of the same devices are independent. Graphs planned on a runtime must come from contexts with ctx's
- * allocator. Free with geul_runtime_free(), before the devices are closed. */
+ * runtimes of the same devices are independent. Free with geul_runtime_free(), before the devices are closed. */
 struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices,
                                          const struct geul_queue_options *options);
 /* geul_runtime_run() without cancelling, for a graph that must not be left half computed: one that changes weights. */
@@ -29,6 +28,10 @@ bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph
 enum geul_status geul_runtime_move(struct geul_runtime *rt, struct geul_buffer *b, void *to, const void *from,
                                    size_t size);
 enum geul_status geul_runtime_wait(struct geul_runtime *rt);
+/* size bytes at address of b, as the last run left them, to host, which is geul_host_memory() of b's device. Waits for
+ * this runtime only, not for others on the device. */
+enum geul_status geul_runtime_read(struct geul_runtime *rt, const struct geul_buffer *b, const void *address,
+                                   void *host, size_t size);
 /* Host memory that device copies from and to fastest: host_alloc()'s where its backend has that. NULL (recorded) on
  * failure. The free function takes NULL. */
 void *geul_host_memory(struct geul_context *ctx, struct geul_device *device, size_t size);

@@ -160,6 +160,10 @@ static enum geul_status check_transfer(const struct geul_tensor *t, size_t bytes
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s has no memory: plan its graph first", t->name);
     if (!geul_is_contiguous(t))
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s is a strided view: copy it with geul_contiguous()", t->name);
+    uintptr_t from = (uintptr_t)t->buffer->base, at = (uintptr_t)t->data;
+    if (at < from || at - from > t->buffer->size || geul_tensor_bytes(t) > t->buffer->size - (at - from))
+        return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s has lost its memory to another graph: plan its graph again",
+                         t->name);
     if (bytes != geul_tensor_bytes(t))
         return geul_fail(t->ctx, GEUL_ERROR_ARGUMENT, "%s holds %zu bytes, not %zu", t->name, geul_tensor_bytes(t),
                          bytes);

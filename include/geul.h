@@ -322,11 +322,13 @@ GEUL_API void geul_sampler_accept(struct geul_sampler *sampler, int32_t token);
 GEUL_API void geul_sampler_reset(struct geul_sampler *sampler, uint64_t seed);
 
 /* ------------------------------------------------------------------------------- speculation -- */
-/* Stability: may still change (geul_speculation may gain fields; GPUs without exact sums). */
+/* Stability: may still change (geul_speculation may gain fields). */
 
 /* Speculative decoding: drafts tokens so that one evaluation may yield several. The generated text is the same with and
  * without, token by token, greedy and for every seed: each token is still chosen from the model's own logits, and
- * drafts that differ from the choice are discarded. */
+ * drafts that differ from the choice are discarded. On a GPU that takes a session that is `exact`; without it, logits
+ * of several tokens at a time differ by roundings from those of one, and where two tokens are as good as equally likely
+ * the other one may be chosen. A draft session need not be exact. */
 struct geul_speculation {
     /* A session of a smaller model with the same tokenizer, with at least as many sequences and positions; the
      * speculator appends to it and truncates it. NULL: none. */

@@ -18,11 +18,6 @@ struct geul_device *geul_model_layer_device(const struct geul_model *m, int laye
     return m->devices[m->placement.layers[layer]];
 }
 
-struct geul_device *geul_model_output_device(const struct geul_model *m)
-{
-    return m->devices[m->placement.output];
-}
-
 static struct geul_device *device_of(const struct geul_model *m, const struct geul_gguf_tensor *t, int layer)
 {
     return m->devices[geul_fit_device(&m->placement, m->tied, t, layer)];
@@ -220,20 +215,12 @@ static void tell_placement(struct geul_context *ctx, const struct geul_fit *fit)
                  fit->at[1].device->name, fit->n_context);
 }
 
-/* Opens the devices of the options, and chooses what goes where. */
-static enum geul_status place_by_options(struct geul_context *ctx, struct geul_model *m,
-                                         const struct geul_model_options *o)
+/* Chooses what goes where on the open devices. */
+static enum geul_status place_by_plan(struct geul_context *ctx, struct geul_model *m,
+                                      const struct geul_model_options *o)
 {
-    bool none = o->n_gpu_layers == GEUL_LAYERS_NONE;
-    enum geul_status status = geul_devices_open(ctx, none ? NULL : o->devices, o->n_threads, &m->own_devices);
-    if (status != GEUL_OK)
-        return status;
-    m->n_devices = m->own_devices.n;
-    memcpy(m->devices, m->own_devices.at, sizeof m->devices);
-    if (m->n_devices == 1)
-        return place_by_layer(ctx, m, 0);
     struct geul_fit fit;
-    status = geul_fit_plan(ctx, m->file, &m->own_devices, o, &fit);
+    enum geul_status status = geul_fit_plan(ctx, m->file, &m->own_devices, o, &fit);
     if (status == GEUL_OK && !fit.fits)
         status = geul_fit_fail(ctx, &fit);
     if (status == GEUL_OK) {
@@ -243,6 +230,36 @@ static enum geul_status place_by_options(struct geul_context *ctx, struct geul_m
         geul_fit_free(ctx, &fit);
     }
     return status;
+}
+
+/* Leaves all devices but the CPU alone. */
+static void keep_host(struct geul_context *ctx, struct geul_model *m)
+{
+    while (m->own_devices.n > 1)
+        geul_device_close(ctx, m->own_devices.at[--m->own_devices.n]);
+}
+
+/* Opens the devices of the options, and chooses what goes where. Where devices and layers were left to the library, a
+ * device that cannot be used is not a failure. */
+static enum geul_status place_by_options(struct geul_context *ctx, struct geul_model *m,
+                                         const struct geul_model_options *o)
+{
+    bool none = o->n_gpu_layers == GEUL_LAYERS_NONE;
+    bool chooses = o->devices && strcmp(o->devices, "auto") == 0 && geul_fit_chooses(o);
+    enum geul_status status = geul_devices_open(ctx, none ? NULL : o->devices, o->n_threads, &m->own_devices);
+    if (status == GEUL_OK && m->own_devices.n > 1)
+        status = place_by_plan(ctx, m, o);
+    if (status != GEUL_OK && chooses && status != GEUL_ERROR_FORMAT && m->own_devices.n > 1) {
+        geul_log(ctx, GEUL_LOG_WARN, "using the CPU: %s", geul_error(ctx));
+        geul_error_clear(ctx);
+        keep_host(ctx, m);
+        status = GEUL_OK;
+    }
+    if (m->placement.n == 0 && m->own_devices.n > 1) /* whose memory others may need */
+        keep_host(ctx, m);
+    m->n_devices = m->own_devices.n;
+    memcpy(m->devices, m->own_devices.at, sizeof m->devices);
+    return status == GEUL_OK && !m->placement.layers ? place_by_layer(ctx, m, 0) : status;
 }
 
 /* ----------------------------------------------------------------------------------- loading -- */

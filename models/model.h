@@ -46,9 +46,8 @@ struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path
 struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers, enum geul_weights weights);
-/* The device of a layer's weights and cache, and that of the logits. */
+/* The device of a layer's weights and cache. */
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer);
-struct geul_device *geul_model_output_device(const struct geul_model *m);
 /* geul_model_add_adapter() with a LoRA that was read or made elsewhere; it is copied. where is for messages. */
 enum geul_status geul_model_add_lora(struct geul_context *ctx, struct geul_model *model, const struct geul_lora *d,
                                      float scale, const char *where);

@@ -90,6 +90,12 @@ static bool make_caches(struct geul_session *s)
     return true;
 }
 
+/* Where logits are computed: where the output matrix is. */
+static struct geul_device *logits_device(const struct geul_model *m)
+{
+    return m->neox.output->buffer->device;
+}
+
 /* Allocates everything that s owns; on failure geul_session_free() frees the part that was. */
 static bool make_parts(struct geul_session *s)
 {
@@ -113,8 +119,8 @@ static bool make_parts(struct geul_session *s)
     s->seq_pos = geul_alloc(ctx, 2 * batch, sizeof *s->seq_pos);
     s->rows = geul_alloc(ctx, batch, sizeof *s->rows);
     s->items = geul_alloc(ctx, batch, sizeof *s->items);
-    s->logits = geul_host_memory(ctx, geul_model_output_device(s->model),
-                                 (size_t)s->model->neox.shape.n_vocab * sizeof *s->logits);
+    s->logits =
+        geul_host_memory(ctx, logits_device(s->model), (size_t)s->model->neox.shape.n_vocab * sizeof *s->logits);
     if (!s->k || !s->v || !s->buffers || !s->length || !s->next_length || !s->tokens || !s->ids || !s->seq_pos ||
         !s->rows || !s->items || !s->logits)
         return false;
@@ -190,7 +196,7 @@ void geul_session_free(struct geul_session *s)
     geul_runtime_free(s->runtime);
     for (int i = 0; i < s->n_buffers; i++)
         s->buffers[i].device->backend->buffer_free(ctx, &s->buffers[i]);
-    geul_host_memory_free(ctx, geul_model_output_device(s->model), s->logits);
+    geul_host_memory_free(ctx, logits_device(s->model), s->logits);
     void *parts[] = {s->k,   s->v,       s->buffers, s->length, s->next_length, s->tokens,
                      s->ids, s->seq_pos, s->rows,    s->items,  s->observed};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -403,9 +409,8 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
         return status;
     for (int r = 0; r < n_rows && wanted; r++) {
         size_t row_bytes = (size_t)n_vocab * sizeof *s->logits;
-        const struct geul_buffer *b = shape->step.out->buffer;
         const char *row = (const char *)shape->step.out->data + (size_t)r * row_bytes;
-        status = b->device->backend->download(s->ctx, b, row, s->logits, row_bytes);
+        status = geul_runtime_read(s->runtime, shape->step.out->buffer, row, s->logits, row_bytes);
         if (status != GEUL_OK)
             return status;
         if (callback && !callback(user, first_item + s->rows[r], s->logits, n_vocab))

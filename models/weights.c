@@ -157,7 +157,7 @@ static enum geul_status make_blocks(struct geul_weights_upload *u, struct geul_d
     free_blocks(u);
     size_t left = 0;
     for (int64_t i = u->next; i < u->n_expected && left < MOST_STREAMED; i++)
-        left += aligned(device, u->expected[i].bytes);
+        left += u->expected[i].device->backend == device->backend ? aligned(device, u->expected[i].bytes) : 0;
     u->block_bytes = left < MOST_STREAMED ? left + HOST_ALIGNMENT : MOST_STREAMED;
     u->host = device;
     for (int i = 0; i < N_HOST_BLOCKS; i++)

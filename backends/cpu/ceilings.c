@@ -150,7 +150,18 @@ struct geul_device_ceilings geul_host_probe_measure(const struct geul_host_probe
         read = rate > read ? rate : read;
     }
     return (struct geul_device_ceilings){.read_bytes_per_s = read,
-                                       .f32_macs_per_s = peak_rate(probe, PEAK_F32),
-                                       .bf16_macs_per_s = peak_rate(probe, PEAK_BF16),
-                                       .int8_macs_per_s = peak_rate(probe, PEAK_INT8)};
+                                         .f32_macs_per_s = peak_rate(probe, PEAK_F32),
+                                         .bf16_macs_per_s = peak_rate(probe, PEAK_BF16),
+                                         .int8_macs_per_s = peak_rate(probe, PEAK_INT8)};
+}
+
+enum geul_status geul_cpu_measure(struct geul_context *ctx, struct geul_device *device,
+                                  struct geul_device_ceilings *out)
+{
+    struct geul_host_probe *probe = geul_host_probe_new(ctx, device);
+    if (!probe)
+        return geul_error_status(ctx);
+    *out = geul_host_probe_measure(probe);
+    geul_host_probe_free(probe);
+    return GEUL_OK;
 }

@@ -352,4 +352,5 @@ const struct geul_backend geul_backend_cpu = {
     .working = cpu_working,
     .event_record = cpu_event_record,
     .event_wait = cpu_event_wait,
+    .measure = geul_cpu_measure,
 };

@@ -12,4 +12,8 @@ struct geul_cpu_state {
 
 extern const struct geul_backend geul_backend_cpu;
 
+/* geul_backend.measure: one measurement with a probe of its own (ceilings.c). */
+enum geul_status geul_cpu_measure(struct geul_context *ctx, struct geul_device *device,
+                                  struct geul_device_ceilings *out);
+
 #endif

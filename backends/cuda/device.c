@@ -157,14 +157,16 @@ static int ask_card(struct cuda_device *d)
     return error;
 }
 
-static int reset_card(const struct cuda_device *d)
+/* What CUDA returns here may still be the old error: whether the card can be used again, ask_card() says. */
+static void reset_card(const struct cuda_device *d)
 {
     for (int i = 0; i < MOST_CARDS; i++) {
         atomic_store(&shared.cards[d->number].reaches[i], false);
         atomic_store(&shared.cards[i].reaches[d->number], false);
     }
-    int error = d->gpu->use(d->number);
-    return error ? error : d->gpu->reset();
+    d->gpu->use(d->number);
+    d->gpu->reset();
+    d->gpu->last_error();
 }
 
 /* Lets the card be used. One that is lost, perhaps by others in this program, is reset if nobody here uses it. */
@@ -178,13 +180,16 @@ static enum geul_status start_card(struct geul_context *ctx, struct geul_device 
                          "%s is lost since an earlier failure; free everything that uses it, "
                          "then it can be used again",
                          device->id);
-    int error = atomic_load(lost) ? reset_card(d) : 0;
-    error = error ? error : ask_card(d);
+    int error = ask_card(d);
     if (is_fatal(error) && !used) {
-        error = reset_card(d);
-        error = error ? error : ask_card(d);
+        reset_card(d);
+        error = ask_card(d);
+        if (is_fatal(error))
+            return geul_fail(ctx, GEUL_ERROR_DEVICE,
+                             "%s is lost since an earlier failure and does not come back: %s (CUDA error %d); start "
+                             "the program anew",
+                             device->id, d->gpu->text(error), error);
     }
-    atomic_store(lost, false);
     if (!error)
         snprintf(device->name, sizeof device->name, "%s", d->card.name);
     return geul_cuda_check(ctx, device, error, "starting it");
@@ -229,9 +234,10 @@ static void cuda_close(struct geul_context *ctx, struct geul_device *device)
     if (--shared.cards[d->number].users == 0) {
         int error = d->gpu->use(d->number);
         error = error ? error : d->gpu->wait();
-        /* Reset at once, so that its memory is free for others; if that fails, whoever opens it next tries again. */
+        /* At once, so that its memory is free for others. If that fails, whoever opens it next tries again. */
         if (atomic_load(lost) || is_fatal(error))
-            atomic_store(lost, reset_card(d) != 0);
+            reset_card(d);
+        atomic_store(lost, false);
     }
     pthread_mutex_unlock(&shared.lock);
     geul_free(ctx, d);
@@ -422,6 +428,8 @@ static void free_queue(struct geul_context *ctx, struct geul_queue *queue)
     d->gpu->use(d->number);
     if (q->stream.handle)
         d->gpu->stream_wait(q->stream.handle);
+    if (q->stream.detach)
+        q->stream.detach(&q->stream);
     for (int i = 0; i < CUDA_TICKETS; i++)
         if (q->tickets[i])
             d->gpu->event_free(q->tickets[i]);

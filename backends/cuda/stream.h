@@ -10,6 +10,10 @@ extern "C" {
 struct cuda_stream {
     void *handle;  /* cudaStream_t */
     long launches; /* kernels given to it so far */
+    /* What a library that launches keeps for this stream, such as its handle; whoever sets it sets detach too, which is
+     * called when the stream has done its work, before it is destroyed. NULL: nothing. */
+    void *attached;
+    void (*detach)(struct cuda_stream *stream);
 };
 
 #ifdef __cplusplus

@@ -473,6 +473,9 @@ TEST(cpu_device_basics)
     struct geul_context *ctx = geul_context_new(NULL);
     struct geul_device *device = cpu_device(ctx, NULL, 3);
     REQUIRE(device);
+    struct geul_device_ceilings can = {0};
+    CHECK(device->backend->measure(ctx, device, &can) == GEUL_OK);
+    CHECK(can.read_bytes_per_s > 0 && can.f32_macs_per_s > 0 && can.bf16_macs_per_s > 0 && can.int8_macs_per_s > 0);
     CHECK_INT(device->n_threads, 3);
     CHECK_STR(device->id, "cpu");
     struct geul_buffer buffer, wrapped;

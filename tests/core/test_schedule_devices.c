@@ -358,3 +358,30 @@ TEST(schedule_tells_of_weights_that_are_copied)
         geul_device_close(ctx, devices[d]);
     geul_context_free(ctx);
 }
+
+/* A graph's context may have another allocator than the runtime's and be freed first; what failed is said there. */
+TEST(runtime_takes_graphs_of_any_allocator)
+{
+    const struct poison_options *kinds[] = {NULL, &async};
+    for (int k = 0; k < 2; k++) {
+        struct test_allocator counted = {.fail_at = 0};
+        struct geul_context_options options = {.allocate = test_allocate, .allocate_user = &counted};
+        struct field f;
+        REQUIRE(field_open(&f, 1, &kinds[k]));
+        struct geul_context *ctx = geul_context_new(&options);
+        struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 1, (int64_t[]){8}, "x");
+        struct geul_graph *g = geul_graph_new(ctx, (struct geul_tensor *[]){geul_add(ctx, x, x)}, 1);
+        REQUIRE(g && geul_runtime_plan(f.rt, g) == GEUL_OK && geul_runtime_run(f.rt, g) == GEUL_OK);
+        if (k == 1) {
+            poison_set(f.devices[0], 1, 0);
+            enum geul_status status = geul_runtime_run(f.rt, g);
+            CHECK_INT(status, GEUL_ERROR_DEVICE);
+            CHECK(geul_error_status(ctx) == GEUL_ERROR_DEVICE && geul_error_status(f.ctx) == GEUL_OK);
+            status = geul_runtime_plan(f.rt, g); /* refused as long as the runtime lives */
+            CHECK_INT(status, GEUL_ERROR_DEVICE);
+        }
+        geul_context_free(ctx);
+        CHECK_INT(counted.outstanding, 0);
+        field_close(&f);
+    }
+}

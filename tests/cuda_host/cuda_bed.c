@@ -211,6 +211,8 @@ struct geul_device *bed_device(struct geul_context *ctx, const char *cards)
 bool bed_is_clean(void)
 {
     struct host_gpu_use use = host_gpu_in_use();
-    return CHECK_INT(use.blocks, 0) & CHECK_INT(use.pinned, 0) & CHECK_INT(use.streams, 0) & CHECK_INT(use.events, 0) &
-           CHECK_INT(use.graphs, 0) & CHECK_STR(host_gpu_misuse(), "");
+    bool freed = use.blocks + use.pinned + use.streams + use.events + use.graphs == 0;
+    CHECK_MSG(freed, "not freed: %ld blocks of cards, %ld of pinned memory, %ld streams, %ld events, %ld graphs",
+              use.blocks, use.pinned, use.streams, use.events, use.graphs);
+    return CHECK_STR(host_gpu_misuse(), "") && freed;
 }

@@ -148,7 +148,12 @@ static int begin(enum host_gpu_call call)
     }
     host.calls[HOST_GPU_any]++;
     host.calls[call]++;
-    if (host.fail_at > 0 && (host.fail_call == HOST_GPU_any || host.fail_call == call) && --host.fail_at == 0) {
+    bool of_kind = host.fail_call == HOST_GPU_any || host.fail_call == call, fails = false;
+    if (of_kind && host.fail_at > 0)
+        fails = --host.fail_at == 0;
+    else if (of_kind && host.fail_at < 0)
+        fails = host.fail_at++ < 0;
+    if (fails) {
         if (is_fatal(host.fail_error) && used < host.n_cards)
             host.cards[used].lost = host.fail_error;
         return host.fail_error;

@@ -64,7 +64,7 @@ enum host_gpu_call {
 void host_gpu_machine(const char *cards);
 /* The driver's version (0: there is none), and what count() then returns. */
 void host_gpu_driver(int version, int error);
-/* The n-th call of that kind from now on fails with error; n 0: none does. */
+/* The n-th call of that kind from now on fails with error; n 0: none does; below 0: the next -n do. */
 void host_gpu_fail(enum host_gpu_call call, long n, int error);
 /* Calls of that kind since the machine was made, or since the latest host_gpu_count_anew(). */
 long host_gpu_calls(enum host_gpu_call call);

@@ -145,9 +145,9 @@ static bool set_up(struct bench *s, const char *cards)
     s->one = cuda->queue_new(s->ctx, s->device, NULL);
     s->two = cuda->queue_new(s->ctx, s->device, NULL);
     s->pinned = cuda->host_alloc(s->ctx, s->device, BYTES);
-    return CHECK(s->one && s->two && s->pinned && (uintptr_t)s->pinned % 64 == 0) &
-           is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->a), GEUL_OK, s->ctx) &
-           is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->b), GEUL_OK, s->ctx) &
+    bool ok = CHECK(s->one && s->two && s->pinned && (uintptr_t)s->pinned % 64 == 0);
+    ok = is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->a), GEUL_OK, s->ctx) && ok;
+    return is(cuda->buffer_new(s->ctx, s->device, BYTES, &s->b), GEUL_OK, s->ctx) && ok &&
            CHECK((uintptr_t)s->a.base % 256 == 0);
 }
 
@@ -278,6 +278,25 @@ TEST(cuda_copies_between_cards_and_not_to_others)
     tear_down(&s);
 }
 
+static void detach(struct cuda_stream *stream)
+{
+    CHECK(stream->handle && stream->attached);
+    ++*(int *)stream->attached;
+}
+
+TEST(cuda_queue_gives_up_what_is_attached_to_it)
+{
+    struct bench s;
+    int detached = 0;
+    if (!set_up(&s, "sm_90"))
+        return;
+    struct cuda_stream *stream = &geul_cuda_queue(s.one)->stream;
+    stream->attached = &detached;
+    stream->detach = detach;
+    tear_down(&s);
+    CHECK_INT(detached, 1);
+}
+
 /* -------------------------------------------------------------------------------------- loss -- */
 
 TEST(cuda_card_that_is_lost_is_told_by_every_call)
@@ -363,6 +382,29 @@ TEST(cuda_card_that_is_lost_is_told_by_every_call)
     cuda->buffer_free(s.ctx, &buffer);
     cuda->close(s.ctx, d);
     geul_context_free(s.ctx);
+    bed_is_clean();
+}
+
+TEST(cuda_card_that_does_not_come_back_is_told)
+{
+    struct geul_context *ctx = geul_context_new(NULL);
+    struct geul_device *d = bed_device(ctx, "sm_90");
+    struct geul_buffer buffer;
+    REQUIRE(d);
+    host_gpu_fail(HOST_GPU_allocate, 1, 719);
+    is(cuda->buffer_new(ctx, d, 1, &buffer), GEUL_ERROR_DEVICE, ctx);
+    host_gpu_fail(HOST_GPU_reset, -2, 719); /* the next two */
+    cuda->close(ctx, d);
+    geul_error_clear(ctx);
+    CHECK(!cuda->open(ctx, 0, 0));
+    is(geul_error_status(ctx), GEUL_ERROR_DEVICE, ctx);
+    says(geul_error(ctx), "cuda:0 is lost since an earlier failure and does not come back: unspecified launch failure "
+                          "(CUDA error 719); start the program anew");
+    geul_error_clear(ctx);
+    d = cuda->open(ctx, 0, 0);
+    CHECK_MSG(d != NULL, "%s", geul_error(ctx));
+    cuda->close(ctx, d);
+    geul_context_free(ctx);
     bed_is_clean();
 }
 
