@@ -2,7 +2,7 @@
  * are read once per token, on each device as fast as it can read, one device after the other: nothing can be faster. */
 #include "command/fit_report.h"
 
-#include "command/ceilings.h"
+#include "command/device_ceilings.h"
 #include "command/progress.h"
 #include "command/report.h"
 

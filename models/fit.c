@@ -7,8 +7,9 @@
  * layer less on the cards, and so on. */
 #include "models/fit.h"
 
-#include "models/session.h"
 #include "models/step.h"
+
+#include "core/schedule.h"
 
 #include <stdio.h>
 #include <string.h>

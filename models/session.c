@@ -10,7 +10,6 @@
  */
 #include "models/session.h"
 
-#include "core/check.h"
 #include "models/step.h"
 
 #include <string.h>
@@ -126,42 +125,6 @@ static bool make_parts(struct geul_session *s)
         return false;
     s->runtime = geul_runtime_new_on(ctx, s->model->devices, s->model->n_devices, &s->computing);
     return s->runtime && make_caches(s);
-}
-
-/* Whether keys and values of d_head elements can be kept as type. */
-static bool check_cache_type(struct geul_context *ctx, enum geul_type type, int d_head)
-{
-    static const enum geul_type possible[] = {GEUL_TYPE_F16, GEUL_TYPE_Q8_0, GEUL_TYPE_BF16, GEUL_TYPE_F32};
-    bool known = false;
-    for (size_t i = 0; i < sizeof possible / sizeof *possible; i++)
-        known |= possible[i] == type;
-    if (!known)
-        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "a cache of type %s is not possible; f16, q8_0, bf16 and f32 are",
-                  geul_type_name(type));
-    else if (d_head % geul_type_block(type))
-        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
-                  "a %s cache needs heads of a multiple of %d values, and this model's have %d; use f16",
-                  geul_type_name(type), (int)geul_type_block(type), d_head);
-    return known && d_head % geul_type_block(type) == 0;
-}
-
-enum geul_status geul_session_sizes(struct geul_context *ctx, const struct geul_session_options *options,
-                                    const struct geul_model_shape *shape, struct geul_session_options *out)
-{
-    static const struct geul_session_options defaults = {.cache_type = GEUL_TYPE_F16};
-    struct geul_session_options o = options ? *options : defaults;
-    if (o.n_context < 0 || o.n_sequences < 0 || o.n_batch < 0 || o.n_context > 1 << 24 || o.n_sequences > 1 << 16 ||
-        o.n_batch > 1 << 20)
-        return geul_fail(ctx, GEUL_ERROR_ARGUMENT,
-                         "a session of %d positions, %d sequences, batches of %d is out of range", o.n_context,
-                         o.n_sequences, o.n_batch);
-    if (geul_check_threads(ctx, o.n_threads) != GEUL_OK || !check_cache_type(ctx, o.cache_type, shape->d_head))
-        return geul_error_status(ctx);
-    o.n_context = o.n_context ? o.n_context : shape->n_context;
-    o.n_sequences = o.n_sequences ? o.n_sequences : 1;
-    o.n_batch = o.n_batch ? o.n_batch : 512;
-    *out = o;
-    return GEUL_OK;
 }
 
 struct geul_session *geul_session_new(struct geul_context *ctx, const struct geul_model *model,

@@ -4,10 +4,6 @@
 
 #include "models/model.h"
 
-/* Checks the options of a session, NULL for the defaults, and replaces what is 0 in them by what that means for models
- * of that shape; n_threads remains. */
-enum geul_status geul_session_sizes(struct geul_context *ctx, const struct geul_session_options *options,
-                                    const struct geul_model_shape *shape, struct geul_session_options *out);
 /* The tokens that sequence seq holds, geul_session_length() of them. */
 const int32_t *geul_session_tokens(const struct geul_session *s, int seq);
 int geul_session_batch(const struct geul_session *s);

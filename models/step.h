@@ -1,10 +1,15 @@
-/* step.h: the graph that a session computes a batch with. */
+/* step.h: what a session computes with: its sizes, its cache, and the graph of a batch. */
 #ifndef GEUL_STEP_H
 #define GEUL_STEP_H
 
 #include "models/neox.h"
 
 #include "core/graph.h"
+
+/* Checks the options of a session, NULL for the defaults, and replaces what is 0 in them by what that means for models
+ * of that shape; n_threads remains. */
+enum geul_status geul_session_sizes(struct geul_context *ctx, const struct geul_session_options *options,
+                                    const struct geul_model_shape *shape, struct geul_session_options *out);
 
 struct geul_step {
     struct geul_neox_inputs in;

@@ -4,7 +4,7 @@
 
 #include "command/model_args.h"
 
-#include "command/ceilings.h"
+#include "command/device_ceilings.h"
 
 enum { GEUL_BENCH_LIST_MAX = 32, GEUL_BENCH_REPETITIONS_MAX = 1000 };
 struct geul_bench_list {

@@ -1,6 +1,6 @@
-/* ceilings.h: what the devices of a model can do at most, measured now. */
-#ifndef GEUL_CEILINGS_H
-#define GEUL_CEILINGS_H
+/* device_ceilings.h: what the devices of a model can do at most, measured now. */
+#ifndef GEUL_DEVICE_CEILINGS_H
+#define GEUL_DEVICE_CEILINGS_H
 
 #include "backends/host.h"
 #include "core/device_list.h"

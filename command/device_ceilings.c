@@ -1,5 +1,5 @@
-/* ceilings.c: see ceilings.h. */
-#include "command/ceilings.h"
+/* device_ceilings.c: see device_ceilings.h. */
+#include "command/device_ceilings.h"
 
 bool geul_ceilings_open(struct geul_context *ctx, const struct geul_devices *devices, struct geul_ceilings *out)
 {
