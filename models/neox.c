@@ -452,7 +452,7 @@ static struct geul_tensor *costly(const struct build *b, int i, struct geul_tens
     return t;
 }
 
-/* Self-attention of normalized rows x (T, C): (T, C). */
+/* The heads' results of self-attention over normalized rows x (T, C), before the output product: (T, C). */
 static struct geul_tensor *attention(const struct build *b, struct geul_tensor *x)
 {
     struct geul_context *ctx = b->ctx;
@@ -471,34 +471,65 @@ static struct geul_tensor *attention(const struct build *b, struct geul_tensor *
     }
     struct geul_tensor *a = geul_attention(ctx, q, k, v, seq_pos, 1.0f / sqrtf((float)s->d_head)); /* (T, H, D) */
     a = costly(b, 1, a);
-    a = geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model}); /* (T, C); NULL stays NULL */
-    return linear(b, a, l->out_w, l->out_b, GEUL_NEOX_OUT);
+    return geul_reshape(ctx, a, 2, (int64_t[]){a ? a->shape[0] : 0, s->d_model}); /* (T, C); NULL stays NULL */
 }
 
-/* down(gelu(up(x))): (T, C). */
-static struct geul_tensor *mlp(const struct build *b, struct geul_tensor *x)
+/* The output product of what attention() gave: (T, C). */
+static struct geul_tensor *attention_out(const struct build *b, struct geul_tensor *heads_out)
 {
     const struct geul_neox_layer *l = &b->m->layers[b->layer];
-    struct geul_tensor *h = costly(b, 2, linear(b, x, l->up_w, l->up_b, GEUL_NEOX_UP)); /* (T, F) */
-    return linear(b, geul_gelu(b->ctx, h, b->m->shape.gelu), l->down_w, l->down_b, GEUL_NEOX_DOWN);
+    return geul_named(linear(b, heads_out, l->out_w, l->out_b, GEUL_NEOX_OUT), "blk.%d.attention", b->layer);
+}
+
+/* gelu(up(x)): (T, F). */
+static struct geul_tensor *mlp_up(const struct build *b, struct geul_tensor *x)
+{
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
+    struct geul_tensor *h = costly(b, 2, linear(b, x, l->up_w, l->up_b, GEUL_NEOX_UP));
+    return geul_gelu(b->ctx, h, b->m->shape.gelu);
+}
+
+/* down(f): (T, C). */
+static struct geul_tensor *mlp_down(const struct build *b, struct geul_tensor *f)
+{
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
+    return geul_named(linear(b, f, l->down_w, l->down_b, GEUL_NEOX_DOWN), "blk.%d.mlp", b->layer);
+}
+
+/* x + mlp(norm2(x)) + attention(norm1(x)), added in transformers' order. Nodes run in the order in which they are
+ * built: the norms are neighbours, and so are the last two products and the additions, so that a backend can compute
+ * each of the two groups in one go. */
+static struct geul_tensor *parallel_layer(const struct build *b, struct geul_tensor *x)
+{
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
+    float eps = b->m->shape.norm_eps;
+    struct geul_tensor *norm1 = geul_layernorm(b->ctx, x, l->norm1_w, l->norm1_b, eps);
+    struct geul_tensor *norm2 = geul_layernorm(b->ctx, x, l->norm2_w, l->norm2_b, eps);
+    struct geul_tensor *a = attention(b, norm1), *f = mlp_up(b, norm2);
+    a = attention_out(b, a);
+    f = mlp_down(b, f);
+    return geul_add(b->ctx, geul_add(b->ctx, f, a), x);
+}
+
+/* h + mlp(norm2(h)), where h = x + attention(norm1(x)). */
+static struct geul_tensor *sequential_layer(const struct build *b, struct geul_tensor *x)
+{
+    const struct geul_neox_layer *l = &b->m->layers[b->layer];
+    float eps = b->m->shape.norm_eps;
+    struct geul_tensor *a = attention(b, geul_layernorm(b->ctx, x, l->norm1_w, l->norm1_b, eps));
+    struct geul_tensor *h = geul_add(b->ctx, x, attention_out(b, a));
+    struct geul_tensor *f = mlp_up(b, geul_layernorm(b->ctx, h, l->norm2_w, l->norm2_b, eps));
+    return geul_add(b->ctx, mlp_down(b, f), h);
 }
 
 struct geul_tensor *geul_neox_hidden(struct geul_context *ctx, const struct geul_neox *m,
                                      const struct geul_neox_pass *pass)
 {
     const struct geul_model_shape *s = &m->shape;
-    struct geul_tensor *x = geul_embed(ctx, m->embed, pass->in.ids); /* (T, C) */
+    struct geul_tensor *x = geul_embed(ctx, m->embed, pass->in.ids); /* (T, C), as after every layer */
     for (int i = 0; i < s->n_layers; i++) {
-        const struct geul_neox_layer *l = &m->layers[i];
         const struct build b = {ctx, m, pass, i};
-        /* Parallel: x + mlp(norm2(x)) + attention(norm1(x)). Otherwise h = x + attention(norm1(x)), h + mlp(norm2(h)).
-         * Additions are in transformers' order. All are (T, C). */
-        struct geul_tensor *a = geul_layernorm(ctx, x, l->norm1_w, l->norm1_b, s->norm_eps);
-        a = geul_named(attention(&b, a), "blk.%d.attention", i);
-        struct geul_tensor *h = s->parallel_residual ? x : geul_add(ctx, x, a);
-        struct geul_tensor *f = geul_layernorm(ctx, h, l->norm2_w, l->norm2_b, s->norm_eps);
-        f = geul_named(mlp(&b, f), "blk.%d.mlp", i);
-        x = geul_add(ctx, s->parallel_residual ? geul_add(ctx, f, a) : f, h);
+        x = s->parallel_residual ? parallel_layer(&b, x) : sequential_layer(&b, x);
         geul_named(x, "blk.%d.out", i);
         if (pass->layer_out)
             pass->layer_out[i] = x;

@@ -95,6 +95,11 @@ expect backends/cuda/a.cu 'a.cu:1: includes "backends/cuda/cuda.h"' <<<'#include
 expect backends/cuda/a.cu '' < <(printf '#include <math.h>\n#include "backends/cuda/a.h" /* __ldg */\nextern "C" int f(int thread);\n')
 expect_too backends/cuda/warp_cuda.h '' <<<'#define DEVICE static __device__'
 expect_too backends/cuda/runtime.cu '' < <(printf '#include <cuda_runtime.h>\nint f() { return cudaGetLastError(); }\n')
+expect backends/cuda/a.cu 'a.cu:2: LAUNCH() of k with 256 threads, its KERNEL() says WARP*4' \
+    < <(printf 'template <int n> KERNEL(WARP * 4, 1) void k(int a)\nint f() { return LAUNCH(s, (k<4>), GRID(1, 1, 1), 256, 0, 1); }\n')
+expect backends/cuda/a.cu 'a.cu:1: LAUNCH() of j, which is no KERNEL()' <<<'int f() { return LAUNCH(s, j, GRID(1, 1, 1), 256, 0, 1); }'
+expect backends/cuda/a.cu '' < <(printf 'KERNEL(WARP * 4, 1) void k(int a)\nint f() { return LAUNCH(s, k, GRID(f(1, 2), 1, 1), 4 * n, 0); }\n')
+expect backends/cuda/a.cu '' < <(printf 'KERNEL(WARP * 4, 1) void k(int a)\nint f() { return LAUNCH(s, k, g, WARP *4, 0, 1); }\n')
 expect backends/cuda/a.cu 'the limit is 1500' < <(yes 'int x;' | head -n 1501)
 expect backends/cuda/a.cu 'a.cu:2: long_one has 121 lines' < <(printf 'KERNEL(32, 1) void long_one(int a)\n{\n'; yes 'a++;' | head -n 119; echo '}')
 expect tests/cuda_host/backends_cuda.h 'has the same file name as' <<<'int x;'

@@ -2,7 +2,7 @@
 #ifndef GEUL_CUDA_ACTIVATIONS_H
 #define GEUL_CUDA_ACTIVATIONS_H
 
-#include "backends/cuda/matvec.h"
+#include "backends/cuda/results.h"
 #include "backends/cuda/warp.h"
 
 /* x/2 erfc(-x / sqrt 2): 1 + erf() would lose the digits of small results. */

@@ -63,9 +63,11 @@ template <int n> DEVICE void load_words_at_2(const uint8_t *p, uint32_t w[n])
 {
     const int shift = (int)((uintptr_t)p & 2) * 8;
     const uint32_t *from = (const uint32_t *)(p - shift / 8);
+    UNROLL
     for (int i = 0; i < n; i++)
         w[i] = from[i];
     uint32_t behind = ((const uint16_t *)p)[2 * n - 1];
+    UNROLL
     for (int i = 0; i < n; i++) {
         uint64_t both = (uint64_t)(i + 1 < n ? w[i + 1] : behind) << 32 | w[i];
         w[i] = (uint32_t)(both >> shift);
@@ -74,12 +76,14 @@ template <int n> DEVICE void load_words_at_2(const uint8_t *p, uint32_t w[n])
 
 template <int n> DEVICE void load_words_at_4(const uint8_t *p, uint32_t w[n])
 {
+    UNROLL
     for (int i = 0; i < n; i++)
         w[i] = ((const uint32_t *)p)[i];
 }
 
 template <int n> DEVICE void load_words_at_8(const uint8_t *p, uint32_t w[n])
 {
+    UNROLL
     for (int i = 0; i < n; i += 2) {
         words2 v = load8(p + 4 * i);
         w[i] = v.w[0];
@@ -89,8 +93,10 @@ template <int n> DEVICE void load_words_at_8(const uint8_t *p, uint32_t w[n])
 
 template <int n> DEVICE void load_words_at_16(const uint8_t *p, uint32_t w[n])
 {
+    UNROLL
     for (int i = 0; i < n; i += 4) {
         words4 v = load16_once(p + 4 * i);
+        UNROLL
         for (int j = 0; j < 4; j++)
             w[i + j] = v.w[j];
     }
@@ -101,14 +107,14 @@ DEVICE float half_at(const uint8_t *p)
     return half_to_float(*(const uint16_t *)p);
 }
 
-/* Byte i of n words; registers cannot be indexed, so the word is chosen. */
+/* Byte i of n words, 2 to 4. Registers cannot be indexed, and what chooses among words one after the other nvcc turns
+ * into a table in memory: so two words are one number. */
 template <int n> DEVICE int byte_of(const uint32_t (&words)[n], int i)
 {
-    uint32_t w = words[0];
-    UNROLL
-    for (int k = 1; k < n; k++)
-        w = i / 4 == k ? words[k] : w;
-    return (int)(w >> 8 * (i % 4) & 0xff);
+    uint64_t pair = (uint64_t)words[1] << 32 | words[0];
+    if constexpr (n > 2)
+        pair = i < 8 ? pair : (uint64_t)words[n - 1] << (n > 3 ? 32 : 0) | (n > 3 ? words[2] : 0);
+    return (int)(pair >> 8 * (i % 8) & 0xff);
 }
 
 /* Each byte of w, 0 to 127, less n: the borrow stops at a bit that is set for it. */
@@ -128,6 +134,7 @@ DEVICE void levels_of(uint32_t nibbles, uint32_t *low, uint32_t *high)
 {
     const uint32_t level[4] = {0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u};
     uint32_t found[2]; /* low and high nibbles of bytes 0 and 1, then of 2 and 3, alternating */
+    UNROLL
     for (int i = 0; i < 2; i++) {
         uint32_t s = nibbles >> 16 * i & 0xffff;
         uint32_t below = permute_bytes(level[0], level[1], s & 0x7777),
@@ -185,14 +192,17 @@ template <cuda_type type> DEVICE void unpack_32(const uint8_t *block, unpacked<t
         load_words_at_2<1>(block + codes - 4, &high);
     if constexpr (type == CUDA_Q5_1)
         high = *(const uint32_t *)(block + codes - 4);
+    UNROLL
     for (int p = 0; p < 2; p++) {
         u->scale[p] = half_at(block);
         u->minimum[p] = minimum ? -half_at(block + 2) : 0; /* the file's is added */
     }
+    UNROLL
     for (int j = 0; j < 4; j++) {
         if constexpr (type == CUDA_IQ4_NL) {
             levels_of(word[j], &u->word[0][j], &u->word[1][j]);
         } else {
+            UNROLL
             for (int p = 0; p < 2; p++) {
                 uint32_t w = word[j] >> 4 * p & 0x0f0f0f0fu;
                 if (fifth)
@@ -206,6 +216,7 @@ template <cuda_type type> DEVICE void unpack_32(const uint8_t *block, unpacked<t
 DEVICE void unpack_q8_0(const uint8_t *block, unpacked<CUDA_Q8_0> *u)
 {
     load_words_at_2<8>(block + 2, &u->word[0][0]);
+    UNROLL
     for (int p = 0; p < 2; p++) {
         u->scale[p] = half_at(block);
         u->minimum[p] = 0;
@@ -222,11 +233,13 @@ template <cuda_type type> DEVICE void unpack_pairs(const uint8_t *block, int uni
     if constexpr (fifth)
         load_words_at_16<8>(block + 16, high);
     const float d = half_to_float((uint16_t)head[0]), m = half_to_float((uint16_t)(head[0] >> 16));
+    UNROLL
     for (int p = 0; p < 4; p++) {
         int scale, minimum, bit = 2 * unit + p / 2;
         scale_pair(head, bit, &scale, &minimum);
         u->scale[p] = d * (float)scale;
         u->minimum[p] = m * (float)minimum;
+        UNROLL
         for (int j = 0; j < 4; j++) {
             u->word[p][j] = low[p % 2 * 4 + j] >> p / 2 * 4 & 0x0f0f0f0fu;
             if constexpr (fifth)
@@ -241,10 +254,12 @@ DEVICE void unpack_q2_k(const uint8_t *block, int unit, unpacked<CUDA_Q2_K> *u)
     load_words_at_4<4>(block + 16 + 16 * unit, low);
     load_words_at_4<4>(block, scales);
     const float d = half_at(block + 80), m = half_at(block + 82);
+    UNROLL
     for (int p = 0; p < 4; p++) {
         int both = byte_of(scales, unit / 2 * 8 + 2 * p + unit % 2);
         u->scale[p] = d * (float)(both & 15);
         u->minimum[p] = m * (float)(both >> 4);
+        UNROLL
         for (int j = 0; j < 4; j++)
             u->word[p][j] = low[j] >> 2 * p & 0x03030303u;
     }
@@ -257,11 +272,13 @@ DEVICE void unpack_q3_k(const uint8_t *block, int unit, unpacked<CUDA_Q3_K> *u)
     load_words_at_2<4>(block + 16 * (unit % 2), high);
     load_words_at_2<3>(block + 96, scales);
     const float d = half_at(block + 108);
+    UNROLL
     for (int p = 0; p < 4; p++) {
         int g = unit / 2 * 8 + 2 * p + unit % 2;
         int scale = (byte_of(scales, g % 8) >> g / 8 * 4 & 15) | (byte_of(scales, 8 + g % 4) >> g / 4 * 2 & 3) << 4;
         u->scale[p] = d * (float)(scale - 32);
         u->minimum[p] = 0;
+        UNROLL
         for (int j = 0; j < 4; j++) {
             uint32_t third = high[j] >> (unit / 2 * 4 + p) & 0x01010101u;
             u->word[p][j] = subtract_bytes((low[j] >> 2 * p & 0x03030303u) | third << 2, 4);
@@ -275,10 +292,12 @@ DEVICE void unpack_q6_k(const uint8_t *block, int unit, unpacked<CUDA_Q6_K> *u)
     load_words_at_2<8>(block + 32 * unit, low);
     load_words_at_2<8>(block + 128 + 32 * (unit / 2), high);
     const float d = half_at(block + 208);
+    UNROLL
     for (int p = 0; p < 4; p++) {
         int scale = (int8_t)block[192 + part_offset<CUDA_Q6_K>(unit, p) / 16];
         u->scale[p] = d * (float)scale;
         u->minimum[p] = 0;
+        UNROLL
         for (int j = 0; j < 4; j++) {
             uint32_t two = high[p % 2 * 4 + j] >> (unit % 2 * 2 + p / 2 * 4) & 0x03030303u;
             u->word[p][j] = subtract_bytes((low[p % 2 * 4 + j] >> p / 2 * 4 & 0x0f0f0f0fu) | two << 4, 32);
@@ -292,10 +311,12 @@ DEVICE void unpack_iq4_xs(const uint8_t *block, int unit, unpacked<CUDA_IQ4_XS> 
     load_words_at_8<2>(block, head);
     load_words_at_8<4>(block + 8 + 16 * unit, codes);
     int scale = (int)(head[1] >> 4 * unit & 15) | (int)(head[0] >> (16 + 2 * unit) & 3) << 4;
+    UNROLL
     for (int p = 0; p < 2; p++) {
         u->scale[p] = half_to_float((uint16_t)head[0]) * (float)(scale - 32);
         u->minimum[p] = 0;
     }
+    UNROLL
     for (int j = 0; j < 4; j++)
         levels_of(codes[j], &u->word[0][j], &u->word[1][j]);
 }

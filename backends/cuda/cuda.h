@@ -81,6 +81,7 @@ extern cuda_pattern *const geul_cuda_patterns[];
  *   int8  q[n_rows][n_cols]
  *   float scale[n_rows][n_cols / 32]    amax / 127
  *   int32 sum[n_rows][n_cols / 32]      of the group's q, for types with a minimum */
+struct cuda_int8_rows; /* matvec.h */
 struct cuda_rounded {
     const int8_t *q;
     const float *scale;
@@ -89,6 +90,8 @@ struct cuda_rounded {
 /* Bytes of the block, and its parts. */
 size_t geul_cuda_rounded_bytes(int64_t n_rows, int64_t n_cols);
 struct cuda_rounded geul_cuda_rounded_at(void *block, int64_t n_rows, int64_t n_cols);
+/* The rows as what fills them has them. */
+struct cuda_int8_rows geul_cuda_writable(struct cuda_rounded rows);
 /* The rounded form of x (rows of float32), made by a step before unless it is there already: from a kernel that
  * computed x (geul_cuda_leave_rounded()), or for an earlier node. Kept up to x's last reader. A view that only shapes
  * the rows of a contiguous tensor anew shares its block with it. */

@@ -2,9 +2,28 @@
  * its operations; those without one run on the CPU. */
 #include "backends/cuda/prepare.h"
 
+/* Those that have kernels. */
+#define KERNELS(X)                                                                                                     \
+    X(CONT)                                                                                                            \
+    X(ZERO)                                                                                                            \
+    X(ADD)                                                                                                             \
+    X(SCALE)                                                                                                           \
+    X(DROPOUT)                                                                                                         \
+    X(GELU)                                                                                                            \
+    X(LAYERNORM)                                                                                                       \
+    X(EMBED)                                                                                                           \
+    X(CROSS_ENTROPY)                                                                                                   \
+    X(GELU_BACK)                                                                                                       \
+    X(NORM_BACK)                                                                                                       \
+    X(LOSS_BACK)                                                                                                       \
+    X(ACCUMULATE)                                                                                                      \
+    X(PATCH)
+
+#define DECLARE(id) extern const struct cuda_op geul_cuda_op_##id;
+KERNELS(DECLARE)
 static const struct cuda_op *const ops[GEUL_OP_COUNT] = {
-    [GEUL_OP_LEAF] = NULL,
-};
+#define ROW(id) [GEUL_OP_##id] = &geul_cuda_op_##id,
+    KERNELS(ROW)};
 
 static const struct cuda_kernels kernels = {.ops = ops, .patterns = geul_cuda_patterns, .round = geul_cuda_emit_round};
 const struct cuda_kernels *geul_cuda_kernels = &kernels;

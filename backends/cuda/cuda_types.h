@@ -5,7 +5,7 @@
 /* CUDA_F32 (0), CUDA_F16, CUDA_Q8_0, ... equal GEUL_TYPE_F32, ... */
 enum cuda_type {
 #define TYPE(id, name, gguf_id, block, bytes, codec) CUDA_##id,
-#include "include/geul_types.def"
+#include "geul_types.def"
 #undef TYPE
     CUDA_TYPES
 };

@@ -50,9 +50,11 @@ template <int T>
 DEVICE void leave_sums(const cuda_matvec &a, const float sum[ROWS][T], int64_t row, int64_t token, float *kept)
 {
     float mine = 0;
+    UNROLL
     for (int r = 0; r < ROWS; r++)
-        for (int t = 0; t < T; t++)
-            mine = lane() == r * T + t ? sum[r][t] : mine;
+        UNROLL
+    for (int t = 0; t < T; t++)
+        mine = lane() == r * T + t ? sum[r][t] : mine;
     int r = lane() / T, t = lane() % T;
     if (r >= ROWS || row + r >= a.n || token + t >= a.n_tokens)
         return;
@@ -91,10 +93,12 @@ DEVICE void add_unit(const unpacked<type> &u, int unit, const int8_t *x, const f
 {
     typedef shape_of<type> shape;
     const int per_scale = shape::group / 16; /* parts */
+    UNROLL
     for (int p = 0; p < shape::parts; p += per_scale) {
         int products = 0, ones = 0;
         for (int part = p; part < p + per_scale; part++) {
             words4 v = load16(x + part_offset<type>(unit, part));
+            UNROLL
             for (int j = 0; j < 4; j++) {
                 products = dot4((int)u.word[part][j], (int)v.w[j], products);
                 if (shape::minimum && shape::group == 16)
@@ -121,25 +125,31 @@ template <cuda_type type, int T> KERNEL(THREADS, 2) void matvec_blocks(cuda_matv
         const int64_t row = (int64_t)block_x() * passes * PASS + in_block;
         const uint8_t *from[ROWS];
         float sum[ROWS][T] = {};
+        UNROLL
         for (int r = 0; r < ROWS; r++)
             from[r] = (const uint8_t *)a.weights + (row + r < a.n ? row + r : a.n - 1) * a.row_bytes;
         for (int i = lane(); i < units; i += WARP) {
             int block = i / shape::units, unit = i % shape::units;
             unpacked<type> u[ROWS];
+            UNROLL
             for (int r = 0; r < ROWS; r++)
                 unpack<type>(from[r] + (int64_t)block * shape::bytes, unit, &u[r]);
+            UNROLL
             for (int t = 0; t < T; t++) {
                 int64_t at = token + t < a.n_tokens ? token + t : a.n_tokens - 1;
                 int64_t first = at * a.k + (int64_t)block * shape::values,
                         group = at * groups + (int64_t)block * shape::values / GROUP;
+                UNROLL
                 for (int r = 0; r < ROWS; r++)
                     add_unit<type>(u[r], unit, a.rounded.q + first, a.rounded.scale + group, a.rounded.sum + group,
                                    &sum[r][t]);
             }
         }
+        UNROLL
         for (int r = 0; r < ROWS; r++)
-            for (int t = 0; t < T; t++)
-                sum[r][t] = warp_sum(sum[r][t]);
+            UNROLL
+        for (int t = 0; t < T; t++)
+            sum[r][t] = warp_sum(sum[r][t]);
         leave_sums<T>(a, sum, row, token, a.out.rounded.q ? kept + in_block : NULL);
     }
     if (a.out.rounded.q)
@@ -196,30 +206,41 @@ template <cuda_type type, int T, bool aligned> KERNEL(THREADS, 2) void matvec_pl
         const uint8_t *from[ROWS];
         const float *x[T];
         float sum[ROWS][T] = {};
+        UNROLL
         for (int r = 0; r < ROWS; r++)
             from[r] = (const uint8_t *)a.weights + (row + r < a.n ? row + r : a.n - 1) * a.row_bytes;
+        UNROLL
         for (int t = 0; t < T; t++)
             x[t] = a.x + (token + t < a.n_tokens ? token + t : a.n_tokens - 1) * a.x_stride;
         for (int64_t i = lane() * TAKEN; i < whole; i += WARP * TAKEN) {
             uint32_t w[ROWS][WORDS];
+            UNROLL
             for (int r = 0; r < ROWS; r++)
                 load_words_at_16<WORDS>(from[r] + i * plain<type>::bytes, w[r]);
+            UNROLL
             for (int t = 0; t < T; t++)
-                for (int half = 0; half < TAKEN; half += 4) {
-                    words4 v = load16(x[t] + i + half);
-                    for (int j = 0; j < 4; j++)
-                        for (int r = 0; r < ROWS; r++)
-                            sum[r][t] = fmaf(plain_value<type>(w[r], half + j),
-                                             activation_of(word_as_float(v.w[j]), a.bfloat), sum[r][t]);
-                }
+                UNROLL
+            for (int half = 0; half < TAKEN; half += 4) {
+                words4 v = load16(x[t] + i + half);
+                UNROLL
+                for (int j = 0; j < 4; j++)
+                    UNROLL
+                for (int r = 0; r < ROWS; r++)
+                    sum[r][t] = fmaf(plain_value<type>(w[r], half + j), activation_of(word_as_float(v.w[j]), a.bfloat),
+                                     sum[r][t]);
+            }
         }
         for (int64_t i = whole + lane(); i < a.k; i += WARP)
-            for (int t = 0; t < T; t++)
-                for (int r = 0; r < ROWS; r++)
-                    sum[r][t] = fmaf(plain_at<type>(from[r], i), activation_of(x[t][i], a.bfloat), sum[r][t]);
+            UNROLL
+        for (int t = 0; t < T; t++)
+            UNROLL
         for (int r = 0; r < ROWS; r++)
-            for (int t = 0; t < T; t++)
-                sum[r][t] = warp_sum(sum[r][t]);
+            sum[r][t] = fmaf(plain_at<type>(from[r], i), activation_of(x[t][i], a.bfloat), sum[r][t]);
+        UNROLL
+        for (int r = 0; r < ROWS; r++)
+            UNROLL
+        for (int t = 0; t < T; t++)
+            sum[r][t] = warp_sum(sum[r][t]);
         leave_sums<T>(a, sum, row, token, a.out.rounded.q ? kept + in_block : NULL);
     }
     if (a.out.rounded.q)

@@ -7,6 +7,7 @@
 #define GEUL_CUDA_MATVEC_H
 
 #include "backends/cuda/cuda_types.h"
+#include "backends/cuda/results.h"
 #include "backends/cuda/stream.h"
 
 #include <stdbool.h>
@@ -16,13 +17,6 @@
 extern "C" {
 #endif
 
-/* Rows rounded to int8 (cuda.h: struct cuda_rounded), to be read, or to be left by an epilogue. */
-struct cuda_int8_rows {
-    int8_t *q;
-    float *scale;
-    int32_t *sum;
-};
-
 /* Rounds x (n_rows, n_cols), n_cols a multiple of 32, stride floats from row to row. */
 struct cuda_round {
     const float *x;
@@ -30,20 +24,6 @@ struct cuda_round {
     struct cuda_int8_rows out;
 };
 int geul_cuda_launch_round(struct cuda_stream *stream, const void *args);
-
-enum cuda_activation { CUDA_NO_ACTIVATION, CUDA_GELU_ERF, CUDA_GELU_TANH };
-
-/* What happens to a sum: bias, then the activation, then the row of another tensor is added; it is stored, or left
- * rounded, or both. */
-struct cuda_epilogue {
-    const float *bias; /* (N); NULL: none */
-    enum cuda_activation activation;
-    const float *add; /* (T, N); NULL: nothing. May be y */
-    int64_t add_stride;
-    float *y; /* (T, N); NULL: not stored */
-    int64_t y_stride;
-    struct cuda_int8_rows rounded; /* (T, N), N a multiple of 32; q NULL: not rounded */
-};
 
 struct cuda_matvec {
     enum cuda_type type; /* of the weights */

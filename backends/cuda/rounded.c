@@ -14,8 +14,7 @@ size_t geul_cuda_rounded_bytes(int64_t n_rows, int64_t n_cols)
     return n + n / GROUP * (sizeof(float) + sizeof(int32_t));
 }
 
-/* The rows as what fills them has them. */
-static struct cuda_int8_rows writable(struct cuda_rounded r)
+struct cuda_int8_rows geul_cuda_writable(struct cuda_rounded r)
 {
     return (struct cuda_int8_rows){(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
 }
@@ -69,7 +68,7 @@ void geul_cuda_emit_round(struct cuda_plan *plan, const struct geul_tensor *x, s
         return;
     }
     int64_t stride = packed ? geul_cols(x) : (int64_t)(x->stride[0] / sizeof(float));
-    struct cuda_round args = {x->data, stride, geul_rows(x), geul_cols(x), writable(out)};
+    struct cuda_round args = {x->data, stride, geul_rows(x), geul_cols(x), geul_cuda_writable(out)};
     geul_cuda_step(plan, "round", geul_cuda_launch_round, &args, sizeof args);
 }
 

@@ -85,8 +85,7 @@ double cpu_value(const struct geul_tensor *t, int64_t i)
     return values[in_block];
 }
 
-/* Memory for t and its operands; appends the nodes in order. */
-static int collect(struct geul_context *ctx, struct geul_tensor *t, struct geul_tensor **nodes, int n)
+int cpu_nodes(struct geul_context *ctx, struct geul_tensor *t, struct geul_tensor **nodes, int n)
 {
     if (t->op == GEUL_OP_LEAF)
         return n;
@@ -95,7 +94,7 @@ static int collect(struct geul_context *ctx, struct geul_tensor *t, struct geul_
             return n;
     for (int i = 0; i < t->n_src; i++)
         if (t->src[i])
-            n = collect(ctx, t->src[i], nodes, n);
+            n = cpu_nodes(ctx, t->src[i], nodes, n);
     size_t bytes;
     if (t->op == GEUL_OP_VIEW)
         t->data = (uint8_t *)t->src[0]->data + t->params.view.offset;
@@ -126,10 +125,10 @@ bool cpu_run_nodes(struct geul_context *ctx, struct geul_device *device, struct 
 
 bool cpu_compute(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *t)
 {
-    struct geul_tensor *nodes[64];
+    struct geul_tensor *nodes[CPU_NODES];
     if (!CHECK_MSG(t != NULL, "%s", geul_error(ctx)))
         return false;
-    int n = collect(ctx, t, nodes, 0);
+    int n = cpu_nodes(ctx, t, nodes, 0);
     for (int i = 0; i < n; i++)
         if (!CHECK_MSG(geul_device_supports(device, nodes[i]), "%s is unsupported", nodes[i]->name))
             return false;

@@ -32,6 +32,10 @@ struct geul_tensor *cpu_leaf(struct geul_context *ctx, uint64_t *seed, enum geul
 struct geul_tensor *cpu_view(struct geul_tensor *t);
 /* Element i (in row-major order of its shape) of a tensor of any type and strides. */
 double cpu_value(const struct geul_tensor *t, int64_t i);
+/* Gives t and what it needs memory, in the host's, and appends these nodes, in order, to the n that are there already.
+ * Returns how many there are then, at most CPU_NODES. */
+enum { CPU_NODES = 64 };
+int cpu_nodes(struct geul_context *ctx, struct geul_tensor *t, struct geul_tensor **nodes, int n);
 /* Computes nodes that have memory; false (recorded) on failure. */
 bool cpu_run_nodes(struct geul_context *ctx, struct geul_device *device, struct geul_tensor *const *nodes, int n);
 /* Gives every node of the chain that ends in t memory and computes it. false (and a failed check) on failure. */

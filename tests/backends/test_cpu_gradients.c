@@ -1,6 +1,6 @@
 /* test_cpu_gradients.c: the operations that compute gradients: cases for test_cpu_ops.c, finite differences, and
  * what dropout's masks look like. */
-#include "tests/backends/cpu_frame.h"
+#include "tests/backends/op_frame.h"
 
 /* Gives y memory between canaries. */
 static struct cpu_guard guarded(struct geul_tensor *y)
@@ -16,7 +16,7 @@ static void compute(struct run *r, struct geul_tensor *y, const double *want, do
     if (!CHECK_MSG(y != NULL, "%s", geul_error(r->ctx)))
         return;
     struct cpu_guard g = guarded(y);
-    if (cpu_compute(r->ctx, r->device, y))
+    if (op_compute(r, y))
         verify(r, y, want, absolute, relative);
     cpu_guard_free(&g, y->name);
 }
@@ -25,7 +25,7 @@ static void compute(struct run *r, struct geul_tensor *y, const double *want, do
 static void compute_in_place(struct run *r, struct geul_tensor *y, const double *want, double absolute, double relative)
 {
     y->data = y->src[0]->data;
-    if (cpu_compute(r->ctx, r->device, y))
+    if (op_compute(r, y))
         verify(r, y, want, absolute, relative);
 }
 
@@ -71,7 +71,7 @@ void case_DROPOUT(struct run *r)
         struct geul_tensor *y = geul_dropout(r->ctx, x, seed, p, 3);
         double *want = doubles(r, 5 * n);
         ((float *)x->data)[0] = NAN;
-        if (!cpu_compute(r->ctx, r->device, y))
+        if (!op_compute(r, y))
             return;
         for (int64_t i = 0; i < 5 * n; i++)
             want[i] = cpu_value(y, i) == 0 ? 0 : cpu_value(x, i) / (1 - (double)p);
@@ -191,7 +191,7 @@ void case_ACCUMULATE(struct run *r)
         for (int64_t i = 0; i < m * n; i++)
             want[i % elements] += cpu_value(x, i);
         struct geul_tensor *y = geul_accumulate(r->ctx, c, x);
-        if (cpu_compute(r->ctx, r->device, y))
+        if (op_compute(r, y))
             verify(r, y, want, 2e-5, 1e-6);
     }
     /* two dimensions each */
@@ -203,7 +203,7 @@ void case_ACCUMULATE(struct run *r)
     for (int64_t i = 0; i < 6 * 2800; i++)
         want[i % 2800] += cpu_value(x, i);
     struct geul_tensor *y = geul_accumulate(r->ctx, c, x);
-    if (cpu_compute(r->ctx, r->device, y))
+    if (op_compute(r, y))
         verify(r, y, want, 5e-6, 1e-6);
 }
 
@@ -229,7 +229,7 @@ static void one_patch(struct run *r, struct geul_tensor *c, struct geul_tensor *
         want[i] = ((float *)c->data)[i];
     memcpy(c->data, before, (size_t)n * sizeof *before);
     struct geul_tensor *y = geul_patch(r->ctx, c, x, region);
-    if (cpu_compute(r->ctx, r->device, y))
+    if (op_compute(r, y))
         verify(r, y, want, 0, 0);
 }
 
@@ -263,7 +263,7 @@ void case_SCATTER(struct run *r)
             if (id[i / n] >= 0 && id[i / n] < ROWS)
                 want[id[i / n] * n + i % n] += cpu_value(x, i);
         struct geul_tensor *y = geul_scatter(r->ctx, c, x, ids);
-        if (cpu_compute(r->ctx, r->device, y))
+        if (op_compute(r, y))
             verify(r, y, want, 2e-6, 1e-6);
     }
 }

@@ -1,6 +1,6 @@
 /* test_cpu_loss.c: CROSS_ENTROPY and LOSS_BACK against their meaning in double, under every instruction set, with the
- * same bits for every number of threads. */
-#include "tests/backends/cpu_cases.h"
+ * same bits for every number of threads; and their cases for devices. */
+#include "tests/backends/op_frame.h"
 
 /* The loss of a row of n logits; and with d, dy times its gradient. */
 static double loss_of(const double *x, int64_t n, int64_t target, struct geul_params_loss p, double dy, double *d)
@@ -144,10 +144,10 @@ static void each_variant(const struct problem *p, void (*check)(const struct pro
 
 TEST(cpu_loss_and_its_gradient)
 {
-    static const int64_t sizes[] = {1, 2, 7, 16, 33, 64, 65, 257, 1000};
-    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+    static const int64_t lengths[] = {1, 2, 7, 16, 33, 64, 65, 257, 1000};
+    for (size_t s = 0; s < sizeof lengths / sizeof lengths[0]; s++)
         for (int i = 0; i < N_PARAMS; i++) {
-            struct problem p = make_problem(13, sizes[s], params[i], s % 2 ? 1 : 6);
+            struct problem p = make_problem(13, lengths[s], params[i], s % 2 ? 1 : 6);
             each_variant(&p, check_problem);
             geul_context_free(p.ctx);
         }
@@ -164,6 +164,50 @@ TEST(cpu_loss_over_a_vocabulary)
         each_variant(&p, check_problem);
         geul_context_free(p.ctx);
     }
+}
+
+/* The same problem in the context and on the device of a case; in_place: the gradient over the logits. */
+static void loss_case(struct run *r, const struct problem *p, bool back)
+{
+    const int64_t shape[] = {p->rows, p->n};
+    struct geul_tensor *x = geul_leaf(r->ctx, GEUL_TYPE_F32, 2, shape, "x", NULL, p->x->data);
+    memcpy(x->stride, p->x->stride, sizeof x->stride);
+    struct geul_tensor *targets = geul_leaf(r->ctx, GEUL_TYPE_I32, 1, shape, "targets", NULL, p->targets->data);
+    struct geul_tensor *dy = geul_leaf(r->ctx, GEUL_TYPE_F32, 1, shape, "dy", NULL, p->dy->data);
+    struct geul_tensor *y = back ? geul_loss_back(r->ctx, x, dy, targets, p->params)
+                                 : geul_cross_entropy(r->ctx, x, targets, p->params.smoothing, p->params.z);
+    if (op_compute(r, y))
+        verify(r, y, back ? p->d : p->loss, back ? 3e-7 : 2e-7, back ? 1e-6 : 1.2e-7);
+    if (!back || p->n % 4 == 0)
+        return;
+    struct geul_tensor *packed = LEAF(F32, 1, p->rows, p->n);
+    for (int64_t i = 0; i < p->rows * p->n; i++)
+        ((float *)packed->data)[i] = (float)cpu_value(x, i);
+    y = geul_loss_back(r->ctx, packed, dy, targets, p->params);
+    y->data = packed->data;
+    if (op_compute(r, y))
+        verify(r, y, p->d, 3e-7, 1e-6);
+}
+
+static void loss_cases(struct run *r, bool back)
+{
+    static const int64_t rows[] = {1, 13, 6, 5, 2}, sizes_of[] = {1, 33, 64, 1001, 30080};
+    for (int s = 0; s < 5; s++)
+        for (int i = 0; i < N_PARAMS; i++) {
+            struct problem p = make_problem(rows[s], sizes_of[s], params[i], s % 2 ? 1 : 6);
+            loss_case(r, &p, back);
+            geul_context_free(p.ctx);
+        }
+}
+
+void case_CROSS_ENTROPY(struct run *r)
+{
+    loss_cases(r, false);
+}
+
+void case_LOSS_BACK(struct run *r)
+{
+    loss_cases(r, true);
 }
 
 /* What is not finite comes out in its own row's loss and gradient, and nowhere else. */

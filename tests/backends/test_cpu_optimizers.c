@@ -1,6 +1,6 @@
 /* test_cpu_optimizers.c: the optimizers: cases for test_cpu_ops.c, what torch makes of the same weights, and whether
  * AdamW with 8-bit states trains as AdamW does. */
-#include "tests/backends/cpu_frame.h"
+#include "tests/backends/op_frame.h"
 
 #include <float.h>
 
@@ -50,12 +50,11 @@ static struct update make_update(struct geul_context *ctx, uint64_t *seed, enum 
 }
 
 /* One step; the gradients have to be 0 afterwards. Returns the weights after it, NULL on failure. */
-static struct geul_tensor *take_step(struct geul_context *ctx, struct geul_device *device, enum geul_op op,
-                                     struct update *u, bool decay)
+static struct geul_tensor *take_step(struct run *r, enum geul_op op, struct update *u, bool decay)
 {
     *hyper_at(u->hyper, GEUL_HYPER_STEP) += 1;
-    struct geul_tensor *y = geul_update(ctx, op, u->w, u->g, u->state, u->hyper, decay);
-    if (!cpu_compute(ctx, device, y))
+    struct geul_tensor *y = geul_update(r->ctx, op, u->w, u->g, u->state, u->hyper, decay);
+    if (!op_compute(r, y))
         return NULL;
     bool zero = true;
     for (int64_t i = 0; i < u->n; i++)
@@ -95,7 +94,7 @@ void case_SGD(struct run *r)
                 m[i] = 0.9 * m[i] + 0.5 * cpu_value(u.g, i) + (s % 2 ? 0.1 * w[i] : 0);
                 w[i] -= 0.05 * m[i];
             }
-            struct geul_tensor *y = take_step(r->ctx, r->device, GEUL_OP_SGD, &u, s % 2);
+            struct geul_tensor *y = take_step(r, GEUL_OP_SGD, &u, s % 2);
             if (!y)
                 return;
             verify(r, y, w, 5e-7, 2e-7);
@@ -126,7 +125,7 @@ void case_ADAMW(struct run *r)
             new_gradients(r, &u, step);
             for (int64_t i = 0; i < n; i++)
                 adamw_of(&w[i], &m[i], &v[i], 0.5 * cpu_value(u.g, i), step, s % 2);
-            struct geul_tensor *y = take_step(r->ctx, r->device, GEUL_OP_ADAMW, &u, s % 2);
+            struct geul_tensor *y = take_step(r, GEUL_OP_ADAMW, &u, s % 2);
             if (!y)
                 return;
             verify(r, y, w, 5e-7, 2e-7);
@@ -176,7 +175,7 @@ void case_ADAMW8(struct run *r)
                 v[i] = coded(u.state[1], false, i);
                 adamw_of(&w[i], &m[i], &v[i], cpu_value(u.g, i), step, s % 2);
             }
-            struct geul_tensor *y = take_step(r->ctx, r->device, GEUL_OP_ADAMW8, &u, s % 2);
+            struct geul_tensor *y = take_step(r, GEUL_OP_ADAMW8, &u, s % 2);
             if (!y)
                 return;
             verify(r, y, w, 5e-7, 2e-7);
@@ -251,7 +250,7 @@ void case_ADAFACTOR(struct run *r)
                 for (int64_t k = 0; k < (m ? m : 1); k++)
                     ((float *)u.g->data)[k * n + 1] = 0; /* a column without gradients */
             adafactor_of(&u, w, rows, cols, s % 3);
-            struct geul_tensor *y = take_step(r->ctx, r->device, GEUL_OP_ADAFACTOR, &u, s % 3);
+            struct geul_tensor *y = take_step(r, GEUL_OP_ADAFACTOR, &u, s % 3);
             if (!y)
                 return;
             verify(r, y, w, 2e-7, 1e-6);
@@ -303,7 +302,7 @@ TEST(cpu_optimizers_agree_with_torch)
         for (int step = 1; step <= 4; step++) {
             for (int i = 0; i < 12; i++)
                 ((float *)u.g->data)[i] = (float)((i * 23 + step * 11) % 17) / 16 - 0.5f;
-            take_step(ctx, device, torch[s].op, &u, true);
+            take_step(&(struct run){.ctx = ctx, .device = device}, torch[s].op, &u, true);
         }
         cpu_close(geul_op_info(torch[s].op)->name, u.w->data, want, 12, 6e-8, 2e-7);
     }
@@ -368,7 +367,7 @@ static double trained(enum geul_op op, const struct problem *p, loss_function *l
         double now = loss(p, u.w->data, u.g->data, &seed);
         if (step >= steps - steps / 10)
             late += now / (steps / 10);
-        if (!take_step(ctx, device, op, &u, false))
+        if (!take_step(&(struct run){.ctx = ctx, .device = device}, op, &u, false))
             break;
     }
     geul_device_close(ctx, device);
@@ -422,7 +421,7 @@ static struct update run_steps(struct geul_context *ctx, struct geul_device *dev
     *hyper_at(u.hyper, GEUL_HYPER_RATE) = 0.01f;
     for (int step = 1; step <= steps; step++) {
         fill(u.g->data, 300, step);
-        take_step(ctx, device, op, &u, false);
+        take_step(&(struct run){.ctx = ctx, .device = device}, op, &u, false);
     }
     return u;
 }

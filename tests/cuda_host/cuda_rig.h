@@ -12,7 +12,7 @@
  *   - launches: whole warps, at most 1024 threads, grid within CUDA's limits
  * The first failure of a launch ends it: LAUNCH() returns an error number and cuda_host_failure() says what and where.
  * Not seen are
- *   - the limits that KERNEL() names: the card refuses such a launch
+ *   - the limits that KERNEL() names: the card refuses such a launch (tools/check_tree compares what is written)
  *   - a missing fence(), and a shuffle or vote in place of a barrier: here they order memory, on a card they do not
  *   - two threads that write the same place of device memory, or add to it, in either order
  *   - a thread that waits in a loop for another: it never ends

@@ -1,7 +1,8 @@
-/* cpu_frame.h: the frame of the tests of operations: a case builds nodes, computes them and gives what they should be.
- * test_cpu_ops.c runs every case under every instruction set and several numbers of threads. */
-#ifndef GEUL_TESTS_CPU_FRAME_H
-#define GEUL_TESTS_CPU_FRAME_H
+/* op_frame.h: the frame of the tests of operations: a case builds nodes, computes them and gives what they should be.
+ * The same cases run on the CPU, under every instruction set with several numbers of threads (test_cpu_ops.c), and on
+ * devices with memory of their own (device_ops.h). */
+#ifndef GEUL_TESTS_OP_FRAME_H
+#define GEUL_TESTS_OP_FRAME_H
 
 #include "tests/backends/cpu_cases.h"
 
@@ -11,34 +12,23 @@ struct run {
     struct geul_device *device;
     uint64_t seed;
     const char *what;
-    float *kept; /* all results so far, to compare thread counts */
+    float *kept; /* all results so far, to compare runs that must have the same bits */
     size_t n_kept, room;
     bool compare; /* against kept instead of a reference */
     size_t at;
+    const char *other; /* how this run differs from the one that is compared with */
+    /* Of a device whose memory is not the host's: */
+    bool far;                  /* it is one */
+    bool exact;                /* asked for when nodes are prepared */
+    int unsupported;           /* computations that it does not do */
+    double absolute, relative; /* what its results may be off by, in addition */
 };
 
-/* Checks result t against want (row-major), or bits against an earlier run with another thread count. */
-static inline void verify(struct run *r, const struct geul_tensor *t, const double *want, double absolute,
-                          double relative)
-{
-    int64_t n = geul_tensor_elements(t);
-    float *got = malloc((size_t)(n + 1) * sizeof *got);
-    for (int64_t i = 0; i < n; i++)
-        got[i] = (float)cpu_value(t, i);
-    if (r->compare) {
-        CHECK_MSG(r->at + (size_t)n <= r->n_kept && memcmp(got, r->kept + r->at, (size_t)n * sizeof *got) == 0,
-                  "%s %s: other bits with %d threads", r->what, t->name, r->device->n_threads);
-        r->at += (size_t)n;
-    } else {
-        char what[160];
-        snprintf(what, sizeof what, "%s %s", r->what, t->name);
-        cpu_close(what, got, want, n, absolute, relative);
-        r->kept = realloc(r->kept, (r->n_kept + (size_t)n + 1) * sizeof *r->kept);
-        memcpy(r->kept + r->n_kept, got, (size_t)n * sizeof *got);
-        r->n_kept += (size_t)n;
-    }
-    free(got);
-}
+/* Computes t and what it needs; the results are in the host's memory. false (and a failed check) on failure; false too
+ * when a far device has no kernel for one of the nodes. */
+bool op_compute(struct run *r, struct geul_tensor *t);
+/* Checks result t against want (row-major), or bits against an earlier run. */
+void verify(struct run *r, const struct geul_tensor *t, const double *want, double absolute, double relative);
 
 static inline double *doubles(const struct run *r, int64_t n)
 {
@@ -73,5 +63,6 @@ static inline struct geul_tensor *strided(struct run *r, int64_t rows, int64_t n
 #define OP(id, ...) void case_##id(struct run *r);
 #include "core/ops.def"
 #undef OP
+extern void (*const op_cases[GEUL_OP_COUNT])(struct run *);
 
 #endif

@@ -1,0 +1,28 @@
+/* results.h: what becomes of the results of a product; for every family of products. */
+#ifndef GEUL_CUDA_RESULTS_H
+#define GEUL_CUDA_RESULTS_H
+
+#include <stdint.h>
+
+/* Rows rounded to int8 (cuda.h: struct cuda_rounded), to be read, or to be left by an epilogue. */
+struct cuda_int8_rows {
+    int8_t *q;
+    float *scale;
+    int32_t *sum;
+};
+
+enum cuda_activation { CUDA_NO_ACTIVATION, CUDA_GELU_ERF, CUDA_GELU_TANH };
+
+/* What happens to a sum: bias, then the activation, then the row of another tensor is added; it is stored, or left
+ * rounded, or both. */
+struct cuda_epilogue {
+    const float *bias; /* (N); NULL: none */
+    enum cuda_activation activation;
+    const float *add; /* (T, N); NULL: nothing. May be y */
+    int64_t add_stride;
+    float *y; /* (T, N); NULL: not stored */
+    int64_t y_stride;
+    struct cuda_int8_rows rounded; /* (T, N), N a multiple of 32; q NULL: not rounded */
+};
+
+#endif
