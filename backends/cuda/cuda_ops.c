@@ -14,6 +14,9 @@
     X(MATMUL)                                                                                                          \
     X(ADDMM)                                                                                                           \
     X(EMBED)                                                                                                           \
+    X(ROPE)                                                                                                            \
+    X(STORE)                                                                                                           \
+    X(ATTENTION)                                                                                                       \
     X(CROSS_ENTROPY)                                                                                                   \
     X(GELU_BACK)                                                                                                       \
     X(NORM_BACK)                                                                                                       \

@@ -1,4 +1,4 @@
-/* epilogue.h: for kernels: what happens to a sum (matvec.h: struct cuda_epilogue), but for storing and rounding. */
+/* epilogue.h: for kernels: what happens to a sum (results.h: struct cuda_epilogue), but for storing and rounding. */
 #ifndef GEUL_CUDA_EPILOGUE_H
 #define GEUL_CUDA_EPILOGUE_H
 
