@@ -215,12 +215,14 @@ static void tell_placement(struct geul_context *ctx, const struct geul_fit *fit)
                  fit->at[1].device->name, fit->n_context);
 }
 
-/* Chooses what goes where on the open devices. */
+/* Chooses what goes where on m's devices. */
 static enum geul_status place_by_plan(struct geul_context *ctx, struct geul_model *m,
                                       const struct geul_model_options *o)
 {
+    struct geul_devices devices = {.n = m->n_devices};
     struct geul_fit fit;
-    enum geul_status status = geul_fit_plan(ctx, m->file, &m->own_devices, o, &fit);
+    memcpy(devices.at, m->devices, sizeof devices.at);
+    enum geul_status status = geul_fit_plan(ctx, m->file, &devices, o, &fit);
     if (status == GEUL_OK && !fit.fits)
         status = geul_fit_fail(ctx, &fit);
     if (status == GEUL_OK) {
@@ -232,11 +234,13 @@ static enum geul_status place_by_plan(struct geul_context *ctx, struct geul_mode
     return status;
 }
 
-/* Leaves all devices but the CPU alone. */
-static void keep_host(struct geul_context *ctx, struct geul_model *m)
+/* The devices that m has opened become m's, all of them or the CPU alone: the memory of the others others may need. */
+static void take_devices(struct geul_context *ctx, struct geul_model *m, bool all)
 {
-    while (m->own_devices.n > 1)
+    while (!all && m->own_devices.n > 1)
         geul_device_close(ctx, m->own_devices.at[--m->own_devices.n]);
+    m->n_devices = m->own_devices.n;
+    memcpy(m->devices, m->own_devices.at, sizeof m->devices);
 }
 
 /* Opens the devices of the options, and chooses what goes where. Where devices and layers were left to the library, a
@@ -247,19 +251,19 @@ static enum geul_status place_by_options(struct geul_context *ctx, struct geul_m
     bool none = o->n_gpu_layers == GEUL_LAYERS_NONE;
     bool chooses = o->devices && strcmp(o->devices, "auto") == 0 && geul_fit_chooses(o);
     enum geul_status status = geul_devices_open(ctx, none ? NULL : o->devices, o->n_threads, &m->own_devices);
-    if (status == GEUL_OK && m->own_devices.n > 1)
-        status = place_by_plan(ctx, m, o);
-    if (status != GEUL_OK && chooses && status != GEUL_ERROR_FORMAT && m->own_devices.n > 1) {
+    take_devices(ctx, m, true);
+    if (status != GEUL_OK || m->n_devices == 1)
+        return status == GEUL_OK ? place_by_layer(ctx, m, 0) : status;
+    status = place_by_plan(ctx, m, o);
+    if (status != GEUL_OK && (!chooses || status == GEUL_ERROR_FORMAT))
+        return status;
+    if (status != GEUL_OK) {
         geul_log(ctx, GEUL_LOG_WARN, "using the CPU: %s", geul_error(ctx));
         geul_error_clear(ctx);
-        keep_host(ctx, m);
-        status = GEUL_OK;
     }
-    if (m->placement.n == 0 && m->own_devices.n > 1) /* whose memory others may need */
-        keep_host(ctx, m);
-    m->n_devices = m->own_devices.n;
-    memcpy(m->devices, m->own_devices.at, sizeof m->devices);
-    return status == GEUL_OK && !m->placement.layers ? place_by_layer(ctx, m, 0) : status;
+    if (status != GEUL_OK || m->placement.n == 0)
+        take_devices(ctx, m, false);
+    return status == GEUL_OK ? GEUL_OK : place_by_layer(ctx, m, 0);
 }
 
 /* ----------------------------------------------------------------------------------- loading -- */
@@ -310,6 +314,8 @@ struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path
     bool ok = m->file != NULL;
     if (ok && n_devices == 0)
         ok = place_by_options(ctx, m, options) == GEUL_OK;
+    else if (ok && first_layers == GEUL_LAYERS_BY_OPTIONS)
+        ok = place_by_plan(ctx, m, options) == GEUL_OK;
     else if (ok)
         ok = place_by_layer(ctx, m, first_layers) == GEUL_OK;
     if (!ok || load(ctx, m, path, options) != GEUL_OK) {

@@ -36,9 +36,10 @@ struct geul_model {
     const struct geul_neox_adapter **neox_adapters;
 };
 
+enum { GEUL_LAYERS_BY_OPTIONS = -2 };
 /* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the
- * other layers on the last device. n_devices 0: the model opens the devices of its options for itself, and they say
- * what lies where. */
+ * other layers on the last device; GEUL_LAYERS_BY_OPTIONS: as the options say. n_devices 0: the options say which
+ * devices too, and the model opens them for itself. */
 struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers);
