@@ -11,6 +11,8 @@
     X(DROPOUT)                                                                                                         \
     X(GELU)                                                                                                            \
     X(LAYERNORM)                                                                                                       \
+    X(MATMUL)                                                                                                          \
+    X(ADDMM)                                                                                                           \
     X(EMBED)                                                                                                           \
     X(ROPE)                                                                                                            \
     X(STORE)                                                                                                           \
