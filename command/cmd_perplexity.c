@@ -121,6 +121,7 @@ static enum geul_status evaluate(struct work *w, const char *text, size_t length
         .n_batch = s->model.n_batch,
         .cache_type = geul_type_from_name(s->model.cache_type),
         .start = s->start,
+        .exact = s->model.where.exact,
         .save_base = w->compare ? NULL : s->kl_base,
         .compare_base = w->compare ? s->kl_base : NULL,
         .progress = show_progress,

@@ -1,274 +1,289 @@
-/* attention_chunks.cu: attention of single tokens, in chunks of the cache (attention.h).
+/* attention_chunks.cu: attention of single tokens, in chunks of the cache (cuda_attention.h).
  *
- * What bounds it is reading keys and values. L lanes share a position, eight dimensions each; the block's 128 / L
- * groups of lanes take every so many positions. Scores are kept in shared memory, so keys and values are each one pass
- * of independent loads. Blocks behind a token's last position end at once: where that is, they read on the device. */
-#include "backends/cuda/attention.h"
-
+ *     position   0        64       128      192   p
+ *                | chunk  | chunk  | chunk  | ch |       each: largest score, sum of weights, weighted sum of values
+ *                +------ folded in this order ---+       by one block, or by the last of many to end
+ *
+ * What bounds it is reading keys and values: L lanes share a position, eight dimensions each, and the 128 / L groups of
+ * lanes of a block take every so many positions. A thread has four keys and up to eight values of 16 bytes under way
+ * before it needs the first: 24 KB a block at depth 128, of which (108 registers) four fit on a multiprocessor. Blocks
+ * behind a token's last position end at once: where that is, they read on the device. 2,048 positions are 32 blocks to
+ * a head: 512 at 1.3B (16 heads), 1,280 at 12.8B (40), so 4 and 10 for each of an H100's 132 multiprocessors. */
 #include "backends/cuda/cache_rows.h"
-#include "backends/cuda/round_lane.h"
 
-enum { CHUNK = CUDA_ATTENTION_CHUNK, THREADS = 128, WARPS = THREADS / WARP };
+enum { CHUNK = CUDA_ATTENTION_CHUNK, THREADS = 128, WARPS = THREADS / WARP, HEAD_FLOATS = 2, MOST_DEPTH = 256 };
 
-/* Floats that a block leaves: largest score, sum of exponentials, and the sum of values for each dimension. */
-enum { HEAD_FLOATS = 2 };
+/* How the threads divide a chunk: groups of L lanes, positions for each, and how many are loaded ahead. */
+template <cuda_type type, int L> struct share_of {
+    enum { groups = THREADS / L, positions = CHUNK / groups, most = type == CUDA_F32 ? 2 : 8 };
+    enum { keys = type == CUDA_F32 || positions < 4 ? 2 : 4, values = positions < (int)most ? positions : (int)most };
+};
 
-/* Lanes of a position, for depths up to 8 times that. */
-static int lanes_for(int64_t depth)
-{
-    int lanes = 4;
-    while (lanes * OCTET < depth)
-        lanes *= 2;
-    return lanes;
-}
-
-/* What a block knows. */
-struct chunk {
+/* A token's head, and the part of it that a block takes. */
+struct chunk_place {
     int64_t token;
-    int head, first, end; /* positions */
-    int n_chunks;         /* of this token */
+    int head, last; /* position */
     cache_walk k, v;
 };
 
-/* Each group of L lanes (the whole block takes turns where L is more than a warp) scores every so many positions. */
-template <cuda_type type, int L, bool whole>
-DEVICE void score(const cuda_attention &a, const chunk &c, float *scores, const float *query)
+/* What a chunk, or several in order, come to; a thread has the sums of dimensions thread() + i * THREADS. */
+struct chunk_state {
+    float highest, total, sum[MOST_DEPTH / THREADS];
+};
+
+/* Every group's n positions from its `first` on; zeros from `end` on, and for lanes that have no dimensions. */
+template <cuda_type type, int L, int n>
+DEVICE void load_octets(octet<type> o[n], const cache_walk &from, int first, int end, int at, bool mine)
 {
-    enum { LANES = L < WARP ? L : WARP, EACH = L / LANES, GROUPS = THREADS / LANES };
-    const int depth = (int)a.depth, group = thread() / LANES, in_group = thread() % LANES;
-    float q[EACH][OCTET];
     UNROLL
-    for (int e = 0; e < EACH; e++) {
-        UNROLL
-        for (int i = 0; i < OCTET; i++)
-            q[e][i] = query[(e * LANES + in_group) * OCTET + i];
-    }
-    UNROLL_4
-    for (int p = 0; p < CHUNK / GROUPS; p++) {
-        const int position = c.first + p * GROUPS + group;
-        float sum = 0;
-        UNROLL
-        for (int e = 0; e < EACH; e++) {
-            const int at = (e * LANES + in_group) * OCTET;
-            float k[OCTET] = {};
-            if (at < depth && position < c.end)
-                load_octet<type, whole>(k, c.k.first + position * c.k.step, at, depth);
-            UNROLL
-            for (int i = 0; i < OCTET; i++)
-                sum = fmaf(q[e][i], k[i], sum);
-        }
-        sum = warp_sum<LANES>(sum);
-        if (in_group == 0)
-            scores[p * GROUPS + group] = position < c.end ? sum * a.scale : -INFINITY;
+    for (int i = 0; i < n; i++) {
+        const int position = first + i * share_of<type, L>::groups;
+        o[i] = octet<type>{};
+        if (mine && position < end)
+            o[i] = load_octet<type>(from.first + position * from.step, at);
     }
 }
 
-/* The sum of the values by the weights in scores, (depth), into out; spare: GROUPS * L * OCTET floats. */
-template <cuda_type type, int L, bool whole>
-DEVICE void sum_values(const cuda_attention &a, const chunk &c, const float *weights, float *spare, float *out)
+/* Scores of a chunk's positions, in units of log2; -infinity from `end` on. The first keys are loaded already. mine:
+ * the lane has dimensions. */
+template <cuda_type type, int L>
+DEVICE void score_chunk(octet<type> loaded[share_of<type, L>::keys], const cache_walk &k, int first, int end,
+                        const float q[OCTET], bool mine, float *scores)
 {
-    enum { LANES = L < WARP ? L : WARP, EACH = L / LANES, GROUPS = THREADS / LANES };
-    const int depth = (int)a.depth, group = thread() / LANES, in_group = thread() % LANES;
-    float sum[EACH][OCTET] = {};
-    UNROLL_4
-    for (int p = 0; p < CHUNK / GROUPS; p++) {
-        const int position = c.first + p * GROUPS + group;
+    typedef share_of<type, L> share;
+    const int group = thread() / L, at = thread() % L * OCTET;
+    UNROLL
+    for (int p = 0; p < share::positions; p += share::keys) {
+        if (p > 0)
+            load_octets<type, L, share::keys>(loaded, k, first + p * share::groups + group, end, at, mine);
         UNROLL
-        for (int e = 0; e < EACH; e++) {
-            const int at = (e * LANES + in_group) * OCTET;
-            float v[OCTET] = {};
-            if (at < depth && position < c.end)
-                load_octet<type, whole>(v, c.v.first + position * c.v.step, at, depth);
-            const float weight = position < c.end ? weights[p * GROUPS + group] : 0;
+        for (int i = 0; i < share::keys; i++) {
+            float v[OCTET], sum = 0;
+            widen_octet<type>(v, loaded[i]);
             UNROLL
-            for (int i = 0; i < OCTET; i++)
-                sum[e][i] = fmaf(weight, v[i], sum[e][i]);
+            for (int j = 0; j < OCTET; j++)
+                sum = fmaf(q[j], v[j], sum);
+            sum = warp_sum<L>(sum);
+            const int place = (p + i) * share::groups + group;
+            if (at == 0)
+                scores[place] = first + place < end ? sum : -INFINITY;
         }
     }
+}
+
+/* Adds n positions' values by their weights. */
+template <cuda_type type, int L, int n>
+DEVICE void add_values(float sum[OCTET], const octet<type> loaded[n], const float *scores, float from)
+{
     UNROLL
-    for (int e = 0; e < EACH; e++) {
+    for (int i = 0; i < n; i++) {
+        const float weight = exp2f(scores[i * share_of<type, L>::groups] - from);
+        float v[OCTET];
+        widen_octet<type>(v, loaded[i]);
         UNROLL
-        for (int i = 0; i < OCTET; i++)
-            spare[group * (L * OCTET) + (e * LANES + in_group) * OCTET + i] = sum[e][i];
+        for (int j = 0; j < OCTET; j++)
+            sum[j] = fmaf(weight, v[j], sum[j]);
+    }
+}
+
+/* Puts the groups' sums together: those of a warp by shuffles, then those of the warps. spare: WARPS * L * OCTET. */
+template <int L> DEVICE void sum_groups(chunk_state &c, float sum[OCTET], float *spare, int depth)
+{
+    UNROLL
+    for (int j = 0; j < OCTET; j++) {
+        UNROLL
+        for (int mask = L; mask < WARP; mask *= 2)
+            sum[j] += shuffle_xor(sum[j], mask);
+        if (lane() < L)
+            spare[(warp_number() * L + lane()) * OCTET + j] = sum[j];
     }
     barrier();
-    for (int d = thread(); d < depth; d += THREADS) {
-        float all = 0;
-        for (int g = 0; g < GROUPS; g++)
-            all += spare[g * (L * OCTET) + d];
-        out[d] = all;
+    UNROLL
+    for (int i = 0; i < MOST_DEPTH / THREADS; i++) {
+        const int d = thread() + i * THREADS;
+        c.sum[i] = 0;
+        for (int w = 0; w < WARPS && d < depth; w++)
+            c.sum[i] += spare[w * L * OCTET + d];
     }
 }
 
-/* Stores a token's result, (depth) in shared memory, rounded too where that is wanted. */
-DEVICE void leave_result(const cuda_attention &a, const chunk &c, const float *result)
+/* The chunk that begins at `first`. No barrier is needed before the next one: it writes spare behind its own. */
+template <cuda_type type, int L>
+DEVICE chunk_state attend_chunk(const chunk_place &c, int first, const float q[OCTET], int depth, float *scores,
+                                float *spare)
+{
+    typedef share_of<type, L> share;
+    const int group = thread() / L, at = thread() % L * OCTET, end = c.last + 1;
+    const bool mine = at < depth;
+    octet<type> keys[share::keys], ahead[share::values];
+    load_octets<type, L, share::keys>(keys, c.k, first + group, end, at, mine);
+    load_octets<type, L, share::values>(ahead, c.v, first + group, end, at, mine);
+    score_chunk<type, L>(keys, c.k, first, end, q, mine, scores);
+    barrier();
+    chunk_state result;
+    const float low = scores[lane()], high = scores[lane() + WARP];
+    result.highest = warp_max(fmaxf(low, high));
+    const float from = finite_or_0(result.highest);
+    result.total = warp_sum(exp2f(low - from) + exp2f(high - from));
+    float sum[OCTET] = {};
+    add_values<type, L, share::values>(sum, ahead, scores + group, from);
+    UNROLL
+    for (int p = share::values; p < share::positions; p += share::values) {
+        const int place = p * share::groups + group;
+        load_octets<type, L, share::values>(ahead, c.v, first + place, end, at, mine);
+        add_values<type, L, share::values>(sum, ahead, scores + place, from);
+    }
+    sum_groups<L>(result, sum, spare, depth);
+    return result;
+}
+
+/* Adds the next chunk to those before it. The same operations whoever does it. */
+DEVICE void fold(chunk_state &all, const chunk_state &next)
+{
+    const float highest = fmaxf(all.highest, next.highest), from = finite_or_0(highest);
+    const float old_part = exp2f(all.highest - from), new_part = exp2f(next.highest - from);
+    all.highest = highest;
+    all.total = fmaf(all.total, old_part, next.total * new_part);
+    UNROLL
+    for (int i = 0; i < MOST_DEPTH / THREADS; i++)
+        all.sum[i] = fmaf(all.sum[i], old_part, next.sum[i] * new_part);
+}
+
+DEVICE void leave_partial(float *to, const chunk_state &c, int depth)
+{
+    UNROLL
+    for (int i = 0; i < MOST_DEPTH / THREADS; i++)
+        if (thread() + i * THREADS < depth)
+            to[HEAD_FLOATS + thread() + i * THREADS] = c.sum[i];
+    if (thread() == 0) {
+        to[0] = c.highest;
+        to[1] = c.total;
+    }
+}
+
+/* What other blocks left is not looked for in the first-level cache. */
+DEVICE chunk_state partial_at(const volatile float *from, int depth)
+{
+    chunk_state c;
+    c.highest = from[0];
+    c.total = from[1];
+    UNROLL
+    for (int i = 0; i < MOST_DEPTH / THREADS; i++)
+        c.sum[i] = thread() + i * THREADS < depth ? from[HEAD_FLOATS + thread() + i * THREADS] : 0;
+    return c;
+}
+
+/* Stores a token's result, and rounds it where that is wanted. spare: MOST_DEPTH floats. */
+DEVICE void leave_result(const cuda_attention &a, const chunk_place &c, const chunk_state &all, float *spare)
 {
     const int depth = (int)a.depth;
     const int64_t at = (c.token * a.n_heads + c.head) * depth;
+    UNROLL
+    for (int i = 0; i < MOST_DEPTH / THREADS; i++) {
+        const int d = thread() + i * THREADS;
+        if (d >= depth)
+            continue;
+        const float v = all.sum[i] / all.total;
+        if (!a.rounded_only)
+            a.y[at + d] = v;
+        spare[d] = v;
+    }
+    if (!a.rounded.q)
+        return;
     barrier();
-    for (int d = thread(); a.y && d < depth; d += THREADS)
-        a.y[at + d] = result[d];
-    for (int g = warp_number(); a.rounded.q && g < depth / WARP; g += WARPS) {
-        float scale;
-        int32_t sum;
-        int q = round_lane(result[g * WARP + lane()], &scale, &sum);
-        a.rounded.q[at + g * WARP + lane()] = (int8_t)q;
-        if (lane() == 0) {
-            a.rounded.scale[at / WARP + g] = scale;
-            a.rounded.sum[at / WARP + g] = sum;
-        }
-    }
+    for (int g = warp_number() * WARP; g < depth; g += THREADS)
+        round_result(a, at + g, spare[g + lane()]);
 }
 
-/* The last block of a token's head puts the parts of all its chunks together, into result. */
-DEVICE void combine(const cuda_attention &a, const chunk &c, float *result)
+/* Block x takes heads of the tokens from the last, which attends to the most, to the first; where they have parts, the
+ * first chunks of all, then the second ones. */
+template <cuda_type type, int L>
+KERNEL(THREADS, (type == CUDA_F32 && L == WARP ? 3 : 4))
+void attention_chunks(cuda_attention a)
 {
-    const int depth = (int)a.depth, floats = depth + HEAD_FLOATS;
-    const int64_t chunks = (a.longest + CHUNK - 1) / CHUNK;
-    volatile const float *parts = a.partial + (c.token * a.n_heads + c.head) * chunks * floats;
-    float highest = -INFINITY, total = 0;
-    for (int i = 0; i < c.n_chunks; i++) {
-        float m = parts[(int64_t)i * floats];
-        highest = m > highest || m != m ? m : highest;
-    }
-    for (int i = 0; i < c.n_chunks; i++)
-        total += expf(parts[(int64_t)i * floats] - highest) * parts[(int64_t)i * floats + 1];
-    for (int d = thread(); d < depth; d += THREADS) {
-        float sum = 0;
-        for (int i = 0; i < c.n_chunks; i++)
-            sum = fmaf(expf(parts[(int64_t)i * floats] - highest), parts[(int64_t)i * floats + HEAD_FLOATS + d], sum);
-        result[d] = sum / total;
-    }
-}
-
-/* The largest of v over the block, NaN where one is. */
-DEVICE float block_highest(float v, float *spare)
-{
-    bool broken = v != v;
-    float highest = block_max(broken ? INFINITY : v, spare);
-    barrier();
-    return block_max(broken ? 1 : 0, spare + WARP) > 0 ? NAN : highest;
-}
-
-template <cuda_type type, int L, bool whole> KERNEL(THREADS, 4) void attention_chunks(cuda_attention a)
-{
-    enum { LANES = L < WARP ? L : WARP, GROUPS = THREADS / LANES };
-    SHARED(float, query, L *OCTET);
     SHARED(float, scores, CHUNK);
-    SHARED(float, spare, GROUPS *L *OCTET);
-    SHARED(float, reduction, 2 * WARP);
+    SHARED(float, spare, WARPS *L *OCTET);
+    SHARED(float, result, MOST_DEPTH);
     SHARED(uint32_t, order, 1);
-    chunk c = {block_y(), block_z(), block_x() * CHUNK, 0, 0, {}, {}};
+    const int64_t heads = a.n_tokens * a.n_heads, x = block_x(), head = heads - 1 - x % heads;
+    const int part = (int)(x / heads), depth = (int)a.depth;
+    chunk_place c;
+    c.token = head / a.n_heads;
+    c.head = (int)(head % a.n_heads);
     const int32_t *place = a.places.data + c.token * a.places.stride;
-    const int depth = (int)a.depth;
+    c.last = place[1];
     c.k = walk_of(a.k, place, c.token, c.head);
     c.v = walk_of(a.v, place, c.token, c.head);
-    if (!c.k.first) {
-        for (int d = thread(); d < depth; d += THREADS)
-            query[d] = NAN;
-        if (block_x() == 0)
-            leave_result(a, c, query);
+    chunk_state all = {-INFINITY, 0, {}};
+    if (!c.k.first) { /* nothing that it could attend to: 0 / 0 */
+        if (part == 0)
+            leave_result(a, c, all, result);
         return;
     }
-    const int last = place[1];
-    if (c.first > last)
+    if (part > c.last / CHUNK)
         return;
-    c.end = last + 1 < c.first + CHUNK ? last + 1 : c.first + CHUNK;
-    c.n_chunks = last / CHUNK + 1;
-    const float *q = a.q.data + c.token * a.q.token_stride + c.head * a.q.head_stride;
-    for (int d = thread(); d < L * OCTET; d += THREADS)
-        query[d] = d < depth ? q[d] : 0;
-    barrier();
-    score<type, L, whole>(a, c, scores, query);
-    barrier();
-    float mine = scores[thread()], highest = block_highest(mine, reduction);
-    barrier();
-    float weight = mine == -INFINITY && c.first + thread() >= c.end ? 0 : expf(mine - highest);
-    scores[thread()] = weight;
-    float total = block_sum(weight, reduction); /* its barrier also publishes the weights */
-    float *out = query;                         /* no longer needed */
-    sum_values<type, L, whole>(a, c, scores, spare, out);
-    if (c.n_chunks == 1) {
-        for (int d = thread(); d < depth; d += THREADS)
-            out[d] /= total;
-        leave_result(a, c, out);
-        return;
+    const float *query = a.q.data + c.token * a.q.token_stride + c.head * a.q.head_stride;
+    const float factor = exponent_factor(a);
+    float q[OCTET];
+    UNROLL
+    for (int j = 0; j < OCTET; j++) {
+        const int d = thread() % L * OCTET + j;
+        q[j] = d < depth ? query[d] * factor : 0;
     }
-    const int64_t head = c.token * a.n_heads + c.head, chunks = (a.longest + CHUNK - 1) / CHUNK;
-    float *part = a.partial + (head * chunks + block_x()) * (depth + HEAD_FLOATS);
-    for (int d = thread(); d < depth; d += THREADS)
-        part[HEAD_FLOATS + d] = out[d];
-    if (thread() == 0) {
-        part[0] = highest;
-        part[1] = total;
+    if (a.parts == 0) {
+        for (int first = 0; first <= c.last; first += CHUNK)
+            fold(all, attend_chunk<type, L>(c, first, q, depth, scores, spare));
+    } else {
+        const int n_chunks = c.last / CHUNK + 1;
+        float *partial = a.partial + head * a.parts * (depth + HEAD_FLOATS);
+        const chunk_state mine = attend_chunk<type, L>(c, part * CHUNK, q, depth, scores, spare);
+        leave_partial(partial + (int64_t)part * (depth + HEAD_FLOATS), mine, depth);
+        if (!ends_last(a.counters + head, n_chunks, order))
+            return;
+        UNROLL_4
+        for (int i = 0; i < n_chunks; i++)
+            fold(all, partial_at(partial + (int64_t)i * (depth + HEAD_FLOATS), depth));
     }
-    fence();
-    barrier();
-    if (thread() == 0) {
-        order[0] = atomic_add(a.counters + head, 1);
-        if (order[0] == (uint32_t)c.n_chunks - 1)
-            a.counters[head] = 0;
-    }
-    barrier();
-    if (order[0] != (uint32_t)c.n_chunks - 1)
-        return;
-    fence();
-    combine(a, c, out);
-    leave_result(a, c, out);
+    leave_result(a, c, all, result);
 }
 
 template <cuda_type type, int L> static int launch(struct cuda_stream *stream, const cuda_attention &a)
 {
-    uintptr_t places = 0;
-    const cuda_cache *sides[] = {&a.k, &a.v};
-    for (int i = 0; i < 2; i++)
-        places |= (uintptr_t)sides[i]->data | (uintptr_t)sides[i]->sequence_stride | (uintptr_t)sides[i]->head_stride |
-                  (uintptr_t)sides[i]->position_stride;
-    grid g = GRID((a.longest + CHUNK - 1) / CHUNK, a.n_tokens, a.n_heads);
-    if (places % 16 == 0 && a.depth % OCTET == 0)
-        return LAUNCH(stream, (attention_chunks<type, L, true>), g, THREADS, 0, a);
-    return LAUNCH(stream, (attention_chunks<type, L, false>), g, THREADS, 0, a);
+    const int64_t blocks = a.n_tokens * a.n_heads * (a.parts > 0 ? a.parts : 1);
+    return LAUNCH(stream, (attention_chunks<type, L>), GRID(blocks, 1, 1), THREADS, 0, a);
 }
 
-template <cuda_type type> static int launch_type(struct cuda_stream *stream, const cuda_attention &a)
+/* By how many lanes share a position, the fewest that have eight dimensions each. */
+static const struct chunks {
+    int depth; /* the most */
+    cuda_type type;
+    int (*launch)(struct cuda_stream *stream, const cuda_attention &a);
+} instances[] = {
+#define LANES(type)                                                                                                    \
+    {32, type, launch<type, 4>}, {64, type, launch<type, 8>}, {128, type, launch<type, 16>},                           \
+        {256, type, launch<type, 32>},
+    LANES(CUDA_F32) LANES(CUDA_F16) LANES(CUDA_BF16) LANES(CUDA_Q8_0)
+#undef LANES
+};
+
+static const struct chunks *find(cuda_type type, int64_t depth)
 {
-    switch (lanes_for(a.depth)) {
-    case 4:
-        return launch<type, 4>(stream, a);
-    case 8:
-        return launch<type, 8>(stream, a);
-    case 16:
-        return launch<type, 16>(stream, a);
-    case 32:
-        return launch<type, 32>(stream, a);
-    case 64:
-        return launch<type, 64>(stream, a);
-    case 128:
-        return launch<type, 128>(stream, a);
-    default:
-        return 1; /* cudaErrorInvalidValue */
-    }
+    for (size_t i = 0; i < sizeof instances / sizeof *instances; i++)
+        if (instances[i].type == type && depth <= instances[i].depth && depth % OCTET == 0)
+            return &instances[i];
+    return NULL;
+}
+
+bool geul_cuda_attention_has_chunks(enum cuda_type type, int64_t depth)
+{
+    return find(type, depth) != NULL;
 }
 
 int geul_cuda_launch_attention_chunks(struct cuda_stream *stream, const void *args)
 {
     const struct cuda_attention *a = (const struct cuda_attention *)args;
-    switch (a->k.type) {
-    case CUDA_F32:
-        return launch_type<CUDA_F32>(stream, *a);
-    case CUDA_F16:
-        return launch_type<CUDA_F16>(stream, *a);
-    case CUDA_BF16:
-        return launch_type<CUDA_BF16>(stream, *a);
-    case CUDA_Q8_0:
-        return launch_type<CUDA_Q8_0>(stream, *a);
-    default:
-        return 1; /* cudaErrorInvalidValue */
-    }
-}
-
-size_t geul_cuda_attention_partial_bytes(const struct cuda_attention *a)
-{
-    int64_t chunks = (a->longest + CHUNK - 1) / CHUNK;
-    return (size_t)(a->n_tokens * a->n_heads * chunks * (a->depth + HEAD_FLOATS)) * sizeof(float);
+    const struct chunks *instance = find(a->k.type, a->depth);
+    if (!instance || !has_aligned_rows(a->k) || !has_aligned_rows(a->v))
+        return geul_cuda_launch_attention_plain(stream, args);
+    return instance->launch(stream, *a);
 }

@@ -81,7 +81,7 @@ extern cuda_pattern *const geul_cuda_patterns[];
  *   int8  q[n_rows][n_cols]
  *   float scale[n_rows][n_cols / 32]    amax / 127
  *   int32 sum[n_rows][n_cols / 32]      of the group's q, for types with a minimum */
-struct cuda_int8_rows; /* matvec.h */
+struct cuda_int8_rows; /* results.h */
 struct cuda_rounded {
     const int8_t *q;
     const float *scale;

@@ -11,7 +11,12 @@
     X(DROPOUT)                                                                                                         \
     X(GELU)                                                                                                            \
     X(LAYERNORM)                                                                                                       \
+    X(MATMUL)                                                                                                          \
+    X(ADDMM)                                                                                                           \
     X(EMBED)                                                                                                           \
+    X(ROPE)                                                                                                            \
+    X(STORE)                                                                                                           \
+    X(ATTENTION)                                                                                                       \
     X(CROSS_ENTROPY)                                                                                                   \
     X(GELU_BACK)                                                                                                       \
     X(NORM_BACK)                                                                                                       \

@@ -3,8 +3,10 @@
 #ifndef GEUL_CUDA_ELEMENTWISE_H
 #define GEUL_CUDA_ELEMENTWISE_H
 
-#include "backends/cuda/matvec.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/cuda_types.h"
+#include "backends/cuda/results.h"
+#include "backends/cuda/cuda_rows.h"
+#include "backends/cuda/stream.h"
 
 #ifdef __cplusplus
 extern "C" {

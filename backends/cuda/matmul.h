@@ -16,7 +16,7 @@ extern "C" {
 
 /* How a product is cut. */
 struct cuda_cut {
-    int tokens;         /* of a tile: 16, 64 or 128 */
+    int tokens;         /* of a tile: 16, 32, 64 or 128 */
     int split;          /* blocks along K */
     float *partial;     /* device memory, split * T * N floats; not used where split is 1 */
     uint32_t *counters; /* one for each tile, 0 before and after */

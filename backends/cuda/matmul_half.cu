@@ -51,7 +51,7 @@ DEVICE void multiply_step(const half_memory<T> &s, int half, float sum[tile_of<T
     }
 }
 
-template <bool bfloat, int T> KERNEL(TILE_THREADS, 1) void matmul_half(cuda_matmul_half a)
+template <bool bfloat, int T> KERNEL(TILE_THREADS, T <= 64 ? 2 : 1) void matmul_half(cuda_matmul_half a)
 {
     SHARED_DYNAMIC(uint8_t, memory);
     half_memory<T> &s = *(half_memory<T> *)memory;
@@ -78,8 +78,8 @@ template <bool bfloat, int T> static int launch(struct cuda_stream *stream, cons
 int geul_cuda_launch_matmul_half(struct cuda_stream *stream, const void *args)
 {
     const struct cuda_matmul_half *a = (const struct cuda_matmul_half *)args;
-    static int (*const launches[2][3])(struct cuda_stream *, const cuda_matmul_half &) = {
-        {launch<false, 16>, launch<false, 64>, launch<false, 128>},
-        {launch<true, 16>, launch<true, 64>, launch<true, 128>}};
-    return launches[a->bfloat][a->cut.tokens == 16 ? 0 : a->cut.tokens == 64 ? 1 : 2](stream, *a);
+    static int (*const launches[2][4])(struct cuda_stream *, const cuda_matmul_half &) = {
+        {launch<false, 16>, launch<false, 32>, launch<false, 64>, launch<false, 128>},
+        {launch<true, 16>, launch<true, 32>, launch<true, 64>, launch<true, 128>}};
+    return launches[a->bfloat][which_tile(a->cut.tokens)](stream, *a);
 }

@@ -131,6 +131,7 @@ DEVICE void multiply_step(const int8_memory<type, T> &s, int half, float sum[til
     typedef tile_of<T> tile;
     const int row = warp_row<T>(), token = warp_token<T>(), g = lane() / 4, t = lane() % 4;
     const int per_group = 32 / shape_of<type>::group; /* groups of weights in one of activations */
+    ROLLED
     for (int group = 0; group < GROUPS; group++) {
         uint32_t a[tile::m][4];
         float scale[tile::m][per_group][2], minimum[tile::m][per_group][2];
@@ -173,7 +174,13 @@ DEVICE void multiply_step(const int8_memory<type, T> &s, int half, float sum[til
     }
 }
 
-template <cuda_type type, int T> KERNEL(TILE_THREADS, 1) void matmul_int8(cuda_matmul a)
+/* Blocks on a multiprocessor: registers for more of them would not be enough for the sums. */
+template <cuda_type type, int T> constexpr int blocks_wanted()
+{
+    return T <= 32 || (T == 64 && shape_of<type>::group == 32) ? 2 : 1;
+}
+
+template <cuda_type type, int T> KERNEL(TILE_THREADS, (blocks_wanted<type, T>())) void matmul_int8(cuda_matmul a)
 {
     SHARED_DYNAMIC(uint8_t, memory);
     int8_memory<type, T> &s = *(int8_memory<type, T> *)memory;
@@ -213,23 +220,26 @@ int geul_cuda_launch_matmul_int8(struct cuda_stream *stream, const void *args)
     const struct cuda_matmul *a = (const struct cuda_matmul *)args;
     static const struct {
         cuda_type type;
-        int (*launch[3])(struct cuda_stream *stream, const cuda_matmul &a);
+        int (*launch[4])(struct cuda_stream *stream, const cuda_matmul &a);
     } launches[] = {
-#define ROW(type) {CUDA_##type, {launch<CUDA_##type, 16>, launch<CUDA_##type, 64>, launch<CUDA_##type, 128>}},
+#define ROW(type)                                                                                                      \
+    {CUDA_##type,                                                                                                      \
+     {launch<CUDA_##type, 16>, launch<CUDA_##type, 32>, launch<CUDA_##type, 64>, launch<CUDA_##type, 128>}},
         EACH_BLOCK_TYPE(ROW)
 #undef ROW
     };
-    int which = a->cut.tokens == 16 ? 0 : a->cut.tokens == 64 ? 1 : 2;
     for (size_t i = 0; i < sizeof launches / sizeof *launches; i++)
         if (launches[i].type == a->type)
-            return launches[i].launch[which](stream, *a);
+            return launches[i].launch[which_tile(a->cut.tokens)](stream, *a);
     return 1; /* cudaErrorInvalidValue */
 }
 
 size_t geul_cuda_tile_shared(int tokens)
 {
-    /* groups of 16 with minima need the most; the halves of matmul_half.cu need no more than sums or those */
-    return tokens == 16   ? tile_memory<int8_memory<CUDA_Q2_K, 16>, 16>()
-           : tokens == 64 ? tile_memory<int8_memory<CUDA_Q2_K, 64>, 64>()
-                          : tile_memory<int8_memory<CUDA_Q2_K, 128>, 128>();
+    /* Of block types those with groups of 16 and minima need the most; matmul_half.cu keeps both sides twice. */
+    static const size_t bytes[] = {
+        tile_memory<int8_memory<CUDA_Q2_K, 16>, 16>(), tile_memory<int8_memory<CUDA_Q2_K, 32>, 32>(),
+        tile_memory<int8_memory<CUDA_Q2_K, 64>, 64>(), tile_memory<int8_memory<CUDA_Q2_K, 128>, 128>()};
+    size_t halves = 2 * (size_t)(CUDA_TILE_ROWS + tokens) * TILE_STRIDE, blocks = bytes[which_tile(tokens)];
+    return halves > blocks ? halves : blocks;
 }

@@ -1,91 +1,112 @@
-/* matmul_plain.cu: products in plain float32 arithmetic (narrow.h). A block computes 64 x 64 results, 16 of K at a
- * time; a thread 4 x 4 of them, 16 rows and columns apart. The order of a sum is that of K. */
+/* matmul_plain.cu: products in plain float32 arithmetic (narrow.h). A block computes tiles of 64 x 64 or 128 x 128
+ * results, 16 of K at a time; a thread 4 x 4 or 8 x 8 of them, in groups of 4 that it reads with one load each. A large
+ * tile makes 64 multiplications of 4 loads and is bound by arithmetic; a small one is for results that are few. */
 #include "backends/cuda/narrow.h"
 
 #include "backends/cuda/epilogue.h"
+#include "backends/cuda/plain.h"
 
-enum { TILE = 64, DEPTH = 16, EACH = 4, SIDE = TILE / EACH, THREADS = SIDE * SIDE };
+#include <string.h>
 
-template <cuda_type type> DEVICE float element(const void *data, int64_t at)
-{
-    if constexpr (type == CUDA_F32)
-        return ((const float *)data)[at];
-    uint16_t h = ((const uint16_t *)data)[at];
-    return type == CUDA_F16 ? half_to_float(h) : bfloat_to_float(h);
-}
+enum { DEPTH = 16, SIDE = 16, THREADS = SIDE * SIDE, MANY_RESULTS = 1 << 20 };
 
-DEVICE float rounded(float x, bool bfloat)
-{
-    return bfloat ? bfloat_to_float(float_to_bfloat(x)) : x;
-}
+/* each: results of a thread along either side. */
+template <int each> struct side_of {
+    enum { tile = SIDE * each, stride = tile + 4 };
+    float v[DEPTH * stride];
+};
 
-/* A tile of one side, (DEPTH, TILE): threads that follow each other read along the packed dimension. stride: of the
- * tile's own dimension and of K. */
-template <cuda_type type>
-DEVICE void bring_side(float *tile, const void *data, const int64_t stride[2], int64_t first, int64_t n, int64_t depth,
-                       int64_t k, bool bfloat)
+/* A tile of one side: threads that follow each other read along the packed dimension. stride: of the tile's own
+ * dimension and of K. */
+template <cuda_type type, int each>
+DEVICE void bring_side(side_of<each> &side, const void *data, const int64_t stride[2], int64_t first, int64_t n,
+                       int64_t depth, int64_t k, bool bfloat)
 {
     const bool along_k = stride[1] == 1;
-    for (int i = thread(); i < TILE * DEPTH; i += THREADS) {
-        int at = along_k ? i / DEPTH : i % TILE, d = along_k ? i % DEPTH : i / TILE;
+    UNROLL
+    for (int j = 0; j < each; j++) {
+        int i = thread() + j * THREADS;
+        int at = along_k ? i / DEPTH : i % side.tile, d = along_k ? i % DEPTH : i / side.tile;
         bool there = first + at < n && depth + d < k;
-        float v = there ? element<type>(data, (first + at) * stride[0] + (depth + d) * stride[1]) : 0;
-        tile[d * (TILE + 1) + at] = rounded(v, bfloat);
+        float v = there ? plain_at<type>(data, (first + at) * stride[0] + (depth + d) * stride[1]) : 0;
+        side.v[d * side.stride + at] = activation_of(v, bfloat);
     }
 }
 
-template <cuda_type type> KERNEL(THREADS, 2) void matmul_plain(cuda_matmul_plain p)
+/* Number i of a thread's results along a side where it is number `mine` of SIDE. */
+DEVICE int place_of(int mine, int i)
 {
-    SHARED(float, a, DEPTH *(TILE + 1));
-    SHARED(float, b, DEPTH *(TILE + 1));
-    const int64_t row = (int64_t)block_y() * TILE, column = (int64_t)block_x() * TILE;
+    return i / 4 * (SIDE * 4) + mine * 4 + i % 4;
+}
+
+template <int each> DEVICE void load_side(float v[each], const side_of<each> &side, int depth, int mine)
+{
+    UNROLL
+    for (int i = 0; i < each; i += 4) {
+        words4 w = load16(side.v + depth * side.stride + place_of(mine, i));
+        memcpy(v + i, &w, sizeof w);
+    }
+}
+
+template <cuda_type type, int each> KERNEL(THREADS, 1) void matmul_plain(cuda_matmul_plain p)
+{
+    SHARED(side_of<each>, sides, 2);
+    const int64_t row = (int64_t)block_y() * sides[0].tile, column = (int64_t)block_x() * sides[0].tile;
     const int my_row = thread() / SIDE, my_column = thread() % SIDE;
     const int64_t a_stride[2] = {p.a_stride[0], p.a_stride[1]}, b_stride[2] = {p.b_stride[1], p.b_stride[0]};
-    float sum[EACH][EACH] = {};
+    float sum[each][each] = {};
     for (int64_t depth = 0; depth < p.k; depth += DEPTH) {
-        bring_side<CUDA_F32>(a, p.a, a_stride, row, p.m, depth, p.k, p.bfloat);
-        bring_side<type>(b, p.b, b_stride, column, p.n, depth, p.k, p.bfloat);
+        bring_side<CUDA_F32, each>(sides[0], p.a, a_stride, row, p.m, depth, p.k, p.bfloat);
+        bring_side<type, each>(sides[1], p.b, b_stride, column, p.n, depth, p.k, p.bfloat);
         barrier();
         for (int d = 0; d < DEPTH; d++) {
-            float left[EACH], right[EACH];
+            float left[each], right[each];
+            load_side<each>(left, sides[0], d, my_row);
+            load_side<each>(right, sides[1], d, my_column);
             UNROLL
-            for (int i = 0; i < EACH; i++) {
-                left[i] = a[d * (TILE + 1) + my_row + SIDE * i];
-                right[i] = b[d * (TILE + 1) + my_column + SIDE * i];
-            }
-            UNROLL
-            for (int i = 0; i < EACH; i++) {
+            for (int i = 0; i < each; i++) {
                 UNROLL
-                for (int j = 0; j < EACH; j++)
+                for (int j = 0; j < each; j++)
                     sum[i][j] = fmaf(left[i], right[j], sum[i][j]);
             }
         }
         barrier();
     }
     UNROLL
-    for (int i = 0; i < EACH; i++) {
+    for (int i = 0; i < each; i++) {
         UNROLL
-        for (int j = 0; j < EACH; j++) {
-            int64_t r = row + my_row + SIDE * i, c = column + my_column + SIDE * j;
-            if (r >= p.m || c >= p.n)
-                continue;
-            float *y = p.out.y + r * p.out.y_stride + c;
-            *y = p.adds ? *y + sum[i][j] : finish(p.out, sum[i][j], r, c);
+        for (int j = 0; j < each; j++) {
+            int64_t r = row + place_of(my_row, i), c = column + place_of(my_column, j);
+            if (r < p.m && c < p.n)
+                p.out.y[r * p.out.y_stride + c] = finish(p.out, sum[i][j], r, c);
         }
     }
+}
+
+template <cuda_type type, int each> static int launch_tiles(struct cuda_stream *stream, const cuda_matmul_plain &p)
+{
+    const int64_t tile = side_of<each>::tile;
+    grid g = GRID((p.n + tile - 1) / tile, (p.m + tile - 1) / tile, 1);
+    return LAUNCH(stream, (matmul_plain<type, each>), g, THREADS, 0, p);
+}
+
+/* The order of a sum does not depend on the tile. */
+template <cuda_type type> static int launch(struct cuda_stream *stream, const cuda_matmul_plain &p)
+{
+    bool large = p.m >= side_of<8>::tile && p.n >= side_of<8>::tile && p.m * p.n >= MANY_RESULTS;
+    return large ? launch_tiles<type, 8>(stream, p) : launch_tiles<type, 4>(stream, p);
 }
 
 int geul_cuda_launch_matmul_plain(struct cuda_stream *stream, const void *args)
 {
     const struct cuda_matmul_plain *p = (const struct cuda_matmul_plain *)args;
-    grid g = GRID((p->n + TILE - 1) / TILE, (p->m + TILE - 1) / TILE, 1);
     switch (p->type) {
     case CUDA_F32:
-        return LAUNCH(stream, matmul_plain<CUDA_F32>, g, THREADS, 0, *p);
+        return launch<CUDA_F32>(stream, *p);
     case CUDA_F16:
-        return LAUNCH(stream, matmul_plain<CUDA_F16>, g, THREADS, 0, *p);
+        return launch<CUDA_F16>(stream, *p);
     case CUDA_BF16:
-        return LAUNCH(stream, matmul_plain<CUDA_BF16>, g, THREADS, 0, *p);
+        return launch<CUDA_BF16>(stream, *p);
     default:
         return 1; /* cudaErrorInvalidValue */
     }

@@ -5,6 +5,7 @@
 
 #include "backends/cuda/blocks.h"
 #include "backends/cuda/epilogue.h"
+#include "backends/cuda/plain.h"
 #include "backends/cuda/round_lane.h"
 
 enum {
@@ -179,19 +180,6 @@ template <cuda_type type> DEVICE float plain_value(const uint32_t *words, int i)
         return word_as_float(words[i]);
     uint16_t h = (uint16_t)(words[i / 2] >> 16 * (i % 2));
     return type == CUDA_F16 ? half_to_float(h) : bfloat_to_float(h);
-}
-
-template <cuda_type type> DEVICE float plain_at(const uint8_t *row, int64_t i)
-{
-    if constexpr (type == CUDA_F32)
-        return ((const float *)row)[i];
-    uint16_t h = ((const uint16_t *)row)[i];
-    return type == CUDA_F16 ? half_to_float(h) : bfloat_to_float(h);
-}
-
-DEVICE float activation_of(float x, bool bfloat)
-{
-    return bfloat ? bfloat_to_float(float_to_bfloat(x)) : x;
 }
 
 /* Lane i takes 8 values at 8 i, 8 (i + 32), ..., and the rest one by one. aligned: rows of both lie on 16 bytes. */

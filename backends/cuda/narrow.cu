@@ -2,6 +2,7 @@
 #include "backends/cuda/narrow.h"
 
 #include "backends/cuda/epilogue.h"
+#include "backends/cuda/plain.h"
 
 #include <string.h>
 
@@ -53,6 +54,54 @@ int geul_cuda_launch_narrow(struct cuda_stream *stream, const void *args)
 {
     const struct cuda_narrow *a = (const struct cuda_narrow *)args;
     return LAUNCH(stream, narrow_rows, GRID(blocks_for(a->n_rows, 1, MOST_BLOCKS), 1, 1), THREADS, 0, *a);
+}
+
+/* A block moves tiles of 32 x 32 by way of shared memory: it reads along what is packed there, and writes along rows.
+ */
+enum { TILE = 32 };
+
+template <cuda_type from> KERNEL(THREADS, 4) void pack_tiles(cuda_pack a)
+{
+    SHARED(float, tile, TILE *(TILE + 1));
+    const bool along_rows = a.stride[1] == 1;
+    const int64_t column = (int64_t)block_x() * TILE;
+    for (int64_t row = (int64_t)block_y() * TILE; row < a.n_rows; row += (int64_t)grid_y() * TILE) {
+        for (int i = thread(); i < TILE * TILE; i += THREADS) {
+            int r = along_rows ? i / TILE : i % TILE, c = along_rows ? i % TILE : i / TILE;
+            bool there = row + r < a.n_rows && column + c < a.n_cols;
+            int64_t at = (row + r) * a.stride[0] + (column + c) * a.stride[1];
+            tile[r * (TILE + 1) + c] = there ? plain_at<from>(a.x, at) : 0;
+        }
+        barrier();
+        for (int i = thread(); i < TILE * TILE; i += THREADS) {
+            int r = i / TILE, c = i % TILE;
+            if (row + r >= a.n_rows || column + c >= a.out_stride)
+                continue;
+            int64_t at = (row + r) * a.out_stride + column + c;
+            float v = tile[r * (TILE + 1) + c];
+            if (a.to == CUDA_F32)
+                ((float *)a.out)[at] = v;
+            else
+                ((uint16_t *)a.out)[at] = a.to == CUDA_F16 ? float_to_half(v) : float_to_bfloat(v);
+        }
+        barrier();
+    }
+}
+
+int geul_cuda_launch_pack(struct cuda_stream *stream, const void *args)
+{
+    const struct cuda_pack *a = (const struct cuda_pack *)args;
+    grid g = GRID((a->out_stride + TILE - 1) / TILE, blocks_for(a->n_rows, TILE, GRID_MOST_YZ), 1);
+    switch (a->from) {
+    case CUDA_F32:
+        return LAUNCH(stream, pack_tiles<CUDA_F32>, g, THREADS, 0, *a);
+    case CUDA_F16:
+        return LAUNCH(stream, pack_tiles<CUDA_F16>, g, THREADS, 0, *a);
+    case CUDA_BF16:
+        return LAUNCH(stream, pack_tiles<CUDA_BF16>, g, THREADS, 0, *a);
+    default:
+        return 1; /* cudaErrorInvalidValue */
+    }
 }
 
 KERNEL(THREADS, 4) void finish_rows(cuda_finish a)

@@ -32,8 +32,19 @@ struct cuda_finish {
 };
 int geul_cuda_launch_finish(struct cuda_stream *stream, const void *args);
 
-/* c (M, N) = a (M, K) b (K, N), or c += it; by plain float32 arithmetic and with any strides: for what no faster kernel
- * takes. */
+/* A matrix in another layout and type: out (n_rows, n_cols) packed along n_cols, zeros behind. From float32 to float16
+ * values may become infinite; NaN stays. */
+struct cuda_pack {
+    enum cuda_type from, to; /* plain types */
+    const void *x;
+    int64_t stride[2]; /* elements, of n_rows and n_cols; one is 1 */
+    int64_t n_rows, n_cols;
+    void *out;
+    int64_t out_stride; /* elements, n_cols or more */
+};
+int geul_cuda_launch_pack(struct cuda_stream *stream, const void *args);
+
+/* y (M, N) = a (M, K) b (K, N), by plain float32 arithmetic and with any strides; each sum in the order of K. */
 struct cuda_matmul_plain {
     const float *a;
     int64_t a_stride[2]; /* in elements, of M and K */
@@ -41,9 +52,8 @@ struct cuda_matmul_plain {
     const void *b;
     int64_t b_stride[2]; /* of K and N */
     int64_t m, n, k;
-    bool bfloat;              /* both sides are rounded to bfloat16 first */
-    bool adds;                /* c += */
-    struct cuda_epilogue out; /* y is c; nothing of it but bias and y where it adds */
+    bool bfloat; /* both sides are rounded to bfloat16 first */
+    struct cuda_epilogue out;
 };
 int geul_cuda_launch_matmul_plain(struct cuda_stream *stream, const void *args);
 

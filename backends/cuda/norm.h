@@ -3,8 +3,9 @@
 #ifndef GEUL_CUDA_NORM_H
 #define GEUL_CUDA_NORM_H
 
-#include "backends/cuda/matvec.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/results.h"
+#include "backends/cuda/cuda_rows.h"
+#include "backends/cuda/stream.h"
 
 #ifdef __cplusplus
 extern "C" {

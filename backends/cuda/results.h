@@ -13,8 +13,8 @@ struct cuda_int8_rows {
 
 enum cuda_activation { CUDA_NO_ACTIVATION, CUDA_GELU_ERF, CUDA_GELU_TANH };
 
-/* What happens to a sum: bias, then the activation, then the row of another tensor is added; it is stored, or left
- * rounded, or both. */
+/* What happens to a sum: bias, then the activation, then rows of one or two other tensors are added; it is stored, or
+ * left rounded, or both. */
 struct cuda_epilogue {
     const float *bias; /* (N); NULL: none */
     enum cuda_activation activation;
@@ -23,6 +23,8 @@ struct cuda_epilogue {
     float *y; /* (T, N); NULL: not stored */
     int64_t y_stride;
     struct cuda_int8_rows rounded; /* (T, N), N a multiple of 32; q NULL: not rounded */
+    const float *then_add;         /* as add, after it */
+    int64_t then_add_stride;
 };
 
 #endif

@@ -1,9 +1,9 @@
 /* rope_store.cu: see rope_store.h. A block takes a token, whose angles it computes once, and a warp heads of the parts,
  * 32 dimensions at a time; generating, this is latency alone.
  *
- * Angles are products of a position and a frequency in double, brought into one turn there, so that late positions are
- * as exact as early ones; sine and cosine are those of float32. Double is slow on consumer cards: these few operations
- * are all there is of it. */
+ * Angles are products of a position and a frequency in double, brought to an eighth of a turn from the nearest quarter
+ * there, so that late positions are as exact as early ones: sine and cosine, those of float32, are off by about 2^-24.
+ * Double is slow on consumer cards: these few operations are all there is of it. */
 #include "backends/cuda/rope_store.h"
 
 #include "backends/cuda/warp.h"
@@ -21,15 +21,18 @@ void geul_cuda_rope_frequencies(struct cuda_rope_store *a)
 /* Cosines, then sines, of the pairs at a position. */
 DEVICE void fill_angles(const cuda_rope_store &a, float *angles, int position)
 {
-    const double turn = 6.283185307179586;
+    const double quarter = 1.5707963267948966;
     const int half = a.n_rot / 2;
     for (int i = thread(); i < half; i += THREADS) {
         double frequency =
             i < CUDA_ROPE_TABLE ? a.frequency[i] : pow((double)a.base, -2.0 * (double)i / (double)a.n_rot);
-        double angle = (double)position * frequency;
-        float part = (float)(angle - turn * rint(angle / turn));
-        angles[i] = cosf(part);
-        angles[half + i] = a.back ? -sinf(part) : sinf(part);
+        double angle = (double)position * frequency, quarters = rint(angle * (1 / quarter));
+        float part = (float)fma(quarters, -quarter, angle);
+        float cosine = cosf(part), sine = sinf(part);
+        const int turned = (int)((int64_t)quarters & 3);
+        angles[i] = turned == 0 ? cosine : turned == 1 ? -sine : turned == 2 ? -cosine : sine;
+        sine = turned == 0 ? sine : turned == 1 ? cosine : turned == 2 ? -sine : -cosine;
+        angles[half + i] = a.back ? -sine : sine;
     }
 }
 
@@ -75,7 +78,7 @@ DEVICE void store_q8_0(uint8_t *block, float v)
     q += q < 127 && size - (float)q >= 0.5f;
     block[2 + lane()] = (uint8_t)(int8_t)(v < 0 ? -q : q);
     if (lane() == 0)
-        *(uint16_t *)block = float_to_half(d);
+        *(uint16_t *)block = finite ? float_to_half(d) : 0x7e00;
 }
 
 DEVICE void store_value(void *row, cuda_type type, int d, float v)
@@ -119,6 +122,14 @@ DEVICE bool is_overwritten(const cuda_rope_store &a, int64_t token, const int32_
     return block_max(later ? 1 : 0, spare) > 0;
 }
 
+DEVICE bool has_caches(const cuda_rope_store &a)
+{
+    bool any = false;
+    for (int i = 0; i < a.n_parts; i++)
+        any = any || a.part[i].cache.data;
+    return any;
+}
+
 KERNEL(THREADS, 4) void rope_store(cuda_rope_store a)
 {
     SHARED(float, spare, 32);
@@ -127,7 +138,7 @@ KERNEL(THREADS, 4) void rope_store(cuda_rope_store a)
     const int32_t *place = a.places.data + token * a.places.stride;
     fill_angles(a, angles, place[1]);
     barrier();
-    const bool stores = !is_overwritten(a, token, place, spare);
+    const bool stores = has_caches(a) && !is_overwritten(a, token, place, spare);
     for (int i = block_y() * WARPS + warp_number(); i < a.n_parts * (int)a.n_heads; i += grid_y() * WARPS) {
         const int head = i % (int)a.n_heads;
         const cuda_rope_part &part = a.part[i / (int)a.n_heads];

@@ -11,10 +11,11 @@
 extern "C" {
 #endif
 
-enum { CUDA_ROPE_PARTS = 3, CUDA_ROPE_TABLE = 64 };
+/* The most parts, dimensions that rotate, and frequencies that are computed beforehand. */
+enum { CUDA_ROPE_PARTS = 3, CUDA_ROPE_MOST = 8192, CUDA_ROPE_TABLE = 64 };
 
 /* What becomes of one of Q, K and V: rotated or not, it goes to out, which may be x where nothing is stored, or to a
- * cache. */
+ * cache, encoded as the reference does it (geul_encode()), or both. */
 struct cuda_rope_part {
     struct cuda_heads x, out; /* out.data NULL: not wanted */
     struct cuda_cache cache;  /* data NULL: not stored. Tokens outside of it are not */

@@ -3,7 +3,7 @@
 #ifndef GEUL_CUDA_ROUND_QUAD_H
 #define GEUL_CUDA_ROUND_QUAD_H
 
-#include "backends/cuda/matvec.h"
+#include "backends/cuda/results.h"
 #include "backends/cuda/warp.h"
 
 #include <string.h>

@@ -2,6 +2,8 @@
 #ifndef GEUL_CUDA_STREAM_H
 #define GEUL_CUDA_STREAM_H
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -13,6 +15,7 @@ struct cuda_stream {
     /* What a library that launches keeps for this stream, such as its handle; whoever sets it sets detach too, which is
      * called when the stream has done its work, before it is destroyed. NULL: nothing. */
     void *attached;
+    bool given_up; /* the library has failed on this stream, and is not asked again */
     void (*detach)(struct cuda_stream *stream);
 };
 

@@ -2,10 +2,9 @@
  * warps.
  *
  *     shared memory   weights (128 rows) and x (T rows), 128 bytes of each; rows lie 144 bytes apart, so that the 8
- * rows of a matrix that load_matrices reads lie in different banks warps           T = 16: 8 times 16 rows, all tokens.
- * T = 64, 128: 4 times 32 rows, 2 times T / 2 tokens a thread        sums of rows g and g + 8, tokens 2 t and 2 t + 1
- * of each 16 x 8 product (warp.h)
- */
+ *                     rows of a matrix that load_matrices reads lie in different banks
+ *     warps           T = 16, 32: 8 times 16 rows, all tokens. T = 64, 128: 4 times 32 rows, 2 times T / 2 tokens
+ *     a thread        sums of rows g and g + 8, tokens 2 t and 2 t + 1 of each 16 x 8 product (warp.h) */
 #ifndef GEUL_CUDA_TILES_H
 #define GEUL_CUDA_TILES_H
 
@@ -15,10 +14,16 @@
 enum { TILE_BYTES = 128, TILE_STRIDE = TILE_BYTES + 16, TILE_WARPS = 8, TILE_THREADS = TILE_WARPS * WARP };
 
 template <int T> struct tile_of {
-    enum { warps_along_tokens = T == 16 ? 1 : 2, warps_along_rows = TILE_WARPS / warps_along_tokens };
+    enum { warps_along_tokens = T <= 32 ? 1 : 2, warps_along_rows = TILE_WARPS / warps_along_tokens };
     enum { rows = CUDA_TILE_ROWS / warps_along_rows, tokens = T / warps_along_tokens }; /* of a warp */
     enum { m = rows / 16, n = tokens / 8 };                                             /* products of a warp */
 };
+
+/* The number of a tile's instance in a table of launches. */
+static inline int which_tile(int tokens)
+{
+    return tokens == 16 ? 0 : tokens == 32 ? 1 : tokens == 64 ? 2 : 3;
+}
 
 /* Where a warp's part of the tile begins. */
 template <int T> DEVICE int warp_row()

@@ -12,6 +12,7 @@
  *   SHARED_DYNAMIC(type, name)                the bytes that LAUNCH() asked for, 16-byte aligned; once per kernel
  *   UNROLL, UNROLL_4                          before a loop whose index chooses registers; before one of which four
  *                                             rounds are to be under way at once
+ *   ROLLED                                    before a loop that unrolled would take too many of them
  *   LAUNCH(stream, kernel, GRID(x, y, z), threads, shared_bytes, args...)
  *                                             returns 0 or the runtime's error number; nothing is launched for an empty
  *                                             grid. A template kernel in parentheses: LAUNCH(s, (rows<32>), ...).

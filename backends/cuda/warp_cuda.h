@@ -25,6 +25,7 @@
     type *const name = (type *)dynamic_shared
 #define UNROLL                              _Pragma("unroll")
 #define UNROLL_4                            _Pragma("unroll 4")
+#define ROLLED                              _Pragma("unroll 1")
 #define LAUNCH(stream, kernel, blocks, ...) launch_kernel(stream, kernel, blocks, __VA_ARGS__)
 
 /* Keeps arguments from taking part in the choice of a kernel's parameter types. */

@@ -1,414 +1,485 @@
-/* test_cuda_attention.c: attention in chunks and in tiles, rotary embedding and stores, against double precision. */
-#include "backends/cuda/attention.h"
-#include "backends/cuda/rope_store.h"
+/* test_cuda_attention.c: the three kernels of attention against double precision, under every schedule. */
+#include "backends/cuda/cuda_attention.h"
 #include "core/tensor.h"
-#include "tests/backends/cpu_cases.h"
+#include "tests/cuda_host/cuda_caches.h"
 #include "tests/cuda_host/cuda_rig.h"
 
-static float *randoms(uint64_t *seed, int64_t n)
-{
-    float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 127) / 64 * 64);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = test_normal(seed);
-    return x;
-}
+enum form { CHUNKS, PARTS, PLAIN, TILES, DIVIDED };
+static const char *const form_names[] = {"chunks", "chunks of many blocks", "plain", "tiles", "divided tiles"};
 
-struct shape {
-    enum geul_type type;
-    int64_t tokens, heads, room, depth, sequences;
-    int32_t first; /* position of the first token */
+/* ------------------------------------------------------------------------------- by the book -- */
+
+/* What a kernel rounds, by unit relative to the value: a float32 sum of n terms is off by at most n 2^-24 times the sum
+ * of their magnitudes; halves by 2^-11 of the value, or 2^-25 below 2^-14. */
+struct rounding {
+    double q, k, v, p; /* of what is multiplied */
+    double tiny;       /* at least this */
 };
 
-/* A cache of random values, and what it holds. */
-struct cache {
-    struct cuda_cache cache;
-    struct cpu_guard memory;
-    float *values; /* (S, H, P, D) */
+static struct rounding rounding_of(enum form form, enum geul_type type)
+{
+    const double half = 0x1p-11, other = type == GEUL_TYPE_F16 || type == GEUL_TYPE_BF16 ? 0 : half;
+    return form >= TILES ? (struct rounding){half, other, other, half, 0x1p-25} : (struct rounding){0};
+}
+
+/* A row of keys or values, and the largest error of what is computed from it. */
+struct book {
+    int64_t depth;
+    double scale;
+    struct rounding rounding;
+    double *p, *out, *bound; /* (positions), (depth), (depth) */
 };
 
-static struct cache cache_new(uint64_t *seed, const struct shape *s)
+/* Attention of q over n positions, and by how much a kernel may be off. Scores are off by at most e; then weights
+ * relative to each other by exp(2 e), as are sums of positive weights. */
+static void attend_row(const struct book *b, const float *q, const float *k, const float *v, int64_t step, int64_t n)
 {
-    int64_t n = s->sequences * s->heads * s->room * s->depth;
-    size_t bytes, row;
-    struct cache c = {.values = randoms(seed, n)};
-    CHECK(geul_shape_bytes(s->type, 2, (int64_t[]){n / s->depth, s->depth}, &bytes) &&
-          geul_shape_bytes(s->type, 1, &s->depth, &row));
-    c.memory = cpu_guard(bytes, 0);
-    geul_encode(s->type, c.values, c.memory.data, n);
-    geul_decode(s->type, c.memory.data, c.values, n);
-    int64_t position = (int64_t)row;
-    c.cache = (struct cuda_cache){c.memory.data, (enum cuda_type)s->type,       s->sequences,
-                                  s->room,       position * s->room * s->heads, position * s->room,
-                                  position};
-    return c;
+    const double unit = 0x1p-24;
+    const struct rounding *r = &b->rounding;
+    double highest = -INFINITY, total = 0, e = 0;
+    for (int64_t c = 0; c < n; c++) {
+        double size = 0, sizes = 0;
+        b->p[c] = 0;
+        for (int64_t d = 0; d < b->depth; d++) {
+            double x = (double)q[d], y = (double)k[c * step + d];
+            b->p[c] += b->scale * x * y;
+            size += b->scale * fabs(x * y);
+            sizes += b->scale * fabs(x) + fabs(y);
+        }
+        /* The factor and its product with q, the sum, and the exponent, whose error counts as that of the score. */
+        e = fmax(e, size * (r->q + r->k + (double)(b->depth + 4) * unit) + r->tiny * sizes);
+        highest = fmax(highest, b->p[c]);
+    }
+    for (int64_t c = 0; c < n; c++)
+        total += b->p[c] = exp(b->p[c] - highest);
+    for (int64_t d = 0; d < b->depth; d++) {
+        double sum = 0, size = 0, plain = 0;
+        for (int64_t c = 0; c < n; c++) {
+            double x = (double)v[c * step + d];
+            sum += b->p[c] / total * x;
+            size += b->p[c] / total * fabs(x);
+            plain += fabs(x);
+        }
+        b->out[d] = sum;
+        /* exp2f() is good to 2 units, and is taken about once a position when maxima rise */
+        b->bound[d] = size * (expm1(2 * e) + r->p + r->v + (double)(4 * n + 8) * unit) + r->tiny * (plain + (double)n);
+    }
 }
 
-static void cache_free(struct cache *c, const char *what)
+/* What attention of a batch is, and may be off by. Sequences of keys are s->room positions long; without a cache a
+ * token's own are found `step` floats before its row. */
+static void attend(const struct shape *s, enum form form, const float *q, int64_t q_stride, const struct cache *k,
+                   const struct cache *v, const int32_t *places, double scale, double *want, double *bound)
 {
-    cpu_guard_free(&c->memory, what);
-    free(c->values);
-}
-
-/* By the book. */
-static void attend(const struct shape *s, const float *q, int64_t q_stride, const float *k, const float *v,
-                   const int32_t *places, double scale, double *want)
-{
-    double *p = malloc((size_t)s->room * sizeof *p);
+    struct book b = {s->depth, scale, rounding_of(form, s->type), malloc((size_t)s->room * sizeof(double)), NULL, NULL};
     for (int64_t t = 0; t < s->tokens; t++)
         for (int64_t h = 0; h < s->heads; h++) {
             int64_t sequence = places[2 * t], last = places[2 * t + 1];
             bool inside = sequence >= 0 && sequence < s->sequences && last >= 0 && last < s->room;
             int64_t base = (sequence * s->heads + h) * s->room * s->depth;
-            double *out = want + (t * s->heads + h) * s->depth, highest = -INFINITY, total = 0;
+            b.out = want + (t * s->heads + h) * s->depth;
+            b.bound = bound + (t * s->heads + h) * s->depth;
             for (int64_t d = 0; d < s->depth; d++)
-                out[d] = inside ? 0 : NAN;
-            for (int64_t c = 0; inside && c <= last; c++) {
-                p[c] = 0;
-                for (int64_t d = 0; d < s->depth; d++)
-                    p[c] += scale * (double)q[t * q_stride + h * s->depth + d] * (double)k[base + c * s->depth + d];
-                highest = fmax(highest, p[c]);
-            }
-            for (int64_t c = 0; inside && c <= last; c++)
-                total += p[c] = exp(p[c] - highest);
-            for (int64_t c = 0; inside && c <= last; c++)
-                for (int64_t d = 0; d < s->depth; d++)
-                    out[d] += p[c] / total * (double)v[base + c * s->depth + d];
+                b.out[d] = NAN;
+            if (inside)
+                attend_row(&b, q + t * q_stride + h * s->depth, k->values + base, v->values + base, s->depth, last + 1);
         }
-    free(p);
+    free(b.p);
 }
 
-enum form { CHUNKS, TILES };
-
-static void one_attention(uint64_t *seed, struct shape s, enum form form)
+static void check_rows(const char *what, const float *got, const double *want, const double *bound, int64_t n)
 {
-    int64_t width = s.heads * s.depth, stride = width + 4, n = s.tokens * width;
-    struct cache k = cache_new(seed, &s), v = cache_new(seed, &s);
-    float *q = randoms(seed, s.tokens * stride);
-    struct cpu_guard y = cpu_guard((size_t)n * sizeof(float), 0), partial = {0},
-                     counters = cpu_guard((size_t)(s.tokens * s.heads) * 4, 0);
-    int32_t *places = malloc((size_t)s.tokens * 2 * sizeof *places);
-    for (int64_t t = 0; t < s.tokens; t++) { /* sequences change every seven tokens */
-        places[2 * t] = (int32_t)(t / 7 % s.sequences);
-        places[2 * t + 1] = s.first + (int32_t)t;
+    for (int64_t i = 0; i < n; i++) {
+        bool same = isnan(want[i]) ? isnan(got[i]) : fabs((double)got[i] - want[i]) <= bound[i];
+        if (!CHECK_MSG(same, "%s: element %d is %g, expected %g, within %g", what, (int)i, (double)got[i], want[i],
+                       bound[i]))
+            break;
     }
-    if (s.tokens > 4) { /* two outside */
-        places[2 * 1 + 1] = (int32_t)s.room;
-        places[2 * 4] = -1;
+}
+
+/* ------------------------------------------------------------------------------------- cases -- */
+
+static int run_form(struct cuda_stream *stream, const struct cuda_attention *a, enum form form)
+{
+    static int (*const launches[])(struct cuda_stream *, const void *) = {
+        geul_cuda_launch_attention_chunks, geul_cuda_launch_attention_chunks, geul_cuda_launch_attention_plain,
+        geul_cuda_launch_attention_tiles, geul_cuda_launch_attention_tiles};
+    return launches[form](stream, a);
+}
+
+enum { TILE_PARTS = 3 };
+
+/* A batch over two caches, and memory for all that a kernel may want. */
+struct batch {
+    struct shape s;
+    struct cache k, v;
+    float *q;
+    int32_t *places;
+    struct cpu_guard y, partial, counters, q8, scale, sum;
+    struct cuda_attention args;
+};
+
+static struct batch batch_new(uint64_t *seed, struct shape s, int64_t run)
+{
+    int64_t width = s.heads * s.depth, stride = width + 5, n = s.tokens * width;
+    int64_t parts = (s.room + CUDA_ATTENTION_CHUNK - 1) / CUDA_ATTENTION_CHUNK;
+    struct batch b = {
+        .s = s, .k = cache_new(seed, &s), .v = cache_new(seed, &s), .q = randoms(seed, s.tokens * stride)};
+    b.y = cpu_guard((size_t)n * 4, 0);
+    size_t chunks = (size_t)(s.tokens * s.heads * parts * (s.depth + 2)) * 4;
+    size_t tiles = TILE_PARTS * geul_cuda_attention_tile_partial(&(struct cuda_attention){
+                                    .n_tokens = s.tokens, .n_heads = s.heads, .depth = s.depth});
+    b.partial = cpu_guard(chunks > tiles ? chunks : tiles, 0);
+    b.counters = cpu_guard((size_t)(s.tokens * s.heads) * 4, 0);
+    b.q8 = cpu_guard((size_t)n, 0);
+    b.scale = cpu_guard((size_t)(n + 31) / 32 * 4, 0);
+    b.sum = cpu_guard((size_t)(n + 31) / 32 * 4, 0);
+    b.places = malloc((size_t)s.tokens * 2 * sizeof *b.places);
+    for (int64_t t = 0; t < s.tokens; t++) { /* sequences change after every run */
+        b.places[2 * t] = (int32_t)(t / run % s.sequences);
+        b.places[2 * t + 1] = s.first + (int32_t)t;
     }
-    struct cuda_attention a = {.q = {q, stride, s.depth},
-                               .k = k.cache,
-                               .v = v.cache,
-                               .places = {places, 2},
-                               .n_tokens = s.tokens,
-                               .n_heads = s.heads,
-                               .depth = s.depth,
-                               .longest = s.room,
-                               .scale = 0.25f,
-                               .y = (float *)(void *)y.data,
-                               .counters = (uint32_t *)(void *)counters.data};
-    partial = cpu_guard(geul_cuda_attention_partial_bytes(&a), 0);
-    a.partial = (float *)(void *)partial.data;
-    memset(counters.data, 0, counters.bytes);
-    double *want = malloc((size_t)n * sizeof *want);
-    attend(&s, q, stride, k.values, v.values, places, 0.25, want);
-    char what[128];
-    snprintf(what, sizeof what, "%s in %s, %d tokens, depth %d", geul_type_name(s.type), form ? "tiles" : "chunks",
-             (int)s.tokens, (int)s.depth);
-    /* Float32 sums of up to `room` positions. Tiles round queries and probabilities to 2^-12 of themselves on average:
-     * scores of size sqrt(depth) / 4 are off by that, and so are the probabilities. */
-    double size = sqrt((double)s.depth) / 4, rounding = s.type == GEUL_TYPE_BF16 ? 0x1p-16 : 0x1p-10;
-    double absolute = form == TILES ? rounding * (1 + size) : 2e-6 * (1 + size);
-    cuda_host_shared_most(227 << 10);
-    for (EACH_SCHEDULE(schedule)) {
-        struct cuda_stream stream = {0};
-        memset(y.data, 0x55, y.bytes);
-        memset(partial.data, 0xff, partial.bytes);
-        CHECK_LAUNCH(form == TILES ? geul_cuda_launch_attention_tiles(&stream, &a)
-                                   : geul_cuda_launch_attention_chunks(&stream, &a));
-        cpu_close(what, a.y, want, n, absolute, 1e-5);
+    memset(b.counters.data, 0, b.counters.bytes);
+    b.args = (struct cuda_attention){.q = {b.q, stride, s.depth},
+                                     .k = b.k.cache,
+                                     .v = b.v.cache,
+                                     .places = {b.places, 2},
+                                     .n_tokens = s.tokens,
+                                     .n_heads = s.heads,
+                                     .depth = s.depth,
+                                     .scale = 1 / sqrtf((float)s.depth),
+                                     .y = (float *)(void *)b.y.data,
+                                     .partial = (float *)(void *)b.partial.data,
+                                     .counters = (uint32_t *)(void *)b.counters.data};
+    return b;
+}
+
+static void batch_free(struct batch *b, const char *what)
+{
+    struct cpu_guard *guards[] = {&b->y, &b->partial, &b->counters, &b->q8, &b->scale, &b->sum};
+    for (size_t i = 0; i < sizeof guards / sizeof *guards; i++)
+        cpu_guard_free(guards[i], what);
+    cache_free(&b->k, what), cache_free(&b->v, what);
+    free(b->q), free(b->places);
+}
+
+static void use_form(struct batch *b, enum form form)
+{
+    b->args.parts = form == PARTS     ? (b->s.room + CUDA_ATTENTION_CHUNK - 1) / CUDA_ATTENTION_CHUNK
+                    : form == DIVIDED ? TILE_PARTS
+                                      : 0;
+    memset(b->y.data, 0x55, b->y.bytes);
+    memset(b->partial.data, 0xff, b->partial.bytes);
+}
+
+/* Every form of [from, to] on the batch, against the book; chunks have the same bits whoever takes them. */
+static void check_batch(struct batch *b, enum form from, enum form to)
+{
+    const struct shape *s = &b->s;
+    int64_t n = s->tokens * s->heads * s->depth;
+    double *want = malloc((size_t)n * sizeof *want), *bound = malloc((size_t)n * sizeof *bound);
+    float *first = malloc((size_t)n * sizeof *first);
+    for (enum form form = from; form <= to; form++) {
+        char what[128];
+        snprintf(what, sizeof what, "%s in %s, %d tokens, depth %d", geul_type_name(s->type), form_names[form],
+                 (int)s->tokens, (int)s->depth);
+        attend(s, form, b->q, b->args.q.token_stride, &b->k, &b->v, b->places, (double)b->args.scale, want, bound);
+        for (EACH_SCHEDULE(schedule)) {
+            struct cuda_stream stream = {0};
+            use_form(b, form);
+            CHECK_LAUNCH(run_form(&stream, &b->args, form));
+            check_rows(what, b->args.y, want, bound, n);
+            if (form == from && schedule == 0)
+                memcpy(first, b->args.y, (size_t)n * sizeof *first);
+            if (form <= PARTS)
+                CHECK_MSG(memcmp(first, b->args.y, (size_t)n * sizeof *first) == 0, "%s: other bits", what);
+        }
     }
-    for (int64_t i = 0; i < s.tokens * s.heads; i++)
-        CHECK_INT(a.counters[i], 0);
-    free(q), free(places), free(want);
-    cache_free(&k, what), cache_free(&v, what);
-    cpu_guard_free(&y, what), cpu_guard_free(&partial, what), cpu_guard_free(&counters, what);
+    for (int64_t i = 0; i < s->tokens * s->heads; i++)
+        CHECK_INT(b->args.counters[i], 0);
+    free(want), free(bound), free(first);
 }
 
 TEST(cuda_attention_in_chunks)
 {
     static const struct shape shapes[] = {
-        {GEUL_TYPE_F32, 1, 1, 1, 1, 1, 0},        {GEUL_TYPE_F16, 1, 2, 300, 64, 1, 266},
-        {GEUL_TYPE_BF16, 5, 3, 40, 24, 2, 3},     {GEUL_TYPE_F32, 9, 2, 130, 33, 1, 120},
-        {GEUL_TYPE_F16, 6, 1, 190, 80, 1, 125},   {GEUL_TYPE_Q8_0, 2, 2, 600, 96, 2, 500},
-        {GEUL_TYPE_BF16, 1, 1, 128, 128, 1, 127}, {GEUL_TYPE_F16, 1, 1, 200, 256, 1, 150},
-        {GEUL_TYPE_F32, 1, 1, 140, 520, 1, 130},  {GEUL_TYPE_F16, 3, 1, 60, 7, 1, 30},
-        {GEUL_TYPE_Q8_0, 1, 1, 50, 288, 1, 40}};
+        {GEUL_TYPE_F32, 1, 1, 1, 8, 1, 0},       {GEUL_TYPE_F16, 1, 2, 300, 64, 1, 266},
+        {GEUL_TYPE_BF16, 5, 3, 40, 24, 2, 3},    {GEUL_TYPE_F32, 9, 2, 130, 32, 1, 120},
+        {GEUL_TYPE_F16, 6, 1, 190, 80, 1, 125},  {GEUL_TYPE_Q8_0, 2, 2, 600, 96, 2, 500},
+        {GEUL_TYPE_BF16, 1, 1, 64, 128, 1, 63},  {GEUL_TYPE_F16, 1, 1, 200, 256, 1, 150},
+        {GEUL_TYPE_F32, 1, 1, 140, 256, 1, 128}, {GEUL_TYPE_Q8_0, 1, 1, 70, 256, 1, 64}};
     uint64_t seed = CPU_SEED;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        one_attention(&seed, shapes[i], CHUNKS);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct batch b = batch_new(&seed, shapes[i], 7);
+        CHECK(geul_cuda_attention_has_chunks((enum cuda_type)shapes[i].type, shapes[i].depth));
+        if (shapes[i].tokens > 4) { /* two outside */
+            b.places[2 * 1 + 1] = (int32_t)shapes[i].room;
+            b.places[2 * 4] = -1;
+        }
+        check_batch(&b, CHUNKS, PARTS);
+        batch_free(&b, "attention in chunks");
+    }
+}
+
+TEST(cuda_attention_plain)
+{
+    static const struct shape shapes[] = {
+        {GEUL_TYPE_F32, 1, 1, 1, 1, 1, 0},       {GEUL_TYPE_F32, 5, 2, 140, 33, 2, 126},
+        {GEUL_TYPE_F32, 1, 1, 140, 520, 1, 130}, {GEUL_TYPE_F16, 5, 1, 80, 7, 1, 61},
+        {GEUL_TYPE_BF16, 1, 2, 70, 130, 1, 65},  {GEUL_TYPE_Q8_0, 1, 1, 50, 288, 1, 40}};
+    uint64_t seed = CPU_SEED;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct batch b = batch_new(&seed, shapes[i], 7);
+        CHECK(!geul_cuda_attention_has_chunks((enum cuda_type)shapes[i].type, shapes[i].depth));
+        CHECK(!geul_cuda_attention_has_tiles(shapes[i].depth));
+        if (shapes[i].tokens > 4) {
+            b.places[2 * 1] = 2;
+            b.places[2 * 4 + 1] = -1;
+        }
+        check_batch(&b, PLAIN, PLAIN);
+        batch_free(&b, "attention, plain");
+    }
 }
 
 TEST(cuda_attention_in_tiles)
 {
-    static const struct shape shapes[] = {
-        {GEUL_TYPE_F16, 1, 1, 40, 64, 1, 0},      {GEUL_TYPE_F16, 70, 2, 150, 64, 1, 60},
-        {GEUL_TYPE_BF16, 20, 1, 140, 80, 2, 100}, {GEUL_TYPE_Q8_0, 65, 1, 70, 96, 3, 0},
-        {GEUL_TYPE_F16, 33, 1, 100, 128, 2, 40},  {GEUL_TYPE_BF16, 17, 1, 80, 128, 1, 50},
-        {GEUL_TYPE_F16, 18, 1, 70, 256, 2, 45},   {GEUL_TYPE_Q8_0, 9, 1, 40, 256, 1, 30},
-        {GEUL_TYPE_F16, 16, 1, 80, 80, 1, 60}};
+    static const struct {
+        struct shape s;
+        int64_t run; /* tokens of a sequence */
+    } cases[] = {{{GEUL_TYPE_F16, 1, 1, 40, 64, 1, 0}, 7},      {{GEUL_TYPE_F16, 70, 2, 150, 64, 1, 60}, 7},
+                 {{GEUL_TYPE_BF16, 20, 1, 140, 80, 2, 100}, 9}, {{GEUL_TYPE_Q8_0, 66, 1, 70, 96, 3, 0}, 19},
+                 {{GEUL_TYPE_F16, 33, 1, 100, 128, 2, 40}, 16}, {{GEUL_TYPE_BF16, 17, 1, 80, 128, 1, 50}, 7},
+                 {{GEUL_TYPE_F16, 18, 1, 70, 256, 2, 45}, 9},   {{GEUL_TYPE_Q8_0, 9, 1, 40, 256, 1, 30}, 7},
+                 {{GEUL_TYPE_F32, 12, 1, 90, 80, 1, 70}, 7},    {{GEUL_TYPE_F32, 16, 1, 64, 64, 1, 48}, 7}};
     uint64_t seed = CPU_SEED;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        CHECK(geul_cuda_attention_has_tiles((enum cuda_type)shapes[i].type, shapes[i].depth));
-        one_attention(&seed, shapes[i], TILES);
+    cuda_host_shared_most(96 << 10);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct batch b = batch_new(&seed, cases[i].s, cases[i].run);
+        CHECK(geul_cuda_attention_has_tiles(b.s.depth));
+        if (b.s.tokens > 4) {
+            b.places[2 * 1 + 1] = (int32_t)b.s.room;
+            b.places[2 * 4] = -1;
+        }
+        check_batch(&b, TILES, DIVIDED);
+        batch_free(&b, "attention in tiles");
     }
+    /* Deep enough for two and for three parts of each tile; the last with runs of few positions among long ones. */
+    static const struct shape deep[] = {{GEUL_TYPE_F16, 3, 2, 600, 64, 1, 520},
+                                        {GEUL_TYPE_Q8_0, 17, 1, 800, 64, 1, 780},
+                                        {GEUL_TYPE_BF16, 9, 1, 420, 256, 1, 400},
+                                        {GEUL_TYPE_F16, 12, 1, 300, 80, 3, 280}};
+    for (size_t i = 0; i < sizeof deep / sizeof *deep; i++) {
+        struct batch b = batch_new(&seed, deep[i], 4);
+        if (i == 3)
+            for (int t = 4; t < 8; t++)
+                b.places[2 * t + 1] = t;
+        check_batch(&b, TILES, DIVIDED);
+        batch_free(&b, "attention in divided tiles");
+    }
+    CHECK(!geul_cuda_attention_has_tiles(72) && geul_cuda_attention_tile_shared(72) == 0);
+    CHECK(geul_cuda_attention_tile_shared(128) <= 48 << 10);
 }
 
-/* Without a cache: sequences of 9 and 5 tokens one after the other. */
+/* Rows that do not lie on 16 bytes: every launch serves them. */
+TEST(cuda_attention_of_rows_anywhere)
+{
+    uint64_t seed = CPU_SEED;
+    struct shape s = {GEUL_TYPE_F16, 17, 1, 40, 64, 1, 10};
+    struct batch b = batch_new(&seed, s, 7);
+    struct cpu_guard k = cpu_guard(b.k.memory.bytes, 2), v = cpu_guard(b.v.memory.bytes, 6);
+    memcpy(k.data, b.k.memory.data, k.bytes);
+    memcpy(v.data, b.v.memory.data, v.bytes);
+    b.args.k.data = k.data;
+    b.args.v.data = v.data;
+    check_batch(&b, CHUNKS, TILES);
+    cpu_guard_free(&k, "keys"), cpu_guard_free(&v, "values");
+    batch_free(&b, "rows anywhere");
+}
+
+/* Without a cache: sequences one after the other, in fused rows. */
 TEST(cuda_attention_of_the_tokens_themselves)
 {
-    enum { T = 14, H = 2, D = 16, W = H * D };
+    enum { T = 75, H = 2, D = 64, W = H * D };
     uint64_t seed = CPU_SEED;
-    float *qkv = randoms(&seed, T * 3 * W), y[T * W];
-    static float partial[T * H * (D + 2)];
-    uint32_t counters[T * H] = {0};
+    float *qkv = randoms(&seed, T * 3 * W), *y = malloc(T * W * sizeof *y);
     int32_t places[2 * T];
-    double want[T * W];
-    for (int t = 0; t < T; t++) {
-        places[2 * t] = t < 9 ? 3 : 0;
-        places[2 * t + 1] = t < 9 ? t : t - 9;
+    double *want = malloc(T * W * sizeof *want), *bound = malloc(T * W * sizeof *bound), p[T];
+    for (int t = 0; t < T; t++) { /* the second sequence begins at token 66, the third at 70 */
+        places[2 * t] = 3;
+        places[2 * t + 1] = t < 66 ? t : t < 70 ? t - 66 : t - 70;
     }
-    for (int t = 0; t < T; t++)
-        for (int h = 0; h < H; h++) {
-            double p[T], total = 0;
-            int from = t - places[2 * t + 1];
-            for (int c = from; c <= t; c++) {
-                p[c] = 0;
-                for (int d = 0; d < D; d++)
-                    p[c] += 0.25 * (double)qkv[t * 3 * W + h * D + d] * (double)qkv[c * 3 * W + W + h * D + d];
-                total += p[c] = exp(p[c]);
-            }
-            for (int d = 0; d < D; d++) {
-                want[t * W + h * D + d] = 0;
-                for (int c = from; c <= t; c++)
-                    want[t * W + h * D + d] += p[c] / total * (double)qkv[c * 3 * W + 2 * W + h * D + d];
-            }
-        }
-    struct cuda_cache side = {.data = qkv + W, .type = CUDA_F32, .head_stride = D * 4, .position_stride = 3 * W * 4};
-    struct cuda_attention a = {.q = {qkv, 3 * W, D},
+    places[2 * 3 + 1] = 4; /* before the first token: outside */
+    places[2 * 5 + 1] = -1;
+    const int64_t step = 3 * W;
+    struct cuda_cache side = {
+        .data = qkv + W, .type = CUDA_F32, .head_stride = D * 4, .position_stride = step * (int64_t)sizeof(float)};
+    struct cuda_attention a = {.q = {qkv, step, D},
                                .k = side,
                                .v = side,
                                .places = {places, 2},
                                .n_tokens = T,
                                .n_heads = H,
                                .depth = D,
-                               .longest = T,
-                               .scale = 0.25f,
-                               .y = y,
-                               .partial = partial,
-                               .counters = counters};
-    a.v.data = qkv + 2 * W;
-    for (EACH_SCHEDULE(schedule)) {
-        struct cuda_stream stream = {0};
-        CHECK_LAUNCH(geul_cuda_launch_attention_chunks(&stream, &a));
-        cpu_close("attention without a cache", y, want, T * W, 2e-6, 1e-5);
-    }
-    free(qkv);
-}
-
-/* A token's bits depend on its own sequence alone: not on its neighbours, nor on the size of the cache. */
-TEST(cuda_attention_in_chunks_sums_in_one_order)
-{
-    enum { T = 6, H = 2, D = 64, W = H * D, FIRST = 270 };
-    uint64_t seed = CPU_SEED;
-    struct shape s = {GEUL_TYPE_F16, T, H, 400, D, 1, FIRST};
-    struct cache k = cache_new(&seed, &s), v = cache_new(&seed, &s);
-    float *q = randoms(&seed, T * W), *partial = malloc((size_t)T * H * 4 * (D + 2) * 4);
-    static float whole[T * W], alone[T * W];
-    uint32_t counters[T * H] = {0};
-    int32_t places[2 * T];
-    for (int t = 0; t < T; t++) {
-        places[2 * t] = 0;
-        places[2 * t + 1] = FIRST + t;
-    }
-    struct cuda_attention a = {.q = {q, W, D},
-                               .k = k.cache,
-                               .v = v.cache,
-                               .places = {places, 2},
-                               .n_tokens = T,
-                               .n_heads = H,
-                               .depth = D,
-                               .longest = 400,
                                .scale = 0.2f,
-                               .y = whole,
-                               .partial = partial,
-                               .counters = counters};
-    struct cuda_stream stream = {0};
-    CHECK_LAUNCH(geul_cuda_launch_attention_chunks(&stream, &a));
-    for (int t = 0; t < T; t++) {
-        a.q.data = q + t * W;
-        a.places.data = places + 2 * t;
-        a.n_tokens = 1;
-        a.y = alone + t * W;
-        a.longest = a.k.n_positions = a.v.n_positions = t % 2 ? 400 : FIRST + t + 1;
-        CHECK_LAUNCH(geul_cuda_launch_attention_chunks(&stream, &a));
+                               .y = y};
+    a.v.data = qkv + 2 * W;
+    static const enum form forms[] = {CHUNKS, PLAIN, TILES}; /* parts are of caches alone */
+    for (int f = 0; f < 3; f++) {
+        const enum form form = forms[f];
+        struct book b = {D, (double)a.scale, rounding_of(form, GEUL_TYPE_F32), p, NULL, NULL};
+        for (int i = 0; i < T * H; i++) {
+            int t = i / H, at = i % H * D, first = t - places[2 * t + 1];
+            b.out = want + i * D;
+            b.bound = bound + i * D;
+            for (int d = 0; d < D; d++)
+                b.out[d] = NAN;
+            if (first >= 0 && first <= t)
+                attend_row(&b, qkv + t * step + at, qkv + first * step + W + at, qkv + first * step + 2 * W + at, step,
+                           t - first + 1);
+        }
+        for (EACH_SCHEDULE(schedule)) {
+            struct cuda_stream stream = {0};
+            CHECK_LAUNCH(run_form(&stream, &a, form));
+            check_rows(form_names[form], y, want, bound, T * W);
+        }
     }
-    CHECK(memcmp(whole, alone, sizeof whole) == 0);
-    cache_free(&k, "k"), cache_free(&v, "v");
-    free(q), free(partial);
+    free(qkv), free(y), free(want), free(bound);
 }
 
+/* Where sums have one order, a token's bits depend on its own sequence alone: not on the tokens before and after it,
+ * nor on the size of the cache, nor on how chunks are divided. */
+static void one_order(enum geul_type type, int64_t depth, enum form form)
+{
+    enum { T = 6, FIRST = 125, ROOM = 200 };
+    uint64_t seed = CPU_SEED;
+    struct shape s = {type, T, 2, ROOM, depth, 2, FIRST};
+    struct batch b = batch_new(&seed, s, 3);
+    int64_t width = 2 * depth;
+    float *whole = malloc((size_t)(T * width) * sizeof *whole);
+    struct cuda_stream stream = {0};
+    use_form(&b, form);
+    CHECK_LAUNCH(run_form(&stream, &b.args, form));
+    memcpy(whole, b.args.y, b.y.bytes);
+    const struct cuda_attention all = b.args;
+    for (int64_t t = 0, n; t < T; t += n) { /* one alone, then two, then three */
+        n = t == 0 ? 1 : t == 1 ? 2 : 3;
+        use_form(&b, t == 3 && form == CHUNKS ? PARTS : form);
+        b.args.q.data = all.q.data + t * all.q.token_stride;
+        b.args.places.data = all.places.data + 2 * t;
+        b.args.n_tokens = n;
+        b.args.k.n_positions = b.args.v.n_positions = FIRST + t + n; /* what lies behind is another cache's */
+        CHECK_LAUNCH(run_form(&stream, &b.args, form));
+        CHECK_MSG(memcmp(b.args.y, whole + t * width, (size_t)(n * width) * sizeof *whole) == 0,
+                  "%s, depth %d, %s: tokens from %d on", geul_type_name(type), (int)depth, form_names[form], (int)t);
+    }
+    b.args = all;
+    free(whole);
+    batch_free(&b, "one order");
+}
+
+TEST(cuda_attention_sums_in_one_order)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0};
+    for (int i = 0; i < 4; i++) {
+        one_order(types[i], 64, CHUNKS);
+        one_order(types[i], 96, PLAIN);
+    }
+}
+
+/* What is left rounded is what rounding the result would give; then the result itself may be left out. */
 TEST(cuda_attention_leaves_rounded_rows)
 {
-    enum { T = 2, H = 3, D = 96, W = H * D };
     uint64_t seed = CPU_SEED;
-    struct shape s = {GEUL_TYPE_F16, T, H, 200, D, 1, 150};
-    struct cache k = cache_new(&seed, &s), v = cache_new(&seed, &s);
-    float *q = randoms(&seed, T * W), y[T * W], partial[T * H * 2 * (D + 2)], scale[T * W / 32];
-    int8_t rounded[T * W];
-    int32_t places[] = {0, 150, 0, 20}, sum[T * W / 32];
-    uint32_t counters[T * H] = {0};
-    struct cuda_attention a = {.q = {q, W, D},
-                               .k = k.cache,
-                               .v = v.cache,
-                               .places = {places, 2},
-                               .n_tokens = T,
-                               .n_heads = H,
-                               .depth = D,
-                               .longest = 200,
-                               .scale = 0.2f,
-                               .y = y,
-                               .rounded = {rounded, scale, sum},
-                               .partial = partial,
-                               .counters = counters};
-    for (EACH_SCHEDULE(schedule)) {
-        struct cuda_stream stream = {0};
-        CHECK_LAUNCH(geul_cuda_launch_attention_chunks(&stream, &a));
-        int8_t again[T * W];
-        float again_scale[T * W / 32];
-        int32_t again_sum[T * W / 32];
-        struct cuda_round round = {y, W, T, W, {again, again_scale, again_sum}};
-        CHECK_LAUNCH(geul_cuda_launch_round(&stream, &round));
-        CHECK(memcmp(again, rounded, sizeof again) == 0 && memcmp(again_scale, scale, sizeof scale) == 0 &&
-              memcmp(again_sum, sum, sizeof sum) == 0);
-    }
-    cache_free(&k, "k"), cache_free(&v, "v");
-    free(q);
-}
-
-/* Q and K rotated, K and V stored, out of fused rows; then what is stored is what the reference encoder makes of it. */
-static void one_rope_store(uint64_t *seed, enum geul_type type, int64_t depth, int n_rot, bool back)
-{
-    enum { T = 7, H = 3, ROOM = 3000, S = 2 };
-    const int64_t width = H * depth, stride = 3 * width + 5;
-    struct shape s = {type, T, H, ROOM, depth, S, 0};
-    struct cache k = cache_new(seed, &s), v = cache_new(seed, &s);
-    float *qkv = randoms(seed, T * stride), *out = randoms(seed, T * width);
-    const int32_t places[2 * T] = {0, 0, 1, 2999, 0, 2, 2, 0, 0, 3000, -1, 1, 0, 2}; /* three outside, one twice */
-    const float *sides[] = {qkv, qkv + width, qkv + 2 * width};
-    struct cuda_rope_store a = {.places = {places, 2},
-                                .n_tokens = T,
-                                .n_heads = H,
-                                .depth = depth,
-                                .n_rot = n_rot,
-                                .back = back,
-                                .base = 10000,
-                                .n_parts = 3};
-    for (int i = 0; i < 3; i++)
-        a.part[i] = (struct cuda_rope_part){.x = {qkv + i * width, stride, depth}, .rotates = i < 2};
-    a.part[0].out = (struct cuda_heads){out, width, depth};
-    a.part[1].cache = k.cache;
-    a.part[2].cache = v.cache;
-    geul_cuda_rope_frequencies(&a);
-    struct cuda_stream stream = {0};
-    char what[64];
-    snprintf(what, sizeof what, "%s, depth %d, %d rotated", geul_type_name(type), (int)depth, n_rot);
-    double *want = malloc((size_t)(3 * T * width) * sizeof *want);
-    for (int part = 0; part < 3; part++)
-        for (int64_t i = 0; i < T * width; i++) {
-            int64_t t = i / width, d = i % depth;
-            const float *x = sides[part] + t * stride + i % width;
-            int half = n_rot / 2, pair = half ? (int)(d % half) : 0;
-            double angle = places[2 * t + 1] * pow(10000, -2.0 * pair / (n_rot ? n_rot : 1)) * (back ? -1 : 1);
-            double y = (double)*x;
-            if (part < 2 && d < half)
-                y = (double)x[0] * cos(angle) - (double)x[half] * sin(angle);
-            else if (part < 2 && d < n_rot)
-                y = (double)x[0] * cos(angle) + (double)x[-half] * sin(angle);
-            want[part * T * width + i] = y;
-        }
-    for (EACH_SCHEDULE(schedule)) {
-        CHECK_LAUNCH(geul_cuda_launch_rope_store(&stream, &a));
-        cpu_close(what, out, want, T * width, 2e-6, 1e-6);
-        for (int side = 0; side < 2; side++) {
-            const struct cache *c = side ? &v : &k;
-            int64_t n = S * H * ROOM * depth;
-            float *got = malloc((size_t)n * sizeof *got);
-            geul_decode(type, c->memory.data, got, n);
-            for (int t = 0; t < T; t++) {
-                bool inside = places[2 * t] >= 0 && places[2 * t] < S && places[2 * t + 1] < ROOM && t != 2;
-                for (int64_t h = 0; h < H && inside; h++) {
-                    int64_t at = ((places[2 * t] * H + h) * ROOM + places[2 * t + 1]) * depth;
-                    float row[512], coded[512];
-                    uint8_t bytes[2048];
-                    for (int64_t d = 0; d < depth; d++)
-                        row[d] = (float)want[(side + 1) * T * width + t * width + h * depth + d];
-                    geul_encode(type, row, bytes, depth);
-                    geul_decode(type, bytes, coded, depth);
-                    for (int64_t d = 0; d < depth; d++) { /* angles may be off by 2^-23: a step of the type further */
-                        double step = type == GEUL_TYPE_F32    ? 2e-6
-                                      : type == GEUL_TYPE_F16  ? 2e-3
-                                      : type == GEUL_TYPE_BF16 ? 2e-2
-                                                               : 4e-2;
-                        double slack = side ? 0 : step; /* V is stored as it is */
-                        CHECK_MSG(fabs((double)(got[at + d] - coded[d])) <= slack,
-                                  "%s: token %d, %d of %s is %g, expected %g", what, t, (int)d, side ? "v" : "k",
-                                  (double)got[at + d], (double)coded[d]);
-                    }
-                    memcpy(c->values + at, got + at, (size_t)depth * sizeof *got);
-                }
+    static const struct shape shapes[] = {{GEUL_TYPE_F16, 18, 3, 100, 96, 1, 60}, {GEUL_TYPE_Q8_0, 3, 1, 70, 64, 1, 5}};
+    for (int i = 0; i < 2; i++) {
+        struct batch b = batch_new(&seed, shapes[i], 7);
+        int64_t n = b.s.tokens * b.s.heads * b.s.depth;
+        b.places[2 * 1] = 1; /* outside */
+        float *y = malloc((size_t)n * sizeof *y), *scale = malloc((size_t)n / 32 * sizeof *scale);
+        int8_t *q = malloc((size_t)n);
+        int32_t *sum = malloc((size_t)n / 32 * sizeof *sum);
+        b.args.rounded =
+            (struct cuda_int8_rows){(int8_t *)b.q8.data, (float *)(void *)b.scale.data, (int32_t *)(void *)b.sum.data};
+        for (enum form form = CHUNKS; form <= TILES; form++)
+            for (EACH_SCHEDULE(schedule)) {
+                struct cuda_stream stream = {0};
+                use_form(&b, form);
+                b.args.rounded_only = false;
+                CHECK_LAUNCH(run_form(&stream, &b.args, form));
+                struct cuda_round round = {b.args.y, n / b.s.tokens, b.s.tokens, n / b.s.tokens, {q, scale, sum}};
+                CHECK_LAUNCH(geul_cuda_launch_round(&stream, &round));
+                memset(b.q8.data, 0x55, b.q8.bytes);
+                memset(b.scale.data, 0x55, b.scale.bytes);
+                use_form(&b, form);
+                b.args.rounded_only = true;
+                CHECK_LAUNCH(run_form(&stream, &b.args, form));
+                CHECK_MSG(memcmp(q, b.q8.data, b.q8.bytes) == 0 && memcmp(scale, b.scale.data, b.scale.bytes) == 0 &&
+                              memcmp(sum, b.sum.data, b.sum.bytes) == 0,
+                          "%s", form_names[form]);
+                CHECK(isnan(scale[b.s.heads * b.s.depth / 32]));
             }
-            CHECK_MSG(memcmp(got, c->values, (size_t)n * sizeof *got) == 0, "%s: stored elsewhere too", what);
-            free(got);
-        }
+        free(y), free(scale), free(q), free(sum);
+        batch_free(&b, "rounded rows");
     }
-    free(qkv), free(out), free(want);
-    cache_free(&k, what), cache_free(&v, what);
 }
 
-TEST(cuda_rope_store_of_fused_rows)
+/* Numbers that float16 cannot hold, in one of K, V and Q each time. */
+enum damage { BROKEN_TOKEN, HUGE_KEY, HUGE_VALUE, HUGE_QUERY, DAMAGES };
+enum { BROKEN_AT = 40, HUGE_AT = 5 };
+
+static void do_damage(struct batch *b, enum damage damage)
 {
-    uint64_t seed = CPU_SEED;
-    one_rope_store(&seed, GEUL_TYPE_F16, 80, 20, false);
-    one_rope_store(&seed, GEUL_TYPE_F32, 33, 30, false);
-    one_rope_store(&seed, GEUL_TYPE_BF16, 16, 16, true);
-    one_rope_store(&seed, GEUL_TYPE_Q8_0, 64, 32, false);
-    one_rope_store(&seed, GEUL_TYPE_Q8_0, 96, 0, false);
-    one_rope_store(&seed, GEUL_TYPE_F16, 160, 160, false); /* more pairs than the table has */
+    const int64_t depth = b->s.depth, n = b->s.room * depth;
+    if (damage == BROKEN_TOKEN) { /* of the same batch, came out as NaN */
+        b->v.values[BROKEN_AT * depth + 3] = NAN;
+        b->k.values[BROKEN_AT * depth + 7] = NAN;
+    } else if (damage == HUGE_KEY || damage == HUGE_QUERY) { /* scores of some size all the same */
+        b->k.values[HUGE_AT * depth + 2] = damage == HUGE_KEY ? -8e5f : -1e-5f;
+        for (int64_t t = 0; t < b->s.tokens; t++)
+            b->q[t * b->args.q.token_stride + 2] *= damage == HUGE_KEY ? 1e-5f : 1e7f;
+        for (int64_t c = 0; c < b->s.room && damage == HUGE_QUERY; c++)
+            b->k.values[c * depth + 2] *= 1e-5f;
+    } else {
+        b->v.values[HUGE_AT * depth + 9] = 3e6f;
+    }
+    geul_encode(b->s.type, b->k.values, b->k.memory.data, n);
+    geul_encode(b->s.type, b->v.values, b->v.memory.data, n);
 }
 
-TEST(cuda_rope_in_place)
+/* Damage stays where it belongs: rows that do not attend to it are as they would be without it. */
+static void one_damage(enum geul_type type, enum damage damage, enum form form)
 {
-    enum { T = 5, H = 2, D = 24, W = H * D };
     uint64_t seed = CPU_SEED;
-    float *x = randoms(&seed, T * W), apart[T * W], together[T * W];
-    int32_t places[2 * T];
-    for (int t = 0; t < T; t++) {
-        places[2 * t] = 0;
-        places[2 * t + 1] = 31 * t;
-    }
-    struct cuda_rope_store a = {
-        .places = {places, 2}, .n_tokens = T, .n_heads = H, .depth = D, .n_rot = 20, .base = 10000, .n_parts = 1};
-    a.part[0] = (struct cuda_rope_part){.x = {x, W, D}, .out = {apart, W, D}, .rotates = true};
-    geul_cuda_rope_frequencies(&a);
+    struct shape s = {type, 20, 1, 64, 64, 1, 30};
+    struct batch b = batch_new(&seed, s, 20);
+    const int64_t depth = s.depth, n = s.tokens * depth;
+    double *want = malloc((size_t)n * sizeof *want), *bound = malloc((size_t)n * sizeof *bound);
+    do_damage(&b, damage);
+    /* rows that are computed anew are float32's */
+    attend(&b.s, damage == BROKEN_TOKEN ? form : PLAIN, b.q, b.args.q.token_stride, &b.k, &b.v, b.places,
+           (double)b.args.scale, want, bound);
     for (EACH_SCHEDULE(schedule)) {
         struct cuda_stream stream = {0};
-        a.part[0].x.data = x;
-        a.part[0].out.data = apart;
-        CHECK_LAUNCH(geul_cuda_launch_rope_store(&stream, &a));
-        memcpy(together, x, sizeof together);
-        a.part[0].x.data = a.part[0].out.data = together;
-        CHECK_LAUNCH(geul_cuda_launch_rope_store(&stream, &a));
-        CHECK(memcmp(apart, together, sizeof apart) == 0);
+        char what[128];
+        snprintf(what, sizeof what, "%s in %s, damage %d", geul_type_name(type), form_names[form], (int)damage);
+        use_form(&b, form);
+        CHECK_LAUNCH(run_form(&stream, &b.args, form));
+        for (int64_t t = 0; t < s.tokens; t++)
+            if (damage != BROKEN_TOKEN || b.places[2 * t + 1] < BROKEN_AT)
+                check_rows(what, b.args.y + t * depth, want + t * depth, bound + t * depth, depth);
+            else
+                for (int64_t d = 0; d < depth; d++)
+                    CHECK_MSG(isnan(b.args.y[t * depth + d]), "%s: token %d is not NaN", what, (int)t);
     }
-    free(x);
+    free(want), free(bound);
+    batch_free(&b, "damage");
+}
+
+TEST(cuda_attention_keeps_damage_where_it_belongs)
+{
+    for (enum form form = CHUNKS; form <= DIVIDED; form++) {
+        one_damage(GEUL_TYPE_F16, BROKEN_TOKEN, form);
+        for (enum damage damage = 0; damage < DAMAGES; damage++)
+            one_damage(GEUL_TYPE_F32, damage, form);
+    }
 }

@@ -259,8 +259,9 @@ TEST(cuda_matmul_plain_with_any_strides)
             .n = s.n,
             .k = s.k,
             .bfloat = bfloat,
-            .adds = adds,
             .out = {.bias = adds ? NULL : bias, .y = (float *)(void *)y.data, .y_stride = s.n}};
+        p.out.add = adds ? p.out.y : NULL;
+        p.out.add_stride = s.n;
         double *want = malloc((size_t)total * sizeof *want);
         for (int64_t i = 0; i < s.tokens; i++)
             for (int64_t j = 0; j < s.n; j++) {

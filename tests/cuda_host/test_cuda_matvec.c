@@ -161,8 +161,8 @@ struct shape {
     int64_t tokens, n, k;
 };
 
-/* One product with everything that its epilogue can do, by `which`: 0 nothing, 1 bias and GELU, 2 bias and a row added,
- * 3 rounded and stored, 4 rounded alone. */
+/* One product with everything that its epilogue can do, by `which`: 0 nothing, 1 bias and GELU, 2 bias and two rows
+ * added, 3 rounded and stored, 4 rounded alone. */
 static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int which, bool bfloat)
 {
     bool blocks = geul_type_block(type) > 1;
@@ -195,7 +195,8 @@ static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int
     a.out.bias = which == 1 || which == 2 ? bias : NULL;
     a.out.activation = which == 1 ? (s.n % 2 ? CUDA_GELU_ERF : CUDA_GELU_TANH) : CUDA_NO_ACTIVATION;
     a.out.add = which == 2 ? add : NULL;
-    a.out.add_stride = add_stride;
+    a.out.then_add = which == 2 ? add + 3 : NULL;
+    a.out.add_stride = a.out.then_add_stride = add_stride;
     if (which >= 3)
         a.out.rounded = out.rows;
     double *weights = decoded(type, w.data, s.n * s.k), *want = malloc((size_t)total * sizeof *want);
@@ -209,7 +210,9 @@ static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int
                 sum += weights[j * s.k + i] * v;
             }
             sum = gelu(sum, a.out.activation);
-            want[t * s.n + j] = sum + (a.out.add ? (double)add[t * add_stride + j] : 0);
+            for (int i = 0; i < 2 && a.out.add; i++)
+                sum += (double)(i ? a.out.then_add : add)[t * add_stride + j];
+            want[t * s.n + j] = sum;
         }
     /* Sums of float32 products of normal numbers: every addition rounds by at most 2^-24 of a partial sum, whose size
      * is about sqrt(k). */

@@ -16,6 +16,7 @@
 #define SHARED_DYNAMIC(type, name) type *const name = (type *)cuda_host_shared_dynamic()
 #define UNROLL
 #define UNROLL_4
+#define ROLLED
 #define LAUNCH(stream, kernel, blocks, ...)                                                                            \
     launch_kernel(#kernel, __FILE__, __LINE__, stream, kernel, blocks, __VA_ARGS__)
 

@@ -20,6 +20,8 @@ struct rig_options {
     int poisoned_from;            /* layers from here on are on a poisoned device; < 0: none */
     bool all_poisoned;            /* everything is on it */
     struct poison_options poison; /* but for its threads */
+    struct geul_device *(*other)(struct geul_context *ctx); /* opens what stands in the poisoned device's place */
+    bool exact;                                             /* sums have one order on every device */
 };
 
 /* false (and a failed check) when it cannot be opened; close it all the same. */
