@@ -289,10 +289,12 @@ DEVICE void unpack_q6_k(const uint8_t *block, int unit, unpacked<CUDA_Q6_K> *u)
     load_words_at_2<8>(block + 32 * unit, low);
     load_words_at_2<8>(block + 128 + 32 * (unit / 2), high);
     const float d = half_at(block + 208);
+    uint32_t scales = 0;
     UNROLL
     for (int p = 0; p < 4; p++) {
-        int scale = (int8_t)block[192 + part_offset<CUDA_Q6_K>(unit, p) / 16];
-        u->scale[p] = d * (float)scale;
+        if (p % 2 == 0) /* the scales of two parts lie together */
+            scales = *(const uint16_t *)(block + 192 + part_offset<CUDA_Q6_K>(unit, p) / 16);
+        u->scale[p] = d * (float)(int8_t)(scales >> 8 * (p % 2));
         u->minimum[p] = 0;
         UNROLL
         for (int j = 0; j < 4; j++) {
