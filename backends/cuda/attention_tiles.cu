@@ -1,4 +1,4 @@
-/* attention_tiles.cu: attention of many tokens, by tensor cores (attention.h).
+/* attention_tiles.cu: attention of many tokens, by tensor cores (cuda_attention.h).
  *
  * A block takes 64 tokens of one head, a warp 16 of them. Queries, multiplied by what makes scores exponents of 2, stay
  * in registers (at depth 256 in shared memory); keys and values pass by in tiles of 64 positions (32), values being

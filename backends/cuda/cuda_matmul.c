@@ -81,19 +81,17 @@ static const struct tile {
 };
 /* clang-format on */
 
+/* How a tile is cut along K: what it takes besides its steps, and more where its sums go through memory; at most so
+ * many pieces, of so many steps at least, and so many bytes of sums. */
+enum { TILE_START = 300, TILE_SPLIT = 200, MOST_PIECES = 16, LEAST_STEPS = 2, MOST_SUM_BYTES = 32 << 20 };
 enum {
-    BLAS_TOKENS = 64, /* from here on halves and floats go through cuBLAS: with fewer our tiles read weights as fast */
-    TILE_START = 300, /* what a tile takes besides its steps, and more when its sums go through memory */
-    TILE_SPLIT = 200, /* */
-    MOST_SPLIT = 16,  /* */
-    LEAST_STEPS = 2,  /* of a piece of K */
-    SLAB_BYTES =
-        64 << 20,    /* weights that are written anew at a time: enough for the card, and half of it in its cache */
-    SLAB_STEP = 256, /* rows of a slab: a multiple of every block and tile */
-    PARTIAL_BYTES = 32 << 20,
+    BLAS_TOKENS = 64, /* from here on halves and floats go through cuBLAS; for fewer our tiles read weights as fast */
+    SLAB_STEP = 256,  /* rows of a slab: a multiple of every block and tile */
     STEP_BYTES = 128, /* of K in a tile's step */
     PAD = 8,          /* 16-bit elements on 16 bytes */
 };
+/* Enough for all multiprocessors, and not much more than lies in the second-level cache. */
+size_t geul_cuda_slab_bytes = (size_t)64 << 20;
 
 /* ----------------------------------------------------------------------------------- product -- */
 
@@ -269,7 +267,7 @@ static struct slab slab_new(struct cuda_plan *plan, const struct product *p, enu
 {
     const int64_t bytes = k_stride * element_bytes((enum geul_type)to);
     struct slab s = {.to = to, .k_stride = k_stride};
-    s.rows = bytes > 0 ? SLAB_BYTES / bytes / SLAB_STEP * SLAB_STEP : p->n;
+    s.rows = bytes > 0 ? (int64_t)geul_cuda_slab_bytes / bytes / SLAB_STEP * SLAB_STEP : p->n;
     s.rows = s.rows < SLAB_STEP ? SLAB_STEP : s.rows;
     s.rows = s.rows < p->n ? s.rows : p->n;
     s.at = geul_cuda_scratch(plan, (size_t)(s.rows * bytes), plan->at);
@@ -393,9 +391,9 @@ static struct cuda_cut cut(struct cuda_plan *plan, const struct product *p, int6
         if (geul_cuda_tile_shared(t->tokens) > plan->card->shared_most || (i > 0 && tiles[i - 1].tokens >= p->m))
             continue;
         int64_t count = rows * ceil_div(p->m, t->tokens);
-        for (int split = 1; split <= MOST_SPLIT && (split == 1 || split * LEAST_STEPS <= steps); split++) {
+        for (int split = 1; split <= MOST_PIECES && (split == 1 || split * LEAST_STEPS <= steps); split++) {
             int64_t time = time_of(plan->card, t, count, steps, split);
-            if (time >= least || (split > 1 && split * p->m * n * (int64_t)sizeof(float) > PARTIAL_BYTES))
+            if (time >= least || (split > 1 && split * p->m * n * (int64_t)sizeof(float) > MOST_SUM_BYTES))
                 continue;
             least = time;
             n_tiles = count;

@@ -1,5 +1,5 @@
 /* test_cuda_attention.c: the three kernels of attention against double precision, under every schedule. */
-#include "backends/cuda/attention.h"
+#include "backends/cuda/cuda_attention.h"
 #include "core/tensor.h"
 #include "tests/cuda_host/cuda_caches.h"
 #include "tests/cuda_host/cuda_rig.h"
