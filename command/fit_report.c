@@ -140,7 +140,7 @@ static void print_plan(const struct plan *p)
         if (fit->at[d].reserve + fit->also_reserved > 0)
             printf("%s%s of %s are left free\n", d == 1 ? "\n" : "",
                    geul_progress_bytes(fit->at[d].reserve + fit->also_reserved, a, sizeof a), fit->at[d].device->id);
-    if (!fit->fits || (fit->n > 1 && fit->placement.n <= fit->shape.n_layers))
+    if (fit->has_alternatives)
         print_alternatives(fit);
     putchar('\n');
     print_speed(p);
@@ -169,7 +169,6 @@ static json_t *device_json(const struct geul_fit_device *f, const struct geul_de
 static json_t *plan_json(const struct plan *p)
 {
     const struct geul_fit *fit = &p->fit;
-    bool all = fit->fits && (fit->n == 1 || fit->placement.n > fit->shape.n_layers);
     json_t *devices = json_array(), *speeds = json_array();
     for (int d = 0; d < fit->n; d++)
         json_array_append_new(devices, device_json(&fit->at[d], &p->ceilings[d]));
@@ -184,7 +183,7 @@ static json_t *plan_json(const struct plan *p)
                              geul_type_name(fit->cache_type), "weight_bytes", (json_int_t)fit->weight_bytes,
                              "cache_bytes", (json_int_t)fit->cache_bytes, "bits_per_weight", fit->bits_per_weight,
                              "devices", devices, "speed", speeds);
-    if (!all)
+    if (fit->has_alternatives)
         json_object_set_new(json, "would_fit",
                             json_pack("{s:i, s:i, s:b, s:f}", "n_gpu_layers", fit->most_layers, "n_context",
                                       fit->most_context, "q8_0_cache", fit->smaller_cache, "bits_per_weight",

@@ -155,8 +155,10 @@ int geul_info_devices(struct geul_context *ctx, bool json)
         json_array_append_new(missing, geul_report_json_name(why));
     if (json)
         return geul_report_json(json_pack("{s:o, s:o}", "devices", list, "missing", missing));
+    if (json_array_size(missing) > 0)
+        printf("\nnot there:\n");
     for (size_t i = 0; i < json_array_size(missing); i++)
-        geul_report_line("%s%s", i == 0 ? "\nnot there:\n  " : "  ", json_string_value(json_array_get(missing, i)));
+        geul_report_line("  %s", json_string_value(json_array_get(missing, i)));
     json_decref(list);
     json_decref(missing);
     return 0;

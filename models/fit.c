@@ -307,10 +307,19 @@ static void find_alternatives(struct planner *p, const struct geul_model_options
     fit->most_bits = fit->bits_per_weight * least / 100;
 }
 
+const char *geul_fit_bytes(char text[32], size_t bytes)
+{
+    double mib = (double)bytes / 0x1p20;
+    if (mib >= 1024)
+        snprintf(text, 32, "%.2f GiB", mib / 1024);
+    else
+        snprintf(text, 32, "%.1f MiB", mib);
+    return text;
+}
+
 static enum geul_status say_size(struct geul_context *ctx, const struct geul_fit *fit, const struct geul_fit_device *f)
 {
-    const double gib = 0x1p30;
-    char text[500] = "";
+    char text[500] = "", b[5][32];
     size_t n = 0;
     int n_layers = fit->shape.n_layers;
     if (fit->most_layers > 0)
@@ -324,11 +333,12 @@ static enum geul_status say_size(struct geul_context *ctx, const struct geul_fit
         snprintf(text + n, sizeof text - n, ", a file of at most %.1f bits per weight (this one has %.1f)",
                  fit->most_bits, fit->bits_per_weight);
     return geul_fail(ctx, GEUL_ERROR_MEMORY,
-                     "%s (%s) is too small: %d layers%s need %.2f GiB there (weights %.2f, cache %.2f, working memory "
-                     "%.2f), and %.2f GiB are free. %s%s",
+                     "%s (%s) is too small: %d layers%s need %s there (weights %s, cache %s, working memory %s), and "
+                     "%s are free. %s%s",
                      f->device->name, f->device->id, f->n_layers, f->output ? " and the output" : "",
-                     (double)(f->weights + f->cache + f->working) / gib, (double)f->weights / gib,
-                     (double)f->cache / gib, (double)f->working / gib, (double)f->free_bytes / gib,
+                     geul_fit_bytes(b[0], f->weights + f->cache + f->working), geul_fit_bytes(b[1], f->weights),
+                     geul_fit_bytes(b[2], f->cache), geul_fit_bytes(b[3], f->working),
+                     geul_fit_bytes(b[4], f->free_bytes),
                      *text ? "Any of these would fit: " : "Leave the model on the CPU", *text ? text + 2 : "");
 }
 
@@ -434,7 +444,9 @@ enum geul_status geul_fit_plan(struct geul_context *ctx, const struct geul_gguf 
     }
     if (status == GEUL_OK)
         status = place(&p, o, layers);
-    if (status == GEUL_OK && (!out->fits || (out->n > 1 && out->placement.n < out->shape.n_layers + 1)))
+    bool all = out->n == 1 || out->placement.n > out->shape.n_layers;
+    out->has_alternatives = status == GEUL_OK && (!out->fits || (geul_fit_chooses(o) && !all));
+    if (out->has_alternatives)
         find_alternatives(&p, o, layers, &trial);
     geul_runtime_free(p.rt);
     geul_free(ctx, p.layers);

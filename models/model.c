@@ -203,12 +203,12 @@ static enum geul_status place_by_layer(struct geul_context *ctx, struct geul_mod
 /* Where what lies, for those who want notes. */
 static void tell_placement(struct geul_context *ctx, const struct geul_fit *fit)
 {
-    for (int d = 1; d < fit->n; d++) {
+    char b[3][32];
+    for (int d = 1; d < fit->n && fit->placement.n > 0; d++) {
         const struct geul_fit_device *f = &fit->at[d];
-        geul_log(ctx, GEUL_LOG_INFO,
-                 "%s (%s): %d of %d layers%s; %.2f GiB of weights, %.2f of cache, %.2f to work with", f->device->name,
-                 f->device->id, f->n_layers, fit->shape.n_layers, f->output ? " and the output" : "",
-                 (double)f->weights / 0x1p30, (double)f->cache / 0x1p30, (double)f->working / 0x1p30);
+        geul_log(ctx, GEUL_LOG_INFO, "%s (%s): %d of %d layers%s; weights %s, cache %s, working memory %s",
+                 f->device->name, f->device->id, f->n_layers, fit->shape.n_layers, f->output ? " and the output" : "",
+                 geul_fit_bytes(b[0], f->weights), geul_fit_bytes(b[1], f->cache), geul_fit_bytes(b[2], f->working));
     }
     if (fit->placement.n == 0)
         geul_log(ctx, GEUL_LOG_WARN, "nothing of the model fits on %s, with a cache of %d positions; using the CPU",

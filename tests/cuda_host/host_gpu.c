@@ -442,9 +442,13 @@ static int host_reset(void)
     return end(error);
 }
 
+/* As CUDA does it: fails while any thread captures a graph on the card, whose capture fails too. */
 static int host_wait(void)
 {
     int error = begin_on_card(HOST_GPU_wait, false);
+    for (struct stream *s = host.streams; s && !error; s = s->next)
+        if (s->capturing && s->card == used)
+            s->capture_error = error = CAPTURING;
     if (!error) {
         run_card(used);
         error = host.cards[used].lost;

@@ -1,5 +1,5 @@
 /* test_cuda_attention.c: the three kernels of attention against double precision, under every schedule. */
-#include "backends/cuda/attention.h"
+#include "backends/cuda/cuda_attention.h"
 #include "core/tensor.h"
 #include "tests/cuda_host/cuda_caches.h"
 #include "tests/cuda_host/cuda_rig.h"
@@ -250,7 +250,8 @@ TEST(cuda_attention_in_tiles)
                  {{GEUL_TYPE_BF16, 20, 1, 140, 80, 2, 100}, 9}, {{GEUL_TYPE_Q8_0, 66, 1, 70, 96, 3, 0}, 19},
                  {{GEUL_TYPE_F16, 33, 1, 100, 128, 2, 40}, 16}, {{GEUL_TYPE_BF16, 17, 1, 80, 128, 1, 50}, 7},
                  {{GEUL_TYPE_F16, 18, 1, 70, 256, 2, 45}, 9},   {{GEUL_TYPE_Q8_0, 9, 1, 40, 256, 1, 30}, 7},
-                 {{GEUL_TYPE_F32, 12, 1, 90, 80, 1, 70}, 7},    {{GEUL_TYPE_F32, 16, 1, 64, 64, 1, 48}, 7}};
+                 {{GEUL_TYPE_F32, 12, 1, 90, 80, 1, 70}, 7},    {{GEUL_TYPE_F32, 16, 1, 64, 64, 1, 48}, 7},
+                 {{GEUL_TYPE_F16, 16, 1, 65, 64, 1, 49}, 16}};
     uint64_t seed = CPU_SEED;
     cuda_host_shared_most(96 << 10);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -434,11 +435,12 @@ static void do_damage(struct batch *b, enum damage damage)
         b->v.values[BROKEN_AT * depth + 3] = NAN;
         b->k.values[BROKEN_AT * depth + 7] = NAN;
     } else if (damage == HUGE_KEY || damage == HUGE_QUERY) { /* scores of some size all the same */
-        b->k.values[HUGE_AT * depth + 2] = damage == HUGE_KEY ? -8e5f : -1e-5f;
+        const int64_t d = damage == HUGE_KEY ? 3 : 2;        /* the high and the low half of a word */
+        b->k.values[HUGE_AT * depth + d] = damage == HUGE_KEY ? -8e5f : -1e-5f;
         for (int64_t t = 0; t < b->s.tokens; t++)
-            b->q[t * b->args.q.token_stride + 2] *= damage == HUGE_KEY ? 1e-5f : 1e7f;
+            b->q[t * b->args.q.token_stride + d] *= damage == HUGE_KEY ? 1e-5f : 1e7f;
         for (int64_t c = 0; c < b->s.room && damage == HUGE_QUERY; c++)
-            b->k.values[c * depth + 2] *= 1e-5f;
+            b->k.values[c * depth + d] *= 1e-5f;
     } else {
         b->v.values[HUGE_AT * depth + 9] = 3e6f;
     }

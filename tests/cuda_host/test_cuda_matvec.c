@@ -161,8 +161,8 @@ struct shape {
     int64_t tokens, n, k;
 };
 
-/* One product with everything that its epilogue can do, by `which`: 0 nothing, 1 bias and GELU, 2 bias and two rows added,
- * 3 rounded and stored, 4 rounded alone. */
+/* One product with everything that its epilogue can do, by `which`: 0 nothing, 1 bias and GELU, 2 bias and two rows
+ * added, 3 rounded and stored, 4 rounded alone. */
 static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int which, bool bfloat)
 {
     bool blocks = geul_type_block(type) > 1;

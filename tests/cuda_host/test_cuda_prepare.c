@@ -2,6 +2,9 @@
  * with kernels of cuda_bed.c. */
 #include "tests/cuda_host/cuda_bed.h"
 
+#include <pthread.h>
+#include <time.h>
+
 enum { N = 64 };
 
 /* CHECK_INT() would call twice. */
@@ -120,6 +123,68 @@ TEST(cuda_plan_goes_on_where_a_graph_cannot_be_captured)
         CHECK_INT(geul_error_status(b.ctx), GEUL_OK);
         close_bed(&b);
     }
+}
+
+/* Another thread, which copies to the card while this one captures. */
+static struct {
+    struct geul_buffer buffer;
+    pthread_t thread;
+    bool started;
+    enum geul_status status;
+} beside;
+
+static void *copy_beside(void *unused)
+{
+    (void)unused;
+    struct geul_context *ctx = geul_context_new(NULL);
+    const uint8_t bytes[N] = {0};
+    beside.status = geul_backend_cuda.upload(ctx, &beside.buffer, beside.buffer.base, bytes, N);
+    geul_context_free(ctx);
+    return NULL;
+}
+
+/* A launch of nothing. While it is captured the other thread starts, and has time to come to its wait for the card. */
+static int launch_beside(struct cuda_stream *stream, const void *args)
+{
+    const struct timespec while_it_copies = {.tv_nsec = 50000000};
+    (void)stream;
+    (void)args;
+    if (host_gpu_calls(HOST_GPU_capture_begin) == 1 && !beside.started) {
+        beside.started = pthread_create(&beside.thread, NULL, copy_beside, NULL) == 0;
+        nanosleep(&while_it_copies, NULL);
+    }
+    return 0;
+}
+
+static void emit_beside(struct cuda_plan *plan, const struct geul_tensor *node)
+{
+    (void)node;
+    geul_cuda_step(plan, "nothing", launch_beside, "", 1);
+}
+
+TEST(cuda_plan_is_captured_while_another_thread_waits_for_the_card)
+{
+    static const struct cuda_op op = {.emit = emit_beside};
+    static const struct cuda_op *const ops[GEUL_OP_COUNT] = {[GEUL_OP_SCALE] = &op};
+    const struct cuda_kernels kernels = {ops, bed_kernels_apart.patterns, bed_kernels.round};
+    struct bed b;
+    if (!open_bed(&b, &kernels, NULL))
+        return;
+    beside.started = false;
+    beside.status = GEUL_ERROR_DEVICE;
+    REQUIRE(geul_backend_cuda.buffer_new(b.ctx, b.device, N, &beside.buffer) == GEUL_OK);
+    struct geul_tensor *x = input(&b, 1, N), *out = geul_scale(b.ctx, x, 2);
+    struct geul_graph *g = plan(&b, &out, 1);
+    REQUIRE(g && write_all(x, 1));
+    host_gpu_count_anew();
+    for (int run = 0; run < 3; run++)
+        is(geul_runtime_run(b.rt, g), GEUL_OK, b.ctx);
+    REQUIRE(beside.started);
+    pthread_join(beside.thread, NULL);
+    CHECK_INT(beside.status, GEUL_OK);
+    CHECK_INT(host_gpu_calls(HOST_GPU_graph_launch), 2);
+    geul_backend_cuda.buffer_free(b.ctx, &beside.buffer);
+    close_bed(&b);
 }
 
 /* What a watched run tells, and when it is cancelled. */
