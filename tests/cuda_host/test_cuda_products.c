@@ -101,6 +101,7 @@ struct product {
     enum geul_precision precision;
     int64_t m, n, k;
     bool a_turned, b_turned, grows, bias;
+    enum { NOTHING, GELU, SUM, TWO_SUMS } end; /* what follows, and is computed with it (fuse.c) */
 };
 
 /* As the kernels round a factor. */
@@ -204,10 +205,28 @@ static const char *describe(const struct product *p)
 {
     static char text[160];
     static const char *const precisions[] = {"as it is", "f32", "bf16"};
-    snprintf(text, sizeof text, "%s %s (%d, %d, %d)%s%s%s%s", geul_type_name(p->type), precisions[p->precision],
+    static const char *const ends[] = {"", " gelu", " sum", " two sums"};
+    snprintf(text, sizeof text, "%s %s (%d, %d, %d)%s%s%s%s%s", geul_type_name(p->type), precisions[p->precision],
              (int)p->m, (int)p->n, (int)p->k, p->a_turned ? " a turned" : "", p->b_turned ? " b turned" : "",
-             p->grows ? " grows" : "", p->bias ? " bias" : "");
+             p->grows ? " grows" : "", p->bias ? " bias" : "", ends[p->end]);
     return text;
+}
+
+/* y and what follows it; want too. */
+static struct geul_tensor *end_product(struct run *r, const struct product *p, struct geul_tensor *y, double *want)
+{
+    const int64_t n = p->m * p->n;
+    for (int64_t i = 0; p->end == GELU && i < n; i++)
+        want[i] = 0.5 * want[i] * erfc(-want[i] * 0.7071067811865476);
+    if (p->end == GELU)
+        return geul_gelu(r->ctx, y, GEUL_GELU_ERF);
+    for (int k = SUM; k <= (int)p->end; k++) {
+        struct geul_tensor *add = LEAF(F32, 1, p->m, p->n);
+        for (int64_t i = 0; i < n; i++)
+            want[i] += cpu_value(add, i);
+        y = geul_add(r->ctx, y, add);
+    }
+    return y;
 }
 
 static void one_product(struct run *r, const struct product *p)
@@ -225,7 +244,7 @@ static void one_product(struct run *r, const struct product *p)
         union geul_op_params params = {.matmul = {p->precision}};
         y = geul_node(r->ctx, GEUL_OP_MATMUL, (struct geul_tensor *[]){a, b, bias}, p->bias ? 3 : 2, &params);
     }
-    y = geul_named(y, "%s", describe(p));
+    y = geul_named(end_product(r, p, y, want), "%s", describe(p));
     if (op_compute(r, y))
         verify(r, y, want, 3e-6 * sqrt((double)p->k + 1), 2e-6);
 }
@@ -235,14 +254,14 @@ static void one_product(struct run *r, const struct product *p)
 /* Every block type times numbers of tokens round the edges of dots and tiles. */
 static void case_blocks(struct run *r)
 {
-    static const int64_t tokens[] = {5, 8, 9, 16, 17, 64, 65};
+    static const int64_t tokens[] = {5, 8, 9, 16, 17, 33, 64, 65};
     static const int64_t rows[] = {33, 20, 129, 8, 1};
     int n = 0;
     for (enum geul_type type = 0; type < GEUL_TYPE_COUNT; type++)
         for (size_t i = 0; geul_type_block(type) > 1 && i < sizeof tokens / sizeof *tokens; i++, n++) {
             int64_t k = geul_type_block(type) == 32 ? 32 * (1 + n % 9) : 256 * (1 + n % 2);
-            struct product p = {type, GEUL_PRECISION_WEIGHTS, tokens[i], rows[n % 5], k, n % 7 == 3, true, n % 5 == 2,
-                                false};
+            struct product p = {
+                type, GEUL_PRECISION_WEIGHTS, tokens[i], rows[n % 5], k, n % 7 == 3, true, n % 5 == 2, false, NOTHING};
             p.bias = !p.grows && n % 2;
             if (!r->exact || n % 8 == 0)
                 one_product(r, &p);
@@ -266,15 +285,11 @@ static void case_layouts(struct run *r)
         for (int form = 0; form < 24; form++, n++) {
             const int64_t block = geul_type_block(types[t]);
             const size_t shape = taken == MANY_TOKENS ? 2 : (size_t)n % 5;
-            struct product p = {types[t],
-                                precisions[form / 8],
-                                shapes[shape].m,
-                                shapes[shape].n,
-                                shapes[shape].k,
-                                form & 1,
-                                form & 2,
-                                form & 4,
-                                false};
+            struct product p = {types[t],        precisions[form / 8],
+                                shapes[shape].m, shapes[shape].n,
+                                shapes[shape].k, form & 1,
+                                form & 2,        form & 4,
+                                false,           NOTHING};
             p.bias = !p.grows && n % 3 == 0;
             p.k = p.b_turned ? (p.k + block - 1) / block * block : p.k;
             p.n = p.b_turned ? p.n : (p.n + block - 1) / block * block;
@@ -282,7 +297,20 @@ static void case_layouts(struct run *r)
             if ((block == 1 || p.precision != GEUL_PRECISION_WEIGHTS) && (!few || n % 3 == (int)t % 3))
                 one_product(r, &p);
         }
-    one_product(r, &(struct product){GEUL_TYPE_F32, GEUL_PRECISION_F32, 3, 5, 0, false, true, false, true});
+    one_product(r, &(struct product){GEUL_TYPE_F32, GEUL_PRECISION_F32, 3, 5, 0, false, true, false, true, NOTHING});
+}
+
+/* What follows a product, in every way. */
+static void case_ends(struct run *r)
+{
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16, GEUL_TYPE_Q8_0};
+    static const int64_t tokens[] = {3, 9, 66};
+    for (int n = 0; n < 4 * 3 * 3; n++) {
+        struct product p = {
+            types[n % 4], GEUL_PRECISION_WEIGHTS, tokens[n / 4 % 3], 34, 64, false, true, false, n % 5 > 0, GELU};
+        p.end = n < 12 ? GELU : n < 24 ? SUM : TWO_SUMS;
+        one_product(r, &p);
+    }
 }
 
 /* Weights that are decoded in several slabs: of 256 rows here. */
@@ -290,11 +318,11 @@ static void case_slabs(struct run *r)
 {
     geul_cuda_slab_bytes = 1;
     static const struct product products[] = {
-        {GEUL_TYPE_F16, GEUL_PRECISION_BF16, 6, 300, 24, false, true, true, false},
-        {GEUL_TYPE_F32, GEUL_PRECISION_BF16, 66, 300, 24, true, false, false, true},
-        {GEUL_TYPE_Q8_0, GEUL_PRECISION_F32, 5, 544, 32, false, false, false, true},
-        {GEUL_TYPE_Q4_K, GEUL_PRECISION_F32, 65, 260, 256, false, true, true, false},
-        {GEUL_TYPE_Q8_0, GEUL_PRECISION_BF16, 5, 288, 9, false, false, false, true}};
+        {GEUL_TYPE_F16, GEUL_PRECISION_BF16, 6, 300, 24, false, true, true, false, NOTHING},
+        {GEUL_TYPE_F32, GEUL_PRECISION_BF16, 66, 300, 24, true, false, false, true, NOTHING},
+        {GEUL_TYPE_Q8_0, GEUL_PRECISION_F32, 5, 544, 32, false, false, false, true, NOTHING},
+        {GEUL_TYPE_Q4_K, GEUL_PRECISION_F32, 65, 260, 256, false, true, true, false, NOTHING},
+        {GEUL_TYPE_Q8_0, GEUL_PRECISION_BF16, 5, 288, 9, false, false, false, true, NOTHING}};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         one_product(r, &products[i]);
 }
@@ -302,8 +330,10 @@ static void case_slabs(struct run *r)
 /* So many tokens that weights of blocks are decoded for cuBLAS. */
 static void case_prompts(struct run *r)
 {
-    one_product(r, &(struct product){GEUL_TYPE_Q4_0, GEUL_PRECISION_WEIGHTS, 1030, 9, 32, false, true, false, true});
-    one_product(r, &(struct product){GEUL_TYPE_Q3_K, GEUL_PRECISION_WEIGHTS, 520, 5, 256, false, true, false, false});
+    one_product(
+        r, &(struct product){GEUL_TYPE_Q4_0, GEUL_PRECISION_WEIGHTS, 1030, 9, 32, false, true, false, true, NOTHING});
+    one_product(
+        r, &(struct product){GEUL_TYPE_Q3_K, GEUL_PRECISION_WEIGHTS, 520, 5, 256, false, true, false, false, NOTHING});
 }
 
 /* NaN and infinity come out, in their own row only. */
@@ -313,8 +343,8 @@ static void case_nan(struct run *r)
     static const int64_t tokens[] = {3, 6, 66};
     for (enum geul_type type = 0; type < GEUL_TYPE_COUNT; type++)
         for (size_t i = r->exact ? 2 : 0; geul_type_is_weight(type) && i < sizeof tokens / sizeof *tokens; i++) {
-            struct product p = {type, GEUL_PRECISION_WEIGHTS, r->exact ? 5 : tokens[i], N, K, type % 2, true, false,
-                                false};
+            struct product p = {
+                type, GEUL_PRECISION_WEIGHTS, r->exact ? 5 : tokens[i], N, K, type % 2, true, false, false, NOTHING};
             const struct geul_tensor *w;
             struct geul_tensor *a = left(r, &p), *b = right(r, &p, &w);
             const int64_t row = p.m - 2;
@@ -332,11 +362,11 @@ static void case_nan(struct run *r)
 static void case_cuts(struct run *r)
 {
     static const struct product products[] = {
-        {GEUL_TYPE_Q4_K, GEUL_PRECISION_WEIGHTS, 11, 34, 512, false, true, false, true},
-        {GEUL_TYPE_Q8_0, GEUL_PRECISION_F32, 11, 64, 40, false, false, false, false},
-        {GEUL_TYPE_F16, GEUL_PRECISION_WEIGHTS, 11, 20, 100, false, true, false, true},
-        {GEUL_TYPE_F32, GEUL_PRECISION_BF16, 11, 33, 72, false, true, false, false},
-        {GEUL_TYPE_BF16, GEUL_PRECISION_F32, 70, 16, 33, false, false, false, false}};
+        {GEUL_TYPE_Q4_K, GEUL_PRECISION_WEIGHTS, 11, 34, 512, false, true, false, true, NOTHING},
+        {GEUL_TYPE_Q8_0, GEUL_PRECISION_F32, 11, 64, 40, false, false, false, false, NOTHING},
+        {GEUL_TYPE_F16, GEUL_PRECISION_WEIGHTS, 11, 20, 100, false, true, false, true, NOTHING},
+        {GEUL_TYPE_F32, GEUL_PRECISION_BF16, 11, 33, 72, false, true, false, false, NOTHING},
+        {GEUL_TYPE_BF16, GEUL_PRECISION_F32, 70, 16, 33, false, false, false, false, NOTHING}};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
         const struct product *p = &products[i];
         const struct geul_tensor *w;
@@ -373,12 +403,19 @@ TEST(cuda_products_of_every_layout)
     check_on("sm_90", "slabs", case_slabs, true);
 }
 
+TEST(cuda_products_with_what_follows)
+{
+    check_on("sm_90", "ends", case_ends, false);
+    check_on("sm_75", "ends", case_ends, true);
+}
+
 TEST(cuda_products_by_cublas)
 {
     have_blas();
     taken = MANY_TOKENS;
     check_on("sm_90", "layouts", case_layouts, false);
     check_on("sm_75", "layouts", case_layouts, false);
+    check_on("sm_90", "ends", case_ends, false);
     long before = stub->calls[STUB_GEMM];
     CHECK(before > 20);
     check_on("sm_90", "prompts", case_prompts, false);
