@@ -182,6 +182,12 @@ template <cuda_type type> DEVICE float plain_value(const uint32_t *words, int i)
     return type == CUDA_F16 ? half_to_float(h) : bfloat_to_float(h);
 }
 
+/* x as the product reads it: rounded to bfloat16 first, or not. */
+DEVICE float activation_of(float x, bool bfloat)
+{
+    return bfloat ? bfloat_to_float(float_to_bfloat(x)) : x;
+}
+
 /* Lane i takes 8 values at 8 i, 8 (i + 32), ..., and the rest one by one. aligned: rows of both lie on 16 bytes. */
 template <cuda_type type, int T, bool aligned> KERNEL(THREADS, 2) void matvec_plain(cuda_matvec a, int passes)
 {
