@@ -265,6 +265,8 @@ int geul_cmd_perplexity(int argc, char **argv)
         return code;
     geul_interrupt_catch(1);
     geul_terminate_catch();
+    if (s.model.n_context > 1) /* as many short windows as evaluating computes together */
+        s.model.n_sequences = s.model.n_batch / (s.model.n_context - 1);
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
         code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);

@@ -3,7 +3,7 @@
 
 #include "command/report.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,11 +66,11 @@ int geul_device_args_apply(const struct geul_device_args *args, struct geul_mode
                        : 0;
 }
 
-void geul_device_args_explain(const struct geul_device_args *args)
+void geul_device_args_explain(const struct geul_device_args *args, const struct geul_context *ctx)
 {
     bool typed;
     const char *names = names_of(args, &typed);
-    if (!typed && strcmp(names, "auto") != 0)
+    if (!typed && geul_error_status(ctx) == GEUL_ERROR_ARGUMENT && strstr(geul_error(ctx), "device"))
         geul_report_note("the devices are those of the variable " VARIABLE "=%s", names);
 }
 
@@ -80,9 +80,12 @@ void geul_device_args_tell_missing(const struct geul_device_args *args)
     char why[700];
     const char *names = names_of(args, &typed);
     bool meant = args->n_gpu_layers > 0 || args->n_gpu_layers == GEUL_LAYERS_ALL;
-    if (!meant || strcmp(names, "none") == 0 || strcmp(names, "cpu") == 0)
+    bool none = strcmp(names, "none") == 0 || strcmp(names, "cpu") == 0;
+    if (!meant || (none && typed))
         return;
-    bool known = geul_backend_missing(0, why, sizeof why);
+    if (none)
+        snprintf(why, sizeof why, VARIABLE "=%s", names);
+    bool known = none || geul_backend_missing(0, why, sizeof why);
     geul_report_note("warning: -ngl: there is no GPU to use%s%s%s; everything runs on the CPU", known ? " (" : "",
                      known ? why : "", known ? ")" : "");
 }

@@ -19,8 +19,8 @@ extern const struct geul_option geul_device_options[];
 
 /* Puts the options into those of a model. Returns 0, or 2 after a message. */
 int geul_device_args_apply(const struct geul_device_args *args, struct geul_model_options *options);
-/* After a failure to use them: says where the names came from if nobody typed them. */
-void geul_device_args_explain(const struct geul_device_args *args);
+/* After the failure in ctx, if a device is missing: says where its name came from if nobody typed it. */
+void geul_device_args_explain(const struct geul_device_args *args, const struct geul_context *ctx);
 /* Says why nothing is computed on a card though layers were meant for one. */
 void geul_device_args_tell_missing(const struct geul_device_args *args);
 

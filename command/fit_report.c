@@ -207,7 +207,7 @@ static int make_plan(struct plan *p)
     bool none = options.n_gpu_layers == GEUL_LAYERS_NONE;
     if (geul_devices_open(p->ctx, none ? NULL : options.devices, options.n_threads, &p->devices) != GEUL_OK) {
         code = geul_report_failure(p->ctx);
-        geul_device_args_explain(&p->args->where);
+        geul_device_args_explain(&p->args->where, p->ctx);
         return code;
     }
     if (geul_fit_plan(p->ctx, p->g, &p->devices, &options, &p->fit) != GEUL_OK)

@@ -180,7 +180,7 @@ int geul_loaded_open(const struct geul_model_args *args, bool tokenizer, struct 
     if (code == 0 && !load(args, tokenizer, &options, out)) {
         code = geul_report_failure(out->ctx);
         if (!out->model)
-            geul_device_args_explain(&args->where);
+            geul_device_args_explain(&args->where, out->ctx);
     }
     if (code != 0) {
         geul_loaded_close(out);

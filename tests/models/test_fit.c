@@ -213,6 +213,28 @@ TEST(fit_shares_layers_among_cards)
     }
 }
 
+/* At whatever call the card is lost while the model is planned and loaded: a failure that says so, and nothing is left.
+ */
+TEST(fit_survives_a_card_that_is_lost)
+{
+    struct geul_model_options o = {.n_gpu_layers = 3, .session = &planned};
+    bool ok = false;
+    int n = 0;
+    while (!ok && n++ < 500) {
+        const struct poison_options lost = {.memory = (size_t)64 << 20, .lost_at = n};
+        struct bed b = {.ctx = geul_context_new(NULL), .devices = {.n = 2}};
+        b.devices.at[0] = geul_device_open(b.ctx, GEUL_DEVICE_HOST, 1);
+        b.devices.at[1] = poison_open(b.ctx, &lost);
+        REQUIRE(b.devices.at[0] && b.devices.at[1]);
+        struct geul_model *m = load(&b, &o);
+        ok = m != NULL;
+        CHECK_MSG(ok || geul_error_status(b.ctx) == GEUL_ERROR_DEVICE, "call %d: %s", n, geul_error(b.ctx));
+        geul_model_free(m);
+        close_bed(&b);
+    }
+    CHECK_MSG(ok && n > 3, "%d calls", n);
+}
+
 TEST(fit_survives_every_failing_allocation)
 {
     struct test_shortage s = {.most = 4000};
