@@ -133,16 +133,21 @@ template <bool block, int n_results> DEVICE void norm_row(const cuda_norm &a, in
     const bool aligned = a.aligned;
     quad kept[KEPT];
     factors first[n_results];
+    UNROLL
     for (int k = 0; k < KEPT; k++)
         kept[k] = load_quad(x + at + k * step, n - at - k * step, aligned);
+    UNROLL
     for (int r = 0; r < n_results; r++)
         first[r] = load_factors(a.result[r], at, n, aligned);
     moments m = row_moments<block>(x, n, a.eps, aligned, kept, spare);
-    for (int k = 0; k < KEPT; k++)
+    UNROLL
+    for (int k = 0; k < KEPT; k++) {
+        UNROLL
         for (int r = 0; r < n_results; r++) {
             factors f = k == 0 ? first[r] : load_factors(a.result[r], at + k * step, n, aligned);
             finish(a.result[r], row, at + k * step, n, kept[k], m, f, aligned);
         }
+    }
     for (int64_t from = KEPT * step; from < n; from += step) {
         quad q = load_quad(x + from + at, n - from - at, aligned); /* before y, which may be x, is written */
         for (int r = 0; r < n_results; r++)
