@@ -158,13 +158,9 @@ struct geul_backend {
 /* The backends (registry.c, from backends.def): those in the library, then those that were found as modules; NULL after
  * the last. Like all functions here it may be called from any thread. */
 const struct geul_backend *geul_backend_at(int i);
-/* Writes the i-th reason, from 0, why there is no more than that, a line for people: a module that is not installed or
- * was refused, a driver that is missing. false after the last. */
-bool geul_backend_missing(int i, char *text, size_t size);
-/* The devices of this machine: those of the first backend, then those of the next. */
+/* The devices of this machine (geul_device_count()): those of the first backend, then those of the next. */
 enum { GEUL_MAX_DEVICES = 8 }; /* that one model or runtime uses */
 enum { GEUL_DEVICE_HOST = 0 }; /* the CPU: always there, has every op and defines what it means */
-int geul_device_count(void);
 /* Opens device i. n_threads: CPU threads for a device that computes on the CPU; 0: one per core. NULL (recorded) when
  * there is no such device or it cannot be opened. Close with geul_device_close(). */
 struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_threads);

@@ -42,8 +42,7 @@ static const struct geul_option options[] = {
     OPTION_INT(  "-t, --threads",            model.n_threads,    0, 1024, "threads, 0: one per core"),
     OPTION_INT(  "-b, --batch-size",         model.n_batch,      0, 1 << 16,
                  "most tokens computed at once, 0: as many as need 256 MiB for the observed inputs (46 for 12.8B, 195 for 1.3B)"),
-    OPTION_INT(  "-ngl, --gpu-layers, --n-gpu-layers", model.n_gpu_layers, 0, 100000,
-                 "layers on the GPU; this build has none"),
+    OPTION_GROUP(model.where, geul_device_options),
     OPTION_FLAG( "--json",                   json,               "prints what was collected as JSON"),
     OPTION_END,
 };
@@ -61,6 +60,9 @@ static const struct geul_command_help help = {
                "geul imatrix --in-file one.imatrix --in-file two.imatrix -o both.imatrix",
     .options = options,
 };
+
+/* What the observed inputs take unless -b says otherwise. */
+enum { OBSERVED_BYTES = 256 << 20 };
 
 /* What the progress callback needs. */
 struct watch {
@@ -101,6 +103,7 @@ static enum geul_status collect(struct watch *w, struct geul_loaded *l, const ch
         .chunk_size = s->model.n_context,
         .n_chunks = (size_t)s->chunks,
         .n_batch = s->model.n_batch,
+        .exact = s->model.where.exact,
         .dataset = s->file ? s->file : "-p",
         .progress = show,
         .user = w,
@@ -162,7 +165,8 @@ static int run(const struct settings *s, struct geul_loaded *l, const char *text
 
 int geul_cmd_imatrix(int argc, char **argv)
 {
-    struct settings s = {.model = {.cache_type = "f32", .n_context = 512}, .output = "imatrix.gguf"};
+    struct settings s = {.model = {.cache_type = "f32", .n_context = 512, .reserve = OBSERVED_BYTES},
+                         .output = "imatrix.gguf"};
     const char *args[GEUL_ARGS_MAX];
     int n_args, code = 0;
     size_t length = 0;

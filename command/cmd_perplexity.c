@@ -121,6 +121,7 @@ static enum geul_status evaluate(struct work *w, const char *text, size_t length
         .n_batch = s->model.n_batch,
         .cache_type = geul_type_from_name(s->model.cache_type),
         .start = s->start,
+        .exact = s->model.where.exact,
         .save_base = w->compare ? NULL : s->kl_base,
         .compare_base = w->compare ? s->kl_base : NULL,
         .progress = show_progress,
@@ -264,6 +265,8 @@ int geul_cmd_perplexity(int argc, char **argv)
         return code;
     geul_interrupt_catch(1);
     geul_terminate_catch();
+    if (s.model.n_context > 1) /* as many short windows as evaluating computes together */
+        s.model.n_sequences = s.model.n_batch / (s.model.n_context - 1);
     code = geul_loaded_open(&s.model, true, &w.l);
     if (code == 0) {
         code = evaluate(&w, text, length) == GEUL_OK ? report(&w) : report_failure(&w);

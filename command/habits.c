@@ -20,9 +20,9 @@ static const struct geul_habit habits[] = {
 static const struct {
     const char *option, *value, *here;
 } values[] = {
-    {"--threads", "-1", "0"},           {"--top-k", "-1", "0"},
-    {"--n-gpu-layers", "-1", "100000"}, {"--n-gpu-layers", "all", "100000"},
-    {"--n-gpu-layers", "auto", "0"},
+    {"--threads", "-1", "0"},
+    {"--top-k", "-1", "0"},
+    {"--n-gpu-layers", "-1", "all"},
 };
 
 const struct geul_habit *geul_habit_at(size_t i)

@@ -118,35 +118,48 @@ int geul_info_ops(bool json)
     return 0;
 }
 
-/* A line about the device, or its object onto list. */
-static void describe_device(struct geul_device *device, json_t *list)
+/* A line about the device. */
+static void print_device(const struct geul_device_info *d)
 {
-    const struct geul_backend *backend = device->backend;
-    size_t free_bytes, total_bytes;
     char a[32], b[32];
-    backend->memory(device, &free_bytes, &total_bytes);
-    if (list)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:I, s:I}", "backend", backend->name, "name",
-                                              device->name, "n_threads", device->n_threads, "free_bytes",
-                                              (json_int_t)free_bytes, "total_bytes", (json_int_t)total_bytes));
-    else if (total_bytes)
-        printf("%-6s %s: %s of %s free\n", backend->name, device->name, geul_progress_bytes(free_bytes, a, sizeof a),
-               geul_progress_bytes(total_bytes, b, sizeof b));
-    else
-        printf("%-6s %s\n", backend->name, device->name);
+    printf("%-8s %s", d->id, d->name);
+    if (d->total_bytes)
+        printf(": %s of %s free", geul_progress_bytes(d->free_bytes, a, sizeof a),
+               geul_progress_bytes(d->total_bytes, b, sizeof b));
+    putchar('\n');
+}
+
+static json_t *device_json(const struct geul_device_info *d)
+{
+    return json_pack("{s:o, s:s, s:o, s:i, s:I, s:I}", "id", geul_report_json_name(d->id), "backend", d->backend,
+                     "name", geul_report_json_name(d->name), "n_threads", d->n_threads, "free_bytes",
+                     (json_int_t)d->free_bytes, "total_bytes", (json_int_t)d->total_bytes);
 }
 
 int geul_info_devices(struct geul_context *ctx, bool json)
 {
-    json_t *list = json ? json_array() : NULL;
+    json_t *list = json_array(), *missing = json_array();
+    char why[700];
     for (int i = 0; i < geul_device_count(); i++) {
-        struct geul_device *device = open_device(ctx, i);
-        if (!device) {
-            json_decref(list);
-            return 1;
+        struct geul_device_info d;
+        if (geul_device_describe(ctx, i, &d) != GEUL_OK) { /* one that is there, and does not open: the others do */
+            json_array_append_new(missing, geul_report_json_name(geul_error(ctx)));
+            geul_error_clear(ctx);
+            continue;
         }
-        describe_device(device, list);
-        geul_device_close(ctx, device);
+        if (!json)
+            print_device(&d);
+        json_array_append_new(list, device_json(&d));
     }
-    return json ? geul_report_json(list) : 0;
+    for (int i = 0; geul_backend_missing(i, why, sizeof why); i++)
+        json_array_append_new(missing, geul_report_json_name(why));
+    if (json)
+        return geul_report_json(json_pack("{s:o, s:o}", "devices", list, "missing", missing));
+    if (json_array_size(missing) > 0)
+        printf("\nnot there:\n");
+    for (size_t i = 0; i < json_array_size(missing); i++)
+        geul_report_line("  %s", json_string_value(json_array_get(missing, i)));
+    json_decref(list);
+    json_decref(missing);
+    return 0;
 }

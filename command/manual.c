@@ -85,6 +85,8 @@ static void print_allowed(const struct geul_option *o)
         snprintf(text, sizeof text, "A whole number from %.0f to %.0f.", o->low, o->high);
     else if (o->kind == GEUL_OPTION_REAL)
         snprintf(text, sizeof text, "A number from %g to %g.", o->low, o->high);
+    else if (o->kind == GEUL_OPTION_LAYERS)
+        snprintf(text, sizeof text, "A whole number, all, or auto.");
     else if (o->kind == GEUL_OPTION_SEED)
         snprintf(text, sizeof text, "A whole number from 0 to 2^63 - 1.");
     else if (o->path != GEUL_PATH_NONE)

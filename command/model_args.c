@@ -7,6 +7,7 @@
 
 #include "geul_tools.h"
 #include "core/os.h"
+#include "models/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +23,8 @@ static const struct geul_option how_options[] = {
     OPTION_INT(   "-c, --ctx-size",           n_context,    0, 1 << 24,
                   "positions of the KV cache, 0: the model's context"),
     OPTION_INT(   "-b, --batch-size",         n_batch,      1, 1 << 16, "most prompt tokens computed at once"),
-    OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", n_gpu_layers, 0, 100000,
-                  "layers on the GPU; this build has none"),
     OPTION_CHOICE(GEUL_CACHE_TYPE_NAMES,      cache_type,   "TYPE", geul_cache_types, GEUL_CACHE_TYPE_HELP),
+    OPTION_GROUP(where, geul_device_options),
     OPTION_FLAG(  "-v, --verbose",            verbose,      "notes and timings on stderr"),
     OPTION_END,
 };
@@ -115,12 +115,45 @@ const struct geul_regex_engine *geul_regex(void)
     return geul_regex_pcre2();
 }
 
-/* Loads into *out; false with the reason in its context. */
-static bool load(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out)
+/* Bytes of the adapters' files: about what they take on a device. */
+static size_t adapter_bytes(const struct geul_lora_args *args, struct geul_context *ctx)
 {
-    struct geul_model_options options = {
-        .n_threads = args->n_threads, .regex = geul_regex(), .no_tokenizer = !tokenizer};
-    out->model = geul_model_load(out->ctx, args->path, &options);
+    struct geul_lora_choice choices[GEUL_LORAS_MAX];
+    size_t bytes = 0;
+    int n = geul_lora_args_choices(ctx, args, choices);
+    for (int i = 0; i < GEUL_LORAS_MAX; i++) {
+        uint64_t size;
+        if (i < n && geul_os_file_size(choices[i].path, &size))
+            bytes += (size_t)size;
+        geul_free(ctx, choices[i].path);
+    }
+    return bytes;
+}
+
+int geul_model_args_options(const struct geul_model_args *args, struct geul_context *ctx,
+                            struct geul_model_options *model, struct geul_session_options *session)
+{
+    *session = (struct geul_session_options){
+        .n_context = args->n_context,
+        .n_sequences = args->n_sequences,
+        .n_batch = args->n_batch,
+        .cache_type = geul_type_from_name(args->cache_type),
+        .exact = args->where.exact,
+    };
+    *model = (struct geul_model_options){
+        .n_threads = args->n_threads,
+        .regex = geul_regex(),
+        .session = session,
+        .reserve_bytes = args->reserve + adapter_bytes(&args->adapters, ctx),
+    };
+    return geul_device_args_apply(&args->where, model);
+}
+
+/* Loads into *out; false with the reason in its context. */
+static bool load(const struct geul_model_args *args, bool tokenizer, const struct geul_model_options *options,
+                 struct geul_loaded *out)
+{
+    out->model = geul_model_load(out->ctx, args->path, options);
     if (!out->model)
         return false;
     /* Before the session: a model with sessions takes no adapters. */
@@ -130,29 +163,31 @@ static bool load(const struct geul_model_args *args, bool tokenizer, struct geul
         geul_fail(out->ctx, GEUL_ERROR_FORMAT, "%s has no tokenizer; it knows only token ids", args->path);
         return false;
     }
-    struct geul_session_options session = {
-        .n_context = args->n_context,
-        .n_sequences = args->n_sequences,
-        .n_batch = args->n_batch,
-        .cache_type = geul_type_from_name(args->cache_type),
-    };
-    out->session = geul_session_new(out->ctx, out->model, &session);
+    out->session = geul_session_new(out->ctx, out->model, options->session);
     return out->session != NULL;
 }
 
 int geul_loaded_open(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out)
 {
     double start = geul_os_seconds();
+    struct geul_model_options options;
+    struct geul_session_options session;
     *out = (struct geul_loaded){.ctx = geul_report_context(args->verbose)};
     if (!out->ctx)
         return 1;
-    if (args->n_gpu_layers > 0)
-        geul_report_note("warning: -ngl %d: this build has no GPU; everything runs on the CPU", args->n_gpu_layers);
-    if (!load(args, tokenizer, out)) {
-        int code = geul_report_failure(out->ctx);
+    int code = geul_model_args_options(args, out->ctx, &options, &session);
+    options.no_tokenizer = !tokenizer;
+    if (code == 0 && !load(args, tokenizer, &options, out)) {
+        code = geul_report_failure(out->ctx);
+        if (!out->model)
+            geul_device_args_explain(&args->where, out->ctx);
+    }
+    if (code != 0) {
         geul_loaded_close(out);
         return code;
     }
+    if (out->model->n_devices == 1)
+        geul_device_args_tell_missing(&args->where);
     const struct geul_model_shape *shape = geul_model_get_shape(out->model);
     if (args->n_context > shape->n_context)
         geul_report_note("warning: -c %d: the model was trained for %d positions; beyond them it writes nonsense",

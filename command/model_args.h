@@ -2,20 +2,24 @@
 #ifndef GEUL_MODEL_ARGS_H
 #define GEUL_MODEL_ARGS_H
 
+#include "command/device_args.h"
 #include "command/lora_args.h"
 #include "command/options.h"
 
 #include "core/context.h"
 #include "geul.h"
 
-/* -m --lora --lora-scaled -t -c -b -ngl --cache-type -v */
+/* -m --lora --lora-scaled --device -ngl -ts --exact -t -c -b --cache-type -v */
 struct geul_model_args {
     const char *path;
     struct geul_lora_args adapters;
-    int n_threads, n_context, n_batch, n_gpu_layers;
+    struct geul_device_args where;
+    int n_threads, n_context, n_batch;
     const char *cache_type; /* one of geul_cache_types */
     bool verbose;
     int n_sequences; /* texts in the cache, 0: 1; no option */
+    bool fit;        /* --fit, where a subcommand has that */
+    size_t reserve;  /* bytes that the subcommand needs on devices besides what is planned for a session */
 };
 #define GEUL_MODEL_ARGS_DEFAULT                                                                                        \
     {                                                                                                                  \
@@ -54,6 +58,9 @@ struct geul_loaded {
     struct geul_session *session;
     double load_seconds;
 };
+/* The options of the model and of its session. Returns 0, or 2 after a message. */
+int geul_model_args_options(const struct geul_model_args *args, struct geul_context *ctx,
+                            struct geul_model_options *model, struct geul_session_options *session);
 /* Loads the model, with its tokenizer when wanted, and opens a session. Returns the exit code; after a failure (its
  * message was printed) *out holds nothing. Close with geul_loaded_close(). */
 int geul_loaded_open(const struct geul_model_args *args, bool tokenizer, struct geul_loaded *out);

@@ -3,6 +3,8 @@
 
 #include "command/terminal.h"
 
+#include "geul.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,10 +22,17 @@ static void value_text(const struct geul_option *o, const char *field, char *tex
 {
     const char *s;
     const struct geul_seed *seed;
+    int n;
     text[0] = '\0';
     switch (o->kind) {
     case GEUL_OPTION_INT:
         snprintf(text, size, "%d", *(const int *)(const void *)field);
+        break;
+    case GEUL_OPTION_LAYERS:
+        n = *(const int *)(const void *)field;
+        snprintf(text, size, "%d", n > 0 ? n : 0);
+        if (n == GEUL_LAYERS_ALL || n == GEUL_LAYERS_AUTO)
+            snprintf(text, size, "%s", n == GEUL_LAYERS_ALL ? "all" : "auto");
         break;
     case GEUL_OPTION_REAL:
         snprintf(text, size, "%g", (double)*(const float *)(const void *)field);

@@ -13,6 +13,7 @@ enum geul_option_kind {
     GEUL_OPTION_INT,    /* int in [low, high] */
     GEUL_OPTION_REAL,   /* float in [low, high] */
     GEUL_OPTION_SEED,   /* struct geul_seed: 0 to 2^63 - 1 */
+    GEUL_OPTION_LAYERS, /* int, as n_gpu_layers of geul_model_options: a number, all, or auto */
     GEUL_OPTION_TEXT,   /* const char * */
     GEUL_OPTION_WORD,   /* struct geul_word: a copy, for settings that outlive the text they came from */
     GEUL_OPTION_CHOICE, /* const char *, one of choices */
@@ -76,6 +77,9 @@ struct geul_option {
 #define OPTION_CHOICE(words, field, word, list, text) \
     {.kind = GEUL_OPTION_CHOICE, .names = words, .value = word, .help = text, \
      .offset = OPTION_FIELD(const char *, field), .choices = list}
+#define OPTION_LAYERS(words, field, text) \
+    {.kind = GEUL_OPTION_LAYERS, .names = words, .value = "N|all|auto", .help = text, \
+     .offset = OPTION_FIELD(int, field), .high = 100000}
 #define OPTION_TEXT(words, field, word, text) \
     {.kind = GEUL_OPTION_TEXT, .names = words, .value = word, .help = text, \
      .offset = OPTION_FIELD(const char *, field)}

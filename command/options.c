@@ -10,6 +10,8 @@
 #include "command/option_help.h"
 #include "command/report.h"
 
+#include "geul.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -154,6 +156,22 @@ static int parse_seed(const char *name, const char *text, struct geul_seed *out)
     return 0;
 }
 
+/* The range is that of the numbers. */
+static int parse_layers(const struct geul_option *o, const char *name, const char *text, int *out)
+{
+    int n;
+    if (strcmp(text, "all") == 0 || strcmp(text, "auto") == 0) {
+        *out = text[1] == 'l' ? GEUL_LAYERS_ALL : GEUL_LAYERS_AUTO;
+        return 0;
+    }
+    if (text[strspn(text, "+-0123456789")])
+        return geul_report_usage("%s: \"%s\" is neither a whole number nor all nor auto", name, text);
+    int code = parse_int(o, name, text, &n);
+    if (code == 0)
+        *out = n ? n : GEUL_LAYERS_NONE;
+    return code;
+}
+
 static int parse_word(const char *name, const char *text, struct geul_word *out)
 {
     if (strlen(text) >= sizeof out->text)
@@ -188,6 +206,8 @@ static int store(const struct geul_option *o, const char *name, const char *text
         return parse_real(o, name, text, (float *)(void *)field);
     case GEUL_OPTION_SEED:
         return parse_seed(name, text, (struct geul_seed *)(void *)field);
+    case GEUL_OPTION_LAYERS:
+        return parse_layers(o, name, text, (int *)(void *)field);
     case GEUL_OPTION_CHOICE:
         return parse_choice(o, name, text, (const char **)(void *)field);
     case GEUL_OPTION_WORD:

@@ -2,14 +2,9 @@
 #ifndef GEUL_DIVISION_H
 #define GEUL_DIVISION_H
 
-#include "backends/backend.h"
+#include "core/device_list.h"
 #include "core/graph.h"
 #include "core/plan.h"
-
-struct geul_devices {
-    struct geul_device *at[GEUL_MAX_DEVICES];
-    int n;
-};
 
 /* The copy of a value on another device. */
 struct geul_copy {

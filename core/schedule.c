@@ -65,7 +65,7 @@ struct geul_runtime {
     struct geul_context *own; /* memory and failures of what is done here: contexts of graphs may allocate otherwise */
     struct geul_devices devices;
     struct unit units[GEUL_MAX_DEVICES];
-    struct geul_device *own_device; /* opened by geul_runtime_new() */
+    bool owns_devices; /* geul_runtime_new() has opened them */
     struct plan plans[MOST_PLANNED];
     uint64_t clock;                                    /* for plan.used */
     const struct plan *latest;                         /* of the graph that was planned or run last */
@@ -166,15 +166,17 @@ struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_d
 
 struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geul_runtime_options *options)
 {
-    struct geul_device *host = geul_device_open(ctx, GEUL_DEVICE_HOST, options ? options->n_threads : 0);
-    if (!host)
+    static const struct geul_runtime_options defaults = {0};
+    const struct geul_runtime_options *o = options ? options : &defaults;
+    struct geul_devices devices;
+    if (geul_devices_open(ctx, o->devices, o->n_threads, &devices) != GEUL_OK)
         return NULL;
-    struct geul_queue_options how = {.exact = options && options->exact};
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, &host, 1, &how);
+    struct geul_queue_options how = {.exact = o->exact};
+    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices.at, devices.n, &how);
     if (rt)
-        rt->own_device = host;
+        rt->owns_devices = true;
     else
-        geul_device_close(ctx, host);
+        geul_devices_close(ctx, &devices);
     return rt;
 }
 
@@ -203,13 +205,14 @@ void geul_runtime_free(struct geul_runtime *rt)
     for (int d = 0; d < rt->devices.n; d++)
         free_unit(rt, d);
     geul_context_free(rt->own);
-    geul_device_close(rt->ctx, rt->own_device);
+    if (rt->owns_devices)
+        geul_devices_close(rt->ctx, &rt->devices);
     geul_free(rt->ctx, rt);
 }
 
 int geul_runtime_thread_count(const struct geul_runtime *rt)
 {
-    return rt->own_device ? rt->own_device->n_threads : 0;
+    return rt->owns_devices ? rt->devices.at[GEUL_DEVICE_HOST]->n_threads : 0;
 }
 
 int geul_runtime_segment_count(const struct geul_runtime *rt)
@@ -474,9 +477,26 @@ enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g
     return report(rt, g->ctx, prepare_segments(rt, g, free_plan(rt)));
 }
 
-enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working)
+/* What device d needs for s: nodes is room for all of g's. */
+static struct geul_runtime_needs needs_of(const struct geul_runtime *rt, const struct geul_graph *g,
+                                          const struct geul_schedule *s, int d, struct geul_tensor **nodes)
 {
-    *values = *working = 0;
+    const struct geul_backend *backend = backend_of(rt, d);
+    struct geul_runtime_needs needs = {.values = 0};
+    int n = 0;
+    for (int k = 0; k < s->n_blocks[d]; k++)
+        needs.values += block_needs(rt, s, d, k);
+    for (int i = 0; i < g->n_nodes; i++)
+        if (s->device[i] == d && g->nodes[i]->op != GEUL_OP_VIEW)
+            nodes[n++] = g->nodes[i];
+    needs.working = backend->working ? backend->working(rt->units[d].queue, nodes, n) : 0;
+    return needs;
+}
+
+enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g,
+                                      struct geul_runtime_needs needs[GEUL_MAX_DEVICES])
+{
+    memset(needs, 0, GEUL_MAX_DEVICES * sizeof *needs);
     if (!g)
         return GEUL_ERROR_ARGUMENT;
     struct geul_schedule *s = geul_schedule_make(&rt->devices, g);
@@ -484,15 +504,8 @@ enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph
     if (!nodes)
         return geul_error_status(g->ctx);
     for (int d = 0; d < rt->devices.n; d++) {
-        const struct geul_backend *backend = backend_of(rt, d);
-        int n = 0;
-        for (int k = 0; k < s->n_blocks[d]; k++)
-            *values += block_needs(rt, s, d, k);
-        for (int i = 0; i < g->n_nodes; i++)
-            if (s->device[i] == d && g->nodes[i]->op != GEUL_OP_VIEW)
-                nodes[n++] = g->nodes[i];
-        size_t more = backend->working ? backend->working(rt->units[d].queue, nodes, n) : 0;
-        if (!geul_add_size(*working, more, working))
+        needs[d] = needs_of(rt, g, s, d, nodes);
+        if (needs[d].working == SIZE_MAX)
             return geul_fail(g->ctx, GEUL_ERROR_MEMORY, "the graph's working memory exceeds the address space");
     }
     return GEUL_OK;

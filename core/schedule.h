@@ -36,8 +36,12 @@ enum geul_status geul_runtime_read(struct geul_runtime *rt, const struct geul_bu
  * failure. The free function takes NULL. */
 void *geul_host_memory(struct geul_context *ctx, struct geul_device *device, size_t size);
 void geul_host_memory_free(struct geul_context *ctx, struct geul_device *device, void *memory);
-/* The memory that planning and running g would take, without allocating it: bytes of values, and of the backends'
- * working memory. */
-enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g, size_t *values, size_t *working);
+/* Bytes that planning and running a graph takes of a device: for values, and as its backend's working memory. */
+struct geul_runtime_needs {
+    size_t values, working;
+};
+/* The needs of g on every device of rt, without allocating any of it. Weights and caches are not among them. */
+enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g,
+                                      struct geul_runtime_needs needs[GEUL_MAX_DEVICES]);
 
 #endif

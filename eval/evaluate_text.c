@@ -106,6 +106,7 @@ static enum geul_status fit_session(struct job *j)
         .n_sequences = geul_windows_sequences(windows, n_batch),
         .n_batch = n_batch,
         .cache_type = j->options.cache_type,
+        .exact = j->options.exact,
     };
     j->session = geul_session_new(j->ctx, j->model, &o);
     return j->session ? GEUL_OK : geul_error_status(j->ctx);

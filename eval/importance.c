@@ -239,6 +239,7 @@ static enum geul_status collect_in_session(struct geul_importance *m, const stru
         .n_context = run->chunk,
         .n_batch = o->n_batch ? o->n_batch : batch_for(geul_model_get_shape(model)),
         .cache_type = GEUL_TYPE_F32,
+        .exact = o->exact,
     };
     struct geul_session *s = geul_session_new(m->ctx, model, &fit);
     if (!s)

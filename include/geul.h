@@ -141,14 +141,35 @@ GEUL_API size_t geul_utf8_finish(struct geul_utf8_stream *s, char *out);
 
 /* ------------------------------------------------------------------------------------- model -- */
 /* Stability: stable but for geul_model_options and geul_model_shape, which may still change (they may gain fields:
- * devices and progress; other shapes of models). */
+ * progress; other shapes of models). */
 
 struct geul_model;
+
+struct geul_session_options;
+
+/* Values of n_gpu_layers; others are the number of layers. */
+enum {
+    GEUL_LAYERS_AUTO = 0,  /* as many as fit beside the planned sessions */
+    GEUL_LAYERS_ALL = -1,  /* all, and the output */
+    GEUL_LAYERS_NONE = -2, /* none: everything is on the CPU */
+};
 
 struct geul_model_options {
     int n_threads;                         /* of sessions that do not say; 0: one per core */
     const struct geul_regex_engine *regex; /* for tokenizers with unusual patterns; may be NULL */
     bool no_tokenizer;                     /* the tokenizer is not loaded: the model takes ids only */
+    /* Where it lies and is computed. The layers on other devices than the CPU are the last ones; the output (the matrix
+     * of logits) counts as one more after them, the embedding goes with the first layer when all layers are there.
+     * A number that does not fit there is a failure, which says what would. */
+    const char *devices; /* as in geul_runtime_options; NULL: the CPU alone */
+    int n_gpu_layers;    /* on other devices than the CPU: a number, or GEUL_LAYERS_... */
+    /* How the layers are shared among those devices, in their order: {3, 1} is three quarters and one. All 0: by the
+     * memory that is free. */
+    float tensor_split[7];
+    /* The session, or the largest of those at a time, that room is kept for on them; read by geul_model_load() alone.
+     * NULL: one with the default options. */
+    const struct geul_session_options *session;
+    size_t reserve_bytes; /* that are left free besides on each of them: for adapters, or a second session */
 };
 
 /* The shape of a GPT-NeoX model. */
@@ -164,8 +185,8 @@ struct geul_model_shape {
 };
 
 /* Maps a GGUF file (the first part of a split one); weights stay in the file, which must not be truncated while the
- * model lives (the system would end the process with SIGBUS); renaming another file over it is fine. options may be
- * NULL. NULL on failure. Free with geul_model_free(). */
+ * model lives (the system would end the process with SIGBUS); renaming another file over it is fine. What lies on other
+ * devices than the CPU is copied there. options may be NULL. NULL on failure. Free with geul_model_free(). */
 GEUL_API struct geul_model *geul_model_load(struct geul_context *ctx, const char *path,
                                             const struct geul_model_options *options);
 GEUL_API void geul_model_free(struct geul_model *model);

@@ -233,9 +233,32 @@ GEUL_API enum geul_status geul_gradients_flow(struct geul_gradients *g, struct g
  * graph. NULL when no flow reached it (not an error) or a builder failed. */
 GEUL_API struct geul_tensor *geul_gradients_of(struct geul_gradients *g, struct geul_tensor *t);
 
-/* ------------------------------------------------------------------------ graphs and devices -- */
-/* Stability: may still change (devices by name; geul_runtime_options may gain
- * fields). */
+/* ----------------------------------------------------------------------------------- devices -- */
+/* Stability: may still change (geul_device_info may gain fields). */
+
+/* What graphs run on. Device 0 is the CPU, which is always there; the others are those of the backends that are found
+ * as shared objects beside this library, or in the folder that GEUL_BACKENDS names, and whose drivers find a device.
+ * May be called from any thread, each with a context of its own. */
+
+/* The number of devices. */
+GEUL_API int geul_device_count(void);
+
+struct geul_device_info {
+    char id[24];                    /* as options name it: "cpu", "cuda:0" */
+    char name[64];                  /* "NVIDIA H200" */
+    char backend[16];               /* "cpu", "cuda" */
+    int n_threads;                  /* CPU threads that it computes with by default, 0: not on the CPU */
+    size_t free_bytes, total_bytes; /* of its memory; 0: not known */
+    size_t largest_buffer;          /* bytes; SIZE_MAX: only memory limits it */
+};
+/* Describes device i, which is opened for that. */
+GEUL_API enum geul_status geul_device_describe(struct geul_context *ctx, int i, struct geul_device_info *out);
+/* Writes the i-th reason, from 0, why there are no more devices than these: a shared object that is not there or was
+ * refused, a driver that is missing. A line for people. false after the last. */
+GEUL_API bool geul_backend_missing(int i, char *text, size_t size);
+
+/* ------------------------------------------------------------------------------------ graphs -- */
+/* Stability: may still change (geul_runtime_options may gain fields). */
 
 struct geul_graph;
 struct geul_runtime;
@@ -248,12 +271,16 @@ GEUL_API int geul_graph_node_count(const struct geul_graph *graph);
 
 struct geul_runtime_options {
     int n_threads; /* CPU threads; 0: one per core that this process may use */
+    /* Devices besides the CPU, which is always used too, by their ids: "cuda:0,cuda:1"; a backend stands for all of its
+     * devices ("cuda"). NULL, "none" or "cpu": the CPU alone. "auto": every device that can be opened; the log has why
+     * others cannot. Any other that is not there is a failure. */
+    const char *devices;
     /* Every product and sum has one order, whatever is computed beside it: a row of a result has the same bits with any
      * number of other rows. The CPU computes so in any case; a GPU is slower with it, most of all at many rows. */
     bool exact;
 };
 
-/* The devices that graphs run on: today the CPU. options may be NULL. NULL on failure, with the reason in ctx, which
+/* The devices that graphs run on. options may be NULL: the CPU. NULL on failure, with the reason in ctx, which
  * must outlive the runtime. Graphs may be of other contexts. One thread at a time. */
 GEUL_API struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geul_runtime_options *options);
 GEUL_API void geul_runtime_free(struct geul_runtime *rt);

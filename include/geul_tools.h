@@ -212,6 +212,7 @@ struct geul_importance_options {
     /* Tokens; called with 0 first. It may call the counters below and geul_importance_save(). */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool exact; /* as in geul_session_options */
 };
 
 /* Adds the inputs that the model, with its adapters, computes for a text, in a session that is made for it. options may
@@ -414,6 +415,7 @@ struct geul_evaluation_options {
     /* Tokens; called with 0 first, when everything is ready. The report then holds the figures so far. */
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    bool exact; /* as in geul_session_options */
 };
 
 /* A figure with one standard error, which is NaN if fewer than two tokens were scored. Tokens are treated as

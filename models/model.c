@@ -15,7 +15,12 @@ const char *geul_version(void)
 
 struct geul_device *geul_model_layer_device(const struct geul_model *m, int layer)
 {
-    return layer < m->first_device_layers ? m->devices[0] : m->devices[m->n_devices - 1];
+    return m->devices[m->placement.layers[layer]];
+}
+
+static struct geul_device *device_of(const struct geul_model *m, const struct geul_gguf_tensor *t, int layer)
+{
+    return m->devices[geul_fit_device(&m->placement, m->tied, t, layer)];
 }
 
 /* Allocates b on device and fills it with t's values as float32. */
@@ -82,7 +87,7 @@ static struct geul_tensor *make_weight(void *user, const struct geul_gguf_tensor
 {
     struct geul_model *m = user;
     struct held held;
-    if (hold_weight(m, geul_model_layer_device(m, layer), t, &held) != GEUL_OK)
+    if (hold_weight(m, device_of(m, t, layer), t, &held) != GEUL_OK)
         return NULL;
     enum geul_type type = m->weights == GEUL_WEIGHTS_MAPPED ? t->type : GEUL_TYPE_F32;
     return geul_leaf(m->own, type, t->n_dims, t->shape, t->name, held.buffer, held.data);
@@ -97,7 +102,7 @@ struct rehearsal {
 static struct geul_tensor *expect_weight(void *user, const struct geul_gguf_tensor *t, int layer)
 {
     struct rehearsal *r = user;
-    struct geul_device *device = geul_model_layer_device(r->m, layer);
+    struct geul_device *device = device_of(r->m, t, layer);
     if (!device->backend->buffer_wrap)
         geul_weights_upload_expect(r->m->upload, device, t->bytes);
     return geul_leaf(r->dry, t->type, t->n_dims, t->shape, t->name, NULL, NULL);
@@ -180,13 +185,94 @@ static enum geul_status read_labels(struct geul_context *ctx, struct geul_model 
     return m->template_text ? GEUL_OK : GEUL_ERROR_MEMORY;
 }
 
-/* Opens path and binds everything into m; on failure m is partly filled and ctx has the reason. */
+/* ----------------------------------------------------------------------------------- devices -- */
+
+/* Everything on the first device, but layers from first_layers on, on the last. */
+static enum geul_status place_by_layer(struct geul_context *ctx, struct geul_model *m, int first_layers)
+{
+    struct geul_model_shape shape;
+    enum geul_status status = geul_neox_read_shape(ctx, m->file, &shape);
+    if (status != GEUL_OK)
+        return status;
+    m->placement.layers = geul_alloc(ctx, (size_t)shape.n_layers, sizeof *m->placement.layers);
+    for (int i = first_layers < 0 ? 0 : first_layers; m->placement.layers && i < shape.n_layers; i++)
+        m->placement.layers[i] = m->n_devices - 1;
+    return m->placement.layers ? GEUL_OK : GEUL_ERROR_MEMORY;
+}
+
+/* Where what lies, for those who want notes. */
+static void tell_placement(struct geul_context *ctx, const struct geul_fit *fit)
+{
+    char b[3][32];
+    for (int d = 1; d < fit->n && fit->placement.n > 0; d++) {
+        const struct geul_fit_device *f = &fit->at[d];
+        geul_log(ctx, GEUL_LOG_INFO, "%s (%s): %d of %d layers%s; weights %s, cache %s, working memory %s",
+                 f->device->name, f->device->id, f->n_layers, fit->shape.n_layers, f->output ? " and the output" : "",
+                 geul_fit_bytes(b[0], f->weights), geul_fit_bytes(b[1], f->cache), geul_fit_bytes(b[2], f->working));
+    }
+    if (fit->placement.n == 0)
+        geul_log(ctx, GEUL_LOG_WARN, "nothing of the model fits on %s, with a cache of %d positions; using the CPU",
+                 fit->at[1].device->name, fit->n_context);
+}
+
+/* Chooses what goes where on m's devices. */
+static enum geul_status place_by_plan(struct geul_context *ctx, struct geul_model *m,
+                                      const struct geul_model_options *o)
+{
+    struct geul_devices devices = {.n = m->n_devices};
+    struct geul_fit fit;
+    memcpy(devices.at, m->devices, sizeof devices.at);
+    enum geul_status status = geul_fit_plan(ctx, m->file, &devices, o, &fit);
+    if (status == GEUL_OK && !fit.fits)
+        status = geul_fit_fail(ctx, &fit);
+    if (status == GEUL_OK) {
+        tell_placement(ctx, &fit);
+        m->placement = fit.placement;
+    } else {
+        geul_fit_free(ctx, &fit);
+    }
+    return status;
+}
+
+/* The devices that m has opened become m's, all of them or the CPU alone: the memory of the others others may need. */
+static void take_devices(struct geul_context *ctx, struct geul_model *m, bool all)
+{
+    while (!all && m->own_devices.n > 1)
+        geul_device_close(ctx, m->own_devices.at[--m->own_devices.n]);
+    m->n_devices = m->own_devices.n;
+    memcpy(m->devices, m->own_devices.at, sizeof m->devices);
+}
+
+/* Opens the devices of the options, and chooses what goes where. Where devices and layers were left to the library, a
+ * device that cannot be used is not a failure. */
+static enum geul_status place_by_options(struct geul_context *ctx, struct geul_model *m,
+                                         const struct geul_model_options *o)
+{
+    bool none = o->n_gpu_layers == GEUL_LAYERS_NONE;
+    bool chooses = o->devices && strcmp(o->devices, "auto") == 0 && geul_fit_chooses(o);
+    enum geul_status status = geul_devices_open(ctx, none ? NULL : o->devices, o->n_threads, &m->own_devices);
+    take_devices(ctx, m, true);
+    if (status != GEUL_OK || m->n_devices == 1)
+        return status == GEUL_OK ? place_by_layer(ctx, m, 0) : status;
+    status = place_by_plan(ctx, m, o);
+    if (status != GEUL_OK && (!chooses || status == GEUL_ERROR_FORMAT))
+        return status;
+    if (status != GEUL_OK) {
+        geul_log(ctx, GEUL_LOG_WARN, "using the CPU: %s", geul_error(ctx));
+        geul_error_clear(ctx);
+    }
+    if (status != GEUL_OK || m->placement.n == 0)
+        take_devices(ctx, m, false);
+    return status == GEUL_OK ? GEUL_OK : place_by_layer(ctx, m, 0);
+}
+
+/* ----------------------------------------------------------------------------------- loading -- */
+
+/* Binds everything of the open file into m; on failure m is partly filled and ctx has the reason. */
 static enum geul_status load(struct geul_context *ctx, struct geul_model *m, const char *path,
                              const struct geul_model_options *options)
 {
-    m->file = geul_gguf_open(ctx, path);
-    if (!m->file)
-        return geul_error_status(ctx);
+    m->tied = geul_fit_tied(m->file);
     /* Every tensor of the file is bound at most once. Tensors keep pointers into this array: it never moves. */
     m->buffers = geul_alloc(ctx, (size_t)geul_gguf_tensor_count(m->file), sizeof *m->buffers);
     m->own = geul_context_new_like(ctx);
@@ -222,14 +308,17 @@ struct geul_model *geul_model_load_as(struct geul_context *ctx, const char *path
     m->ctx = ctx;
     m->weights = weights;
     m->n_devices = n_devices;
-    m->first_device_layers = first_layers;
     for (int d = 0; d < n_devices && d < GEUL_MAX_DEVICES; d++)
         m->devices[d] = devices[d];
-    if (n_devices == 0) {
-        m->devices[0] = m->own_device = geul_device_open(ctx, GEUL_DEVICE_HOST, options->n_threads);
-        m->n_devices = 1;
-    }
-    if (!m->devices[0] || load(ctx, m, path, options) != GEUL_OK) {
+    m->file = geul_gguf_open(ctx, path);
+    bool ok = m->file != NULL;
+    if (ok && n_devices == 0)
+        ok = place_by_options(ctx, m, options) == GEUL_OK;
+    else if (ok && first_layers == GEUL_LAYERS_BY_OPTIONS)
+        ok = place_by_plan(ctx, m, options) == GEUL_OK;
+    else if (ok)
+        ok = place_by_layer(ctx, m, first_layers) == GEUL_OK;
+    if (!ok || load(ctx, m, path, options) != GEUL_OK) {
         geul_model_free(m);
         return NULL;
     }
@@ -260,7 +349,8 @@ void geul_model_free(struct geul_model *m)
     geul_free(ctx, m->neox_adapters);
     for (int64_t i = 0; i < m->n_buffers; i++)
         m->buffers[i].device->backend->buffer_free(m->own, &m->buffers[i]);
-    geul_device_close(ctx, m->own_device);
+    geul_devices_close(ctx, &m->own_devices);
+    geul_free(ctx, m->placement.layers);
     geul_tokenizer_free(m->tokenizer);
     geul_context_free(m->own);
     geul_gguf_close(m->file);

@@ -5,6 +5,7 @@
 #include "models/neox.h"
 
 #include "core/schedule.h"
+#include "models/fit.h"
 
 /* How weights are held: in place in the mapped file, as float32 copies that training may change, or as tensors of that
  * shape without memory, for estimates. */
@@ -20,12 +21,13 @@ struct geul_model {
     struct geul_gguf *file;
     struct geul_tokenizer *tokenizer;
     struct geul_neox neox;
-    struct geul_device *devices[GEUL_MAX_DEVICES];
+    struct geul_device *devices[GEUL_MAX_DEVICES]; /* the first has every operation */
     int n_devices;
-    struct geul_device *own_device;
+    struct geul_devices own_devices; /* those of them that are closed with the model */
     enum geul_weights weights;
-    int first_device_layers;     /* layers from this one on live on the last device */
-    struct geul_buffer *buffers; /* room for one per tensor of the file */
+    struct geul_placement placement; /* where the weights and caches are */
+    bool tied;                       /* as geul_fit_tied() */
+    struct geul_buffer *buffers;     /* room for one per tensor of the file */
     int64_t n_buffers;
     struct geul_weights_upload *upload; /* while loading, where a device cannot read the mapped file */
     char *name;
@@ -34,8 +36,10 @@ struct geul_model {
     const struct geul_neox_adapter **neox_adapters;
 };
 
+enum { GEUL_LAYERS_BY_OPTIONS = -2 };
 /* geul_model_load() over given devices: layers 0 .. first_layers-1 and everything outside the layers on devices[0], the
- * other layers on the last device. n_devices 0: the model opens the host's device for itself. */
+ * other layers on the last device; GEUL_LAYERS_BY_OPTIONS: as the options say. n_devices 0: the options say which
+ * devices too, and the model opens them for itself. */
 struct geul_model *geul_model_load_on(struct geul_context *ctx, const char *path,
                                       const struct geul_model_options *options, struct geul_device *const *devices,
                                       int n_devices, int first_layers);

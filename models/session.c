@@ -10,16 +10,14 @@
  */
 #include "models/session.h"
 
-#include "core/check.h"
+#include "models/step.h"
 
 #include <string.h>
 
 /* The graph of one batch shape. */
 struct shape {
     struct geul_context *ctx; /* holds the graph, and the failures of its runs */
-    struct geul_graph *graph; /* NULL: none yet */
-    struct geul_neox_inputs in;
-    struct geul_tensor *out; /* logits (R, V) */
+    struct geul_step step;    /* its graph is NULL: none yet */
     int n_tokens, n_rows;
     uint64_t used; /* when, in counts of batches */
 };
@@ -59,9 +57,8 @@ struct geul_session {
 static struct geul_tensor *new_cache(struct geul_session *s, int i)
 {
     const struct geul_model_shape *shape = &s->model->neox.shape;
-    int64_t dims[4] = {s->n_sequences, shape->n_heads, s->n_context, shape->d_head};
     size_t bytes;
-    if (!geul_shape_bytes(s->cache_type, 4, dims, &bytes)) {
+    if (!geul_step_cache_bytes(shape, s->cache_type, s->n_sequences, s->n_context, &bytes)) {
         geul_fail(s->ctx, GEUL_ERROR_MEMORY, "a cache of %d sequences of %d positions is too large", s->n_sequences,
                   s->n_context);
         return NULL;
@@ -73,7 +70,8 @@ static struct geul_tensor *new_cache(struct geul_session *s, int i)
         return NULL;
     s->n_buffers = i + 1; /* from here on geul_session_free() frees it */
     s->cache_bytes += bytes;
-    struct geul_tensor *t = geul_leaf(s->leaves, s->cache_type, 4, dims, i % 2 ? "v_cache" : "k_cache", b, b->base);
+    struct geul_tensor *t = geul_step_cache(s->leaves, shape, s->cache_type, s->n_sequences, s->n_context,
+                                            i % 2 ? "v_cache" : "k_cache", b, b->base);
     if (!t)
         geul_fail_from(s->ctx, s->leaves);
     return t;
@@ -129,48 +127,23 @@ static bool make_parts(struct geul_session *s)
     return s->runtime && make_caches(s);
 }
 
-/* Whether keys and values of d_head elements can be kept as type. */
-static bool check_cache_type(struct geul_context *ctx, enum geul_type type, int d_head)
-{
-    static const enum geul_type possible[] = {GEUL_TYPE_F16, GEUL_TYPE_Q8_0, GEUL_TYPE_BF16, GEUL_TYPE_F32};
-    bool known = false;
-    for (size_t i = 0; i < sizeof possible / sizeof *possible; i++)
-        known |= possible[i] == type;
-    if (!known)
-        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED, "a cache of type %s is not possible; f16, q8_0, bf16 and f32 are",
-                  geul_type_name(type));
-    else if (d_head % geul_type_block(type))
-        geul_fail(ctx, GEUL_ERROR_UNSUPPORTED,
-                  "a %s cache needs heads of a multiple of %d values, and this model's have %d; use f16",
-                  geul_type_name(type), (int)geul_type_block(type), d_head);
-    return known && d_head % geul_type_block(type) == 0;
-}
-
 struct geul_session *geul_session_new(struct geul_context *ctx, const struct geul_model *model,
                                       const struct geul_session_options *options)
 {
-    static const struct geul_session_options defaults = {.cache_type = GEUL_TYPE_F16};
-    const struct geul_session_options *o = options ? options : &defaults;
+    struct geul_session_options o;
     geul_error_clear(ctx);
-    if (o->n_context < 0 || o->n_sequences < 0 || o->n_batch < 0 || o->n_context > 1 << 24 ||
-        o->n_sequences > 1 << 16 || o->n_batch > 1 << 20) {
-        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a session of %d positions, %d sequences, batches of %d is out of range",
-                  o->n_context, o->n_sequences, o->n_batch);
-        return NULL;
-    }
-    if (geul_check_threads(ctx, o->n_threads) != GEUL_OK ||
-        !check_cache_type(ctx, o->cache_type, model->neox.shape.d_head))
+    if (geul_session_sizes(ctx, options, &model->neox.shape, &o) != GEUL_OK)
         return NULL;
     struct geul_session *s = geul_alloc(ctx, 1, sizeof *s);
     if (!s)
         return NULL;
     s->ctx = ctx;
     s->model = model;
-    s->n_context = o->n_context ? o->n_context : model->neox.shape.n_context;
-    s->n_sequences = o->n_sequences ? o->n_sequences : 1;
-    s->n_batch = o->n_batch ? o->n_batch : 512;
-    s->computing = (struct geul_queue_options){.n_threads = o->n_threads, .exact = o->exact};
-    s->cache_type = o->cache_type;
+    s->n_context = o.n_context;
+    s->n_sequences = o.n_sequences;
+    s->n_batch = o.n_batch;
+    s->computing = (struct geul_queue_options){.n_threads = o.n_threads, .exact = o.exact};
+    s->cache_type = o.cache_type;
     if (!make_parts(s)) {
         geul_session_free(s);
         return NULL;
@@ -261,7 +234,7 @@ void geul_session_observe(struct geul_session *s, geul_session_observer observer
     s->observer = observer;
     s->observer_user = user;
     for (int i = 0; i < N_SHAPES; i++)
-        s->shapes[i].graph = NULL; /* which values outlive a run depends on it */
+        s->shapes[i].step.graph = NULL; /* which values outlive a run depends on it */
 }
 
 size_t geul_session_observed_floats(const struct geul_model_shape *shape)
@@ -282,9 +255,9 @@ static void mark_observed(const struct geul_session *s, const struct geul_graph 
  * otherwise its one row is there for the graph's sake alone. */
 static enum geul_status show_observed(struct geul_session *s, const struct shape *shape, bool wanted)
 {
-    for (int i = 0; i < shape->graph->n_nodes; i++) {
-        const struct geul_tensor *node = shape->graph->nodes[i], *weight = weight_of(s, node);
-        if (!weight || (node == shape->out && !wanted))
+    for (int i = 0; i < shape->step.graph->n_nodes; i++) {
+        const struct geul_tensor *node = shape->step.graph->nodes[i], *weight = weight_of(s, node);
+        if (!weight || (node == shape->step.out && !wanted))
             continue;
         const struct geul_tensor *x = node->src[0];
         size_t bytes = geul_tensor_bytes(x);
@@ -309,21 +282,14 @@ static enum geul_status show_observed(struct geul_session *s, const struct shape
  * inputs, so generating one token at a time builds it once. */
 static bool build_graph(struct geul_session *s, struct shape *shape, int n_tokens, int n_rows)
 {
-    struct geul_context *g = shape->ctx;
-    shape->graph = NULL;
-    geul_context_reset(g);
-    shape->in.ids = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_tokens}, "ids");            /* (T) */
-    shape->in.seq_pos = geul_input(g, GEUL_TYPE_I32, 2, (int64_t[]){n_tokens, 2}, "seq_pos"); /* (T, 2) */
-    shape->in.rows = geul_input(g, GEUL_TYPE_I32, 1, (int64_t[]){n_rows}, "rows");            /* (R) */
-    struct geul_neox_pass pass = {.in = shape->in, .k = s->k, .v = s->v};
-    struct geul_tensor *hidden = geul_neox_hidden(g, &s->model->neox, &pass);  /* (R, C) */
-    shape->out = geul_neox_logits(g, &s->model->neox, hidden, pass.precision); /* (R, V) */
-    shape->graph = geul_graph_new(g, &shape->out, 1);
+    geul_context_reset(shape->ctx);
     shape->n_tokens = n_tokens;
     shape->n_rows = n_rows;
-    if (shape->graph && s->observer) /* before planning, which would reuse the memory of these inputs */
-        mark_observed(s, shape->graph);
-    return shape->graph != NULL;
+    if (!geul_step_build(shape->ctx, &s->model->neox, s->k, s->v, n_tokens, n_rows, &shape->step))
+        return false;
+    if (s->observer) /* before planning, which would reuse the memory of these inputs */
+        mark_observed(s, shape->step.graph);
+    return true;
 }
 
 /* Finds or makes the planned graph of n_tokens tokens and n_rows rows of logits; a new one takes the place of the one
@@ -333,22 +299,22 @@ static struct shape *prepare_graph(struct geul_session *s, int n_tokens, int n_r
     struct shape *shape = &s->shapes[0];
     for (int i = 0; i < N_SHAPES; i++) {
         struct shape *other = &s->shapes[i];
-        if (other->graph && other->n_tokens == n_tokens && other->n_rows == n_rows) {
+        if (other->step.graph && other->n_tokens == n_tokens && other->n_rows == n_rows) {
             shape = other;
             break;
         }
         shape = other->used < shape->used ? other : shape;
     }
     bool ok = true;
-    if (!shape->graph || shape->n_tokens != n_tokens || shape->n_rows != n_rows)
+    if (!shape->step.graph || shape->n_tokens != n_tokens || shape->n_rows != n_rows)
         ok = build_graph(s, shape, n_tokens, n_rows);
     shape->used = ++s->clock;
     /* The other shape may have needed more memory since this one was planned. */
-    if (ok &&
-        (geul_runtime_planned(s->runtime, shape->graph) || geul_runtime_plan(s->runtime, shape->graph) == GEUL_OK))
+    if (ok && (geul_runtime_planned(s->runtime, shape->step.graph) ||
+               geul_runtime_plan(s->runtime, shape->step.graph) == GEUL_OK))
         return shape;
     geul_fail_from(s->ctx, shape->ctx);
-    shape->graph = NULL;
+    shape->step.graph = NULL;
     return NULL;
 }
 
@@ -393,12 +359,12 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
     struct shape *shape = prepare_graph(s, n, n_rows);
     if (!shape)
         return geul_error_status(s->ctx);
-    if (geul_tensor_write(shape->in.ids, s->ids, (size_t)n * sizeof *s->ids) != GEUL_OK ||
-        geul_tensor_write(shape->in.seq_pos, s->seq_pos, 2 * (size_t)n * sizeof *s->seq_pos) != GEUL_OK ||
-        geul_tensor_write(shape->in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
-        geul_runtime_run(s->runtime, shape->graph) != GEUL_OK) {
+    if (geul_tensor_write(shape->step.in.ids, s->ids, (size_t)n * sizeof *s->ids) != GEUL_OK ||
+        geul_tensor_write(shape->step.in.seq_pos, s->seq_pos, 2 * (size_t)n * sizeof *s->seq_pos) != GEUL_OK ||
+        geul_tensor_write(shape->step.in.rows, s->rows, (size_t)n_rows * sizeof *s->rows) != GEUL_OK ||
+        geul_runtime_run(s->runtime, shape->step.graph) != GEUL_OK) {
         geul_fail_from(s->ctx, shape->ctx);
-        shape->graph = NULL; /* its context holds the failure; the next evaluation starts from an empty one */
+        shape->step.graph = NULL; /* its context holds the failure; the next evaluation starts from an empty one */
         return geul_error_status(s->ctx);
     }
     enum geul_status status = s->observer ? show_observed(s, shape, wanted) : GEUL_OK;
@@ -406,8 +372,8 @@ static enum geul_status eval_piece(struct geul_session *s, const struct geul_bat
         return status;
     for (int r = 0; r < n_rows && wanted; r++) {
         size_t row_bytes = (size_t)n_vocab * sizeof *s->logits;
-        const char *row = (const char *)shape->out->data + (size_t)r * row_bytes;
-        status = geul_runtime_read(s->runtime, shape->out->buffer, row, s->logits, row_bytes);
+        const char *row = (const char *)shape->step.out->data + (size_t)r * row_bytes;
+        status = geul_runtime_read(s->runtime, shape->step.out->buffer, row, s->logits, row_bytes);
         if (status != GEUL_OK)
             return status;
         if (callback && !callback(user, first_item + s->rows[r], s->logits, n_vocab))

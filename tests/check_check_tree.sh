@@ -87,6 +87,7 @@ expect backends/cuda/a.cu 'a.cu:2: <<<: use LAUNCH()' < <(printf '\nvoid f() { k
 expect backends/cuda/a.cu 'a.cu:1: threadIdx: use thread()' <<<'int i = threadIdx.x;'
 expect backends/cuda/a.cu 'a.cu:1: asm: no PTX' <<<'void f() { asm volatile("bar.sync 0;"); }'
 expect backends/cuda/a.cu 'a.cu:1: atomicAdd: use atomic_add()' <<<'void f(float *p) { atomicAdd(p, 1.0f); }'
+expect backends/cuda/a.c '' <<<'__typeof__(1) f(void);'
 expect backends/cuda/a.c 'a.c:1: cudaMalloc: no call' <<<'void f(void) { cudaMalloc(0, 0); }'
 expect backends/cuda/a.h 'a.h:1: __ldg: no intrinsic' <<<'#define READ(p) __ldg(p)'
 expect backends/cuda/a.cu 'a.cu:1: includes <cuda_fp16.h>' <<<'#include <cuda_fp16.h>'

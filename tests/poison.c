@@ -152,8 +152,9 @@ static void flush_all(struct geul_device *device)
 
 static void memory_size(struct geul_device *device, size_t *free_bytes, size_t *total_bytes)
 {
-    (void)device;
-    *free_bytes = *total_bytes = 0;
+    const struct poison *p = poison_of(device);
+    *total_bytes = p->options.memory;
+    *free_bytes = p->options.memory > p->counts.bytes ? p->options.memory - p->counts.bytes : 0;
 }
 
 /* Where the bytes of a poisoned address really are. */
@@ -173,7 +174,7 @@ static enum geul_status buffer_new(struct geul_context *ctx, struct geul_device 
     if (status != GEUL_OK)
         return status;
     CHECK_MSG(size <= device->max_buffer, "a buffer of %zu bytes, of at most %zu", size, device->max_buffer);
-    if (++p->buffer == p->options.no_memory_at)
+    if (++p->buffer == p->options.no_memory_at || (p->options.memory && size > p->options.memory - p->counts.bytes))
         return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s has no memory for %zu bytes", device->name, size);
     size_t reserved = (size + 8191) / 4096 * 4096;
     struct hidden *h = geul_alloc(ctx, 1, sizeof *h);
@@ -189,6 +190,7 @@ static enum geul_status buffer_new(struct geul_context *ctx, struct geul_device 
     memset(h->bytes, 0xff, size); /* NaN in every float type: reading before writing shows */
     *out = (struct geul_buffer){.device = device, .base = range, .size = size, .host = false, .state = h};
     p->counts.buffers++;
+    p->counts.bytes += size;
     p->open_buffers++;
     return GEUL_OK;
 }
@@ -198,6 +200,7 @@ static void buffer_free(struct geul_context *ctx, struct geul_buffer *b)
     flush_all(b->device);
     struct hidden *h = b->state;
     munmap(b->base, h->reserved);
+    poison_of(b->device)->counts.bytes -= b->size;
     memset(h->bytes, 0xff, b->size);
     geul_free(ctx, h->bytes);
     geul_free(ctx, h);

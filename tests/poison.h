@@ -23,6 +23,7 @@ struct poison_options {
     bool no_copy;      /* has copy(), which never can: everything goes through the host */
     long lost_at;      /* at which of the calls that can fail the device is lost; 0: never */
     long no_memory_at; /* which buffer there is no memory for; 0: none */
+    size_t memory;     /* bytes that buffers can have together; 0: as many as wanted, and it does not say */
 };
 
 /* What was asked of the device so far. */
@@ -32,6 +33,7 @@ struct poison_counts {
     long nodes; /* computed */
     long now_prepared;
     size_t host_most; /* most bytes of host_alloc()'s at a time */
+    size_t bytes;     /* of the buffers there are */
 };
 
 /* A poisoned device, which geul_device_close() closes. Wrapping is refused, so weights are uploaded. options may be

@@ -46,8 +46,9 @@ if(NOT GEUL_CUDART)
 endif()
 message(STATUS "libgeul-cuda.so: ${GEUL_NVCC}, CUDA ${nvcc_version}")
 
-# The code of seven architectures is much alike: packed it is a fifth as large.
-set(nvcc_flags -std=c++17 -O3 -ccbin ${CMAKE_CXX_COMPILER} -t 2 --compress-mode=size -I${PROJECT_SOURCE_DIR}
+# The code of seven architectures is much alike: packed it is a fifth as large. -fmad=false: a product and a sum are two
+# roundings unless a kernel says fmaf() itself, as in C, so that every instance of a kernel rounds alike.
+set(nvcc_flags -std=c++17 -O3 -fmad=false -ccbin ${CMAKE_CXX_COMPILER} -t 2 --compress-mode=size -I${PROJECT_SOURCE_DIR}
     -I${PROJECT_SOURCE_DIR}/include -Xcompiler -fPIC,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics)
 foreach(architecture IN LISTS GEUL_CUDA_ARCHITECTURES)
     list(APPEND nvcc_flags -gencode arch=compute_${architecture},code=sm_${architecture})

@@ -149,11 +149,16 @@ static enum geul_status measure_graph(struct geul_trainer *t, struct geul_batch_
                                       struct geul_train_estimate *estimate)
 {
     bool fresh;
-    size_t values, scratch;
+    struct geul_runtime_needs needs[GEUL_MAX_DEVICES];
+    size_t values = 0, scratch = 0;
     if (!geul_batch_graph_init(bg, t->ctx) || !geul_batch_graph_make(t, bg, batch, backward, &fresh))
         return geul_error_status(t->ctx);
-    if (geul_runtime_measure(t->runtime, bg->graph, &values, &scratch) != GEUL_OK)
+    if (geul_runtime_measure(t->runtime, bg->graph, needs) != GEUL_OK)
         return geul_fail_from(t->ctx, bg->ctx);
+    for (int d = 0; d < t->model->n_devices; d++) {
+        values += needs[d].values;
+        scratch += needs[d].working;
+    }
     estimate->activations = values > estimate->activations ? values : estimate->activations;
     estimate->scratch = scratch > estimate->scratch ? scratch : estimate->scratch;
     return GEUL_OK;

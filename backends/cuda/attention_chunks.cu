@@ -1,4 +1,4 @@
-/* attention_chunks.cu: attention of single tokens, in chunks of the cache (attention.h).
+/* attention_chunks.cu: attention of single tokens, in chunks of the cache (cuda_attention.h).
  *
  *     position   0        64       128      192   p
  *                | chunk  | chunk  | chunk  | ch |       each: largest score, sum of weights, weighted sum of values

@@ -1,5 +1,5 @@
-/* attention_plain.cu: attention of any depth, type and alignment (attention.h), in chunks one after the other, with the
- * sums of values in the result itself. No model of ours needs it: it is written to be right, not fast. */
+/* attention_plain.cu: attention of any depth, type and alignment (cuda_attention.h), in chunks one after the other,
+ * with the sums of values in the result itself. No model of ours needs it: it is written to be right, not fast. */
 #include "backends/cuda/cache_rows.h"
 
 enum { CHUNK = CUDA_ATTENTION_CHUNK, THREADS = 128, WARPS = THREADS / WARP };

@@ -1,4 +1,4 @@
-/* attention_tiles.cu: attention of many tokens, by tensor cores (attention.h).
+/* attention_tiles.cu: attention of many tokens, by tensor cores (cuda_attention.h).
  *
  * A block takes 64 tokens of one head, a warp 16 of them. Queries, multiplied by what makes scores exponents of 2, stay
  * in registers (at depth 256 in shared memory); keys and values pass by in tiles of 64 positions (32), values being
@@ -11,8 +11,8 @@
  * anew when it is done, alone and in float32.
  *
  * Bounded by the products and, about as much, by reading their fragments: per 16 x 64 x 16 products of a warp, 8 on the
- * tensor cores and 4 matrices of shared memory. Registers allow 3 blocks of 4
- * warps up to depth 96, 2 above; shared memory is 18 (depth 64) to 35 KB (128), 68 at 256. */
+ * tensor cores and 4 matrices of shared memory. Registers allow 3 blocks of 4 warps up to depth 96, 2 above; shared
+ * memory is 18 (depth 64) to 35 KB (128), 68 at 256. */
 #include "backends/cuda/cache_rows.h"
 
 enum { ROWS = CUDA_ATTENTION_TILE, WARPS = 4, THREADS = WARPS * WARP, GROUP = 32 };

@@ -42,10 +42,6 @@ static const struct {
 #undef FUNCTION
 };
 
-/* 13 first: it belongs to the CUDA that this is built with. */
-static const char *const usual_names[] = {"libcublas.so.13", "libcublas.so.12", NULL};
-const char *const *geul_cuda_blas_names = usual_names;
-
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool there;
 static char why_not[300];
@@ -67,7 +63,7 @@ static bool find_functions(void *library, const char *name)
 static void look_for_it(void)
 {
     char why[200] = "";
-    for (const char *const *name = geul_cuda_blas_names; *name && !there; name++) {
+    for (const char *const *name = geul_cuda_gpu()->blas; *name && !there; name++) {
         void *library = geul_os_library_open(*name, why, sizeof why);
         there = library && find_functions(library, *name);
         if (library && !there)
@@ -77,6 +73,8 @@ static void look_for_it(void)
     }
     if (there)
         why_not[0] = 0;
+    else if (!why_not[0])
+        snprintf(why_not, sizeof why_not, "there is none for this build");
 }
 
 bool geul_cuda_blas_there(const char **reason)

@@ -8,11 +8,8 @@
 
 #include <stdint.h>
 
-/* Names under which cuBLAS is looked for, NULL after the last; tests put their own here before anything asks. */
-extern const char *const *geul_cuda_blas_names;
-
-/* Whether cuBLAS is there, with every function that is used; the same answer as long as the process lives. Safe to call
- * from any thread. *reason: why not; "" where it is there. */
+/* Whether cuBLAS is there, with every function that is used, under one of the names in gpu.h's table; the same answer
+ * as long as the process lives. Safe to call from any thread. *reason: why not; "" where it is there. */
 bool geul_cuda_blas_there(const char **reason);
 /* Bytes of device memory that a product is to be given to work in. With memory of ours cuBLAS allocates none, and gives
  * the same bits in every run. */

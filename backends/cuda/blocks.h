@@ -145,17 +145,13 @@ DEVICE void levels_of(uint32_t nibbles, uint32_t *low, uint32_t *high)
     *high = permute_bytes(found[0], found[1], 0x7531);
 }
 
-/* Scale and minimum of group g of Q4_K and Q5_K, which have them in bytes 4 to 15. */
-DEVICE void scale_pair(const uint32_t (&words)[4], int g, int *scale, int *minimum)
+/* Scales and minima of groups 0 to 3 of Q4_K and Q5_K, or of 4 to 7, a byte each; they lie in bytes 4 to 15, those of
+ * the upper groups with two bits in the bytes of the lower ones. Both are computed, for lanes of a warp want either. */
+DEVICE void scale_words(const uint32_t (&words)[4], bool upper, uint32_t *scales, uint32_t *minima)
 {
-    if (g < 4) {
-        *scale = byte_of(words, 4 + g) & 63;
-        *minimum = byte_of(words, 8 + g) & 63;
-    } else {
-        int low = byte_of(words, 8 + g);
-        *scale = (low & 15) | (byte_of(words, g) >> 6) << 4;
-        *minimum = low >> 4 | (byte_of(words, 4 + g) >> 6) << 4;
-    }
+    const uint32_t above = 0x30303030u, below = 0x0f0f0f0fu;
+    *scales = upper ? (words[3] & below) | (words[1] >> 2 & above) : words[1] & (above | below);
+    *minima = upper ? (words[3] >> 4 & below) | (words[2] >> 2 & above) : words[2] & (above | below);
 }
 
 /* ---------------------------------------------------------------------------------- unpacking -- */
@@ -232,13 +228,14 @@ template <cuda_type type> DEVICE void unpack_pairs(const uint8_t *block, int uni
     load_words_at_16<8>(block + (fifth ? 48 : 16) + 32 * unit, low);
     if constexpr (fifth)
         load_words_at_16<8>(block + 16, high);
+    uint32_t scales, minima;
+    scale_words(head, unit >= 2, &scales, &minima);
     const float d = half_to_float((uint16_t)head[0]), m = half_to_float((uint16_t)(head[0] >> 16));
     UNROLL
     for (int p = 0; p < 4; p++) {
-        int scale, minimum, bit = 2 * unit + p / 2;
-        scale_pair(head, bit, &scale, &minimum);
-        u->scale[p] = d * (float)scale;
-        u->minimum[p] = m * (float)minimum;
+        const int bit = 2 * unit + p / 2;
+        u->scale[p] = d * (float)(scales >> bit % 4 * 8 & 0xff);
+        u->minimum[p] = m * (float)(minima >> bit % 4 * 8 & 0xff);
         UNROLL
         for (int j = 0; j < 4; j++) {
             u->word[p][j] = low[p % 2 * 4 + j] >> p / 2 * 4 & 0x0f0f0f0fu;
@@ -292,10 +289,12 @@ DEVICE void unpack_q6_k(const uint8_t *block, int unit, unpacked<CUDA_Q6_K> *u)
     load_words_at_2<8>(block + 32 * unit, low);
     load_words_at_2<8>(block + 128 + 32 * (unit / 2), high);
     const float d = half_at(block + 208);
+    uint32_t scales = 0;
     UNROLL
     for (int p = 0; p < 4; p++) {
-        int scale = (int8_t)block[192 + part_offset<CUDA_Q6_K>(unit, p) / 16];
-        u->scale[p] = d * (float)scale;
+        if (p % 2 == 0) /* the scales of two parts lie together */
+            scales = *(const uint16_t *)(block + 192 + part_offset<CUDA_Q6_K>(unit, p) / 16);
+        u->scale[p] = d * (float)(int8_t)(scales >> 8 * (p % 2));
         u->minimum[p] = 0;
         UNROLL
         for (int j = 0; j < 4; j++) {

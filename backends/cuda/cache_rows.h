@@ -2,7 +2,7 @@
 #ifndef GEUL_CUDA_CACHE_ROWS_H
 #define GEUL_CUDA_CACHE_ROWS_H
 
-#include "backends/cuda/attention.h"
+#include "backends/cuda/cuda_attention.h"
 #include "backends/cuda/blocks.h"
 #include "backends/cuda/round_lane.h"
 

@@ -1,5 +1,5 @@
-/* cuda_attention.c: ATTENTION: which of the kernels of attention.h computes a node. */
-#include "backends/cuda/attention.h"
+/* cuda_attention.c: ATTENTION: which of the kernels of cuda_attention.h computes a node. */
+#include "backends/cuda/cuda_attention.h"
 #include "backends/cuda/cuda_rope.h"
 
 /* Crossovers. To be measured where a card is at hand (tools/gpu_check). */

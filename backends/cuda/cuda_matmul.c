@@ -16,16 +16,14 @@
 #include "backends/cuda/narrow.h"
 #include "backends/cuda/prepare.h"
 
-#include <string.h>
-
 /* ------------------------------------------------------------------------------------ tables -- */
 
 /* What a product is made of. */
 enum form {
     FORM_GROUPS_32, /* weights of blocks, in groups of 32 values, times activations rounded to int8 */
     FORM_GROUPS_16,
-    FORM_F16,     /* weights of float16, or bfloat16, times activations */
-    FORM_BF16,    /* */
+    FORM_F16, /* weights of float16, times activations; likewise of bfloat16 */
+    FORM_BF16,
     FORM_F32,     /* float32, or anything taken as float32 */
     FORM_ROUNDED, /* both sides rounded to bfloat16 */
 };
@@ -81,19 +79,18 @@ static const struct tile {
 };
 /* clang-format on */
 
+/* How a tile is cut along K: what it takes besides its steps, and more where its sums go through memory; at most so
+ * many pieces, of so many steps at least, and so many bytes of sums. */
+enum { TILE_START = 300, TILE_SPLIT = 200, MOST_PIECES = 16, LEAST_STEPS = 2, MOST_SUM_BYTES = 32 << 20 };
 enum {
-    BLAS_TOKENS = 64, /* from here on halves and floats go through cuBLAS: with fewer our tiles read weights as fast */
-    TILE_START = 300, /* what a tile takes besides its steps, and more when its sums go through memory */
-    TILE_SPLIT = 200, /* */
-    MOST_SPLIT = 16,  /* */
-    LEAST_STEPS = 2,  /* of a piece of K */
-    SLAB_BYTES =
-        64 << 20,    /* weights that are written anew at a time: enough for the card, and half of it in its cache */
-    SLAB_STEP = 256, /* rows of a slab: a multiple of every block and tile */
-    PARTIAL_BYTES = 32 << 20,
+    BLAS_TOKENS = 64, /* from here on halves and floats go through cuBLAS; for fewer our tiles read weights as fast */
+    SLAB_STEP = 256,  /* rows of a slab: a multiple of every block and tile */
     STEP_BYTES = 128, /* of K in a tile's step */
-    PAD = 8,          /* 16-bit elements on 16 bytes */
+    BLOCK_SYSTEM_BYTES = 1024, /* of a multiprocessor's shared memory, which every block takes besides its own */
+    PAD = 8,                   /* 16-bit elements on 16 bytes */
 };
+/* Enough for all multiprocessors, and not much more than lies in the second-level cache. */
+size_t geul_cuda_slab_bytes = (size_t)64 << 20;
 
 /* ----------------------------------------------------------------------------------- product -- */
 
@@ -269,7 +266,7 @@ static struct slab slab_new(struct cuda_plan *plan, const struct product *p, enu
 {
     const int64_t bytes = k_stride * element_bytes((enum geul_type)to);
     struct slab s = {.to = to, .k_stride = k_stride};
-    s.rows = bytes > 0 ? SLAB_BYTES / bytes / SLAB_STEP * SLAB_STEP : p->n;
+    s.rows = bytes > 0 ? (int64_t)geul_cuda_slab_bytes / bytes / SLAB_STEP * SLAB_STEP : p->n;
     s.rows = s.rows < SLAB_STEP ? SLAB_STEP : s.rows;
     s.rows = s.rows < p->n ? s.rows : p->n;
     s.at = geul_cuda_scratch(plan, (size_t)(s.rows * bytes), plan->at);
@@ -374,28 +371,32 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* What a product of n weight rows takes on the card when it is cut so, in units of its own. */
-static int64_t time_of(const struct cuda_card *card, const struct tile *t, int64_t tile_count, int64_t steps, int split)
+/* What a product takes on the card when it is cut so, in units of its own. blocks: on a multiprocessor. */
+static int64_t time_of(const struct cuda_card *card, const struct tile *t, int64_t blocks, int64_t tile_count,
+                       int64_t steps, int split)
 {
-    int64_t rounds = ceil_div(tile_count * split, (int64_t)card->n_sm * t->blocks);
+    int64_t rounds = ceil_div(tile_count * split, (int64_t)card->n_sm * blocks);
     return rounds * (ceil_div(steps, split) * t->step + TILE_START + (split > 1 ? TILE_SPLIT : 0));
 }
 
 /* Cuts a product of n weight rows: so that all multiprocessors have work, with as little as possible in the last round.
  */
-static struct cuda_cut cut(struct cuda_plan *plan, const struct product *p, int64_t n, int64_t k_bytes)
+static struct cuda_cut cut(struct cuda_plan *plan, const struct product *p, enum cuda_type type, int64_t n,
+                           int64_t k_bytes)
 {
     const int64_t rows = ceil_div(n, CUDA_TILE_ROWS), steps = ceil_div(k_bytes, STEP_BYTES);
     struct cuda_cut best = {.tokens = 16, .split = 1};
     int64_t least = INT64_MAX, n_tiles = 0;
     for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
         const struct tile *t = &tiles[i];
-        if (geul_cuda_tile_shared(t->tokens) > plan->card->shared_most || (i > 0 && tiles[i - 1].tokens >= p->m))
+        const int64_t fit = (int64_t)((plan->card->shared_most + BLOCK_SYSTEM_BYTES) /
+                                      (geul_cuda_tile_shared(type, t->tokens) + BLOCK_SYSTEM_BYTES));
+        if (fit == 0 || (i > 0 && tiles[i - 1].tokens >= p->m))
             continue;
         int64_t count = rows * ceil_div(p->m, t->tokens);
-        for (int split = 1; split <= MOST_SPLIT && (split == 1 || split * LEAST_STEPS <= steps); split++) {
-            int64_t time = time_of(plan->card, t, count, steps, split);
-            if (time >= least || (split > 1 && split * p->m * n * (int64_t)sizeof(float) > PARTIAL_BYTES))
+        for (int split = 1; split <= MOST_PIECES && (split == 1 || split * LEAST_STEPS <= steps); split++) {
+            int64_t time = time_of(plan->card, t, fit < t->blocks ? fit : t->blocks, count, steps, split);
+            if (time >= least || (split > 1 && split * p->m * n * (int64_t)sizeof(float) > MOST_SUM_BYTES))
                 continue;
             least = time;
             n_tiles = count;
@@ -419,7 +420,7 @@ static void emit_int8(struct cuda_plan *plan, const struct product *p)
                             .k = p->k,
                             .rounded = left_int8(plan, p),
                             .out = p->out};
-    a.cut = cut(plan, p, p->n, p->k);
+    a.cut = cut(plan, p, a.type, p->n, p->k);
     geul_cuda_step(plan, "matmul int8", geul_cuda_launch_matmul_int8, &a, sizeof a);
 }
 
@@ -556,12 +557,12 @@ static void emit_halves(struct cuda_plan *plan, const struct product *p)
                                     .out = p->out}};
     s.workspace = take_workspace(plan, p, &s.workspace_bytes);
     if (direct) {
-        s.own.cut = cut(plan, p, p->n, k_stride * 2);
+        s.own.cut = cut(plan, p, type, p->n, k_stride * 2);
         geul_cuda_step(plan, "matmul halves", launch_halves, &s, sizeof s);
         return;
     }
     struct slab slab = slab_new(plan, p, type, k_stride, false);
-    s.own.cut = cut(plan, p, slab.rows, k_stride * 2);
+    s.own.cut = cut(plan, p, type, slab.rows, k_stride * 2);
     s.own.weights = slab.at;
     s.own.weight_stride = k_stride;
     for (int64_t n0 = 0; n0 < p->n; n0 += slab.rows) {
@@ -632,14 +633,15 @@ void geul_cuda_emit_product(struct cuda_plan *plan, const struct cuda_product *p
         emit(plan, &p);
 }
 
-/* Grids are as high as there are tokens: that of dots the most. */
-enum { MOST_TOKENS = 4 * 65535 };
+/* Grids are as high as there are tokens: that of dots the most. Tiles count in bytes of K. */
+enum { MOST_TOKENS = 4 * 65535, MOST_K = 1 << 29 };
 
 static bool matmul_supports(const struct cuda_card *card, const struct geul_tensor *node)
 {
     const struct geul_tensor *bias = node->op == GEUL_OP_MATMUL && node->n_src > 2 ? node->src[2] : NULL;
+    const struct geul_tensor *a = node->src[node->op == GEUL_OP_ADDMM];
     (void)card;
-    return node->shape[0] <= MOST_TOKENS && (!bias || bias->stride[0] == sizeof(float));
+    return node->shape[0] <= MOST_TOKENS && a->shape[1] <= MOST_K && (!bias || bias->stride[0] == sizeof(float));
 }
 
 static void emit_matmul(struct cuda_plan *plan, const struct geul_tensor *node)

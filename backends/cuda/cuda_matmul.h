@@ -5,6 +5,9 @@
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/matvec.h"
 
+/* Bytes of weights that are decoded at a time where they are written anew, but at least 256 rows; tests have fewer. */
+extern size_t geul_cuda_slab_bytes;
+
 /* A product with what follows it. */
 struct cuda_product {
     const struct geul_tensor *node;   /* MATMUL */

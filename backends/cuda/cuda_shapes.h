@@ -1,9 +1,9 @@
-/* cuda_shapes.h: tensors as kernels see them (rows.h). */
+/* cuda_shapes.h: tensors as kernels see them (cuda_rows.h). */
 #ifndef GEUL_CUDA_SHAPES_H
 #define GEUL_CUDA_SHAPES_H
 
 #include "backends/cuda/cuda.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/cuda_rows.h"
 
 /* Most operands of a node, its result among them. */
 enum { CUDA_SHAPED_MOST = 4 };

@@ -24,6 +24,35 @@ static struct {
     } cards[MOST_CARDS];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+/* ---------------------------------------------------------------------------------- captures -- */
+
+/* Held by one who captures, or shared by those who wait for cards. */
+static pthread_rwlock_t captures = PTHREAD_RWLOCK_INITIALIZER;
+
+void geul_cuda_begin_capture(void)
+{
+    pthread_rwlock_wrlock(&captures);
+}
+
+void geul_cuda_begin_waiting(void)
+{
+    pthread_rwlock_rdlock(&captures);
+}
+
+void geul_cuda_end_of_either(void)
+{
+    pthread_rwlock_unlock(&captures);
+}
+
+/* Waits for all work of the card that this thread uses. */
+static int wait_for_card(const struct cuda_gpu *gpu)
+{
+    geul_cuda_begin_waiting();
+    int error = gpu->wait();
+    geul_cuda_end_of_either();
+    return error;
+}
+
 /* ------------------------------------------------------------------------------------ errors -- */
 
 /* Errors after which nothing on the card can be used. */
@@ -233,7 +262,7 @@ static void cuda_close(struct geul_context *ctx, struct geul_device *device)
     pthread_mutex_lock(&shared.lock);
     if (--shared.cards[d->number].users == 0) {
         int error = d->gpu->use(d->number);
-        error = error ? error : d->gpu->wait();
+        error = error ? error : wait_for_card(d->gpu);
         /* At once, so that its memory is free for others. If that fails, whoever opens it next tries again. */
         if (atomic_load(lost) || is_fatal(error))
             reset_card(d);
@@ -284,8 +313,10 @@ static void cuda_buffer_free(struct geul_context *ctx, struct geul_buffer *buffe
     (void)ctx;
     const struct cuda_device *d = geul_cuda_device(buffer->device);
     d->gpu->use(d->number);
+    geul_cuda_begin_waiting();
     d->gpu->wait();
     d->gpu->release(buffer->base);
+    geul_cuda_end_of_either();
     *buffer = (struct geul_buffer){0};
 }
 
@@ -317,11 +348,11 @@ static enum geul_status copy_now(struct geul_context *ctx, struct geul_device *d
     enum geul_status status = geul_cuda_enter(ctx, device);
     if (status != GEUL_OK || size == 0)
         return status;
-    int error = gpu->wait();
+    int error = wait_for_card(gpu);
     error = error ? error : gpu->copy(to, from, size, direction);
     /* What lies in ordinary memory has been taken over, but perhaps not arrived, and streams do not wait for it. */
     if (!error && direction == CUDA_UP)
-        error = gpu->wait();
+        error = wait_for_card(gpu);
     return geul_cuda_check(ctx, device, error, "copying %zu bytes %s", size,
                            direction == CUDA_UP ? "to it" : "from it");
 }
@@ -428,8 +459,11 @@ static void free_queue(struct geul_context *ctx, struct geul_queue *queue)
     d->gpu->use(d->number);
     if (q->stream.handle)
         d->gpu->stream_wait(q->stream.handle);
-    if (q->stream.detach)
+    if (q->stream.detach) { /* cuBLAS, for one, waits for the card */
+        geul_cuda_begin_waiting();
         q->stream.detach(&q->stream);
+        geul_cuda_end_of_either();
+    }
     for (int i = 0; i < CUDA_TICKETS; i++)
         if (q->tickets[i])
             d->gpu->event_free(q->tickets[i]);

@@ -54,6 +54,13 @@ enum geul_status geul_cuda_enter(struct geul_context *ctx, struct geul_device *d
 enum geul_status geul_cuda_check(struct geul_context *ctx, const struct geul_device *device, int error,
                                  const char *doing, ...) GEUL_PRINTF(4, 5);
 
+/* CUDA refuses to wait for a card while a graph is captured there, by whatever thread, and the capture is lost too. So
+ * who captures, and who calls what waits for the whole card (freeing memory does), begin and end it with these: they
+ * exclude each other, but not those of one kind that wait. A thread does one of them at a time. */
+void geul_cuda_begin_capture(void);
+void geul_cuda_begin_waiting(void);
+void geul_cuda_end_of_either(void);
+
 /* The backend's prepare(), release() and working() (prepare.c), run() (replay.c) and measure() (cuda_measure.c). */
 enum geul_status geul_cuda_prepare(struct geul_context *ctx, struct geul_queue *queue, struct geul_tensor *const *nodes,
                                    int n_nodes, struct geul_prepared **out);

@@ -5,7 +5,7 @@
 
 #include "backends/cuda/cuda_types.h"
 #include "backends/cuda/results.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/cuda_rows.h"
 #include "backends/cuda/stream.h"
 
 #ifdef __cplusplus

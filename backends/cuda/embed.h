@@ -3,7 +3,7 @@
 #define GEUL_CUDA_EMBED_H
 
 #include "backends/cuda/cuda_types.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/cuda_rows.h"
 #include "backends/cuda/stream.h"
 
 #ifdef __cplusplus

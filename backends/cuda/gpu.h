@@ -38,6 +38,8 @@ struct cuda_gpu {
     int driver_needed; /* CUDA's version, 1000 * major + 10 * minor, that the driver must serve */
     /* A run of more seconds is not worth capturing: launching takes little of it, and a graph cannot be cancelled. */
     double long_run;
+    /* File names of the cuBLAS that goes with it, in the order in which they are tried; NULL after the last. */
+    const char *const *blas;
 
     int (*driver_version)(int *version); /* 0: there is none */
     int (*count)(int *n);

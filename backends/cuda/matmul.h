@@ -46,8 +46,8 @@ struct cuda_matmul_half {
 };
 int geul_cuda_launch_matmul_half(struct cuda_stream *stream, const void *args);
 
-/* Bytes of shared memory that a block of either takes. */
-size_t geul_cuda_tile_shared(int tokens);
+/* Bytes of shared memory that a block takes, for weights of block types, or F16 and BF16. */
+size_t geul_cuda_tile_shared(enum cuda_type type, int tokens);
 
 #ifdef __cplusplus
 }

@@ -24,17 +24,16 @@ template <cuda_type type, int T> struct int8_memory {
 
 /* The place of a thread's unit i in a step: its row, and its first value in the step. */
 template <cuda_type type> struct unit_place {
-    int row, block_value, unit;
-    int64_t block;
+    int row, block_value, unit, block;
 };
 
 template <cuda_type type> DEVICE unit_place<type> place_of(int step, int i)
 {
     typedef shape_of<type> shape;
     int number = thread() + i * TILE_THREADS, row = number / step_of<type>::row_units;
-    int64_t value = (int64_t)step * TILE_BYTES + number % step_of<type>::row_units * shape::unit;
-    unit_place<type> p = {row, 0, (int)(value % shape::values) / shape::unit, value / shape::values};
-    p.block_value = (int)(p.block * shape::values % TILE_BYTES);
+    int value = step * TILE_BYTES + number % step_of<type>::row_units * shape::unit;
+    unit_place<type> p = {row, 0, value % shape::values / shape::unit, value / shape::values};
+    p.block_value = p.block * shape::values % TILE_BYTES;
     return p;
 }
 
@@ -174,7 +173,10 @@ DEVICE void multiply_step(const int8_memory<type, T> &s, int half, float sum[til
     }
 }
 
-/* Blocks on a multiprocessor: registers for more of them would not be enough for the sums. */
+/* Blocks on a multiprocessor: as many as there are registers for. Shared memory of a block, in KiB, of types with
+ * groups of 32 (16): 28 (33), 33 (40), 44 (51), 66 (74) for T = 16, 32, 64, 128. So cards of 7.5 hold two blocks of 16
+ * tokens and one of others, and none of 128; those of 8.6 to 8.9 two up to 64. At T = 64 two blocks leave 128
+ * registers, for which nvcc moves 2 (Q4_K, Q5_K: 8) to memory, on some cards. */
 template <cuda_type type, int T> constexpr int blocks_wanted()
 {
     return T <= 32 || (T == 64 && shape_of<type>::group == 32) ? 2 : 1;
@@ -234,12 +236,19 @@ int geul_cuda_launch_matmul_int8(struct cuda_stream *stream, const void *args)
     return 1; /* cudaErrorInvalidValue */
 }
 
-size_t geul_cuda_tile_shared(int tokens)
+/* Of block types, those with minima need the most. */
+template <cuda_type type> static size_t shared_of(int tokens)
 {
-    /* Of block types those with groups of 16 and minima need the most; matmul_half.cu keeps both sides twice. */
-    static const size_t bytes[] = {
-        tile_memory<int8_memory<CUDA_Q2_K, 16>, 16>(), tile_memory<int8_memory<CUDA_Q2_K, 32>, 32>(),
-        tile_memory<int8_memory<CUDA_Q2_K, 64>, 64>(), tile_memory<int8_memory<CUDA_Q2_K, 128>, 128>()};
-    size_t halves = 2 * (size_t)(CUDA_TILE_ROWS + tokens) * TILE_STRIDE, blocks = bytes[which_tile(tokens)];
-    return halves > blocks ? halves : blocks;
+    static const size_t bytes[] = {tile_memory<int8_memory<type, 16>, 16>(), tile_memory<int8_memory<type, 32>, 32>(),
+                                   tile_memory<int8_memory<type, 64>, 64>(),
+                                   tile_memory<int8_memory<type, 128>, 128>()};
+    return bytes[which_tile(tokens)];
+}
+
+size_t geul_cuda_tile_shared(cuda_type type, int tokens)
+{
+    if (type == CUDA_F16 || type == CUDA_BF16) /* both sides twice; more than the sums */
+        return 2 * (size_t)(CUDA_TILE_ROWS + tokens) * TILE_STRIDE;
+    bool sixteen = type == CUDA_Q2_K || type == CUDA_Q3_K || type == CUDA_Q6_K;
+    return sixteen ? shared_of<CUDA_Q2_K>(tokens) : shared_of<CUDA_Q4_K>(tokens);
 }

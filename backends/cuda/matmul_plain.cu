@@ -20,7 +20,7 @@ template <int each> struct side_of {
  * dimension and of K. */
 template <cuda_type type, int each>
 DEVICE void bring_side(side_of<each> &side, const void *data, const int64_t stride[2], int64_t first, int64_t n,
-                       int64_t depth, int64_t k, bool bfloat)
+                       int64_t depth, int64_t k)
 {
     const bool along_k = stride[1] == 1;
     UNROLL
@@ -28,8 +28,8 @@ DEVICE void bring_side(side_of<each> &side, const void *data, const int64_t stri
         int i = thread() + j * THREADS;
         int at = along_k ? i / DEPTH : i % side.tile, d = along_k ? i % DEPTH : i / side.tile;
         bool there = first + at < n && depth + d < k;
-        float v = there ? plain_at<type>(data, (first + at) * stride[0] + (depth + d) * stride[1]) : 0;
-        side.v[d * side.stride + at] = activation_of(v, bfloat);
+        const int64_t place = (first + at) * stride[0] + (depth + d) * stride[1];
+        side.v[d * side.stride + at] = there ? plain_at<type>(data, place) : 0;
     }
 }
 
@@ -56,8 +56,8 @@ template <cuda_type type, int each> KERNEL(THREADS, 1) void matmul_plain(cuda_ma
     const int64_t a_stride[2] = {p.a_stride[0], p.a_stride[1]}, b_stride[2] = {p.b_stride[1], p.b_stride[0]};
     float sum[each][each] = {};
     for (int64_t depth = 0; depth < p.k; depth += DEPTH) {
-        bring_side<CUDA_F32, each>(sides[0], p.a, a_stride, row, p.m, depth, p.k, p.bfloat);
-        bring_side<type, each>(sides[1], p.b, b_stride, column, p.n, depth, p.k, p.bfloat);
+        bring_side<CUDA_F32, each>(sides[0], p.a, a_stride, row, p.m, depth, p.k);
+        bring_side<type, each>(sides[1], p.b, b_stride, column, p.n, depth, p.k);
         barrier();
         for (int d = 0; d < DEPTH; d++) {
             float left[each], right[each];

@@ -52,7 +52,6 @@ struct cuda_matmul_plain {
     const void *b;
     int64_t b_stride[2]; /* of K and N */
     int64_t m, n, k;
-    bool bfloat; /* both sides are rounded to bfloat16 first */
     struct cuda_epilogue out;
 };
 int geul_cuda_launch_matmul_plain(struct cuda_stream *stream, const void *args);

@@ -4,7 +4,7 @@
 #define GEUL_CUDA_NORM_H
 
 #include "backends/cuda/results.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/cuda_rows.h"
 #include "backends/cuda/stream.h"
 
 #ifdef __cplusplus

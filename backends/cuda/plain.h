@@ -13,10 +13,4 @@ template <cuda_type type> DEVICE float plain_at(const void *data, int64_t i)
     return type == CUDA_F16 ? half_to_float(h) : bfloat_to_float(h);
 }
 
-/* x as the product reads it: rounded to bfloat16 first, or not. */
-DEVICE float activation_of(float x, bool bfloat)
-{
-    return bfloat ? bfloat_to_float(float_to_bfloat(x)) : x;
-}
-
 #endif

@@ -258,8 +258,11 @@ void geul_cuda_release(struct geul_context *ctx, struct geul_queue *queue, struc
         d->gpu->stream_wait(geul_cuda_queue(queue)->stream.handle);
     if (prepared->graph)
         d->gpu->graph_free(prepared->graph);
-    if (prepared->memory)
+    if (prepared->memory) {
+        geul_cuda_begin_waiting();
         d->gpu->release(prepared->memory);
+        geul_cuda_end_of_either();
+    }
     geul_free(ctx, prepared->steps);
     geul_free(ctx, prepared->args);
     geul_free(ctx, prepared);

@@ -3,7 +3,7 @@
 #ifndef GEUL_CUDA_QUADS_H
 #define GEUL_CUDA_QUADS_H
 
-#include "backends/cuda/rows.h"
+#include "backends/cuda/cuda_rows.h"
 #include "backends/cuda/warp.h"
 
 enum { QUAD = 4 };

@@ -82,6 +82,7 @@ static enum geul_status capture(struct geul_context *ctx, struct geul_queue *que
     struct cuda_queue *q = geul_cuda_queue(queue);
     const long before = q->stream.launches;
     void *graph = NULL;
+    geul_cuda_begin_capture();
     int error = gpu->capture_begin(q->stream.handle);
     if (!error) {
         for (int i = 0; i < p->n_steps && !error; i++)
@@ -89,6 +90,7 @@ static enum geul_status capture(struct geul_context *ctx, struct geul_queue *que
         int ended = gpu->capture_end(q->stream.handle, &graph); /* in any case, or the stream stays captured */
         error = error ? error : ended;
     }
+    geul_cuda_end_of_either();
     q->stream.launches = before;
     if (!error) {
         p->graph = graph;

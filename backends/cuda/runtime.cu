@@ -214,9 +214,13 @@ static const char *text(int error)
 
 const struct cuda_gpu *geul_cuda_gpu()
 {
+    /* A driver serves what was built for older versions, too, so the one before the own version will do. */
+    static const char *const blas[] = {CUDART_VERSION >= 13000 ? "libcublas.so.13" : "libcublas.so.12",
+                                       CUDART_VERSION >= 13000 ? "libcublas.so.12" : NULL, NULL};
     static const struct cuda_gpu table = {
         CUDART_VERSION / 1000 * 1000, /* drivers of a major version serve all its minor ones */
         0.02,
+        blas,
         driver_version,
         count,
         capability,

@@ -155,10 +155,12 @@ DEVICE words4 load16(const void *p)
     uint4 v = *(const uint4 *)p;
     return words4{{v.x, v.y, v.z, v.w}};
 }
+/* Not L1::no_allocate: that does not find a line under way either, and the lanes of one load often take but half of a
+ * sector, or 16 bytes of a block of 144: what is left over would come from the second-level cache once more. */
 DEVICE words4 load16_once(const void *p)
 {
     words4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.nc.L1::evict_first.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
                  : "l"(p));
     return v;

@@ -17,6 +17,7 @@
 
 #include "core/os.h"
 #include "core/random.h"
+#include "models/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,12 @@ enum { WARM_UP_TOKENS = 32 };
 /* One repetition. */
 struct sample {
     double tps, ceiling_tps, share;
-    struct geul_device_ceilings ceilings;
+    struct geul_device_ceilings ceilings; /* of the device that takes longest */
+};
+
+/* The ceilings of all devices at a moment. */
+struct moment {
+    struct geul_device_ceilings at[GEUL_MAX_DEVICES];
 };
 
 /* The state of one model's measurement. */
@@ -34,19 +40,21 @@ struct bench {
     const struct geul_bench_sweep *sweep;
     struct geul_model_args args; /* with the current number of threads and sequences */
     struct geul_context *ctx;    /* for what outlives a session */
-    struct geul_device *device;
-    struct geul_host_probe *probe;
+    struct geul_device *host;    /* that the CPU's ceilings are measured on, beside the model's */
+    struct geul_ceilings ceilings;
     struct geul_loaded l;
-    struct geul_bench_work work;
-    struct geul_bench_cell cell; /* filled in as far as it is known */
-    double cache_bytes;          /* of keys and values per position of one sequence */
+    int n_devices;
+    struct geul_bench_work work[GEUL_MAX_DEVICES];
+    double cache_bytes[GEUL_MAX_DEVICES]; /* of keys and values per position of one sequence */
+    struct geul_bench_cell cell;          /* filled in as far as it is known */
     int32_t *ids;
     int n_ids; /* as many as the longest sequence */
     struct geul_batch_item *step;
     struct sample *samples;
     uint64_t done, total; /* tokens, for the progress bar */
     uint64_t load_peak;   /* resident bytes, before the probe */
-    bool enough;          /* the caller wants no more cells */
+    char types[64], devices[64];
+    bool enough; /* the caller wants no more cells */
 };
 
 static int largest(const struct geul_bench_list *list)
@@ -136,9 +144,9 @@ static enum geul_status deepen(struct bench *b)
 static struct geul_device_ceilings mean_of(const struct geul_device_ceilings *a, const struct geul_device_ceilings *b)
 {
     return (struct geul_device_ceilings){.read_bytes_per_s = (a->read_bytes_per_s + b->read_bytes_per_s) / 2,
-                                       .f32_macs_per_s = (a->f32_macs_per_s + b->f32_macs_per_s) / 2,
-                                       .bf16_macs_per_s = (a->bf16_macs_per_s + b->bf16_macs_per_s) / 2,
-                                       .int8_macs_per_s = (a->int8_macs_per_s + b->int8_macs_per_s) / 2};
+                                         .f32_macs_per_s = (a->f32_macs_per_s + b->f32_macs_per_s) / 2,
+                                         .bf16_macs_per_s = (a->bf16_macs_per_s + b->bf16_macs_per_s) / 2,
+                                         .int8_macs_per_s = (a->int8_macs_per_s + b->int8_macs_per_s) / 2};
 }
 
 static int compare(const void *a, const void *b)
@@ -179,49 +187,100 @@ static bool hand_out(struct bench *b, const struct sample *samples, int n)
     c->ceiling_tps = median(samples, n, offsetof(struct sample, ceiling_tps), NULL, NULL);
     /* The probe's buffers are not the model's memory. Loading may have had the higher peak, before the probe existed.
      */
-    uint64_t peak = geul_os_peak_rss(), held = geul_host_probe_bytes(b->probe);
+    uint64_t peak = geul_os_peak_rss(), held = geul_host_probe_bytes(b->ceilings.probe);
     peak = peak > held ? peak - held : 0;
     c->peak_rss_bytes = (int64_t)(peak > b->load_peak ? peak : b->load_peak);
     c->peak_over_bytes = c->peak_rss_bytes - c->file_bytes - c->kv_cache_bytes;
     return b->sweep->cell(b->sweep->user, c);
 }
 
+static enum geul_status measure_ceilings(struct bench *b, struct moment *now)
+{
+    for (int d = 0; d < b->n_devices; d++)
+        if (b->work[d].weight_bytes > 0 && !geul_ceilings_measure(&b->ceilings, d, &now->at[d]))
+            return geul_fail_from(b->l.ctx, b->ctx);
+    return GEUL_OK;
+}
+
+/* What the work of the cell takes of device d. */
+static struct geul_bench_amount amount_of(const struct bench *b, int d)
+{
+    const struct geul_bench_cell *c = &b->cell;
+    if (c->n_prompt > 0)
+        return geul_bench_prompt_amount(&b->work[d], c->n_prompt, b->args.n_batch, c->depth, b->cache_bytes[d]);
+    return geul_bench_generation_amount(&b->work[d], c->n_generate, c->parallel, c->depth, b->cache_bytes[d]);
+}
+
+/* The least time of the cell by the ceilings before and after a repetition: the devices compute one after the other.
+ * Whose part takes longest says what the bound is. */
+static double least_seconds(struct bench *b, const struct moment *before, const struct moment *after,
+                            struct geul_device_ceilings *slowest)
+{
+    double sum = 0, most = -1;
+    for (int d = 0; d < b->n_devices; d++) {
+        if (b->work[d].weight_bytes <= 0)
+            continue;
+        struct geul_bench_amount amount = amount_of(b, d);
+        struct geul_device_ceilings mean = mean_of(&before->at[d], &after->at[d]);
+        const char *bound;
+        double seconds = geul_bench_least_seconds(&amount, &mean, &bound);
+        sum += seconds;
+        if (seconds > most) {
+            most = seconds;
+            b->cell.bound = bound;
+            *slowest = mean;
+        }
+    }
+    return sum;
+}
+
+/* Fills in the work of the cell, and returns its tokens. */
+static int begin_cell(struct bench *b, int n_prompt, int n_generate)
+{
+    struct geul_bench_cell *c = &b->cell;
+    c->n_prompt = n_prompt;
+    c->n_generate = n_generate;
+    c->bytes = c->macs = 0;
+    for (int d = 0; d < b->n_devices; d++) {
+        struct geul_bench_amount amount = amount_of(b, d);
+        c->bytes += amount.bytes;
+        for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++)
+            c->macs += amount.macs[i];
+    }
+    return n_prompt > 0 ? n_prompt : n_generate * c->parallel;
+}
+
 /* All repetitions of one cell after a short warm-up. */
 static enum geul_status measure_cell(struct bench *b, int n_prompt, int n_generate)
 {
-    struct geul_bench_cell *c = &b->cell;
-    int tokens = n_prompt > 0 ? n_prompt : n_generate * c->parallel;
-    struct geul_bench_amount amount =
-        n_prompt > 0 ? geul_bench_prompt_amount(&b->work, n_prompt, b->args.n_batch, c->depth, b->cache_bytes)
-                     : geul_bench_generation_amount(&b->work, n_generate, c->parallel, c->depth, b->cache_bytes);
-    c->n_prompt = n_prompt;
-    c->n_generate = n_generate;
-    c->bytes = amount.bytes;
-    c->macs = 0;
-    for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++)
-        c->macs += amount.macs[i];
+    int tokens = begin_cell(b, n_prompt, n_generate);
     /* The warm-up: at most one batch or one step, so that buffers exist and the plan for this shape is made. */
     rewind_sequences(b);
+    struct moment before = {{{0}}}, after = {{{0}}};
     enum geul_status status = run(b, n_prompt < b->args.n_batch ? n_prompt : b->args.n_batch, 1);
     /* The ceilings after one repetition are those before the next, unless the caller's turn lies between them. */
-    struct geul_device_ceilings before = geul_host_probe_measure(b->probe), after;
+    if (status == GEUL_OK)
+        status = measure_ceilings(b, &before);
     for (int i = 0; i < b->sweep->repetitions && status == GEUL_OK && !b->enough; i++, before = after) {
         struct sample *s = &b->samples[i];
         if (b->sweep->turn) { /* another program is measured meanwhile, so this may wait for long */
             b->enough = !b->sweep->turn(b->sweep->user);
             if (b->enough)
                 return GEUL_OK;
-            before = geul_host_probe_measure(b->probe);
+            status = measure_ceilings(b, &before);
         }
         rewind_sequences(b);
         double start = geul_os_seconds();
-        status = run(b, n_prompt, n_generate);
+        if (status == GEUL_OK)
+            status = run(b, n_prompt, n_generate);
         s->tps = tokens / (geul_os_seconds() - start);
-        after = geul_host_probe_measure(b->probe);
-        s->ceilings = mean_of(&before, &after);
-        s->ceiling_tps = tokens / geul_bench_least_seconds(&amount, &s->ceilings, &c->bound);
+        if (status == GEUL_OK)
+            status = measure_ceilings(b, &after);
+        if (status != GEUL_OK)
+            return status;
+        s->ceiling_tps = tokens / least_seconds(b, &before, &after, &s->ceilings);
         s->share = s->tps / s->ceiling_tps;
-        if (b->sweep->turn && status == GEUL_OK)
+        if (b->sweep->turn)
             b->enough = !hand_out(b, s, 1);
     }
     if (!b->sweep->turn && status == GEUL_OK)
@@ -268,17 +327,45 @@ static enum geul_status measure_session(struct bench *b, bool prompts)
     return status;
 }
 
-/* Counts bytes and multiply-adds of the model's file. */
+/* Counts bytes and multiply-adds of the model's file on every device. */
 static enum geul_status count_work(struct bench *b)
 {
+    const struct geul_model *m = b->l.model;
     struct geul_gguf *g = geul_gguf_open(b->l.ctx, b->args.path);
     if (!g)
         return geul_error_status(b->l.ctx);
-    geul_bench_work_count(g, &b->work);
+    double position = (double)b->cell.kv_cache_bytes / geul_session_capacity(b->l.session) / b->args.n_sequences;
+    size_t n = 0;
+    b->n_devices = m->n_devices;
+    b->devices[0] = '\0';
+    for (int i = 1; i <= b->n_devices; i++) { /* the CPU, which is device 0, is named last */
+        int d = i % b->n_devices, n_layers = 0;
+        geul_bench_work_count(g, m, d, &b->work[d]);
+        for (int k = 0; k < m->neox.shape.n_layers; k++)
+            n_layers += m->placement.layers[k] == d;
+        b->cache_bytes[d] = position * n_layers / m->neox.shape.n_layers;
+        if (b->work[d].weight_bytes > 0 && n < sizeof b->devices)
+            n += (size_t)snprintf(b->devices + n, sizeof b->devices - n, "%s%s", n ? "+" : "", m->devices[d]->id);
+    }
+    geul_bench_work_types(g, b->types, sizeof b->types);
     b->cell.file_bytes = (int64_t)geul_gguf_file_bytes(g);
-    b->cell.types = b->work.types;
+    b->cell.types = b->types;
+    b->cell.devices = b->devices;
+    b->cell.n_gpu_layers = m->placement.n;
     geul_gguf_close(g);
     return GEUL_OK;
+}
+
+/* Opens what the ceilings are measured with: the CPU's on a device of their own, with the threads of the test, the
+ * others' where the model lies. */
+static bool open_ceilings(struct bench *b)
+{
+    struct geul_devices devices = {.n = b->l.model->n_devices};
+    b->host = geul_device_open(b->ctx, GEUL_DEVICE_HOST, b->args.n_threads);
+    for (int d = 1; d < devices.n; d++)
+        devices.at[d] = b->l.model->devices[d];
+    devices.at[GEUL_DEVICE_HOST] = b->host;
+    return b->host && geul_ceilings_open(b->ctx, &devices, &b->ceilings);
 }
 
 /* Measures the model that is open. Returns the exit code. */
@@ -286,15 +373,12 @@ static int measure_opened(struct bench *b, bool prompts)
 {
     /* The probe's device comes after the peak of loading is taken: its buffers would count as the model's. */
     b->load_peak = geul_os_peak_rss();
-    b->device = geul_device_open(b->ctx, GEUL_DEVICE_HOST, b->args.n_threads);
-    b->probe = b->device ? geul_host_probe_new(b->ctx, b->device) : NULL;
-    if (!b->probe)
+    if (!open_ceilings(b))
         return geul_report_failure(b->ctx);
     geul_os_peak_rss_reset();
-    b->cell.n_threads = b->device->n_threads;
+    b->cell.n_threads = b->host->n_threads;
     b->cell.load_seconds = b->l.load_seconds;
     b->cell.kv_cache_bytes = (int64_t)geul_session_cache_bytes(b->l.session);
-    b->cache_bytes = (double)b->cell.kv_cache_bytes / geul_session_capacity(b->l.session) / b->args.n_sequences;
     b->cell.parallel = 1;
     b->cell.depth = 0;
     fill_ids(b->ids, b->n_ids, geul_model_get_shape(b->l.model)->n_vocab, b->sweep->seed);
@@ -318,11 +402,10 @@ static int measure_loaded(struct bench *b, int n_threads, int n_sequences, bool 
     if (code != 0)
         return code;
     code = measure_opened(b, prompts);
-    geul_host_probe_free(b->probe);
-    geul_device_close(b->ctx, b->device);
+    geul_ceilings_close(&b->ceilings);
+    geul_device_close(b->ctx, b->host);
     geul_loaded_close(&b->l);
-    b->probe = NULL;
-    b->device = NULL;
+    b->host = NULL;
     return code;
 }
 
@@ -353,10 +436,22 @@ static int measure_all(struct bench *b)
     return code;
 }
 
+/* The longest text of the sweep. */
+static int longest_text(const struct geul_bench_sweep *sweep)
+{
+    int prompt = largest(&sweep->prompts), generate = largest(&sweep->generates);
+    return largest(&sweep->depths) + (prompt > generate ? prompt : generate);
+}
+
+void geul_bench_largest(struct geul_model_args *args, const struct geul_bench_sweep *sweep)
+{
+    args->n_sequences = largest(&sweep->parallels);
+    args->n_context = args->n_context ? args->n_context : longest_text(sweep);
+}
+
 int geul_bench_measure(const struct geul_model_args *args, const struct geul_bench_sweep *sweep)
 {
-    int prompt = largest(&sweep->prompts), generate = largest(&sweep->generates), code = 1;
-    int longest = largest(&sweep->depths) + (prompt > generate ? prompt : generate);
+    int code = 1, longest = longest_text(sweep);
     struct bench b = {.sweep = sweep,
                       .args = *args,
                       .ctx = geul_report_context(false),

@@ -1,7 +1,7 @@
 /* bench_work.c: see bench_work.h. */
 #include "command/bench/bench_work.h"
 
-#include "models/neox.h"
+#include "models/model.h"
 
 #include <stdio.h>
 
@@ -30,33 +30,51 @@ static void name_types(const double bytes[GEUL_TYPE_COUNT], char *out, size_t si
     }
 }
 
-void geul_bench_work_count(const struct geul_gguf *g, struct geul_bench_work *work)
+/* Whether the product with t makes the logits: the embedding's does where the file has no matrix of its own for them,
+ * and it is then read whole. */
+static bool is_output(const struct geul_gguf *g, const struct geul_gguf_tensor *t)
+{
+    enum geul_neox_role role = geul_neox_role_of(t->name, t->n_dims);
+    return role == GEUL_NEOX_ROLE_OUTPUT || (role == GEUL_NEOX_ROLE_EMBEDDING && geul_fit_tied(g));
+}
+
+static bool is_read_whole(const struct geul_gguf *g, const struct geul_gguf_tensor *t)
+{
+    return is_output(g, t) || geul_neox_role_of(t->name, t->n_dims) != GEUL_NEOX_ROLE_EMBEDDING;
+}
+
+void geul_bench_work_types(const struct geul_gguf *g, char *out, size_t size)
 {
     double bytes[GEUL_TYPE_COUNT] = {0};
-    char name[GEUL_MAX_NAME];
-    geul_neox_tensor_name(name, geul_neox_role_info(GEUL_NEOX_ROLE_OUTPUT), -1);
-    bool tied = !geul_gguf_find_tensor(g, name); /* then the embedding is the output matrix too, and is read whole */
+    for (int64_t i = 0; i < geul_gguf_tensor_count(g); i++) {
+        const struct geul_gguf_tensor *t = geul_gguf_tensor_at(g, i);
+        if (t->n_dims == 2 && is_read_whole(g, t))
+            bytes[t->type] += (double)t->bytes;
+    }
+    name_types(bytes, out, size);
+}
+
+void geul_bench_work_count(const struct geul_gguf *g, const struct geul_model *model, int d,
+                           struct geul_bench_work *work)
+{
     *work = (struct geul_bench_work){.weight_bytes = 0};
     for (int64_t i = 0; i < geul_gguf_tensor_count(g); i++) {
         const struct geul_gguf_tensor *t = geul_gguf_tensor_at(g, i);
-        enum geul_neox_role role = geul_neox_role_of(t->name, t->n_dims);
-        bool embedding = role == GEUL_NEOX_ROLE_EMBEDDING;
-        bool output = role == GEUL_NEOX_ROLE_OUTPUT || (embedding && tied);
-        if (embedding && !output)
+        int layer = geul_neox_layer_of(t->name);
+        if (!is_read_whole(g, t) || layer >= model->neox.shape.n_layers ||
+            geul_fit_device(&model->placement, model->tied, t, layer) != d)
             continue;
         work->weight_bytes += (double)t->bytes;
         if (t->n_dims != 2)
             continue;
         double macs = (double)t->shape[0] * (double)t->shape[1];
-        bytes[t->type] += (double)t->bytes;
-        if (output) {
+        if (is_output(g, t)) {
             work->output = arithmetic_of(t->type);
             work->output_macs = macs;
         } else {
             work->layer_macs[arithmetic_of(t->type)] += macs;
         }
     }
-    name_types(bytes, work->types, sizeof work->types);
 }
 
 /* The multiply-adds of so many tokens, so many of them with logits. */
@@ -94,11 +112,12 @@ double geul_bench_least_seconds(const struct geul_bench_amount *amount, const st
     static const char *const names[GEUL_BENCH_ARITHMETICS] = {"f32", "bf16", "int8"};
     const double rates[GEUL_BENCH_ARITHMETICS] = {ceilings->f32_macs_per_s, ceilings->bf16_macs_per_s,
                                                   ceilings->int8_macs_per_s};
-    double read = amount->bytes / ceilings->read_bytes_per_s, sum = 0, most = 0;
+    double read = amount->bytes > 0 ? amount->bytes / ceilings->read_bytes_per_s : 0, sum = 0, most = 0;
     *bound = "memory";
     const char *kind = *bound;
     for (int i = 0; i < GEUL_BENCH_ARITHMETICS; i++) {
-        double seconds = amount->macs[i] / rates[i];
+        double rate = rates[i] > 0 ? rates[i] : rates[GEUL_BENCH_F32];
+        double seconds = amount->macs[i] > 0 ? amount->macs[i] / rate : 0;
         sum += seconds;
         if (seconds > most) {
             most = seconds;

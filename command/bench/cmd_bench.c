@@ -1,6 +1,7 @@
 /* cmd_bench.c: `geul bench` measures a model and compares it with the machine's own ceilings. */
 #include "command/bench/bench_measure.h"
 #include "command/command.h"
+#include "command/fit_report.h"
 #include "command/paths.h"
 #include "command/progress.h"
 #include "command/report.h"
@@ -51,8 +52,8 @@ static const struct geul_option options[] = {
     OPTION_INT(   "-b, --batch-size, -ub, --ubatch-size", model.n_batch,      1, 1 << 16,
                   "most prompt tokens computed at once"),
     OPTION_CHOICE(GEUL_CACHE_TYPE_NAMES,      model.cache_type,   "TYPE", geul_cache_types, GEUL_CACHE_TYPE_HELP),
-    OPTION_INT(   "-ngl, --gpu-layers, --n-gpu-layers", model.n_gpu_layers, 0, 100000,
-                  "layers on the GPU; this build has none"),
+    OPTION_GROUP(model.where, geul_device_options),
+    OPTION_FLAG(  "--fit",                    model.fit,          GEUL_FIT_HELP),
     OPTION_CHOICE("-o, --output",             form,               "FORM", forms,
                   "table, md (Markdown), csv, json, or jsonl (a line per test)"),
     OPTION_FLAG(  "--json",                   json,               "-o json: every figure as JSON"),
@@ -75,7 +76,9 @@ static const struct geul_command_help help = {
         "tokens. The ceilings are measured before and after each repetition with the same threads: how fast memory "
         "can be read, and how many multiply-adds the instructions in use can do. The share compares with the speed at "
         "which the multiply-adds of the weights, or reading the cache and all weights once per step, would take all of "
-        "the time. Speeds are medians with their extremes.",
+        "the time. Where a model lies on several devices, each one's part counts by its own ceilings. Speeds are "
+        "medians "
+        "with their extremes.",
     .example = "geul bench --synthetic 1.3b:q4_k_m,1.3b:q8_0 -p 256,2048 -n 32 -d 0,2000\n"
                "geul bench -m polyglot.gguf -p 0 -n 32 --parallel 1,2,4,8,16 -t 1,2 --csv",
     .options = options,
@@ -134,6 +137,8 @@ static const struct column {
     {"n_threads", INT, CELL(n_threads)},
     {"n_batch", INT, CELL(n_batch)},
     {"cache_type", TEXT, CELL(cache_type)},
+    {"devices", TEXT, CELL(devices)},
+    {"n_gpu_layers", INT, CELL(n_gpu_layers)},
     {"n_prompt", INT, CELL(n_prompt)},
     {"n_generate", INT, CELL(n_generate)},
     {"depth", INT, CELL(depth)},
@@ -245,13 +250,13 @@ static bool print_row(struct output *o, const struct geul_bench_cell *c)
     char size[32], speed[96];
     const char *name = file_name(c->model);
     if (o->n == 0)
-        printf("%-*s %9s %-15s %7s  %-*s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "threads",
-               o->test_width, "test", "tokens/s (low to high)", "share of", "over MiB");
+        printf("%-*s %9s %-15s %-11s %7s  %-*s %27s  %-15s %9s\n", o->name_width, "model", "size", "types", "devices",
+               "threads", o->test_width, "test", "tokens/s (low to high)", "share of", "over MiB");
     speed_text(c, speed, sizeof speed);
-    printf("%s%*s %9s %-15s %7d  %-*s %27s  %5.1f %% %-7s %9.0f\n", name,
+    printf("%s%*s %9s %-15s %-11s %7d  %-*s %27s  %5.1f %% %-7s %9.0f\n", name,
            o->name_width - geul_cluster_columns(name, strlen(name)), "",
-           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, o->test_width,
-           c->test, speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
+           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->devices, c->n_threads,
+           o->test_width, c->test, speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
     return geul_report_text("", 0);
 }
 
@@ -259,15 +264,15 @@ static bool print_markdown(const struct output *o, const struct geul_bench_cell 
 {
     char size[32], speed[96];
     if (o->n == 0)
-        printf("| model | size | types | threads | test | tokens/s (low to high) | share of | over MiB |\n"
-               "| --- | --: | --- | --: | --- | --: | --- | --: |\n");
+        printf("| model | size | types | devices | threads | test | tokens/s (low to high) | share of | over MiB |\n"
+               "| --- | --: | --- | --- | --: | --- | --: | --- | --: |\n");
     speed_text(c, speed, sizeof speed);
     printf("| ");
     for (const char *s = file_name(c->model); *s; s++)
         printf(*s == '|' ? "\\|" : "%c", *s);
-    printf(" | %s | %s | %d | %s | %s | %.1f %% %s | %.0f |\n",
-           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->n_threads, c->test, speed,
-           100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
+    printf(" | %s | %s | %s | %d | %s | %s | %.1f %% %s | %.0f |\n",
+           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->devices, c->n_threads, c->test,
+           speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
     return geul_report_text("", 0);
 }
 
@@ -455,6 +460,26 @@ static int bench(struct settings *s, struct geul_bench_sweep *sweep, char *const
     return code;
 }
 
+/* Prints the plans of all models, each for its largest session. Returns the exit code. */
+static int print_fits(struct settings *s, const struct geul_bench_sweep *sweep, char *const *paths, int n)
+{
+    json_t *list = form_of(s) == JSON ? json_array() : NULL;
+    int code = 0;
+    s->model.n_threads = sweep->threads.v[0];
+    geul_bench_largest(&s->model, sweep);
+    for (int i = 0; i < n && code <= 1; i++) {
+        s->model.path = paths[i];
+        if (i > 0 && !list)
+            putchar('\n');
+        int one = geul_fit_report(&s->model, sweep->depths.v, sweep->depths.n, list);
+        code = one > code ? one : code;
+    }
+    if (!list)
+        return code;
+    geul_report_json(json_pack("{s:o}", "fits", list));
+    return code;
+}
+
 int geul_cmd_bench(int argc, char **argv)
 {
     struct settings s = {.model = GEUL_MODEL_ARGS_DEFAULT, .repetitions = 5};
@@ -479,7 +504,7 @@ int geul_cmd_bench(int argc, char **argv)
     geul_terminate_catch();
     code = find_models(&s, paths, &n);
     if (code == 0)
-        code = bench(&s, &sweep, paths, n);
+        code = s.model.fit ? print_fits(&s, &sweep, paths, n) : bench(&s, &sweep, paths, n);
     for (int i = 0; i < n; i++)
         free(paths[i]);
     return code;

@@ -1,6 +1,7 @@
 /* cmd_chat.c: `geul chat`, a conversation with a model. */
 #include "command/chat/chat.h"
 #include "command/command.h"
+#include "command/fit_report.h"
 #include "command/report.h"
 #include "command/terminal.h"
 #include "command/text_input.h"
@@ -26,6 +27,7 @@ static const struct geul_option options[] = {
     OPTION_FLAG("--ignore-eos",   ignore_eos,    "does not stop an answer at <|endoftext|>"),
     GEUL_NFC_OPTION("questions and the system text"),
     OPTION_FLAG("--json",         json,          "prints each answer as a line of JSON with token ids and timings"),
+    OPTION_FLAG("--fit",          model.fit,     GEUL_FIT_HELP),
     OPTION_GROUP(model, geul_any_model_options),
     OPTION_GROUP(chat, geul_chat_options),
     OPTION_GROUP(draft, geul_draft_options),
@@ -115,6 +117,8 @@ int geul_cmd_chat(int argc, char **argv)
     const char *named = s.model.path;
     if ((code = geul_model_args_choose(&s.model)) != 0)
         return code;
+    if (s.model.fit)
+        return geul_fit_print(&s.model, s.json);
     if ((code = geul_sampling_args_order(&s.chat.sampling)) != 0)
         return code;
     struct geul_chat c = {.settings = s.chat,

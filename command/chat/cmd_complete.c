@@ -1,6 +1,7 @@
 /* cmd_complete.c: `geul complete` continues a text. */
 #include "command/command.h"
 #include "command/chat/draft_args.h"
+#include "command/fit_report.h"
 #include "command/generation.h"
 #include "command/model_args.h"
 #include "command/progress.h"
@@ -42,6 +43,7 @@ static const struct geul_option options[] = {
                 "for the model's own"),
     OPTION_FLAG("--echo",                   echo,          "prints the prompt too"),
     OPTION_FLAG("--json",                   json,          "prints text, token ids, stop reason and timings as JSON"),
+    OPTION_FLAG("--fit",                    model.fit,     GEUL_FIT_HELP),
     OPTION_GROUP(model, geul_any_model_options),
     OPTION_GROUP(sampling, geul_sampling_options),
     OPTION_GROUP(draft, geul_draft_options),
@@ -169,6 +171,8 @@ int geul_cmd_complete(int argc, char **argv)
     size_t length;
     if (!geul_options_parse(&help, argc, argv, &s, args, &n_args, &code))
         return code;
+    if (s.model.fit)
+        return (code = geul_model_args_choose(&s.model)) != 0 ? code : geul_fit_print(&s.model, s.json);
     if (s.n_predict == 0)
         return geul_report_usage("-n 0 would print nothing");
     if ((code = geul_sampling_args_order(&s.sampling)) != 0)

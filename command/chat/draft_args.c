@@ -32,16 +32,20 @@ struct geul_draft_args geul_draft_args_default(void)
 static bool load(const struct geul_draft_args *args, const struct geul_model_args *model, struct geul_loaded *l,
                  struct geul_drafter *out)
 {
-    struct geul_model_options options = {.n_threads = model->n_threads, .regex = geul_regex()};
+    /* What the other model has left is shared anew: the number of layers on cards, and how they are divided, was said
+     * of that one. */
+    struct geul_model_args draft = *model;
+    draft.where.n_gpu_layers = model->where.n_gpu_layers == GEUL_LAYERS_NONE ? GEUL_LAYERS_NONE : GEUL_LAYERS_AUTO;
+    draft.where.split = NULL;
+    draft.adapters = (struct geul_lora_args){.plain = {.n = 0}};
+    struct geul_model_options options;
+    struct geul_session_options session;
+    if (geul_model_args_options(&draft, l->ctx, &options, &session) != 0)
+        return false;
+    session.n_context = geul_session_capacity(l->session);
     out->model = geul_model_load(l->ctx, args->path, &options);
     if (!out->model)
         return false;
-    struct geul_session_options session = {
-        .n_context = geul_session_capacity(l->session),
-        .n_sequences = model->n_sequences,
-        .n_batch = model->n_batch,
-        .cache_type = geul_type_from_name(model->cache_type),
-    };
     out->session = geul_session_new(l->ctx, out->model, &session);
     int trained = geul_model_get_shape(out->model)->n_context;
     if (out->session && trained < session.n_context)

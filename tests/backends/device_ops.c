@@ -237,15 +237,8 @@ bool device_compute(struct run *r, struct geul_tensor *t)
     return ok;
 }
 
-int check_device_op(const struct device_kind *kind, enum geul_op op, bool exact)
+static int check_case(const struct device_kind *kind, struct run r, void (*run_case)(struct run *))
 {
-    char what[96];
-    struct run r = {.what = what,
-                    .far = true,
-                    .exact = exact,
-                    .absolute = allowed[op].absolute + (exact ? 0 : allowed[op].loose),
-                    .relative = allowed[op].relative};
-    snprintf(what, sizeof what, "%s on %s%s", geul_op_info(op)->name, kind->name, exact ? ", exact" : "");
     for (int i = 0; i < kind->n_ways; i++) {
         r.other = kind->way(i);
         r.ctx = geul_context_new(NULL);
@@ -254,11 +247,30 @@ int check_device_op(const struct device_kind *kind, enum geul_op op, bool exact)
         r.compare = i > 0;
         r.at = 0;
         r.unsupported = 0;
-        if (CHECK_MSG(r.device != NULL, "%s: %s", what, geul_error(r.ctx)))
-            op_cases[op](&r);
+        if (CHECK_MSG(r.device != NULL, "%s: %s", r.what, geul_error(r.ctx)))
+            run_case(&r);
         geul_device_close(r.ctx, r.device);
         geul_context_free(r.ctx);
     }
     free(r.kept);
     return r.unsupported;
+}
+
+int check_device_case(const struct device_kind *kind, const char *name, void (*run_case)(struct run *), bool exact)
+{
+    char what[96];
+    snprintf(what, sizeof what, "%s on %s%s", name, kind->name, exact ? ", exact" : "");
+    return check_case(kind, (struct run){.what = what, .far = true, .exact = exact}, run_case);
+}
+
+int check_device_op(const struct device_kind *kind, enum geul_op op, bool exact)
+{
+    char what[96];
+    snprintf(what, sizeof what, "%s on %s%s", geul_op_info(op)->name, kind->name, exact ? ", exact" : "");
+    struct run r = {.what = what,
+                    .far = true,
+                    .exact = exact,
+                    .absolute = allowed[op].absolute + (exact ? 0 : allowed[op].loose),
+                    .relative = allowed[op].relative};
+    return check_case(kind, r, op_cases[op]);
 }

@@ -19,5 +19,7 @@ bool device_compute(struct run *r, struct geul_tensor *t);
 /* Runs an operation's case: against its reference in the first way, then with the same bits in the others. Returns how
  * many computations the device does not take. */
 int check_device_op(const struct device_kind *kind, enum geul_op op, bool exact);
+/* The same of a case that is not in the table. */
+int check_device_case(const struct device_kind *kind, const char *name, void (*run_case)(struct run *), bool exact);
 
 #endif

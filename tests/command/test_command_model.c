@@ -52,7 +52,7 @@ TEST(command_info_of_the_machine)
 TEST(command_info_devices_tells_their_memory)
 {
     json_t *json = fixture_json(GEUL("info", "--devices", "--json"));
-    const json_t *cpu = json_array_get(json, 0);
+    const json_t *cpu = json_array_get(json_object_get(json, "devices"), 0);
     json_int_t available = json_integer_value(json_object_get(cpu, "free_bytes"));
     json_int_t total = json_integer_value(json_object_get(cpu, "total_bytes"));
     CHECK_MSG(total > 1 << 20 && available > 0 && available <= total, "%lld of %lld bytes", available, total);

@@ -187,7 +187,8 @@ TEST(autodiff_does_not_depend_on_what_is_kept)
 TEST(autodiff_recomputes_instead_of_keeping)
 {
     enum { DEPTH = 32, WIDE = 4096 };
-    size_t bytes[2] = {0, 0}, working;
+    size_t bytes[2] = {0, 0};
+    struct geul_runtime_needs needs[GEUL_MAX_DEVICES];
     for (int keep = 0; keep < 2; keep++) {
         struct geul_context *ctx = geul_context_new(NULL);
         struct geul_runtime *rt = geul_runtime_new(ctx, NULL);
@@ -203,7 +204,8 @@ TEST(autodiff_recomputes_instead_of_keeping)
               GEUL_OK);
         struct geul_tensor *dx = geul_gradients_of(g, x);
         struct geul_graph *graph = geul_graph_new(ctx, &dx, 1);
-        REQUIRE(graph && geul_runtime_measure(rt, graph, &bytes[keep], &working) == GEUL_OK);
+        REQUIRE(graph && geul_runtime_measure(rt, graph, needs) == GEUL_OK);
+        bytes[keep] = needs[0].values;
         geul_runtime_free(rt);
         geul_context_free(ctx);
     }

@@ -240,9 +240,9 @@ TEST(schedule_spreads_over_small_buffers)
     long buffers = poison_counts(f.devices[0]).buffers - before;
     CHECK_MSG(buffers >= 2, "%ld buffers", buffers);
     CHECK(geul_runtime_bytes(f.rt, 0) <= (size_t)buffers * 2048);
-    size_t values, working;
-    REQUIRE(geul_runtime_measure(f.rt, w.graph, &values, &working) == GEUL_OK);
-    CHECK_INT(values, geul_runtime_bytes(f.rt, 0));
+    struct geul_runtime_needs needs[GEUL_MAX_DEVICES];
+    REQUIRE(geul_runtime_measure(f.rt, w.graph, needs) == GEUL_OK);
+    CHECK_INT(needs[0].values, geul_runtime_bytes(f.rt, 0));
     struct geul_context *ctx = geul_context_new_like(f.ctx);
     struct geul_tensor *x = geul_input(ctx, GEUL_TYPE_F32, 2, (int64_t[]){8, 64}, "x");
     struct geul_tensor *y =

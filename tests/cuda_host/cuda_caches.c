@@ -12,7 +12,7 @@ float *randoms(uint64_t *seed, int64_t n)
 struct cache cache_new(uint64_t *seed, const struct shape *s)
 {
     int64_t n = s->sequences * s->heads * s->room * s->depth;
-    size_t bytes, row;
+    size_t bytes = 0, row = 0;
     struct cache c = {.values = randoms(seed, n)};
     CHECK(geul_shape_bytes(s->type, 2, (int64_t[]){n / s->depth, s->depth}, &bytes) &&
           geul_shape_bytes(s->type, 1, &s->depth, &row));

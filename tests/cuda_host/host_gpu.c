@@ -442,9 +442,13 @@ static int host_reset(void)
     return end(error);
 }
 
+/* As CUDA does it: fails while any thread captures a graph on the card, whose capture fails too. */
 static int host_wait(void)
 {
     int error = begin_on_card(HOST_GPU_wait, false);
+    for (struct stream *s = host.streams; s && !error; s = s->next)
+        if (s->capturing && s->card == used)
+            s->capture_error = error = CAPTURING;
     if (!error) {
         run_card(used);
         error = host.cards[used].lost;
@@ -807,11 +811,14 @@ static const char *host_text(int error)
     return "some error";
 }
 
+static const char *blas_names[2];
+
 const struct cuda_gpu *geul_cuda_gpu(void)
 {
     static const struct cuda_gpu table = {
         .driver_needed = 13000,
         .long_run = 1e9, /* here all are long */
+        .blas = blas_names,
 #define CALL(name) .name = host_##name,
         HOST_GPU_FUNCTIONS(CALL)
 #undef CALL
@@ -859,6 +866,11 @@ void host_gpu_driver(int version, int error)
     host.driver = version;
     host.count_error = error;
     end(0);
+}
+
+void host_gpu_blas(const char *path)
+{
+    blas_names[0] = path;
 }
 
 void host_gpu_fail(enum host_gpu_call call, long n, int error)

@@ -64,6 +64,8 @@ enum host_gpu_call {
 void host_gpu_machine(const char *cards);
 /* The driver's version (0: there is none), and what count() then returns. */
 void host_gpu_driver(int version, int error);
+/* The file that poses as cuBLAS, whose name must live on; before anything has asked for it. NULL: there is none. */
+void host_gpu_blas(const char *path);
 /* The n-th call of that kind from now on fails with error; n 0: none does; below 0: the next -n do. */
 void host_gpu_fail(enum host_gpu_call call, long n, int error);
 /* Calls of that kind since the machine was made, or since the latest host_gpu_count_anew(). */

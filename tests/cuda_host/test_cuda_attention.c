@@ -1,5 +1,5 @@
 /* test_cuda_attention.c: the three kernels of attention against double precision, under every schedule. */
-#include "backends/cuda/attention.h"
+#include "backends/cuda/cuda_attention.h"
 #include "core/tensor.h"
 #include "tests/cuda_host/cuda_caches.h"
 #include "tests/cuda_host/cuda_rig.h"
@@ -250,7 +250,8 @@ TEST(cuda_attention_in_tiles)
                  {{GEUL_TYPE_BF16, 20, 1, 140, 80, 2, 100}, 9}, {{GEUL_TYPE_Q8_0, 66, 1, 70, 96, 3, 0}, 19},
                  {{GEUL_TYPE_F16, 33, 1, 100, 128, 2, 40}, 16}, {{GEUL_TYPE_BF16, 17, 1, 80, 128, 1, 50}, 7},
                  {{GEUL_TYPE_F16, 18, 1, 70, 256, 2, 45}, 9},   {{GEUL_TYPE_Q8_0, 9, 1, 40, 256, 1, 30}, 7},
-                 {{GEUL_TYPE_F32, 12, 1, 90, 80, 1, 70}, 7},    {{GEUL_TYPE_F32, 16, 1, 64, 64, 1, 48}, 7}};
+                 {{GEUL_TYPE_F32, 12, 1, 90, 80, 1, 70}, 7},    {{GEUL_TYPE_F32, 16, 1, 64, 64, 1, 48}, 7},
+                 {{GEUL_TYPE_F16, 16, 1, 65, 64, 1, 49}, 16}};
     uint64_t seed = CPU_SEED;
     cuda_host_shared_most(96 << 10);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -423,42 +424,64 @@ TEST(cuda_attention_leaves_rounded_rows)
     }
 }
 
-/* A token of the batch that came out as NaN, and values that float16 cannot hold. */
+/* Numbers that float16 cannot hold, in one of K, V and Q each time. */
+enum damage { BROKEN_TOKEN, HUGE_KEY, HUGE_VALUE, HUGE_QUERY, DAMAGES };
+enum { BROKEN_AT = 40, HUGE_AT = 5 };
+
+static void do_damage(struct batch *b, enum damage damage)
+{
+    const int64_t depth = b->s.depth, n = b->s.room * depth;
+    if (damage == BROKEN_TOKEN) { /* of the same batch, came out as NaN */
+        b->v.values[BROKEN_AT * depth + 3] = NAN;
+        b->k.values[BROKEN_AT * depth + 7] = NAN;
+    } else if (damage == HUGE_KEY || damage == HUGE_QUERY) { /* scores of some size all the same */
+        const int64_t d = damage == HUGE_KEY ? 3 : 2;        /* the high and the low half of a word */
+        b->k.values[HUGE_AT * depth + d] = damage == HUGE_KEY ? -8e5f : -1e-5f;
+        for (int64_t t = 0; t < b->s.tokens; t++)
+            b->q[t * b->args.q.token_stride + d] *= damage == HUGE_KEY ? 1e-5f : 1e7f;
+        for (int64_t c = 0; c < b->s.room && damage == HUGE_QUERY; c++)
+            b->k.values[c * depth + d] *= 1e-5f;
+    } else {
+        b->v.values[HUGE_AT * depth + 9] = 3e6f;
+    }
+    geul_encode(b->s.type, b->k.values, b->k.memory.data, n);
+    geul_encode(b->s.type, b->v.values, b->v.memory.data, n);
+}
+
+/* Damage stays where it belongs: rows that do not attend to it are as they would be without it. */
+static void one_damage(enum geul_type type, enum damage damage, enum form form)
+{
+    uint64_t seed = CPU_SEED;
+    struct shape s = {type, 20, 1, 64, 64, 1, 30};
+    struct batch b = batch_new(&seed, s, 20);
+    const int64_t depth = s.depth, n = s.tokens * depth;
+    double *want = malloc((size_t)n * sizeof *want), *bound = malloc((size_t)n * sizeof *bound);
+    do_damage(&b, damage);
+    /* rows that are computed anew are float32's */
+    attend(&b.s, damage == BROKEN_TOKEN ? form : PLAIN, b.q, b.args.q.token_stride, &b.k, &b.v, b.places,
+           (double)b.args.scale, want, bound);
+    for (EACH_SCHEDULE(schedule)) {
+        struct cuda_stream stream = {0};
+        char what[128];
+        snprintf(what, sizeof what, "%s in %s, damage %d", geul_type_name(type), form_names[form], (int)damage);
+        use_form(&b, form);
+        CHECK_LAUNCH(run_form(&stream, &b.args, form));
+        for (int64_t t = 0; t < s.tokens; t++)
+            if (damage != BROKEN_TOKEN || b.places[2 * t + 1] < BROKEN_AT)
+                check_rows(what, b.args.y + t * depth, want + t * depth, bound + t * depth, depth);
+            else
+                for (int64_t d = 0; d < depth; d++)
+                    CHECK_MSG(isnan(b.args.y[t * depth + d]), "%s: token %d is not NaN", what, (int)t);
+    }
+    free(want), free(bound);
+    batch_free(&b, "damage");
+}
+
 TEST(cuda_attention_keeps_damage_where_it_belongs)
 {
-    enum { BROKEN = 40, HUGE_AT = 5 };
-    uint64_t seed = CPU_SEED;
-    static const struct shape shapes[] = {{GEUL_TYPE_F16, 20, 1, 64, 64, 1, 30}, {GEUL_TYPE_F32, 20, 1, 64, 64, 1, 30}};
-    for (int i = 0; i < 2; i++)
-        for (enum form form = CHUNKS; form <= TILES; form++) {
-            struct batch b = batch_new(&seed, shapes[i], 20);
-            const int64_t depth = b.s.depth;
-            b.v.values[BROKEN * depth + 3] = NAN;
-            b.k.values[BROKEN * depth + 7] = -INFINITY;
-            if (b.s.type == GEUL_TYPE_F32) {
-                b.v.values[HUGE_AT * depth + 9] = 3e6f;
-                b.k.values[HUGE_AT * depth + 2] = -8e5f;
-                for (int64_t t = 0; t < b.s.tokens; t++) /* scores of some size all the same */
-                    b.q[t * b.args.q.token_stride + 2] *= 1e-5f;
-            }
-            geul_encode(b.s.type, b.k.values, b.k.memory.data, b.s.room * depth);
-            geul_encode(b.s.type, b.v.values, b.v.memory.data, b.s.room * depth);
-            int64_t n = b.s.tokens * depth;
-            double *want = malloc((size_t)n * sizeof *want), *bound = malloc((size_t)n * sizeof *bound);
-            /* rows computed anew are float32's; those that are not, halves' */
-            attend(&b.s, form, b.q, b.args.q.token_stride, &b.k, &b.v, b.places, (double)b.args.scale, want, bound);
-            for (EACH_SCHEDULE(schedule)) {
-                struct cuda_stream stream = {0};
-                use_form(&b, form);
-                CHECK_LAUNCH(run_form(&stream, &b.args, form));
-                for (int64_t t = 0; t < b.s.tokens; t++)
-                    if (b.places[2 * t + 1] < BROKEN)
-                        check_rows(form_names[form], b.args.y + t * depth, want + t * depth, bound + t * depth, depth);
-                    else /* of a broken key, every value; the book says so only of those that were summed */
-                        for (int64_t d = 0; d < depth; d++)
-                            CHECK(!isfinite(b.args.y[t * depth + d]) || isfinite(want[t * depth + d]));
-            }
-            free(want), free(bound);
-            batch_free(&b, "damage");
-        }
+    for (enum form form = CHUNKS; form <= DIVIDED; form++) {
+        one_damage(GEUL_TYPE_F16, BROKEN_TOKEN, form);
+        for (enum damage damage = 0; damage < DAMAGES; damage++)
+            one_damage(GEUL_TYPE_F32, damage, form);
+    }
 }

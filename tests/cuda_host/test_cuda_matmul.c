@@ -106,7 +106,7 @@ static void int8_product(uint64_t *seed, enum geul_type type, struct shape s)
 TEST(cuda_matmul_int8_of_every_type)
 {
     static const struct shape shapes[] = {
-        {5, 33, 256, 16, 1}, {17, 130, 512, 16, 3}, {65, 20, 256, 64, 1}, {70, 129, 768, 128, 2}};
+        {5, 33, 256, 16, 1}, {17, 130, 512, 32, 3}, {65, 20, 256, 64, 1}, {70, 129, 768, 128, 2}};
     uint64_t seed = CPU_SEED;
     for (enum geul_type type = 0; type < GEUL_TYPE_COUNT; type++)
         for (size_t i = 0; geul_type_block(type) > 1 && i < sizeof shapes / sizeof *shapes; i++) {
@@ -209,7 +209,7 @@ static void half_product(uint64_t *seed, struct shape s, bool bfloat, float size
 TEST(cuda_matmul_of_halves)
 {
     static const struct shape shapes[] = {
-        {5, 33, 100, 16, 1}, {20, 130, 264, 16, 3}, {65, 20, 64, 64, 1}, {70, 129, 333, 128, 2}, {1, 1, 1, 16, 1}};
+        {5, 33, 100, 16, 1}, {20, 130, 264, 32, 3}, {65, 20, 64, 64, 1}, {70, 129, 333, 128, 2}, {1, 1, 1, 16, 1}};
     uint64_t seed = CPU_SEED;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         half_product(&seed, shapes[i], true, 1);
@@ -242,7 +242,7 @@ TEST(cuda_matmul_plain_with_any_strides)
     for (int form = 0; form < 24; form++) {
         struct shape s = shapes[form % 3];
         enum geul_type type = types[form / 3 % 3];
-        bool a_turned = form & 1, b_turned = form & 2, bfloat = form % 5 == 4, adds = form % 4 == 3;
+        bool a_turned = form & 1, b_turned = form & 2, adds = form % 4 == 3;
         int64_t total = s.tokens * s.n;
         float *a = randoms(&seed, s.tokens * s.k), *values = randoms(&seed, s.n * s.k), *bias = randoms(&seed, s.n);
         void *b = malloc((size_t)(s.n * s.k) * 4 + 8);
@@ -258,7 +258,6 @@ TEST(cuda_matmul_plain_with_any_strides)
             .m = s.tokens,
             .n = s.n,
             .k = s.k,
-            .bfloat = bfloat,
             .out = {.bias = adds ? NULL : bias, .y = (float *)(void *)y.data, .y_stride = s.n}};
         p.out.add = adds ? p.out.y : NULL;
         p.out.add_stride = s.n;
@@ -269,8 +268,6 @@ TEST(cuda_matmul_plain_with_any_strides)
                 for (int64_t k = 0; k < s.k; k++) {
                     float l = a[i * p.a_stride[0] + k * p.a_stride[1]],
                           r = values[k * p.b_stride[0] + j * p.b_stride[1]];
-                    l = bfloat ? geul_bf16_to_f32(geul_f32_to_bf16(l)) : l;
-                    r = bfloat ? geul_bf16_to_f32(geul_f32_to_bf16(r)) : r;
                     sum += (double)l * (double)r;
                 }
                 want[i * s.n + j] = sum;
@@ -285,6 +282,38 @@ TEST(cuda_matmul_plain_with_any_strides)
         free(a), free(values), free(bias), free(b), free(want);
         cpu_guard_free(&y, "plain product");
     }
+}
+
+/* So many results that tiles are the large ones. */
+TEST(cuda_matmul_plain_of_many_results)
+{
+    enum { M = 1030, N = 1025, K = 17 };
+    uint64_t seed = CPU_SEED;
+    float *a = randoms(&seed, M * K), *b = randoms(&seed, N * K), *bias = randoms(&seed, N);
+    struct cpu_guard y = cpu_guard((size_t)M * N * sizeof(float), 0);
+    double *want = malloc((size_t)M * N * sizeof *want);
+    for (int64_t i = 0; i < (int64_t)M * N; i++) {
+        want[i] = (double)bias[i % N];
+        for (int64_t k = 0; k < K; k++)
+            want[i] += (double)a[i / N * K + k] * (double)b[k * N + i % N];
+    }
+    struct cuda_matmul_plain p = {.a = a,
+                                  .a_stride = {K, 1},
+                                  .type = CUDA_F32,
+                                  .b = b,
+                                  .b_stride = {N, 1},
+                                  .m = M,
+                                  .n = N,
+                                  .k = K,
+                                  .out = {.bias = bias, .y = (float *)(void *)y.data, .y_stride = N}};
+    struct cuda_stream stream = {0};
+    for (EACH_SCHEDULE(schedule)) {
+        memset(y.data, 0xff, y.bytes);
+        CHECK_LAUNCH(geul_cuda_launch_matmul_plain(&stream, &p));
+        cpu_close("plain product", p.out.y, want, (int64_t)M * N, 1e-5, 2e-6);
+    }
+    free(a), free(b), free(bias), free(want);
+    cpu_guard_free(&y, "plain product");
 }
 
 TEST(cuda_finish_does_what_is_left)

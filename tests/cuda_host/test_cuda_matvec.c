@@ -5,12 +5,13 @@
 #include "tests/backends/cpu_cases.h"
 #include "tests/cuda_host/cuda_rig.h"
 
+#include <float.h>
+
 #define TYPE(id, ...) _Static_assert((int)CUDA_##id == (int)GEUL_TYPE_##id, "cuda_types.h");
 #include "geul_types.def"
 #undef TYPE
 
-/* n random bytes that are blocks of the type: encoded normal values, the first block with every byte random but its
- * scales finite. */
+/* Rows of blocks of the type: encoded normal values. */
 static struct cpu_guard random_weights(uint64_t *seed, enum geul_type type, int64_t rows, int64_t cols, size_t shift)
 {
     size_t bytes;
@@ -36,17 +37,26 @@ static double *decoded(enum geul_type type, const void *data, int64_t n)
     return d;
 }
 
+/* What the bytes of a block are: as encoded; random, so that every code, scale and float16 comes, NaN among them; or
+ * all the same. */
+enum filling { ENCODED, RANDOM, ZEROS, ONES, FILLINGS };
+
+static void fill_blocks(uint64_t *seed, struct cpu_guard *w, enum filling filling)
+{
+    for (size_t i = 0; i < w->bytes && filling != ENCODED; i++)
+        w->data[i] = filling == ZEROS ? 0 : filling == ONES ? 0xff : (uint8_t)(test_random(seed) >> 24);
+}
+
 TEST(cuda_dequantize_equals_the_codec)
 {
     uint64_t seed = CPU_SEED;
-    for (enum geul_type type = 0; type < GEUL_TYPE_COUNT; type++) {
+    for (int round = 0; round < GEUL_TYPE_COUNT * FILLINGS; round++) {
+        enum geul_type type = (enum geul_type)(round / FILLINGS);
         if (!geul_type_is_weight(type))
             continue;
         enum { ROWS = 3, COLS = 512, N = ROWS * COLS };
         struct cpu_guard w = random_weights(&seed, type, ROWS, COLS, 0);
-        if (geul_type_block(type) > 1) /* all codes and scales, also those that no encoder chooses */
-            for (size_t i = 0; i < w.bytes; i++)
-                w.data[i] = (uint8_t)(test_random(&seed) & 0xbb);
+        fill_blocks(&seed, &w, (enum filling)(round % FILLINGS));
         struct cpu_guard out = cpu_guard(N * sizeof(float), 0);
         float want[N];
         geul_decode(type, w.data, want, N);
@@ -116,6 +126,8 @@ static void check_group(const struct cuda_int8_rows *rows, int64_t group, const 
         CHECK(isnan(rows->scale[group]));
         return;
     }
+    if (amax < 0x1p-100f) /* nothing is left of it (kernels_scalar.c: quantize) */
+        amax = 0;
     CHECK_MSG(rows->scale[group] == amax / 127.0f, "group %d: scale %g of %g", (int)group, (double)rows->scale[group],
               (double)amax);
     for (int i = 0; i < 32; i++) {
@@ -139,6 +151,11 @@ TEST(cuda_round_rounds_as_the_cpu)
     x[3 * STRIDE] = 127; /* whole and half steps */
     for (int i = 1; i < 32; i++)
         x[3 * STRIDE + i] = (float)i - 15.5f;
+    for (int i = 0; i < 32; i++) { /* the smallest and largest groups, and one that is too small */
+        x[4 * STRIDE + i] = ldexpf((float)i - 16, -104);
+        x[4 * STRIDE + 32 + i] = ldexpf((float)i - 16, -105);
+        x[4 * STRIDE + 64 + i] = i % 2 ? FLT_MAX : -FLT_MAX / (float)(i + 1);
+    }
     struct cuda_stream stream = {0};
     for (EACH_SCHEDULE(s)) {
         struct rounded r = rounded_new(ROWS, COLS);
@@ -161,8 +178,8 @@ struct shape {
     int64_t tokens, n, k;
 };
 
-/* One product with everything that its epilogue can do, by `which`: 0 nothing, 1 bias and GELU, 2 bias and two rows added,
- * 3 rounded and stored, 4 rounded alone. */
+/* One product with everything that its epilogue can do, by `which`: 0 nothing, 1 bias and GELU, 2 bias and two rows
+ * added, 3 rounded and stored, 4 rounded alone. */
 static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int which, bool bfloat)
 {
     bool blocks = geul_type_block(type) > 1;
@@ -220,9 +237,13 @@ static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int
     char what[128];
     snprintf(what, sizeof what, "%s (%d, %d) times (%d), form %d", geul_type_name(type), (int)s.n, (int)s.k,
              (int)s.tokens, which);
+    void *first = NULL; /* the bits of the first run */
     for (EACH_SCHEDULE(schedule)) {
         memset(y.data, 0xff, y.bytes);
         CHECK_LAUNCH(geul_cuda_launch_matvec(&stream, &a));
+        if (!first)
+            first = memcpy(malloc(y.bytes), y.data, y.bytes);
+        CHECK_MSG(memcmp(first, y.data, y.bytes) == 0, "%s: other bits in another run", what);
         if (a.out.y)
             cpu_close(what, a.out.y, want, total, 3e-6 * size, 2e-6);
         if (which == 3)
@@ -233,7 +254,7 @@ static void one_product(uint64_t *seed, enum geul_type type, struct shape s, int
             CHECK_MSG(fabs(got - want[i]) <= 0.51 * (double)out.rows.scale[i / 32], "%s: rounded %d", what, (int)i);
         }
     }
-    free(weights), free(want), free(x), free(bias), free(add);
+    free(first), free(weights), free(want), free(x), free(bias), free(add);
     rounded_free(&in), rounded_free(&out);
     cpu_guard_free(&w, what), cpu_guard_free(&y, what);
 }
@@ -251,6 +272,8 @@ TEST(cuda_matvec_of_every_type)
             one_product(&seed, type, s, s.n % 32 ? (int)(i + type) % 3 : 3 + (int)(i + type) % 2, false);
         }
     }
+    one_product(&seed, GEUL_TYPE_Q4_K, (struct shape){1, 3, 65536}, 0, false);
+    one_product(&seed, GEUL_TYPE_Q8_0, (struct shape){2, 1, 65536}, 0, false);
     for (int64_t k = 1; k < 40; k += 7) { /* rows that lie anywhere */
         one_product(&seed, GEUL_TYPE_F32, (struct shape){2, 5, k}, 1, false);
         one_product(&seed, GEUL_TYPE_F16, (struct shape){1, 5, k}, 2, false);
@@ -297,6 +320,48 @@ TEST(cuda_matvec_sums_in_one_order)
         CHECK_MSG(memcmp(whole, parts, sizeof whole) == 0, "%s: other bits", geul_type_name(types[i]));
         rounded_free(&in);
         cpu_guard_free(&w, "matvec");
+    }
+}
+
+/* And they are the same wherever weights and activations lie: a card reads 16 bytes at once where it can. */
+TEST(cuda_matvec_sums_in_one_order_wherever_rows_lie)
+{
+    enum { TOKENS = 2, N = 3, K = 845, STRIDE = 848, PLACES = 4 };
+    static const enum geul_type types[] = {GEUL_TYPE_F32, GEUL_TYPE_F16, GEUL_TYPE_BF16};
+    static _Alignas(16) uint8_t weights[N * STRIDE * 4 + 16];
+    static _Alignas(16) float x[TOKENS * STRIDE + PLACES];
+    uint64_t seed = CPU_SEED;
+    struct cuda_stream stream = {0};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const size_t bytes = geul_type_bytes(types[i]);
+        static float w[N * K], values[TOKENS * K];
+        for (int k = 0; k < N * K; k++)
+            w[k] = test_normal(&seed);
+        for (int k = 0; k < TOKENS * K; k++)
+            values[k] = test_normal(&seed);
+        float first[TOKENS * N];
+        for (int place = 0; place < PLACES * PLACES; place++) {
+            uint8_t *weights_at = weights + (size_t)(place / PLACES) * bytes;
+            float *x_at = x + place % PLACES, y[TOKENS * N];
+            for (int n = 0; n < N; n++)
+                geul_encode(types[i], w + n * K, weights_at + (size_t)n * STRIDE * bytes, K);
+            for (int t = 0; t < TOKENS; t++)
+                memcpy(x_at + t * STRIDE, values + t * K, K * sizeof *x);
+            struct cuda_matvec a = {.type = (enum cuda_type)types[i],
+                                    .weights = weights_at,
+                                    .row_bytes = STRIDE * (int64_t)bytes,
+                                    .n_tokens = TOKENS,
+                                    .n = N,
+                                    .k = K,
+                                    .x = x_at,
+                                    .x_stride = STRIDE,
+                                    .out = {.y = y, .y_stride = N}};
+            CHECK_LAUNCH(geul_cuda_launch_matvec(&stream, &a));
+            if (place == 0)
+                memcpy(first, y, sizeof y);
+            CHECK_MSG(memcmp(first, y, sizeof y) == 0, "%s: other bits with weights %d and x %d elements on",
+                      geul_type_name(types[i]), place / PLACES, place % PLACES);
+        }
     }
 }
 

@@ -2,6 +2,9 @@
  * with kernels of cuda_bed.c. */
 #include "tests/cuda_host/cuda_bed.h"
 
+#include <pthread.h>
+#include <time.h>
+
 enum { N = 64 };
 
 /* CHECK_INT() would call twice. */
@@ -122,6 +125,68 @@ TEST(cuda_plan_goes_on_where_a_graph_cannot_be_captured)
     }
 }
 
+/* Another thread, which copies to the card while this one captures. */
+static struct {
+    struct geul_buffer buffer;
+    pthread_t thread;
+    bool started;
+    enum geul_status status;
+} beside;
+
+static void *copy_beside(void *unused)
+{
+    (void)unused;
+    struct geul_context *ctx = geul_context_new(NULL);
+    const uint8_t bytes[N] = {0};
+    beside.status = geul_backend_cuda.upload(ctx, &beside.buffer, beside.buffer.base, bytes, N);
+    geul_context_free(ctx);
+    return NULL;
+}
+
+/* A launch of nothing. While it is captured the other thread starts, and has time to come to its wait for the card. */
+static int launch_beside(struct cuda_stream *stream, const void *args)
+{
+    const struct timespec while_it_copies = {.tv_nsec = 50000000};
+    (void)stream;
+    (void)args;
+    if (host_gpu_calls(HOST_GPU_capture_begin) == 1 && !beside.started) {
+        beside.started = pthread_create(&beside.thread, NULL, copy_beside, NULL) == 0;
+        nanosleep(&while_it_copies, NULL);
+    }
+    return 0;
+}
+
+static void emit_beside(struct cuda_plan *plan, const struct geul_tensor *node)
+{
+    (void)node;
+    geul_cuda_step(plan, "nothing", launch_beside, "", 1);
+}
+
+TEST(cuda_plan_is_captured_while_another_thread_waits_for_the_card)
+{
+    static const struct cuda_op op = {.emit = emit_beside};
+    static const struct cuda_op *const ops[GEUL_OP_COUNT] = {[GEUL_OP_SCALE] = &op};
+    const struct cuda_kernels kernels = {ops, bed_kernels_apart.patterns, bed_kernels.round};
+    struct bed b;
+    if (!open_bed(&b, &kernels, NULL))
+        return;
+    beside.started = false;
+    beside.status = GEUL_ERROR_DEVICE;
+    REQUIRE(geul_backend_cuda.buffer_new(b.ctx, b.device, N, &beside.buffer) == GEUL_OK);
+    struct geul_tensor *x = input(&b, 1, N), *out = geul_scale(b.ctx, x, 2);
+    struct geul_graph *g = plan(&b, &out, 1);
+    REQUIRE(g && write_all(x, 1));
+    host_gpu_count_anew();
+    for (int run = 0; run < 3; run++)
+        is(geul_runtime_run(b.rt, g), GEUL_OK, b.ctx);
+    REQUIRE(beside.started);
+    pthread_join(beside.thread, NULL);
+    CHECK_INT(beside.status, GEUL_OK);
+    CHECK_INT(host_gpu_calls(HOST_GPU_graph_launch), 2);
+    geul_backend_cuda.buffer_free(b.ctx, &beside.buffer);
+    close_bed(&b);
+}
+
 /* What a watched run tells, and when it is cancelled. */
 struct seen {
     struct geul_context *ctx;
@@ -214,6 +279,16 @@ static int listed(const struct geul_graph *g, struct geul_tensor **nodes)
     return n;
 }
 
+static void measure(struct bed *b, struct geul_graph *g, size_t *values, size_t *working)
+{
+    struct geul_runtime_needs needs[GEUL_MAX_DEVICES];
+    is(geul_runtime_measure(b->rt, g, needs), GEUL_OK, b->ctx);
+    for (int d = 0; d < GEUL_MAX_DEVICES; d++) {
+        *values += needs[d].values;
+        *working += needs[d].working;
+    }
+}
+
 TEST(cuda_plan_allocates_what_was_planned)
 {
     struct bed b;
@@ -225,7 +300,7 @@ TEST(cuda_plan_allocates_what_was_planned)
     struct geul_graph *g = geul_graph_new(b.ctx, &out, 1);
     REQUIRE(g && g->n_nodes <= 16);
     size_t values = 0, working = 0;
-    is(geul_runtime_measure(b.rt, g, &values, &working), GEUL_OK, b.ctx);
+    measure(&b, g, &values, &working);
     CHECK(working > 0);
     host_gpu_count_anew();
     is(geul_runtime_plan(b.rt, g), GEUL_OK, b.ctx);
@@ -258,7 +333,7 @@ TEST(cuda_plan_shares_scratch_of_nodes_after_each_other)
         out = geul_gelu(b.ctx, geul_add(b.ctx, out, x), GEUL_GELU_ERF);
     struct geul_graph *g = geul_graph_new(b.ctx, &out, 1);
     size_t values = 0, working = 0;
-    is(geul_runtime_measure(b.rt, g, &values, &working), GEUL_OK, b.ctx);
+    measure(&b, g, &values, &working);
     CHECK_INT(working, 6 * 256 + N * sizeof(float)); /* six counters of their own, one copy for all sums */
     is(geul_runtime_plan(b.rt, g), GEUL_OK, b.ctx);
     REQUIRE(write_all(x, 1));

@@ -1,7 +1,7 @@
-/* rows.h: rows of a tensor as kernels see them: up to three leading dimensions with a stride each, in elements, and a
- * last dimension. Rows are numbered in row-major order. */
-#ifndef GEUL_CUDA_ROWS_H
-#define GEUL_CUDA_ROWS_H
+/* cuda_rows.h: rows of a tensor as kernels see them: up to three leading dimensions with a stride each, in elements,
+ * and a last dimension. Rows are numbered in row-major order. */
+#ifndef GEUL_CUDA_CUDA_ROWS_H
+#define GEUL_CUDA_CUDA_ROWS_H
 
 #include <stdint.h>
 

@@ -1,10 +1,10 @@
-/* attention.h: causal softmax attention: three kernels, which take the same arguments.
+/* cuda_attention.h: causal softmax attention: three kernels, which take the same arguments.
  *
  * Token t attends to positions 0 .. its own of its sequence, in the caches. Without caches (n_positions 0) k and v are
  * float32 rows of the tokens themselves, of sequences one after the other: a token at position p attends to tokens
  * t - p to t. Tokens whose place is outside get rows of NaN. */
-#ifndef GEUL_CUDA_ATTENTION_H
-#define GEUL_CUDA_ATTENTION_H
+#ifndef GEUL_CUDA_CUDA_ATTENTION_H
+#define GEUL_CUDA_CUDA_ATTENTION_H
 
 #include "backends/cuda/heads.h"
 #include "backends/cuda/matvec.h"
