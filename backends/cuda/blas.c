@@ -2,6 +2,7 @@
  * which those who build the rest need not have. The same in cuBLAS 12 and 13. */
 #include "backends/cuda/blas.h"
 
+#include "backends/cuda/device.h"
 #include "core/os.h"
 
 #include <limits.h>
@@ -110,7 +111,10 @@ static bool has_handle(struct cuda_stream *stream)
     if (stream->attached || stream->given_up || !geul_cuda_blas_there(&reason))
         return stream->attached && !stream->given_up;
     void *handle = NULL;
+    /* It allocates and waits. Never within a capture of this thread: what is captured has run before. */
+    geul_cuda_begin_waiting();
     stream->given_up = blas.create(&handle) != 0;
+    geul_cuda_end_of_either();
     if (stream->given_up)
         return false;
     stream->attached = handle;

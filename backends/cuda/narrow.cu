@@ -104,19 +104,22 @@ int geul_cuda_launch_pack(struct cuda_stream *stream, const void *args)
     }
 }
 
+enum { FINISHED = 4 * THREADS }; /* columns of a block, which has no division to do for each element */
+
 KERNEL(THREADS, 4) void finish_rows(cuda_finish a)
 {
-    const int64_t n = a.n_rows * a.n_cols;
-    for (int64_t i = (int64_t)block_x() * THREADS + thread(); i < n; i += (int64_t)grid_x() * THREADS) {
-        int64_t row = i / a.n_cols, column = i % a.n_cols;
+    const int64_t row = block_x(), first = (int64_t)block_y() * FINISHED;
+    const int64_t end = first + FINISHED < a.n_cols ? first + FINISHED : a.n_cols;
+    const float scale = a.scale ? a.scale[row] : 1;
+    for (int64_t column = first + thread(); column < end; column += THREADS) {
         float v = a.sums[row * a.stride + column];
-        a.out.y[row * a.out.y_stride + column] = finish(a.out, a.scale ? v * a.scale[row] : v, row, column);
+        a.out.y[row * a.out.y_stride + column] = finish(a.out, v * scale, row, column);
     }
 }
 
 int geul_cuda_launch_finish(struct cuda_stream *stream, const void *args)
 {
     const struct cuda_finish *a = (const struct cuda_finish *)args;
-    return LAUNCH(stream, finish_rows, GRID(blocks_for(a->n_rows * a->n_cols, THREADS, MOST_BLOCKS), 1, 1), THREADS, 0,
-                  *a);
+    const grid g = GRID(a->n_rows, (a->n_cols + FINISHED - 1) / FINISHED, 1);
+    return LAUNCH(stream, finish_rows, g, THREADS, 0, *a);
 }

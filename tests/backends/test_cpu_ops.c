@@ -75,9 +75,9 @@ static void round_activations(double *x, int64_t k)
     }
 }
 
-/* x (tokens, k) times the transpose of w (n, k), plus bias. Some kernels round activations: to bfloat16 by up to 2^-9 of
- * each, and on far devices to float16 by up to 2^-11; of sums of normal numbers all but few are off by less than 4 times
- * that, times their size. */
+/* x (tokens, k) times the transpose of w (n, k), plus bias. Some kernels round activations: to bfloat16 by up to 2^-9
+ * of each, and on far devices to float16 by up to 2^-11; of sums of normal numbers all but few are off by less than 4
+ * times that, times their size. */
 static void one_product(struct run *r, enum geul_type type, int64_t tokens, int64_t n, int64_t k, bool has_bias)
 {
     struct geul_tensor *x = cpu_view(geul_narrow(r->ctx, LEAF(F32, 1, tokens, k + 3), 1, 2, k));

@@ -3,7 +3,7 @@
 #include "backends/cuda/device.h"
 #include "tests/cuda_host/cuda_rig.h"
 #include "tests/cuda_host/host_gpu.h"
-#include "tests/models/golden.h"
+#include "tests/models/device_models.h"
 #include "tests/models/wide_logits.h"
 
 static const char *card = "sm_90";
@@ -23,90 +23,19 @@ static void check_rig(void)
 static const struct rig_options on_card = {.poisoned_from = -1, .all_poisoned = true, .other = open_card},
                                 divided = {.poisoned_from = 1, .other = open_card};
 
-static bool keep(void *user, int item, const float *logits, int n_vocab)
-{
-    memcpy((float *)user + (size_t)item * (size_t)n_vocab, logits, (size_t)n_vocab * sizeof *logits);
-    return true;
-}
-
-/* Logits of all tokens of a golden; free(); NULL (and a failed check) on failure. */
-static float *golden_logits(const struct golden *g, const char *path, struct rig_options o)
-{
-    struct rig r;
-    struct geul_batch_item items[128];
-    float *rows = malloc((size_t)g->logits.count * sizeof *rows);
-    int n = (int)g->tokens.count;
-    for (int i = 0; i < n; i++)
-        items[i] = (struct geul_batch_item){g->tokens.i32[i], 0, true};
-    bool ok = rig_open(&r, path, o) && CHECK_MSG(geul_session_eval(r.session, items, n, keep, rows) == GEUL_OK,
-                                                 "%s: %s", g->name, geul_error(r.ctx));
-    rig_close(&r);
-    if (ok)
-        return rows;
-    free(rows);
-    return NULL;
-}
-
-/* The bound that the CPU's have: 1e-4 for float32 weights, 2e-2 of the logits' range for 16-bit ones. */
-static void check_golden(const struct golden *g, const char *path, struct rig_options o, const char *what)
-{
-    float *rows = golden_logits(g, path, o);
-    double bound = g->f32 ? 1e-4 : 2e-2 * golden_range(g);
-    double worst = rows ? test_difference(rows, g->logits.f32, g->logits.count) : NAN;
-    CHECK_MSG(worst <= bound, "%s, %s: logits differ by %g of %g", g->name, what, worst, bound);
-    free(rows);
-}
-
 TEST(cuda_models_equal_transformers)
 {
-    for (int i = 0; i < n_goldens; i++) {
-        struct golden g;
-        REQUIRE(golden_open(golden_names[i], &g));
-        const char *path = golden_convert(&g, golden_type(&g));
-        struct rig_options exact = on_card;
-        exact.exact = true;
-        check_golden(&g, path, on_card, "on a card");
-        check_golden(&g, path, exact, "on a card, exact");
-        check_golden(&g, path, divided, "divided");
-        golden_close(&g);
-    }
+    struct rig_options exact = on_card;
+    exact.exact = true;
+    check_golden_logits(
+        (const struct device_division[]){{"on a card", on_card}, {"exact", exact}, {"divided", divided}}, 3);
     check_rig();
 }
 
-/* A prompt and 63 single tokens, which replay a captured graph from the third on. */
-static void check_greedy(const struct golden *g, struct rig_options o, const char *what)
-{
-    struct rig r;
-    struct geul_sampling greedy = geul_sampling_default();
-    greedy.temperature = 0;
-    struct geul_generation how = {.sampling = &greedy, .max_tokens = 64, .ignore_end_token = true};
-    struct geul_generation_result result;
-    bool ok = rig_open(&r, golden_convert(g, GEUL_TYPE_F32), o) &&
-              CHECK_MSG(geul_generate_ids(r.session, g->tokens.i32, (int)g->tokens.count, &how, &result) == GEUL_OK,
-                        "%s", geul_error(r.ctx));
-    if (ok) {
-        CHECK_INT(result.n_generated, 64);
-        for (int k = 0; k < result.n_generated; k++)
-            if (!CHECK_MSG(result.tokens[k] == g->greedy.i32[k], "%s, %s: token %d is %d, expected %d", g->name, what,
-                           k, result.tokens[k], g->greedy.i32[k]))
-                break;
-        geul_tokens_free(r.ctx, result.tokens);
-        geul_text_free(r.ctx, result.text);
-    }
-    rig_close(&r);
-}
-
+/* Single tokens replay a captured graph from the third on. */
 TEST(cuda_models_continue_as_transformers)
 {
-    for (int i = 0; i < n_goldens; i++) {
-        struct golden g;
-        REQUIRE(golden_open(golden_names[i], &g));
-        if (g.f32) {
-            check_greedy(&g, on_card, "on a card");
-            check_greedy(&g, divided, "divided");
-        }
-        golden_close(&g);
-    }
+    check_golden_texts((const struct device_division[]){{"on a card", on_card}, {"divided", divided}}, 2);
     CHECK(host_gpu_calls(HOST_GPU_graph_launch) > 0);
     check_rig();
 }
