@@ -11,15 +11,15 @@ static const struct {
     double loose; /* more, absolute, where sums need not have one order */
 } allowed[GEUL_OP_COUNT] = {
     /* scale * q - minimum may be one FMA: a rounding of products up to 8 less */
-    [GEUL_OP_EMBED] = {8 * 0x1p-24, 0},
-    [GEUL_OP_CONT] = {8 * 0x1p-24, 0},
+    [GEUL_OP_EMBED] = {8 * 0x1p-24, 0, 0},
+    [GEUL_OP_CONT] = {8 * 0x1p-24, 0, 0},
     /* CUDA's erfcf() and tanhf() are good to 4 units, expf() to 2 */
-    [GEUL_OP_GELU] = {0, 8 * 0x1p-24},
-    [GEUL_OP_GELU_BACK] = {0, 8 * 0x1p-24},
+    [GEUL_OP_GELU] = {0, 8 * 0x1p-24, 0},
+    [GEUL_OP_GELU_BACK] = {0, 8 * 0x1p-24, 0},
     /* a power takes part in up to 59 + 9 float32 sums at 30,080 classes, where the CPU sums in double; a share of 1/4
      * of the mean of differences up to 12 from as many */
-    [GEUL_OP_CROSS_ENTROPY] = {68 * 0x1p-24 * (1 + 12 / 4.0), 4 * 0x1p-24},
-    [GEUL_OP_LOSS_BACK] = {68 * 0x1p-24, 68 * 0x1p-24},
+    [GEUL_OP_CROSS_ENTROPY] = {68 * 0x1p-24 * (1 + 12 / 4.0), 4 * 0x1p-24, 0},
+    [GEUL_OP_LOSS_BACK] = {68 * 0x1p-24, 68 * 0x1p-24, 0},
     /* tiles round queries and float32 keys to halves: scores, 1/4 of sums of up to 80 products of mean size 2/3, by as
      * much twice the size; probabilities by twice that; then values of mean size 4/5 are summed */
     [GEUL_OP_ATTENTION] = {.loose = 2 * 0x1p-11 * 80 * (2 / 3.0) / 4 * 2 * (4 / 5.0)},
