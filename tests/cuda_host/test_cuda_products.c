@@ -8,13 +8,13 @@
 #include "core/half.h"
 #include "tests/backends/device_ops.h"
 #include "tests/cuda_host/cuda_rig.h"
-#include "tests/cuda_host/driver/stub_cublas.h"
+#include "tests/cuda_host/driver/host_cublas.h"
 #include "tests/cuda_host/host_gpu.h"
 
 #include "core/os.h"
 
 static const char *card;
-static struct stub_cublas *stub; /* NULL: there is no cuBLAS */
+static struct host_cublas *cublas; /* NULL: there is no cuBLAS */
 
 static struct geul_device *open_card(struct geul_context *ctx)
 {
@@ -38,14 +38,14 @@ static void check_on(const char *name, const char *what, void (*run_case)(struct
     CHECK_INT(unsupported, 0);
     CHECK_STR(host_gpu_misuse(), "");
     CHECK_STR(cuda_host_failure(), "");
-    CHECK_MSG(!stub || !stub->misuse, "cuBLAS: %s", stub ? stub->misuse : "");
-    CHECK(!stub || stub->open == 0);
+    CHECK_MSG(!cublas || !cublas->misuse, "cuBLAS: %s", cublas ? cublas->misuse : "");
+    CHECK(!cublas || cublas->open == 0);
     cuda_host_schedule(CUDA_HOST_LOCK_STEP);
 }
 
 /* ------------------------------------------------------------------------------------- cuBLAS -- */
 
-/* What the stub gives to a stream, as a launch: one thread of it works. */
+/* What it gives to a stream, as a launch: one thread of it works. */
 struct boxed {
     void (*work)(const void *args);
     _Alignas(16) uint8_t args[128];
@@ -83,14 +83,14 @@ static const char *in_build(const char *name)
 static void have_blas(void)
 {
     char why[200];
-    const char *path = in_build("stub-cublas/libcublas.so.13");
+    const char *path = in_build("host-cublas/libcublas.so.13");
     void *library = geul_os_library_open(path, why, sizeof why);
     REQUIRE(library);
-    void *symbol = geul_os_library_symbol(library, "stub_cublas");
-    struct stub_cublas *(*get)(void);
+    void *symbol = geul_os_library_symbol(library, "host_cublas");
+    struct host_cublas *(*get)(void);
     memcpy(&get, &symbol, sizeof get);
-    stub = get();
-    stub->launch = launch_boxed;
+    cublas = get();
+    cublas->launch = launch_boxed;
     host_gpu_blas(path);
 }
 
@@ -116,7 +116,7 @@ static bool of_blocks(const struct product *p)
 static bool is_decoded(const struct run *r, const struct product *p)
 {
     bool sixteen = p->type == GEUL_TYPE_Q2_K || p->type == GEUL_TYPE_Q3_K || p->type == GEUL_TYPE_Q6_K;
-    return stub && geul_cuda_device(r->device)->card.bfloat_products && !r->exact && p->m > (sixteen ? 512 : 1024);
+    return cublas && geul_cuda_device(r->device)->card.bfloat_products && !r->exact && p->m > (sixteen ? 512 : 1024);
 }
 
 static enum rounding rounding_of(const struct run *r, const struct product *p, bool of_b)
@@ -416,13 +416,13 @@ TEST(cuda_products_by_cublas)
     check_on("sm_90", "layouts", case_layouts, false);
     check_on("sm_75", "layouts", case_layouts, false);
     check_on("sm_90", "ends", case_ends, false);
-    long before = stub->calls[STUB_GEMM];
+    long before = cublas->calls[HOST_CUBLAS_GEMM];
     CHECK(before > 20);
     check_on("sm_90", "prompts", case_prompts, false);
-    CHECK(stub->calls[STUB_GEMM] > before);
-    before = stub->calls[STUB_GEMM];
+    CHECK(cublas->calls[HOST_CUBLAS_GEMM] > before);
+    before = cublas->calls[HOST_CUBLAS_GEMM];
     check_on("sm_90", "prompts", case_prompts, true);
-    CHECK_INT(stub->calls[STUB_GEMM], before);
+    CHECK_INT(cublas->calls[HOST_CUBLAS_GEMM], before);
 }
 
 TEST(cuda_products_keep_nan_in_its_row)
@@ -436,26 +436,27 @@ TEST(cuda_products_are_exact_however_they_are_cut)
     have_blas();
     check_on("sm_90", "cuts", case_cuts, true);
     check_on("sm_75", "cuts", case_cuts, true);
-    CHECK_INT(stub->calls[STUB_GEMM], 0);
+    CHECK_INT(cublas->calls[HOST_CUBLAS_GEMM], 0);
 }
 
 /* Each call in turn: our own kernels compute then, and a stream on which one has failed does not ask again. */
 TEST(cuda_products_where_cublas_fails)
 {
     have_blas();
-    for (int call = 0; call < STUB_CALLS; call++) {
-        stub->fails = call == STUB_DESTROY ? STUB_CALLS : call;
-        memset(stub->calls, 0, sizeof stub->calls);
+    for (int call = 0; call < HOST_CUBLAS_CALLS; call++) {
+        cublas->fails = call == HOST_CUBLAS_DESTROY ? HOST_CUBLAS_CALLS : call;
+        memset(cublas->calls, 0, sizeof cublas->calls);
         check_on("sm_90", "slabs", case_slabs, false);
         /* Two products have enough tokens. Each has a queue of its own in either schedule. */
-        CHECK_MSG(call == STUB_DESTROY || stub->calls[call] == 4, "call %d: %ld times", call, stub->calls[call]);
+        CHECK_MSG(call == HOST_CUBLAS_DESTROY || cublas->calls[call] == 4, "call %d: %ld times", call,
+                  cublas->calls[call]);
     }
 }
 
 TEST(cuda_products_without_cublas_say_why)
 {
     const char *reason;
-    host_gpu_blas(in_build("stub-driver/libcuda.so.1"));
+    host_gpu_blas(in_build("failing-driver/libcuda.so.1"));
     CHECK(!geul_cuda_blas_there(&reason));
     CHECK_MSG(strstr(reason, "has no cublasCreate_v2") != NULL, "%s", reason);
     check_on("sm_90", "slabs", case_slabs, false);

@@ -344,7 +344,7 @@ TEST(module_that_is_refused_is_told_once_and_the_cpu_goes_on)
 
 /* Opens libgeul-cuda.so in a process of its own, with a driver of that kind (NULL: with the machine's, or none), and
  * says how many cards it has, and why not more. -1: it cannot be opened. */
-static int ask_real(const char *stub, char *why, size_t size)
+static int ask_real(const char *failing, char *why, size_t size)
 {
     int ends[2], n = -1;
     why[0] = '\0';
@@ -353,9 +353,9 @@ static int ask_real(const char *stub, char *why, size_t size)
     pid_t child = fork();
     if (child == 0) {
         char text[400] = "";
-        if (stub)
-            setenv("GEUL_STUB_DRIVER", stub, 1);
-        if (stub && !dlopen(in_build("stub-driver/libcuda.so.1").text, RTLD_NOW | RTLD_GLOBAL))
+        if (failing)
+            setenv("GEUL_FAILING_DRIVER", failing, 1);
+        if (failing && !dlopen(in_build("failing-driver/libcuda.so.1").text, RTLD_NOW | RTLD_GLOBAL))
             _exit(2);
         const struct geul_backend *b = geul_module_open(in_build("libgeul-cuda.so").text, text, sizeof text);
         int count = b ? b->count() : -1;
@@ -373,7 +373,8 @@ static int ask_real(const char *stub, char *why, size_t size)
     bool received = read(ends[0], &n, sizeof n) == sizeof n && read(ends[0], why, size) > 0;
     close(ends[0]);
     waitpid(child, &status, 0);
-    CHECK_MSG(received && status == 0, "driver %s: the process ends with %d", stub ? stub : "of the machine", status);
+    CHECK_MSG(received && status == 0, "driver %s: the process ends with %d", failing ? failing : "of the machine",
+              status);
     return n;
 }
 
@@ -385,7 +386,7 @@ TEST(module_for_cards_starts_whatever_the_driver_does)
         return;
     }
     static const struct {
-        const char *stub, *reason;
+        const char *failing, *reason;
     } cases[] = {
         {"0 0 0", "no NVIDIA driver is installed"},
         {"12080 0 0", "the NVIDIA driver is too old: it serves CUDA 12.8; install driver 580 or later, for CUDA 13.0"},
@@ -398,8 +399,8 @@ TEST(module_for_cards_starts_whatever_the_driver_does)
     };
     char why[400];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        CHECK_MSG(ask_real(cases[i].stub, why, sizeof why) == 0, "driver \"%s\": %s", cases[i].stub, why);
-        CHECK_MSG(strstr(why, cases[i].reason), "driver \"%s\": \"%s\" does not say \"%s\"", cases[i].stub, why,
+        CHECK_MSG(ask_real(cases[i].failing, why, sizeof why) == 0, "driver \"%s\": %s", cases[i].failing, why);
+        CHECK_MSG(strstr(why, cases[i].reason), "driver \"%s\": \"%s\" does not say \"%s\"", cases[i].failing, why,
                   cases[i].reason);
     }
     if (!dlopen("libcuda.so.1", RTLD_NOW)) {

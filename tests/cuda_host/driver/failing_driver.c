@@ -1,5 +1,5 @@
-/* stub_driver.c: a libcuda.so.1 that fails: what CUDA's runtime inside of libgeul-cuda.so is shown where a driver is
- * old or broken. GEUL_STUB_DRIVER="VERSION INIT COUNT": the version of CUDA that it says it serves, then the error
+/* failing_driver.c: a libcuda.so.1 that fails: what CUDA's runtime inside of libgeul-cuda.so is shown where a driver is
+ * old or broken. GEUL_FAILING_DRIVER="VERSION INIT COUNT": the version of CUDA that it says it serves, then the error
  * numbers of cuInit() and cuDeviceGetCount(), or 0. Everything else fails as not initialized. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@ enum { DONE, INVALID_VALUE, NOT_INITIALIZED = 3, NOT_FOUND = 500 };
 
 static void settings(int *version, int *init, int *count)
 {
-    const char *text = getenv("GEUL_STUB_DRIVER");
+    const char *text = getenv("GEUL_FAILING_DRIVER");
     *version = *init = *count = 0;
     if (text)
         sscanf(text, "%d %d %d", version, init, count);
@@ -41,7 +41,7 @@ static int device_count(int *out)
 static int error_text(int error, const char **text)
 {
     (void)error;
-    *text = "an error of the stub";
+    *text = "an error of the failing driver";
     return DONE;
 }
 

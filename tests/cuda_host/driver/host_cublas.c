@@ -1,6 +1,6 @@
-/* stub_cublas.c: a libcublas.so.13 with the functions that backends/cuda/blas.c calls, which computes on the CPU, looks
+/* host_cublas.c: a libcublas.so.13 with the functions that backends/cuda/blas.c calls, which computes on the CPU, looks
  * at its arguments, and fails where it is told to. Column after column, as cuBLAS. */
-#include "tests/cuda_host/driver/stub_cublas.h"
+#include "tests/cuda_host/driver/host_cublas.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,11 +12,11 @@ enum { OP_N, OP_T };
 enum { F32 = 0, F16 = 2, BF16 = 14, COMPUTE_F32 = 68, COMPUTE_F32_PEDANTIC = 69, GEMM_DEFAULT = -1 };
 enum { NO_REDUCED_PRECISION_SUMS = 16 };
 
-static struct stub_cublas stub = {.fails = STUB_CALLS};
+static struct host_cublas cublas = {.fails = HOST_CUBLAS_CALLS};
 
-struct stub_cublas *stub_cublas(void)
+struct host_cublas *host_cublas(void)
 {
-    return &stub;
+    return &cublas;
 }
 
 struct handle {
@@ -25,16 +25,16 @@ struct handle {
 };
 
 /* Counts the call, and says whether it is to fail. */
-static int begin(enum stub_cublas_call call)
+static int begin(enum host_cublas_call call)
 {
-    stub.calls[call]++;
-    return stub.fails == (int)call ? ALLOC_FAILED : SUCCESS;
+    cublas.calls[call]++;
+    return cublas.fails == (int)call ? ALLOC_FAILED : SUCCESS;
 }
 
 static int misuse(const char *what)
 {
-    if (!stub.misuse)
-        stub.misuse = what;
+    if (!cublas.misuse)
+        cublas.misuse = what;
     return INVALID_VALUE;
 }
 
@@ -49,18 +49,18 @@ int cublasGemmEx(void *handle, int op_a, int op_b, int m, int n, int k, const vo
 
 int cublasCreate_v2(void **out)
 {
-    int error = begin(STUB_CREATE);
+    int error = begin(HOST_CUBLAS_CREATE);
     if (error)
         return NOT_INITIALIZED;
     *out = calloc(1, sizeof(struct handle));
-    stub.open += *out != NULL;
+    cublas.open += *out != NULL;
     return *out ? SUCCESS : ALLOC_FAILED;
 }
 
 int cublasDestroy_v2(void *handle)
 {
-    int error = begin(STUB_DESTROY);
-    stub.open--;
+    int error = begin(HOST_CUBLAS_DESTROY);
+    cublas.open--;
     free(handle);
     return error;
 }
@@ -70,7 +70,7 @@ int cublasSetStream_v2(void *handle, void *stream)
     struct handle *h = handle;
     h->stream = stream;
     h->workspace = NULL; /* as cuBLAS: back to memory of its own */
-    return begin(STUB_STREAM);
+    return begin(HOST_CUBLAS_STREAM);
 }
 
 int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes)
@@ -79,14 +79,14 @@ int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes)
     if (!workspace || (uintptr_t)workspace % 256 || bytes < (size_t)4 << 20)
         return misuse("a workspace that is missing, small or not on 256 bytes");
     h->workspace = workspace;
-    return begin(STUB_WORKSPACE);
+    return begin(HOST_CUBLAS_WORKSPACE);
 }
 
 int cublasSetMathMode(void *handle, int mode)
 {
     struct handle *h = handle;
     h->mode = mode;
-    return begin(STUB_MATH);
+    return begin(HOST_CUBLAS_MATH);
 }
 
 struct product {
@@ -143,7 +143,7 @@ int cublasGemmEx(void *handle, int op_a, int op_b, int m, int n, int k, const vo
                  int compute_type, int algorithm)
 {
     const struct handle *h = handle;
-    if (begin(STUB_GEMM))
+    if (begin(HOST_CUBLAS_GEMM))
         return ALLOC_FAILED;
     if (m <= 0 || n <= 0 || k <= 0 || ldc < m || lda < (op_a == OP_N ? m : k) || ldb < (op_b == OP_N ? k : n))
         return misuse("sizes");
@@ -156,8 +156,8 @@ int cublasGemmEx(void *handle, int op_a, int op_b, int m, int n, int k, const vo
     struct product p = {op_a, op_b, m, n, k, a_type, lda, ldb, ldc, 0, 0, a, b, c};
     memcpy(&p.alpha, alpha, sizeof p.alpha);
     memcpy(&p.beta, beta, sizeof p.beta);
-    if (stub.launch)
-        stub.launch(h->stream, multiply, &p, sizeof p);
+    if (cublas.launch)
+        cublas.launch(h->stream, multiply, &p, sizeof p);
     else
         multiply(&p);
     return SUCCESS;
