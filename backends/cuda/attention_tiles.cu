@@ -266,27 +266,19 @@ DEVICE void attend_run(const cuda_attention &a, walk_memory<D> &s, const tile_pl
  * All lanes of the warp come here; there: whether the row is. */
 DEVICE void round_quad_of_lanes(const cuda_attention &a, int64_t at, const float v[8], bool there)
 {
-    int32_t largest = 0, sum = 0; /* as integers magnitudes have the order of floats, NaN the highest */
+    int32_t largest = 0, sum = 0;
     UNROLL
     for (int i = 0; i < 8; i++) {
-        uint32_t bits;
-        memcpy(&bits, &v[i], sizeof bits);
-        const int32_t size = (int32_t)(bits & 0x7fffffff);
+        const int32_t size = magnitude(v[i]);
         largest = size > largest ? size : largest;
     }
-    UNROLL
-    for (int mask = 1; mask < 4; mask *= 2) {
-        const int32_t other = shuffle_xor(largest, mask);
-        largest = other > largest ? other : largest;
-    }
-    const float amax = float_of((uint32_t)largest);
-    const bool finite = largest < 0x7f800000, zero = !(amax >= 0x1p-100f);
+    const group_rounding r = rounding_for(largest_of<4>(largest));
     UNROLL
     for (int n = 0; n < 4; n++) {
         int q[2];
         UNROLL
         for (int j = 0; j < 2; j++) {
-            q[j] = finite && !zero ? round_to_int(v[2 * n + j] * (127.0f / amax)) : 0;
+            q[j] = round_value(v[2 * n + j], r);
             sum += q[j];
         }
         if (there)
@@ -294,7 +286,7 @@ DEVICE void round_quad_of_lanes(const cuda_attention &a, int64_t at, const float
     }
     sum = warp_sum<4>(sum);
     if (there && lane() % 4 == 0) {
-        a.rounded.scale[at / GROUP] = !finite ? NAN : zero ? 0 : amax / 127.0f;
+        a.rounded.scale[at / GROUP] = r.scale;
         a.rounded.sum[at / GROUP] = sum;
     }
 }

@@ -4,18 +4,9 @@
 
 #include "backends/cuda/cuda_attention.h"
 #include "backends/cuda/blocks.h"
-#include "backends/cuda/round_lane.h"
-
-#include <string.h>
+#include "backends/cuda/round_group.h"
 
 enum { OCTET = 8, Q8_0_VALUES = 32, Q8_0_BYTES = 34 };
-
-DEVICE float float_of(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 /* Eight values as they lie in memory; of Q8_0 their codes, then the scale. */
 template <cuda_type type> struct octet {

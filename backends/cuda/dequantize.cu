@@ -3,8 +3,7 @@
 #include "backends/cuda/matvec.h"
 
 #include "backends/cuda/blocks.h"
-
-#include <string.h>
+#include "backends/cuda/plain.h"
 
 enum { THREADS = 256, MOST_BLOCKS = 1 << 20 };
 
@@ -14,13 +13,6 @@ DEVICE void store_value(void *out, int64_t at, float v, cuda_type to)
         ((float *)out)[at] = v;
     else
         ((uint16_t *)out)[at] = to == CUDA_F16 ? float_to_half(v) : float_to_bfloat(v);
-}
-
-DEVICE uint32_t float_as_word(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
 }
 
 /* The 16 values of a part, at elements `at` and following: rows are multiples of a block, so they lie on 16 bytes. */
@@ -35,10 +27,10 @@ template <cuda_type type> DEVICE void store_part(void *out, int64_t at, const un
             v[j] = unpacked_value<type>(u, p, i + j);
         UNROLL
         for (int j = 0; j < 4; j++) {
-            low.w[j] = to == CUDA_F32   ? float_as_word(v[j])
+            low.w[j] = to == CUDA_F32   ? bits_of(v[j])
                        : to == CUDA_F16 ? halves(v[2 * j], v[2 * j + 1])
                                         : bfloats(v[2 * j], v[2 * j + 1]);
-            high.w[j] = float_as_word(v[4 + j]);
+            high.w[j] = bits_of(v[4 + j]);
         }
         if (to == CUDA_F32) {
             *(words4 *)((float *)out + at + i) = low;
@@ -69,14 +61,7 @@ template <cuda_type type> KERNEL(THREADS, 4) void dequantize_plain(cuda_dequanti
     const int64_t n = a.n_rows * a.n_cols;
     for (int64_t i = (int64_t)block_x() * THREADS + thread(); i < n; i += (int64_t)grid_x() * THREADS) {
         const uint8_t *row = (const uint8_t *)a.weights + i / a.n_cols * a.row_bytes;
-        float v;
-        if constexpr (type == CUDA_F32)
-            v = ((const float *)row)[i % a.n_cols];
-        else if constexpr (type == CUDA_F16)
-            v = half_to_float(((const uint16_t *)row)[i % a.n_cols]);
-        else
-            v = bfloat_to_float(((const uint16_t *)row)[i % a.n_cols]);
-        store_value(a.out, i, v, a.to);
+        store_value(a.out, i, plain_at<type>(row, i % a.n_cols), a.to);
     }
 }
 

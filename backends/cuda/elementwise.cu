@@ -3,7 +3,7 @@
 
 #include "backends/cuda/activations.h"
 #include "backends/cuda/quads.h"
-#include "backends/cuda/round_quad.h"
+#include "backends/cuda/round_group.h"
 
 enum { THREADS = 256, SEGMENT = 1024 };
 

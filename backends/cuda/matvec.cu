@@ -5,7 +5,7 @@
 #include "backends/cuda/blocks.h"
 #include "backends/cuda/epilogue.h"
 #include "backends/cuda/plain.h"
-#include "backends/cuda/round_lane.h"
+#include "backends/cuda/round_group.h"
 
 enum {
     WARPS = 8,
@@ -196,10 +196,11 @@ template <cuda_type type, int T> KERNEL(THREADS, 2) void matvec_blocks(cuda_matv
             }
         }
         UNROLL
-        for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++) {
             UNROLL
-        for (int t = 0; t < T; t++)
-            sum[r][t] = warp_sum(sum[r][t]);
+            for (int t = 0; t < T; t++)
+                sum[r][t] = warp_sum(sum[r][t]);
+        }
         leave_sums<T, R>(a, sum, row, token, a.out.rounded.q ? kept + in_block : NULL);
     }
     if (a.out.rounded.q)
@@ -215,18 +216,11 @@ template <> struct plain<CUDA_F32> {
     enum { bytes = 4 };
 };
 
-DEVICE float word_as_float(uint32_t word)
-{
-    float x;
-    memcpy(&x, &word, sizeof x);
-    return x;
-}
-
 /* Value i of words that hold values of a plain type. */
 template <cuda_type type> DEVICE float plain_value(const uint32_t *words, int i)
 {
     if constexpr (type == CUDA_F32)
-        return word_as_float(words[i]);
+        return float_of(words[i]);
     uint16_t h = (uint16_t)(words[i / 2] >> 16 * (i % 2));
     return type == CUDA_F16 ? half_to_float(h) : bfloat_to_float(h);
 }
@@ -286,30 +280,35 @@ template <cuda_type type, int T, bool aligned> KERNEL(THREADS, 2) void matvec_pl
             for (int r = 0; r < R; r++)
                 load_plain<type, WORDS, aligned>(from[r] + i * plain<type>::bytes, w[r]);
             UNROLL
-            for (int t = 0; t < T; t++)
+            for (int t = 0; t < T; t++) {
                 UNROLL
-            for (int half = 0; half < TAKEN; half += 4) {
-                uint32_t v[4];
-                load_plain<CUDA_F32, 4, aligned, true>((const uint8_t *)(x[t] + i + half), v);
-                UNROLL
-                for (int j = 0; j < 4; j++)
+                for (int half = 0; half < TAKEN; half += 4) {
+                    uint32_t v[4];
+                    load_plain<CUDA_F32, 4, aligned, true>((const uint8_t *)(x[t] + i + half), v);
                     UNROLL
-                for (int r = 0; r < R; r++)
-                    sum[r][t] = fmaf(plain_value<type>(w[r], half + j), activation_of(word_as_float(v[j]), a.bfloat),
-                                     sum[r][t]);
+                    for (int j = 0; j < 4; j++) {
+                        const float value = activation_of(float_of(v[j]), a.bfloat);
+                        UNROLL
+                        for (int r = 0; r < R; r++)
+                            sum[r][t] = fmaf(plain_value<type>(w[r], half + j), value, sum[r][t]);
+                    }
+                }
             }
         }
-        for (int64_t i = whole + lane(); i < a.k; i += WARP)
+        for (int64_t i = whole + lane(); i < a.k; i += WARP) {
             UNROLL
-        for (int t = 0; t < T; t++)
-            UNROLL
-        for (int r = 0; r < R; r++)
-            sum[r][t] = fmaf(plain_at<type>(from[r], i), activation_of(x[t][i], a.bfloat), sum[r][t]);
+            for (int t = 0; t < T; t++) {
+                UNROLL
+                for (int r = 0; r < R; r++)
+                    sum[r][t] = fmaf(plain_at<type>(from[r], i), activation_of(x[t][i], a.bfloat), sum[r][t]);
+            }
+        }
         UNROLL
-        for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++) {
             UNROLL
-        for (int t = 0; t < T; t++)
-            sum[r][t] = warp_sum(sum[r][t]);
+            for (int t = 0; t < T; t++)
+                sum[r][t] = warp_sum(sum[r][t]);
+        }
         leave_sums<T, R>(a, sum, row, token, a.out.rounded.q ? kept + in_block : NULL);
     }
     if (a.out.rounded.q)

@@ -4,22 +4,17 @@
 #include "backends/cuda/epilogue.h"
 #include "backends/cuda/plain.h"
 
-#include <string.h>
-
 enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
 
 /* 2^e of the scale that makes x 2^8 <= |x| < 2^9; x finite and not 0. */
 DEVICE float power_for(float largest)
 {
-    uint32_t bits;
-    memcpy(&bits, &largest, sizeof bits);
+    uint32_t bits = bits_of(largest);
     int exponent = (int)(bits >> 23); /* of the largest, biased; 0 for denormals */
     int wanted = 127 + 8 - (exponent - 127);
     wanted = wanted < 1 ? 1 : wanted > 253 ? 253 : wanted; /* so that 1 / scale is a normal number too */
     bits = (uint32_t)wanted << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return power;
+    return float_of(bits);
 }
 
 /* A block takes a row. */

@@ -13,7 +13,7 @@
 #include "backends/cuda/norm.h"
 
 #include "backends/cuda/quads.h"
-#include "backends/cuda/round_quad.h"
+#include "backends/cuda/round_group.h"
 
 enum {
     KEPT = 2,       /* quads of a row that a thread keeps */

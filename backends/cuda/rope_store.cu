@@ -6,9 +6,7 @@
  * Double is slow on consumer cards: these few operations are all there is of it. */
 #include "backends/cuda/rope_store.h"
 
-#include "backends/cuda/warp.h"
-
-#include <string.h>
+#include "backends/cuda/round_group.h"
 
 enum { WARPS = 8, THREADS = WARPS * WARP, Q8_0_BYTES = 34, ENOUGH = 512 /* blocks */ };
 
@@ -63,15 +61,8 @@ DEVICE void rotate_head(const cuda_rope_store &a, float *y, const float *x, cons
  * not finite damages the block). */
 DEVICE void store_q8_0(uint8_t *block, float v)
 {
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    int32_t largest = (int32_t)(bits & 0x7fffffff);
-    for (int mask = WARP / 2; mask > 0; mask /= 2) {
-        int32_t other = shuffle_xor(largest, mask);
-        largest = other > largest ? other : largest;
-    }
-    float amax;
-    memcpy(&amax, &largest, sizeof amax);
+    const int32_t largest = largest_of<WARP>(magnitude(v));
+    const float amax = float_of((uint32_t)largest);
     const bool finite = largest < 0x7f800000;
     float d = finite ? amax / 127.0f : NAN, inverse = d > 0 ? 1.0f / d : 0.0f, size = fabsf(v * inverse);
     int q = size >= 127 ? 127 : size > 0 ? (int)size : 0;

@@ -58,6 +58,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct alignas(16) words4 {
     uint32_t w[4];
@@ -99,6 +100,21 @@ DEVICE int lane()
 DEVICE int warp_number()
 {
     return thread() / WARP;
+}
+
+/* The bits of a float, and the float of such bits. */
+DEVICE uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+DEVICE float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 /* Sums and maxima over groups of `width` neighbouring lanes (a power of 2), for all lanes of them. */
