@@ -7,21 +7,9 @@ static enum geul_status whole_run(struct geul_context *ctx, const struct geul_tr
                                   struct geul_device *device)
 {
     struct geul_trainer_devices on = {&device, 1, 0};
-    struct geul_train_report r;
-    double loss;
     struct geul_dataset *data = bed_data(ctx, 6);
     struct geul_trainer *t = data ? geul_trainer_new_on(ctx, o, data, &on) : NULL;
-    enum geul_status status = t ? geul_trainer_step(t, &r) : geul_error_status(ctx);
-    if (status == GEUL_OK)
-        status = geul_trainer_evaluate(t, data, &loss);
-    if (status == GEUL_OK)
-        status = geul_trainer_save(t, path, "note", 4);
-    if (status == GEUL_OK)
-        status = geul_trainer_load(t, path, false, NULL, NULL);
-    if (status == GEUL_OK)
-        status = geul_trainer_step(t, &r);
-    if (status == GEUL_OK)
-        status = geul_trainer_export(t, path, GEUL_TYPE_F16);
+    enum geul_status status = t ? bed_use(t, data, path) : geul_error_status(ctx);
     geul_trainer_free(t);
     geul_dataset_free(data);
     return status;

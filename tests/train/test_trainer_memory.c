@@ -4,26 +4,14 @@
 /* A short run with everything a run does; returns its status. */
 static enum geul_status whole_run(struct geul_context *ctx, const struct geul_train_options *o, const char *path)
 {
-    struct geul_train_report r;
     struct geul_train_estimate estimate;
-    double loss;
     struct geul_dataset *data = bed_data(ctx, 6);
     enum geul_status status = data ? geul_train_estimate(ctx, o, data, false, &estimate) : GEUL_ERROR_MEMORY;
     struct geul_trainer *t = status == GEUL_OK ? geul_trainer_new(ctx, o, data) : NULL;
     if (!t)
         status = GEUL_ERROR_MEMORY;
     if (status == GEUL_OK)
-        status = geul_trainer_step(t, &r);
-    if (status == GEUL_OK)
-        status = geul_trainer_evaluate(t, data, &loss);
-    if (status == GEUL_OK)
-        status = geul_trainer_save(t, path, "note", 4);
-    if (status == GEUL_OK)
-        status = geul_trainer_load(t, path, false, NULL, NULL);
-    if (status == GEUL_OK)
-        status = geul_trainer_step(t, &r);
-    if (status == GEUL_OK)
-        status = geul_trainer_export(t, path, GEUL_TYPE_F16);
+        status = bed_use(t, data, path);
     geul_trainer_free(t);
     geul_dataset_free(data);
     return status;

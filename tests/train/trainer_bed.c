@@ -76,6 +76,22 @@ char *bed_values(const struct geul_trainer *t, size_t *size)
     return all;
 }
 
+enum geul_status bed_use(struct geul_trainer *t, struct geul_dataset *data, const char *path)
+{
+    struct geul_train_report r;
+    double loss;
+    enum geul_status status = geul_trainer_step(t, &r);
+    if (status == GEUL_OK)
+        status = geul_trainer_evaluate(t, data, &loss);
+    if (status == GEUL_OK)
+        status = geul_trainer_save(t, path, "note", 4);
+    if (status == GEUL_OK)
+        status = geul_trainer_load(t, path, false, NULL, NULL);
+    if (status == GEUL_OK)
+        status = geul_trainer_step(t, &r);
+    return status == GEUL_OK ? geul_trainer_export(t, path, GEUL_TYPE_F16) : status;
+}
+
 void check_same_trainer(const struct geul_trainer *a, const struct geul_trainer *b, const char *what)
 {
     char name[GEUL_MAX_NAME];

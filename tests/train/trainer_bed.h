@@ -13,6 +13,9 @@ struct geul_dataset *bed_data(struct geul_context *ctx, int n);
 struct geul_train_options bed_options(const char *model, int rank);
 /* Steps until the trainer has done so many; false after a failed check. */
 bool bed_steps(struct geul_trainer *t, int64_t until);
+/* All that a run does: a step, an evaluation, a checkpoint written to path and read back, a step, and the model into
+ * path. The status of the first that fails. */
+enum geul_status bed_use(struct geul_trainer *t, struct geul_dataset *data, const char *path);
 /* Checks that both trainers hold the same: weights, states and place, bit for bit. */
 void check_same_trainer(const struct geul_trainer *a, const struct geul_trainer *b, const char *what);
 /* Every byte of weights and states, as they are saved; malloc()ed. */
