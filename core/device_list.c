@@ -111,20 +111,18 @@ static enum geul_status append_named(struct geul_context *ctx, struct geul_devic
     return fail_missing(ctx, word);
 }
 
-/* Appends every device that can be opened; the log has why others cannot. */
+/* Appends every device that can be opened; the log has why others cannot, which is no failure. */
 static void append_all(struct geul_context *ctx, struct geul_devices *devices)
 {
     char why[700];
     for (int i = GEUL_DEVICE_HOST + 1; i < geul_device_count() && devices->n < GEUL_MAX_DEVICES; i++) {
-        struct geul_context *own = geul_context_new_like(ctx);
-        struct geul_device *device = own ? geul_device_open(own, i, 0) : NULL;
-        bool works = device != NULL;
-        if (own && !works)
-            geul_log(ctx, GEUL_LOG_WARN, "device %d is left out: %s", i, geul_error(own));
-        geul_device_close(own, device);
-        geul_context_free(own);
-        if (works) /* its failures belong to ctx from now on */
-            (void)append(ctx, devices, geul_device_open(ctx, i, 0));
+        struct geul_device *device = geul_device_open(ctx, i, 0);
+        if (!device) {
+            geul_log(ctx, GEUL_LOG_WARN, "device %d is left out: %s", i, geul_error(ctx));
+            geul_error_clear(ctx);
+            continue;
+        }
+        (void)append(ctx, devices, device); /* there is room */
     }
     for (int i = 0; devices->n == 1 && geul_backend_missing(i, why, sizeof why); i++)
         geul_log(ctx, GEUL_LOG_INFO, "%s; using the CPU", why);
