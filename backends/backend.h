@@ -167,7 +167,7 @@ struct geul_device *geul_device_open(struct geul_context *ctx, int i, int n_thre
 /* ctx as when it was opened; device may be NULL. */
 void geul_device_close(struct geul_context *ctx, struct geul_device *device);
 
-/* The rest is core's own (division.c, schedule.c). */
+/* The rest is core's own (schedule.c, runtime.c). */
 /* Whether device can compute node: its backend has the op, the layout column holds, and the backend takes node's types
  * and shapes. For the scheduler and for tests that run single nodes. */
 bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node);

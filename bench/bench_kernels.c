@@ -7,7 +7,7 @@
  * large for the caches: GB/s, and the share of the read bandwidth. Medians. */
 #include "backends/host.h"
 #include "core/os.h"
-#include "core/schedule.h"
+#include "core/runtime.h"
 
 #include <math.h>
 #include <stdio.h>

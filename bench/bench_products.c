@@ -7,7 +7,7 @@
 #include "backends/host.h"
 #include "core/os.h"
 #include "core/random.h"
-#include "core/schedule.h"
+#include "core/runtime.h"
 
 #include <stdio.h>
 #include <stdlib.h>

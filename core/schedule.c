@@ -1,805 +1,509 @@
-/* schedule.c: the memory of planned graphs, and running them: segments in order, the copies between them, one upload of
- * inputs per device.
+/* schedule.c: from a graph to device segments with copies between them. runtime.c runs those.
  *
- * What is planned is kept here and not with its graph, which may be gone before the runtime is freed or told: of a
- * graph only its number is remembered, which no other graph ever has.
+ *   assign    every node goes to the device of the weight or cache it reads, else to that of its first operand
+ *   values    every result, input and copy becomes a value with a lifetime; one memory plan per device
+ *   addresses every value gets its block and offset in its device's memory, which the runtime has made large enough
+ *   segments  runs of nodes of one device, each preceded by the copies that it needs; nodes that read a copy get a twin
+ *             whose operands point to it
  *
- * Memory  Each device has blocks, as many and as large as the largest planned graph needs. Planned graphs share them,
- *         since one runs at a time: what one has computed is lost when another runs. Before a block grows, which moves
- *         it, everything is unplanned.
- * Order   A queue does its work in order; between two of them there are four rules, kept without stopping the host
- * where the backends can (order_behind()):
- *           - a copy reads its source after all work given to that device so far;
- *           - a device is given no more work while another one's copy out of its memory is outstanding, since that work
- *             may be planned over what is copied (fence());
- *           - a staging area is filled again when the copy out of it is done (take_stage());
- *           - the host's copy of the inputs stays as it is until the run has ended, which waits for everything. */
+ * The life of a node, from the call that changes it:
+ *
+ *   geul_node()           built      operation, operands, shape; no device and no memory    (tensor.c, shape.c)
+ *   geul_graph_new()      collected  if an output needs it: its index is its step           (graph.c)
+ *   geul_runtime_plan()   numbered   mark = index, by which all arrays here are addressed
+ *                         assigned   device[index]
+ *                         valued     value[index]: bytes, first step, last step that reads it
+ *                         addressed  buffer and data
+ *                         split      into the list of a segment, itself or as its twin
+ *   geul_runtime_run()    computed   with its segment, after the segment's copies; as often as the graph is run
+ *                         released   after its last step its memory goes to the next value planned there: nothing is
+ *                                    freed
+ *   geul_context_reset()  gone       node, graph and schedule; the runtime keeps its memory for the next plan
+ *
+ * A result b that is read on both of two devices; c = matmul(b, a weight of device 1), e = add(b, d):
+ *
+ *   step            0        1                   2        3                   4
+ *   device 0        a  --->  b  -------------------------------------------->  e
+ *                            | copied                           d copied ^
+ *   device 1                 +-------->  b' -->  c  --->  d  ------------+
+ *   segments       [ 0: a b         ]   [ 1: copy b; c d  ]   [ 2: copy d; e  ]
+ *   memory of b              ==================================================     device 0, steps 1 to 4
+ *   memory of b'                                 =                                  device 1, step 2
+ */
 #include "core/schedule.h"
 
-#include "core/division.h"
-#include "core/os.h"
-
-#include <stdio.h>
 #include <string.h>
 
-enum { MOST_PLANNED = 2, N_STAGES = 2 };
-
-/* What a backend has made of a segment. */
-struct ready {
-    int device;
-    struct geul_prepared *prepared;
-};
-
-/* A planned graph. */
-struct plan {
-    uint64_t number;                 /* 0: the place is free */
-    const struct geul_context *made; /* the context of its graph, perhaps gone */
-    struct ready *ready;             /* one per segment */
-    int n_ready, n_segments, n_copies;
-    uint64_t used; /* when it was planned or run, in counts of that */
-};
-
-/* Host memory of a device for copies that go by way of the host. */
-struct stage {
-    void *memory;
-    size_t bytes;
-    bool busy; /* a copy out of it may be under way, until ticket is done */
-    uint64_t ticket;
-};
-
-/* What the runtime has on a device. */
-struct unit {
-    struct geul_queue *queue;
-    struct geul_buffer **blocks; /* memory of values; the pointers stay, since tensors have them */
-    int n_blocks;
-    void *mirror; /* host memory that inputs are written to */
-    size_t mirror_bytes;
-    struct stage stages[N_STAGES];
-    int next_stage;
-    bool copied_from[GEUL_MAX_DEVICES];      /* whose copies out of this memory may be outstanding */
-    uint64_t copy_tickets[GEUL_MAX_DEVICES]; /* until these, of their queues, are done */
-};
-
-struct geul_runtime {
-    struct geul_context *ctx;
-    struct geul_context *own; /* memory and failures of what is done here: contexts of graphs may allocate otherwise */
-    struct geul_devices devices;
-    struct unit units[GEUL_MAX_DEVICES];
-    bool owns_devices; /* geul_runtime_new() has opened them */
-    struct plan plans[MOST_PLANNED];
-    uint64_t clock;                                    /* for plan.used */
-    const struct plan *latest;                         /* of the graph that was planned or run last */
-    bool told;                                         /* of weights that are copied in every run */
-    void (*progress)(void *user, int done, int total); /* see geul_runtime_watch() */
-    void *progress_user;
-};
-
-static const struct geul_backend *backend_of(const struct geul_runtime *rt, int d)
-{
-    return rt->devices.at[d]->backend;
-}
-
-/* -------------------------------------------------------------------------- pieces of memory -- */
-
-enum geul_status geul_device_buffer(struct geul_context *ctx, struct geul_device *device, size_t size, const char *what,
-                                    struct geul_buffer *out)
-{
-    if (size > device->max_buffer)
-        return geul_fail(ctx, GEUL_ERROR_MEMORY, "%s needs %zu bytes in one piece; the largest buffer of %s holds %zu",
-                         what, size, device->name, device->max_buffer);
-    return device->backend->buffer_new(ctx, device, size, out);
-}
-
-void *geul_host_memory(struct geul_context *ctx, struct geul_device *device, size_t size)
+bool geul_device_supports(const struct geul_device *device, const struct geul_tensor *node)
 {
     const struct geul_backend *backend = device->backend;
-    return backend->host_alloc ? backend->host_alloc(ctx, device, size) : geul_alloc(ctx, 1, size);
+    return node->op == GEUL_OP_VIEW ||
+           (backend->has_op(node->op) && geul_layout_fits(node) && backend->supports(device, node));
 }
 
-void geul_host_memory_free(struct geul_context *ctx, struct geul_device *device, void *memory)
+/* ------------------------------------------------------------------------------------ assign -- */
+
+/* The tensor whose memory t lives in: views share their operand's, a store's result is its cache. */
+static struct geul_tensor *root_of(struct geul_tensor *t)
 {
-    if (memory && device->backend->host_free)
-        device->backend->host_free(ctx, device, memory);
-    else
-        geul_free(ctx, memory);
+    while (t->op == GEUL_OP_VIEW || (geul_op_info(t->op)->flags & GEUL_FLAG_WRITES))
+        t = t->src[0];
+    return t;
 }
 
-/* ---------------------------------------------------------------------------------- lifetime -- */
-
-/* The end of a call: a failure of it goes to ctx. */
-static enum geul_status report(struct geul_runtime *rt, struct geul_context *ctx, enum geul_status status)
+/* Whether what t reads was changed by a node of the graph. */
+static bool is_changed(const struct geul_tensor *t)
 {
-    if (geul_error_status(rt->own) != GEUL_OK) {
-        if (status != GEUL_OK)
-            geul_fail_from(ctx, rt->own);
-        geul_error_clear(rt->own);
-    }
-    return status;
+    while (t->op == GEUL_OP_VIEW)
+        t = t->src[0];
+    return geul_op_info(t->op)->flags & GEUL_FLAG_WRITES;
 }
 
-static void unplan(struct geul_runtime *rt, struct plan *p)
+/* Whether t is a weight or a cache: it had its own memory before the graph was planned. */
+static bool has_own_memory(const struct geul_tensor *t)
 {
-    for (int i = 0; i < p->n_ready; i++) {
-        int d = p->ready[i].device;
-        backend_of(rt, d)->release(rt->own, rt->units[d].queue, p->ready[i].prepared);
-    }
-    geul_free(rt->own, p->ready);
-    *p = (struct plan){0};
-    if (rt->latest == p)
-        rt->latest = NULL;
+    return t->op == GEUL_OP_LEAF && !t->input;
 }
 
-static void unplan_all(struct geul_runtime *rt)
+int geul_device_index(const struct geul_devices *devices, const struct geul_device *device)
 {
-    for (int i = 0; i < MOST_PLANNED; i++)
-        unplan(rt, &rt->plans[i]);
+    int d = 0;
+    while (d < devices->n && devices->at[d] != device)
+        d++;
+    return d;
 }
 
-struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices,
-                                         const struct geul_queue_options *options)
+/* The device that holds t's values; -1 for an input, or zeros, that no node has used yet. */
+static int home_of(const struct geul_devices *devices, const struct geul_schedule *s, struct geul_tensor *t)
 {
-    if (n_devices < 1 || n_devices > GEUL_MAX_DEVICES) {
-        geul_fail(ctx, GEUL_ERROR_ARGUMENT, "a runtime takes 1 to %d devices, not %d", GEUL_MAX_DEVICES, n_devices);
-        return NULL;
-    }
-    struct geul_runtime *rt = geul_alloc(ctx, 1, sizeof *rt);
-    if (!rt)
-        return NULL;
-    rt->ctx = ctx;
-    rt->own = geul_context_new_like(ctx);
-    if (!rt->own) {
-        geul_free(ctx, rt);
-        return geul_fail_memory(ctx, sizeof *rt);
-    }
-    rt->devices.n = n_devices;
-    memcpy(rt->devices.at, devices, (size_t)n_devices * sizeof *devices);
-    for (int d = 0; d < n_devices; d++) {
-        rt->units[d].queue = devices[d]->backend->queue_new(rt->own, devices[d], options);
-        if (!rt->units[d].queue) {
-            geul_fail_from(ctx, rt->own);
-            geul_runtime_free(rt);
-            return NULL;
+    const struct geul_tensor *root = root_of(t);
+    if (has_own_memory(root))
+        return geul_device_index(devices, root->buffer->device);
+    return root->input ? s->leaf_device[root->mark] : s->device[root->mark];
+}
+
+/* A device for node: where a weight or cache among its operands lies, else where the first operand with a device lies,
+ * else the first device; what is written stays where it is. -1 when none of them can compute it. */
+static int choose_device(const struct geul_devices *devices, const struct geul_schedule *s,
+                         const struct geul_tensor *node)
+{
+    int candidates[2 * GEUL_MAX_SRC + 1], n = 0;
+    /* Writing a copy would leave the original as it was: the node follows its operand 0 or does not run. */
+    bool writes = geul_op_info(node->op)->flags & GEUL_FLAG_WRITES;
+    int written = writes ? home_of(devices, s, node->src[0]) : -1;
+    if (written >= 0)
+        candidates[n++] = written;
+    for (int pinned = 1; pinned >= 0 && written < 0; pinned--)
+        for (int i = 0; i < node->n_src; i++) {
+            const struct geul_tensor *root = root_of(node->src[i]);
+            if (pinned == has_own_memory(root))
+                candidates[n++] = home_of(devices, s, node->src[i]);
         }
+    if (written < 0)
+        candidates[n++] = 0;
+    for (int i = 0; i < n; i++) {
+        int d = candidates[i];
+        if (d >= 0 && d < devices->n && geul_device_supports(devices->at[d], node))
+            return d;
     }
-    return rt;
-}
-
-struct geul_runtime *geul_runtime_new(struct geul_context *ctx, const struct geul_runtime_options *options)
-{
-    static const struct geul_runtime_options defaults = {0};
-    const struct geul_runtime_options *o = options ? options : &defaults;
-    struct geul_devices devices;
-    if (geul_devices_open(ctx, o->devices, o->n_threads, &devices) != GEUL_OK)
-        return NULL;
-    struct geul_queue_options how = {.exact = o->exact};
-    struct geul_runtime *rt = geul_runtime_new_on(ctx, devices.at, devices.n, &how);
-    if (rt)
-        rt->owns_devices = true;
-    else
-        geul_devices_close(ctx, &devices);
-    return rt;
-}
-
-static void free_unit(struct geul_runtime *rt, int d)
-{
-    struct geul_device *device = rt->devices.at[d];
-    struct unit *u = &rt->units[d];
-    for (int k = 0; k < u->n_blocks; k++) {
-        if (u->blocks[k]->device)
-            device->backend->buffer_free(rt->own, u->blocks[k]);
-        geul_free(rt->own, u->blocks[k]);
-    }
-    geul_free(rt->own, u->blocks);
-    geul_host_memory_free(rt->own, device, u->mirror);
-    for (int k = 0; k < N_STAGES; k++)
-        geul_host_memory_free(rt->own, device, u->stages[k].memory);
-    if (u->queue)
-        device->backend->queue_free(rt->own, u->queue);
-}
-
-void geul_runtime_free(struct geul_runtime *rt)
-{
-    if (!rt)
-        return;
-    unplan_all(rt);
-    for (int d = 0; d < rt->devices.n; d++)
-        free_unit(rt, d);
-    geul_context_free(rt->own);
-    if (rt->owns_devices)
-        geul_devices_close(rt->ctx, &rt->devices);
-    geul_free(rt->ctx, rt);
-}
-
-int geul_runtime_thread_count(const struct geul_runtime *rt)
-{
-    return rt->owns_devices ? rt->devices.at[GEUL_DEVICE_HOST]->n_threads : 0;
-}
-
-int geul_runtime_segment_count(const struct geul_runtime *rt)
-{
-    return rt->latest ? rt->latest->n_segments : 0;
-}
-
-int geul_runtime_copy_count(const struct geul_runtime *rt)
-{
-    return rt->latest ? rt->latest->n_copies : 0;
-}
-
-/* The number of g's plan, -1 when it has none here (any more). */
-static int plan_of(const struct geul_runtime *rt, const struct geul_graph *g)
-{
-    for (int i = 0; g && g->planned && i < MOST_PLANNED; i++)
-        if (rt->plans[i].number == g->planned)
-            return i;
     return -1;
 }
 
-bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g)
+/* Gives every node and input a device. Operands come before users, so their devices are known, except those of inputs
+ * and zeros, which follow their first user. */
+static enum geul_status assign(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s)
 {
-    return plan_of(rt, g) >= 0;
-}
-
-size_t geul_runtime_bytes(const struct geul_runtime *rt, int device)
-{
-    size_t bytes = 0;
-    for (int k = 0; k < rt->units[device].n_blocks; k++)
-        bytes += rt->units[device].blocks[k]->size;
-    return bytes;
-}
-
-void geul_runtime_watch(struct geul_runtime *rt, void (*progress)(void *user, int done, int total), void *user)
-{
-    rt->progress = progress;
-    rt->progress_user = user;
-}
-
-/* ------------------------------------------------------------------------------------ memory -- */
-
-/* Bytes of block k as the schedule needs it; 0: no value lies in it. */
-static size_t block_needs(const struct geul_runtime *rt, const struct geul_schedule *s, int d, int k)
-{
-    if (!s->is_used[d] || k >= s->n_blocks[d])
-        return 0;
-    size_t bytes = geul_plan_block_bytes(s->values[d], s->n_values[d], k), least = rt->devices.at[d]->alignment;
-    return bytes > least ? bytes : least; /* values without bytes have an address too */
-}
-
-static bool block_fits(const struct geul_runtime *rt, const struct geul_schedule *s, int d, int k)
-{
-    const struct unit *u = &rt->units[d];
-    return (k < u->n_blocks ? u->blocks[k]->size : 0) >= block_needs(rt, s, d, k);
-}
-
-/* Bytes of the host's copy of the inputs on device d, where that is needed at all. */
-static size_t mirror_needs(const struct geul_runtime *rt, const struct geul_schedule *s, int d)
-{
-    return rt->units[d].n_blocks > 0 && rt->units[d].blocks[0]->host ? 0 : s->input_bytes[d];
-}
-
-static bool memory_fits(const struct geul_runtime *rt, const struct geul_schedule *s)
-{
-    for (int d = 0; d < rt->devices.n; d++) {
-        for (int k = 0; k < s->n_blocks[d]; k++)
-            if (!block_fits(rt, s, d, k))
-                return false;
-        if (rt->units[d].mirror_bytes < mirror_needs(rt, s, d))
-            return false;
+    for (int i = 0; i < g->n_leaves; i++)
+        s->leaf_device[i] = -1;
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct geul_tensor *t = g->nodes[i];
+        if (t->op == GEUL_OP_VIEW) {
+            s->device[i] = home_of(devices, s, t->src[0]);
+            continue;
+        }
+        s->device[i] = t->op == GEUL_OP_ZERO ? -1 : choose_device(devices, s, t);
+        if (t->op == GEUL_OP_ZERO)
+            continue;
+        if (s->device[i] < 0)
+            return geul_fail(g->ctx, GEUL_ERROR_UNSUPPORTED, "no device can compute %s (operation %s)", t->name,
+                             geul_op_info(t->op)->name);
+        for (int k = 0; k < t->n_src; k++) {
+            const struct geul_tensor *root = root_of(t->src[k]);
+            if (root->input && s->leaf_device[root->mark] < 0)
+                s->leaf_device[root->mark] = s->device[i];
+            else if (root->op == GEUL_OP_ZERO && s->device[root->mark] < 0)
+                s->device[root->mark] = s->device[i];
+        }
     }
-    return true;
-}
-
-/* Makes block k of device d as large as s needs it. */
-static enum geul_status grow_block(struct geul_runtime *rt, const struct geul_schedule *s, int d, int k)
-{
-    struct unit *u = &rt->units[d];
-    struct geul_device *device = rt->devices.at[d];
-    if (k == u->n_blocks) {
-        struct geul_buffer **more = geul_realloc(rt->own, u->blocks, (size_t)k + 1, sizeof(struct geul_buffer *));
-        if (more)
-            u->blocks = more;
-        struct geul_buffer *b = more ? geul_alloc(rt->own, 1, sizeof *b) : NULL;
-        if (!b)
-            return GEUL_ERROR_MEMORY;
-        u->blocks[u->n_blocks++] = b;
-    }
-    struct geul_buffer *b = u->blocks[k], fresh = {0};
-    if (b->device) /* before the larger one is allocated: both may not fit */
-        device->backend->buffer_free(rt->own, b);
-    *b = fresh;
-    enum geul_status status = geul_device_buffer(rt->own, device, block_needs(rt, s, d, k), "a graph", &fresh);
-    if (status != GEUL_OK)
-        return status;
-    *b = fresh;
-    if (b->host)
-        geul_os_prefer_large_pages(b->base, b->size);
+    for (int i = 0; i < g->n_nodes; i++)
+        if (s->device[i] < 0) /* zeros that no node uses, and views of what had no device yet */
+            s->device[i] = 0;
     return GEUL_OK;
 }
 
-static enum geul_status grow_host(struct geul_runtime *rt, int d, void **memory, size_t *bytes, size_t need)
+/* ------------------------------------------------------------------------------------ values -- */
+
+static int add_value(struct geul_schedule *s, int device, size_t bytes, int first, int last)
 {
-    enum { PIECE = 1 << 14 }; /* so that a few more tokens do not make it grow again */
-    geul_host_memory_free(rt->own, rt->devices.at[d], *memory);
-    *bytes = 0;
-    need = (need + PIECE - 1) / PIECE * PIECE;
-    *memory = geul_host_memory(rt->own, rt->devices.at[d], need);
-    if (!*memory)
-        return geul_error_status(rt->own);
-    *bytes = need;
-    return GEUL_OK;
+    int i = s->n_values[device]++;
+    s->values[device][i] = (struct geul_plan_value){.bytes = bytes, .first = first, .last = last, .reuses = -1};
+    return i;
 }
 
-/* Makes room for s; everything else is unplanned if there is too little. */
-static enum geul_status make_room(struct geul_runtime *rt, const struct geul_schedule *s)
+/* Whether device has buffers that bytes of t fit into. */
+static enum geul_status check_size(struct geul_context *ctx, const struct geul_device *device, size_t bytes,
+                                   const char *what)
 {
-    if (memory_fits(rt, s))
+    if (bytes <= device->max_buffer)
         return GEUL_OK;
-    unplan_all(rt);
-    enum geul_status status = GEUL_OK;
-    for (int d = 0; d < rt->devices.n; d++) {
-        struct unit *u = &rt->units[d];
-        for (int k = 0; k < s->n_blocks[d] && status == GEUL_OK; k++)
-            if (!block_fits(rt, s, d, k))
-                status = grow_block(rt, s, d, k);
-        if (status == GEUL_OK && u->mirror_bytes < mirror_needs(rt, s, d))
-            status = grow_host(rt, d, &u->mirror, &u->mirror_bytes, mirror_needs(rt, s, d));
+    return geul_fail(
+        ctx, GEUL_ERROR_MEMORY,
+        "%s: %zu bytes in one piece are more than the largest buffer of %s holds, %zu; use smaller batches "
+        "or another device",
+        what, bytes, device->name, device->max_buffer);
+}
+
+/* The copy of root on device, NULL when there is none yet. */
+static struct geul_copy *find_copy(const struct geul_schedule *s, const struct geul_tensor *root, int device)
+{
+    for (int i = s->n_copies - 1; i >= 0; i--)
+        if (s->copies[i].root == root && s->copies[i].device == device)
+            return &s->copies[i];
+    return NULL;
+}
+
+/* Last step in which each result is read, through views and writes too: what counts is the memory. Outputs outlive the
+ * last step. */
+static void find_last_uses(const struct geul_graph *g, struct geul_schedule *s)
+{
+    for (int i = 0; i < g->n_nodes; i++) {
+        s->last[i] = i;
+        struct geul_tensor *t = g->nodes[i];
+        for (int k = 0; k < t->n_src; k++) {
+            const struct geul_tensor *root = root_of(t->src[k]);
+            if (root->op != GEUL_OP_LEAF)
+                s->last[root->mark] = i;
+        }
     }
-    return status;
+    for (int i = 0; i < g->n_nodes; i++) { /* an output's root may be read after the output itself */
+        const struct geul_tensor *root = root_of(g->nodes[i]);
+        if (g->nodes[i]->output && root->op != GEUL_OP_LEAF)
+            s->last[root->mark] = g->n_nodes;
+    }
 }
 
-/* The number of the device whose staging area copy c goes through, -1 when it needs none: host memory on both sides, or
- * an input, which the host has already, for host memory. */
-static int stage_owner(const struct geul_runtime *rt, const struct geul_copy *c)
+/* Whether node may write its result over its first operand: no later step reads that memory (an output's is read after
+ * the run), no other operand lies in it, and the result covers it exactly. */
+static bool may_reuse(const struct geul_schedule *s, const struct geul_tensor *node, int step)
 {
-    bool from_host = c->root->buffer->host || c->root->mirror;
-    if (!c->on->buffer->host)
-        return c->device;
-    int source = geul_device_index(&rt->devices, c->root->buffer->device);
-    return from_host ? -1 : source < rt->devices.n ? source : c->device;
+    if (!(geul_op_info(node->op)->flags & GEUL_FLAG_INPLACE))
+        return false;
+    struct geul_tensor *a = node->src[0], *root = root_of(a);
+    if (root->op == GEUL_OP_LEAF || s->device[root->mark] != s->device[step] || s->last[root->mark] != step)
+        return false;
+    for (int k = 1; k < node->n_src; k++)
+        if (root_of(node->src[k]) == root)
+            return false;
+    return a->type == node->type && geul_is_contiguous(a) && geul_tensor_bytes(a) == geul_tensor_bytes(root) &&
+           geul_tensor_bytes(a) == geul_tensor_bytes(node);
 }
 
-/* Host memory for the largest copy of each device: no copy is under way. */
-static enum geul_status make_stages(struct geul_runtime *rt, const struct geul_schedule *s)
+/* Makes sure that node's operands have copies on its device where they live elsewhere. */
+static enum geul_status add_copies(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s,
+                                   int step)
 {
-    for (int i = 0; i < s->n_copies; i++) {
-        const struct geul_copy *c = &s->copies[i];
-        size_t bytes = geul_tensor_bytes(c->root);
-        int d = stage_owner(rt, c);
-        for (int k = 0; d >= 0 && k < N_STAGES; k++) {
-            struct stage *a = &rt->units[d].stages[k];
-            if (a->bytes >= bytes && a->memory)
-                continue;
-            enum geul_status status = grow_host(rt, d, &a->memory, &a->bytes, bytes);
+    const struct geul_tensor *node = g->nodes[step];
+    int device = s->device[step];
+    for (int k = 0; k < node->n_src; k++) {
+        struct geul_tensor *root = root_of(node->src[k]);
+        if (home_of(devices, s, root) == device)
+            continue;
+        struct geul_copy *c = find_copy(s, root, device);
+        /* A plain result has one value for the whole run, so one copy serves all its readers on a device. A cache, or
+         * the sum that a writing node returns, may have been written since the copy was made. */
+        bool stale = c && (has_own_memory(root) || is_changed(node->src[k]));
+        if (!c || stale) {
+            struct geul_tensor *on = geul_arena(g->ctx, 1, sizeof *on);
+            if (!on)
+                return GEUL_ERROR_MEMORY;
+            *on = *root; /* the whole root, even if a view of it is read: views then keep their offsets */
+            on->op = GEUL_OP_LEAF;
+            on->n_src = 0;
+            size_t bytes = geul_tensor_bytes(root);
+            enum geul_status status = check_size(g->ctx, devices->at[device], bytes, root->name);
             if (status != GEUL_OK)
                 return status;
+            c = &s->copies[s->n_copies++];
+            *c = (struct geul_copy){root, on, node, device, add_value(s, device, bytes, step, step), step};
+        }
+        s->values[device][c->value].last = step; /* steps only grow */
+    }
+    return GEUL_OK;
+}
+
+/* Sets leaf_value[] to 0 for inputs that only the caller writes, to -1 for those that the graph adds to. */
+static void find_written(struct geul_graph *g, struct geul_schedule *s)
+{
+    for (int i = 0; i < g->n_nodes; i++) {
+        const struct geul_tensor *root = root_of(g->nodes[i]);
+        if (root->input && (geul_op_info(g->nodes[i]->op)->flags & GEUL_FLAG_WRITES))
+            s->leaf_value[root->mark] = -1;
+    }
+}
+
+/* The inputs of a device are one value, in front of its memory, so that one copy takes them there; those that the graph
+ * adds to are not copied in every run and have values of their own. All live during the whole run, since the caller
+ * writes them before it. */
+static enum geul_status make_inputs(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s)
+{
+    find_written(g, s);
+    for (int i = 0; i < g->n_leaves; i++) {
+        if (s->leaf_device[i] < 0)
+            s->leaf_device[i] = 0; /* an input that is an output and read by nobody */
+        int d = s->leaf_device[i];
+        size_t mask = devices->at[d]->alignment - 1, bytes = geul_tensor_bytes(g->leaves[i]);
+        if (s->leaf_value[i] < 0)
+            continue;
+        s->leaf_offset[i] = s->input_bytes[d];
+        if (!geul_add_size(bytes, mask, &bytes) || !geul_add_size(s->input_bytes[d], bytes & ~mask, &s->input_bytes[d]))
+            return geul_fail(g->ctx, GEUL_ERROR_MEMORY, "the graph's inputs exceed the address space");
+    }
+    for (int d = 0; d < devices->n; d++) {
+        enum geul_status status = check_size(g->ctx, devices->at[d], s->input_bytes[d], "the inputs of the graph");
+        if (status != GEUL_OK)
+            return status;
+        s->values[d][add_value(s, d, s->input_bytes[d], 0, g->n_nodes)].front = true; /* number 0, also of no bytes */
+    }
+    for (int i = 0; i < g->n_leaves; i++) {
+        size_t bytes = geul_tensor_bytes(g->leaves[i]);
+        if (s->leaf_value[i] < 0) {
+            enum geul_status status = check_size(g->ctx, devices->at[s->leaf_device[i]], bytes, g->leaves[i]->name);
+            if (status != GEUL_OK)
+                return status;
+            s->leaf_value[i] = add_value(s, s->leaf_device[i], bytes, 0, g->n_nodes);
         }
     }
     return GEUL_OK;
 }
 
-/* ---------------------------------------------------------------------------------- planning -- */
-
-/* Says once which weights lie where what reads them cannot be computed: they are copied in every run. */
-static void tell_copied_weights(struct geul_runtime *rt, const struct geul_schedule *s)
+/* Every result and copy, and the inputs together, become values of their device's plan, ordered by first step as
+ * geul_plan() wants it: inputs, then each node after its copies. */
+static enum geul_status make_values(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s)
 {
-    size_t bytes = 0;
-    const struct geul_copy *first = NULL;
-    int n = 0;
-    for (int i = 0; i < s->n_copies; i++) {
-        const struct geul_tensor *root = s->copies[i].root;
-        if (root->op != GEUL_OP_LEAF || root->input)
-            continue;
-        first = first ? first : &s->copies[i];
-        bytes += geul_tensor_bytes(root);
-        n++;
-    }
-    if (!first || rt->told)
-        return;
-    rt->told = true;
-    char others[48] = "";
-    if (n > 1)
-        snprintf(others, sizeof others, " and %d more", n - 1);
-    geul_log(
-        rt->ctx, GEUL_LOG_WARN,
-        "every run copies %zu bytes that lie on %s to %s, which is slow: %s%s, since %s cannot compute %s with them",
-        bytes, first->root->buffer->device->name, rt->devices.at[first->device]->name, first->root->name, others,
-        first->root->buffer->device->name, geul_op_info(first->reader->op)->name);
-}
-
-/* A place for another plan: a free one, or that of the plan that has not been used for longest. */
-static struct plan *free_plan(struct geul_runtime *rt)
-{
-    struct plan *oldest = &rt->plans[0];
-    for (int i = 1; i < MOST_PLANNED; i++)
-        if (rt->plans[i].used < oldest->used) /* a free one: 0 */
-            oldest = &rt->plans[i];
-    unplan(rt, oldest);
-    return oldest;
-}
-
-/* Lets the backends prepare the segments. On failure p is free again. */
-static enum geul_status prepare_segments(struct geul_runtime *rt, struct geul_graph *g, struct plan *p)
-{
-    static _Atomic uint64_t numbers; /* of all plans of all runtimes */
-    const struct geul_schedule *s = g->schedule;
-    p->ready = geul_alloc(rt->own, (size_t)s->n_segments, sizeof *p->ready);
-    if (!p->ready)
-        return GEUL_ERROR_MEMORY;
-    enum geul_status status = GEUL_OK;
-    for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
-        const struct geul_segment *seg = &s->segments[i];
-        struct ready *r = &p->ready[i];
-        r->device = seg->device;
-        status = backend_of(rt, seg->device)
-                     ->prepare(rt->own, rt->units[seg->device].queue, seg->nodes, seg->n_nodes, &r->prepared);
-        p->n_ready += status == GEUL_OK;
-    }
-    if (status != GEUL_OK) {
-        unplan(rt, p);
+    find_last_uses(g, s);
+    enum geul_status status = make_inputs(devices, g, s);
+    if (status != GEUL_OK)
         return status;
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct geul_tensor *t = g->nodes[i];
+        s->value[i] = -1;
+        if (t->op == GEUL_OP_VIEW)
+            continue;
+        status = add_copies(devices, g, s, i);
+        if (status != GEUL_OK)
+            return status;
+        if (root_of(t) != t) /* writes into what has a value, or its own memory, already */
+            continue;
+        size_t bytes = geul_tensor_bytes(t);
+        status = check_size(g->ctx, devices->at[s->device[i]], bytes, t->name);
+        if (status != GEUL_OK)
+            return status;
+        s->value[i] = add_value(s, s->device[i], bytes, i, s->last[i]);
+        if (may_reuse(s, t, i))
+            s->values[s->device[i]][s->value[i]].reuses = s->value[root_of(t->src[0])->mark];
     }
-    p->number = g->planned = ++numbers;
-    p->made = g->ctx;
-    p->n_segments = s->n_segments;
-    p->n_copies = s->n_copies;
-    p->used = ++rt->clock;
-    rt->latest = p;
     return GEUL_OK;
 }
 
-enum geul_status geul_runtime_plan(struct geul_runtime *rt, struct geul_graph *g)
+/* A schedule with its arrays sized for g, in g's arena. */
+static struct geul_schedule *new_schedule(const struct geul_devices *devices, const struct geul_graph *g)
 {
-    if (!g)
-        return GEUL_ERROR_ARGUMENT;
-    /* Graphs of one context may share tensors, which have one address; and an older plan of g itself is of no use. */
-    for (int i = 0; i < MOST_PLANNED; i++)
-        if (rt->plans[i].made == g->ctx)
-            unplan(rt, &rt->plans[i]);
-    g->planned = 0;
-    struct geul_schedule *s = geul_schedule_make(&rt->devices, g);
+    size_t nodes = (size_t)g->n_nodes, leaves = (size_t)g->n_leaves;
+    size_t copies = devices->n > 1 ? nodes * GEUL_MAX_SRC : 0; /* at most one for each operand */
+    struct geul_schedule *s = geul_arena(g->ctx, 1, sizeof *s);
     if (!s)
-        return geul_error_status(g->ctx);
-    enum geul_status status = make_room(rt, s);
-    if (status != GEUL_OK)
-        return report(rt, g->ctx, status);
-    struct geul_place places[GEUL_MAX_DEVICES];
-    for (int d = 0; d < rt->devices.n; d++) {
-        const struct unit *u = &rt->units[d];
-        places[d].blocks = u->blocks;
-        places[d].mirror = mirror_needs(rt, s, d) ? u->mirror : NULL;
+        return NULL;
+    s->device = geul_arena(g->ctx, nodes, sizeof *s->device);
+    s->value = geul_arena(g->ctx, nodes, sizeof *s->value);
+    s->last = geul_arena(g->ctx, nodes, sizeof *s->last);
+    s->leaf_device = geul_arena(g->ctx, leaves, sizeof *s->leaf_device);
+    s->leaf_value = geul_arena(g->ctx, leaves, sizeof *s->leaf_value);
+    s->leaf_offset = geul_arena(g->ctx, leaves, sizeof *s->leaf_offset);
+    s->copies = geul_arena(g->ctx, copies, sizeof *s->copies);
+    bool ok = s->device && s->value && s->last && s->leaf_device && s->leaf_value && s->leaf_offset && s->copies;
+    for (int d = 0; d < devices->n; d++) {
+        s->values[d] = geul_arena(g->ctx, nodes + leaves + 1 + copies, sizeof *s->values[d]);
+        ok = ok && s->values[d];
     }
-    status = geul_schedule_place(&rt->devices, g, s, places);
-    if (status == GEUL_OK)
-        status = make_stages(rt, s);
-    if (status != GEUL_OK)
-        return report(rt, g->ctx, status);
-    tell_copied_weights(rt, s);
-    g->schedule = s;
-    return report(rt, g->ctx, prepare_segments(rt, g, free_plan(rt)));
+    return ok ? s : NULL;
 }
 
-/* What device d needs for s: nodes is room for all of g's. */
-static struct geul_runtime_needs needs_of(const struct geul_runtime *rt, const struct geul_graph *g,
-                                          const struct geul_schedule *s, int d, struct geul_tensor **nodes)
+/* Every node and input gets its index as its mark. Another graph of the same context may have marked the same tensors,
+ * so this is done for each plan, and marks are not used after it. */
+static void number(struct geul_graph *g)
 {
-    const struct geul_backend *backend = backend_of(rt, d);
-    struct geul_runtime_needs needs = {.values = 0};
-    int n = 0;
-    for (int k = 0; k < s->n_blocks[d]; k++)
-        needs.values += block_needs(rt, s, d, k);
     for (int i = 0; i < g->n_nodes; i++)
-        if (s->device[i] == d && g->nodes[i]->op != GEUL_OP_VIEW)
-            nodes[n++] = g->nodes[i];
-    needs.working = backend->working ? backend->working(rt->units[d].queue, nodes, n) : 0;
-    return needs;
+        g->nodes[i]->mark = (uint32_t)i;
+    for (int i = 0; i < g->n_leaves; i++)
+        g->leaves[i]->mark = (uint32_t)i;
 }
 
-enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g,
-                                      struct geul_runtime_needs needs[GEUL_MAX_DEVICES])
+struct geul_schedule *geul_schedule_make(const struct geul_devices *devices, struct geul_graph *g)
 {
-    memset(needs, 0, GEUL_MAX_DEVICES * sizeof *needs);
-    if (!g)
-        return GEUL_ERROR_ARGUMENT;
-    struct geul_schedule *s = geul_schedule_make(&rt->devices, g);
-    struct geul_tensor **nodes = s ? geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *)) : NULL;
-    if (!nodes)
-        return geul_error_status(g->ctx);
-    for (int d = 0; d < rt->devices.n; d++) {
-        needs[d] = needs_of(rt, g, s, d, nodes);
-        if (needs[d].working == SIZE_MAX)
-            return geul_fail(g->ctx, GEUL_ERROR_MEMORY, "the graph's working memory exceeds the address space");
+    number(g);
+    struct geul_schedule *s = new_schedule(devices, g);
+    bool ok = s && assign(devices, g, s) == GEUL_OK && make_values(devices, g, s) == GEUL_OK;
+    for (int d = 0; ok && d < devices->n; d++) {
+        s->is_used[d] = s->n_values[d] > 1; /* the inputs are one */
+        const struct geul_plan_limits limits = {devices->at[d]->alignment, devices->at[d]->max_buffer};
+        ok = geul_plan(g->ctx, s->values[d], s->n_values[d], &limits, &s->n_blocks[d]) == GEUL_OK;
+    }
+    for (int i = 0; ok && i < g->n_leaves; i++)
+        s->is_used[s->leaf_device[i]] = true;
+    return ok ? s : NULL;
+}
+
+/* --------------------------------------------------------------------------------- addresses -- */
+
+static void put(struct geul_tensor *t, const struct geul_place *place, const struct geul_plan_value *v)
+{
+    t->buffer = place->blocks[v->block];
+    t->data = (char *)t->buffer->base + v->offset;
+}
+
+static void assign_addresses(const struct geul_graph *g, const struct geul_schedule *s, const struct geul_place *places)
+{
+    for (int i = 0; i < g->n_leaves; i++) {
+        struct geul_tensor *t = g->leaves[i];
+        int d = s->leaf_device[i];
+        put(t, &places[d], &s->values[d][s->leaf_value[i]]);
+        t->data = (char *)t->data + s->leaf_offset[i];
+        t->mirror = places[d].mirror && s->leaf_value[i] == 0 ? (char *)places[d].mirror + s->leaf_offset[i] : NULL;
+    }
+    for (int i = 0; i < s->n_copies; i++) {
+        const struct geul_copy *c = &s->copies[i];
+        put(c->on, &places[c->device], &s->values[c->device][c->value]);
+        c->on->mirror = NULL;
+    }
+    /* In order: a view or a write has its operand's address, which is set by then. */
+    for (int i = 0; i < g->n_nodes; i++) {
+        struct geul_tensor *t = g->nodes[i];
+        const struct geul_tensor *a = t->src[0];
+        t->mirror = NULL;
+        if (s->value[i] >= 0) {
+            put(t, &places[s->device[i]], &s->values[s->device[i]][s->value[i]]);
+        } else {
+            size_t offset = t->op == GEUL_OP_VIEW ? t->params.view.offset : 0;
+            t->buffer = a->buffer;
+            t->data = (char *)a->data + offset;
+            t->mirror = a->mirror ? (char *)a->mirror + offset : NULL;
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------- segments -- */
+
+/* t as seen on the device of copy c: the same shape and strides over the copy's memory, at the same distance from its
+ * start as t from its root's. */
+static struct geul_tensor *twin_operand(struct geul_context *ctx, const struct geul_tensor *t,
+                                        const struct geul_copy *c)
+{
+    struct geul_tensor *twin = geul_arena(ctx, 1, sizeof *twin);
+    if (!twin)
+        return NULL;
+    *twin = *t;
+    twin->op = GEUL_OP_LEAF;
+    twin->n_src = 0;
+    twin->buffer = c->on->buffer;
+    twin->data = (char *)c->on->data + ((const char *)t->data - (const char *)c->root->data);
+    return twin;
+}
+
+/* The newest copy of root on device that was made at or before step. */
+static const struct geul_copy *copy_for(const struct geul_schedule *s, const struct geul_tensor *root, int device,
+                                        int step)
+{
+    const struct geul_copy *found = NULL;
+    for (int i = 0; i < s->n_copies && s->copies[i].before <= step; i++)
+        if (s->copies[i].root == root && s->copies[i].device == device)
+            found = &s->copies[i];
+    return found;
+}
+
+/* The node as its device computes it: itself, or a twin that reads copies. The node's own operands stay, since another
+ * plan needs them. NULL when memory is short. */
+static struct geul_tensor *node_for_device(const struct geul_devices *devices, struct geul_graph *g,
+                                           const struct geul_schedule *s, int step)
+{
+    struct geul_tensor *node = g->nodes[step], *twin = NULL;
+    for (int k = 0; k < node->n_src; k++) {
+        const struct geul_tensor *root = root_of(node->src[k]);
+        if (home_of(devices, s, node->src[k]) == s->device[step])
+            continue;
+        if (!twin) {
+            twin = geul_arena(g->ctx, 1, sizeof *twin);
+            if (!twin)
+                return NULL;
+            *twin = *node;
+        }
+        twin->src[k] = twin_operand(g->ctx, node->src[k], copy_for(s, root, s->device[step], step));
+        if (!twin->src[k])
+            return NULL;
+    }
+    return twin ? twin : node;
+}
+
+/* Cuts the nodes into runs of one device. Copies are only made between segments, so a node that needs one starts a new
+ * segment. Views compute nothing and are in none. */
+static enum geul_status make_segments(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s)
+{
+    struct geul_tensor **list = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof(struct geul_tensor *));
+    s->segments = geul_arena(g->ctx, (size_t)g->n_nodes, sizeof *s->segments);
+    if (!list || !s->segments)
+        return GEUL_ERROR_MEMORY;
+    /* One list of all nodes, of which each segment has a slice; there are at most as many segments as nodes. */
+    struct geul_segment *current = NULL;
+    int copies = 0, used = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i]->op == GEUL_OP_VIEW)
+            continue;
+        bool needs_copy = copies < s->n_copies && s->copies[copies].before == i;
+        if (!current || current->device != s->device[i] || needs_copy) {
+            current = &s->segments[s->n_segments++];
+            *current = (struct geul_segment){.device = s->device[i], .first_copy = copies, .nodes = list + used};
+            while (copies < s->n_copies && s->copies[copies].before == i)
+                copies++;
+            current->n_copies = copies - current->first_copy;
+        }
+        list[used] = node_for_device(devices, g, s, i);
+        if (!list[used++])
+            return GEUL_ERROR_MEMORY;
+        current->n_nodes++;
     }
     return GEUL_OK;
 }
 
-/* ------------------------------------------------------------------------------------- order -- */
-
-/* The work that device d is given from now on starts after ticket of device other. */
-static enum geul_status order_behind(struct geul_runtime *rt, int d, int other, uint64_t ticket)
+/* Marks, from the end, what is read by others than its own segment: outputs, and what later segments or copies need. */
+static void mark_kept(const struct geul_graph *g, const struct geul_schedule *s)
 {
-    const struct geul_backend *backend = backend_of(rt, d);
-    enum geul_status status = GEUL_OK;
-    bool done = false;
-    if (backend->wait_on)
-        status = backend->wait_on(rt->own, rt->units[d].queue, rt->units[other].queue, ticket, &done);
-    if (status != GEUL_OK || done)
-        return status;
-    return backend_of(rt, other)->event_wait(rt->own, rt->units[other].queue, ticket);
-}
-
-static enum geul_status record(struct geul_runtime *rt, int d, uint64_t *ticket)
-{
-    return backend_of(rt, d)->event_record(rt->own, rt->units[d].queue, ticket);
-}
-
-/* Waits for all work of device d. */
-static enum geul_status finish(struct geul_runtime *rt, int d)
-{
-    uint64_t ticket;
-    enum geul_status status = record(rt, d, &ticket);
-    return status == GEUL_OK ? backend_of(rt, d)->event_wait(rt->own, rt->units[d].queue, ticket) : status;
-}
-
-/* Before device d is given work that writes: other devices may still be copying from its memory. */
-static enum geul_status fence(struct geul_runtime *rt, int d)
-{
-    struct unit *u = &rt->units[d];
-    enum geul_status status = GEUL_OK;
-    for (int other = 0; other < rt->devices.n && status == GEUL_OK; other++) {
-        if (!u->copied_from[other])
-            continue;
-        status = order_behind(rt, d, other, u->copy_tickets[other]);
-        u->copied_from[other] = false;
+    int step = g->n_nodes - 1;
+    for (int i = s->n_segments - 1, behind = g->n_nodes; i >= 0; i--) {
+        const struct geul_segment *seg = &s->segments[i];
+        for (int k = seg->n_nodes - 1; k >= 0; k--, step--) {
+            while (g->nodes[step]->op == GEUL_OP_VIEW)
+                step--;
+            seg->nodes[k]->kept = s->last[step] >= behind; /* the node's twin, where it has one */
+        }
+        behind = step + 1;
     }
-    return status;
 }
 
-/* ------------------------------------------------------------------------------------ copies -- */
-
-/* The next staging area of device d, free to be filled. */
-static enum geul_status take_stage(struct geul_runtime *rt, int d, struct stage **out)
+enum geul_status geul_schedule_place(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s,
+                                     const struct geul_place *places)
 {
-    struct unit *u = &rt->units[d];
-    struct stage *a = *out = &u->stages[u->next_stage];
-    u->next_stage = (u->next_stage + 1) % N_STAGES;
-    enum geul_status status = GEUL_OK;
-    if (a->busy)
-        status = backend_of(rt, d)->event_wait(rt->own, u->queue, a->ticket);
-    a->busy = false;
-    return status;
-}
-
-/* Directly from device to device, behind the work of source; *done: whether they can. */
-static enum geul_status copy_directly(struct geul_runtime *rt, const struct geul_copy *c, int source, bool *done)
-{
-    const struct geul_tensor *from = c->root;
-    struct geul_tensor *to = c->on;
-    uint64_t ticket;
-    enum geul_status status = GEUL_OK;
-    if (source < rt->devices.n) {
-        status = record(rt, source, &ticket);
-        if (status == GEUL_OK)
-            status = order_behind(rt, c->device, source, ticket);
-    }
+    assign_addresses(g, s, places);
+    enum geul_status status = make_segments(devices, g, s);
     if (status == GEUL_OK)
-        status = backend_of(rt, c->device)
-                     ->copy(rt->own, rt->units[c->device].queue, to->buffer, to->data, from->buffer, from->data,
-                            geul_tensor_bytes(from), done);
-    if (status != GEUL_OK || !*done || source >= rt->devices.n)
-        return status;
-    struct unit *u = &rt->units[source];
-    u->copied_from[c->device] = true;
-    return record(rt, c->device, &u->copy_tickets[c->device]);
-}
-
-/* Brings the values of c to host memory: *host, which is a's or the tensor's own. When the values are there is said by
- * *ready, a ticket of the source; *waits false: they are there now. */
-static enum geul_status fetch(struct geul_runtime *rt, const struct geul_copy *c, int source, struct stage *a,
-                              const void **host, bool *waits, uint64_t *ready)
-{
-    const struct geul_tensor *from = c->root;
-    size_t bytes = geul_tensor_bytes(from);
-    *waits = false;
-    *host = from->mirror;
-    if (*host)
-        return GEUL_OK;
-    if (from->buffer->host) {
-        *host = from->data;
-        return source < rt->devices.n ? finish(rt, source) : GEUL_OK;
-    }
-    const struct geul_backend *backend = from->buffer->device->backend;
-    *host = a->memory;
-    /* The area is of the memory that the other device allocates, where it lies on one. */
-    bool pinned = !backend->host_alloc || backend == backend_of(rt, c->device) || c->on->buffer->host;
-    if (source >= rt->devices.n || !backend->download_async || !pinned)
-        return backend->download(rt->own, from->buffer, from->data, a->memory, bytes);
-    enum geul_status status =
-        backend->download_async(rt->own, rt->units[source].queue, from->buffer, from->data, a->memory, bytes);
-    *waits = true;
-    return status == GEUL_OK ? record(rt, source, ready) : status;
-}
-
-/* By way of the host. */
-static enum geul_status copy_by_host(struct geul_runtime *rt, const struct geul_copy *c, int source)
-{
-    const struct geul_backend *target = backend_of(rt, c->device);
-    struct geul_tensor *to = c->on;
-    size_t bytes = geul_tensor_bytes(c->root);
-    struct stage *a = NULL;
-    const void *host;
-    bool waits;
-    uint64_t ready;
-    int owner = stage_owner(rt, c);
-    enum geul_status status = owner < 0 ? GEUL_OK : take_stage(rt, owner, &a);
-    if (status == GEUL_OK)
-        status = fetch(rt, c, source, a, &host, &waits, &ready);
-    bool at_once = to->buffer->host || !target->upload_async;
-    if (status == GEUL_OK && waits)
-        status = at_once ? backend_of(rt, source)->event_wait(rt->own, rt->units[source].queue, ready)
-                         : order_behind(rt, c->device, source, ready);
-    if (status != GEUL_OK)
-        return status;
-    if (at_once)
-        return target->upload(rt->own, to->buffer, to->data, host, bytes);
-    if (host != a->memory) /* which is pinned, and stays as it is */
-        memcpy(a->memory, host, bytes);
-    status = target->upload_async(rt->own, rt->units[c->device].queue, to->buffer, to->data, a->memory, bytes);
-    a->busy = true;
-    return status == GEUL_OK ? record(rt, c->device, &a->ticket) : status;
-}
-
-/* Moves one value to another device. */
-static enum geul_status make_copy(struct geul_runtime *rt, const struct geul_copy *c)
-{
-    const struct geul_tensor *from = c->root;
-    int source = geul_device_index(&rt->devices, from->buffer->device);
-    bool done = false;
-    enum geul_status status = fence(rt, c->device);
-    if (status == GEUL_OK && backend_of(rt, c->device)->copy && from->buffer->host == c->on->buffer->host)
-        status = copy_directly(rt, c, source, &done);
-    return status == GEUL_OK && !done ? copy_by_host(rt, c, source) : status;
-}
-
-enum geul_status geul_runtime_read(struct geul_runtime *rt, const struct geul_buffer *b, const void *address,
-                                   void *host, size_t size)
-{
-    int d = geul_device_index(&rt->devices, b->device);
-    const struct geul_backend *backend = b->device->backend;
-    if (d >= rt->devices.n || !backend->download_async)
-        return backend->download(rt->ctx, b, address, host, size);
-    enum geul_status status = backend->download_async(rt->own, rt->units[d].queue, b, address, host, size);
-    if (status == GEUL_OK)
-        status = finish(rt, d);
-    return report(rt, rt->ctx, status);
-}
-
-enum geul_status geul_runtime_move(struct geul_runtime *rt, struct geul_buffer *b, void *to, const void *from,
-                                   size_t size)
-{
-    enum { PIECE = 1 << 20 };
-    int d = geul_device_index(&rt->devices, b->device);
-    const struct geul_backend *backend = b->device->backend;
-    enum geul_status status = GEUL_OK;
-    bool done = false;
-    if (d < rt->devices.n && backend->copy)
-        status = backend->copy(rt->ctx, rt->units[d].queue, b, to, b, from, size, &done);
-    if (status != GEUL_OK || done)
-        return status;
-    size_t most = size < PIECE ? size : PIECE;
-    char *piece = geul_alloc(rt->ctx, 1, most);
-    if (!piece)
-        return GEUL_ERROR_MEMORY;
-    for (size_t at = 0; at < size && status == GEUL_OK; at += most) {
-        size_t n = size - at < most ? size - at : most;
-        status = backend->download(rt->ctx, b, (const char *)from + at, piece, n);
-        if (status == GEUL_OK)
-            status = backend->upload(rt->ctx, b, (char *)to + at, piece, n);
-    }
-    geul_free(rt->ctx, piece);
+        mark_kept(g, s);
     return status;
-}
-
-/* --------------------------------------------------------------------------------------- run -- */
-
-/* Waits for all devices, also those behind one that fails. The first failure is the result. */
-static enum geul_status finish_all(struct geul_runtime *rt)
-{
-    enum geul_status status = GEUL_OK;
-    for (int d = 0; d < rt->devices.n; d++) {
-        struct unit *u = &rt->units[d];
-        enum geul_status finished = finish(rt, d);
-        status = status == GEUL_OK ? finished : status;
-        for (int k = 0; k < N_STAGES; k++)
-            u->stages[k].busy = false;
-        memset(u->copied_from, 0, sizeof u->copied_from);
-    }
-    return status;
-}
-
-enum geul_status geul_runtime_wait(struct geul_runtime *rt)
-{
-    return report(rt, rt->ctx, finish_all(rt));
-}
-
-/* Every device's inputs go there in one copy. They are in front of its memory. */
-static enum geul_status upload_inputs(struct geul_runtime *rt, const struct geul_schedule *s)
-{
-    enum geul_status status = GEUL_OK;
-    for (int d = 0; d < rt->devices.n && status == GEUL_OK; d++) {
-        const struct geul_backend *backend = backend_of(rt, d);
-        struct unit *u = &rt->units[d];
-        size_t bytes = mirror_needs(rt, s, d);
-        if (bytes == 0)
-            continue;
-        struct geul_buffer *b = u->blocks[0];
-        status = backend->upload_async ? backend->upload_async(rt->own, u->queue, b, b->base, u->mirror, bytes)
-                                       : backend->upload(rt->own, b, b->base, u->mirror, bytes);
-    }
-    return status;
-}
-
-/* Where a run is, for rt->progress. */
-struct place {
-    const struct geul_runtime *rt;
-    int before, total; /* nodes of the segments before this one, and of all */
-};
-
-static void tell_progress(void *user, int done)
-{
-    const struct place *p = user;
-    p->rt->progress(p->rt->progress_user, p->before + done, p->total);
-}
-
-/* A segment after its copies. */
-static enum geul_status run_segment(struct geul_runtime *rt, const struct geul_graph *g, const struct geul_segment *seg,
-                                    const struct ready *r, const struct geul_run_watch *watch)
-{
-    enum geul_status status = GEUL_OK;
-    for (int k = 0; k < seg->n_copies && status == GEUL_OK; k++)
-        status = make_copy(rt, &g->schedule->copies[seg->first_copy + k]);
-    if (status == GEUL_OK)
-        status = fence(rt, seg->device);
-    if (status != GEUL_OK)
-        return status;
-    return backend_of(rt, seg->device)->run(rt->own, rt->units[seg->device].queue, r->prepared, watch);
-}
-
-/* Computes g; cancel as in struct geul_run_watch. */
-static enum geul_status run_graph(struct geul_runtime *rt, struct geul_graph *g, const atomic_bool *cancel)
-{
-    int planned = plan_of(rt, g);
-    if (planned < 0)
-        return geul_fail(g ? g->ctx : rt->ctx, GEUL_ERROR_ARGUMENT, "the graph must be planned on this runtime first");
-    struct plan *p = &rt->plans[planned];
-    p->used = ++rt->clock;
-    rt->latest = p;
-    const struct geul_schedule *s = g->schedule;
-    struct place place = {.rt = rt};
-    const struct geul_run_watch watch = {cancel, rt->progress ? tell_progress : NULL, &place};
-    for (int i = 0; i < s->n_segments; i++)
-        place.total += s->segments[i].n_nodes;
-    enum geul_status status = upload_inputs(rt, s);
-    for (int i = 0; i < s->n_segments && status == GEUL_OK; i++) {
-        if (cancel && atomic_load(cancel)) /* also where the backend does not notice */
-            status = GEUL_ERROR_CANCELLED;
-        else
-            status = run_segment(rt, g, &s->segments[i], &p->ready[i], &watch);
-        place.before += s->segments[i].n_nodes;
-    }
-    /* Also after a failure: nothing may run on memory that the caller is about to use or free. */
-    enum geul_status finished = finish_all(rt);
-    return report(rt, g->ctx, status == GEUL_OK ? finished : status);
-}
-
-enum geul_status geul_runtime_run(struct geul_runtime *rt, struct geul_graph *g)
-{
-    enum geul_status status = run_graph(rt, g, geul_context_cancel_flag(rt->ctx));
-    if (status != GEUL_ERROR_CANCELLED)
-        return status;
-    geul_context_uncancel(rt->ctx); /* it has had its effect */
-    return geul_fail(g->ctx, GEUL_ERROR_CANCELLED, "cancelled");
-}
-
-enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_graph *g)
-{
-    return run_graph(rt, g, NULL);
 }

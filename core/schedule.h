@@ -1,47 +1,57 @@
-/* schedule.h: runtimes: which device computes which node, what is copied between devices, and the memory for it all. */
+/* schedule.h: a graph divided among devices: what runtime.c runs. */
 #ifndef GEUL_SCHEDULE_H
 #define GEUL_SCHEDULE_H
 
-#include "backends/backend.h"
+#include "core/device_list.h"
 #include "core/graph.h"
+#include "core/plan.h"
 
-/* A runtime over devices that the caller opened and closes (models and trainers; tests with devices of their own). The
- * first device gets what no other claims and must support every op. options, of its queues, may be NULL: the defaults;
- * runtimes of the same devices are independent. Free with geul_runtime_free(), before the devices are closed. */
-struct geul_runtime *geul_runtime_new_on(struct geul_context *ctx, struct geul_device *const *devices, int n_devices,
-                                         const struct geul_queue_options *options);
-/* geul_runtime_run() without cancelling, for a graph that must not be left half computed: one that changes weights. */
-enum geul_status geul_runtime_run_whole(struct geul_runtime *rt, struct geul_graph *graph);
-/* From now on runs call progress, on the thread that runs, with the nodes done so far of all nodes; NULL: no longer. It
- * must not use the runtime; it may cancel. */
-void geul_runtime_watch(struct geul_runtime *rt, void (*progress)(void *user, int done, int total), void *user);
-/* Of the graph that was planned or run last: segments, and copies between devices. Bytes of a device's memory, which
- * may be left from a larger graph. */
-int geul_runtime_segment_count(const struct geul_runtime *rt);
-int geul_runtime_copy_count(const struct geul_runtime *rt);
-size_t geul_runtime_bytes(const struct geul_runtime *rt, int device);
-/* Whether g, which exists, is planned on rt (still). */
-bool geul_runtime_planned(const struct geul_runtime *rt, const struct geul_graph *g);
-/* Moves size bytes from one address of b, a buffer of one of rt's devices, to another, without the host where the
- * device can; ranges do not overlap. They have moved when geul_runtime_wait() has returned. Failures are in rt's
- * context. */
-enum geul_status geul_runtime_move(struct geul_runtime *rt, struct geul_buffer *b, void *to, const void *from,
-                                   size_t size);
-enum geul_status geul_runtime_wait(struct geul_runtime *rt);
-/* size bytes at address of b, as the last run left them, to host, which is geul_host_memory() of b's device. Waits for
- * this runtime only, not for others on the device. */
-enum geul_status geul_runtime_read(struct geul_runtime *rt, const struct geul_buffer *b, const void *address,
-                                   void *host, size_t size);
-/* Host memory that device copies from and to fastest: host_alloc()'s where its backend has that. NULL (recorded) on
- * failure. The free function takes NULL. */
-void *geul_host_memory(struct geul_context *ctx, struct geul_device *device, size_t size);
-void geul_host_memory_free(struct geul_context *ctx, struct geul_device *device, void *memory);
-/* Bytes that planning and running a graph takes of a device: for values, and as its backend's working memory. */
-struct geul_runtime_needs {
-    size_t values, working;
+/* The copy of a value on another device. */
+struct geul_copy {
+    const struct geul_tensor *root; /* what is copied: a contiguous result, input or weight */
+    struct geul_tensor *on;         /* its twin on device */
+    const struct geul_tensor *reader;
+    int device;
+    int value;  /* index in that device's plan */
+    int before; /* step before which it is made; copies are in the order of these */
 };
-/* The needs of g on every device of rt, without allocating any of it. Weights and caches are not among them. */
-enum geul_status geul_runtime_measure(struct geul_runtime *rt, struct geul_graph *g,
-                                      struct geul_runtime_needs needs[GEUL_MAX_DEVICES]);
+
+struct geul_segment {
+    int device, first_copy, n_copies, n_nodes;
+    struct geul_tensor **nodes;
+};
+
+struct geul_schedule {
+    int *device; /* per node */
+    int *value;  /* per node: index in its device's plan, -1 for views and stores */
+    int *last;   /* per node: last step that reads its memory; n_nodes: the caller reads it after the run */
+    int *leaf_device, *leaf_value;
+    size_t *leaf_offset; /* in the region of its device's inputs */
+    struct geul_plan_value *values[GEUL_MAX_DEVICES];
+    int n_values[GEUL_MAX_DEVICES];
+    bool is_used[GEUL_MAX_DEVICES];       /* whether anything needs memory of it */
+    int n_blocks[GEUL_MAX_DEVICES];       /* of memory that the values take */
+    size_t input_bytes[GEUL_MAX_DEVICES]; /* of the region of its inputs, which is its value 0 */
+    struct geul_copy *copies;
+    int n_copies;
+    struct geul_segment *segments;
+    int n_segments;
+};
+
+/* A device's memory as a schedule is put into it: the k-th block, and the host memory that inputs are written to; NULL:
+ * they are written to the device's own. */
+struct geul_place {
+    struct geul_buffer *const *blocks;
+    void *mirror;
+};
+
+/* The device of g's nodes and inputs, their copies, and the plan of every device's memory; in g's arena. NULL (recorded
+ * in its context) on failure. */
+struct geul_schedule *geul_schedule_make(const struct geul_devices *devices, struct geul_graph *g);
+/* Gives every tensor its address in places, one of each device, and cuts the nodes into segments. */
+enum geul_status geul_schedule_place(const struct geul_devices *devices, struct geul_graph *g, struct geul_schedule *s,
+                                     const struct geul_place *places);
+/* The number of device among devices; their number when it is none of them. */
+int geul_device_index(const struct geul_devices *devices, const struct geul_device *device);
 
 #endif

@@ -9,7 +9,7 @@
 
 #include "models/step.h"
 
-#include "core/schedule.h"
+#include "core/runtime.h"
 
 #include <stdio.h>
 #include <string.h>

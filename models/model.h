@@ -4,7 +4,7 @@
 
 #include "models/neox.h"
 
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "models/fit.h"
 
 /* How weights are held: in place in the mapped file, as float32 copies that training may change, or as tensors of that

@@ -4,7 +4,7 @@
 #define GEUL_WEIGHTS_H
 
 #include "core/gguf.h"
-#include "core/schedule.h"
+#include "core/runtime.h"
 
 struct geul_weights_upload;
 

@@ -2,7 +2,7 @@
 #ifndef GEUL_TRAINER_H
 #define GEUL_TRAINER_H
 
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "train/batch.h"
 #include "train/params.h"
 

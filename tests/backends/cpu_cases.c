@@ -1,7 +1,7 @@
 /* cpu_cases.c: see cpu_cases.h. */
 #include "tests/backends/cpu_cases.h"
 
-#include "core/schedule.h"
+#include "core/runtime.h"
 
 enum { CANARY = 0xA5, EDGE = 256 };
 

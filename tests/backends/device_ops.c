@@ -1,7 +1,7 @@
 /* device_ops.c: see device_ops.h. */
 #include "tests/backends/device_ops.h"
 
-#include "core/schedule.h"
+#include "core/runtime.h"
 
 enum { MOST = 4 * CPU_NODES, ALIGNMENT = 256 };
 

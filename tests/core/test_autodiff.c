@@ -2,7 +2,7 @@
  * that meet, sums in place, and what must fail. */
 #include "core/autodiff.h"
 #include "core/graph.h"
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "tests/harness.h"
 
 enum { T = 7, C = 12, F = 20, V = 15, H = 3, SEED = 20261125 };

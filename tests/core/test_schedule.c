@@ -1,6 +1,6 @@
 /* Graphs and the scheduler: what is kept, what is reused, and copies between devices that cannot read each other's
  * memory. */
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "tests/harness.h"
 #include "tests/poison.h"
 

@@ -1,6 +1,6 @@
 /* Graphs over devices that do their work late: the order between them, memory in several buffers, inputs in one copy,
  * and two planned graphs at a time. */
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "tests/harness.h"
 #include "tests/poison.h"
 

@@ -4,7 +4,7 @@
 #define GEUL_TESTS_CUDA_BED_H
 
 #include "backends/cuda/prepare.h"
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "tests/cuda_host/cuda_rig.h"
 #include "tests/cuda_host/host_gpu.h"
 #include "tests/harness.h"

@@ -3,7 +3,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/prepare.h"
 #include "backends/cuda/rope_store.h"
-#include "core/schedule.h"
+#include "core/runtime.h"
 #include "tests/cuda_host/cuda_caches.h"
 #include "tests/cuda_host/cuda_rig.h"
 #include "tests/cuda_host/host_gpu.h"
