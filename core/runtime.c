@@ -7,8 +7,8 @@
  * Memory  Each device has blocks, as many and as large as the largest planned graph needs. Planned graphs share them,
  *         since one runs at a time: what one has computed is lost when another runs. Before a block grows, which moves
  *         it, everything is unplanned.
- * Order   A queue does its work in order. Between two of them there are four rules, kept without stopping the host where
- *         the backends can (order_behind()):
+ * Order   A queue does its work in order. Between two of them four rules are kept, where the backends can without
+ *         stopping the host (order_behind()):
  *           - a copy reads its source after all work given to that device so far;
  *           - a device is given no more work while another one's copy out of its memory is outstanding, since that work
  *             may be planned over what is copied (fence());
