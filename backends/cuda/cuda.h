@@ -16,6 +16,7 @@
 
 #include "backends/backend.h"
 #include "backends/cuda/gpu.h"
+#include "backends/cuda/results.h"
 #include "backends/cuda/stream.h"
 
 /* ------------------------------------------------------------------------------------- plans -- */
@@ -76,26 +77,15 @@ extern cuda_pattern *const geul_cuda_patterns[];
 
 /* ------------------------------------------------------------------- rows rounded to int8 -- */
 
-/* Rows of activations as the products of block types read them: as the CPU rounds them (q = x * 127 / amax to nearest,
- * ties to even, in groups of 32), n_rows x n_cols, n_cols a multiple of 32. One memory block:
- *   int8  q[n_rows][n_cols]
- *   float scale[n_rows][n_cols / 32]    amax / 127
- *   int32 sum[n_rows][n_cols / 32]      of the group's q, for types with a minimum */
-struct cuda_int8_rows; /* results.h */
-struct cuda_rounded {
-    const int8_t *q;
-    const float *scale;
-    const int32_t *sum;
-};
+/* Rows of activations as the products of block types read them (results.h: struct cuda_int8_rows), in one block of
+ * memory: q, then scale, then sum. */
 /* Bytes of the block, and its parts. */
 size_t geul_cuda_rounded_bytes(int64_t n_rows, int64_t n_cols);
-struct cuda_rounded geul_cuda_rounded_at(void *block, int64_t n_rows, int64_t n_cols);
-/* The rows as what fills them has them. */
-struct cuda_int8_rows geul_cuda_writable(struct cuda_rounded rows);
+struct cuda_int8_rows geul_cuda_rounded_at(void *block, int64_t n_rows, int64_t n_cols);
 /* The rounded form of x (rows of float32), made by a step before unless it is there already: from a kernel that
  * computed x (geul_cuda_leave_rounded()), or for an earlier node. Kept up to x's last reader. A view that only shapes
  * the rows of a contiguous tensor anew shares its block with it. */
-struct cuda_rounded geul_cuda_round(struct cuda_plan *plan, const struct geul_tensor *x);
+struct cuda_int8_rows geul_cuda_round(struct cuda_plan *plan, const struct geul_tensor *x);
 /* Whether a product of this plan will want t, a contiguous result, rounded; then the block that the kernel which
  * computes t fills in its epilogue, kept up to t's last reader. NULL: nobody wants it. t's float32 values are not
  * needed when *only: every reader is a product (MATMUL) that asked for the rounded form, and nobody else reads them

@@ -71,10 +71,8 @@ static void emit_attention(struct cuda_plan *plan, const struct geul_tensor *t)
                                   .scale = t->params.attention.scale,
                                   .y = t->data};
     void *block = args.depth % 32 == 0 ? geul_cuda_leave_rounded(plan, t, &args.rounded_only) : NULL;
-    if (block) {
-        struct cuda_rounded r = geul_cuda_rounded_at(block, geul_rows(t), geul_cols(t));
-        args.rounded = (struct cuda_int8_rows){(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
-    }
+    if (block)
+        args.rounded = geul_cuda_rounded_at(block, geul_rows(t), geul_cols(t));
     if (wants_tiles(plan, &args)) {
         divide_tiles(plan, &args);
         geul_cuda_step(plan, "attention in tiles", geul_cuda_launch_attention_tiles, &args, sizeof args);

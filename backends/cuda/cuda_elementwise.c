@@ -43,7 +43,7 @@ static void emit_gelu(struct cuda_plan *plan, const struct geul_tensor *node)
     bool only;
     void *block = geul_cuda_leave_rounded(plan, node, &only);
     if (block)
-        args.rounded = geul_cuda_writable(geul_cuda_rounded_at(block, geul_rows(node), geul_cols(node)));
+        args.rounded = geul_cuda_rounded_at(block, geul_rows(node), geul_cols(node));
     args.no_out = block && only;
     emit(plan, "gelu", &args, node, node->src[0], NULL);
 }

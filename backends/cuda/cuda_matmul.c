@@ -224,10 +224,10 @@ static struct float_rows left_rows(struct cuda_plan *plan, const struct product 
 static struct cuda_int8_rows left_int8(struct cuda_plan *plan, const struct product *p)
 {
     if (p->rows)
-        return geul_cuda_writable(geul_cuda_round(plan, p->a));
+        return geul_cuda_round(plan, p->a);
     struct float_rows x = left_rows(plan, p);
     void *block = geul_cuda_scratch(plan, geul_cuda_rounded_bytes(p->m, p->k), plan->at);
-    struct cuda_int8_rows out = geul_cuda_writable(geul_cuda_rounded_at(block, p->m, p->k));
+    struct cuda_int8_rows out = geul_cuda_rounded_at(block, p->m, p->k);
     struct cuda_round round = {x.x, x.stride, p->m, p->k, out};
     geul_cuda_step(plan, "round", geul_cuda_launch_round, &round, sizeof round);
     return out;
@@ -323,7 +323,7 @@ static void leave_rounded(struct cuda_plan *plan, const struct product *p, struc
     void *block = can ? geul_cuda_leave_rounded(plan, p->result, &only) : NULL;
     if (!block)
         return;
-    out->rounded = geul_cuda_writable(geul_cuda_rounded_at(block, p->m, p->n));
+    out->rounded = geul_cuda_rounded_at(block, p->m, p->n);
     if (only)
         out->y = NULL;
 }

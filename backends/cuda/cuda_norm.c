@@ -11,7 +11,7 @@ static struct cuda_norm_result result_of(struct cuda_plan *plan, const struct ge
     bool only;
     void *block = geul_cuda_leave_rounded(plan, node, &only);
     if (block)
-        r.rounded = geul_cuda_writable(geul_cuda_rounded_at(block, geul_rows(node), geul_cols(node)));
+        r.rounded = geul_cuda_rounded_at(block, geul_rows(node), geul_cols(node));
     if (block && only)
         r.y = NULL;
     return r;

@@ -83,7 +83,7 @@ enum geul_status geul_cuda_enter(struct geul_context *ctx, struct geul_device *d
         return geul_fail(ctx, GEUL_ERROR_DEVICE, "%s (%s) is lost since an earlier failure; %s", device->name,
                          device->id, WHAT_TO_DO);
     const struct cuda_device *d = geul_cuda_device(device);
-    return geul_cuda_check(ctx, device, d->gpu->use(d->number), "turning to it");
+    return geul_cuda_check(ctx, device, d->gpu->use(d->number), "selecting it");
 }
 
 enum geul_status geul_cuda_check(struct geul_context *ctx, const struct geul_device *device, int error,
@@ -156,7 +156,7 @@ static struct survey look(const struct cuda_gpu *gpu)
         else if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
             snprintf(s.reason, sizeof s.reason,
                      "card %d is too old for CUDA %d: it has compute capability %d.%d, and %d.%d (GTX 16, RTX 20) is "
-                     "the first; Vulkan will serve it",
+                     "the least",
                      i, gpu->driver_needed / 1000, major, minor, (int)OLDEST_MAJOR, (int)OLDEST_MINOR);
         else
             s.numbers[s.n++] = i;
@@ -215,8 +215,8 @@ static enum geul_status start_card(struct geul_context *ctx, struct geul_device 
         error = ask_card(d);
         if (is_fatal(error))
             return geul_fail(ctx, GEUL_ERROR_DEVICE,
-                             "%s is lost since an earlier failure and does not come back: %s (CUDA error %d); start "
-                             "the program anew",
+                             "%s is lost since an earlier failure and does not come back: %s (CUDA error %d); "
+                             "restart the program",
                              device->id, d->gpu->text(error), error);
     }
     if (!error)

@@ -12,7 +12,7 @@ struct cuda_kernels {
     const struct cuda_op *const *ops; /* by enum geul_op; NULL: there is no kernel */
     cuda_pattern *const *patterns;    /* NULL after the last */
     /* Appends the step that fills out from the rows of x. */
-    void (*round)(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_rounded out);
+    void (*round)(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_int8_rows out);
 };
 /* Those of cuda_ops.c; tests put kernels of their own here before they open devices. */
 extern const struct cuda_kernels *geul_cuda_kernels;

@@ -1,10 +1,10 @@
 /* norm.cu: see norm.h.
  *
- * A row is read once and kept in registers (of rows longer than 8 values a thread the rest is read again, from the
- * cache). Its mean is taken first; the sums of the differences d from it and of their squares then give what the mean
- * was off by, so that float32 suffices however far from 0 the row lies:
+ * A row is read once and kept in registers (longer ones than 8 values a thread are read again, from the cache). Its
+ * mean is taken first; the sums of the differences d from it and of their squares then give what the mean was off by,
+ * so that float32 suffices however far the row lies from 0:
  *
- *     off = sum d / n      variance = sum d^2 / n - off^2      y = (d - off) / sqrt(variance + eps) * weight + bias
+ *     off = sum d / n     variance = sum d^2 / n - off^2     result = (d - off) / sqrt(variance + eps) * weight + bias
  *
  * How the sums are cut depends on the length of a row alone: a row's bits do not depend on the other rows.
  *

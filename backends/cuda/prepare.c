@@ -1,9 +1,11 @@
 /* prepare.c: from nodes to a plan: the steps that compute them, and the memory that the steps need besides the tensors.
+ * Nodes are emitted three times:
  *
- *   ask    nodes are emitted for nothing but to see which rows their products will want rounded, so that the kernel
- * that computes such rows can leave them rounded as well (rounded.c) count  emitted again: steps, bytes of arguments,
- * and pieces of scratch with their lifetimes, for which core's planner finds places that are shared where lifetimes
- * permit emit   emitted with the memory there: arguments with addresses are copied into the plan
+ *   ask    to see which rows their products will want rounded, so that the kernel that computes such rows can leave
+ *          them rounded as well (rounded.c)
+ *   count  steps, bytes of arguments, and pieces of scratch with their lifetimes, for which core's planner finds places
+ *          that are shared where lifetimes permit
+ *   emit   with the memory there: arguments with addresses are copied into the plan
  *
  * What a pattern emits for several nodes runs in one place of the order, so lifetimes are counted in groups: a piece
  * that is kept up to a node in the middle of a pattern is kept up to the end of the pattern. */

@@ -72,7 +72,7 @@ struct cuda_plan_state {
 };
 
 /* rounded.c: the step that rounds the rows of x, for struct cuda_kernels. */
-void geul_cuda_emit_round(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_rounded out);
+void geul_cuda_emit_round(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_int8_rows out);
 /* rounded.c, between nodes: rows of what node changes in place are no longer there rounded. */
 void geul_cuda_forget_rows(struct cuda_plan *plan, const struct geul_tensor *node);
 /* A name of the node's operation, and its flags (core/ops.def). */

@@ -4,11 +4,12 @@
 
 #include <stdint.h>
 
-/* Rows rounded to int8 (cuda.h: struct cuda_rounded), to be read, or to be left by an epilogue. */
+/* Rows (T, N) rounded to int8 as the CPU rounds them (q = x * 127 / amax to nearest, ties to even, in groups of 32
+ * values), N a multiple of 32: to be read by products of block types, or to be left by an epilogue. */
 struct cuda_int8_rows {
-    int8_t *q;
-    float *scale;
-    int32_t *sum;
+    int8_t *q;    /* (T, N) */
+    float *scale; /* (T, N / 32): amax / 127 */
+    int32_t *sum; /* (T, N / 32): of the group's q, for types with a minimum */
 };
 
 enum cuda_activation { CUDA_NO_ACTIVATION, CUDA_GELU_ERF, CUDA_GELU_TANH };

@@ -1,5 +1,5 @@
 /* round_group.h: for kernels: groups of 32 values rounded to int8 as the CPU rounds them, in the epilogue of what
- * computes them (cuda.h: struct cuda_rounded): to q = v * 127 / amax and the scale amax / 127. A group with NaN or
+ * computes them (cuda.h: struct cuda_int8_rows): to q = v * 127 / amax and the scale amax / 127. A group with NaN or
  * infinity has the scale NaN; one of zeros, or of numbers below 2^-100, the scale 0. Their q are 0. */
 #ifndef GEUL_CUDA_ROUND_GROUP_H
 #define GEUL_CUDA_ROUND_GROUP_H

@@ -1,4 +1,4 @@
-/* rounded.c: rows of activations rounded to int8 (struct cuda_rounded): once for all products that read them, and by
+/* rounded.c: rows of activations rounded to int8 (struct cuda_int8_rows): once for all products that read them, and by
  * the kernel that computes them where it can.
  *
  * Rounding is by groups of 32 values in memory's order, so a contiguous tensor and another shape of it have the same
@@ -14,17 +14,11 @@ size_t geul_cuda_rounded_bytes(int64_t n_rows, int64_t n_cols)
     return n + n / GROUP * (sizeof(float) + sizeof(int32_t));
 }
 
-struct cuda_int8_rows geul_cuda_writable(struct cuda_rounded r)
-{
-    return (struct cuda_int8_rows){(int8_t *)r.q, (float *)r.scale, (int32_t *)r.sum};
-}
-
-struct cuda_rounded geul_cuda_rounded_at(void *block, int64_t n_rows, int64_t n_cols)
+struct cuda_int8_rows geul_cuda_rounded_at(void *block, int64_t n_rows, int64_t n_cols)
 {
     size_t n = (size_t)n_rows * (size_t)n_cols, groups = n / GROUP * sizeof(float);
     uint8_t *q = block;
-    return (struct cuda_rounded){(int8_t *)q, (const float *)(const void *)(q + n),
-                                 (const int32_t *)(const void *)(q + n + groups)};
+    return (struct cuda_int8_rows){(int8_t *)q, (float *)(void *)(q + n), (int32_t *)(void *)(q + n + groups)};
 }
 
 /* The tensor under which rows of x are kept. */
@@ -59,7 +53,7 @@ static void *new_block(struct cuda_plan *plan, const struct geul_tensor *x)
     return block;
 }
 
-void geul_cuda_emit_round(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_rounded out)
+void geul_cuda_emit_round(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_int8_rows out)
 {
     bool packed = geul_is_contiguous(x);
     if (!packed && x->n_dims != 2) {
@@ -68,7 +62,7 @@ void geul_cuda_emit_round(struct cuda_plan *plan, const struct geul_tensor *x, s
         return;
     }
     int64_t stride = packed ? geul_cols(x) : (int64_t)(x->stride[0] / sizeof(float));
-    struct cuda_round args = {x->data, stride, geul_rows(x), geul_cols(x), geul_cuda_writable(out)};
+    struct cuda_round args = {x->data, stride, geul_rows(x), geul_cols(x), out};
     geul_cuda_step(plan, "round", geul_cuda_launch_round, &args, sizeof args);
 }
 
@@ -81,7 +75,7 @@ static void note_asked(struct cuda_plan_state *s, const struct geul_tensor *x)
         s->asked[s->n_asked++] = (struct cuda_asked){x, s->group};
 }
 
-struct cuda_rounded geul_cuda_round(struct cuda_plan *plan, const struct geul_tensor *x)
+struct cuda_int8_rows geul_cuda_round(struct cuda_plan *plan, const struct geul_tensor *x)
 {
     struct cuda_plan_state *s = plan->state;
     const struct geul_tensor *kept = below(x);
@@ -90,7 +84,7 @@ struct cuda_rounded geul_cuda_round(struct cuda_plan *plan, const struct geul_te
     void *block = find_block(s, kept);
     if (block)
         return geul_cuda_rounded_at(block, geul_rows(x), geul_cols(x));
-    struct cuda_rounded out = geul_cuda_rounded_at(new_block(plan, kept), geul_rows(x), geul_cols(x));
+    struct cuda_int8_rows out = geul_cuda_rounded_at(new_block(plan, kept), geul_rows(x), geul_cols(x));
     s->kernels->round(plan, x, out);
     return out;
 }

@@ -134,9 +134,9 @@ static int launch_norm(struct cuda_stream *stream, const void *args)
 }
 
 /* Of small whole numbers: rounding them is exact with a scale of 1. */
-static struct norm rounding(const struct geul_tensor *x, float *y, struct cuda_rounded out)
+static struct norm rounding(const struct geul_tensor *x, float *y, struct cuda_int8_rows out)
 {
-    return (struct norm){y, x->data, (int8_t *)out.q, (float *)out.scale, elements(x)};
+    return (struct norm){y, x->data, out.q, out.scale, elements(x)};
 }
 
 static void emit_norm(struct cuda_plan *plan, const struct geul_tensor *node)
@@ -144,14 +144,14 @@ static void emit_norm(struct cuda_plan *plan, const struct geul_tensor *node)
     bool only;
     void *block = geul_cuda_leave_rounded(plan, node, &only);
     bed_left = !block ? 0 : only ? 2 : 1;
-    struct cuda_rounded out = {0};
+    struct cuda_int8_rows out = {0};
     if (block)
         out = geul_cuda_rounded_at(block, geul_rows(node), geul_cols(node));
     struct norm args = rounding(node->src[0], only ? NULL : node->data, out);
     geul_cuda_step(plan, "norm", launch_norm, &args, sizeof args);
 }
 
-static void round_rows(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_rounded out)
+static void round_rows(struct cuda_plan *plan, const struct geul_tensor *x, struct cuda_int8_rows out)
 {
     struct norm args = rounding(x, NULL, out);
     geul_cuda_step(plan, "round", launch_norm, &args, sizeof args);
@@ -159,7 +159,7 @@ static void round_rows(struct cuda_plan *plan, const struct geul_tensor *x, stru
 
 struct product {
     float *y;
-    struct cuda_rounded x;
+    struct cuda_int8_rows x;
     const float *w;
     int64_t t, n, k;
 };
@@ -184,7 +184,7 @@ static int launch_product(struct cuda_stream *stream, const void *args)
 
 static void emit_matmul(struct cuda_plan *plan, const struct geul_tensor *node)
 {
-    struct cuda_rounded x = geul_cuda_round(plan, node->src[0]);
+    struct cuda_int8_rows x = geul_cuda_round(plan, node->src[0]);
     struct product p = {node->data, x, node->src[1]->data, geul_rows(node), geul_cols(node), geul_cols(node->src[0])};
     geul_cuda_step(plan, "product", launch_product, &p, sizeof p);
 }

@@ -65,8 +65,7 @@ TEST(cuda_says_why_there_is_no_card)
         {"", 13000, 0, 0, 0, "the NVIDIA driver finds no card"},
         {"sm_90", 13000, 0, 999, 0, "CUDA does not start: unknown error (CUDA error 999)"},
         {"sm_90", 13010, 0, 803, 0, "the machine has to be restarted"},
-        {"sm_61", 13000, 0, 0, 0,
-         "compute capability 6.1, and 7.5 (GTX 16, RTX 20) is the first; Vulkan will serve it"},
+        {"sm_61", 13000, 0, 0, 0, "compute capability 6.1, and 7.5 (GTX 16, RTX 20) is the least"},
         {"sm_61,sm_90", 13000, 0, 0, 1, "card 0 is too old for CUDA 13"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -399,7 +398,7 @@ TEST(cuda_card_that_does_not_come_back_is_told)
     CHECK(!cuda->open(ctx, 0, 0));
     is(geul_error_status(ctx), GEUL_ERROR_DEVICE, ctx);
     says(geul_error(ctx), "cuda:0 is lost since an earlier failure and does not come back: unspecified launch failure "
-                          "(CUDA error 719); start the program anew");
+                          "(CUDA error 719); restart the program");
     geul_error_clear(ctx);
     d = cuda->open(ctx, 0, 0);
     CHECK_MSG(d != NULL, "%s", geul_error(ctx));
