@@ -91,11 +91,12 @@ template <int n> DEVICE void load_words_at_8(const uint8_t *p, uint32_t w[n])
     }
 }
 
-template <int n> DEVICE void load_words_at_16(const uint8_t *p, uint32_t w[n])
+/* again: they are read again soon. */
+template <int n, bool again = false> DEVICE void load_words_at_16(const uint8_t *p, uint32_t w[n])
 {
     UNROLL
     for (int i = 0; i < n; i += 4) {
-        words4 v = load16_once(p + 4 * i);
+        words4 v = again ? load16(p + 4 * i) : load16_once(p + 4 * i);
         UNROLL
         for (int j = 0; j < 4; j++)
             w[i + j] = v.w[j];

@@ -236,16 +236,8 @@ enum { TAKEN = 8 }; /* values that a lane takes at a time */
 /* Words of values at p, which lies on 16 bytes, or else on a value. again: they are read again soon. */
 template <cuda_type type, int n, bool aligned, bool again = false> DEVICE void load_plain(const uint8_t *p, uint32_t *w)
 {
-    if constexpr (aligned && again) {
-        UNROLL
-        for (int i = 0; i < n; i += 4) {
-            words4 v = load16(p + 4 * i);
-            UNROLL
-            for (int j = 0; j < 4; j++)
-                w[i + j] = v.w[j];
-        }
-    } else if constexpr (aligned) {
-        load_words_at_16<n>(p, w);
+    if constexpr (aligned) {
+        load_words_at_16<n, again>(p, w);
     } else if constexpr (type == CUDA_F32) {
         load_words_at_4<n>(p, w);
     } else {

@@ -1,27 +1,12 @@
 /* test_cuda_models.c: whole models on "CUDA on the host": the goldens of transformers, alone on a card and divided
  * between it and the CPU; logits of every type of weights; the promise of exact sessions; launches for a token. */
-#include "backends/cuda/device.h"
-#include "tests/cuda_host/cuda_rig.h"
+#include "tests/cuda_host/host_card.h"
 #include "tests/cuda_host/host_gpu.h"
 #include "tests/models/device_models.h"
 #include "tests/models/wide_logits.h"
 
-static const char *card = "sm_90";
-
-static struct geul_device *open_card(struct geul_context *ctx)
-{
-    host_gpu_machine(card);
-    return geul_backend_cuda.open(ctx, 0, 0);
-}
-
-static void check_rig(void)
-{
-    CHECK_STR(host_gpu_misuse(), "");
-    CHECK_STR(cuda_host_failure(), "");
-}
-
-static const struct rig_options on_card = {.poisoned_from = -1, .all_poisoned = true, .other = open_card},
-                                divided = {.poisoned_from = 1, .other = open_card};
+static const struct rig_options on_card = {.poisoned_from = -1, .all_poisoned = true, .other = host_card_open},
+                                divided = {.poisoned_from = 1, .other = host_card_open};
 
 TEST(cuda_models_equal_transformers)
 {
@@ -29,7 +14,7 @@ TEST(cuda_models_equal_transformers)
     exact.exact = true;
     check_golden_logits(
         (const struct device_division[]){{"on a card", on_card}, {"exact", exact}, {"divided", divided}}, 3);
-    check_rig();
+    host_card_check();
 }
 
 /* Single tokens replay a captured graph from the third on. */
@@ -37,7 +22,7 @@ TEST(cuda_models_continue_as_transformers)
 {
     check_golden_texts((const struct device_division[]){{"on a card", on_card}, {"divided", divided}}, 2);
     CHECK(host_gpu_calls(HOST_GPU_graph_launch) > 0);
-    check_rig();
+    host_card_check();
 }
 
 /* On a card of 7.5, and with every type of cache, as the CPU with that cache. Exact: keys at the middle between two
@@ -55,16 +40,16 @@ TEST(cuda_models_with_every_cache)
         struct rig_options o = on_card;
         o.cache = caches[c / 4];
         o.exact = c / 2 % 2;
-        card = c % 2 ? "sm_75" : "sm_90";
+        host_card_name = c % 2 ? "sm_75" : "sm_90";
         REQUIRE(wide_run(path, (struct rig_options){.poisoned_from = -1, .cache = o.cache}, tokens, want));
         REQUIRE(wide_run(path, o, tokens, got));
         double worst = test_difference(got, want, WIDE_TOKENS * WIDE_VOCAB);
         double bound = o.exact && o.cache == GEUL_TYPE_F32 ? 1e-4 : 2e-2;
-        CHECK_MSG(worst <= bound, "%s cache on %s%s: logits differ by %g", geul_type_name(o.cache), card,
+        CHECK_MSG(worst <= bound, "%s cache on %s%s: logits differ by %g", geul_type_name(o.cache), host_card_name,
                   o.exact ? ", exact" : "", worst);
     }
-    card = "sm_90";
-    check_rig();
+    host_card_name = "sm_90";
+    host_card_check();
 }
 
 /* The sum of squares of a - b. */
@@ -109,7 +94,7 @@ TEST(cuda_models_of_every_type)
         free(int8);
         wide_weights_free(w);
     }
-    check_rig();
+    host_card_check();
 }
 
 /* However the tokens are divided into batches, whatever sequences are beside them, and in every run. */
@@ -135,7 +120,7 @@ TEST(cuda_models_exact_are_bit_equal)
                       batches[b]);
         }
     }
-    check_rig();
+    host_card_check();
 }
 
 /* Without exact the same division gives the same bits. */
@@ -148,7 +133,7 @@ TEST(cuda_models_repeat)
     REQUIRE(path);
     REQUIRE(wide_run(path, on_card, tokens, want) && wide_run(path, on_card, tokens, got));
     CHECK(memcmp(want, got, sizeof want) == 0);
-    check_rig();
+    host_card_check();
 }
 
 /* At most 7 launches a layer and 6 around them, from the plan: two norms and their rounding; Q, K and V; rotary and
@@ -177,5 +162,5 @@ TEST(cuda_models_launch_seven_times_a_layer)
         }
         rig_close(&r);
     }
-    check_rig();
+    host_card_check();
 }

@@ -1,26 +1,7 @@
 /* test_cuda_ops.c: the cases of every operation (tests/backends/op_frame.h) on the CUDA backend, its kernels on the
  * CPU: posing as a card of 7.5 and of 9.0, with exact sums and without, with the same bits in lock step and with a warp
  * that runs ahead. */
-#include "backends/cuda/device.h"
-#include "tests/backends/device_ops.h"
-#include "tests/cuda_host/cuda_rig.h"
-#include "tests/cuda_host/host_gpu.h"
-
-static const char *card;
-
-static struct geul_device *open_card(struct geul_context *ctx)
-{
-    host_gpu_machine(card);
-    return geul_backend_cuda.open(ctx, 0, 0);
-}
-
-static const enum cuda_host_schedule schedules[] = {CUDA_HOST_LOCK_STEP, CUDA_HOST_LAST_AHEAD};
-
-static const char *go_over(int way)
-{
-    cuda_host_schedule(schedules[way]);
-    return cuda_host_schedule_name((int)schedules[way]);
-}
+#include "tests/cuda_host/host_card.h"
 
 /* Whether every node of the operation must have a kernel; those of training may run on the CPU. */
 static bool is_needed(enum geul_op op)
@@ -30,8 +11,8 @@ static bool is_needed(enum geul_op op)
 
 static void check_card(const char *name, bool exact)
 {
-    const struct device_kind kind = {name, open_card, sizeof schedules / sizeof *schedules, go_over};
-    card = name;
+    host_card_name = name;
+    const struct device_kind kind = host_card_kind();
     for (int op = GEUL_OP_LEAF + 1; op < GEUL_OP_COUNT; op++) {
         int unsupported = check_device_op(&kind, (enum geul_op)op, exact);
         const char *what = geul_op_info((enum geul_op)op)->name;
@@ -40,9 +21,7 @@ static void check_card(const char *name, bool exact)
         else if (unsupported)
             printf("  %s: %d computations of %s are left to the CPU\n", name, unsupported, what);
     }
-    CHECK_STR(host_gpu_misuse(), "");
-    CHECK_STR(cuda_host_failure(), "");
-    cuda_host_schedule(CUDA_HOST_LOCK_STEP);
+    host_card_check();
 }
 
 TEST(cuda_ops_sm_75)

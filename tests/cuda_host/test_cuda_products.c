@@ -9,38 +9,22 @@
 #include "tests/backends/device_ops.h"
 #include "tests/cuda_host/cuda_rig.h"
 #include "tests/cuda_host/driver/host_cublas.h"
+#include "tests/cuda_host/host_card.h"
 #include "tests/cuda_host/host_gpu.h"
 
 #include "core/os.h"
 
-static const char *card;
 static struct host_cublas *cublas; /* NULL: there is no cuBLAS */
-
-static struct geul_device *open_card(struct geul_context *ctx)
-{
-    host_gpu_machine(card);
-    return geul_backend_cuda.open(ctx, 0, 0);
-}
-
-static const enum cuda_host_schedule schedules[] = {CUDA_HOST_LOCK_STEP, CUDA_HOST_LAST_AHEAD};
-
-static const char *go_over(int way)
-{
-    cuda_host_schedule(schedules[way]);
-    return cuda_host_schedule_name((int)schedules[way]);
-}
 
 static void check_on(const char *name, const char *what, void (*run_case)(struct run *), bool exact)
 {
-    const struct device_kind kind = {name, open_card, sizeof schedules / sizeof *schedules, go_over};
-    card = name;
+    host_card_name = name;
+    const struct device_kind kind = host_card_kind();
     int unsupported = check_device_case(&kind, what, run_case, exact);
     CHECK_INT(unsupported, 0);
-    CHECK_STR(host_gpu_misuse(), "");
-    CHECK_STR(cuda_host_failure(), "");
+    host_card_check();
     CHECK_MSG(!cublas || !cublas->misuse, "cuBLAS: %s", cublas ? cublas->misuse : "");
     CHECK(!cublas || cublas->open == 0);
-    cuda_host_schedule(CUDA_HOST_LOCK_STEP);
 }
 
 /* ------------------------------------------------------------------------------------- cuBLAS -- */
