@@ -6,6 +6,7 @@
 #include "command/terminal.h"
 
 #include "geul_tools.h"
+#include "core/bytes.h"
 #include "core/gguf.h"
 #include "core/os.h"
 
@@ -91,7 +92,7 @@ static int report(struct geul_context *ctx, const struct settings *s, double sec
                                           s->type, "file_bytes", (json_int_t)bytes, "tensors", (json_int_t)tensors,
                                           "seconds", seconds));
     geul_report_line("%s: %s, %lld tensors, %s, in %.1f s", s->output, s->type, (long long)tensors,
-                     geul_progress_bytes(bytes, size, sizeof size), seconds);
+                     geul_bytes_text(bytes, size, sizeof size), seconds);
     return 0;
 }
 

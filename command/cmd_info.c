@@ -7,6 +7,7 @@
 #include "command/progress.h"
 #include "command/report.h"
 
+#include "core/bytes.h"
 #include "core/gguf.h"
 #include "geul.h"
 
@@ -162,7 +163,7 @@ static void print_tensors(const struct geul_gguf *g)
             snprintf(shape + n, sizeof shape - n, "%s%lld", d ? " x " : "", (long long)t->shape[d]);
         }
         printf("  %-28s %-6s %16s %10s\n", geul_printable(t->name, name, sizeof name), geul_type_name(t->type), shape,
-               geul_progress_bytes(t->bytes, size, sizeof size));
+               geul_bytes_text(t->bytes, size, sizeof size));
     }
 }
 
@@ -197,14 +198,14 @@ static void print_file(struct geul_context *ctx, const struct geul_gguf *g)
     struct totals sum = add_up(g);
     char text[32];
     geul_report_line("%s: GGUF version %u, %s", geul_gguf_path(g), geul_gguf_version(g),
-                     geul_progress_bytes(geul_gguf_file_bytes(g), text, sizeof text));
+                     geul_bytes_text(geul_gguf_file_bytes(g), text, sizeof text));
     printf("  parameters       %llu\n", (unsigned long long)sum.elements);
     printf("  bits per weight  %.2f\n", sum.elements ? 8.0 * (double)sum.bytes / (double)sum.elements : 0.0);
     geul_lora_print(g);
     print_ends(ctx, g);
     if (sum.kv_cache)
-        printf("  keys and values  %s at f16 and %llu positions\n",
-               geul_progress_bytes(sum.kv_cache, text, sizeof text), (unsigned long long)sum.n_context);
+        printf("  keys and values  %s at f16 and %llu positions\n", geul_bytes_text(sum.kv_cache, text, sizeof text),
+               (unsigned long long)sum.n_context);
     print_keys(g);
     print_tensors(g);
 }

@@ -5,6 +5,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
+#include "core/bytes.h"
 #include "core/context.h"
 #include "core/os.h"
 #include "geul_tools.h"
@@ -114,7 +115,7 @@ static int report(const struct work *w, double seconds)
                                           "file_bytes", (json_int_t)sum.to_bytes, "adapters", w->n, "matrices",
                                           matrices, "seconds", seconds));
     geul_report_line("%s: %d matrices changed, type %s, %s, in %.1f s", w->s->output, matrices, type,
-                     geul_progress_bytes(sum.to_bytes, size, sizeof size), seconds);
+                     geul_bytes_text(sum.to_bytes, size, sizeof size), seconds);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "command/terminal.h"
 #include "command/text_input.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 #include "geul_tools.h"
 
@@ -89,7 +90,7 @@ static const char *method_name(enum geul_windows_method method)
 static void note_base(const struct work *w)
 {
     char size[32];
-    geul_progress_bytes(w->r.base_bytes, size, sizeof size);
+    geul_bytes_text(w->r.base_bytes, size, sizeof size);
     geul_report_note("%s does not exist; it becomes the base: %zu tokens x %d logits, %s", w->s->kl_base,
                      w->r.windows.n_scored, geul_tokenizer_size(geul_model_get_tokenizer(w->l.model)), size);
 }

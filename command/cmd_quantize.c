@@ -5,6 +5,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 #include "core/tensor.h"
 #include "models/neox.h"
@@ -259,8 +260,8 @@ static void print_tensors(const struct geul_quantize *q)
             snprintf(error, sizeof error, "  error %.3g", t.error);
         printf("%-32s %16s  %6s -> %-6s  %10s -> %-10s%s%s\n", geul_printable(t.name, name, sizeof name),
                shape_text(&t, shape, sizeof shape), geul_type_name(t.from), geul_type_name(t.to),
-               geul_progress_bytes(t.from_bytes, before, sizeof before),
-               geul_progress_bytes(t.to_bytes, after, sizeof after), error, t.fell_back ? "  (fallback)" : "");
+               geul_bytes_text(t.from_bytes, before, sizeof before), geul_bytes_text(t.to_bytes, after, sizeof after),
+               error, t.fell_back ? "  (fallback)" : "");
     }
 }
 
@@ -318,8 +319,8 @@ static int report(struct geul_context *ctx, const struct geul_quantize *q, const
             "seconds", seconds, "tensors", tensors_json(q)));
     if (s->dry_run || s->verbose)
         print_tensors(q);
-    geul_progress_bytes(sum.from_bytes, before, sizeof before);
-    geul_progress_bytes(sum.to_bytes, after, sizeof after);
+    geul_bytes_text(sum.from_bytes, before, sizeof before);
+    geul_bytes_text(sum.to_bytes, after, sizeof after);
     snprintf(type, sizeof type, "%s", type_name(r) ? type_name(r) : "types by measured error");
     printf("%s: %s, %lld tensors, %s -> %s (%llu bytes), %.3f -> %.3f bits per weight", r->out ? r->out : r->in, type,
            (long long)sum.n_tensors, before, after, (unsigned long long)sum.to_bytes, sum.from_bpw, sum.to_bpw);

@@ -6,6 +6,8 @@
 #include "command/progress.h"
 #include "command/report.h"
 
+#include "core/bytes.h"
+
 #include "models/fit.h"
 
 #include <stdio.h>
@@ -78,7 +80,7 @@ static void print_devices(const struct plan *p)
         const size_t sizes[] = {f->weights, f->cache, f->working, bytes_on(f), f->free_bytes};
         printf("%-8s %-26s", f->device->id, parts);
         for (int i = 0; i < 5; i++)
-            printf(" %11s", geul_progress_bytes(sizes[i], b[i], sizeof b[i]));
+            printf(" %11s", geul_bytes_text(sizes[i], b[i], sizeof b[i]));
         printf("  %s\n", f->device->name);
     }
 }
@@ -129,9 +131,8 @@ static void print_plan(const struct plan *p)
     const struct geul_fit_device *host = &fit->at[GEUL_DEVICE_HOST];
     char a[32], b[32];
     geul_report_line("%s: %s of weights, %.2f bits each; cache of %d x %d positions at %s: %s", p->args->path,
-                     geul_progress_bytes(fit->weight_bytes, a, sizeof a), fit->bits_per_weight, fit->n_sequences,
-                     fit->n_context, geul_type_name(fit->cache_type),
-                     geul_progress_bytes(fit->cache_bytes, b, sizeof b));
+                     geul_bytes_text(fit->weight_bytes, a, sizeof a), fit->bits_per_weight, fit->n_sequences,
+                     fit->n_context, geul_type_name(fit->cache_type), geul_bytes_text(fit->cache_bytes, b, sizeof b));
     putchar('\n');
     print_devices(p);
     if (host->total_bytes && bytes_on(host) > host->free_bytes)
@@ -139,7 +140,7 @@ static void print_plan(const struct plan *p)
     for (int d = 1; d < fit->n; d++)
         if (fit->at[d].reserve + fit->also_reserved > 0)
             printf("%s%s of %s are left free\n", d == 1 ? "\n" : "",
-                   geul_progress_bytes(fit->at[d].reserve + fit->also_reserved, a, sizeof a), fit->at[d].device->id);
+                   geul_bytes_text(fit->at[d].reserve + fit->also_reserved, a, sizeof a), fit->at[d].device->id);
     if (fit->has_alternatives)
         print_alternatives(fit);
     putchar('\n');

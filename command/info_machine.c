@@ -5,6 +5,7 @@
 #include "command/report.h"
 
 #include "backends/host.h"
+#include "core/bytes.h"
 #include "core/tensor.h"
 
 #include <stdio.h>
@@ -124,8 +125,8 @@ static void print_device(const struct geul_device_info *d)
     char a[32], b[32];
     printf("%-8s %s", d->id, d->name);
     if (d->total_bytes)
-        printf(": %s of %s free", geul_progress_bytes(d->free_bytes, a, sizeof a),
-               geul_progress_bytes(d->total_bytes, b, sizeof b));
+        printf(": %s of %s free", geul_bytes_text(d->free_bytes, a, sizeof a),
+               geul_bytes_text(d->total_bytes, b, sizeof b));
     putchar('\n');
 }
 

@@ -3,6 +3,7 @@
 
 #include "command/terminal.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -23,19 +24,6 @@ void geul_progress_start(const char *label, const char *unit)
     bar.unit = unit;
     bar.start = geul_os_seconds();
     bar.shown = 0;
-}
-
-const char *geul_progress_bytes(uint64_t bytes, char *text, size_t size)
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double v = (double)bytes;
-    int u = 0;
-    while (v >= 1024 && u < 4) {
-        v /= 1024;
-        u++;
-    }
-    snprintf(text, size, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
-    return text;
 }
 
 const char *geul_progress_time(double seconds, char *text, size_t size)
@@ -60,7 +48,7 @@ static void draw(uint64_t done, uint64_t total, double seconds)
     if (bar.unit) {
         snprintf(rate, sizeof rate, "%.*f %s/s", speed < 100 ? 1 : 0, speed, bar.unit);
     } else {
-        geul_progress_bytes((uint64_t)speed, amount, sizeof amount);
+        geul_bytes_text((uint64_t)speed, amount, sizeof amount);
         snprintf(rate, sizeof rate, "%s/s", amount);
     }
     if (total && done)

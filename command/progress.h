@@ -15,8 +15,7 @@ bool geul_progress_callback(void *user, uint64_t done, uint64_t total);
 /* Erases the bar; without one it does nothing. */
 void geul_progress_hide(void);
 
-/* Plain units: "384 MiB", "7.3 GB/s", "1 min 20 s". Each writes into text and returns it. */
-const char *geul_progress_bytes(uint64_t bytes, char *text, size_t size);
+/* "1 min 20 s"; writes into text and returns it. */
 const char *geul_progress_time(double seconds, char *text, size_t size);
 
 #endif

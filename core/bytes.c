@@ -1,6 +1,7 @@
 /* bytes.c: see bytes.h. */
 #include "core/bytes.h"
 
+#include <stdio.h>
 #include <string.h>
 
 bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n)
@@ -29,4 +30,17 @@ uint64_t geul_hash_bytes(uint64_t hash, const void *data, size_t n)
     for (size_t i = 0; i < n; i++)
         hash = (hash ^ p[i]) * UINT64_C(0x100000001b3);
     return hash;
+}
+
+const char *geul_bytes_text(uint64_t bytes, char *text, size_t size)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double v = (double)bytes;
+    int u = 0;
+    while (v >= 1024 && u < 5) {
+        v /= 1024;
+        u++;
+    }
+    snprintf(text, size, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
+    return text;
 }

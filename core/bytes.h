@@ -21,6 +21,9 @@ bool geul_bytes_room(struct geul_context *ctx, struct geul_bytes *b, size_t n);
 /* Appends n bytes; false as above. */
 bool geul_bytes_add(struct geul_context *ctx, struct geul_bytes *b, const void *data, size_t n);
 
+/* How many bytes that is, for people: "384 MiB", "7.3 GiB". Writes into text and returns it. */
+const char *geul_bytes_text(uint64_t bytes, char *text, size_t size);
+
 /* FNV-1a of 64 bits, which files keep (shard.h, base_logits.h): the hash of what was before, GEUL_HASH_START for
  * nothing, and of n bytes more. */
 #define GEUL_HASH_START UINT64_C(0xcbf29ce484222325)

@@ -4,6 +4,8 @@
 #endif
 #include "core/os.h"
 
+#include "core/bytes.h"
+
 #include <dirent.h>
 #include <dlfcn.h>
 #include <elf.h>
@@ -194,19 +196,6 @@ static const char *directory_of(const char *path, char *out)
     return out;
 }
 
-/* "1.5 GiB" */
-static const char *size_text(double bytes, char *text, size_t size)
-{
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    int unit = 0;
-    while (bytes >= 1024 && unit < 5) {
-        bytes /= 1024;
-        unit++;
-    }
-    snprintf(text, size, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
-    return text;
-}
-
 enum geul_status geul_os_check_space(struct geul_context *ctx, const char *path, uint64_t bytes)
 {
     struct statvfs fs;
@@ -219,8 +208,8 @@ enum geul_status geul_os_check_space(struct geul_context *ctx, const char *path,
         return GEUL_OK;
     return geul_fail(ctx, GEUL_ERROR_IO,
                      "cannot write %s: No space left on device for its %s, %s are free; nothing was written", path,
-                     size_text((double)bytes, needed, sizeof needed),
-                     size_text((double)fs.f_bavail * (double)fs.f_frsize, left, sizeof left));
+                     geul_bytes_text(bytes, needed, sizeof needed),
+                     geul_bytes_text((uint64_t)fs.f_bavail * fs.f_frsize, left, sizeof left));
 }
 
 double geul_os_modified(const char *path)

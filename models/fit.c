@@ -9,6 +9,7 @@
 
 #include "models/step.h"
 
+#include "core/bytes.h"
 #include "core/runtime.h"
 
 #include <stdio.h>
@@ -307,16 +308,6 @@ static void find_alternatives(struct planner *p, const struct geul_model_options
     fit->most_bits = fit->bits_per_weight * least / 100;
 }
 
-const char *geul_fit_bytes(char text[32], size_t bytes)
-{
-    double mib = (double)bytes / 0x1p20;
-    if (mib >= 1024)
-        snprintf(text, 32, "%.2f GiB", mib / 1024);
-    else
-        snprintf(text, 32, "%.1f MiB", mib);
-    return text;
-}
-
 static enum geul_status say_size(struct geul_context *ctx, const struct geul_fit *fit, const struct geul_fit_device *f)
 {
     char text[500] = "", b[5][32];
@@ -336,9 +327,9 @@ static enum geul_status say_size(struct geul_context *ctx, const struct geul_fit
                      "%s (%s) is too small: %d layers%s need %s there (weights %s, cache %s, working memory %s), and "
                      "%s are free. %s%s",
                      f->device->name, f->device->id, f->n_layers, f->output ? " and the output" : "",
-                     geul_fit_bytes(b[0], f->weights + f->cache + f->working), geul_fit_bytes(b[1], f->weights),
-                     geul_fit_bytes(b[2], f->cache), geul_fit_bytes(b[3], f->working),
-                     geul_fit_bytes(b[4], f->free_bytes),
+                     geul_bytes_text(f->weights + f->cache + f->working, b[0], sizeof b[0]),
+                     geul_bytes_text(f->weights, b[1], sizeof b[1]), geul_bytes_text(f->cache, b[2], sizeof b[2]),
+                     geul_bytes_text(f->working, b[3], sizeof b[3]), geul_bytes_text(f->free_bytes, b[4], sizeof b[4]),
                      *text ? "Any of these would fit: " : "Leave the model on the CPU", *text ? text + 2 : "");
 }
 

@@ -50,8 +50,6 @@ enum geul_status geul_fit_plan(struct geul_context *ctx, const struct geul_gguf 
 void geul_fit_free(struct geul_context *ctx, struct geul_fit *fit);
 /* Records that fit does not fit, with what is missing and what would do. */
 enum geul_status geul_fit_fail(struct geul_context *ctx, const struct geul_fit *fit);
-/* Writes a number of bytes for people, "7.10 GiB" or "12.3 MiB", and returns text. */
-const char *geul_fit_bytes(char text[32], size_t bytes);
 /* The device of a weight, layer -1 outside of the layers. tied: geul_fit_tied(), whether the file has no matrix of
  * logits, so that the embedding is used in its place. */
 int geul_fit_device(const struct geul_placement *p, bool tied, const struct geul_gguf_tensor *t, int layer);

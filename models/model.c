@@ -1,6 +1,7 @@
 /* model.c: loading: maps the file, puts every weight on its device, reads tokenizer and template. */
 #include "models/model.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 #include "models/adapter.h"
 #include "models/weights.h"
@@ -208,7 +209,8 @@ static void tell_placement(struct geul_context *ctx, const struct geul_fit *fit)
         const struct geul_fit_device *f = &fit->at[d];
         geul_log(ctx, GEUL_LOG_INFO, "%s (%s): %d of %d layers%s; weights %s, cache %s, working memory %s",
                  f->device->name, f->device->id, f->n_layers, fit->shape.n_layers, f->output ? " and the output" : "",
-                 geul_fit_bytes(b[0], f->weights), geul_fit_bytes(b[1], f->cache), geul_fit_bytes(b[2], f->working));
+                 geul_bytes_text(f->weights, b[0], sizeof b[0]), geul_bytes_text(f->cache, b[1], sizeof b[1]),
+                 geul_bytes_text(f->working, b[2], sizeof b[2]));
     }
     if (fit->placement.n == 0)
         geul_log(ctx, GEUL_LOG_WARN, "nothing of the model fits on %s, with a cache of %d positions; using the CPU",

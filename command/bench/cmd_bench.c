@@ -9,6 +9,7 @@
 #include "command/line/cluster.h"
 #include "command/terminal.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -255,7 +256,7 @@ static bool print_row(struct output *o, const struct geul_bench_cell *c)
     speed_text(c, speed, sizeof speed);
     printf("%s%*s %9s %-15s %-11s %7d  %-*s %27s  %5.1f %% %-7s %9.0f\n", name,
            o->name_width - geul_cluster_columns(name, strlen(name)), "",
-           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->devices, c->n_threads,
+           geul_bytes_text((uint64_t)c->file_bytes, size, sizeof size), c->types, c->devices, c->n_threads,
            o->test_width, c->test, speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
     return geul_report_text("", 0);
 }
@@ -271,7 +272,7 @@ static bool print_markdown(const struct output *o, const struct geul_bench_cell 
     for (const char *s = file_name(c->model); *s; s++)
         printf(*s == '|' ? "\\|" : "%c", *s);
     printf(" | %s | %s | %s | %d | %s | %s | %.1f %% %s | %.0f |\n",
-           geul_progress_bytes((uint64_t)c->file_bytes, size, sizeof size), c->types, c->devices, c->n_threads, c->test,
+           geul_bytes_text((uint64_t)c->file_bytes, size, sizeof size), c->types, c->devices, c->n_threads, c->test,
            speed, 100 * c->share, c->bound, (double)c->peak_over_bytes / 0x1p20);
     return geul_report_text("", 0);
 }

@@ -6,6 +6,7 @@
 #include "command/bench/synth.h"
 #include "command/terminal.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -68,7 +69,7 @@ int geul_cmd_synth(int argc, char **argv)
             geul_report_json(json_pack("{s:o, s:I, s:f}", "file", geul_report_json_name(s.output), "file_bytes",
                                        (json_int_t)bytes, "seconds", seconds));
         else
-            geul_report_line("%s: %s in %.1f s", s.output, geul_progress_bytes(bytes, text, sizeof text), seconds);
+            geul_report_line("%s: %s in %.1f s", s.output, geul_bytes_text(bytes, text, sizeof text), seconds);
     }
     geul_gguf_close(g);
     geul_report_context_free(ctx);

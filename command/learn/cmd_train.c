@@ -9,6 +9,7 @@
 #include "command/learn/training_data.h"
 
 #include "geul_tools.h"
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <stdio.h>
@@ -195,7 +196,7 @@ static bool check_memory(struct geul_context *ctx, const struct geul_new_model_o
     geul_fail(ctx, GEUL_ERROR_MEMORY,
               "weights and gradients of this model take %s of memory, %s are free; nothing was written: fewer --layers "
               "or a smaller --width make it smaller",
-              geul_progress_bytes(2 * bytes, needed, sizeof needed), geul_progress_bytes(available, left, sizeof left));
+              geul_bytes_text(2 * bytes, needed, sizeof needed), geul_bytes_text(available, left, sizeof left));
     return false;
 }
 

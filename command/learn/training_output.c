@@ -5,6 +5,7 @@
 #include "command/report.h"
 #include "command/terminal.h"
 
+#include "core/bytes.h"
 #include "core/os.h"
 
 #include <math.h>
@@ -36,7 +37,7 @@ static void print_bytes(const char *name, size_t bytes, const char *what)
 {
     char text[32];
     if (bytes)
-        printf("%-14s %10s   %s\n", name, geul_progress_bytes(bytes, text, sizeof text), what);
+        printf("%-14s %10s   %s\n", name, geul_bytes_text(bytes, text, sizeof text), what);
 }
 
 /* A change of the options that takes less memory, and how to ask for it on the command line. */
@@ -92,7 +93,7 @@ static void print_remedy(struct geul_training *job, size_t available)
         }
         if (estimate.total <= available) {
             printf("%-14s %s: %s\n", "would fit", remedies[i].words,
-                   geul_progress_bytes(estimate.total, text, sizeof text));
+                   geul_bytes_text(estimate.total, text, sizeof text));
             return;
         }
     }
@@ -113,9 +114,9 @@ bool geul_run_print_estimate(struct geul_training *job, const struct geul_train_
                 job->options.recompute == GEUL_RECOMPUTE_FULL ? "the layers' outputs; the rest is recomputed" : "");
     print_bytes("scratch", estimate->scratch, "of the products");
     print_bytes("other", estimate->other, "the program, its data, the tokenizer");
-    printf("%-14s %10s   resident at the peak", "memory", geul_progress_bytes(estimate->total, a, sizeof a));
+    printf("%-14s %10s   resident at the peak", "memory", geul_bytes_text(estimate->total, a, sizeof a));
     if (estimate->available)
-        printf("; %s are free", geul_progress_bytes(estimate->available, b, sizeof b));
+        printf("; %s are free", geul_bytes_text(estimate->available, b, sizeof b));
     printf("\n");
     if (estimate->seconds_per_step > 0)
         printf("%-14s %8.2f s   per step, %s in all\n", "time", estimate->seconds_per_step,
